@@ -1,0 +1,1 @@
+"""Attribution as pure functions on tensors: instances, neurons, and the tests that compare them."""

@@ -1,0 +1,133 @@
+"""The words shared by all parts: the user-facing error and the protocols that models satisfy structurally.
+
+This module is the one leaf that `models`, `data` and `callbacks` may import as well; everything else in
+`attribution` stays closed to `models` and `data`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+"""A collated batch: `index` [batch], `input_ids` and `attention_mask` [batch, tokens], `labels` [batch] (-1: none)."""
+
+ActivationEdit = Callable[[int, Tensor], Tensor]
+"""(layer, activation [batch, rows, neurons]) → edited activation of the same shape."""
+
+
+class UserError(Exception):
+    """Something the user can mend: what was wrong, where, what was expected, what to do, in one sentence.
+
+    Caught once, in train.py: printed without a traceback, exit code 2.
+    """
+
+
+@dataclass(frozen=True)
+class AnswerStates:
+    """What one gradient-free forward over a batch leaves at the answer position (the last non-padding token).
+
+    Attributes:
+        scores: readout scores (logits), [batch, classes].
+        residual: residual stream, entry l enters block l, entry `layers` leaves the last block,
+            [batch, layers + 1, hidden].
+        activation: input of the MLP down-projection, [batch, layers, neurons].
+        pre_activation: output of the up-projection, before the non-linearity, [batch, layers, neurons];
+            None for gated MLPs, where the activation is no function of it alone.
+        mlp_output: output of the down-projection, bias included, [batch, layers, hidden].
+        context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
+    """
+
+    scores: Tensor
+    residual: Tensor
+    activation: Tensor
+    pre_activation: Tensor | None
+    mlp_output: Tensor
+    context: Any
+
+
+@runtime_checkable
+class NeuronModel(Protocol):
+    """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` provides it."""
+
+    n_layers: int
+    n_neurons: int
+    gated: bool
+
+    def states(self, batch: Batch) -> AnswerStates:
+        """Run the batch once without gradients and keep what variants of its answer tokens need."""
+
+    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+        """Readout scores of variant rows given by their residual stream.
+
+        `rows[l]` [batch, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Returns
+        [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
+        """
+
+    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
+        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer.
+
+        Returns [batch, n_rows, classes].
+        """
+
+    def score_sequences(self, batch: Batch, edit: ActivationEdit, copies: int, first_layer: int = 0) -> Tensor:
+        """Readout scores of full forwards whose activations `edit` changes at every position.
+
+        `edit` receives [batch·copies, tokens, neurons]. Returns [batch, copies, classes]. Differentiable.
+        """
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""
+
+    def values(self, layer: int) -> Tensor:
+        """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """The MLP's non-linearity, elementwise."""
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What instance attribution over the head needs of one split.
+
+    Attributes:
+        features: head input at the answer position, [examples, hidden].
+        labels: class whose loss is differentiated, [examples], int64.
+        head: the classification head; `nn.Linear` layers with element-wise functions between them.
+    """
+
+    features: Tensor
+    labels: Tensor
+    head: nn.Module
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def rows(self, start: int, stop: int) -> HeadInputs:
+        """A contiguous part of the examples."""
+        return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head)
+
+
+def require_finite(values: Tensor, what: str, index: Tensor) -> None:
+    """Refuse NaN and infinite values, naming the examples they belong to.
+
+    Args:
+        values: [examples, ...].
+        what: name of the quantity for the message.
+        index: [examples], row of each example in its split.
+
+    Raises:
+        UserError: with the first ten indices.
+    """
+    finite = torch.isfinite(values).flatten(1).all(1) if values.dim() > 1 else torch.isfinite(values)
+    if not bool(finite.all()):
+        bad = index[~finite.to(index.device)].tolist()
+        shown = ", ".join(map(str, bad[:10])) + (" …" if len(bad) > 10 else "")
+        raise UserError(
+            f"{what} is NaN or infinite for {len(bad)} example(s) (index {shown}); expected finite numbers: "
+            "lower trainer.optimizer.learning_rate or use trainer.precision=32."
+        )
