@@ -54,6 +54,7 @@ class AnswerStates:
 class NeuronModel(Protocol):
     """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` provides it."""
 
+    family: str
     n_layers: int
     n_neurons: int
     gated: bool
@@ -74,11 +75,20 @@ class NeuronModel(Protocol):
         Returns [batch, n_rows, classes].
         """
 
-    def score_sequences(self, batch: Batch, edit: ActivationEdit, copies: int, first_layer: int = 0) -> Tensor:
-        """Readout scores of full forwards whose activations `edit` changes at every position.
+    def score_sequences(
+        self, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor], copies: int, pre_activation: bool = False
+    ) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes one layer at every position.
 
-        `edit` receives [batch·copies, tokens, neurons]. Returns [batch, copies, classes]. Differentiable.
+        `edit` receives the activation (or the up-projection's output) [batch·copies, tokens, neurons], the copies of
+        one example next to each other. Returns [batch, copies, classes]. Differentiable.
         """
+
+    def bytes_per_row(self, states: AnswerStates) -> int:
+        """Memory that one variant row of the whole batch takes at most with gradients."""
+
+    def bytes_per_sequence(self, states: AnswerStates) -> int:
+        """Memory that one full forward of the whole batch takes at most with gradients."""
 
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""

@@ -1,0 +1,267 @@
+"""Where a decoder keeps its parts: one adapter per architecture family, verified when it is built.
+
+The adapter names the modules (blocks, projections, norms) and calls a single block with explicit masks and positions.
+Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from attribution.base import UserError
+
+
+class KeyValueCache(Protocol):
+    """The one method of a transformers cache that attention modules call."""
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Return the keys and values [batch, heads, columns, head_dim] that this layer attends to."""
+
+
+@dataclass(frozen=True)
+class BlockInputs:
+    """All that a block needs beside the hidden states.
+
+    Attributes:
+        mask: additive attention mask, [batch, 1, rows, columns].
+        position_ids: position of each row, [batch, rows].
+        rotary: cosine and sine for the rows, where the family is rotary.
+        alibi: attention bias per column, [batch·heads, 1, columns], where the family uses ALiBi.
+        cache: keys and values of the columns before the rows.
+    """
+
+    mask: Tensor
+    position_ids: Tensor
+    rotary: tuple[Tensor, Tensor] | None
+    alibi: Tensor | None
+    cache: KeyValueCache
+
+
+class Anatomy:
+    """Adapter for Llama-shaped decoders; families that differ override what differs.
+
+    Args:
+        backbone: the transformers base model (no head), in eval mode.
+    """
+
+    model_types: ClassVar[tuple[str, ...]] = ()
+    accepts_position_ids: ClassVar[bool] = True
+    gated: ClassVar[bool] = True
+    """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
+
+    def __init__(self, backbone: PreTrainedModel) -> None:
+        self.backbone = backbone
+        self.config = backbone.config
+        self.refuse_unsupported()
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The decoder blocks in order."""
+        return self.backbone.layers
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.blocks)
+
+    @property
+    def n_neurons(self) -> int:
+        """Neurons of one layer: inputs of its MLP down-projection."""
+        return self.value_rows(0).shape[0]
+
+    @property
+    def hidden_size(self) -> int:
+        return self.value_rows(0).shape[1]
+
+    def down_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.down_proj
+
+    def up_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.up_proj
+
+    def attention_output(self, block: nn.Module) -> nn.Module:
+        """The attention output projection."""
+        return block.self_attn.o_proj
+
+    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+        return block.mlp.act_fn
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        """From the last block's output to what the head reads."""
+        return self.backbone.norm(hidden)
+
+    def value_rows(self, layer: int) -> Tensor:
+        """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
+        return projection_rows(self.down_projection(self.blocks[layer]))
+
+    def window(self, layer: int) -> int | None:
+        """Sliding-window width of a layer in tokens (the answer token included), None where it sees everything."""
+        width = getattr(self.config, "sliding_window", None)
+        kinds = getattr(self.config, "layer_types", None)
+        if width is None or (kinds is not None and kinds[layer] != "sliding_attention"):
+            return None
+        return width
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Cosine and sine of the rows' positions; None for families without rotary embeddings."""
+        return self.backbone.rotary_emb(hidden, position_ids=position_ids)
+
+    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor | None:
+        """Attention bias of the columns, [batch·heads, 1, columns]; None for families without ALiBi."""
+        return None
+
+    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+        """One block over [batch, rows, hidden]."""
+        return block(
+            hidden,
+            attention_mask=inputs.mask,
+            position_ids=inputs.position_ids,
+            past_key_values=inputs.cache,
+            use_cache=True,
+            position_embeddings=inputs.rotary,
+        )
+
+    def refuse_unsupported(self) -> None:
+        """Raise UserError for variants of the family whose residual stream is not additive."""
+
+
+def projection_rows(module: nn.Module) -> Tensor:
+    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D."""
+    return module.weight.T if isinstance(module, nn.Linear) else module.weight
+
+
+def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
+    """Position of every token counted over the tokens alone, so that padding on either side changes nothing."""
+    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def answer_positions(attention_mask: Tensor) -> Tensor:
+    """Column of the last non-padding token of each sequence, [batch].
+
+    Taken from the mask, never from the padding id: an id that also occurs as a real token would move the position.
+    """
+    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
+    return (columns * attention_mask.long()).argmax(-1)
+
+
+def at_positions(values: Tensor, positions: Tensor) -> Tensor:
+    """`values` [batch, tokens, …] at one position per sequence → [batch, …]."""
+    return values[torch.arange(len(values), device=values.device), positions]
+
+
+def backbone_arguments(anatomy_class: type[Anatomy], batch: Any) -> dict[str, Tensor]:
+    """Keyword arguments of a full forward, with positions that do not depend on the padding side."""
+    arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+    if anatomy_class.accepts_position_ids:
+        arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
+    return arguments
+
+
+def family_of(backbone: PreTrainedModel) -> type[Anatomy]:
+    """The adapter class that serves a model.
+
+    Raises:
+        UserError: when no family serves this model type.
+    """
+    from models import families  # registers the subclasses
+
+    known = {name: cls for cls in families.FAMILIES for name in cls.model_types}
+    model_type = backbone.config.model_type
+    if model_type not in known:
+        raise UserError(
+            f"model type '{model_type}' has no anatomy adapter, so its neurons cannot be attributed; expected one of "
+            f"{', '.join(sorted(known))}: choose such a model or only instance methods (method=gradsim)."
+        )
+    return known[model_type]
+
+
+@torch.no_grad()
+def build_anatomy(backbone: PreTrainedModel, tolerance: float = 1e-4) -> Anatomy:
+    """The verified adapter of a backbone.
+
+    Runs three tokens through the model and checks, for every layer, that the parts named by the adapter compose to
+    the model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
+    MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry.
+
+    Raises:
+        UserError: naming the identity and layer that fails.
+    """
+    anatomy = family_of(backbone)(backbone)
+    seen = _record(anatomy)
+    for layer in range(anatomy.n_layers):
+        down = anatomy.down_projection(anatomy.blocks[layer])
+        act = seen["activation"][layer]
+        bias = 0 if down.bias is None else down.bias
+        _require_equal(
+            act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
+        )
+        parts = seen["input"][layer] + seen["attention"][layer] + seen["mlp"][layer]
+        _require_equal(
+            parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
+        )
+    final = anatomy.final_norm(seen["output"][-1])
+    _require_equal(final, seen["final"][0], "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
+    return anatomy
+
+
+def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
+    """Inputs and outputs of every part during one forward over three tokens."""
+    backbone = anatomy.backbone
+    seen: dict[str, list[Tensor]] = {k: [] for k in ("input", "output", "attention", "activation", "mlp")}
+    device = next(backbone.parameters()).device
+    ids = torch.arange(1, 4, device=device)[None] % backbone.config.vocab_size
+    shape = (1, 3, -1)
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            seen[name].append(tensor.reshape(shape))
+
+        return hook
+
+    handles = []
+    for block in anatomy.blocks:
+        handles += [
+            block.register_forward_pre_hook(lambda m, a, kw: seen["input"].append(first(a, kw)), with_kwargs=True),
+            block.register_forward_hook(keep("output")),
+            anatomy.attention_output(block).register_forward_hook(keep("attention")),
+            anatomy.down_projection(block).register_forward_hook(keep("mlp")),
+            anatomy.down_projection(block).register_forward_pre_hook(
+                lambda m, a: seen["activation"].append(a[0].reshape(shape))
+            ),
+        ]
+    try:
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        final = backbone(**backbone_arguments(type(anatomy), batch), use_cache=False).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {**seen, "final": [final]}
+
+
+def first(args: tuple, kwargs: dict) -> Tensor:
+    """The hidden states a block was called with, positionally or by name."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def _require_equal(
+    got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float
+) -> None:
+    error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not error <= tolerance:
+        raise UserError(
+            f"the {type(anatomy).__name__} adapter does not fit this {anatomy.config.model_type} model: "
+            f"'{identity}' fails in layer {layer} with relative error {error:.1e} (allowed {tolerance:.0e}); "
+            "use a model of the family's standard variant, or only instance methods (method=gradsim)."
+        )

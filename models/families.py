@@ -1,0 +1,180 @@
+"""The architecture families, each as what differs from a Llama-shaped decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from attribution.base import UserError
+from models.anatomy import Anatomy, BlockInputs
+
+
+class Llama(Anatomy):
+    """Llama, Mistral, Qwen2, Gemma: gated MLP, rotary positions, RMS norms."""
+
+    model_types = ("llama", "mistral", "qwen2", "gemma")
+
+
+class Gpt2(Anatomy):
+    """GPT-2: fused q|k|v and MLP as Conv1D, learned positions."""
+
+    model_types = ("gpt2",)
+    gated = False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.backbone.h
+
+    def down_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.c_proj
+
+    def up_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.c_fc
+
+    def attention_output(self, block: nn.Module) -> nn.Module:
+        return block.attn.c_proj
+
+    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+        return block.mlp.act
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        return self.backbone.ln_f(hidden)
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
+        return None
+
+    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+        return block(hidden, inputs.cache, inputs.mask, use_cache=True, position_ids=inputs.position_ids)
+
+
+class Opt(Anatomy):
+    """OPT: pre-norm decoder with learned positions; its MLP runs on flattened [batch·tokens, …] tensors."""
+
+    model_types = ("opt",)
+    gated = False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.backbone.decoder.layers
+
+    def down_projection(self, block: nn.Module) -> nn.Module:
+        return block.fc2
+
+    def up_projection(self, block: nn.Module) -> nn.Module:
+        return block.fc1
+
+    def attention_output(self, block: nn.Module) -> nn.Module:
+        return block.self_attn.out_proj
+
+    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+        return block.activation_fn
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        decoder = self.backbone.decoder
+        if decoder.final_layer_norm is not None:
+            hidden = decoder.final_layer_norm(hidden)
+        return hidden if decoder.project_out is None else decoder.project_out(hidden)
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
+        return None
+
+    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+        return block(
+            hidden,
+            attention_mask=inputs.mask,
+            past_key_values=inputs.cache,
+            use_cache=True,
+            position_ids=inputs.position_ids,
+        )
+
+    def refuse_unsupported(self) -> None:
+        if not self.config.do_layer_norm_before:
+            raise UserError(
+                "this OPT model normalises after each residual addition (do_layer_norm_before=false, as opt-350m), so "
+                "it has no additive residual stream to edit; expected a pre-norm OPT such as opt-125m: choose another "
+                "model or only instance methods (method=gradsim)."
+            )
+
+
+class GptNeoX(Anatomy):
+    """GPT-NeoX and Pythia: rotary positions, MLP parallel to attention or after it."""
+
+    model_types = ("gpt_neox",)
+    gated = False
+
+    def down_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.dense_4h_to_h
+
+    def up_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.dense_h_to_4h
+
+    def attention_output(self, block: nn.Module) -> nn.Module:
+        return block.attention.dense
+
+    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+        return block.mlp.act
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        return self.backbone.final_layer_norm(hidden)
+
+    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+        return block(
+            hidden,
+            attention_mask=inputs.mask,
+            position_ids=inputs.position_ids,
+            use_cache=True,
+            layer_past=inputs.cache,
+            position_embeddings=inputs.rotary,
+        )
+
+
+class Bloom(Anatomy):
+    """BLOOM: ALiBi positions; residual additions happen inside its attention and MLP modules."""
+
+    model_types = ("bloom",)
+    accepts_position_ids = False
+    gated = False
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.backbone.h
+
+    def down_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.dense_4h_to_h
+
+    def up_projection(self, block: nn.Module) -> nn.Module:
+        return block.mlp.dense_h_to_4h
+
+    def attention_output(self, block: nn.Module) -> nn.Module:
+        return block.self_attention.dense
+
+    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+        return block.mlp.gelu_impl
+
+    def final_norm(self, hidden: Tensor) -> Tensor:
+        return self.backbone.ln_f(hidden)
+
+    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
+        return None
+
+    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
+        return self.backbone.build_alibi_tensor(attention_mask, self.config.n_head, dtype=dtype)
+
+    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+        return block(
+            hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True
+        )[0]
+
+    def refuse_unsupported(self) -> None:
+        if self.config.apply_residual_connection_post_layernorm:
+            raise UserError(
+                "this BLOOM model takes its residual after the layer norm "
+                "(apply_residual_connection_post_layernorm=true), so it has no additive residual stream to edit; "
+                "expected false, as in bloom-560m: choose another model or only instance methods (method=gradsim)."
+            )
+
+
+FAMILIES: tuple[type[Anatomy], ...] = (Llama, Gpt2, Opt, GptNeoX, Bloom)
+"""Every family; `models.anatomy.family_of` picks by transformers' model type."""

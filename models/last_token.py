@@ -1,0 +1,281 @@
+"""Last-token engine: any number of variants of the answer token for the price of one forward.
+
+In a causal model nothing before the answer position depends on it. One gradient-free forward keeps the keys and values
+of the prefix; R variants then run as R extra rows that all stand at the answer position and see the prefix and
+themselves only. A variant that changes layer l equals the unedited token below l, so its row enters at block l + 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import DynamicCache
+
+from attribution.base import ActivationEdit, AnswerStates, Batch
+from models.anatomy import (
+    Anatomy,
+    BlockInputs,
+    answer_positions,
+    at_positions,
+    backbone_arguments,
+    first,
+    position_ids_from_mask,
+)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the answer token of each sequence can see.
+
+    Attributes:
+        keys, values: per layer [batch, key heads, columns, head_dim], all columns of the full forward.
+        visible: columns before the answer position, [batch, columns].
+        distance: columns between each column and the answer position, [batch, columns].
+        position_ids: position of the answer token, [batch, 1].
+        alibi: bias of the columns [batch·heads, 1, columns] and of the answer position [batch·heads, 1, 1], or None.
+    """
+
+    keys: list[Tensor]
+    values: list[Tensor]
+    visible: Tensor
+    distance: Tensor
+    position_ids: Tensor
+    alibi: tuple[Tensor, Tensor] | None
+
+
+class PrefixCache:
+    """A read-only cache: the prefix's columns followed by the rows' own."""
+
+    def __init__(self, prefix: Prefix) -> None:
+        self.prefix = prefix
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        keys, values = self.prefix.keys[layer_idx], self.prefix.values[layer_idx]
+        return (
+            torch.cat([keys.to(key_states.dtype), key_states], 2),
+            torch.cat([values.to(value_states.dtype), value_states], 2),
+        )
+
+
+class LastTokenEngine:
+    """Evaluates variants of the answer token; satisfies `attribution.base.NeuronModel`.
+
+    Args:
+        anatomy: verified adapter of the backbone.
+        head: from the final hidden state [..., hidden] to readout scores [..., classes].
+    """
+
+    def __init__(self, anatomy: Anatomy, head: Callable[[Tensor], Tensor]) -> None:
+        self.anatomy = anatomy
+        self.head = head
+        self.n_layers = anatomy.n_layers
+        self.n_neurons = anatomy.n_neurons
+        self.gated = anatomy.gated
+        self.family = anatomy.config.model_type
+
+    # -- one forward over the batch ------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def states(self, batch: Batch) -> AnswerStates:
+        """Run the batch once without gradients; see `attribution.base.AnswerStates`."""
+        mask = batch["attention_mask"]
+        positions = answer_positions(mask)
+        cache = DynamicCache()  # one made from the config would crop sliding windows
+        seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp")}
+        with self._recording(seen, mask.shape, positions):
+            output = self.anatomy.backbone(
+                **backbone_arguments(type(self.anatomy), batch), past_key_values=cache, use_cache=True
+            )
+        final = at_positions(output.last_hidden_state, positions)
+        return AnswerStates(
+            scores=self.head(final),
+            residual=torch.stack(seen["residual"], 1),
+            activation=torch.stack(seen["activation"], 1),
+            pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
+            mlp_output=torch.stack(seen["mlp"], 1),
+            context=self._prefix(cache, mask, positions, output.last_hidden_state.dtype),
+        )
+
+    def _prefix(self, cache: DynamicCache, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Prefix:
+        columns = torch.arange(mask.shape[1], device=mask.device)
+        distance = positions[:, None] - columns
+        alibi = self.anatomy.alibi(mask, dtype)
+        if alibi is not None:
+            heads = len(alibi) // len(mask)
+            own = at_positions(alibi.transpose(1, 2), positions.repeat_interleave(heads))[:, None]
+            bias: tuple[Tensor, Tensor] | None = (alibi, own)
+        else:
+            bias = None
+        return Prefix(
+            keys=[layer.keys for layer in cache.layers],
+            values=[layer.values for layer in cache.layers],
+            visible=mask.bool() & (distance > 0),
+            distance=distance,
+            position_ids=at_positions(position_ids_from_mask(mask), positions)[:, None],
+            alibi=bias,
+        )
+
+    @contextmanager
+    def _recording(self, seen: dict[str, list[Tensor]], shape: torch.Size, positions: Tensor) -> Iterator[None]:
+        """Keep residual stream, activations and MLP outputs at the answer positions during a full forward."""
+
+        def keep(name: str, tensor: Tensor) -> None:
+            # OPT flattens [batch, tokens] before its MLP
+            seen[name].append(at_positions(tensor.reshape(*shape, tensor.shape[-1]), positions))
+
+        handles: list[RemovableHandle] = []
+        for block in self.anatomy.blocks:
+            down = self.anatomy.down_projection(block)
+            handles += [
+                block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
+                down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
+                down.register_forward_hook(lambda m, a, out: keep("mlp", out)),
+            ]
+            if not self.gated:
+                up = self.anatomy.up_projection(block)
+                handles.append(up.register_forward_hook(lambda m, a, out: keep("pre", out)))
+        handles.append(
+            self.anatomy.blocks[-1].register_forward_hook(
+                lambda m, a, out: keep("residual", out[0] if isinstance(out, tuple) else out)
+            )
+        )
+        with removing(handles):
+            yield
+
+    # -- variants ------------------------------------------------------------------------------------------------
+
+    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+        """Readout scores of variant rows given by their residual stream; see `NeuronModel.score_rows`."""
+        hidden: Tensor | None = None
+        for layer, block in enumerate(self.anatomy.blocks):
+            hidden = appended(hidden, rows[layer])
+            if hidden is not None:
+                inputs = self._block_inputs(states.context, layer, hidden)
+                # GPT-2 and its relatives keep [batch, rows, hidden]; nothing is reshaped by the input's length here
+                hidden = self.anatomy.run_block(block, hidden, inputs)
+        hidden = appended(hidden, rows[self.n_layers])
+        assert hidden is not None, "at least one variant row"
+        return self.head(self.anatomy.final_norm(hidden))
+
+    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
+        """Readout scores of edited copies of the answer token; see `NeuronModel.score_edits`."""
+        copies = states.residual[:, :1].expand(-1, n_rows, -1)
+        with self._editing(edit, (len(copies), n_rows)):
+            return self.score_rows(states, [copies, *[None] * self.n_layers])
+
+    def score_sequences(
+        self, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor], copies: int, pre_activation: bool = False
+    ) -> Tensor:
+        """Readout scores of full forwards edited at every position; see `NeuronModel.score_sequences`."""
+        repeated = {name: batch[name].repeat_interleave(copies, 0) for name in ("input_ids", "attention_mask")}
+        mask = repeated["attention_mask"]
+        block = self.anatomy.blocks[layer]
+
+        def edited(tensor: Tensor) -> Tensor:
+            return edit(tensor.reshape(*mask.shape, tensor.shape[-1])).reshape(tensor.shape)
+
+        if pre_activation:
+            up = self.anatomy.up_projection(block)
+            handle = up.register_forward_hook(lambda module, args, output: edited(output))
+        else:
+            down = self.anatomy.down_projection(block)
+            handle = down.register_forward_pre_hook(lambda module, args: (edited(args[0]),))
+        with removing([handle]):
+            output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), repeated), use_cache=False)
+        scores = self.head(at_positions(output.last_hidden_state, answer_positions(mask)))
+        return scores.unflatten(0, (-1, copies))
+
+    @contextmanager
+    def _editing(self, edit: ActivationEdit, shape: tuple[int, ...]) -> Iterator[None]:
+        def hook_of(layer: int) -> Callable[[nn.Module, tuple], tuple]:
+            def hook(module: nn.Module, args: tuple) -> tuple:
+                activation = args[0]
+                edited = edit(layer, activation.reshape(*shape, activation.shape[-1]))
+                return (edited.reshape(activation.shape), *args[1:])
+
+            return hook
+
+        handles = [
+            self.anatomy.down_projection(block).register_forward_pre_hook(hook_of(layer))
+            for layer, block in enumerate(self.anatomy.blocks)
+        ]
+        with removing(handles):
+            yield
+
+    def _block_inputs(self, prefix: Prefix, layer: int, hidden: Tensor) -> BlockInputs:
+        """Mask, positions and cache for rows [batch, rows, hidden] that all stand at the answer position."""
+        batch, rows = hidden.shape[:2]
+        window = self.anatomy.window(layer)
+        visible = prefix.visible if window is None else prefix.visible & (prefix.distance < window)
+        lowest = torch.finfo(hidden.dtype).min
+        mask = hidden.new_full((batch, 1, rows, visible.shape[1] + rows), lowest)
+        mask[..., : visible.shape[1]].masked_fill_(visible[:, None, None], 0.0)
+        mask[..., visible.shape[1] :].diagonal(dim1=-2, dim2=-1).zero_()
+        positions = prefix.position_ids.expand(-1, rows)
+        alibi = None
+        if prefix.alibi is not None:
+            columns, own = prefix.alibi
+            alibi = torch.cat([columns, own.expand(-1, -1, rows)], -1)
+        return BlockInputs(
+            mask=mask,
+            position_ids=positions,
+            rotary=self.anatomy.rotary(hidden, positions),
+            alibi=alibi,
+            cache=PrefixCache(prefix),
+        )
+
+    # -- memory ---------------------------------------------------------------------------------------------------
+
+    def bytes_per_row(self, states: AnswerStates) -> int:
+        """Memory of one variant row of the batch through all layers, with what backward keeps."""
+        batch, columns = states.context.visible.shape
+        return batch * self._values_per_token(columns) * states.residual.element_size()
+
+    def bytes_per_sequence(self, states: AnswerStates) -> int:
+        """Memory of one full forward of the batch, with what backward keeps."""
+        return self.bytes_per_row(states) * states.context.visible.shape[1]
+
+    def _values_per_token(self, columns: int) -> int:
+        """Numbers kept per token for backward: norms, projections and residuals, the MLP, the attention weights."""
+        heads = self.anatomy.config.num_attention_heads
+        mlp = self.n_neurons * (5 if self.gated else 3)
+        return self.n_layers * (12 * self.anatomy.hidden_size + mlp + 3 * heads * columns)
+
+    # -- parts of one layer --------------------------------------------------------------------------------------
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """Down-projection with bias, [..., neurons] → [..., hidden]."""
+        return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
+
+    def values(self, layer: int) -> Tensor:
+        """Value vector of every neuron, [neurons, hidden]."""
+        return self.anatomy.value_rows(layer)
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """The MLP's elementwise non-linearity."""
+        return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
+
+
+def appended(hidden: Tensor | None, rows: Tensor | None) -> Tensor | None:
+    """Rows that were on their way, followed by those that enter here."""
+    if hidden is None or rows is None:
+        return rows if hidden is None else hidden
+    return torch.cat([hidden, rows.to(hidden.dtype)], 1)
+
+
+@contextmanager
+def removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks when the block ends, however it ends."""
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
