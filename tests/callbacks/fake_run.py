@@ -1,0 +1,215 @@
+"""A synthetic run folder, written exactly as the contract on a run's files says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from datasets import Dataset
+
+from callbacks.results_table import Row, write_results
+
+SUBJECTS = ("The city council", "A new vaccine", "The central bank", "An old photograph", "The national team")
+VERBS = ("approved", "rejected", "doubled", "misreported", "withdrew")
+OBJECTS = (
+    "the budget for schools",
+    "its own figures",
+    "a plan for the harbour",
+    "the interest rate",
+    "the final score",
+)
+
+
+@dataclass
+class FakeRun:
+    """What the run folder contains.
+
+    Attributes:
+        neuron, instance: names of methods; those that start with `random` are written with three seeds.
+        marker: text put into every field that comes from data, model or configuration (to test escaping).
+        unlabelled: no test example has a label.
+        summary: write train_summary beside the splits of instance methods.
+    """
+
+    neuron: Sequence[str] = ("ig", "random_neurons")
+    instance: Sequence[str] = ("gradsim", "influence", "random_instances")
+    model: str = "tiny"
+    data: str = "demo"
+    marker: str = ""
+    labels: Sequence[str] = ("Supported", "Refuted", "Not Enough Evidence")
+    n_train: int = 120
+    n_test: int = 40
+    n_layers: int = 8
+    list_length: int = 20
+    evidence_words: int = 30
+    unlabelled: bool = False
+    plants: bool = True
+    summary: bool = True
+    seed: int = 0
+    generator: np.random.Generator = field(init=False)
+
+    def write(self, run: Path) -> Path:
+        """Write the folder and return it."""
+        self.generator = np.random.default_rng(self.seed)
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "config.yaml").write_text(yaml.safe_dump(self.config(), sort_keys=False), encoding="utf-8")
+        (run / "metrics.json").write_text(json.dumps(self.metrics()), encoding="utf-8")
+        (run / "model").mkdir(exist_ok=True)
+        names = {str(i): name + self.marker for i, name in enumerate(self.labels)}
+        model_config = {"model_type": "gpt_neox", "num_hidden_layers": self.n_layers, "id2label": names}
+        (run / "model" / "config.json").write_text(json.dumps(model_config), encoding="utf-8")
+        for split, n in (("train", self.n_train), ("validation", 10), ("test", self.n_test)):
+            self.examples(split, n).save_to_disk(str(run / "examples" / split))
+        for name in self.neuron:
+            self.write_scores(run / "scores" / name, name, self.neuron_scores)
+        for name in self.instance:
+            self.write_scores(run / "scores" / name, name, self.instance_scores)
+        write_results(run / "results.csv", self.results())
+        return run
+
+    def config(self) -> dict[str, Any]:
+        methods = {name: {"_target_": f"attribution.{name}", "top_k": 100} for name in (*self.neuron, *self.instance)}
+        return {
+            "model": {"name": self.model + self.marker, "head": "linear"},
+            "data": {"name": self.data + self.marker, "max_length": 64, "limit": {"train": None, "test": 40}},
+            "method": methods,
+            "evaluation": {"accuracy": {}, "faithfulness": {"top": [1, 100]}},
+            "trainer": {"max_epochs": 3, "precision": "32-true", "optimizer": {"learning_rate": 1e-5}},
+            "seed": self.seed,
+            "note": "free text" + self.marker,
+        }
+
+    def metrics(self) -> dict[str, float]:
+        return {
+            "test/accuracy": 0.765,
+            "test/macro_f1": 0.742,
+            "validation/accuracy": 0.8,
+            "train/loss": 0.31,
+            "data/cut_text": 7,
+            "data/empty_field": 1,
+            "data/duplicate_text": 3,
+            "time/fit_s": 31.25,
+            "odd" + self.marker: 1.0,
+        }
+
+    def examples(self, split: str, n: int) -> Dataset:
+        """examples/<split>: claims with evidence, three classes, the planted columns."""
+        pick = self.generator.integers
+        claim = [
+            f"{split} {i}: {SUBJECTS[pick(5)]} {VERBS[pick(5)]} {OBJECTS[pick(5)]}.{self.marker}" for i in range(n)
+        ]
+        words = [*SUBJECTS, *VERBS, *OBJECTS]
+        evidence = [" ".join(words[pick(len(words))] for _ in range(self.evidence_words)) for _ in range(n)]
+        prob = self.generator.dirichlet(np.full(len(self.labels), 0.7), size=n)
+        prediction = prob.argmax(1)
+        noise = self.generator.random(n) < 0.25
+        label = np.where(noise, (prediction + 1) % len(self.labels), prediction)
+        if self.unlabelled and split == "test":
+            label[:] = -1
+        columns: dict[str, Any] = {
+            "index": list(range(n)),
+            "source_index": [10 * i for i in range(n)],
+            "claim": claim,
+            "evidence": evidence,
+            "readout": ["sequence"] * n,
+            "label": label.tolist(),
+            "prediction": prediction.tolist(),
+            "prob": prob.tolist(),
+            "input_ids": [[1, 2, 3]] * n,
+        }
+        if self.plants:
+            columns["twin"] = [i if i < 10 and split in ("train", "test") else -1 for i in range(n)]
+            columns["wrong_label"] = (self.generator.random(n) < 0.05).tolist()
+            columns["shortcut"] = (self.generator.random(n) < 0.1).tolist()
+        return Dataset.from_dict(columns)
+
+    def write_scores(self, folder: Path, name: str, make: Any) -> None:
+        folder.mkdir(parents=True)
+        random = name.startswith("random")
+        for leaf in [folder / f"seed{k}" for k in range(3)] if random else [folder]:
+            make(name, random).save_to_disk(str(leaf / "test"))
+            if make == self.instance_scores and self.summary:
+                self.train_summary().save_to_disk(str(leaf / "train_summary"))
+        settings = {
+            "name": name,
+            "sign": "no sign of loss" if random else "positive: more training on it lowers the test loss" + self.marker,
+            "settings": {"top_k": self.list_length},
+        }
+        (folder / "method.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def neuron_scores(self, name: str, random: bool) -> Dataset:
+        rows = []
+        favourite = self.generator.dirichlet(np.arange(1, self.n_layers + 1) * 0.6)
+        for i in range(self.n_test):
+            r = self.list_length
+            layer = self.generator.choice(self.n_layers, size=r, p=None if random else favourite)
+            score = np.sort(self.generator.gamma(1.0, 0.02, size=r))[::-1] - (0.005 if not random else 0)
+            rows.append(
+                {
+                    "index": i,
+                    "target": int(i % len(self.labels)),
+                    "target_prob": 0.75,
+                    "role": ["value"] * r,
+                    "unit_kind": ["neuron"] * r,
+                    "site": ["ffn"] * r,
+                    "layer": layer.tolist(),
+                    "unit": self.generator.integers(0, 512, size=r).tolist(),
+                    "position": [-1] * r,
+                    "score": score.tolist(),
+                    "completeness": None if random else (self.generator.random(self.n_layers) * 1e-3).tolist(),
+                }
+            )
+        return Dataset.from_list(rows)
+
+    def instance_scores(self, name: str, random: bool) -> Dataset:
+        rows = []
+        for i in range(self.n_test):
+            order = self.generator.permutation(self.n_train)
+            k = min(self.list_length, self.n_train // 2)
+            score = np.sort(self.generator.normal(0, 3e-3, size=self.n_train))[::-1]
+            top, bottom = order[:k], order[::-1][:k]
+            rows.append(
+                {
+                    "index": i,
+                    "top_index": top.tolist(),
+                    "top_score": score[:k].tolist(),
+                    "bottom_index": bottom.tolist(),
+                    "bottom_score": score[::-1][:k].tolist(),
+                }
+            )
+        return Dataset.from_list(rows)
+
+    def train_summary(self) -> Dataset:
+        n = self.n_train
+        return Dataset.from_dict(
+            {
+                "index": list(range(n)),
+                "mean": self.generator.normal(0, 1e-3, n).tolist(),
+                "max": self.generator.random(n).tolist(),
+                "votes": self.generator.integers(0, 12, n).tolist(),
+                "self_influence": self.generator.random(n).tolist(),
+            }
+        )
+
+    def results(self) -> list[Row]:
+        common: dict[str, Any] = {"model": self.model + self.marker, "data": self.data + self.marker, "seed": self.seed}
+        common |= {"split": "test", "n": self.n_test}
+        rows: list[Row] = [
+            common | {"method": "", "evaluation": "accuracy", "metric": metric, "value": value, "stderr": 0.03}
+            for metric, value in (("accuracy", 0.765), ("macro_f1", 0.742))
+        ]
+        for i, name in enumerate(self.neuron):
+            faithful = common | {"method": name, "evaluation": "faithfulness"}
+            rows.append(faithful | {"metric": "sufficiency", "k": 1, "value": 61.5 - 20 * i, "stderr": 2.25})
+            rows.append(faithful | {"metric": "sufficiency", "k": 100, "value": 81.0 - 25 * i, "stderr": 2.0})
+            rows.append(faithful | {"metric": "comprehensiveness", "k": 1, "value": 91.0 + 5 * i, "stderr": 1.5})
+            rows.append(faithful | {"metric": "comprehensiveness", "k": 100, "value": 33.0 + 50 * i, "stderr": 3.5})
+        for i, name in enumerate(self.instance):
+            twins = common | {"method": name, "evaluation": "duplicates", "metric": "mean_reciprocal_rank"}
+            rows.append(twins | {"value": (0.93, 0.71, 0.012)[i % 3], "stderr": (0.02, 0.03, 0.004)[i % 3]})
+        return rows
