@@ -1,0 +1,54 @@
+"""Does a method find the train example of which a test example is a near-duplicate?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import UserError
+from attribution.evaluation.instance_lists import InstanceLists
+from attribution.evaluation.result import Result
+
+
+def reciprocal_ranks(top_index: Tensor, twin: Tensor) -> Tensor:
+    """1 / rank of the twin in its test's list, 0 where it is not in it.
+
+    Args:
+        top_index: train rows, best first, [..., tests, k].
+        twin: train row looked for, [tests].
+
+    Returns:
+        [..., tests], float64.
+    """
+    hits = top_index == twin[:, None]
+    rank = hits.to(torch.uint8).argmax(-1) + 1
+    return torch.where(hits.any(-1), 1 / rank.double(), 0.0)
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Metric `mrr`: mean reciprocal rank of the planted twin within the stored list; beyond its end counts 0.
+
+    For a method with seeds: the mean over seeds of each test first, then mean and standard error over tests.
+    """
+
+    requires: Literal["instance"] = "instance"
+
+    def evaluate(self, lists: InstanceLists) -> list[Result]:
+        """One result; `n` is the number of tests with a twin, `k` the length of the stored lists.
+
+        Raises:
+            UserError: if no test has a planted twin.
+        """
+        planted = torch.zeros(0) if lists.twin is None else lists.twin >= 0
+        if lists.twin is None or not bool(planted.any()):
+            raise UserError(
+                "evaluation=duplicates found no planted near-duplicate in the test split; expected data with plants, "
+                "or limits that keep a pair: use data=demo, raise data.limit or leave duplicates out."
+            )
+        ranks = reciprocal_ranks(lists.top_index[:, planted], lists.twin[planted]).mean(0)
+        stderr = float(ranks.std() / len(ranks) ** 0.5) if len(ranks) > 1 else None
+        return [Result("mrr", float(ranks.mean()), stderr, n=len(ranks), k=lists.top_k, better="higher")]

@@ -1,0 +1,43 @@
+"""What evaluations of instance methods are given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attribution.instance.protocol import InstanceScores
+
+
+@dataclass(frozen=True)
+class InstanceLists:
+    """Best train instances of every test, for each seed of the method (one where it draws nothing).
+
+    Attributes:
+        index: row of the test in its split, [tests].
+        top_index: best train rows, best first, [seeds, tests, k].
+        top_score: their scores, [seeds, tests, k].
+        top_k: length that was asked for; k is smaller where there are fewer train examples.
+        twin: train row of each test's planted near-duplicate, −1 where it has none, [tests]; None for data without.
+    """
+
+    index: Tensor
+    top_index: Tensor
+    top_score: Tensor
+    top_k: int
+    twin: Tensor | None = None
+
+    @staticmethod
+    def of(scores: Sequence[InstanceScores], top_k: int, twin: Tensor | None = None) -> InstanceLists:
+        """Collect the scores of a method's seeds, which must hold the same tests in the same order."""
+        if any(not torch.equal(s.index, scores[0].index) for s in scores):
+            raise ValueError("The seeds of a method must hold the same tests in the same order.")
+        return InstanceLists(
+            scores[0].index,
+            torch.stack([s.top_index for s in scores]),
+            torch.stack([s.top_score for s in scores]),
+            top_k,
+            twin,
+        )

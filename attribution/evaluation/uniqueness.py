@@ -1,0 +1,39 @@
+"""Number of different train instances in all tests' top lists (Table 1 of Yu, Atanasova and Augenstein 2024)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.evaluation.instance_lists import InstanceLists
+from attribution.evaluation.result import Result
+
+
+def unique_instances(top_index: Tensor, top: int) -> int:
+    """Different train rows among the first `top` entries of all lists, [tests, k]."""
+    return len(torch.unique(top_index[:, :top]))
+
+
+@dataclass(frozen=True)
+class Uniqueness:
+    """Metric `unique_instances`: how many train instances the method ever puts forward.
+
+    A small number means that the same few instances explain everything; neither direction is better as such. For a
+    method with seeds: the mean over seeds, with the standard error over seeds (tests share instances, so they are no
+    independent draws of a count).
+
+    Attributes:
+        top: entries of each list that count; the paper's 10.
+    """
+
+    top: int = 10
+    requires: Literal["instance"] = "instance"
+
+    def evaluate(self, lists: InstanceLists) -> list[Result]:
+        """One result; `n` is the number of tests."""
+        counts = torch.tensor([unique_instances(run, self.top) for run in lists.top_index], dtype=torch.float64)
+        stderr = float(counts.std() / len(counts) ** 0.5) if len(counts) > 1 else None
+        return [Result("unique_instances", float(counts.mean()), stderr, n=len(lists.index), k=self.top)]

@@ -1,0 +1,113 @@
+"""Gradient similarity (Charpiat et al. 2019; Eq. 5 of Yu, Atanasova and Augenstein 2024).
+
+Score of train example i for test example t: ⟨∇L_t, ∇L_i⟩ over the head's parameters, or its cosine. Positive: a
+gradient step on i lowers the loss of t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import HeadInputs
+from attribution.instance.head_gradients import (
+    DifferentiableHead,
+    LayerFactors,
+    check_inputs,
+    differentiable_head,
+    gram,
+    loss_factors,
+    squared_norms,
+)
+from attribution.instance.protocol import HeadParameters, LabelSource
+
+Similarity = Literal["dot", "cosine"]
+
+
+@dataclass(frozen=True)
+class GradientSimilarity:
+    """Inner product or cosine of head gradients.
+
+    Attributes:
+        similarity: `dot` is the inner product (the paper's), `cosine` divides by both lengths.
+        params: parameters of the head that are differentiated.
+        labels: labels in both losses; callers pass them in `HeadInputs.labels`.
+        top_k: length of the stored lists.
+        dtype: type of the matrix products. Gradients are always taken in float64.
+    """
+
+    similarity: Similarity = "dot"
+    params: HeadParameters = "all"
+    labels: LabelSource = "gold"
+    top_k: int = 100
+    dtype: Literal["float64", "float32"] = "float64"
+
+    def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer:
+        """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
+        head = differentiable_head(train.head, self.params)
+        check_inputs(train, head.n_classes, torch.arange(len(train)), "train")
+        return GradientSimilarityScorer(self, head, train, memory_budget)
+
+
+@dataclass(frozen=True)
+class GradientSimilarityScorer:
+    """`InstanceScorer` of `GradientSimilarity`."""
+
+    method: GradientSimilarity
+    head: DifferentiableHead
+    train: HeadInputs
+    memory_budget: int
+    n_train: int = field(init=False)
+    bytes_per_query: int = field(init=False)
+    bytes_per_row: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_train", len(self.train))
+        # The factors, the copy of the features, and the activations and gradients of the backward pass.
+        per_example = 4 * self.head.widths * 8
+        object.__setattr__(self, "bytes_per_query", per_example)
+        object.__setattr__(self, "bytes_per_row", per_example)
+
+    def describe(self) -> dict[str, object]:
+        """Settings, sign and unit."""
+        dot = self.method.similarity == "dot"
+        return {
+            "similarity": self.method.similarity,
+            "params": self.method.params,
+            "labels": self.method.labels,
+            "dtype": self.method.dtype,
+            "n_parameters": self.head.n_parameters,
+            "sign": "positive: a gradient step on the train example lowers the test loss",
+            "unit": "loss change per unit learning rate, nats" if dot else "cosine, -1 to 1",
+        }
+
+    def query(self, test: HeadInputs, index: Tensor) -> list[LayerFactors]:
+        """Factored loss gradients of the tests (of unit length for the cosine)."""
+        check_inputs(test, self.head.n_classes, index, "test")
+        return self._factors(test)
+
+    def scores(self, query: list[LayerFactors], start: int, stop: int) -> Tensor:
+        """[tests, stop − start]."""
+        return gram(query, self._factors(self.train.rows(start, stop)))
+
+    def self_influence(self) -> Tensor:
+        """Squared gradient length for `dot`; 1, or 0 for a vanishing gradient, for `cosine`. [n_train], float64."""
+        block = max(1, self.memory_budget // self.bytes_per_row)
+        parts = [
+            squared_norms(loss_factors(self.head, self.train.rows(start, start + block)))
+            for start in range(0, self.n_train, block)
+        ]
+        norms = torch.cat(parts)
+        return norms if self.method.similarity == "dot" else (norms > 0).double()
+
+    def _factors(self, inputs: HeadInputs) -> list[LayerFactors]:
+        factors = loss_factors(self.head, inputs)
+        if self.method.similarity == "cosine":
+            norms = squared_norms(factors).sqrt()
+            # A vanishing gradient has no direction: its similarity to anything is 0.
+            scale = torch.where(norms > 0, 1 / norms, 0.0)[:, None, None]
+            factors = [LayerFactors(f.inputs, f.deltas * scale, f.has_bias) for f in factors]
+        return [f.to(getattr(torch, self.method.dtype)) for f in factors]

@@ -1,0 +1,91 @@
+"""What an instance method is: a configured method prepares a scorer on the train split, the scorer scores blocks.
+
+A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
+a tests × train matrix; `attribution.instance.stream` chooses the blocks and keeps the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from torch import Tensor
+
+from attribution.base import HeadInputs
+
+LabelSource = Literal["gold", "predicted"]
+"""Whose label stands in the loss that is differentiated."""
+
+HeadParameters = Literal["weight", "all"]
+"""Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
+
+
+@runtime_checkable
+class InstanceScorer(Protocol):
+    """Scores of test examples against the train split it was prepared on.
+
+    Attributes:
+        n_train: number of train examples.
+        bytes_per_query: working memory that one test example needs in `query` and while it is scored, in bytes.
+        bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
+    """
+
+    n_train: int
+    bytes_per_query: int
+    bytes_per_row: int
+
+    def describe(self) -> dict[str, object]:
+        """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
+
+    def query(self, test: HeadInputs, index: Tensor) -> Any:
+        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque."""
+
+    def scores(self, query: Any, start: int, stop: int) -> Tensor:
+        """Scores against train rows start … stop − 1, [tests, stop − start]."""
+
+    def self_influence(self) -> Tensor | None:
+        """Each train example's score against itself, [n_train], float64; None where the method has none."""
+
+
+@runtime_checkable
+class InstanceMethod(Protocol):
+    """A configured method.
+
+    Attributes:
+        top_k: length of the stored best and worst lists.
+        labels: whose labels callers put into `HeadInputs.labels`, for train and test alike.
+    """
+
+    top_k: int
+    labels: LabelSource
+
+    def prepare(self, train: HeadInputs, memory_budget: int) -> InstanceScorer:
+        """Do once what all tests share.
+
+        Args:
+            train: the train split, in row order.
+            memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
+        """
+
+
+@dataclass(frozen=True)
+class InstanceScores:
+    """The best and the worst train examples of each test example, best first and worst first.
+
+    Attributes:
+        index: row of the test example in its split, [tests], int64.
+        top_index: train rows with the highest scores, [tests, k], int64; k = min(top_k, train examples). Of equal
+            scores the lower train row comes first, in both lists.
+        top_score: their scores, [tests, k], float32.
+        bottom_index: train rows with the lowest scores, the lowest first, [tests, k], int64.
+        bottom_score: their scores, [tests, k], float32.
+    """
+
+    index: Tensor
+    top_index: Tensor
+    top_score: Tensor
+    bottom_index: Tensor
+    bottom_score: Tensor
+
+    def __len__(self) -> int:
+        return len(self.index)

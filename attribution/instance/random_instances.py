@@ -1,0 +1,88 @@
+"""Random rankings of the train split: the control that every instance method has to beat. Carries no loss sign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from attribution.base import HeadInputs
+from attribution.instance.protocol import LabelSource
+
+_MASK_32 = 0xFFFFFFFF
+
+
+class RandomInstances:
+    """A random order of all train examples for each test example, without replacement.
+
+    The score is a hash of (seed, test row, train row), so that an order depends on nothing else: not on batch, block,
+    device or sharding. Scores are uniform on [0, 1).
+
+    Args:
+        seeds: one ranking per seed; evaluations average over them. `for_seed` gives the method of one seed.
+        top_k: length of the stored lists.
+    """
+
+    def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
+        self.seeds = [int(seed) for seed in seeds]
+        self.top_k = top_k
+        self.labels: LabelSource = "gold"
+
+    def for_seed(self, seed: int) -> RandomInstances:
+        """The method with a single seed, which can be prepared."""
+        return RandomInstances([seed], self.top_k)
+
+    def prepare(self, train: HeadInputs, memory_budget: int) -> RandomScorer:
+        """A scorer for the only seed.
+
+        Raises:
+            ValueError: if the method still has several seeds.
+        """
+        if len(self.seeds) != 1:
+            raise ValueError(f"prepare takes one seed, not {self.seeds}: call for_seed first.")
+        return RandomScorer(self.seeds[0], len(train), train.features.device)
+
+
+@dataclass(frozen=True)
+class RandomScorer:
+    """`InstanceScorer` of `RandomInstances`."""
+
+    seed: int
+    n_train: int
+    device: torch.device
+    bytes_per_query: int = field(default=64, init=False)
+    bytes_per_row: int = field(default=64, init=False)
+
+    def describe(self) -> dict[str, object]:
+        """Seed, sign and unit."""
+        return {"seed": self.seed, "sign": "none: carries no loss sign", "unit": "uniform on [0, 1)"}
+
+    def query(self, test: HeadInputs, index: Tensor) -> Tensor:
+        """A random number per test row, [tests]."""
+        start = _mix(torch.tensor(self.seed, dtype=torch.int64, device=self.device))
+        return _mix(start + index.to(self.device, torch.int64))
+
+    def scores(self, query: Tensor, start: int, stop: int) -> Tensor:
+        """[tests, stop − start], float32."""
+        rows = torch.arange(start, stop, dtype=torch.int64, device=self.device)
+        bits = _mix(query[:, None] + _mix(rows)[None, :])
+        # The upper 24 of the mixed 32 bits fill a float32 mantissa exactly.
+        return ((bits & _MASK_32) >> 8).to(torch.float32) / 2**24
+
+    def self_influence(self) -> None:
+        """None: no train example has a random influence on itself."""
+        return None
+
+
+def _mix(state: Tensor) -> Tensor:
+    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic."""
+
+    def shifted(x: Tensor, bits: int) -> Tensor:
+        return (x >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 shifts carry the sign along
+
+    z = state + (0x9E3779B97F4A7C15 - 2**64)
+    z = (z ^ shifted(z, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
+    z = (z ^ shifted(z, 27)) * (0x94D049BB133111EB - 2**64)
+    return z ^ shifted(z, 31)

@@ -1,0 +1,202 @@
+"""Scores of many tests against many train examples in blocks, keeping the best, the worst and a train summary.
+
+Nothing of size tests × train exists beyond one block. Rankings do not depend on the blocking: scores are rounded to
+float32 before they are ranked, so that float64 rounding errors, which do depend on it, cannot reorder equal examples,
+and ties go to the lower train row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attribution.base import HeadInputs, require_finite
+from attribution.instance.protocol import InstanceScorer, InstanceScores
+
+VOTES_TOP = 10
+"""Length of the lists in which an instance's appearances are counted as votes."""
+
+_BYTES_PER_PAIR = 80
+"""Working memory per score: float64 and float32 forms, sort keys and their selection."""
+
+_INDEX_BITS = 32
+_INDEX_MASK = (1 << _INDEX_BITS) - 1
+
+
+@dataclass(frozen=True)
+class TrainSummary:
+    """What all tests together say of each train example; shards of tests are reduced with `merge`.
+
+    Attributes:
+        sum: sum of scores over tests, [n_train], float64.
+        max: highest score over tests, [n_train], float64; −∞ before any test.
+        votes: number of tests that have the example in their top 10, [n_train], int64.
+        n_test: number of tests.
+    """
+
+    sum: Tensor
+    max: Tensor
+    votes: Tensor
+    n_test: int
+
+    @staticmethod
+    def empty(n_train: int) -> TrainSummary:
+        """The summary of no tests."""
+        return TrainSummary(
+            torch.zeros(n_train, dtype=torch.float64),
+            torch.full((n_train,), -math.inf, dtype=torch.float64),
+            torch.zeros(n_train, dtype=torch.int64),
+            0,
+        )
+
+    def merge(self, other: TrainSummary) -> TrainSummary:
+        """The summary of both sets of tests."""
+        return TrainSummary(
+            self.sum + other.sum,
+            torch.maximum(self.max, other.max),
+            self.votes + other.votes,
+            self.n_test + other.n_test,
+        )
+
+    def finalize(self, self_influence: Tensor | None = None) -> dict[str, Tensor]:
+        """Columns of the stored summary, one row per train example.
+
+        Args:
+            self_influence: [n_train] of the scorer, or None where the method has none.
+
+        Returns:
+            `index`, `mean`, `max`, `votes` and `self_influence` (NaN where there is none), each [n_train].
+        """
+        if self.n_test == 0:
+            raise ValueError("A train summary needs at least one test.")
+        n_train = len(self.sum)
+        own = torch.full((n_train,), math.nan, dtype=torch.float64) if self_influence is None else self_influence.cpu()
+        return {
+            "index": torch.arange(n_train),
+            "mean": self.sum / self.n_test,
+            "max": self.max,
+            "votes": self.votes,
+            "self_influence": own,
+        }
+
+
+def stream_scores(
+    scorer: InstanceScorer,
+    test: HeadInputs,
+    test_index: Tensor,
+    top_k: int,
+    memory_budget: int,
+    advance: Callable[[int], None] | None = None,
+) -> tuple[InstanceScores, TrainSummary]:
+    """Score all tests against all train examples.
+
+    Args:
+        scorer: prepared on the train split.
+        test: the tests, in any order; may be empty.
+        test_index: their rows in the split, [tests].
+        top_k: length of the lists; they are n_train long where there are fewer train examples.
+        memory_budget: bytes of working memory, beside what the scorer holds.
+        advance: called after each block with the number of (test, train) pairs done, for a progress bar.
+
+    Returns:
+        The lists, on the CPU, in the order of `test`; and the summary.
+
+    Raises:
+        UserError: if a score is NaN or infinite, with the tests' indices.
+    """
+    n_tests, n_train = len(test), scorer.n_train
+    test_rows, train_rows = block_sizes(scorer, n_tests, memory_budget)
+    lists = []
+    summary = TrainSummary.empty(n_train)
+    for start in range(0, n_tests, test_rows):
+        stop = min(start + test_rows, n_tests)
+        index = test_index[start:stop].cpu()
+        query = scorer.query(test.rows(start, stop), index)
+        best, worst = _Leaders(top_k, largest=True), _Leaders(top_k, largest=False)
+        sums, maxima = [], []
+        for first in range(0, n_train, train_rows):
+            last = min(first + train_rows, n_train)
+            block = scorer.scores(query, first, last)
+            require_finite(block, "An instance score", index)
+            ranked = block.to(torch.float32)
+            sums.append(block.sum(0, dtype=torch.float64).cpu())
+            maxima.append(ranked.amax(0).double().cpu())
+            best.update(ranked, first)
+            worst.update(ranked, first)
+            if advance is not None:
+                advance((stop - start) * (last - first))
+        scores = InstanceScores(index, *best.result(), *worst.result())
+        votes = torch.bincount(scores.top_index[:, :VOTES_TOP].flatten(), minlength=n_train)
+        summary = summary.merge(TrainSummary(torch.cat(sums), torch.cat(maxima), votes, stop - start))
+        lists.append(scores)
+    return concatenate(lists, min(top_k, n_train)), summary
+
+
+def concatenate(parts: Iterable[InstanceScores], k: int) -> InstanceScores:
+    """One result from those of several shards of tests; `k` is the length of the lists where there is no shard."""
+    parts = list(parts)
+    if not parts:
+        no_index, no_score = torch.empty(0, k, dtype=torch.int64), torch.empty(0, k)
+        return InstanceScores(torch.empty(0, dtype=torch.int64), no_index, no_score, no_index, no_score)
+    fields = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
+    return InstanceScores(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
+
+
+def block_sizes(scorer: InstanceScorer, n_tests: int, memory_budget: int) -> tuple[int, int]:
+    """Tests and train rows per block.
+
+    Each block of tests is solved for once and then meets every train row, whose gradients are taken anew: blocks of
+    tests are therefore as large as half the budget allows, blocks of train rows take the other half.
+    """
+    half = memory_budget // 2
+    # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
+    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * _BYTES_PER_PAIR)))
+    train_rows = max(1, min(scorer.n_train, half // (scorer.bytes_per_row + test_rows * _BYTES_PER_PAIR)))
+    return test_rows, train_rows
+
+
+class _Leaders:
+    """Running k best of a stream of score blocks, for each test.
+
+    Score and train row are packed into one int64, ordered by score and then by lower row: all keys differ, so the
+    selection is the same in whatever pieces they come.
+    """
+
+    def __init__(self, k: int, largest: bool) -> None:
+        self.k = k
+        self.largest = largest
+        self.keys: Tensor | None = None
+
+    def update(self, scores: Tensor, first: int) -> None:
+        """Take in scores [tests, rows], float32, of the train rows from `first` on."""
+        keys = _pack(scores if self.largest else -scores, first)
+        if keys.shape[1] > self.k:
+            keys = keys.topk(self.k, dim=1, sorted=False).values
+        if self.keys is not None:
+            keys = torch.cat([self.keys, keys], 1)
+        self.keys = keys.topk(min(self.k, keys.shape[1]), dim=1).values
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Train rows and scores, best first, [tests, k], on the CPU."""
+        assert self.keys is not None
+        index, scores = _unpack(self.keys.cpu())
+        return index, scores if self.largest else 0.0 - scores
+
+
+def _pack(scores: Tensor, first: int) -> Tensor:
+    """Keys that sort like (score, −row)."""
+    bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns −0 into 0, its equal
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # reverses the order of negative floats, whose bits grow downwards
+    rows = torch.arange(first, first + scores.shape[1], dtype=torch.int64, device=scores.device)
+    return (ordered.to(torch.int64) << _INDEX_BITS) | (_INDEX_MASK - rows)
+
+
+def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows and scores of keys."""
+    ordered = (keys >> _INDEX_BITS).to(torch.int32)
+    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
+    return _INDEX_MASK - (keys & _INDEX_MASK), bits.view(torch.float32)
