@@ -1,0 +1,120 @@
+"""Everything that can be wrong with a command line, found before Hydra starts the job or any weight is read.
+
+`hydra.main` answers a bad override with its own text and exit code 1, and in a sweep one bad job loses the others.
+So the configuration of every job is composed and checked first, and whatever fails becomes one sentence. Hydra itself
+stays outside: train.py passes the two functions of it that are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from conf.command_line import CommandLine, parse_command_line
+from conf.diagnosis import explain
+from conf.hydra_node import check_hydra_node
+from conf.overrides import Override, ParseOverrides, check_no_repeats, jobs_of, parse_overrides
+from conf.plain import plain
+from conf.schema import GROUPS, check_top_level
+from conf.targets import Provided, check_targets
+from conf.tree import ConfigTree
+
+Compose = Callable[[Path, str, list[str]], DictConfig]
+"""(folder of the primary configuration, its name, overrides) → composed configuration with Hydra's own node."""
+
+
+def check_command_line(
+    arguments: Sequence[str],
+    config_dir: Path,
+    compose: Compose,
+    parse: ParseOverrides,
+    primary: str = "train",
+    provided: Provided | None = None,
+) -> CommandLine:
+    """Check the configuration of every job that `arguments` asks for.
+
+    Args:
+        arguments: `sys.argv[1:]`.
+        config_dir: the project's configuration folder.
+        compose: Hydra's compose API, see `Compose`.
+        parse: Hydra's override parser.
+        primary: configuration to start from unless `--config-name` says otherwise.
+        provided: arguments of `_target_` classes that the code adds, see `conf.targets.check_targets`.
+
+    Returns:
+        The parsed command line.
+
+    Raises:
+        UserError: one sentence about the first thing that is wrong.
+    """
+    command = parse_command_line(arguments, config_dir, primary)
+    if command.informational:
+        return command
+    overrides = parse_overrides(command.overrides, parse, command.tree)
+    check_no_repeats(overrides, command.tree)
+    multirun = command.multirun or any(str(o.input_line).lower() == "hydra.mode=multirun" for o in overrides)
+    allow = allowed_by_user(overrides)
+    for job in jobs_of(overrides, multirun, command.tree):
+        config = _compose(job, command, compose, parse)
+        hydra = config.get("hydra")
+        if hydra is not None:
+            check_hydra_node(hydra, overrides, command.tree, allow)
+        check_config(config, command.tree, allow, provided)
+    return command
+
+
+def check_config(
+    config: DictConfig,
+    tree: ConfigTree | None = None,
+    allow: Sequence[str] = (),
+    provided: Provided | None = None,
+) -> None:
+    """Check a composed configuration: top-level keys and types, then every `_target_` node; Hydra's node is ignored.
+
+    Raises:
+        UserError: one sentence about the first thing that is wrong.
+    """
+    groups = {*GROUPS, *(tree.groups() if tree else ())} - {"hydra", "experiment", "debug"}
+    values = plain(_without_hydra(config))
+    check_top_level(values, groups)
+    check_targets(values, allow, provided)
+
+
+def allowed_by_user(overrides: Sequence[Override]) -> list[str]:
+    """Packages that `allow_targets=…` names on the command line, and only there."""
+    allowed: list[str] = []
+    for override in overrides:
+        if override.key_or_group == "allow_targets" and not override.is_sweep_override():
+            value = override.value()
+            allowed.extend(map(str, value) if isinstance(value, list) else [str(value)])
+    return allowed
+
+
+def _compose(job: list[str], command: CommandLine, compose: Compose, parse: ParseOverrides) -> DictConfig:
+    def attempt(overrides: list[str]) -> DictConfig:
+        return compose(command.home, command.primary, [*_search_path(command), *overrides])
+
+    try:
+        return attempt(job)
+    except Exception as error:  # whatever Hydra, OmegaConf and YAML raise becomes a sentence
+        raise explain(error, parse_overrides(job, parse, command.tree), attempt, command) from error
+
+
+def _search_path(command: CommandLine) -> list[str]:
+    """The folders beside the primary configuration's own, as an override of Hydra's search path."""
+    others = [folder for folder in command.tree.folders if folder != command.home]
+    if not others:
+        return []
+    quoted = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in others)
+    return [f"hydra.searchpath=[{quoted}]"]
+
+
+def _without_hydra(config: DictConfig) -> DictConfig:
+    if "hydra" not in config:
+        return config
+    copy = config.copy()
+    copy._set_flag(["struct", "readonly"], [False, False])
+    del copy["hydra"]
+    return copy

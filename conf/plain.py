@@ -1,0 +1,50 @@
+"""A composed configuration as plain dicts, lists and scalars, with interpolations resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from attribution.base import UserError
+from conf.types import UNKNOWN
+
+
+def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration's values.
+
+    A value that only the running job knows (an interpolation of Hydra's own state) becomes `UNKNOWN`.
+
+    Raises:
+        UserError: for a mandatory value that is not set (`???`) and for an interpolation that names nothing.
+    """
+    node = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
+    return {str(key): _value(node, key, str(key)) for key in node}
+
+
+def join(path: str, key: object) -> str:
+    """`a` and `b` → `a.b`; `a` and 3 → `a[3]`."""
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key}" if path else str(key)
+
+
+def _value(node: DictConfig | ListConfig, key: Any, path: str) -> Any:
+    if OmegaConf.is_missing(node, key):
+        raise UserError(f"{path} has no value and the run needs one; give {path}=VALUE on the command line.")
+    try:
+        value = node[key]
+    except Exception as error:  # OmegaConf's own classes for interpolations and whatever a resolver raises
+        if "HydraConfig was not set" in str(error):
+            return UNKNOWN
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path} refers to a value that cannot be found ({reason}); expected the name of an existing key in "
+            "${…}: correct the name or write the value itself."
+        ) from error
+    if isinstance(value, DictConfig):
+        return {name: _value(value, name, join(path, name)) for name in value}
+    if isinstance(value, ListConfig):
+        return [_value(value, index, join(path, index)) for index in range(len(value))]
+    return value

@@ -1,0 +1,84 @@
+"""The scalar keys that stand at the top level of a run's configuration, and their types."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from attribution.base import UserError
+from conf.plain import plain
+from conf.suggest import advice
+from conf.targets import check_value
+from conf.types import UNKNOWN, record_fields
+from conf.units import parse_bytes
+
+GROUPS = (
+    "model",
+    "data",
+    "method",
+    "evaluation",
+    "trainer",
+    "logger",
+    "callbacks",
+    "paths",
+)
+"""Config groups that fill a key of their own name. `experiment` and `debug` only change other keys."""
+
+SINGLE = ("model", "data", "trainer", "paths")
+"""Groups that take exactly one option."""
+
+SEVERAL = ("method", "evaluation")
+"""Groups that take one or several options; each option fills `<group>.<name>`."""
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """Top-level scalars of conf/train.yaml.
+
+    Attributes:
+        seed: seeds Python, NumPy and torch before anything is built.
+        fit: train the readout; false uses the model as it is.
+        overwrite: redo stages that the store already holds.
+        memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
+        attribute_split: the split whose predictions are explained.
+        allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
+            typed on the command line, so that a configuration from a stranger cannot grant itself anything.
+        name: name of the run in loggers and tables; null lets the loggers choose.
+        tags: free labels for loggers.
+    """
+
+    seed: int = 0
+    fit: bool = True
+    overwrite: bool = False
+    memory_budget: str | int = "4GiB"
+    attribute_split: str = "test"
+    allow_targets: list[str] | str = dataclasses.field(default_factory=list)
+    name: str | None = None
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[str] = GROUPS) -> None:
+    """Check the names of all top-level keys and the types of the scalars.
+
+    Raises:
+        UserError: for an unknown key, with the nearest valid name, and for a value of the wrong type.
+    """
+    values = plain(config)
+    fields = record_fields(RunConfig)
+    known = {*fields, *groups}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"unknown key {key!r} at the top level of the configuration{advice(key, known)}")
+        if key in fields:
+            check_value(value, fields[key][0], key)
+        elif value is not None and not isinstance(value, Mapping):
+            raise UserError(
+                f"{key}={value!r}: expected the settings of a {key}, got a single value; give the name of an option, "
+                f"as in `python train.py {key}=NAME`, or single settings as {key}.KEY=VALUE."
+            )
+    budget = values.get("memory_budget", UNKNOWN)
+    if budget is not UNKNOWN:
+        parse_bytes(budget)
