@@ -15,11 +15,9 @@ from torch.func import functional_call, hessian
 
 def head_gradient(head: nn.Module, features: Tensor, label: int, weights_only: bool = False) -> Tensor:
     """Gradient of one example's cross-entropy in the head's parameters, flat, float64, by autograd."""
-    parameters = _parameters(head, weights_only)
-    loss = nn.functional.cross_entropy(
-        functional_call(copy.deepcopy(head).double(), parameters, (features.double()[None],)), torch.tensor([label])
-    )
-    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(parameters.values()))])
+    head = copy.deepcopy(head).double()
+    loss = nn.functional.cross_entropy(head(features.double()[None]), torch.tensor([label]))
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(_parameters(head, weights_only).values()))])
 
 
 def head_gradients(head: nn.Module, features: Tensor, labels: Tensor, weights_only: bool = False) -> Tensor:
@@ -29,27 +27,29 @@ def head_gradients(head: nn.Module, features: Tensor, labels: Tensor, weights_on
 
 def mean_loss_hessian(head: nn.Module, features: Tensor, labels: Tensor, weights_only: bool = False) -> Tensor:
     """Hessian of the mean cross-entropy in the head's parameters, [P, P], float64."""
+    head = copy.deepcopy(head).double()
     parameters = _parameters(head, weights_only)
 
     def loss(flat: Tensor) -> Tensor:
-        logits = functional_call(copy.deepcopy(head).double(), _unflatten(flat, parameters), (features.double(),))
+        logits = functional_call(head, _unflatten(flat, parameters), (features.double(),))
         return nn.functional.cross_entropy(logits, labels)
 
-    return hessian(loss)(torch.cat([p.flatten() for p in parameters.values()]))
+    return hessian(loss)(_flatten(parameters)).detach()
 
 
 def mean_loss_ggn(head: nn.Module, features: Tensor, weights_only: bool = False) -> Tensor:
     """Generalised Gauss-Newton matrix 1/n Σ Jᵀ(diag p − p pᵀ)J, [P, P], float64, from per-example Jacobians."""
+    head = copy.deepcopy(head).double()
     parameters = _parameters(head, weights_only)
-    flat = torch.cat([p.flatten() for p in parameters.values()])
+    flat = _flatten(parameters)
     total = torch.zeros(len(flat), len(flat), dtype=torch.float64)
     for x in features.double():
 
         def logits(flat: Tensor, x: Tensor = x) -> Tensor:
-            return functional_call(copy.deepcopy(head).double(), _unflatten(flat, parameters), (x[None],))[0]
+            return functional_call(head, _unflatten(flat, parameters), (x[None],))[0]
 
         jacobian = torch.autograd.functional.jacobian(logits, flat)
-        p = logits(flat).softmax(-1)
+        p = logits(flat).softmax(-1).detach()
         total += jacobian.T @ (torch.diag(p) - torch.outer(p, p)) @ jacobian
     return total / len(features)
 
@@ -62,14 +62,14 @@ def top_k(scores: Tensor, k: int, largest: bool = True) -> tuple[Tensor, Tensor]
     return index_tensor, scores.gather(1, index_tensor)
 
 
-def _parameters(head: nn.Module, weights_only: bool) -> dict[str, Tensor]:
-    return {
-        name: p.detach().double().clone().requires_grad_(True)
-        for name, p in head.named_parameters()
-        if not (weights_only and name.endswith("bias"))
-    }
+def _parameters(head: nn.Module, weights_only: bool) -> dict[str, nn.Parameter]:
+    return {name: p for name, p in head.named_parameters() if not (weights_only and name.endswith("bias"))}
 
 
-def _unflatten(flat: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
+def _flatten(parameters: dict[str, nn.Parameter]) -> Tensor:
+    return torch.cat([p.detach().flatten() for p in parameters.values()])
+
+
+def _unflatten(flat: Tensor, like: dict[str, nn.Parameter]) -> dict[str, Tensor]:
     sizes = [p.numel() for p in like.values()]
     return {name: part.view_as(p) for (name, p), part in zip(like.items(), flat.split(sizes), strict=True)}

@@ -146,7 +146,7 @@ def _unit_derivative(head: DifferentiableHead, part: HeadInputs, m: int, unit: i
 
         direction = tuple(torch.zeros_like(offset) for offset in offsets)
         direction[m][:, unit] = 1
-        values, changes = torch.func.jvp(torch.func.grad(loss, has_aux=True), (offsets,), (direction,))
+        values, changes = torch.func.jvp(torch.func.grad(loss, has_aux=True), (offsets,), (direction,))[:2]
     (deltas, inputs), (deltas_change, inputs_change) = values, changes
     parts = []
     for layer in range(m, len(head.layers)):

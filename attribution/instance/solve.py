@@ -224,9 +224,10 @@ class DualScorer(_SolvedScorer):
 
 
 def indefinite_message(smallest: float, damping: float, mean_eigenvalue: float) -> str:
-    """The refusal of an exact Hessian that damping leaves indefinite."""
-    expected = "expected smallest + λ > 0: use curvature=ggn or raise the method's damping"
-    if mean_eigenvalue > 0:
-        # 1 % above the limit, so that following the advice does not end in a singular matrix.
-        expected += f" to at least {1.01 * -smallest / mean_eigenvalue:.3g}"
-    return f"The exact Hessian of the train loss has smallest eigenvalue {smallest:.4g} and λ is {damping:.4g}; {expected}."
+    """The refusal of an exact Hessian that damping leaves indefinite; `mean_eigenvalue` is above 0."""
+    # 1 % above the limit, so that following the advice does not end in a singular matrix.
+    enough = 1.01 * -smallest / mean_eigenvalue
+    return (
+        f"The exact Hessian of the train loss has smallest eigenvalue {smallest:.4g} and λ is {damping:.4g}; expected "
+        f"smallest + λ > 0: raise the method's damping to at least {enough:.3g} or use curvature=ggn."
+    )
