@@ -1,0 +1,148 @@
+"""AVeriTeC (Schlichtkrull, Guo, Vlachos 2023): real claims, with questions and answers as evidence.
+
+The published `train.json` becomes train and validation by a seeded permutation (2768 and 300 rows), the published
+`dev.json` (500 rows) is the test split, since the labels of the original test set are not public.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attribution.base import UserError
+from data.base import SourceRows, TextDataModule
+from data.files import Row, read_rows
+from data.labels import label_numbers
+from data.sampling import permutation
+from data.text import Template, parse_template
+
+LABELS = ["Supported", "Refuted", "Conflicting Evidence/Cherrypicking", "Not Enough Evidence"]
+HUB_REPOSITORY = "chenxwh/AVeriTeC"
+FILES = {"train": "train.json", "test": "dev.json"}
+TEMPLATE = "Claim : {claim}/ Evidence : {evidence}/ Answer :"
+TEMPLATES = {"reference": TEMPLATE, "full": TEMPLATE}  # they differ in what `evidence_text` puts into the evidence
+
+
+def evidence_text(questions: list[dict[str, Any]], full: bool) -> str:
+    """The evidence of a claim: `(0)question answer(1)question answer…`.
+
+    Args:
+        questions: as published, each with `question` and `answers`.
+        full: all answers, each with its boolean explanation; otherwise the first answer of each question.
+    """
+    parts = []
+    for number, question in enumerate(questions):
+        answers = question["answers"] if full else question["answers"][:1]
+        words = [question["question"]]
+        for answer in answers:
+            words.append(answer["answer"])
+            if full and answer.get("boolean_explanation"):
+                words.append(answer["boolean_explanation"])
+        parts.append(f"({number})" + " ".join(words))
+    return "".join(parts)
+
+
+class AveritecDataModule(TextDataModule):
+    """AVeriTeC in its published schema.
+
+    Args:
+        path: folder with train.json and dev.json; None: download them from the Hugging Face hub.
+        template: `reference` (first answer of each question), `full` (all answers and explanations), or a format
+            string over claim and evidence, which gets the evidence of `reference`.
+        validation_size: rows of train.json set aside for validation.
+        options: see `TextDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str = "averitec",
+        path: str | None = None,
+        template: str = "reference",
+        validation_size: int = 300,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, path, template, **options)
+        self.validation_size = validation_size
+        self.label_names = list(LABELS)
+        self.text_columns = ["claim", "evidence"]
+
+    def resolve_template(self) -> Template:
+        """The named template or format string; the evidence is cut unless `cut` says otherwise."""
+        return parse_template(TEMPLATES.get(self.template, self.template), self.text_columns, self.cut or "evidence")
+
+    def load_splits(self) -> dict[str, SourceRows]:
+        """Read both files and set the validation rows aside."""
+        train_file, test_file = (self._file(FILES[split]) for split in ("train", "test"))
+        train, test = read_rows(train_file), read_rows(test_file)
+        if not 0 < self.validation_size < len(train):
+            raise UserError(
+                f"data.validation_size={self.validation_size}, expected between 1 and {len(train) - 1}, the rows of "
+                f"{train_file} less one: change it."
+            )
+        order = permutation(len(train), self.split_seed)
+        return {
+            "train": self._rows(train_file, train, order[self.validation_size :]),
+            "validation": self._rows(train_file, train, order[: self.validation_size]),
+            "test": self._rows(test_file, test, list(range(len(test)))),
+        }
+
+    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
+        examples = [rows[row] for row in chosen]
+        for row, example in zip(chosen, examples, strict=True):
+            _check_schema(file, row, example)
+        return SourceRows(
+            source_index=chosen,
+            columns={
+                "claim": [example["claim"] for example in examples],
+                "evidence": [evidence_text(example["questions"], self.template == "full") for example in examples],
+            },
+            labels=label_numbers(str(file), chosen, [example["label"] for example in examples], self.label_names),
+        )
+
+    def _file(self, name: str) -> Path:
+        if self.path is not None:
+            return Path(self.path) / name
+        return download(name)
+
+
+def download(name: str) -> Path:
+    """Fetch one published file from the hub, or find it in the hub's cache.
+
+    Raises:
+        UserError: no connection, or the hub refuses.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(hf_hub_download(HUB_REPOSITORY, f"data/{name}", repo_type="dataset"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(
+            f"{name} of AVeriTeC could not be downloaded from {HUB_REPOSITORY} ({type(error).__name__}), expected a "
+            "connection to the Hugging Face hub: get train.json and dev.json elsewhere and give data.path=DIR."
+        ) from None
+
+
+def _check_schema(file: Path, row: int, example: Row) -> None:
+    missing = [column for column in ("claim", "label", "questions") if column not in example]
+    if missing:
+        raise UserError(
+            f"{file} row {row} has the columns {', '.join(example)}, expected also {', '.join(missing)} as in the "
+            "published AVeriTeC: use its files, or data=table for others."
+        )
+    questions = example["questions"]
+    fits = isinstance(example["claim"], str) and isinstance(questions, list)
+    if not fits or not all(_is_question(question) for question in questions):
+        raise UserError(
+            f"{file} row {row} has a claim or questions of another form, expected a text and a list of "
+            "{question, answers: [{answer}]} as in the published AVeriTeC: mend that row."
+        )
+
+
+def _is_question(question: Any) -> bool:
+    if not isinstance(question, dict) or not isinstance(question.get("question"), str):
+        return False
+    answers = question.get("answers")
+    return isinstance(answers, list) and all(
+        isinstance(answer, dict) and isinstance(answer.get("answer"), str) for answer in answers
+    )

@@ -1,0 +1,257 @@
+"""TextDataModule: what all datasets share, from rows of a file to padded batches."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import datasets
+import pyarrow
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+from torch.utils.data.distributed import DistributedSampler
+
+from attribution.base import UserError
+from data.collate import PaddingCollator
+from data.report import PreparationReport
+from data.sampling import used_rows
+from data.text import Template, encode
+
+SPLITS = ("train", "validation", "test")
+TOKENISED_AT_ONCE = 1000  # rows; bounds the memory of Python lists, the result does not depend on it
+
+
+@dataclass
+class SourceRows:
+    """One split as read from its source, before limit and selection.
+
+    Attributes:
+        source_index: row in the source file, [rows].
+        columns: text and plant columns by name, each [rows].
+        labels: class numbers, -1 for unlabelled, [rows].
+    """
+
+    source_index: list[int]
+    columns: dict[str, list[Any]]
+    labels: list[int] = field(default_factory=list)
+
+
+class TextDataModule(LightningDataModule):
+    """A labelled text dataset with train, validation and test splits; subclasses say where the rows come from.
+
+    After `prepare(tokenizer)`, `splits` maps split names to `datasets.Dataset` with the columns `index` (0 … n−1 in the
+    split as used), `source_index` (row in the source file), the text columns, `label` (int, -1 when unlabelled), the
+    plant columns and `input_ids`. A split that the data do not have is absent from `splits`.
+
+    Args:
+        name: the dataset's name in results and directories.
+        path: where the files are; None: the dataset's own source.
+        template: a template name of the dataset or a format string over its text columns.
+        max_length: longest input in tokens.
+        batch_size: training rows per step.
+        eval_batch_size: rows per batch wherever no weights change.
+        num_workers: loader processes.
+        limit: split → number of rows used, the first ones; None: all.
+        select: split → row numbers of the split, applied before `limit`; None: all.
+        seed: order of the training rows.
+        split_seed: which rows belong to which split.
+        bos: put the tokenizer's beginning-of-sequence token first where it has one.
+        cut: text column that loses tokens when the input is too long; None: the dataset's default.
+        padding_side: `right` or `left`.
+    """
+
+    label_names: list[str]
+    text_columns: list[str]
+    plant_columns: list[str]
+
+    def __init__(
+        self,
+        name: str,
+        path: Any = None,
+        template: str = "reference",
+        max_length: int = 512,
+        batch_size: int = 8,
+        eval_batch_size: int = 32,
+        num_workers: int = 0,
+        limit: Mapping[str, int | None] | None = None,
+        select: Mapping[str, Sequence[int] | None] | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        bos: bool = True,
+        cut: str | None = None,
+        padding_side: str = "right",
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.path = path
+        self.template = template
+        self.max_length = max_length
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.limit = dict(limit or {})
+        self.select = dict(select or {})
+        self.seed = seed
+        self.split_seed = split_seed
+        self.bos = bos
+        self.cut = cut
+        self.padding_side = padding_side
+        self.text_columns = []
+        self.plant_columns = []
+        self.label_names = []
+        self.splits: dict[str, datasets.Dataset] = {}
+        self.report: dict[str, dict[str, Any]] = {}
+        self._tokenizer: Any = None
+        self._check_options()
+
+    @abstractmethod
+    def load_splits(self) -> dict[str, SourceRows]:
+        """Read the splits that exist and set `label_names`; reads nothing twice and changes nothing else."""
+
+    @abstractmethod
+    def resolve_template(self) -> Template:
+        """The template that `template` and `cut` name."""
+
+    def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
+        """Rewrite plant columns that point at rows of another split, given the rows used of each; none by default."""
+
+    def prepare(self, tokenizer: Any) -> None:
+        """Load, limit, select and tokenise all splits and fill `report`; a second call with the same tokenizer is free.
+
+        Raises:
+            UserError: see the readers; also an empty split, limit or select out of range, an example without a token.
+        """
+        if self._tokenizer is tokenizer:
+            return
+        template = self.resolve_template()
+        report = PreparationReport()
+        sources = self.load_splits()
+        self._refuse_absent_splits(sources)
+        chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
+        self.adjust_plants(sources, chosen)
+        self.splits = {
+            split: self._tokenise(split, rows, chosen[split], template, tokenizer, report)
+            for split, rows in sources.items()
+        }
+        self.report, self._tokenizer = report.as_dict(), tokenizer
+
+    def fingerprint(self, split: str) -> str:
+        """sha256 of what the split means to a model: label names and per row (source_index, label, input_ids)."""
+        digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        dataset = self._split(split).select_columns(["source_index", "label", "input_ids"])
+        for row in dataset:
+            digest.update(json.dumps([row["source_index"], row["label"], row["input_ids"]]).encode())
+        return digest.hexdigest()
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled batches; the order is a function of (seed, epoch) alone, so a resumed run sees the same one."""
+        dataset = self._split("train")
+        replicas, rank = (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+        sampler: DistributedSampler = DistributedSampler(
+            dataset,  # type: ignore[arg-type]
+            num_replicas=replicas,
+            rank=rank,
+            shuffle=True,
+            # the sampler draws from seed + epoch: far-apart seeds keep two runs from sharing shifted epochs
+            seed=self.seed * 10_007,
+        )
+        return self._loader(dataset, batch_size=self.batch_size, sampler=sampler)
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation split in its own order."""
+        return self._loader(self._split("validation"), batch_size=self.eval_batch_size, shuffle=False)
+
+    def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader:
+        """Exactly these batches of row numbers, in this order."""
+        return self._loader(self._split(split), batch_sampler=[list(batch) for batch in batches])
+
+    def _loader(self, dataset: datasets.Dataset, **options: Any) -> DataLoader:
+        pad = self._tokenizer.pad_token_id
+        return DataLoader(
+            dataset.select_columns(["index", "input_ids", "label"]),  # type: ignore[arg-type]
+            collate_fn=PaddingCollator(0 if pad is None else pad, self.padding_side),
+            num_workers=self.num_workers,
+            **options,
+        )
+
+    def _split(self, split: str) -> datasets.Dataset:
+        if split not in self.splits:
+            present = ", ".join(self.splits) or "none: call prepare(tokenizer) first"
+            raise UserError(
+                f"data={self.name} has no {split} split (there is: {present}), expected labelled rows for it: "
+                "give data.path with that split, or use fit=false where nothing is trained."
+            )
+        return self.splits[split]
+
+    def _choose(self, split: str, n_rows: int) -> list[int]:
+        if n_rows == 0:
+            raise UserError(
+                f"The {split} split of data={self.name} is empty, expected at least one row: check data.path."
+            )
+        return used_rows(split, n_rows, self.select.get(split), self.limit.get(split))
+
+    def _tokenise(
+        self,
+        split: str,
+        rows: SourceRows,
+        chosen: list[int],
+        template: Template,
+        tokenizer: Any,
+        report: PreparationReport,
+    ) -> datasets.Dataset:
+        texts = {column: [rows.columns[column][row] for row in chosen] for column in self.text_columns}
+        blocks = []
+        for start in range(0, len(chosen), TOKENISED_AT_ONCE):
+            stop = min(start + TOKENISED_AT_ONCE, len(chosen))
+            examples = [{column: texts[column][row] for column in self.text_columns} for row in range(start, stop)]
+            rendered = [template.render(example) for example in examples]
+            encoded = encode(tokenizer, [t for t, _ in rendered], [s for _, s in rendered], self.max_length, self.bos)
+            for row, example, (text, _), tokens in zip(range(start, stop), examples, rendered, encoded, strict=True):
+                shown = [example[column] for column in template.columns]
+                self._refuse_empty(split, rows.source_index[chosen[row]], shown, tokens.input_ids)
+                report.add(split, row, shown, text, tokens)
+            blocks.append(pyarrow.array([tokens.input_ids for tokens in encoded], pyarrow.list_(pyarrow.int32())))
+        columns: dict[str, Any] = {
+            "index": pyarrow.array(range(len(chosen)), pyarrow.int64()),
+            "source_index": pyarrow.array([rows.source_index[row] for row in chosen], pyarrow.int64()),
+            **{column: pyarrow.array(values, pyarrow.large_string()) for column, values in texts.items()},
+            "label": pyarrow.array([rows.labels[row] for row in chosen], pyarrow.int64()),
+            **{plant: pyarrow.array([rows.columns[plant][row] for row in chosen]) for plant in self.plant_columns},
+            "input_ids": pyarrow.chunked_array(blocks),
+        }
+        return datasets.Dataset(pyarrow.table(columns))
+
+    def _refuse_empty(self, split: str, source_row: int, fields: list[str], input_ids: list[int]) -> None:
+        if not input_ids or not any(text.strip() for text in fields):
+            raise UserError(
+                f"Row {source_row} of the source of the {split} split of data={self.name} has no token at all, "
+                "expected text in at least one field: remove the row or fill it in."
+            )
+
+    def _refuse_absent_splits(self, splits: Mapping[str, Any]) -> None:
+        for option, values in (("limit", self.limit), ("select", self.select)):
+            for split, value in values.items():
+                if value is not None and split not in splits:
+                    raise UserError(
+                        f"data.{option}.{split} is set, but data={self.name} has only the splits {', '.join(splits)}: "
+                        "set it to null."
+                    )
+
+    def _check_options(self) -> None:
+        for option, values in (("limit", self.limit), ("select", self.select)):
+            unknown = [split for split in values if split not in SPLITS]
+            if unknown:
+                raise UserError(
+                    f"data.{option}.{unknown[0]} names no split, expected one of {', '.join(SPLITS)}: use one of these."
+                )
+        for option in ("max_length", "batch_size", "eval_batch_size"):
+            if getattr(self, option) < 1:
+                raise UserError(f"data.{option}={getattr(self, option)}, expected at least 1: raise it.")
+        if self.padding_side not in ("right", "left"):
+            raise UserError(
+                f"data.padding_side={self.padding_side!r}, expected right or left: use right unless a test needs left."
+            )

@@ -1,0 +1,73 @@
+"""Which rows form a batch: length-sorted batches in shards, seeded permutations, limits and selections."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import datasets
+import pyarrow.compute as compute
+
+from attribution.base import UserError
+
+
+def token_lengths(dataset: datasets.Dataset) -> list[int]:
+    """Number of tokens of every row, [rows]."""
+    column = dataset.with_format("arrow")["input_ids"][:]
+    return [int(length) for length in compute.list_value_length(column).to_pylist()]
+
+
+def length_sorted_batches(dataset: datasets.Dataset, batch_size: int, rows_per_shard: int) -> list[list[list[int]]]:
+    """Batches of rows of similar length, so that little is computed on padding.
+
+    Shard s holds the rows s·rows_per_shard … (s+1)·rows_per_shard − 1 and no batch spans two shards, so a finished
+    shard can be stored and never read again. Within a shard the longest rows come first: a batch too large for the
+    memory fails at once. Deterministic and independent of the number of processes.
+
+    Args:
+        dataset: a prepared split.
+        batch_size: rows per batch, at least 1.
+        rows_per_shard: rows per shard, at least 1.
+
+    Returns:
+        shards → batches → row numbers.
+    """
+    lengths = token_lengths(dataset)
+    shards = []
+    for start in range(0, len(lengths), rows_per_shard):
+        rows = range(start, min(start + rows_per_shard, len(lengths)))
+        by_length = sorted(rows, key=lambda row: (-lengths[row], row))
+        shards.append([by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)])
+    return shards
+
+
+def permutation(n: int, seed: int) -> list[int]:
+    """A seeded permutation of 0 … n−1, the same on every platform and version."""
+    order = list(range(n))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def used_rows(split: str, n: int, select: Sequence[int] | None, limit: int | None) -> list[int]:
+    """The rows of a split that are used: `select` names rows of the whole split, `limit` keeps the first of those.
+
+    Raises:
+        UserError: a selected row outside the split or named twice, a limit below 1.
+    """
+    rows = list(range(n))
+    if select is not None:
+        wrong = [row for row in select if not 0 <= row < n]
+        if wrong:
+            raise UserError(
+                f"data.select.{split} names row {wrong[0]}, expected rows from 0 to {n - 1}: "
+                f"the {split} split has {n} rows."
+            )
+        if len(set(select)) < len(select):
+            twice = next(row for row in select if list(select).count(row) > 1)
+            raise UserError(f"data.select.{split} names row {twice} twice, expected each row once: remove one of them.")
+        rows = list(select)
+    if limit is not None:
+        if limit < 1:
+            raise UserError(f"data.limit.{split}={limit}, expected at least 1: use null for the whole split.")
+        rows = rows[:limit]
+    return rows
