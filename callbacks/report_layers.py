@@ -54,7 +54,7 @@ class _Sums:
 
 
 def layer_profiles(run: RunFiles) -> list[LayerProfile]:
-    """Profiles of every neuron method, all examples first and then each explained class, by method.
+    """Profiles of every neuron method, over all examples and then over each explained class (not for controls).
 
     Raises:
         UserError: scores of a method are damaged (lists of unequal length, layers outside the model).
@@ -88,7 +88,7 @@ def _profiles(run: RunFiles, scores: ScoreSet, layers: int) -> list[LayerProfile
         detail = [site] * (len(sites) > 1) + [role] * (len(roles) > 1)
         detail += [f"seed {scores.seed}"] * (len(scores.seeds) > 1)
         name = f"{scores.name} ({', '.join(detail)})" if detail else scores.name
-        for number in [None, *sorted(kept)] if len(kept) > 1 else [None]:
+        for number in [None, *sorted(kept)] if len(kept) > 1 and not scores.control else [None]:
             part = sums.get((site, role, number))
             if part is not None:
                 n = n_rows if number is None else targets[number]

@@ -1,0 +1,222 @@
+"""The figures of a run, as PNG files under figures/: layers of the top neurons, and faithfulness.
+
+Figures are made with matplotlib's object interface on the Agg canvas: no pyplot, no display, no change to anyone's
+global settings. Colours: cividis for shares, Okabe and Ito's palette for bars, both safe for colour-blind readers.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Colormap
+from matplotlib.figure import Figure
+
+from callbacks.report_data import RunFiles
+from callbacks.report_layers import LayerProfile, layer_profiles
+from callbacks.results_table import Cell, Row, format_number
+
+LAYER_HEAT_MAP = "layer_heat_map.png"
+FAITHFULNESS = "faithfulness.png"
+FAITHFULNESS_METRICS = ("sufficiency", "comprehensiveness")
+
+_BLUE, _GREY, _INK = "#0072B2", "#B8BEC6", "#1B2430"
+_STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: the same figure on every machine
+    "font.size": 9,
+    "text.color": _INK,
+    "axes.labelcolor": _INK,
+    "axes.edgecolor": "#8A94A0",
+    "axes.titlesize": 10,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "xtick.color": _INK,
+    "ytick.color": _INK,
+    "text.parse_math": False,  # a `$` in a label is a dollar
+}
+_DPI = 150
+_MAX_LABEL = 32
+_ANNOTATED_LAYERS = 16  # more cells are too narrow for a number
+
+
+def write_figures(run_dir: Path) -> list[Path]:
+    """Draw every figure the run's files allow into <run>/figures and return their paths."""
+    run = RunFiles(run_dir)
+    figures: dict[str, Figure] = {}
+    profiles = layer_profiles(run)
+    if profiles:
+        figures[LAYER_HEAT_MAP] = layer_heat_map(profiles)
+    if any(_is_faithfulness(row) for row in run.results):
+        figures[FAITHFULNESS] = faithfulness_bars(run.results)
+    return [save(figure, run_dir / "figures" / name) for name, figure in figures.items()]
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a figure as PNG to a partial path and rename it; the bytes do not depend on date or version."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    with rc_context(_STYLE):
+        FigureCanvasAgg(figure).print_png(str(partial), metadata={"Software": None})
+    os.replace(partial, path)
+    return path
+
+
+def layer_heat_map(profiles: Sequence[LayerProfile]) -> Figure:
+    """Layers (columns) by method and explained class (rows): share of the top neurons, and summed score.
+
+    Shares have one scale for all rows; scores are divided by the largest magnitude of their row, because methods have
+    different units.
+    """
+    layers = len(profiles[0].share)
+    share = np.stack([profile.share for profile in profiles])
+    score = np.stack([profile.score for profile in profiles])
+    largest = np.abs(score).max(1, keepdims=True)
+    relative = np.divide(score, largest, out=np.zeros_like(score), where=largest > 0)
+    with rc_context(_STYLE):
+        cell = min(0.5, max(0.22, 9.0 / layers))
+        width, height = 3.4 + cell * layers, 0.3 * len(profiles)
+        figure = Figure(figsize=(max(width, 6.0), 2 * height + 1.9), dpi=_DPI, layout="constrained", facecolor="white")
+        upper, lower = figure.subplots(2, 1, sharex=True)
+        _heat(upper, share, profiles, "cividis", 0.0, float(share.max()), "Share of the top neurons")
+        lowest = -1.0 if relative.min() < -0.005 else 0.0  # what rounds to zero is no second direction
+        colours = "PuOr" if lowest else "cividis"
+        _heat(lower, relative, profiles, colours, lowest, 1.0, "Summed score, relative to its row's largest")
+        lower.set_xlabel("Layer")
+        step = max(1, math.ceil(layers / 24))
+        lower.set_xticks(range(0, layers, step), [str(layer) for layer in range(0, layers, step)])
+    return figure
+
+
+def faithfulness_bars(rows: Sequence[Row]) -> Figure:
+    """Sufficiency and comprehensiveness of every method, one panel per metric and k; random controls in grey.
+
+    Several rows of one method (seeds, variants) become their mean with its standard error.
+    """
+    panels = list(dict.fromkeys((row["metric"], row["k"]) for row in rows if _is_faithfulness(row)))
+    panels.sort(key=lambda panel: (FAITHFULNESS_METRICS.index(str(panel[0])), _sortable(panel[1])))
+    methods = list(dict.fromkeys(str(row["method"] or "") for row in rows if _is_faithfulness(row)))
+    methods.sort(key=lambda name: name.startswith("random"))
+    columns = min(2, len(panels))
+    lines = math.ceil(len(panels) / columns)
+    with rc_context(_STYLE):
+        height = lines * (0.34 * len(methods) + 0.95)
+        figure = Figure(figsize=(4.4 * columns, height), dpi=_DPI, layout="constrained", facecolor="white")
+        axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
+        for panel, axis in zip(panels, axes, strict=False):
+            _bars(axis, rows, methods, panel)
+            axis.tick_params(labelbottom=True)
+        for axis in axes[len(panels) :]:
+            axis.set_visible(False)
+        axes[0].margins(x=0.14)
+        axes[0].set_xlim(left=0)
+    return figure
+
+
+def _heat(
+    axis: Axes,
+    values: np.ndarray,
+    profiles: Sequence[LayerProfile],
+    colours: str,
+    lowest: float,
+    highest: float,
+    title: str,
+) -> None:
+    image = axis.imshow(values, cmap=colours, vmin=lowest, vmax=highest or 1.0, aspect="auto", interpolation="nearest")
+    axis.set_title(title)
+    names = [_short(f"   {profile.label}" if profile.label else profile.method) for profile in profiles]
+    axis.set_yticks(range(len(profiles)), names)
+    for tick, profile in zip(axis.get_yticklabels(), profiles, strict=True):
+        tick.set_fontweight("normal" if profile.label else "bold")
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    axis.set_xticks(np.arange(values.shape[1] + 1) - 0.5, minor=True)
+    axis.set_yticks(np.arange(len(profiles) + 1) - 0.5, minor=True)
+    axis.grid(which="minor", color="white", linewidth=1.2)
+    axis.tick_params(which="minor", length=0)
+    bar = axis.figure.colorbar(image, ax=axis, pad=0.015, aspect=12)
+    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.ax.tick_params(length=0, labelsize=8)
+    if values.shape[1] <= _ANNOTATED_LAYERS:
+        _annotate(axis, values, image.get_cmap(), lowest, highest or 1.0)
+
+
+def _annotate(axis: Axes, values: np.ndarray, colours: Colormap, lowest: float, highest: float) -> None:
+    """Write each cell's number in black or white, whichever stands out."""
+    for row, column in np.ndindex(values.shape):
+        value = float(values[row, column])
+        red, green, blue, _ = colours((value - lowest) / (highest - lowest))
+        dark = 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45
+        text = f"{abs(value):.2f}".replace("0.", ".", 1)
+        text = f"−{text}" if round(value, 2) < 0 else text
+        axis.text(column, row, text, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+
+
+def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[Cell, Cell]) -> None:
+    metric, k = panel
+    for place, name in enumerate(methods):
+        found = [row for row in rows if _is_faithfulness(row) and (row["method"] or "") == name]
+        estimate = _mean([row for row in found if (row["metric"], row["k"]) == panel])
+        if estimate is None:
+            continue
+        value, error = estimate
+        control = name.startswith("random")
+        axis.barh(
+            place,
+            value,
+            xerr=error,
+            height=0.68,
+            color=_GREY if control else _BLUE,
+            hatch="///" if control else None,
+            edgecolor="white" if control else _BLUE,
+            linewidth=0,
+            error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
+        )
+        axis.annotate(
+            format_number(round(value, 3)),
+            (value + (error or 0.0), place),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    better = "higher is better" if metric == "sufficiency" else "lower is better"
+    axis.set_title(f"{str(metric).capitalize()}{'' if k is None else f', k = {format_number(k)}'}")
+    axis.set_xlabel(f"predictions preserved; {better}")
+    axis.set_yticks(range(len(methods)), [_short(name) for name in methods])
+    axis.set_ylim(len(methods) - 0.5, -0.5)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.tick_params(axis="y", length=0)
+    axis.grid(axis="x", color="#E3E7EC", linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _mean(rows: Sequence[Row]) -> tuple[float, float | None] | None:
+    """Value and standard error: a single row's own, several rows' mean with the error of that mean."""
+    values = [float(row["value"]) for row in rows if isinstance(row["value"], int | float)]
+    if not values:
+        return None
+    if len(values) == 1:
+        error = rows[0].get("stderr")
+        return values[0], float(error) if isinstance(error, int | float) else None
+    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
+
+
+def _is_faithfulness(row: Row) -> bool:
+    return row["metric"] in FAITHFULNESS_METRICS and not row["group"] and isinstance(row["value"], int | float)
+
+
+def _sortable(k: Cell) -> tuple[int, float, str]:
+    return (0, float(k), "") if isinstance(k, int | float) else (1, 0.0, str(k))
+
+
+def _short(name: str) -> str:
+    shown = "".join(character if character.isprintable() else " " for character in name)
+    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"

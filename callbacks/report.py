@@ -1,0 +1,129 @@
+"""report.html: one self-contained page made from a run's files alone.
+
+Nothing on the page comes from the network, and its content security policy forbids it: styles and the one script
+(allowed by its hash) are inline, figures are data URIs. Everything that comes from data, models or configuration goes
+through autoescaping, so that a text with markup is shown and never run.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from callbacks import report_sections as sections
+from callbacks.figures import write_figures
+from callbacks.report_choice import N_EXAMPLES, choose_examples
+from callbacks.report_data import RunFiles
+from callbacks.report_examples import read_examples
+from callbacks.report_layers import layer_profiles
+from callbacks.results_table import DIRECTIONS
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = N_EXAMPLES) -> Path:
+    """Draw the run's figures and write its report.html to a partial path, renamed when whole.
+
+    Args:
+        run_dir: the run's folder.
+        directions: metric → "up" or "down", which way is better.
+        n_examples: examples opened up, see `choose_examples`.
+
+    Raises:
+        UserError: a file of the run is missing or damaged (named).
+    """
+    write_figures(run_dir)
+    page = render_report(RunFiles(run_dir), directions, n_examples)
+    path = run_dir / "report.html"
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(page.encode("utf-8", "replace"))  # names from YAML and JSON may hold lone surrogates
+    os.replace(partial, path)
+    return path
+
+
+def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = N_EXAMPLES) -> str:
+    """The page as text."""
+    chosen = choose_examples(run, n_examples)
+    examples, catalogue = read_examples(run, chosen)
+    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    heat, summaries = sections.heat_maps(layer_profiles(run)), sections.summaries(run)
+    anchors = [("results", "Results"), ("layers", "Layers"), ("training", "Training set"), ("examples", "Examples")]
+    anchors += [("instances", "Instances"), ("data", "Data"), ("settings", "Settings")]
+    absent = {"layers": heat is None, "training": not summaries, "instances": not catalogue}
+    splits = [
+        (name, len(run.examples(name).dataset))
+        for name in ("train", "validation", "test")
+        if (run.path / "examples" / name).is_dir()
+    ]
+    tables = [(name, header, lines[: sections.MAX_TABLE_ROWS]) for name, (header, lines) in run.tables.items()]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            model=sections.run_name(run, "model"),
+            data=sections.run_name(run, "data"),
+            seed=run.config.get("seed", ""),
+            statement=sections.statement(run),
+            headline=sections.headline(run),
+            sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
+            evaluations=list(sections.evaluation_tables(run.results, directions)),
+            tables=tables,
+            figures=sections.figure_views(run.figures),
+            heat=heat,
+            summaries=summaries,
+            choice=_choice(run, len(chosen)),
+            examples=examples,
+            catalogue=catalogue,
+            split=run.split,
+            splits=splits,
+            reports=sections.data_reports(run),
+            settings=sections.settings(run),
+            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=f"sha256-{digest}",
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["score"] = _score
+    environment.filters["percent"] = _percent
+    return environment
+
+
+def _choice(run: RunFiles, shown: int) -> str:
+    total = len(run.examples(run.split).dataset)
+    if not shown:
+        return f"None of the {total} {run.split} examples was explained."
+    if shown == total:
+        return f"All {total} {run.split} examples, wrong predictions first."
+    return (
+        f"{shown} of {total} {run.split} examples: wrong predictions, most confident first, up to half of the page; "
+        "then others, spread evenly over the probability of their prediction."
+    )
+
+
+def _score(value: float) -> str:
+    """Three significant digits, with a minus sign that aligns."""
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:.3g}".replace("e-0", "e-").replace("-", "−", 1 if value < 0 else 0)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %" if math.isfinite(value) else str(value)

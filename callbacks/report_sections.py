@@ -1,0 +1,266 @@
+"""The report's sections other than its examples: headline, results, layers, data, settings. Views for the template."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from callbacks.figures import FAITHFULNESS, LAYER_HEAT_MAP
+from callbacks.report_data import RunFiles, ScoreSet
+from callbacks.report_examples import summary_rows
+from callbacks.report_layers import LayerProfile
+from callbacks.results_table import ARROWS, Cell, Row, format_number, format_value, metric_label
+
+HEADLINE = ("accuracy", "macro_f1", "f1")
+MAX_SETTINGS = 2000
+MAX_TABLE_ROWS = 500
+"""A longer table of tables/*.csv is shown up to here; the file has the rest."""
+
+_CAPTIONS = {
+    FAITHFULNESS: "Faithfulness: predictions preserved when only the top neurons are kept (sufficiency) or when they "
+    "are zeroed (comprehensiveness). Grey: random neurons.",
+}
+
+
+def run_name(run: RunFiles, part: str) -> str:
+    """The name of the run's model or data: `<part>.name` of the config, else what results.csv says."""
+    value = run.config.get(part)
+    if isinstance(value, Mapping) and value.get("name") is not None:
+        return str(value["name"])
+    if isinstance(value, str):
+        return value
+    return next((str(row[part]) for row in run.results if row[part] is not None), part)
+
+
+def statement(run: RunFiles) -> str:
+    """What was run, in a sentence or two."""
+    fitted = run.config.get("fit", True) is not False
+    n = len(run.examples(run.split).dataset)
+    model, data = run_name(run, "model"), run_name(run, "data")
+    if fitted and (run.path / "examples" / "train").is_dir():
+        trained = len(run.examples("train").dataset)
+        first = f"{model} was fine-tuned on {trained} training examples of {data} and read on {n} {run.split} examples."
+    else:
+        first = f"{model} was read as it is on {n} {run.split} examples of {data}."
+    parts = []
+    for kind, noun in (("instance", "training instances"), ("neuron", "neurons")):
+        names = [scores.name for scores in run.scores if scores.kind == kind]
+        if names:
+            parts.append(f"{noun} by {_listed(names)}")
+    return f"{first} Its predictions are traced to {' and to '.join(parts)}." if parts else first
+
+
+def headline(run: RunFiles) -> list[tuple[str, str]]:
+    """Accuracy and F1 by split, the explained split first."""
+    found = []
+    for name, value in run.metrics.items():
+        last = name.replace(".", "/").rsplit("/", 1)[-1]
+        if last in HEADLINE or any(last.endswith(f"_{metric}") for metric in HEADLINE):
+            found.append((name, value))
+    found.sort(key=lambda item: (run.split not in item[0],))
+    return [(_words(name), format_number(float(value))) for name, value in found[:6]]
+
+
+def evaluation_tables(rows: Sequence[Row], directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """One table per evaluation: methods (by split, seed, group … where these differ) down, metrics across."""
+    for evaluation in dict.fromkeys(row["evaluation"] for row in rows):
+        mine = [row for row in rows if row["evaluation"] == evaluation]
+        names = [
+            name
+            for name in ("model", "data", "seed", "split", "group", "reference_group", "variant")
+            if len({row[name] for row in mine}) > 1
+        ]
+        keys = ["method", *names]
+        metrics = list(dict.fromkeys((row["metric"], row["k"]) for row in mine))
+        cells: dict[tuple[Cell, ...], dict[tuple[Cell, Cell], Row]] = {}
+        for row in mine:
+            cells.setdefault(tuple(row[key] for key in keys), {})[row["metric"], row["k"]] = row
+        sizes = {row["n"] for row in mine}
+        best = _best(mine, metrics, directions) if not names else {}
+        yield {
+            "name": str(evaluation or "other"),
+            "n": next(iter(sizes)) if len(sizes) == 1 else None,
+            "key_names": keys,
+            "columns": [
+                {
+                    "name": metric_label({"metric": metric, "k": k}),
+                    "arrow": ARROWS.get(directions.get(str(metric), ""), ""),
+                }
+                for metric, k in metrics
+            ],
+            "lines": [
+                {
+                    "control": str(key[0] or "").startswith("random"),
+                    "key_cells": [
+                        str(key[0] or run_label(evaluation)),
+                        *("" if part is None else part for part in key[1:]),
+                    ],
+                    "cells": [_cell(by_metric.get(metric), best.get(metric), len(sizes) > 1) for metric in metrics],
+                }
+                for key, by_metric in cells.items()
+            ],
+        }
+
+
+def run_label(evaluation: Cell) -> str:
+    """What stands in the method column where a result is the model's own."""
+    return "model" if evaluation == "accuracy" else "–"
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """`shade` in 0…1."""
+
+    value: float
+    shade: float
+    shown: str
+    title: str
+
+
+def heat_maps(profiles: Sequence[LayerProfile]) -> dict[str, Any] | None:
+    """Both layer heat maps; None without neuron scores."""
+    if not profiles:
+        return None
+    largest = max(float(profile.share.max()) for profile in profiles)
+    return {
+        "layers": len(profiles[0].share),
+        "listed": _range([profile.listed for profile in profiles]),
+        "examples": max(profile.examples for profile in profiles),
+        "share": [_heat_line(profile, 100 * profile.share, 100 * largest, "% of its neurons") for profile in profiles],
+        "score": [
+            _heat_line(profile, profile.score, float(np.abs(profile.score).max()), "summed score")
+            for profile in profiles
+        ],
+    }
+
+
+def summaries(run: RunFiles) -> list[dict[str, Any]]:
+    """Per instance method the training instances that count most; controls are left out."""
+    return [
+        {"scores": scores, "lines": summary_rows(scores), "sign": method_note(scores)}
+        for scores in run.scores
+        if scores.summary is not None and not scores.control
+    ]
+
+
+def method_note(scores: ScoreSet) -> str:
+    """What method.yaml says of the sign of its scores."""
+    sign = scores.settings.get("sign")
+    return str(sign) if isinstance(sign, str) else ""
+
+
+def figure_views(paths: Sequence[Path]) -> list[dict[str, str]]:
+    """The figures as data URIs; the layer heat map stands in the page as a table already."""
+    views = []
+    for path in paths:
+        if path.name != LAYER_HEAT_MAP:
+            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+            caption = _CAPTIONS.get(path.name, path.stem.replace("_", " "))
+            views.append({"uri": uri, "alt": caption, "caption": caption})
+    return views
+
+
+def data_reports(run: RunFiles) -> list[tuple[str, str]]:
+    """Counts of `data/<report>` in metrics.json."""
+    return [
+        (_words(name.removeprefix("data/")), format_number(value))
+        for name, value in run.metrics.items()
+        if name.startswith("data/")
+    ]
+
+
+def settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
+    """config.yaml by its top-level groups, then method.yaml of each method, then all metrics."""
+    groups = []
+    loose = [
+        (str(name), _value(value)) for name, value in run.config.items() if not isinstance(value, dict) or not value
+    ]
+    if loose:
+        groups.append(("run", loose))
+    groups += [
+        (str(name), list(_flat(value))[:MAX_SETTINGS])
+        for name, value in run.config.items()
+        if isinstance(value, dict) and value
+    ]
+    groups += [(f"{scores.name}, as resolved", list(_flat(scores.settings))[:MAX_SETTINGS]) for scores in run.scores]
+    metrics = [(name, format_number(value)) for name, value in run.metrics.items()]
+    return [*groups, ("all metrics", metrics)] if metrics else groups
+
+
+def _best(
+    rows: Sequence[Row], metrics: Sequence[tuple[Cell, Cell]], directions: Mapping[str, str]
+) -> dict[tuple[Cell, Cell], float]:
+    """Per metric the best value where at least two methods, controls apart, have one."""
+    best = {}
+    for metric in metrics:
+        values = [
+            float(row["value"])
+            for row in rows
+            if (row["metric"], row["k"]) == metric
+            and isinstance(row["value"], int | float)
+            and not str(row["method"] or "").startswith("random")
+        ]
+        direction = directions.get(str(metric[0]))
+        if len(values) > 1 and direction:
+            best[metric] = max(values) if direction == "up" else min(values)
+    return best
+
+
+def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
+    if row is None:
+        return {"shown": "", "best": False, "n": None}
+    control = str(row["method"] or "").startswith("random")
+    return {
+        "shown": format_value(row["value"], row["stderr"]),
+        "best": best is not None and row["value"] == best and not control,
+        "n": row["n"] if with_n else None,
+    }
+
+
+def _heat_line(profile: LayerProfile, values: np.ndarray, largest: float, unit: str) -> dict[str, Any]:
+    cells = []
+    for layer, value in enumerate(values.tolist()):
+        shown = f"{value:.0f}" if unit.startswith("%") else f"{value:.2g}"
+        title = f"{profile.method}{' · ' + profile.label if profile.label else ''}, layer {layer}: {value:.3g} {unit}"
+        cells.append(HeatCell(value, abs(value) / largest if largest > 0 else 0.0, shown, title))
+    return {
+        "name": profile.label or profile.method,
+        "part": bool(profile.label),
+        "control": profile.control,
+        "cells": cells,
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, inner in value.items():
+        path = f"{prefix}{name}"
+        if isinstance(inner, dict) and inner:
+            yield from _flat(inner, f"{path}.")
+        else:
+            yield path, _value(inner)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "–"}[value]
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = format_number(float(round(min(values)))), format_number(float(round(max(values))))
+    return low if low == high else f"{low} to {high}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _words(name: str) -> str:
+    return name.replace("/", " ").replace("_", " ")
