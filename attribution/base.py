@@ -139,5 +139,5 @@ def require_finite(values: Tensor, what: str, index: Tensor) -> None:
         shown = ", ".join(map(str, bad[:10])) + (" …" if len(bad) > 10 else "")
         raise UserError(
             f"{what} is NaN or infinite for {len(bad)} example(s) (index {shown}); expected finite numbers: "
-            "lower trainer.optimizer.learning_rate or use trainer.precision=32."
+            "lower model.learning_rate or use trainer.precision=32."
         )

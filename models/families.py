@@ -163,9 +163,7 @@ class Bloom(Anatomy):
         return self.backbone.build_alibi_tensor(attention_mask, self.config.n_head, dtype=dtype)
 
     def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(
-            hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True
-        )[0]
+        return block(hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True)[0]
 
     def refuse_unsupported(self) -> None:
         if self.config.apply_residual_connection_post_layernorm:

@@ -96,3 +96,29 @@ def integrated_gradients_loop(
             total += weight * (origin * slope).sum(0)
         scores.append(total)
     return torch.stack(scores)
+
+
+def edited_prediction(
+    engine: LastTokenEngine, example: dict[str, Tensor], listed: set[tuple[int, int]] | None, test: str
+) -> int:
+    """Predicted class of one plain full forward whose last token keeps (sufficiency) or loses the listed neurons."""
+    anatomy = engine.anatomy
+    handles = []
+    for layer, block in enumerate(anatomy.blocks):
+        if listed is None:
+            break
+        inside = torch.tensor([(layer, unit) in listed for unit in range(engine.n_neurons)])
+        keep = (inside if test == "sufficiency" else ~inside).float()
+
+        def edit(module: torch.nn.Module, args: tuple, keep: Tensor = keep) -> tuple:
+            shape = args[0].shape
+            tokens = args[0].reshape(-1, shape[-1]).clone()
+            tokens[-1] *= keep
+            return (tokens.reshape(shape),)
+
+        handles.append(anatomy.down_projection(block).register_forward_pre_hook(edit))
+    try:
+        return int(forward_scores(engine, example).argmax())
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -74,7 +74,7 @@ class IntegratedGradients:
         top_k: neurons kept per example, best first.
     """
 
-    kind = "neuron"
+    reads_text = True
     unit = "probability"
     sign = "positive: the neuron's activation raises the target's probability"
 

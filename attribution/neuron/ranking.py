@@ -15,20 +15,24 @@ class NeuronScores:
     Attributes:
         layer, unit: address of the neuron, int32 [batch, top_k]; −1 where a list is shorter.
         score: [batch, top_k], float32.
-        target, target_prob: class explained and its probability, [batch].
+        target, target_prob: class explained and its probability, [batch]; None: no class in particular.
         completeness: residual per layer, [batch, layers], or None where the method has none.
     """
 
     layer: Tensor
     unit: Tensor
     score: Tensor
-    target: Tensor
-    target_prob: Tensor
-    completeness: Tensor | None
+    target: Tensor | None = None
+    target_prob: Tensor | None = None
+    completeness: Tensor | None = None
 
 
 def rank_neurons(
-    scores: Tensor, top_k: int, target: Tensor, target_prob: Tensor, completeness: Tensor | None
+    scores: Tensor,
+    top_k: int,
+    target: Tensor | None = None,
+    target_prob: Tensor | None = None,
+    completeness: Tensor | None = None,
 ) -> NeuronScores:
     """The `top_k` highest of [batch, layers, neurons]; ties go to the lower layer, then the lower unit."""
     n_neurons = scores.shape[-1]

@@ -1,0 +1,54 @@
+"""Random neurons: the control that every neuron method has to beat. Carries no sign."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from attribution.base import Batch, NeuronModel
+from attribution.counter_random import uniform
+from attribution.neuron.ranking import NeuronScores, rank_neurons
+
+
+class RandomNeurons:
+    """A random order of all neurons for each example, without replacement.
+
+    The score is a function of (seed, example, neuron) and of nothing else, uniform on [0, 1).
+
+    Args:
+        seeds: one ranking per seed; evaluations average over them. `for_seed` gives the method of one seed.
+        top_k: neurons kept per example.
+    """
+
+    reads_text = False
+
+    def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
+        self.seeds = [int(seed) for seed in seeds]
+        self.top_k = top_k
+
+    def for_seed(self, seed: int) -> RandomNeurons:
+        """The method with a single seed, which can attribute."""
+        return RandomNeurons([seed], self.top_k)
+
+    def describe(self, model: NeuronModel) -> dict[str, object]:
+        """Seeds, sign and unit."""
+        return {
+            "method": "random neurons",
+            "seeds": self.seeds,
+            "top_k": self.top_k,
+            "unit": "uniform on [0, 1)",
+            "sign": "none: random",
+        }
+
+    def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:
+        """`top_k` distinct neurons per example, drawn for the only seed.
+
+        Raises:
+            ValueError: if the method still has several seeds.
+        """
+        if len(self.seeds) != 1:
+            raise ValueError(f"attribute takes one seed, not {self.seeds}: call for_seed first.")
+        count = model.n_layers * model.n_neurons
+        scores = uniform(self.seeds[0], batch["index"], torch.arange(count, device=batch["index"].device))
+        return rank_neurons(scores.unflatten(1, (model.n_layers, model.n_neurons)), self.top_k)

@@ -1,0 +1,36 @@
+"""Small atomic file operations: write to a partial path and rename."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a whole file or nothing."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON with sorted keys, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    """Write YAML in the given order of keys, whole or not at all."""
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def link(target: Path, at: Path) -> None:
+    """A relative symbolic link `at` → `target`, replacing an older one, so that the tree can be moved as a whole."""
+    at.parent.mkdir(parents=True, exist_ok=True)
+    partial = at.with_name(f".{at.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))
+    os.replace(partial, at)

@@ -1,0 +1,60 @@
+"""A named progress bar for every pass, with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+
+
+class PassProgress(TQDMProgressBar):
+    """Progress of one predict pass under its own name.
+
+    Args:
+        name: what the pass computes, e.g. `ig on test`.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(leave=True)
+        self.name = name
+
+    def init_predict_tqdm(self) -> Tqdm:
+        bar = super().init_predict_tqdm()
+        bar.set_description(self.name)
+        bar.unit = "batch"
+        return bar
+
+    def on_predict_batch_start(self, *args: Any, **kwargs: Any) -> None:
+        super().on_predict_batch_start(*args, **kwargs)
+        self.predict_progress_bar.set_description(self.name)
+
+
+class PassLog(Callback):
+    """One line per pass with count, time and rate, where no terminal shows a moving bar.
+
+    Args:
+        name: what the pass computes.
+        n_rows: examples of the pass, over all processes.
+    """
+
+    def __init__(self, name: str, n_rows: int) -> None:
+        self.name = name
+        self.n_rows = n_rows
+        self._start = 0.0
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            seconds = max(time.monotonic() - self._start, 1e-9)
+            print(f"{self.name}: {self.n_rows} examples in {seconds:.1f} s ({self.n_rows / seconds:.1f}/s)", flush=True)
+
+
+def progress_callbacks(name: str, n_rows: int) -> list[Callback]:
+    """A moving bar on a terminal, one line per pass elsewhere (logs, pipes)."""
+    return [PassProgress(name)] if sys.stderr.isatty() else [PassLog(name, n_rows)]

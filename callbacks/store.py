@@ -1,0 +1,210 @@
+"""The store: every heavy stage under the fingerprint of all it depends on, written once, read by every run.
+
+An entry is a folder `<store>/<stage>/<fingerprint>`. It is built as `<fingerprint>.partial`, beside a lock file that
+names its owner, and renamed when complete: a half-written result is never read as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from attribution.base import UserError
+from callbacks.files import write_json
+
+HEARTBEAT_SECONDS = 5.0
+STALE_AFTER_SECONDS = 60.0
+"""A lock whose owner has not touched it for this long is taken over (its machine died)."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage.
+
+    Attributes:
+        stage: fit, examples, attribute or evaluate.
+        fingerprint: sha256 of everything the stage depends on.
+        path: its folder.
+        reused: whether an earlier run had computed it.
+    """
+
+    stage: str
+    fingerprint: str
+    path: Path
+    reused: bool
+
+
+class Store:
+    """Finished stages in a folder.
+
+    Args:
+        root: the folder (`paths.store`).
+        overwrite: recompute what this run asks for even where it is there.
+    """
+
+    def __init__(self, root: Path, overwrite: bool = False) -> None:
+        self.root = root
+        self.overwrite = overwrite
+        self._written: set[Path] = set()
+
+    def get(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Entry:
+        """The finished entry for `inputs`, built with `build(folder)` where it is not there yet.
+
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there.
+
+        Raises:
+            UserError: the store cannot be written.
+        """
+        fingerprint = fingerprint_of(inputs)
+        final = self.root / stage / fingerprint
+        if self._usable(final):
+            return Entry(stage, fingerprint, final, reused=True)
+        with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
+            if not owner or self._usable(final):
+                return Entry(stage, fingerprint, final, reused=True)
+            partial = final.with_suffix(".partial")
+            partial.mkdir(parents=True, exist_ok=True)
+            build(partial)
+            write_json(partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)})
+            if final.exists():
+                shutil.rmtree(final)
+            partial.rename(final)
+        self._written.add(final)
+        return Entry(stage, fingerprint, final, reused=False)
+
+    def _usable(self, final: Path) -> bool:
+        return (final / "manifest.json").is_file() and (not self.overwrite or final in self._written)
+
+
+def fingerprint_of(inputs: Mapping[str, Any]) -> str:
+    """sha256 of plain values, independent of the order of keys."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """sha256 over the source of modules (packages: their own files), so that a code change redoes its stage only."""
+    digest = hashlib.sha256()
+    for name in sorted(set(modules)):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(name)
+        origin = Path(spec.origin)
+        for file in sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(folder: Path, cache: Path) -> str:
+    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time)."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json")
+    if not any(f.suffix in (".safetensors", ".bin") for f in files):
+        raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
+    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    digest = hashlib.sha256()
+    for file in files:
+        state = file.stat()
+        key = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
+        if key not in known:
+            with file.open("rb") as opened:
+                known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+        digest.update(f"{file.name}:{known[key]}".encode())
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    write_json(cache, known)
+    return digest.hexdigest()[:24]
+
+
+class Lock:
+    """One writer per entry: a file with owner and heartbeat.
+
+    As a context manager it gives True to the owner, and False once `until()` holds because another process finished.
+
+    Args:
+        path: the lock file.
+        until: whether the work is done by someone else, so that waiting can end.
+    """
+
+    def __init__(self, path: Path, until: Callable[[], bool]) -> None:
+        self.path = path
+        self.until = until
+        self._stop = threading.Event()
+        self._owned = False
+
+    def __enter__(self) -> bool:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        announced = False
+        while not self._acquire():
+            if self.until():
+                return False
+            if self._abandoned():
+                self.path.unlink(missing_ok=True)
+                continue
+            if not announced:
+                print(f"waiting for another run that computes {self.path.stem} ({self._owner()})", flush=True)
+                announced = True
+            time.sleep(0.5)
+        self._owned = True
+        threading.Thread(target=self._beat, daemon=True).start()
+        return True
+
+    def __exit__(self, *error: object) -> None:
+        self._stop.set()
+        if self._owned:
+            self.path.unlink(missing_ok=True)
+
+    def _acquire(self) -> bool:
+        try:
+            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            raise UserError(
+                f"the store cannot be written at {self.path.parent} ({error.strerror}); expected a writable folder: "
+                "set paths.store=DIR."
+            ) from error
+        with os.fdopen(handle, "w") as opened:
+            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}, opened)
+        return True
+
+    def _owner(self) -> dict[str, Any]:
+        try:
+            return json.loads(self.path.read_text())
+        except (OSError, json.JSONDecodeError):
+            return {}
+
+    def _abandoned(self) -> bool:
+        """Whether the owner is gone: its process has ended, or another machine's heartbeat has."""
+        owner = self._owner()
+        if owner.get("host") == socket.gethostname():
+            return _started(owner["pid"]) != owner.get("started")
+        try:
+            return time.time() - self.path.stat().st_mtime > STALE_AFTER_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def _beat(self) -> None:
+        while not self._stop.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except FileNotFoundError:
+                return
+
+
+def _started(pid: int) -> float | None:
+    """Start time of a process, which tells a reused process id from the original; None when it is gone."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return None

@@ -1,0 +1,145 @@
+"""The LightningModule: language model plus classification head, trained with cross-entropy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from attribution.base import Batch, require_finite
+from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
+from models.backbone import HeadKind, load_classifier, save_classifier
+from models.last_token import LastTokenEngine
+
+
+class TextClassifier(LightningModule):
+    """A causal language model with a classification head on the last token.
+
+    Args:
+        name: short name, used in results and paths.
+        label_names: class names in the order of the head's rows.
+        tokenizer: tokenizer of the model; its vocabulary may exceed the checkpoint's by the padding token.
+        path: directory or hub id of the checkpoint; None starts from `architecture`.
+        architecture: transformers configuration values (with `model_type`) of a model from scratch.
+        model_type: architecture the checkpoint must have; None accepts any decoder.
+        tokenizer_path: where the tokenizer is loaded from when not from `path`.
+        head: `linear` (one map without bias, transformers' own) or `mlp`.
+        learning_rate, weight_decay: of AdamW.
+        warmup_fraction: share of the training steps in which the learning rate rises linearly from zero.
+        schedule: `constant`, or `linear` decay to zero after the warm-up.
+        batch_size: examples per optimiser step and process; data.batch_size follows it.
+        attention: attention implementation of transformers.
+        trust_remote_code: run code from the checkpoint's repository.
+        seed: draws the parameters that the checkpoint does not have.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        label_names: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
+        path: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        model_type: str | None = None,
+        tokenizer_path: str | None = None,
+        head: HeadKind = "linear",
+        learning_rate: float = 1e-5,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.0,
+        schedule: Literal["constant", "linear"] = "constant",
+        batch_size: int = 8,
+        attention: str = "sdpa",
+        trust_remote_code: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.label_names = list(label_names)
+        self.tokenizer = tokenizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.schedule = schedule
+        self.lm: PreTrainedModel = load_classifier(
+            path, architecture, model_type, head, label_names, tokenizer, seed, attention, trust_remote_code
+        )
+        metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(len(label_names), average="micro"),
+                "macro_f1": MulticlassF1Score(len(label_names), average="macro"),
+            }
+        )
+        self.validation_metrics = metrics.clone(prefix="validation/")
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def backbone(self) -> PreTrainedModel:
+        """The language model without head."""
+        return self.lm.base_model
+
+    @property
+    def head(self) -> nn.Module:
+        """From the final hidden state at the answer position to class scores."""
+        return self.lm.score
+
+    def engine(self) -> LastTokenEngine:
+        """The verified last-token engine over this model's current weights."""
+        return LastTokenEngine(build_anatomy(self.backbone), self.head)
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors, configuration and tokenizer."""
+        save_classifier(self.lm, self.tokenizer, folder)
+
+    # -- forward -------------------------------------------------------------------------------------------------
+
+    def features(self, batch: Batch) -> Tensor:
+        """Final hidden state at the answer position, [batch, hidden]: the head's input."""
+        mask = batch["attention_mask"]
+        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
+        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
+            arguments["position_ids"] = position_ids_from_mask(mask)
+        hidden = self.backbone(**arguments, use_cache=False).last_hidden_state
+        return at_positions(hidden, answer_positions(mask))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Class scores, [batch, classes]."""
+        return self.head(self.features(batch))
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        losses = cross_entropy(self(batch).float(), batch["labels"], reduction="none")
+        require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
+        loss = losses.mean()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores = self(batch).float()
+        losses = cross_entropy(scores, batch["labels"], reduction="none")
+        require_finite(losses, "the validation loss", batch["index"])
+        self.validation_metrics.update(scores, batch["labels"])
+        self.log("validation/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
+        self.log_dict(self.validation_metrics, prog_bar=True, batch_size=len(losses))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = int(self.warmup_fraction * total)
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / (warmup + 1)
+            return 1.0 if self.schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
