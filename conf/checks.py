@@ -52,12 +52,13 @@ def check_command_line(
     command = parse_command_line(arguments, config_dir, primary)
     if command.informational:
         return command
+    home = command.home
     overrides = parse_overrides(command.overrides, parse, command.tree)
     check_no_repeats(overrides, command.tree)
     multirun = command.multirun or any(str(o.input_line).lower() == "hydra.mode=multirun" for o in overrides)
     allow = allowed_by_user(overrides)
     for job in jobs_of(overrides, multirun, command.tree):
-        config = _compose(job, command, compose, parse)
+        config = _compose(job, command, home, compose, parse)
         hydra = config.get("hydra")
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
@@ -92,9 +93,9 @@ def allowed_by_user(overrides: Sequence[Override]) -> list[str]:
     return allowed
 
 
-def _compose(job: list[str], command: CommandLine, compose: Compose, parse: ParseOverrides) -> DictConfig:
+def _compose(job: list[str], command: CommandLine, home: Path, compose: Compose, parse: ParseOverrides) -> DictConfig:
     def attempt(overrides: list[str]) -> DictConfig:
-        return compose(command.home, command.primary, [*_search_path(command), *overrides])
+        return compose(home, command.primary, [*_search_path(command, home), *overrides])
 
     try:
         return attempt(job)
@@ -102,9 +103,9 @@ def _compose(job: list[str], command: CommandLine, compose: Compose, parse: Pars
         raise explain(error, parse_overrides(job, parse, command.tree), attempt, command) from error
 
 
-def _search_path(command: CommandLine) -> list[str]:
+def _search_path(command: CommandLine, home: Path) -> list[str]:
     """The folders beside the primary configuration's own, as an override of Hydra's search path."""
-    others = [folder for folder in command.tree.folders if folder != command.home]
+    others = [folder for folder in command.tree.folders if folder != home]
     if not others:
         return []
     quoted = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in others)

@@ -96,7 +96,8 @@ def _explain_value(error: Exception, override: Override, before: DictConfig, tre
     """A key that does not exist, exists already, or cannot take the value."""
     line, key = str(override.input_line), override.key_or_group
     values = OmegaConf.to_container(before, resolve=False)
-    keys = [path for path in flatten(values) if override.is_hydra_override() or not f"{path}.".startswith("hydra.")]
+    hidden = () if override.is_hydra_override() else "hydra."  # Hydra's own keys only confuse elsewhere
+    keys = [path for path in flatten(values) if not f"{path}.".startswith(hidden)]
     if key in keys:
         if override.is_add():
             return UserError(f"{line}: {key} is in the configuration already; write {key}=VALUE without the +.")
@@ -108,19 +109,20 @@ def _explain_value(error: Exception, override: Override, before: DictConfig, tre
         if parent in keys:
             break
     else:
-        return _unknown_key(line, key, [*keys, *tree.groups()])
+        return _unknown_key(line, key, [*keys, *(group for group in tree.groups() if group != "hydra")])
     container = OmegaConf.select(before, parent, throw_on_missing=False)
     if isinstance(container, DictConfig):
-        return _unselected(line, key, container, tree) or _unknown_key(line, key, keys)
+        return _unselected(line, key, before, tree) or _unknown_key(line, key, keys)
     return UserError(
         f"{line}: {parent} is a single value or a list and has no key {key[len(parent) + 1 :]!r}; write {parent}=VALUE."
     )
 
 
-def _unselected(line: str, key: str, selected: DictConfig, tree: ConfigTree) -> UserError | None:
+def _unselected(line: str, key: str, before: DictConfig, tree: ConfigTree) -> UserError | None:
     """A key of a method that exists but is not part of this run."""
     group, _, rest = key.partition(".")
     name = rest.partition(".")[0]
+    selected = before.get(group) or {}
     if group not in SEVERAL or name in selected:
         return None
     names = [str(known) for known in selected]

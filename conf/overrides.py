@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -34,6 +35,8 @@ class Override(Protocol):
     def sweep_string_iterator(self) -> Iterator[str]: ...
 
 
+_KEY = re.compile(r"(\+\+?|~)?[\w./:@$-]+")
+
 ParseOverrides = Callable[[list[str]], Sequence[Override]]
 
 
@@ -54,13 +57,14 @@ def _parse_one(argument: str, parse: ParseOverrides, tree: ConfigTree) -> Overri
     key, _, value = argument.partition("=")
     if not key:
         raise UserError(f"{argument!r} has no key: expected key=value, for example model=tiny.")
+    if not _KEY.fullmatch(key):
+        raise UserError(f"{argument!r}: {key!r} is no key; expected names joined by dots, as in trainer.max_epochs=1.")
     try:
         (parsed,) = parse([argument])
     except Exception as error:  # Hydra's parse errors, and the grammar's own
-        lines = [line.strip() for line in str(error).splitlines() if line.strip() and "See https" not in line]
         raise UserError(
-            f"{argument!r} cannot be read ({'; '.join(lines[-2:])}): expected key=value, with quotes around text that "
-            f"holds spaces, brackets, commas or equal signs; write \"{key}='{value}'\" or correct the brackets."
+            f"{argument!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
+            f"holds brackets, commas, colons or equal signs; for such text write \"{key}='{value}'\"."
         ) from error
     return parsed
 
@@ -158,7 +162,9 @@ def _needs_multirun(override: Override, tree: ConfigTree) -> UserError:
     line = str(override.input_line)
     key, _, value = line.partition("=")
     at_once = ""
-    if key in SEVERAL:
+    if override.value_type.name != "SIMPLE_CHOICE_SWEEP":
+        pass  # choice(…), range(…) and glob(…) mean nothing but a sweep
+    elif key in SEVERAL:
         at_once = f", or {key}=[{value}] to take all in one run"
     elif not tree.is_group(key):
         at_once = f", {key}=[{value}] for a list, or \"{key}='{value}'\" for one text"

@@ -14,13 +14,15 @@ from conf.types import UNKNOWN
 def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     """The configuration's values.
 
-    A value that only the running job knows (an interpolation of Hydra's own state) becomes `UNKNOWN`.
+    A value that only the running job knows (an interpolation of Hydra's own state) becomes `UNKNOWN`. A plain mapping
+    is taken to hold values already.
 
     Raises:
         UserError: for a mandatory value that is not set (`???`) and for an interpolation that names nothing.
     """
-    node = config if isinstance(config, DictConfig) else OmegaConf.create(dict(config))
-    return {str(key): _value(node, key, str(key)) for key in node}
+    if not isinstance(config, DictConfig):
+        return dict(config)
+    return {str(key): _value(config, key, str(key)) for key in config}
 
 
 def join(path: str, key: object) -> str:

@@ -75,7 +75,7 @@ def matches(value: Any, annotation: Any) -> bool:
         return _matches_built(value, annotation)
     origin = typing.get_origin(annotation) or annotation
     if origin is tuple:
-        return _matches_tuple(value, typing.get_args(annotation))
+        return isinstance(value, list | tuple) and (annotation is origin or _matches_tuple(value, annotation))
     if origin in _SETS_AND_LISTS:
         return isinstance(value, list | tuple) and all(matches(item, _item_type(annotation)) for item in value)
     if origin in _MAPPINGS:
@@ -169,7 +169,12 @@ def record_fields(record: type) -> dict[str, tuple[Any, bool]]:
     hints = resolved_hints(record)
     if typing.is_typeddict(record):
         required: frozenset[str] = getattr(record, "__required_keys__", frozenset())
-        return {name: (hint, name in required) for name, hint in hints.items()}
+        # Postponed annotations hide Required and NotRequired from `__required_keys__`; the evaluated hints show them.
+        marks = {name: typing.get_origin(hint) for name, hint in hints.items()}
+        return {
+            name: (hint, marks[name] is not typing.NotRequired and (name in required or marks[name] is typing.Required))
+            for name, hint in hints.items()
+        }
     fields = [field for field in dataclasses.fields(record) if field.init]
     return {field.name: (hints.get(field.name, Any), _is_required(field)) for field in fields}
 
@@ -233,15 +238,11 @@ def _matches_built(value: Built, annotation: Any) -> bool:
     return issubclass(value.result, origin)
 
 
-def _matches_tuple(value: Any, items: tuple[Any, ...]) -> bool:
-    if not isinstance(value, list | tuple):
-        return False
-    if not items:
-        return True
+def _matches_tuple(value: list[Any] | tuple[Any, ...], annotation: Any) -> bool:
+    items = typing.get_args(annotation)
     if len(items) == 2 and items[1] is Ellipsis:
         return all(matches(item, items[0]) for item in value)
-    expected = () if items == ((),) else items
-    return len(value) == len(expected) and all(map(matches, value, expected))
+    return len(value) == len(items) and all(map(matches, value, items))
 
 
 def _matches_mapping(value: Any, arguments: tuple[Any, ...]) -> bool:

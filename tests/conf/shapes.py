@@ -1,0 +1,70 @@
+"""Classes with typed signatures for configurations to name."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
+
+if TYPE_CHECKING:
+    from decimal import Decimal
+
+system = os.system
+
+
+class Limit(TypedDict):
+    train: NotRequired[int]
+    test: int
+
+
+@dataclasses.dataclass
+class Window:
+    start: int
+    stop: int = 10
+
+
+class Inner:
+    def __init__(self, size: int = 1) -> None:
+        self.size = size
+
+
+class SpecialInner(Inner):
+    pass
+
+
+class Method:
+    def __init__(
+        self,
+        n_steps: int = 20,
+        preset: Literal["right", "left", "midpoint"] = "right",
+        damping: float = 0.1,
+        layers: list[int] | None = None,
+        path: Path | None = None,
+        weights: dict[str, float] | None = None,
+        exact: bool = False,
+        names: Sequence[str] = (),
+        window: Window | None = None,
+        limit: Limit | None = None,
+        inner: Inner | None = None,
+        act: Callable[[int], int] | None = None,
+        pair: tuple[int, str] = (0, ""),
+        anything: Any = None,
+        hidden: Decimal | None = None,
+    ) -> None:
+        self.n_steps = n_steps
+
+
+class Needs:
+    def __init__(self, path: str, size: int = 1) -> None:
+        self.path = path
+
+
+class Open:
+    def __init__(self, size: int = 1, **settings: Any) -> None:
+        self.size = size
+
+
+def build_inner(size: int) -> Inner:
+    return Inner(size)
