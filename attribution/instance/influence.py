@@ -60,23 +60,27 @@ class Influence:
         head = differentiable_head(train.head, self.params)
         check_inputs(train, head.n_classes, torch.arange(len(train)), "train")
         exact = self.curvature == "hessian" and not head.is_linear
-        solver = self._choose(head, len(train), memory_budget, exact)
+        solver, plan = self._choose(head, len(train), memory_budget, exact)
+        # Blocks are worked through beside one of the plan's two matrices, never beside both.
+        workspace = memory_budget - plan.memory // 2
         if exact:
-            matrix = exact_hessian(head, train, memory_budget)
+            matrix = exact_hessian(head, train, workspace)
             trace = float(matrix.trace())
         elif solver == "direct":
-            matrix = ggn_matrix(head, train.features, memory_budget)
+            matrix = ggn_matrix(head, train.features, workspace)
             trace = float(matrix.trace())
         else:
-            trace = ggn_trace(head, train.features, memory_budget)
+            trace = ggn_trace(head, train.features, workspace)
         damping = self._absolute_damping(trace, head.n_parameters)
         description = self._describe(head, solver, damping, trace)
         if solver == "direct":
-            return DirectScorer(head, train, matrix, damping, description, memory_budget)
-        return DualScorer(head, train, damping, description, memory_budget)
+            return DirectScorer(head, train, matrix, damping, description, workspace)
+        return DualScorer(head, train, damping, description, workspace)
 
-    def _choose(self, head: DifferentiableHead, n_train: int, budget: int, exact: bool) -> Literal["direct", "dual"]:
-        """The cheapest permitted solver that fits the budget."""
+    def _choose(
+        self, head: DifferentiableHead, n_train: int, budget: int, exact: bool
+    ) -> tuple[Literal["direct", "dual"], SolverPlan]:
+        """The cheapest permitted solver that fits the budget, and its plan."""
         if exact and self.solver == "dual":
             raise UserError(
                 "solver=dual needs a positive semi-definite curvature, which the exact Hessian of an MLP head is not; "
@@ -97,7 +101,8 @@ class Influence:
                 "examples; expected one within it: raise the budget, use a smaller head, lower data.limit.train or use "
                 "gradsim."
             )
-        return min(fitting, key=lambda name: plans[name].operations)
+        cheapest = min(fitting, key=lambda name: plans[name].operations)
+        return cheapest, plans[cheapest]
 
     def _absolute_damping(self, trace: float, n_parameters: int) -> float:
         damping = self.damping * trace / n_parameters

@@ -72,6 +72,12 @@ def _relative(errors: Tensor, references: Tensor) -> float:
     return float(torch.where(references > 0, errors / references, errors).max())
 
 
+def _solve_factored(cholesky: Tensor, right: Tensor) -> Tensor:
+    """(LLᵀ)⁻¹ right, in two triangular solves: `torch.cholesky_solve` copies the whole factor at each call."""
+    half = torch.linalg.solve_triangular(cholesky, right, upper=False)
+    return torch.linalg.solve_triangular(cholesky.mT, half, upper=True)
+
+
 class _SolvedScorer:
     """What both solvers share: the split, the bookkeeping, the blocks."""
 
@@ -153,7 +159,7 @@ class DirectScorer(_SolvedScorer):
         return query @ dense(self._train_factors(start, stop)).T
 
     def _solve(self, gradients: Tensor) -> Tensor:
-        return torch.cholesky_solve(gradients.T, self.cholesky).T
+        return _solve_factored(self.cholesky, gradients.T).T
 
     def _self_influence(self, factors: Sequence[LayerFactors]) -> Tensor:
         return torch.linalg.solve_triangular(self.cholesky, dense(factors).T, upper=False).square().sum(0)
@@ -202,7 +208,7 @@ class DualScorer(_SolvedScorer):
         """‖(H + λI)x − g‖/‖g‖ without leaving the row space: the error is Gᵀu, u = Gx/n − w, of length √(uᵀKu)."""
         factors = _loss_factors_at(self.head, self.train, _sample(self.n_train))
         products = gram(self.root, factors)
-        coefficients = torch.cholesky_solve(products, self.cholesky)
+        coefficients = _solve_factored(self.cholesky, products)
         u = (products - matrix @ coefficients) / (self.n_train * self.damping) - coefficients
         return _relative((u * (matrix @ u)).sum(0).clamp_min(0).sqrt(), squared_norms(factors).sqrt())
 
@@ -210,7 +216,7 @@ class DualScorer(_SolvedScorer):
         """Gradients and row coefficients of the tests."""
         check_inputs(test, self.head.n_classes, index, "test")
         factors = loss_factors(self.head, test)
-        return DualQuery(factors, torch.cholesky_solve(gram(self.root, factors), self.cholesky))
+        return DualQuery(factors, _solve_factored(self.cholesky, gram(self.root, factors)))
 
     def scores(self, query: DualQuery, start: int, stop: int) -> Tensor:
         """[tests, stop − start]."""
