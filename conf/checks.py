@@ -7,16 +7,18 @@ stays outside: train.py passes the two functions of it that are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
+from attribution.base import UserError
 from conf.command_line import CommandLine, parse_command_line
 from conf.diagnosis import explain
 from conf.hydra_node import check_hydra_node
 from conf.overrides import Override, ParseOverrides, check_no_repeats, jobs_of, parse_overrides
-from conf.plain import plain
+from conf.plain import join, plain
 from conf.schema import GROUPS, check_top_level
 from conf.targets import Provided, check_targets
 from conf.tree import ConfigTree
@@ -54,15 +56,16 @@ def check_command_line(
         return command
     home = command.home
     overrides = parse_overrides(command.overrides, parse, command.tree)
-    check_no_repeats(overrides, command.tree)
     multirun = command.multirun or any(str(o.input_line).lower() == "hydra.mode=multirun" for o in overrides)
     allow = allowed_by_user(overrides)
     for job in jobs_of(overrides, multirun, command.tree):
+        check_no_repeats(parse_overrides(job, parse, command.tree), command.tree)
         config = _compose(job, command, home, compose, parse)
         hydra = config.get("hydra")
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
         check_config(config, command.tree, allow, provided)
+        check_remote_code(config, {override.key_or_group for override in overrides})
     return command
 
 
@@ -93,6 +96,24 @@ def allowed_by_user(overrides: Sequence[Override]) -> list[str]:
     return allowed
 
 
+def check_remote_code(config: DictConfig, typed: Collection[str]) -> None:
+    """Refuse `trust_remote_code: true` that stands in a file, whoever wrote it.
+
+    Args:
+        config: the composed configuration.
+        typed: keys set on the command line.
+
+    Raises:
+        UserError: naming the key that has to be typed.
+    """
+    for path in _true_keys(plain(_without_hydra(config)), "trust_remote_code"):
+        if path not in typed:
+            raise UserError(
+                f"{path}: a configuration file asks to run code that comes with a checkpoint; expected false in files: "
+                f"if you trust the checkpoint, say {path}=true on the command line."
+            )
+
+
 def _compose(job: list[str], command: CommandLine, home: Path, compose: Compose, parse: ParseOverrides) -> DictConfig:
     def attempt(overrides: list[str]) -> DictConfig:
         return compose(home, command.primary, [*_search_path(command, home), *overrides])
@@ -119,3 +140,15 @@ def _without_hydra(config: DictConfig) -> DictConfig:
     copy._set_flag(["struct", "readonly"], [False, False])
     del copy["hydra"]
     return copy
+
+
+def _true_keys(value: Any, name: str, path: str = "") -> Iterator[str]:
+    """Paths of all keys called `name` whose value is anything but false or null."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _true_keys(item, name, join(path, index))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == name and item not in (False, None):
+                yield join(path, key)
+            yield from _true_keys(item, name, join(path, key))

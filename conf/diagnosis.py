@@ -79,7 +79,7 @@ def _explain_choice(
         if name not in options and not override.is_delete():
             return UserError(f"{line}: there is no such {group}{advice(name, options)}")
     if getattr(error, "missing_cfg_file", None):
-        return _broken_files(error, command.tree, command.primary)
+        return _broken_files(error, command.tree, f"{group}/{','.join(names)}")
     if command.is_replay:
         return UserError(
             f"{line}: {command.home / command.primary}.yaml repeats a run, in which {group} is fixed to values, not "
@@ -144,7 +144,7 @@ def _unknown_key(line: str, key: str, keys: Sequence[str]) -> UserError:
 
 
 def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError:
-    """The configuration files themselves are wrong, whatever the command line says."""
+    """The file `primary` or what it asks for is wrong, whatever else the command line says."""
     broken = _yaml_error(error)
     if broken is not None:
         mark = getattr(broken, "problem_mark", None)
@@ -154,10 +154,9 @@ def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError
     missing = getattr(error, "missing_cfg_file", None)
     if missing:
         group, _, name = str(missing).rpartition("/")
-        asker = _first_line(error).partition("'")[2].partition("'")[0]
         near = nearest(name, tree.options(group))
         meant = f"did you mean {group}/{near}?" if near else f"available: {', '.join(tree.options(group)) or 'none'}."
-        return UserError(f"{asker}.yaml asks for {missing}.yaml, which does not exist; {meant}")
+        return UserError(f"{primary}.yaml asks for {missing}.yaml, which does not exist; {meant}")
     return UserError(
         f"{primary}.yaml cannot be composed ({_first_line(error)}); expected configuration files as in conf/: correct "
         "the file named."
