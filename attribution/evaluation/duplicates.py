@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,7 @@ class Duplicates:
     For a method with seeds: the mean over seeds of each test first, then mean and standard error over tests.
     """
 
-    requires: Literal["instance"] = "instance"
+    requires: ClassVar[str] = "instance"
 
     def evaluate(self, lists: InstanceLists) -> list[Result]:
         """One result; `n` is the number of tests with a twin, `k` the length of the stored lists.

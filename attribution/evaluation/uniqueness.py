@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ class Uniqueness:
     """
 
     top: int = 10
-    requires: Literal["instance"] = "instance"
+    requires: ClassVar[str] = "instance"
 
     def evaluate(self, lists: InstanceLists) -> list[Result]:
         """One result; `n` is the number of tests."""
