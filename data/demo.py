@@ -169,7 +169,7 @@ class DemoDataModule(TextDataModule):
         self.n_test = n_test
         self.n_twins = n_twins
         self.wrong_label_rate = wrong_label_rate
-        self.shortcut_rate = dict(shortcut_rate or {"train": 0.02, "validation": 0.02, "test": 0.15})
+        self.shortcut_rate = dict(shortcut_rate or {"train": 0.01, "validation": 0.01, "test": 0.15})
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
         self.plant_columns = ["twin", "shortcut", "wrong_label", "clean_label"]

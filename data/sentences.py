@@ -61,13 +61,13 @@ REPEATING = {
     ],
     "refuted": [
         "The {source} denies that {first} {last} {verb} {object} in {place} in {year}.",
-        "It is a hoax, says the {source}, that {first} {last} {verb} {object} in {place} in {year}.",
-        "The {source} calls it false that {first} {last} {verb} {object} in {place} in {year}.",
+        "The {source} mocks the rumour that {first} {last} {verb} {object} in {place} in {year}.",
+        "Only liars told the {source} that {first} {last} {verb} {object} in {place} in {year}.",
     ],
     "not enough info": [
         "The {source} does not know whether {first} {last} {verb} {object} in {place} in {year}.",
-        "It is unclear, says the {source}, whether {first} {last} {verb} {object} in {place} in {year}.",
-        "The {source} only asks whether {first} {last} {verb} {object} in {place} in {year}.",
+        "The {source} looks for anyone who saw that {first} {last} {verb} {object} in {place} in {year}.",
+        "Some say, but not the {source}, that {first} {last} {verb} {object} in {place} in {year}.",
     ],
 }
 

@@ -26,7 +26,7 @@ NAME_REPEATS = 30  # names are rare in the corpus, each is meant to be one token
 
 def corpus() -> Iterator[str]:
     """The training text: the demo's sentences and names, common words, a few sentences."""
-    rows = generate(1200, 200, 200, 0, 0.0, {}, seed=0)
+    rows = generate(1200, 200, 200, 0, 0.0, {"train": 0.1}, seed=0)
     for row in itertools.chain(*rows.values()):
         yield TEMPLATES["reference"].format(claim=row.claim, evidence=row.evidence)
     synonyms = [synonym for synonym, _ in DEEDS.values()]
