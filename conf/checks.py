@@ -18,8 +18,8 @@ from conf.command_line import CommandLine, parse_command_line
 from conf.diagnosis import explain
 from conf.hydra_node import check_hydra_node
 from conf.overrides import Override, ParseOverrides, check_no_repeats, jobs_of, parse_overrides
-from conf.plain import join, plain
-from conf.schema import GROUPS, check_top_level
+from conf.plain import join, plain, without_hydra
+from conf.schema import GROUPS, PROVIDED, check_top_level
 from conf.targets import Provided, check_targets
 from conf.tree import ConfigTree
 
@@ -33,7 +33,7 @@ def check_command_line(
     compose: Compose,
     parse: ParseOverrides,
     primary: str = "train",
-    provided: Provided | None = None,
+    provided: Provided = PROVIDED,
 ) -> CommandLine:
     """Check the configuration of every job that `arguments` asks for.
 
@@ -73,7 +73,7 @@ def check_config(
     config: DictConfig,
     tree: ConfigTree | None = None,
     allow: Sequence[str] = (),
-    provided: Provided | None = None,
+    provided: Provided = PROVIDED,
 ) -> None:
     """Check a composed configuration: top-level keys and types, then every `_target_` node; Hydra's node is ignored.
 
@@ -81,7 +81,7 @@ def check_config(
         UserError: one sentence about the first thing that is wrong.
     """
     groups = {*GROUPS, *(tree.groups() if tree else ())} - {"hydra", "experiment", "debug"}
-    values = plain(_without_hydra(config))
+    values = plain(without_hydra(config))
     check_top_level(values, groups)
     check_targets(values, allow, provided)
 
@@ -106,7 +106,7 @@ def check_remote_code(config: DictConfig, typed: Collection[str]) -> None:
     Raises:
         UserError: naming the key that has to be typed.
     """
-    for path in _true_keys(plain(_without_hydra(config)), "trust_remote_code"):
+    for path in _true_keys(plain(without_hydra(config)), "trust_remote_code"):
         if path not in typed:
             raise UserError(
                 f"{path}: a configuration file asks to run code that comes with a checkpoint; expected false in files: "
@@ -131,15 +131,6 @@ def _search_path(command: CommandLine, home: Path) -> list[str]:
         return []
     quoted = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in others)
     return [f"hydra.searchpath=[{quoted}]"]
-
-
-def _without_hydra(config: DictConfig) -> DictConfig:
-    if "hydra" not in config:
-        return config
-    copy = config.copy()
-    copy._set_flag(["struct", "readonly"], [False, False])
-    del copy["hydra"]
-    return copy
 
 
 def _true_keys(value: Any, name: str, path: str = "") -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from conf.plain import plain
+from conf.plain import plain, without_hydra
 from conf.types import UNKNOWN
 
 _ALWAYS_SECRET = frozenset({"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"})
@@ -32,7 +32,8 @@ def redact(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     (password, secret, api_key, token, not pad_token and its like) and values in the form of well-known access tokens
     are left out. Values that only Hydra knew are left out as well: resolve the configuration inside the job.
     """
-    return {key: value for key, value in _clean_mapping(plain(config)).items() if key != "hydra"}
+    values = plain(without_hydra(config) if isinstance(config, DictConfig) else config)
+    return {key: value for key, value in _clean_mapping(values).items() if key != "hydra"}
 
 
 def replayable(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:

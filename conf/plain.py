@@ -25,6 +25,17 @@ def plain(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     return {str(key): _value(config, key, str(key)) for key in config}
 
 
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The configuration without Hydra's own node; a copy where it has one."""
+    if "hydra" not in config:
+        return config
+    copy = config.copy()
+    OmegaConf.set_struct(copy, False)
+    OmegaConf.set_readonly(copy, False)
+    del copy["hydra"]
+    return copy
+
+
 def join(path: str, key: object) -> str:
     """`a` and `b` → `a.b`; `a` and 3 → `a[3]`."""
     if isinstance(key, int):

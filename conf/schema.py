@@ -33,6 +33,9 @@ SINGLE = ("model", "data", "trainer", "paths")
 SEVERAL = ("method", "evaluation")
 """Groups that take one or several options; each option fills `<group>.<name>`."""
 
+PROVIDED = {"model": ("label_names", "tokenizer")}
+"""Required arguments that train.py adds when it builds an object, and that therefore need not stand in a file."""
+
 
 @dataclasses.dataclass
 class RunConfig:
