@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ def save(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG to a partial path and rename it; the bytes do not depend on date or version."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page shows such names in full; here they are boxes
         FigureCanvasAgg(figure).print_png(str(partial), metadata={"Software": None})
     os.replace(partial, path)
     return path
@@ -108,7 +110,10 @@ def faithfulness_bars(rows: Sequence[Row]) -> Figure:
     lines = math.ceil(len(panels) / columns)
     with rc_context(_STYLE):
         height = lines * (0.34 * len(methods) + 0.95)
-        figure = Figure(figsize=(4.4 * columns, height), dpi=_DPI, layout="constrained", facecolor="white")
+        longest = max(len(_short(name)) for name in methods)
+        figure = Figure(
+            figsize=(1.0 + 0.06 * longest + 3.6 * columns, height), dpi=_DPI, layout="constrained", facecolor="white"
+        )
         axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, axis in zip(panels, axes, strict=False):
             _bars(axis, rows, methods, panel)

@@ -122,8 +122,9 @@ def _score(value: float) -> str:
     """Three significant digits, with a minus sign that aligns."""
     if not math.isfinite(value):
         return str(value)
-    return f"{value:.3g}".replace("e-0", "e-").replace("-", "−", 1 if value < 0 else 0)
+    digits = f"{value:#.3g}".replace("e-0", "e-").removesuffix(".")
+    return digits.replace("-", "−", 1) if value < 0 else digits
 
 
 def _percent(value: float) -> str:
-    return f"{100 * value:.1f} %" if math.isfinite(value) else str(value)
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if math.isfinite(value) else str(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,15 +128,14 @@ def heat_maps(profiles: Sequence[LayerProfile]) -> dict[str, Any] | None:
     if not profiles:
         return None
     largest = max(float(profile.share.max()) for profile in profiles)
+    score = [_heat_line(line, line.score, float(np.abs(line.score).max()), "summed score") for line in profiles]
     return {
+        "characters": max(len(cell.shown) for line in score for cell in line["cells"]),
         "layers": len(profiles[0].share),
         "listed": _range([profile.listed for profile in profiles]),
         "examples": max(profile.examples for profile in profiles),
         "share": [_heat_line(profile, 100 * profile.share, 100 * largest, "% of its neurons") for profile in profiles],
-        "score": [
-            _heat_line(profile, profile.score, float(np.abs(profile.score).max()), "summed score")
-            for profile in profiles
-        ],
+        "score": score,
     }
 
 
@@ -223,9 +223,11 @@ def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
 
 
 def _heat_line(profile: LayerProfile, values: np.ndarray, largest: float, unit: str) -> dict[str, Any]:
+    own = float(np.abs(values).max())
+    decimals = 0 if unit.startswith("%") or own <= 0 else min(max(1 - math.floor(math.log10(own)), 0), 12)
     cells = []
     for layer, value in enumerate(values.tolist()):
-        shown = f"{value:.0f}" if unit.startswith("%") else f"{value:.2g}"
+        shown = f"{0.0 if abs(value) < 0.5 * 10**-decimals else value:.{decimals}f}"
         title = f"{profile.method}{' · ' + profile.label if profile.label else ''}, layer {layer}: {value:.3g} {unit}"
         cells.append(HeatCell(value, abs(value) / largest if largest > 0 else 0.0, shown, title))
     return {

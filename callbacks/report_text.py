@@ -41,6 +41,7 @@ def label_name(run: RunFiles, label: int | None) -> str:
 
 
 def text_fields(row: Mapping[str, Any], columns: Sequence[str]) -> list[Text]:
+    """The text columns of a row, long ones split where the page folds them."""
     texts = []
     for column in columns:
         whole = row.get(column) or ""
@@ -70,6 +71,11 @@ def _planted(name: str, value: Any) -> bool:
 
 
 def is_twin(row: Mapping[str, Any], train: Mapping[str, Any]) -> bool:
-    """Whether this training instance is the planted near-duplicate of this example: both carry the same id."""
+    """Whether this training instance is the planted near-duplicate of this example.
+
+    `twin` is the source row of the partner in the other split; both partners must name each other.
+    """
     own, other = row.get("twin"), train.get("twin")
-    return _planted("twin", own) and not isinstance(own, bool) and own == other
+    if not (_planted("twin", own) and _planted("twin", other)):
+        return False
+    return bool(own == train.get("source_index") and other == row.get("source_index"))

@@ -123,7 +123,7 @@ class FakeRun:
             "input_ids": [[1, 2, 3]] * n,
         }
         if self.plants:
-            columns["twin"] = [i if i < 10 and split in ("train", "test") else -1 for i in range(n)]
+            columns["twin"] = [10 * i if i < 10 and split in ("train", "test") else -1 for i in range(n)]
             columns["wrong_label"] = (self.generator.random(n) < 0.05).tolist()
             columns["shortcut"] = (self.generator.random(n) < 0.1).tolist()
         return Dataset.from_dict(columns)
@@ -172,6 +172,8 @@ class FakeRun:
             order = self.generator.permutation(self.n_train)
             k = min(self.list_length, self.n_train // 2)
             score = np.sort(self.generator.normal(0, 3e-3, size=self.n_train))[::-1]
+            if self.plants and i < 10 and not random:  # the twin of test example i is train instance i
+                order = np.concatenate([[i], order[order != i]])
             top, bottom = order[:k], order[::-1][:k]
             rows.append(
                 {
@@ -207,8 +209,8 @@ class FakeRun:
             faithful = common | {"method": name, "evaluation": "faithfulness"}
             rows.append(faithful | {"metric": "sufficiency", "k": 1, "value": 61.5 - 20 * i, "stderr": 2.25})
             rows.append(faithful | {"metric": "sufficiency", "k": 100, "value": 81.0 - 25 * i, "stderr": 2.0})
-            rows.append(faithful | {"metric": "comprehensiveness", "k": 1, "value": 91.0 + 5 * i, "stderr": 1.5})
-            rows.append(faithful | {"metric": "comprehensiveness", "k": 100, "value": 33.0 + 50 * i, "stderr": 3.5})
+            rows.append(faithful | {"metric": "comprehensiveness", "k": 1, "value": 91.0 + 3 * i, "stderr": 1.5})
+            rows.append(faithful | {"metric": "comprehensiveness", "k": 100, "value": 33.0 + 25 * i, "stderr": 3.5})
         for i, name in enumerate(self.instance):
             twins = common | {"method": name, "evaluation": "duplicates", "metric": "mean_reciprocal_rank"}
             rows.append(twins | {"value": (0.93, 0.71, 0.012)[i % 3], "stderr": (0.02, 0.03, 0.004)[i % 3]})
