@@ -33,7 +33,7 @@ SINGLE = ("model", "data", "trainer", "paths")
 SEVERAL = ("method", "evaluation")
 """Groups that take one or several options; each option fills `<group>.<name>`."""
 
-PROVIDED = {"model": ("label_names", "tokenizer")}
+PROVIDED = {"model": ("label_names", "tokenizer"), "logger.*": ("save_dir",)}
 """Required arguments that train.py adds when it builds an object, and that therefore need not stand in a file."""
 
 

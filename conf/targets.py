@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from omegaconf import DictConfig
@@ -57,7 +58,7 @@ _TARGET = "_target_"
 _SPECIAL = frozenset({_TARGET, "_partial_", "_recursive_", "_convert_", "_args_"})
 
 Provided = Mapping[str, Collection[str]]
-"""Config path of a node → names of arguments that the calling code adds when it builds the object."""
+"""Config path of a node (`logger.*` for every node below) → names of arguments that the calling code adds."""
 
 
 def check_targets(
@@ -107,7 +108,7 @@ class _Checker:
         positional = [
             self.value(item, f"{path}._args_[{i}]", recursive) for i, item in enumerate(node.get("_args_", []))
         ]
-        given = set(self.provided.get(path, ()))
+        given = {name for where, names in self.provided.items() if fnmatchcase(path, where) for name in names}
         check_arguments(target, arguments, positional, path, given, partial)
         return Built(_result(target), partial)
 

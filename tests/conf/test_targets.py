@@ -104,6 +104,8 @@ def test_missing_required_argument() -> None:
 def test_required_argument_of_a_partial_or_provided_by_the_code_may_be_absent() -> None:
     check({"_target_": f"{SHAPES}.Needs", "_partial_": True})
     check({"_target_": f"{SHAPES}.Needs"}, provided={"method.ig": ["path"]})
+    check({"_target_": f"{SHAPES}.Needs"}, provided={"method.*": ["path"]})
+    assert "method.ig.path is missing" in message({"_target_": f"{SHAPES}.Needs"}, provided={"data": ["path"]})
 
 
 def test_open_ended_signature_takes_any_further_key() -> None:
