@@ -67,7 +67,7 @@ class RandomScorer:
     def scores(self, query: Tensor, start: int, stop: int) -> Tensor:
         """[tests, stop − start], float32."""
         rows = torch.arange(start, stop, dtype=torch.int64, device=self.device)
-        bits = _mix(query[:, None] + _mix(rows)[None, :])
+        bits = _mix(query[:, None] + rows)
         # The upper 24 of the mixed 32 bits fill a float32 mantissa exactly.
         return ((bits & _MASK_32) >> 8).to(torch.float32) / 2**24
 

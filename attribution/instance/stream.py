@@ -23,6 +23,9 @@ VOTES_TOP = 10
 _BYTES_PER_PAIR = 80
 """Working memory per score: float64 and float32 forms, sort keys and their selection."""
 
+_PAIRS_PER_BLOCK = 2**20
+"""Scores per block at most: larger blocks fall out of the caches and are slower, whatever memory there is."""
+
 _INDEX_BITS = 32
 _INDEX_MASK = (1 << _INDEX_BITS) - 1
 
@@ -150,12 +153,14 @@ def block_sizes(scorer: InstanceScorer, n_tests: int, memory_budget: int) -> tup
     """Tests and train rows per block.
 
     Each block of tests is solved for once and then meets every train row, whose gradients are taken anew: blocks of
-    tests are therefore as large as half the budget allows, blocks of train rows take the other half.
+    tests are therefore as large as half the budget allows, blocks of train rows as large as serves speed and fits the
+    other half.
     """
     half = memory_budget // 2
     # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
     test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * _BYTES_PER_PAIR)))
-    train_rows = max(1, min(scorer.n_train, half // (scorer.bytes_per_row + test_rows * _BYTES_PER_PAIR)))
+    enough = max(100, _PAIRS_PER_BLOCK // test_rows)
+    train_rows = max(1, min(scorer.n_train, enough, half // (scorer.bytes_per_row + test_rows * _BYTES_PER_PAIR)))
     return test_rows, train_rows
 
 
