@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -26,16 +27,22 @@ Shards = Sequence[Sequence[Sequence[int]]]
 class TrainerFactory:
     """Makes one Trainer per pass from the same settings.
 
-    Args:
+    Attributes:
         make: builds a Trainer from keyword arguments on top of the configured ones.
+        precision: the configured precision, part of what predictions depend on.
     """
 
     make: Callable[..., Trainer]
-    extra: dict[str, Any] = field(default_factory=dict)
+    precision: str = "32-true"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes what all processes computed."""
+        return getattr(rank_zero_only, "rank", 0) == 0
 
     def for_pass(self, callbacks: list[Callback]) -> Trainer:
         """A Trainer for a predict pass; gradients stay possible and every rank keeps its own batches."""
-        settings = {
+        settings: dict[str, Any] = {
             "logger": False,
             "enable_checkpointing": False,
             "enable_model_summary": False,
@@ -43,7 +50,7 @@ class TrainerFactory:
             "inference_mode": False,
             "use_distributed_sampler": False,
         }
-        return self.make(callbacks=callbacks, **settings, **self.extra)
+        return self.make(callbacks=callbacks, **settings)
 
 
 class AttributionPass(LightningModule):

@@ -152,7 +152,10 @@ class RunFiles:
 
     @cached_property
     def split(self) -> str:
-        """The split the page explains: the first of test, validation, train that has scores, else examples."""
+        """The split the page explains: `attribute_split`, else the first of test, validation, train with scores."""
+        wanted = self.config.get("attribute_split")
+        if isinstance(wanted, str) and wanted in _EXPLAINED and (self.path / "examples" / wanted).is_dir():
+            return wanted
         for name in _EXPLAINED:
             if any((folder / name).is_dir() for folder in self._score_folders()):
                 return name

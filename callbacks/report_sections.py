@@ -17,7 +17,7 @@ from callbacks.report_examples import summary_rows
 from callbacks.report_layers import LayerProfile
 from callbacks.results_table import ARROWS, Cell, Row, format_number, format_value, metric_label
 
-HEADLINE = ("accuracy", "macro_f1", "f1")
+HEADLINE = ("accuracy", "macro_f1")
 MAX_SETTINGS = 2000
 MAX_TABLE_ROWS = 500
 """A longer table of tables/*.csv is shown up to here; the file has the rest."""
@@ -57,14 +57,10 @@ def statement(run: RunFiles) -> str:
 
 
 def headline(run: RunFiles) -> list[tuple[str, str]]:
-    """Accuracy and F1 by split, the explained split first."""
-    found = []
-    for name, value in run.metrics.items():
-        last = name.replace(".", "/").rsplit("/", 1)[-1]
-        if last in HEADLINE or any(last.endswith(f"_{metric}") for metric in HEADLINE):
-            found.append((name, value))
-    found.sort(key=lambda item: (run.split not in item[0],))
-    return [(_words(name), format_number(float(value))) for name, value in found[:6]]
+    """Accuracy and F1 of the model with their errors, the explained split first."""
+    own = [row for row in run.results if not row["method"] and not row["group"] and row["metric"] in HEADLINE]
+    own.sort(key=lambda row: row["split"] != run.split)
+    return [(_words(f"{row['split']} {row['metric']}"), format_value(row["value"], row["stderr"])) for row in own[:6]]
 
 
 def evaluation_tables(rows: Sequence[Row], directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:

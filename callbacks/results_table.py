@@ -38,13 +38,9 @@ COLUMNS = (
 DIRECTIONS: Mapping[str, str] = {
     "accuracy": "up",
     "macro_f1": "up",
-    "f1": "up",
     "sufficiency": "up",  # share of predictions preserved while only the top neurons are kept
     "comprehensiveness": "down",  # share of predictions preserved while the top neurons are zeroed
-    "mean_reciprocal_rank": "up",
     "mrr": "up",
-    "loss": "down",
-    "completeness": "down",
 }
 ARROWS = {"up": "↑", "down": "↓"}
 WIDTH = 100
@@ -68,7 +64,7 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([_protect(row.get(column)) for column in COLUMNS])
+            writer.writerow([protect(row.get(column)) for column in COLUMNS])
     os.replace(partial, path)
 
 
@@ -233,7 +229,7 @@ def _markdown(text: str) -> str:
     return escaped or " "
 
 
-def _protect(cell: Cell) -> Cell:
+def protect(cell: Cell) -> Cell:
     return "'" + cell if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 

@@ -21,6 +21,8 @@ from typing import Any
 
 import psutil
 
+from lightning.pytorch.utilities import rank_zero_only
+
 from attribution.base import UserError
 from callbacks.files import write_json
 
@@ -71,6 +73,8 @@ class Store:
         final = self.root / stage / fingerprint
         if self._usable(final):
             return Entry(stage, fingerprint, final, reused=True)
+        if getattr(rank_zero_only, "rank", 0) != 0:
+            return self._join(stage, fingerprint, final, build)
         with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
             if not owner or self._usable(final):
                 return Entry(stage, fingerprint, final, reused=True)
@@ -82,6 +86,15 @@ class Store:
                 shutil.rmtree(final)
             partial.rename(final)
         self._written.add(final)
+        return Entry(stage, fingerprint, final, reused=False)
+
+    def _join(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
+        """Compute together with the first process, which alone locks, finishes and renames."""
+        partial = final.with_suffix(".partial")
+        partial.mkdir(parents=True, exist_ok=True)
+        build(partial)
+        while not (final / "manifest.json").is_file():
+            time.sleep(0.1)
         return Entry(stage, fingerprint, final, reused=False)
 
     def _usable(self, final: Path) -> bool:

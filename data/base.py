@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
 import pyarrow
+import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
@@ -38,6 +39,29 @@ class SourceRows:
     source_index: list[int]
     columns: dict[str, list[Any]]
     labels: list[int] = field(default_factory=list)
+
+
+class ExplicitBatches(torch.utils.data.Dataset):
+    """A dataset whose items are ready batches.
+
+    Args:
+        rows: a prepared split.
+        batches: row numbers of each batch.
+        collate: makes a batch of rows.
+    """
+
+    def __init__(
+        self, rows: datasets.Dataset, batches: Sequence[Sequence[int]], collate: Callable[[list[dict[str, Any]]], Any]
+    ) -> None:
+        self.rows = rows
+        self.batches = [list(batch) for batch in batches]
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Any:
+        return self.collate([self.rows[row] for row in self.batches[item]])
 
 
 class TextDataModule(LightningDataModule):
@@ -167,16 +191,24 @@ class TextDataModule(LightningDataModule):
 
     def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader:
         """Exactly these batches of row numbers, in this order."""
-        return self._loader(self._split(split), batch_sampler=[list(batch) for batch in batches])
+        rows = ExplicitBatches(self._columns(self._split(split)), batches, self._collate())
+        # ready batches as items: Lightning would rebuild a batch sampler of its own in the predict loop
+        return DataLoader(rows, batch_size=None, num_workers=self.num_workers)
 
     def _loader(self, dataset: datasets.Dataset, **options: Any) -> DataLoader:
-        pad = self._tokenizer.pad_token_id
         return DataLoader(
-            dataset.select_columns(["index", "input_ids", "label"]),  # type: ignore[arg-type]
-            collate_fn=PaddingCollator(0 if pad is None else pad, self.padding_side),
+            self._columns(dataset),  # type: ignore[arg-type]
+            collate_fn=self._collate(),
             num_workers=self.num_workers,
             **options,
         )
+
+    def _columns(self, dataset: datasets.Dataset) -> datasets.Dataset:
+        return dataset.select_columns(["index", "input_ids", "label"])
+
+    def _collate(self) -> PaddingCollator:
+        pad = self._tokenizer.pad_token_id
+        return PaddingCollator(0 if pad is None else pad, self.padding_side)
 
     def _split(self, split: str) -> datasets.Dataset:
         if split not in self.splits:

@@ -37,13 +37,14 @@ def test_equals_plain_edited_forwards(name: str) -> None:
             assert bool(answers[question.key][row]) == (clean == edited)
 
 
-def test_every_test_changes_something() -> None:
+def test_both_tests_have_an_effect_of_their_own() -> None:
     engine = tiny_engine("opt")
     batch = random_batch([9] * 64)
     ranked = IntegratedGradients(top_k=100).attribute(engine, batch, PLENTY)
     answers = Faithfulness().preserved(engine, batch, {"ig": (ranked.layer, ranked.unit)}, PLENTY)
-    kept = answers[Question("ig", "comprehensiveness", 100).key].double().mean()
-    assert 0 < float(kept) < 1
+    kept = {key: float(value.double().mean()) for key, value in answers.items()}
+    assert 0.2 < kept[Question("ig", "sufficiency", 1).key] < 0.9
+    assert kept[Question("ig", "comprehensiveness", 100).key] < 0.2
 
 
 def test_results_average_seeds_per_example_first() -> None:

@@ -1,0 +1,81 @@
+"""The examples stage: predictions and head inputs of a split, one forward per example."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from attribution.base import Batch, require_finite
+from callbacks.files import link
+from callbacks.passes import run_pass
+from callbacks.session import Predictions, Session
+from callbacks.store import code_hash
+
+CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.passes", "callbacks.shards")
+
+
+def examples_stage(session: Session, split: str) -> None:
+    """Predict a split, or read an earlier prediction, and put it into the session and the run folder."""
+    inputs = {
+        "weights": session.weights,
+        "split": session.data.fingerprint(split),
+        "rows": _digest(session.data.splits[split]),
+        "precision": session.trainers.precision,
+        "code": code_hash(CODE),
+    }
+    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder))
+    session.predictions[split] = Predictions(
+        dataset=datasets.load_from_disk(str(entry.path / "dataset")),
+        features=load_file(entry.path / "features.safetensors")["features"],
+        fingerprint=entry.fingerprint,
+    )
+    link(entry.path / "dataset", session.folder / "examples" / split)
+
+
+def _digest(rows: datasets.Dataset) -> str:
+    """sha256 over everything that is copied beside the predictions: texts and plants as well as tokens."""
+    digest = hashlib.sha256(json.dumps(rows.column_names).encode())
+    for row in rows:
+        digest.update(json.dumps(row, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _predict(session: Session, split: str, folder: Path) -> None:
+    model = session.classifier
+
+    def compute(batch: Batch) -> dict[str, Tensor]:
+        features = model.features(batch)
+        scores = model.head(features).float()
+        require_finite(scores, f"the model's score on {split}", batch["index"])
+        return {"index": batch["index"], "features": features.float(), "prob": scores.softmax(-1)}
+
+    shards = session.shards(split)
+    result = run_pass(
+        f"predict {split}", model, compute, shards, session.loader(split), folder / "shards", session.trainers
+    )
+    if not session.trainers.is_first:
+        return
+    save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
+    table = with_predictions(session.data.splits[split], result.rows["prob"])
+    datasets.Dataset(table).save_to_disk(str(folder / "dataset"))
+
+
+def with_predictions(rows: datasets.Dataset, prob: Tensor) -> pyarrow.Table:
+    """The split's own columns with `readout`, `prediction` and `prob` beside them.
+
+    Args:
+        rows: the split in the order of `index`.
+        prob: softmax probabilities, [examples, classes].
+    """
+    table = rows.with_format("arrow")[:]
+    values = pyarrow.array(prob.flatten().numpy())
+    lists = pyarrow.FixedSizeListArray.from_arrays(values, prob.shape[1]).cast(pyarrow.list_(pyarrow.float32()))
+    table = table.append_column("readout", pyarrow.array(["classification"] * len(prob)))
+    table = table.append_column("prediction", pyarrow.array(prob.argmax(-1).numpy()))
+    return table.append_column("prob", lists)

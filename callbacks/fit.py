@@ -1,0 +1,156 @@
+"""The fit stage: fine-tune once per (model, data, seed, settings), keep the best validation checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.loggers import Logger
+
+from attribution.base import UserError
+from callbacks.files import link, write_json
+from callbacks.session import Session
+from callbacks.store import code_hash, weights_hash
+from models.backbone import load_config, resolve
+from models.module import TextClassifier
+
+CODE = ("models.module", "models.backbone", "callbacks.fit")
+WITHOUT_EFFECT = frozenset(
+    {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
+)
+"""Trainer settings that must not change what is learned, so that they are not part of the fingerprint."""
+
+MakeModel = Callable[..., TextClassifier]
+
+
+def fit_stage(
+    session: Session,
+    make_model: MakeModel,
+    model_settings: Mapping[str, Any],
+    trainer_settings: Mapping[str, Any],
+    make_callbacks: Callable[[], list[Callback]],
+    loggers: Sequence[Logger],
+) -> None:
+    """Fit the classifier, or read an earlier fit of the same thing, and put it into the session.
+
+    Args:
+        session: gets `model` and `weights`; the run folder gets a link `model`.
+        make_model: builds the classifier; keyword `path` replaces the configured checkpoint.
+        model_settings: configuration of the model, plain values.
+        trainer_settings: configuration of the Trainer, plain values.
+        make_callbacks, loggers: what the user configured for the fit.
+    """
+    if "train" not in session.data.splits:
+        raise UserError(
+            f"data={session.data.name} has no labelled train split, so nothing can be fitted; expected one: give "
+            "data.path with a train split, or use fit=false with a trained classifier in model.path."
+        )
+
+    def build(folder: Path) -> None:
+        trainer = session.trainers.make(
+            callbacks=[*make_callbacks(), _checkpoint(session, folder)],
+            logger=list(loggers),
+            enable_model_summary=False,
+        )
+        _fit(session, make_model(), trainer, folder)
+
+    entry = session.store.get("fit", fit_inputs(session, model_settings, trainer_settings), build)
+    print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
+    _take(session, make_model, entry.path / "model")
+
+
+def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
+    """Use a trained classifier as it is (fit=false)."""
+    folder = Path(resolve(path))
+    if folder.is_dir():
+        _take(session, make_model, folder)
+        return
+    inputs = {"source": source_of(session, {"path": path}), "code": code_hash(CODE)}
+    entry = session.store.get("fit", inputs, lambda partial: make_model().save(partial / "model"))
+    _take(session, make_model, entry.path / "model")
+
+
+def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
+    session.model = make_model(path=str(folder)).eval()
+    session.weights = weights_hash(folder, session.store.root / "weights.json")
+    link(folder, session.folder / "model")
+
+
+def fit_inputs(
+    session: Session, model_settings: Mapping[str, Any], trainer_settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything the fitted weights depend on."""
+    data = session.data
+    return {
+        "source": source_of(session, model_settings),
+        "model": {k: v for k, v in model_settings.items() if k not in ("_target_", "name", "path", "tokenizer_path")},
+        "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
+        "batch_size": data.batch_size * int(trainer_settings.get("num_nodes", 1)) * _devices(trainer_settings),
+        "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
+        "seed": session.seed,
+        "code": code_hash(CODE),
+    }
+
+
+def source_of(session: Session, model_settings: Mapping[str, Any]) -> Any:
+    """What the weights start from: a hash of local files, a commit of the hub, or nothing (from scratch)."""
+    path = model_settings.get("path")
+    if path is None:
+        return "scratch"
+    folder = Path(resolve(path))
+    if folder.is_dir():
+        return weights_hash(folder, session.store.root / "weights.json")
+    return {"hub": path, "commit": getattr(load_config(path), "_commit_hash", None)}
+
+
+def _devices(trainer_settings: Mapping[str, Any]) -> int:
+    devices = trainer_settings.get("devices", 1)
+    return devices if isinstance(devices, int) and devices > 0 else max(1, torch.cuda.device_count())
+
+
+def _checkpoint(session: Session, folder: Path) -> ModelCheckpoint:
+    """Best validation accuracy where there is a validation split (paper 1, appendix A), else the last epoch."""
+    monitored = "validation" in session.data.splits
+    return ModelCheckpoint(
+        dirpath=folder / "checkpoints",
+        filename="best",
+        monitor="validation/accuracy" if monitored else None,
+        mode="max",
+        save_top_k=1,
+        save_last=True,
+        enable_version_counter=False,
+    )
+
+
+def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path) -> None:
+    checkpoint = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
+    last = folder / "checkpoints" / "last.ckpt"
+    data: Any = session.data
+    loaders = {"train_dataloaders": data.train_dataloader()}
+    if "validation" in data.splits:
+        loaders["val_dataloaders"] = data.val_dataloader()
+    trainer.fit(model, **loaders, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if not trainer.is_global_zero:
+        return
+    if checkpoint.best_model_path:
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["state_dict"])
+    model.cpu().float().save(folder / "model")
+    best = checkpoint.best_model_score
+    write_json(
+        folder / "fit.json",
+        {
+            "best_validation_accuracy": None if best is None else float(best),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "learning_rate": model.learning_rate,
+        },
+    )
+    shutil.rmtree(folder / "checkpoints")

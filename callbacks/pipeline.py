@@ -1,0 +1,90 @@
+"""The stages of a run in their order, timed; everything they need is built before the first one starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from attribution.base import UserError
+from attribution.neuron.protocol import NeuronMethod
+from callbacks.attribute import attribute_stage
+from callbacks.evaluate import evaluate_stage
+from callbacks.examples import examples_stage
+from callbacks.fit import MakeModel, fit_stage, load_stage
+from callbacks.report import write_report
+from callbacks.results_table import format_table
+from callbacks.run_folder import RunFolder
+from callbacks.session import Session
+from callbacks.wandb_logger import log_run
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the configuration describes, built or ready to be built.
+
+    Attributes:
+        settings: the whole configuration as plain values.
+        make_model: builds the classifier; keyword `path` replaces the checkpoint.
+        make_callbacks: builds the callbacks of the fit.
+        methods, evaluations: by name.
+        loggers: of the fit and the final results.
+    """
+
+    settings: Mapping[str, Any]
+    make_model: MakeModel
+    make_callbacks: Callable[[], list[Callback]]
+    methods: Mapping[str, Any]
+    evaluations: Mapping[str, Any]
+    loggers: Sequence[Logger]
+
+
+def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[str, Any]) -> list[str]:
+    """Splits to predict: the explained one, validation for its accuracy, train for instance methods.
+
+    Raises:
+        UserError: a split that the data do not have.
+    """
+    instance_methods = [name for name, method in methods.items() if not isinstance(method, NeuronMethod)]
+    for split, reason in ((explained, f"attribute_split={explained}"), ("train", f"method={instance_methods}")):
+        if split not in splits and (split != "train" or instance_methods):
+            raise UserError(
+                f"{reason} needs a {split} split, but the data have only {', '.join(splits)}; expected that split: "
+                "add it to data.path or choose otherwise."
+            )
+    wanted = ["train"] if instance_methods else []
+    wanted += [explained, *(["validation"] if "validation" in splits else [])]
+    return list(dict.fromkeys(wanted))
+
+
+def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
+    """Fit → predict → attribute → evaluate → report; prints the results table and the report's path."""
+
+    def timed(stage: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        start = time.monotonic()
+        result = work(session, *arguments)
+        run.metrics[f"time/{stage}"] = run.metrics.get(f"time/{stage}", 0.0) + time.monotonic() - start
+        return result
+
+    settings = parts.settings
+    if settings["fit"]:
+        timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"], parts.make_callbacks,
+              parts.loggers)  # fmt: skip
+    else:
+        timed("fit", load_stage, parts.make_model, settings["model"]["path"])
+    for split in splits_needed(session.data.splits, session.split, parts.methods):
+        timed("predict", examples_stage, split)
+    for name, method in parts.methods.items():
+        timed("attribute", attribute_stage, name, method, settings["method"][name])
+    common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
+    for name, evaluation in parts.evaluations.items():
+        results = timed("evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods)
+        run.add_results(name, results, common)
+    run.write()
+    print(format_table(run.rows), flush=True)
+    print(f"report: {write_report(session.folder)}", flush=True)
+    log_run(parts.loggers, run.metrics, run.rows, session.folder)

@@ -1,0 +1,28 @@
+"""Keep libraries from talking over the run's own words."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+import datasets
+from transformers.utils import logging as transformers_logging
+
+
+def quiet_libraries() -> None:
+    """Warnings that a run cannot act on, and bars of copying files, are switched off; errors are not."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*number of training batches.*smaller than the logging interval.*",
+        ".*Checkpoint directory.*exists and is not empty.*",
+        ".*LeafSpec.*is deprecated.*",
+        ".*weights_only.*",
+        ".*`isinstance\\(treespec, LeafSpec\\)`.*",
+    ):
+        warnings.filterwarnings("ignore", text)

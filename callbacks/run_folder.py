@@ -1,0 +1,58 @@
+"""A run's own files: configuration, metrics and results, written as the contract says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from attribution.evaluation.result import Result
+from callbacks.files import write_json, write_yaml
+from callbacks.results_table import write_results
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: the folder; made by `start`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+
+    def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+        """Write config.yaml (a configuration that runs the same again) and overrides.yaml."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_yaml(self.path / "config.yaml", dict(config))
+        write_yaml(self.path / "overrides.yaml", list(overrides))
+
+    def add_data_report(self, report: Mapping[str, Mapping[str, Any]]) -> None:
+        """Print what was odd in the data and keep the counts as metrics `data/<what>`."""
+        for name, found in report.items():
+            self.metrics[f"data/{name}"] = found["count"]
+            if found["count"]:
+                where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
+                print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)
+
+    def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
+        """Keep results as rows of results.csv and as metrics."""
+        for result in results:
+            row = {**common, "evaluation": evaluation, **vars(result)}
+            row.pop("better")
+            self.rows.append(row)
+            k = "" if result.k is None else f"@{result.k:g}"
+            name = "/".join(part for part in (evaluation, result.method, f"{result.metric}{k}") if part)
+            name = name if result.split == "test" else f"{result.split}/{name}"
+            self.metrics[name] = result.value
+
+    def write(self) -> None:
+        """Write metrics.json and results.csv."""
+        write_json(self.path / "metrics.json", self.metrics)
+        write_results(self.path / "results.csv", self.rows)
+
+
+def _shown(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + (" …" if len(rows) > 5 else "")

@@ -1,0 +1,102 @@
+"""What all stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from callbacks.passes import TrainerFactory
+from callbacks.store import Store
+from data.sampling import length_sorted_batches
+from models.module import TextClassifier
+
+ROWS_PER_SHARD = 256
+"""Upper bound of a shard, what a killed pass may have to redo; small splits get at least sixteen shards."""
+
+
+class DataModule(Protocol):
+    """What stages ask of the data; `data.base.TextDataModule` provides it."""
+
+    name: str
+    label_names: list[str]
+    text_columns: list[str]
+    plant_columns: list[str]
+    eval_batch_size: int
+    batch_size: int
+    splits: dict[str, Dataset]
+
+    def fingerprint(self, split: str) -> str: ...
+
+    def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader: ...
+
+
+@dataclass
+class Predictions:
+    """What the model says about one split.
+
+    Attributes:
+        dataset: the rows of examples/<split>.
+        features: head input, [examples, hidden], float32.
+        fingerprint: of model and split together.
+    """
+
+    dataset: Dataset
+    features: torch.Tensor
+    fingerprint: str
+
+    def column(self, name: str) -> torch.Tensor:
+        """A numeric column, [examples]."""
+        return self.dataset.with_format("torch", columns=[name])[name][:]
+
+
+@dataclass
+class Session:
+    """One run in progress.
+
+    Attributes:
+        folder: the run's directory.
+        store: finished stages of all runs.
+        trainers: makes a Trainer per pass.
+        data: the prepared data.
+        split: the split whose predictions are explained.
+        memory_budget: bytes that chunks and solvers may take.
+        seed: the run's seed.
+        model: the classifier, once fitted or loaded.
+        weights: fingerprint of the classifier's weights.
+        predictions: per split, once computed.
+        seconds: stage → time it took.
+    """
+
+    folder: Path
+    store: Store
+    trainers: TrainerFactory
+    data: DataModule
+    split: str
+    memory_budget: int
+    seed: int
+    model: TextClassifier | None = None
+    weights: str = ""
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def classifier(self) -> TextClassifier:
+        """The classifier; available after the fit stage."""
+        assert self.model is not None, "the fit stage comes first"
+        return self.model
+
+    def shards(self, split: str) -> list[list[list[int]]]:
+        """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
+        n_rows = len(self.data.splits[split])
+        rows = max(self.data.eval_batch_size, min(ROWS_PER_SHARD, -(-n_rows // 16)))
+        return length_sorted_batches(self.data.splits[split], self.data.eval_batch_size, rows)
+
+    def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
+        """Makes loaders over given batches of a split."""
+        return lambda batches: self.data.predict_dataloader_for(split, batches)

@@ -1,0 +1,136 @@
+"""twinlens: compose → seed → fit → attribute → evaluate → report."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig
+
+from attribution.base import UserError
+from callbacks.labels import require_matching_labels
+from callbacks.passes import TrainerFactory
+from callbacks.pipeline import Parts, run_stages, splits_needed
+from callbacks.quiet import quiet_libraries
+from callbacks.run_folder import RunFolder
+from callbacks.session import Session
+from callbacks.store import Store
+from conf.checks import check_command_line
+from conf.dump import redact_overrides, replayable
+from conf.plain import plain
+from conf.units import parse_bytes
+from models.backbone import load_config, load_tokenizer, require_trained_classifier
+
+CONFIG_DIR = Path(__file__).parent / "conf"
+PROVIDED = {"model": {"label_names", "tokenizer", "seed"}, "logger.csv": {"save_dir"}, "logger.wandb": {"save_dir"}}
+"""Arguments that this file adds when it builds the object of a configuration node."""
+OUTCOMES: list[dict[str, Any]] = []
+"""What became of each job of this process."""
+
+
+def build(node: Any, **given: Any) -> Any:
+    """The object that a `_target_` node describes; a user error inside its constructor comes out as it is."""
+    try:
+        return instantiate(node, **given)
+    except InstantiationException as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, UserError):
+            cause = cause.__cause__
+        raise cause or error from error
+
+
+def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, float]:
+    """Run all stages and write the run's files; returns the metrics.
+
+    Raises:
+        UserError: anything the user can mend; before anything is written where it can be known then.
+    """
+    seed_everything(config.seed, workers=True, verbose=False)
+    methods = {name: build(node) for name, node in config.method.items()}
+    evaluations = {name: build(node) for name, node in config.evaluation.items()}
+    path = config.model.path
+    trained = None if config.fit else require_trained_classifier(load_config(path), path)
+    unordered = trained is not None and config.data.get("label_names", ()) is None
+    data = build(config.data, **({"label_names": trained} if unordered else {}))
+    tokenizer = load_tokenizer(config.model.tokenizer_path or path, config.model.trust_remote_code)
+    data.prepare(tokenizer)
+    if trained is not None:
+        require_matching_labels(trained, data.label_names, path)
+    splits_needed(data.splits, config.attribute_split, methods)
+    run = RunFolder(folder)
+    run.start(replayable(config), redact_overrides(overrides))
+    run.add_data_report(data.report)
+    session = Session(
+        folder,
+        Store(Path(config.paths.store), config.overwrite),
+        TrainerFactory(partial(build, config.trainer), str(config.trainer.precision)),
+        data,
+        config.attribute_split,
+        parse_bytes(config.memory_budget),
+        config.seed,
+    )
+    parts = Parts(
+        plain(config),
+        partial(build, config.model, label_names=data.label_names, tokenizer=tokenizer, seed=config.seed),
+        lambda: [build(node) for node in config.callbacks.values()],
+        methods,
+        evaluations,
+        [build(node, save_dir=str(folder)) for node in config.logger.values()],
+    )
+    run_stages(session, run, parts)
+    print(folder)
+    return run.metrics
+
+
+def job(config: DictConfig) -> dict[str, Any]:
+    """One run inside Hydra; a failure is returned, not raised, so that a sweep goes on to its next job."""
+    try:
+        metrics = train(config, Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task))
+        outcome: dict[str, Any] = {"status": "done", "metrics": metrics}
+    except UserError as error:
+        outcome = {"status": "refused", "message": str(error)}
+    except Exception as error:  # a defect: its traceback is shown, the sweep's other jobs still run
+        traceback.print_exc()
+        outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
+    OUTCOMES.append(outcome)
+    return outcome
+
+
+def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
+    """A configuration with Hydra's own node, composed without starting a job."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(home.resolve()), version_base="1.3"):
+        return hydra.compose(primary, overrides, return_hydra_config=True)
+
+
+def main() -> int:
+    """Run the command line; 0 for success, 2 for what the user can mend, 1 for a defect."""
+    quiet_libraries()
+    try:
+        check_command_line(
+            sys.argv[1:], CONFIG_DIR, compose, OverridesParser.create().parse_overrides, provided=PROVIDED
+        )
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
+    except UserError as error:
+        OUTCOMES.append({"status": "refused", "message": str(error)})
+    except KeyboardInterrupt:
+        OUTCOMES.append({"status": "interrupted", "message": "interrupted: finished stages and shards are kept"})
+    for outcome in OUTCOMES:
+        if "message" in outcome:
+            print(f"{outcome['status']}: {outcome['message']}", file=sys.stderr)
+    statuses = {outcome["status"] for outcome in OUTCOMES}
+    return 1 if "error" in statuses else 130 if "interrupted" in statuses else 2 if "refused" in statuses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
