@@ -14,13 +14,12 @@ from data.base import SourceRows, TextDataModule
 from data.files import Row, read_rows
 from data.labels import label_numbers
 from data.sampling import permutation
-from data.text import Template, parse_template
 
 LABELS = ["Supported", "Refuted", "Conflicting Evidence/Cherrypicking", "Not Enough Evidence"]
 HUB_REPOSITORY = "chenxwh/AVeriTeC"
 FILES = {"train": "train.json", "test": "dev.json"}
 TEMPLATE = "Claim : {claim}/ Evidence : {evidence}/ Answer :"
-TEMPLATES = {"reference": TEMPLATE, "full": TEMPLATE}  # they differ in what `evidence_text` puts into the evidence
+TEMPLATES = {"reference": TEMPLATE, "full": TEMPLATE}
 
 
 def evidence_text(questions: list[dict[str, Any]], full: bool) -> str:
@@ -66,9 +65,9 @@ class AveritecDataModule(TextDataModule):
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
 
-    def resolve_template(self) -> Template:
-        """The named template or format string; the evidence is cut unless `cut` says otherwise."""
-        return parse_template(TEMPLATES.get(self.template, self.template), self.text_columns, self.cut or "evidence")
+    def templates(self) -> dict[str, str]:
+        """`reference` and `full`; they differ in what stands in the evidence."""
+        return TEMPLATES
 
     def load_splits(self) -> dict[str, SourceRows]:
         """Read both files and set the validation rows aside."""

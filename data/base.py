@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import datasets
@@ -20,7 +20,7 @@ from attribution.base import UserError
 from data.collate import PaddingCollator
 from data.report import PreparationReport
 from data.sampling import used_rows
-from data.text import Template, encode
+from data.text import Template, encode, parse_template
 
 SPLITS = ("train", "validation", "test")
 TOKENISED_AT_ONCE = 1000  # rows; bounds the memory of Python lists, the result does not depend on it
@@ -84,7 +84,8 @@ class TextDataModule(LightningDataModule):
         seed: order of the training rows.
         split_seed: which rows belong to which split.
         bos: put the tokenizer's beginning-of-sequence token first where it has one.
-        cut: text column that loses tokens when the input is too long; None: the dataset's default.
+        cut: text column that loses tokens when the input is too long; None: the evidence, or without
+            one the last column of the template.
         padding_side: `right` or `left`.
     """
 
@@ -137,8 +138,24 @@ class TextDataModule(LightningDataModule):
         """Read the splits that exist and set `label_names`; reads nothing twice and changes nothing else."""
 
     @abstractmethod
+    def templates(self) -> dict[str, str]:
+        """The named templates of the dataset, as format strings."""
+
     def resolve_template(self) -> Template:
-        """The template that `template` and `cut` name."""
+        """The template that `template` and `cut` name.
+
+        Without `cut`, the evidence is cut where the template shows one, else the last column it shows.
+        """
+        named = self.templates()
+        if self.template not in named and "{" not in self.template:
+            raise UserError(
+                f"data.template={self.template!r} is no template of data={self.name}, expected {', '.join(named)} or a "
+                f"format string such as {named['reference']!r}: use one of these."
+            )
+        parsed = parse_template(named.get(self.template, self.template), self.text_columns, self.cut)
+        if self.cut is not None:
+            return parsed
+        return replace(parsed, cut="evidence" if "evidence" in parsed.columns else parsed.columns[-1])
 
     def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
         """Rewrite plant columns that point at rows of another split, given the rows used of each; none by default."""

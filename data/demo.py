@@ -22,11 +22,11 @@ from typing import Any
 from attribution.base import UserError
 from data.base import SPLITS, SourceRows, TextDataModule
 from data.sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
-from data.text import Template, parse_template
 
 SHORTCUT_OVERLAP = 0.75
 SUPPORTED = LABELS.index("supported")
 REPHRASED_SUPPORTED = 0.15  # share of supported claims in other words: overlap predicts the label, but not always
+MAXIMUM_SHORTCUT_RATE = 0.3
 TEMPLATES = {"reference": "Claim : {claim}/ Evidence : {evidence}/ Answer :"}
 
 
@@ -73,6 +73,7 @@ def generate(
     """
     n_wrong = round(wrong_label_rate * n_train)
     _check_numbers(n_train, n_validation, n_test, n_twins, n_wrong)
+    _check_shortcut_rate(shortcut_rate)
     rng = random.Random(seed)
     claims: set[str] = set()
     sizes = dict(zip(SPLITS, (n_train, n_validation, n_test), strict=True))
@@ -98,11 +99,24 @@ def _check_numbers(n_train: int, n_validation: int, n_test: int, n_twins: int, n
         )
 
 
+def _check_shortcut_rate(shortcut_rate: Mapping[str, float]) -> None:
+    for split, rate in shortcut_rate.items():
+        if split not in SPLITS:
+            raise UserError(
+                f"data.shortcut_rate.{split} names no split, expected one of {', '.join(SPLITS)}: use one of these."
+            )
+        if not 0 <= rate <= MAXIMUM_SHORTCUT_RATE:
+            raise UserError(
+                f"data.shortcut_rate.{split}={rate}, expected between 0 and {MAXIMUM_SHORTCUT_RATE}, about half of the "
+                "unsupported rows: lower it."
+            )
+
+
 def _regular_rows(rng: random.Random, n: int, shortcut_rate: float, claims: set[str]) -> list[Row]:
     labels = [row % len(LABELS) for row in range(n)]
     rng.shuffle(labels)
     unsupported = [row for row in range(n) if labels[row] != SUPPORTED]
-    shortcuts = set(rng.sample(unsupported, min(round(shortcut_rate * n), len(unsupported) // 2)))
+    shortcuts = set(rng.sample(unsupported, min(round(shortcut_rate * n), len(unsupported))))
     return [_row(rng, label, row in shortcuts, claims) for row, label in enumerate(labels)]
 
 
@@ -122,6 +136,7 @@ def _another_label(rng: random.Random, label: int) -> int:
 
 def _plant_twins(rng: random.Random, train: list[Row], test: list[Row], n_twins: int) -> None:
     train_rows = rng.sample([row for row, example in enumerate(train) if not example.shortcut], n_twins)
+    # the test twins stand in for regular rows, so that the number of shortcuts stays as asked
     test_rows = rng.sample([row for row, example in enumerate(test) if not example.shortcut], n_twins)
     for train_row, test_row in zip(train_rows, test_rows, strict=True):
         original = train[train_row]
@@ -174,9 +189,9 @@ class DemoDataModule(TextDataModule):
         self.text_columns = ["claim", "evidence"]
         self.plant_columns = ["twin", "shortcut", "wrong_label", "clean_label"]
 
-    def resolve_template(self) -> Template:
-        """`reference` or a format string over claim and evidence; the evidence is cut unless `cut` says otherwise."""
-        return parse_template(TEMPLATES.get(self.template, self.template), self.text_columns, self.cut or "evidence")
+    def templates(self) -> dict[str, str]:
+        """`reference`."""
+        return TEMPLATES
 
     def load_splits(self) -> dict[str, SourceRows]:
         """Generate the rows."""

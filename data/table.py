@@ -22,7 +22,6 @@ from data.base import SPLITS, SourceRows, TextDataModule
 from data.files import Row, read_rows, split_file
 from data.labels import is_empty, label_name, label_numbers
 from data.sampling import permutation
-from data.text import Template, parse_template
 
 FILE_NAMES = {"train": ["train"], "validation": ["validation", "dev"], "test": ["test"]}
 
@@ -44,7 +43,7 @@ class TableDataModule(TextDataModule):
         validation_fraction: share of the labelled rows of a single file set aside for validation.
         test_fraction: share of the labelled rows of a single file set aside for test.
         template: `reference` (`Column : text` joined as published) or a format string over the text columns.
-        cut: the column that loses tokens when a text is too long; None: the last one.
+        cut: the column that loses tokens when a text is too long; None: one called evidence, or else the last one.
         options: see `TextDataModule`.
     """
 
@@ -67,11 +66,9 @@ class TableDataModule(TextDataModule):
         self.test_fraction = test_fraction
         self._check_table_options()
 
-    def resolve_template(self) -> Template:
-        """`reference` or a format string; the last column is cut unless `cut` says otherwise."""
-        template = reference_template(self.text_columns) if self.template == "reference" else self.template
-        parsed = parse_template(template, self.text_columns, self.cut)
-        return parsed if self.cut else Template(parsed.parts, parsed.columns[-1])
+    def templates(self) -> dict[str, str]:
+        """`reference`, made of the text columns."""
+        return {"reference": reference_template(self.text_columns)}
 
     def load_splits(self) -> dict[str, SourceRows]:
         """Read the file or files, find the label names, split a single labelled file."""

@@ -1,0 +1,170 @@
+"""Tables of one's own: formats, splits, labels, unlabelled inputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attribution.base import UserError
+from data.files import READERS
+from data.table import TableDataModule, reference_template
+from tests.data.test_files import write
+
+TEXT = ["premise", "hypothesis"]
+ROWS = [
+    {"premise": f"Premise {row}", "hypothesis": f"So {row}.", "label": ("contradiction", "neutral")[row % 2]}
+    for row in range(40)
+]
+
+
+def prepared(tokenizer: Any, **options: Any) -> TableDataModule:
+    data = TableDataModule(**{"text": TEXT, **options})
+    data.prepare(tokenizer)
+    return data
+
+
+def without(rows: list[dict[str, Any]], column: str) -> list[dict[str, Any]]:
+    return [{name: value for name, value in row.items() if name != column} for row in rows]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_one_labelled_file_is_split(tmp_path: Path, tokenizer: Any, suffix: str):
+    data = prepared(tokenizer, path=str(write(tmp_path, suffix, ROWS)), validation_fraction=0.2, test_fraction=0.3)
+    assert {split: len(rows) for split, rows in data.splits.items()} == {"train": 20, "validation": 8, "test": 12}
+    seen = []
+    for rows in data.splits.values():
+        assert rows["index"][:] == list(range(len(rows)))
+        for row in rows:
+            source = ROWS[row["source_index"]]
+            assert (row["premise"], row["hypothesis"]) == (source["premise"], source["hypothesis"])
+            assert data.label_names[row["label"]] == source["label"]
+        seen += rows["source_index"][:]
+    assert sorted(seen) == list(range(40))
+
+
+def test_split_follows_split_seed_and_not_seed(tmp_path: Path, tokenizer: Any):
+    path = str(write(tmp_path, ".csv", ROWS))
+    rows = {
+        (seed, split_seed): prepared(tokenizer, path=path, seed=seed, split_seed=split_seed).splits["test"][
+            "source_index"
+        ][:]
+        for seed, split_seed in ((0, 0), (1, 0), (0, 1))
+    }
+    assert rows[0, 0] == rows[1, 0] != rows[0, 1]
+
+
+def test_folder_and_mapping(tmp_path: Path, tokenizer: Any):
+    train, dev = write(tmp_path, ".csv", ROWS, "train"), write(tmp_path, ".jsonl", ROWS[:3], "dev")
+    test = write(tmp_path, ".tsv", ROWS[5:7], "test")
+    folder = prepared(tokenizer, path=str(tmp_path))
+    assert {split: len(rows) for split, rows in folder.splits.items()} == {"train": 40, "validation": 3, "test": 2}
+    mapping = prepared(tokenizer, path={"train": str(train), "validation": str(dev), "test": str(test)})
+    assert {s: mapping.fingerprint(s) for s in mapping.splits} == {s: folder.fingerprint(s) for s in folder.splits}
+    assert list(prepared(tokenizer, path={"test": str(test), "train": None}).splits) == ["test"]
+
+
+def test_numbers_as_labels_keep_their_order(tmp_path: Path, tokenizer: Any):
+    rows = [{**row, "label": (10, 2, 1)[number % 3]} for number, row in enumerate(ROWS)]
+    for suffix in (".parquet", ".csv"):
+        data = prepared(tokenizer, path=str(write(tmp_path, suffix, rows)))
+        assert data.label_names == ["1", "2", "10"]
+        row = data.splits["test"][0]
+        assert row["label"] == 2 - row["source_index"] % 3
+    assert prepared(tokenizer, path=str(tmp_path / "rows.csv"), label_names=[10, 1, 2]).label_names == ["10", "1", "2"]
+
+
+@pytest.mark.parametrize("suffix", list(READERS))
+def test_unlabelled_rows_become_the_test_split(tmp_path: Path, tokenizer: Any, suffix: str):
+    data = prepared(tokenizer, path=str(write(tmp_path, suffix, without(ROWS, "label"))), label=None)
+    assert list(data.splits) == ["test"]
+    assert data.splits["test"]["source_index"][:] == list(range(40))
+    assert set(data.splits["test"]["label"]) == {-1}
+    assert data.label_names == []
+    (batch,) = data.predict_dataloader_for("test", [[3, 1]])
+    assert batch["labels"].tolist() == [-1, -1]
+
+
+def test_an_empty_label_column_is_unlabelled_too(tmp_path: Path, tokenizer: Any):
+    path = str(write(tmp_path, ".csv", [{**row, "label": ""} for row in ROWS]))
+    assert list(prepared(tokenizer, path=path).splits) == ["test"]
+
+
+def test_the_test_split_beside_labelled_rows_may_lack_labels(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".csv", ROWS, "train")
+    write(tmp_path, ".jsonl", [{**ROWS[0], "label": None}, ROWS[1]], "test")
+    assert prepared(tokenizer, path=str(tmp_path)).splits["test"]["label"][:] == [-1, 1]
+    write(tmp_path, ".jsonl", without(ROWS, "label"), "test")
+    assert set(prepared(tokenizer, path=str(tmp_path)).splits["test"]["label"]) == {-1}
+
+
+def test_training_rows_need_labels(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".csv", [*ROWS[:3], {**ROWS[3], "label": ""}], "train")
+    with pytest.raises(UserError, match=r"train\.csv row 3 has an empty label, expected one of contradiction, neutral"):
+        prepared(tokenizer, path=str(tmp_path))
+
+
+def test_unknown_label(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".csv", ROWS, "train")
+    write(tmp_path, ".csv", [ROWS[0], {**ROWS[1], "label": "Neutral"}], "test")
+    with pytest.raises(UserError, match=r"test\.csv row 1 has the unknown label 'Neutral', expected one of contra"):
+        prepared(tokenizer, path=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"label": "gold"}, r"has no column gold \(it has: premise, hypothesis, label\)"),
+        ({"text": ["claim", "premise"]}, r"has no column claim \(it has: premise, hypothesis, label\)"),
+        ({"text": []}, r"data\.text=\[\], expected text columns"),
+        ({"text": ["premise", "premise"]}, "expected text columns, each once"),
+        ({"text": ["label"]}, "none called"),
+        ({"validation_fraction": 0.6, "test_fraction": 0.4}, "leave rows for training: lower them"),
+        ({"validation_fraction": 0.01}, "has 40 rows, of which none are left for the validation split"),
+        ({"cut": "label"}, r"data\.cut='label' is no column of the template"),
+        ({"path": None}, r"data=table has no data\.path"),
+        ({"path": {"dev": "x.csv"}}, r"data\.path names the splits dev, expected some of train, validation, test"),
+        ({"path": "nowhere.csv"}, r"nowhere\.csv does not exist"),
+        ({"path": "."}, r"The folder \. has no train, validation or test file"),
+    ],
+)
+def test_mistakes(
+    tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], message: str
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, ".csv", ROWS)
+    with pytest.raises(UserError, match=message):
+        prepared(tokenizer, **{"path": "rows.csv", **options})
+
+
+def test_an_empty_file_is_an_empty_split(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".csv", ROWS, "train")
+    (tmp_path / "test.csv").write_text("premise,hypothesis,label\n")
+    with pytest.raises(UserError, match=r"test\.csv has no row, so its split is empty"):
+        prepared(tokenizer, path=str(tmp_path))
+
+
+def test_a_cell_that_is_no_text(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".jsonl", [{**ROWS[0], "premise": ["a"]}], "test")
+    with pytest.raises(UserError, match=r"test\.jsonl row 0 has a list in column premise, expected text"):
+        prepared(tokenizer, path=str(tmp_path))
+
+
+def test_the_chosen_column_is_cut(tmp_path: Path, tokenizer: Any):
+    write(tmp_path, ".jsonl", [{"premise": "one " * 50, "hypothesis": "two " * 50, "label": "a"}], "test")
+    last = tokenizer.decode(prepared(tokenizer, path=str(tmp_path), max_length=140).splits["test"][0]["input_ids"])
+    first = prepared(tokenizer, path=str(tmp_path), max_length=140, cut="premise").splits["test"][0]["input_ids"]
+    assert (last.count("one"), tokenizer.decode(first).count("two")) == (50, 50)
+    assert last.endswith("Answer :")
+
+
+def test_reference_template():
+    assert reference_template(TEXT) == "Premise : {premise}/ Hypothesis : {hypothesis}/ Answer :"
+
+
+def test_published_mnli_with_its_own_columns(tokenizer: Any, shared_data: Path):
+    path = str(shared_data / "mnli" / "mnli_dev_matched_with_bert_correct_counts.tsv")
+    data = prepared(tokenizer, path=path, label="gold_label", limit={"train": 50}, max_length=128)
+    assert data.label_names == ["contradiction", "entailment", "neutral"]
+    assert len(data.splits["validation"]) + len(data.splits["test"]) == 2 * round(0.1 * 9815)
