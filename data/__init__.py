@@ -1,0 +1,1 @@
+"""Datasets as LightningDataModules: one file per dataset, one collate, an `index` in every batch."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from lightning import LightningModule, Trainer
 
 from attribution.base import UserError
 from data.base import TextDataModule
@@ -211,3 +212,34 @@ def test_a_tokenizer_without_a_pad_token_serves(tmp_path: Path, shared_data: Pat
     (batch,) = data.train_dataloader()
     lengths = token_lengths(data.splits["train"])
     assert batch["attention_mask"].sum(1).tolist() == [lengths[int(index)] for index in batch["index"]]
+
+
+class OrderRecorder(LightningModule):
+    """Learns nothing; writes down which rows came in which epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.orders: dict[int, list[int]] = {}
+
+    def training_step(self, batch: dict[str, torch.Tensor]) -> None:
+        self.orders.setdefault(self.current_epoch, []).extend(batch["index"].tolist())
+
+    def configure_optimizers(self) -> None:
+        return None
+
+
+def test_lightning_moves_the_order_from_epoch_to_epoch(tmp_path: Path, tokenizer: Any):
+    data = module(tmp_path, tokenizer, seed=1, batch_size=4)
+    recorder = OrderRecorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_epochs=3,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(recorder, datamodule=data)
+    assert recorder.orders == {epoch: epoch_order(data, epoch) for epoch in range(3)}

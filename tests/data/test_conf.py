@@ -1,0 +1,68 @@
+"""Every file of conf/data builds its class, says what each option is for, and takes the keys users type."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from data.base import TextDataModule
+
+NAMES = ["averitec", "demo", "table"]
+
+
+def load(repository: Path, name: str, overrides: list[str]) -> DictConfig:
+    file = OmegaConf.load(repository / "conf" / "data" / f"{name}.yaml")
+    config = OmegaConf.merge({"seed": 7, "data": file}, OmegaConf.from_dotlist(overrides))
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def test_there_is_a_file_for_every_dataset(repository: Path):
+    assert sorted(file.stem for file in (repository / "conf" / "data").glob("*.yaml")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keys_reach_the_module(repository: Path, name: str):
+    overrides = ["data.limit.test=50", "data.select.test=[3,17]", "data.batch_size=4", "data.path=somewhere"]
+    module = instantiate(load(repository, name, overrides).data)
+    assert isinstance(module, TextDataModule)
+    assert module.name == name
+    assert (module.seed, module.split_seed, module.batch_size, module.path) == (7, 0, 4, "somewhere")
+    assert module.limit == {"train": None, "validation": None, "test": 50}
+    assert list(module.select["test"] or []) == [3, 17]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_carries_its_reason(repository: Path, name: str):
+    bare = {"_target_:", "name:", "train:", "validation:", "test:"}
+    for line in (repository / "conf" / "data" / f"{name}.yaml").read_text(encoding="utf-8").splitlines():
+        assert line.startswith("#") or line.split()[0] in bare or " # " in line, line
+
+
+def test_the_demo_as_configured_is_the_demo_of_the_defaults(repository: Path, tokenizer: Any):
+    from data.demo import DemoDataModule
+
+    configured, plain = instantiate(load(repository, "demo", []).data), DemoDataModule(max_length=64)
+    configured.prepare(tokenizer)
+    plain.prepare(tokenizer)
+    assert {s: configured.fingerprint(s) for s in configured.splits} == {s: plain.fingerprint(s) for s in plain.splits}
+
+
+def test_select_from_a_configuration(repository: Path, tokenizer: Any):
+    module = instantiate(load(repository, "demo", ["data.select.test=[3,17]", "data.limit.train=5"]).data)
+    module.prepare(tokenizer)
+    assert module.splits["test"]["source_index"][:] == [3, 17]
+    assert len(module.splits["train"]) == 5
+
+
+def test_a_table_path_may_be_a_mapping(repository: Path, tmp_path: Path, tokenizer: Any):
+    (tmp_path / "a.csv").write_text("q,label\nx,1\ny,0\n")
+    overrides = [f"data.path.train={tmp_path / 'a.csv'}", "data.text=[q]"]
+    module = instantiate(load(repository, "table", overrides).data)
+    module.prepare(tokenizer)
+    assert list(module.splits) == ["train"]
+    assert module.label_names == ["0", "1"]
