@@ -183,4 +183,7 @@ def nearest_key(path: str, keys: Iterable[str]) -> str | None:
     if near is not None:
         return beside[near]
     ending = [key for key in known if key.rpartition(".")[2] == last]
-    return ending[0] if len(ending) == 1 else nearest(path, known)
+    if len(ending) == 1:
+        return ending[0]
+    # Whole paths look alike wherever their beginnings agree, so they only help where the beginning itself is wrong.
+    return nearest(path, known) if parent not in known else None

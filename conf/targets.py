@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from attribution.base import UserError
 from conf.plain import join, plain
+from conf.signatures import parameters_of
 from conf.suggest import advice, nearest
 from conf.types import (
     UNKNOWN,
@@ -149,7 +150,7 @@ def check_arguments(
     Raises:
         UserError: for an unknown key, a missing required one (unless `partial` or in `given`), a wrong type.
     """
-    parameters = _parameters(target)
+    parameters = parameters_of(target)
     named = {name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     by_keyword = [name for name, p in named.items() if p.kind is not p.POSITIONAL_ONLY]
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -198,23 +199,6 @@ def _check_record(value: Mapping[str, Any], annotation: Any, path: str) -> None:
     for name, (expected, required) in fields.items():
         if required and name not in value:
             raise UserError(f"{join(path, name)} is missing (expected {describe(expected)}); give {path}.{name}=VALUE.")
-
-
-def _parameters(target: Any) -> dict[str, inspect.Parameter]:
-    """Parameters with their annotations resolved; empty for what has no readable signature."""
-    try:
-        signature = inspect.signature(target)
-    except (TypeError, ValueError):  # classes written in C
-        free = inspect.Parameter("arguments", inspect.Parameter.VAR_KEYWORD)
-        return {"arguments": free}
-    function = target
-    if inspect.isclass(target):
-        function = target.__init__ if target.__init__ is not object.__init__ else target.__new__
-    hints = resolved_hints(function)
-    return {
-        name: parameter.replace(annotation=hints.get(name, parameter.annotation))
-        for name, parameter in signature.parameters.items()
-    }
 
 
 def _result(target: Any) -> type | None:

@@ -68,3 +68,23 @@ class Open:
 
 def build_inner(size: int) -> Inner:
     return Inner(size)
+
+
+class Base:
+    def __init__(self, name: str, size: int = 1, *, limit: dict[str, int] | None = None, fixed: int = 0) -> None:
+        self.size = size
+
+
+class HandsOn(Base):
+    def __init__(self, name: str = "x", extra: float = 0.5, **options: Any) -> None:
+        super().__init__(name, fixed=3, **options)
+
+
+class HandsOnTwice(HandsOn):
+    def __init__(self, depth: int = 1, **options: Any) -> None:
+        super().__init__(extra=1.0, **options)
+
+
+class KeepsOptions(Base):
+    def __init__(self, **options: Any) -> None:
+        super().__init__("x", size=len(options))

@@ -100,6 +100,8 @@ def test_valid_sweeps_pass(tree: Path, arguments: list[str]) -> None:
         ("sead=1", ["unknown key 'sead'", "did you mean 'seed'?"]),
         ("experimnt=good", ["unknown key 'experimnt'", "did you mean 'experiment'?"]),
         ("method.ig.n_stepz=5", ["'method.ig.n_stepz'", "did you mean 'method.ig.n_steps'?", "Keys of method.ig"]),
+        ("method.ig.quadrature=5", ["'method.ig.quadrature'", "nothing like it exists", "layers, n_steps"]),
+        ("methd.ig.n_steps=5", ["unknown key 'methd.ig.n_steps'", "did you mean 'method.ig.n_steps'?"]),
         ("n_steps=5", ["unknown key 'n_steps'", "did you mean 'method.ig.n_steps'?"]),
         ("method.gradsim.size=5", ["gradsim is not part of this run", "it has ig", "method=[ig,gradsim]"]),
         ("method.gradzim.size=5", ["no method 'gradzim'", "ig"]),

@@ -114,6 +114,25 @@ def test_open_ended_signature_takes_any_further_key() -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "free", "refused"),
+    [
+        ("HandsOn", {"name": "a", "extra": 0.1, "size": 2, "limit": {"a": 1}}, ["fixed", "other"]),
+        ("HandsOnTwice", {"depth": 2, "name": "a", "size": 2}, ["extra", "fixed", "options"]),
+        ("KeepsOptions", {"anything": "goes"}, []),
+    ],
+)
+def test_options_handed_on_to_the_next_class_are_checked_there(
+    name: str, free: dict[str, Any], refused: list[str]
+) -> None:
+    target = f"{SHAPES}.{name}"
+    check({"_target_": target, **free})
+    for key in refused:
+        assert f"unknown key 'method.ig.{key}'" in message({"_target_": target, key: 1})
+    if refused:
+        assert "method.ig.size='x': expected an int" in message({"_target_": target, "size": "x"})
+
+
+@pytest.mark.parametrize(
     "target",
     [
         "os.system",
