@@ -33,7 +33,7 @@ def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_ex
 
     Args:
         run_dir: the run's folder.
-        directions: metric → "up" or "down", which way is better.
+        directions: metric → which direction is better, "higher" or "lower".
         n_examples: examples opened up, see `choose_examples`.
 
     Raises:
@@ -85,6 +85,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             split=run.split,
             splits=splits,
             reports=sections.data_reports(run),
+            methods=sections.methods(run),
             settings=sections.settings(run),
             style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
             script=Markup(script),

@@ -39,10 +39,8 @@ def _verdicts(examples: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     has = [name for name in ("label", "prediction", "prob", "target_prob") if name in examples.dataset.column_names]
     prob, verdict = [], []
     for batch in examples.batches(has):
-        label = batch.column("label").fill_null(-1).to_numpy()
-        prediction = (
-            batch.column("prediction").fill_null(-1).to_numpy() if "prediction" in has else np.full(len(label), -1)
-        )
+        label = _whole(batch, "label")
+        prediction = _whole(batch, "prediction") if "prediction" in has else np.full(len(label), -1)
         known = (label >= 0) & (prediction >= 0)
         verdict.append(np.where(known, np.where(label == prediction, 1, -1), 0))
         prob.append(_prediction_prob(batch, prediction))
@@ -64,3 +62,8 @@ def _prediction_prob(batch: pa.Table, prediction: np.ndarray) -> np.ndarray:
     if "target_prob" in batch.column_names:
         return np.nan_to_num(batch.column("target_prob").fill_null(0.0).to_numpy())
     return np.zeros(len(prediction))
+
+
+def _whole(batch: pa.Table, name: str) -> np.ndarray:
+    """A column of class numbers, −1 for none; a column without any value has no type of its own."""
+    return np.asarray(batch.column(name).cast(pa.int64()).fill_null(-1).to_numpy())

@@ -140,7 +140,7 @@ def _flat(batch: pa.Table, name: str) -> np.ndarray:
 
 
 def _integers(column: pa.ChunkedArray) -> np.ndarray:
-    return column.fill_null(-1).to_numpy().astype(np.int64)
+    return column.cast(pa.int64()).fill_null(-1).to_numpy()
 
 
 def _model_layers(run: RunFiles) -> int:

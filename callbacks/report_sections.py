@@ -144,10 +144,18 @@ def summaries(run: RunFiles) -> list[dict[str, Any]]:
     ]
 
 
-def method_note(scores: ScoreSet) -> str:
-    """What method.yaml says of the sign of its scores."""
-    sign = scores.settings.get("sign")
-    return str(sign) if isinstance(sign, str) else ""
+def method_note(scores: ScoreSet, name: str = "sign") -> str:
+    """What method.yaml says of its scores' `sign` or `unit`, or of its `preset`; empty where it says nothing."""
+    value = scores.settings.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
+    """Every method with its lens and what method.yaml says of preset, sign and unit."""
+    return [
+        (scores.name, scores.kind, [method_note(scores, name) for name in ("preset", "sign", "unit")])
+        for scores in run.scores
+    ]
 
 
 def figure_views(paths: Sequence[Path]) -> list[dict[str, str]]:
@@ -203,7 +211,7 @@ def _best(
         ]
         direction = directions.get(str(metric[0]))
         if len(values) > 1 and direction:
-            best[metric] = max(values) if direction == "up" else min(values)
+            best[metric] = max(values) if direction == "higher" else min(values)
     return best
 
 
@@ -261,4 +269,4 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _words(name: str) -> str:
-    return name.replace("/", " ").replace("_", " ")
+    return name.replace("/", " ").replace("_", " ").replace(" f1", " F1")

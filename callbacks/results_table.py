@@ -36,13 +36,13 @@ COLUMNS = (
     "n",
 )
 DIRECTIONS: Mapping[str, str] = {
-    "accuracy": "up",
-    "macro_f1": "up",
-    "sufficiency": "up",  # share of predictions preserved while only the top neurons are kept
-    "comprehensiveness": "down",  # share of predictions preserved while the top neurons are zeroed
-    "mrr": "up",
+    "accuracy": "higher",
+    "macro_f1": "higher",
+    "sufficiency": "higher",  # share of predictions preserved while only the top neurons are kept
+    "comprehensiveness": "lower",  # share of predictions preserved while the top neurons are zeroed
+    "mrr": "higher",
 }
-ARROWS = {"up": "↑", "down": "↓"}
+ARROWS = {"higher": "↑", "lower": "↓"}
 WIDTH = 100
 """Columns of a terminal that a printed table fits."""
 
@@ -151,7 +151,7 @@ def format_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS
 
     Args:
         rows: as read_results gives them.
-        directions: metric → "up" (higher is better) or "down"; metrics that are not in it get no arrow.
+        directions: metric → which direction is better, "higher" or "lower"; metrics that are not in it get no arrow.
         width: no line is longer; long names are cut with an ellipsis.
     """
     if not rows:

@@ -86,14 +86,13 @@ class FakeRun:
 
     def metrics(self) -> dict[str, float]:
         return {
-            "test/accuracy": 0.765,
-            "test/macro_f1": 0.742,
-            "validation/accuracy": 0.8,
-            "train/loss": 0.31,
+            "accuracy/accuracy": 0.765,
+            "accuracy/macro_f1": 0.742,
+            "validation/accuracy/accuracy": 0.8,
             "data/cut_text": 7,
             "data/empty_field": 1,
             "data/duplicate_text": 3,
-            "time/fit_s": 31.25,
+            "time/fit": 31.25,
             "odd" + self.marker: 1.0,
         }
 
@@ -205,6 +204,7 @@ class FakeRun:
             common | {"method": "", "evaluation": "accuracy", "metric": metric, "value": value, "stderr": 0.03}
             for metric, value in (("accuracy", 0.765), ("macro_f1", 0.742))
         ]
+        rows.append(rows[0] | {"split": "validation", "value": 0.8, "stderr": 0.13, "n": 10})
         for i, name in enumerate(self.neuron):
             faithful = common | {"method": name, "evaluation": "faithfulness"}
             rows.append(faithful | {"metric": "sufficiency", "k": 1, "value": 61.5 - 20 * i, "stderr": 2.25})
@@ -212,6 +212,6 @@ class FakeRun:
             rows.append(faithful | {"metric": "comprehensiveness", "k": 1, "value": 91.0 + 3 * i, "stderr": 1.5})
             rows.append(faithful | {"metric": "comprehensiveness", "k": 100, "value": 33.0 + 25 * i, "stderr": 3.5})
         for i, name in enumerate(self.instance):
-            twins = common | {"method": name, "evaluation": "duplicates", "metric": "mean_reciprocal_rank"}
+            twins = common | {"method": name, "evaluation": "duplicates", "metric": "mrr", "k": 100}
             rows.append(twins | {"value": (0.93, 0.71, 0.012)[i % 3], "stderr": (0.02, 0.03, 0.004)[i % 3]})
         return rows

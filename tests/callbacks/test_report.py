@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -69,6 +70,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small run without a report, to be copied and damaged."""
+    return FakeRun(n_train=40, n_test=12).write(tmp_path_factory.mktemp("whole") / "run")
+
+
+@pytest.fixture(scope="module")
 def html(run: Path) -> str:
     path = write_report(run)
     assert path == run / "report.html"
@@ -93,6 +100,8 @@ def test_title_results_and_reports_are_there(page: Page) -> None:
     assert "training instances by gradsim, influence and random_instances" in words
     for value in ("0.765 ± 0.030", "61.5 ± 2.2", "0.930 ± 0.020", "sufficiency @100 ↑", "comprehensiveness @1 ↓"):
         assert value in words
+    assert "test accuracy" in words
+    assert "mrr @100 ↑" in words
     assert "cut text 7" in words
     assert "trainer" in words
     assert "optimizer.learning_rate 1e-05" in words
@@ -259,6 +268,27 @@ def test_a_run_with_one_lens_or_none_has_a_page(
     assert {link[1:] for link in page.attributes("a", "href")} & absent == set()
 
 
+def test_answers_that_are_tokens_have_a_page(tmp_path: Path) -> None:
+    run = FakeRun(neuron=("ig",), instance=(), n_test=6).write(tmp_path)
+    rows = load_from_disk(str(run / "examples" / "test")).remove_columns(["prob", "prediction", "label"])
+    tokens = [row | {"label": None, "target_prob": 0.1 * (i + 1), "target_rank": i} for i, row in enumerate(rows)]
+    Dataset.from_list(tokens).save_to_disk(str(run / "other"))
+    (run / "examples" / "test").rename(run / "old")
+    (run / "other").rename(run / "examples" / "test")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert re.findall(r'id="test-(\d+)"', html) == ["5", "4", "3", "2", "1", "0"]  # by falling probability
+    assert set(re.findall(r'data-verdict="(\w+)"', html)) == {"unlabelled"}
+
+
+def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:
+    run = FakeRun(neuron=(), instance=()).write(tmp_path)
+    with (run / "config.yaml").open("a") as config:
+        config.write("attribute_split: validation\n")
+    html = write_report(run).read_text(encoding="utf-8")
+    assert "Validation example 0" in Page(html).words
+    assert 'id="test-' not in html
+
+
 def test_only_explained_examples_are_shown(tmp_path: Path) -> None:
     run = FakeRun(neuron=("ig",), instance=()).write(tmp_path)
     folder = run / "scores" / "ig" / "test"
@@ -282,8 +312,8 @@ def test_without_label_names_classes_have_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["config.yaml", "metrics.json", "results.csv", "examples/train", "scores/ig/method.yaml"]
 )
-def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
-    run = FakeRun().write(tmp_path / "run")
+def test_a_missing_file_is_named(whole: Path, tmp_path: Path, name: str) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
     (run / name).rename(tmp_path / "away")
     with pytest.raises(UserError, match=f"{name} is missing"):
         write_report(run)
@@ -295,8 +325,8 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     [
         ("config.yaml", "a: [1"),
         ("config.yaml", "- just\n- a list\n"),
-        ("metrics.json", '{"test/accuracy": '),
-        ("metrics.json", '{"test/accuracy": "high"}'),
+        ("metrics.json", '{"accuracy": '),
+        ("metrics.json", '{"accuracy": "high"}'),
         ("model/config.json", '{"id2label": {"zero": "a"}}'),
         ("scores/ig/method.yaml", "\x00"),
         ("scores/ig/test/dataset_info.json", "{"),
@@ -304,8 +334,8 @@ def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
         ("examples/test/state.json", "[]"),
     ],
 )
-def test_a_damaged_file_is_named(tmp_path: Path, name: str, content: str) -> None:
-    run = FakeRun().write(tmp_path)
+def test_a_damaged_file_is_named(whole: Path, tmp_path: Path, name: str, content: str) -> None:
+    run = Path(shutil.copytree(whole, tmp_path / "run"))
     (run / name).write_text(content, encoding="utf-8")
     folder = str(Path(name).parent) if "dataset_info" in name or "arrow" in name or "state" in name else name
     with pytest.raises(UserError, match=re.escape(folder)):

@@ -118,7 +118,7 @@ def test_printed_table_groups_aligns_and_points() -> None:
 
 
 def test_callers_say_which_direction_is_better() -> None:
-    assert "↓" in format_table([row()], {"sufficiency": "down"})
+    assert "↓" in format_table([row()], {"sufficiency": "lower"})
     assert "↑" not in format_table([row()], {})
 
 
