@@ -110,12 +110,13 @@ def download(name: str) -> Path:
     Raises:
         UserError: no connection, or the hub refuses.
     """
+    import httpx
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
     try:
         return Path(hf_hub_download(HUB_REPOSITORY, f"data/{name}", repo_type="dataset"))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         raise UserError(
             f"{name} of AVeriTeC could not be downloaded from {HUB_REPOSITORY} ({type(error).__name__}), expected a "
             "connection to the Hugging Face hub: get train.json and dev.json elsewhere and give data.path=DIR."

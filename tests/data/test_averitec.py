@@ -6,11 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from huggingface_hub.errors import LocalEntryNotFoundError
 
-import data.averitec
 from attribution.base import UserError
-from data.averitec import LABELS, AveritecDataModule, evidence_text
+from data.averitec import LABELS, AveritecDataModule, download, evidence_text
 
 QUESTIONS = [
     {
@@ -118,16 +119,18 @@ def test_without_path_the_files_come_from_the_hub(tmp_path: Path, tokenizer: Any
     assert {s: hub.fingerprint(s) for s in hub.splits} == {s: local.fingerprint(s) for s in local.splits}
 
 
-def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    import huggingface_hub
+@pytest.mark.parametrize(
+    "error",
+    [LocalEntryNotFoundError("no network and nothing cached"), httpx.ReadTimeout("slow"), OSError("disk full")],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception):
+    def fail(*args: Any, **kwargs: Any) -> str:
+        raise error
 
-    # an empty cache and no network: what a machine without a connection has
-    def offline(*args: Any, **kwargs: Any) -> str:
-        raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
-
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", offline)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
     with pytest.raises(UserError, match=r"train\.json of AVeriTeC could not be downloaded .* give data\.path=DIR"):
-        data.averitec.download("train.json")
+        download("train.json")
 
 
 def test_published_sizes_and_labels(real: AveritecDataModule):
