@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import traceback
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from attribution.base import UserError
-from callbacks.labels import require_matching_labels
+from callbacks.inputs import open_inputs
+from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, run_stages, splits_needed
 from callbacks.quiet import quiet_libraries
@@ -29,11 +29,8 @@ from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
 from conf.plain import plain
 from conf.units import parse_bytes
-from models.backbone import load_config, load_tokenizer, require_trained_classifier
 
 CONFIG_DIR = Path(__file__).parent / "conf"
-PROVIDED = {"model": {"label_names", "tokenizer", "seed"}, "logger.csv": {"save_dir"}, "logger.wandb": {"save_dir"}}
-"""Arguments that this file adds when it builds the object of a configuration node."""
 OUTCOMES: list[dict[str, Any]] = []
 """What became of each job of this process."""
 
@@ -58,14 +55,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}
-    path = config.model.path
-    trained = None if config.fit else require_trained_classifier(load_config(path), path)
-    unordered = trained is not None and config.data.get("label_names", ()) is None
-    data = build(config.data, **({"label_names": trained} if unordered else {}))
-    tokenizer = load_tokenizer(config.model.tokenizer_path or path, config.model.trust_remote_code)
-    data.prepare(tokenizer)
-    if trained is not None:
-        require_matching_labels(trained, data.label_names, path)
+    data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
     run = RunFolder(folder)
     run.start(replayable(config), redact_overrides(overrides))
@@ -94,16 +84,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
 
 def job(config: DictConfig) -> dict[str, Any]:
     """One run inside Hydra; a failure is returned, not raised, so that a sweep goes on to its next job."""
-    try:
-        metrics = train(config, Path(HydraConfig.get().runtime.output_dir), list(HydraConfig.get().overrides.task))
-        outcome: dict[str, Any] = {"status": "done", "metrics": metrics}
-    except UserError as error:
-        outcome = {"status": "refused", "message": str(error)}
-    except Exception as error:  # a defect: its traceback is shown, the sweep's other jobs still run
-        traceback.print_exc()
-        outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
-    OUTCOMES.append(outcome)
-    return outcome
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    OUTCOMES.append(outcome_of(lambda: train(config, folder, list(hydra_config.overrides.task)), folder))
+    return OUTCOMES[-1]
 
 
 def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
@@ -113,23 +97,17 @@ def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(primary, overrides, return_hydra_config=True)
 
 
+def run_command_line() -> None:
+    """Check every job of the command line, then let Hydra run them."""
+    check_command_line(sys.argv[1:], CONFIG_DIR, compose, OverridesParser.create().parse_overrides)
+    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
+
+
 def main() -> int:
-    """Run the command line; 0 for success, 2 for what the user can mend, 1 for a defect."""
+    """Run the command line; 0 for success, 2 for what the user can mend, 130 interrupted, 1 for a defect."""
     quiet_libraries()
-    try:
-        check_command_line(
-            sys.argv[1:], CONFIG_DIR, compose, OverridesParser.create().parse_overrides, provided=PROVIDED
-        )
-        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
-    except UserError as error:
-        OUTCOMES.append({"status": "refused", "message": str(error)})
-    except KeyboardInterrupt:
-        OUTCOMES.append({"status": "interrupted", "message": "interrupted: finished stages and shards are kept"})
-    for outcome in OUTCOMES:
-        if "message" in outcome:
-            print(f"{outcome['status']}: {outcome['message']}", file=sys.stderr)
-    statuses = {outcome["status"] for outcome in OUTCOMES}
-    return 1 if "error" in statuses else 130 if "interrupted" in statuses else 2 if "refused" in statuses else 0
+    checked = outcome_of(run_command_line)
+    return exit_code([*OUTCOMES, checked])
 
 
 if __name__ == "__main__":

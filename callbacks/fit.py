@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 
 from attribution.base import UserError
 from callbacks.files import link, write_json
+from callbacks.passes import interruptible
 from callbacks.session import Session
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
@@ -134,9 +135,8 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
     loaders = {"train_dataloaders": data.train_dataloader()}
     if "validation" in data.splits:
         loaders["val_dataloaders"] = data.val_dataloader()
-    trainer.fit(model, **loaders, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with interruptible(trainer):
+        trainer.fit(model, **loaders, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if not trainer.is_global_zero:
         return
     if checkpoint.best_model_path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +151,8 @@ def run_pass(
         # frozen: gradients are taken with respect to activations only
         model.eval().requires_grad_(False)
         try:
-            trainer.predict(AttributionPass(model, compute), loader(batches), return_predictions=False)
+            with interruptible(trainer):
+                trainer.predict(AttributionPass(model, compute), loader(batches), return_predictions=False)
         finally:
             model.train(was_training)
             for parameter, flag in zip(model.parameters(), flags, strict=True):
@@ -157,6 +160,20 @@ def run_pass(
         trainer.strategy.barrier()
     rows, partials = merge_shards(folder, len(shards))
     return PassResult(rows, partials)
+
+
+@contextmanager
+def interruptible(trainer: Trainer) -> Iterator[None]:
+    """Let Ctrl-C end a run as KeyboardInterrupt: Lightning shuts its loop down, then exits and ignores the signal."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+        raise KeyboardInterrupt from None
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _batches_of(shards: Shards, numbers: Sequence[int]) -> tuple[list[list[int]], list[int | None]]:

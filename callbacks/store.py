@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-
 from lightning.pytorch.utilities import rank_zero_only
 
 from attribution.base import UserError

@@ -61,7 +61,7 @@ def log_run(
             logger.log_table("results", columns=columns, data=[[row[c] for c in columns] for row in rows])
             for figure in sorted((folder / "figures").glob("*.png")):
                 logger.log_image(figure.stem, [str(figure)])
-            wandb.finish(quiet=True)
+            wandb.finish()
         else:
             logger.save()
             logger.finalize("success")

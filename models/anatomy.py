@@ -57,6 +57,8 @@ class Anatomy:
     gated: ClassVar[bool] = True
     """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
 
+    backbone: Any  # attributes differ from family to family
+
     def __init__(self, backbone: PreTrainedModel) -> None:
         self.backbone = backbone
         self.config = backbone.config
@@ -82,17 +84,17 @@ class Anatomy:
     def hidden_size(self) -> int:
         return self.value_rows(0).shape[1]
 
-    def down_projection(self, block: nn.Module) -> nn.Module:
+    def down_projection(self, block: Any) -> nn.Module:
         return block.mlp.down_proj
 
-    def up_projection(self, block: nn.Module) -> nn.Module:
+    def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.up_proj
 
-    def attention_output(self, block: nn.Module) -> nn.Module:
+    def attention_output(self, block: Any) -> nn.Module:
         """The attention output projection."""
         return block.self_attn.o_proj
 
-    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act_fn
 
     def final_norm(self, hidden: Tensor) -> Tensor:
@@ -121,7 +123,7 @@ class Anatomy:
         """Attention bias of the columns, [batch·heads, 1, columns]; None for families without ALiBi."""
         return None
 
-    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
         """One block over [batch, rows, hidden]."""
         return block(
             hidden,
@@ -138,7 +140,8 @@ class Anatomy:
 
 def projection_rows(module: nn.Module) -> Tensor:
     """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D."""
-    return module.weight.T if isinstance(module, nn.Linear) else module.weight
+    weight: Any = module.weight
+    return weight.T if isinstance(module, nn.Linear) else weight
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
@@ -200,7 +203,7 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float = 1e-4) -> Anatomy
     anatomy = family_of(backbone)(backbone)
     seen = _record(anatomy)
     for layer in range(anatomy.n_layers):
-        down = anatomy.down_projection(anatomy.blocks[layer])
+        down: Any = anatomy.down_projection(anatomy.blocks[layer])
         act = seen["activation"][layer]
         bias = 0 if down.bias is None else down.bias
         _require_equal(

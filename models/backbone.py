@@ -92,6 +92,7 @@ def load_classifier(
             checkpoint with missing weights or with a head of another shape.
     """
     torch.manual_seed(seed)
+    lm: Any
     labels = {
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
@@ -196,7 +197,8 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
             f"({', '.join(config.architectures or ['unknown'])}) has no classification head; expected "
             "…ForSequenceClassification: train it first (fit=true) or point model.path to a trained classifier."
         )
-    return [config.id2label[number] for number in range(config.num_labels)]
+    names: Any = config.id2label
+    return [names[number] for number in range(len(names))]
 
 
 def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

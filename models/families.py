@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,16 +28,16 @@ class Gpt2(Anatomy):
     def blocks(self) -> nn.ModuleList:
         return self.backbone.h
 
-    def down_projection(self, block: nn.Module) -> nn.Module:
+    def down_projection(self, block: Any) -> nn.Module:
         return block.mlp.c_proj
 
-    def up_projection(self, block: nn.Module) -> nn.Module:
+    def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.c_fc
 
-    def attention_output(self, block: nn.Module) -> nn.Module:
+    def attention_output(self, block: Any) -> nn.Module:
         return block.attn.c_proj
 
-    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act
 
     def final_norm(self, hidden: Tensor) -> Tensor:
@@ -45,7 +46,7 @@ class Gpt2(Anatomy):
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
         return None
 
-    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
         return block(hidden, inputs.cache, inputs.mask, use_cache=True, position_ids=inputs.position_ids)
 
 
@@ -59,16 +60,16 @@ class Opt(Anatomy):
     def blocks(self) -> nn.ModuleList:
         return self.backbone.decoder.layers
 
-    def down_projection(self, block: nn.Module) -> nn.Module:
+    def down_projection(self, block: Any) -> nn.Module:
         return block.fc2
 
-    def up_projection(self, block: nn.Module) -> nn.Module:
+    def up_projection(self, block: Any) -> nn.Module:
         return block.fc1
 
-    def attention_output(self, block: nn.Module) -> nn.Module:
+    def attention_output(self, block: Any) -> nn.Module:
         return block.self_attn.out_proj
 
-    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.activation_fn
 
     def final_norm(self, hidden: Tensor) -> Tensor:
@@ -80,7 +81,7 @@ class Opt(Anatomy):
     def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
         return None
 
-    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
         return block(
             hidden,
             attention_mask=inputs.mask,
@@ -104,22 +105,22 @@ class GptNeoX(Anatomy):
     model_types = ("gpt_neox",)
     gated = False
 
-    def down_projection(self, block: nn.Module) -> nn.Module:
+    def down_projection(self, block: Any) -> nn.Module:
         return block.mlp.dense_4h_to_h
 
-    def up_projection(self, block: nn.Module) -> nn.Module:
+    def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.dense_h_to_4h
 
-    def attention_output(self, block: nn.Module) -> nn.Module:
+    def attention_output(self, block: Any) -> nn.Module:
         return block.attention.dense
 
-    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.final_layer_norm(hidden)
 
-    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
         return block(
             hidden,
             attention_mask=inputs.mask,
@@ -141,16 +142,16 @@ class Bloom(Anatomy):
     def blocks(self) -> nn.ModuleList:
         return self.backbone.h
 
-    def down_projection(self, block: nn.Module) -> nn.Module:
+    def down_projection(self, block: Any) -> nn.Module:
         return block.mlp.dense_4h_to_h
 
-    def up_projection(self, block: nn.Module) -> nn.Module:
+    def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.dense_h_to_4h
 
-    def attention_output(self, block: nn.Module) -> nn.Module:
+    def attention_output(self, block: Any) -> nn.Module:
         return block.self_attention.dense
 
-    def activation_function(self, block: nn.Module) -> Callable[[Tensor], Tensor]:
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.gelu_impl
 
     def final_norm(self, hidden: Tensor) -> Tensor:
@@ -162,7 +163,7 @@ class Bloom(Anatomy):
     def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
         return self.backbone.build_alibi_tensor(attention_mask, self.config.n_head, dtype=dtype)
 
-    def run_block(self, block: nn.Module, hidden: Tensor, inputs: BlockInputs) -> Tensor:
+    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
         return block(hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True)[0]
 
     def refuse_unsupported(self) -> None:

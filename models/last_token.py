@@ -105,6 +105,7 @@ class LastTokenEngine:
         )
 
     def _prefix(self, cache: DynamicCache, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Prefix:
+        layers: list[Any] = cache.layers
         columns = torch.arange(mask.shape[1], device=mask.device)
         distance = positions[:, None] - columns
         alibi = self.anatomy.alibi(mask, dtype)
@@ -115,8 +116,8 @@ class LastTokenEngine:
         else:
             bias = None
         return Prefix(
-            keys=[layer.keys for layer in cache.layers],
-            values=[layer.values for layer in cache.layers],
+            keys=[layer.keys for layer in layers],
+            values=[layer.values for layer in layers],
             visible=mask.bool() & (distance > 0),
             distance=distance,
             position_ids=at_positions(position_ids_from_mask(mask), positions)[:, None],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from attribution.base import Batch, require_finite
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
@@ -68,7 +68,7 @@ class TextClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.schedule = schedule
-        self.lm: PreTrainedModel = load_classifier(
+        self.lm: Any = load_classifier(
             path, architecture, model_type, head, label_names, tokenizer, seed, attention, trust_remote_code
         )
         metrics = MetricCollection(
@@ -82,7 +82,7 @@ class TextClassifier(LightningModule):
     # -- parts ---------------------------------------------------------------------------------------------------
 
     @property
-    def backbone(self) -> PreTrainedModel:
+    def backbone(self) -> Any:
         """The language model without head."""
         return self.lm.base_model
 

@@ -64,12 +64,11 @@ class Faithfulness:
 
     def questions(self, names: Sequence[str]) -> list[Question]:
         """Everything that is asked of the given lists."""
-        return [
-            Question(name, test, r)
-            for name in names
-            for test, counts in (("sufficiency", self.sufficiency), ("comprehensiveness", self.comprehensiveness))
-            for r in counts
-        ]
+        asked: dict[Test, list[int]] = {
+            "sufficiency": self.sufficiency,
+            "comprehensiveness": self.comprehensiveness,
+        }
+        return [Question(name, test, r) for name in names for test, counts in asked.items() for r in counts]
 
     def require_length(self, name: str, top_k: int) -> None:
         """Refuse a method whose lists are shorter than the largest r.

@@ -1,0 +1,66 @@
+"""Opening what a run reads: data, tokenizer and, for a classifier used as it is, its labels. Reads no weights."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from attribution.base import UserError
+from models.backbone import load_config, load_tokenizer, require_trained_classifier
+
+
+def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The prepared data and the model's tokenizer.
+
+    Args:
+        config: the run's configuration.
+        build: makes the object of a configuration node.
+
+    Raises:
+        UserError: bad data, an unreadable checkpoint, or labels of a trained classifier that do not match the data.
+    """
+    model = config.model
+    trained = None
+    if not config.fit:
+        if model.path is None:
+            raise UserError(
+                f"fit=false uses a trained classifier as it is, but model={model.name} starts from scratch; expected "
+                "model.path: set model=local model.path=DIR."
+            )
+        trained = require_trained_classifier(load_config(model.path, model.trust_remote_code), model.path)
+    unordered = trained is not None and config.data.get("label_names", ()) is None
+    data = build(config.data, **({"label_names": trained} if unordered else {}))
+    tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code)
+    data.prepare(tokenizer)
+    if trained is not None:
+        require_matching_labels(trained, data.label_names, model.path)
+    return data, tokenizer
+
+
+def require_matching_labels(checkpoint: Sequence[str], data: Sequence[str], path: str) -> None:
+    """Refuse a classifier (fit=false) whose classes are not those of the data, in the same order.
+
+    A checkpoint that never named its classes (LABEL_0, LABEL_1 …) is taken at its number of classes.
+
+    Raises:
+        UserError: naming both lists.
+    """
+    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in checkpoint)
+    if list(checkpoint) == list(data) or (unnamed and len(checkpoint) == len(data)):
+        return
+    hint = (
+        "give them in the checkpoint's order with data.label_names"
+        if sorted(checkpoint) == sorted(data)
+        else "choose the data the classifier was trained for, or train it on these (fit=true)"
+    )
+    raise UserError(
+        f"the classifier in model.path={path} has the labels {_listed(checkpoint)}, but the data have "
+        f"{_listed(data)}; expected the same labels in the same order: {hint}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return "[" + ", ".join(names) + "]"
