@@ -104,7 +104,8 @@ def exact_hessian(head: DifferentiableHead, train: HeadInputs, memory_budget: in
     matrix = torch.zeros(head.n_parameters, head.n_parameters, dtype=torch.float64, device=train.features.device)
     starts = _layer_starts(head)
     per_row = (6 * head.n_parameters + 12 * head.widths) * 8
-    for begin, end in blocks(len(train), per_row, memory_budget):
+    # 256 rows already make full matrix products; the written-out derivatives of more would only leave the caches.
+    for begin, end in blocks(len(train), per_row, min(memory_budget, 256 * per_row)):
         part = train.rows(begin, end)
         for m, layer in enumerate(head.layers):
             for unit in range(layer.out_features):
@@ -148,17 +149,21 @@ def _unit_derivative(head: DifferentiableHead, part: HeadInputs, m: int, unit: i
         direction[m][:, unit] = 1
         values, changes = torch.func.jvp(torch.func.grad(loss, has_aux=True), (offsets,), (direction,))[:2]
     (deltas, inputs), (deltas_change, inputs_change) = values, changes
-    parts = []
+    starts = _layer_starts(head)
+    change = torch.empty(len(part), head.n_parameters - starts[m], dtype=torch.float64, device=features.device)
     for layer in range(m, len(head.layers)):
-        delta, a, delta_change, a_change = (x[layer] for x in (deltas, inputs, deltas_change, inputs_change))
-        outer = delta_change[:, :, None] * a[:, None, :] + delta[:, :, None] * a_change[:, None, :]
-        parts.append(outer.flatten(1))
+        delta, a, delta_change, a_change = (x[layer].detach() for x in (deltas, inputs, deltas_change, inputs_change))
+        first, last = starts[layer] - starts[m], starts[layer] - starts[m] + head.layers[layer].weight.numel()
+        outer = change[:, first:last].view(len(part), delta.shape[1], a.shape[1])
+        torch.mul(delta_change[:, :, None], a[:, None, :], out=outer)
+        if layer > m:  # the offset leaves its own layer's input as it is
+            outer.addcmul_(delta[:, :, None], a_change[:, None, :])
         if head.has_bias[layer]:
-            parts.append(delta_change)
-    return inputs[m].detach(), torch.cat(parts, 1).detach()
+            change[:, last : last + delta.shape[1]] = delta_change
+    return inputs[m].detach(), change
 
 
-def smallest_eigenvalue(matrix: Tensor, tolerance: float = 1e-10, max_steps: int = 400) -> float:
+def smallest_eigenvalue(matrix: Tensor, tolerance: float = 1e-6, max_steps: int = 400) -> float:
     """Smallest eigenvalue of a symmetric matrix, by Lanczos with full reorthogonalisation.
 
     Args:
