@@ -1,0 +1,51 @@
+# Each target sets up .venv by itself. Another interpreter: make PYTHON=python3.12 test
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Newer than pyproject.toml and constraints.txt exactly when .venv holds what they ask for.
+INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-bench
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint bench clean
+
+help: ## Show this list
+	@echo "twinlens: make TARGET"
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' Makefile
+	@echo "Installs what constraints.txt pins. On a machine without a GPU, PIP_EXTRA_INDEX_URL may name the CPU wheel"
+	@echo "index of PyTorch, which spares the download of the CUDA libraries."
+
+demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated demo data, offline, on the CPU
+	$(BIN)/python train.py
+
+test: lint ## Run linters, type checks and the test suite
+	$(BIN)/python -m pytest
+
+lint: $(INSTALLED) ## Run ruff and mypy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(BENCH_INSTALLED) ## Time twinlens against its peers; results in benchmarks/results
+	$(BIN)/python -m benchmarks.run
+
+clean: ## Remove .venv, caches and build products; outputs/ stays
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "twinlens needs Python 3.11 or newer, and '$(PYTHON)' is not: make PYTHON=python3.12 …" >&2; exit 2; }
+	@echo "Creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+# Order-only: what is installed does not depend on the time stamp of the interpreter.
+$(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing twinlens and its development tools into $(VENV) (a few minutes the first time)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+$(BENCH_INSTALLED): $(INSTALLED)
+	@echo "Installing what the benchmarks compare with into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+	@touch $@
