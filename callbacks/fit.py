@@ -89,7 +89,7 @@ def fit_inputs(
     data = session.data
     return {
         "source": source_of(session, model_settings),
-        "model": {k: v for k, v in model_settings.items() if k not in ("_target_", "name", "path", "tokenizer_path")},
+        "model": {k: v for k, v in model_settings.items() if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")},
         "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
         "batch_size": data.batch_size * int(trainer_settings.get("num_nodes", 1)) * _devices(trainer_settings),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},

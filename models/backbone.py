@@ -97,7 +97,6 @@ def load_classifier(
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
-        "pad_token_id": tokenizer.pad_token_id,
     }
     if path is None:
         lm = _from_scratch(architecture, labels, len(tokenizer), attention)
@@ -106,6 +105,7 @@ def load_classifier(
         lm, trained_head = _from_checkpoint(path, model_type, labels, attention, trust_remote_code)
     if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
         lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
     if trained_head == "mlp" or (trained_head is None and head == "mlp"):
         lm.score = MlpHead(lm.score.in_features, len(label_names))
         setattr(lm.config, HEAD_ENTRY, "mlp")

@@ -35,7 +35,8 @@ class TextClassifier(LightningModule):
         learning_rate, weight_decay: of AdamW.
         warmup_fraction: share of the training steps in which the learning rate rises linearly from zero.
         schedule: `constant`, or `linear` decay to zero after the warm-up.
-        batch_size: examples per optimiser step and process; data.batch_size follows it.
+        batch_size, max_epochs, gradient_clip_val: the training recipe beside the optimiser's; data.batch_size and the
+            Trainer's settings of the same name follow it unless given.
         attention: attention implementation of transformers.
         trust_remote_code: run code from the checkpoint's repository.
         seed: draws the parameters that the checkpoint does not have.
@@ -56,6 +57,8 @@ class TextClassifier(LightningModule):
         warmup_fraction: float = 0.0,
         schedule: Literal["constant", "linear"] = "constant",
         batch_size: int = 8,
+        max_epochs: int = 5,
+        gradient_clip_val: float | None = None,
         attention: str = "sdpa",
         trust_remote_code: bool = False,
         seed: int = 0,
