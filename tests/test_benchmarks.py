@@ -1,0 +1,120 @@
+"""The benchmarks run at a tiny size, compare equal results and leave their record; no time is asserted."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import ig, run
+from benchmarks.pairs import Comparison, Timed, compare
+from benchmarks.run import captum_is_installed, main
+
+RATIOS = ["ig_vs_loop_T16", "ig_gauss8_vs_riemann20_T16", "gradsim_vs_autograd_loop"]
+NEEDS_CAPTUM = pytest.mark.skipif(not captum_is_installed(), reason="needs captum (extra bench)")
+
+
+def smoke(folder: Path) -> tuple[int, dict]:
+    """Exit code and record of a run at tiny size."""
+    code = main(["--smoke", "--output", str(folder)])
+    (file,) = folder.glob("*.json")
+    return code, json.loads(file.read_text(encoding="utf-8"))
+
+
+def test_every_ratio_is_printed_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, record = smoke(tmp_path)
+    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
+    assert code == 0
+    for name in RATIOS:
+        assert float(lines[name]) > 0
+        found = record["comparisons"][name]
+        assert len(found["ours_seconds"]) == len(found["peer_seconds"]) == len(found["ratios"]) == 1
+        assert found["ratio"] == pytest.approx(found["peer_seconds"][0] / found["ours_seconds"][0])
+    assert "ig_vs_captum_T16" in lines
+    assert record["command"] == "python -m benchmarks.run --smoke"
+    assert record["machine"]["torch"] == torch.__version__
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", record["date"])
+    (table,) = tmp_path.glob("*.md")
+    assert all(f"| {name} |" in table.read_text(encoding="utf-8") for name in RATIOS)
+
+
+def test_results_agree_and_gauss_needs_fewer_steps(tmp_path: Path) -> None:
+    _, record = smoke(tmp_path)
+    assert 0 < record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] < 1e-5
+    assert record["comparisons"]["gradsim_vs_autograd_loop"]["relative_difference"] < 1e-5
+    assert record["values"]["ig_gauss8_error_T16"] < record["values"]["ig_riemann20_error_T16"] / 10
+
+
+@NEEDS_CAPTUM
+def test_captum_agrees(tmp_path: Path) -> None:
+    _, record = smoke(tmp_path)
+    assert 0 < record["comparisons"]["ig_vs_captum_T16"]["relative_difference"] < 1e-5
+    assert not record["skipped"]
+
+
+def test_absent_captum_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "captum", None)
+    code, record = smoke(tmp_path)
+    assert code == 0
+    assert "ig_vs_captum_T16 skipped: needs pip install twinlens[bench]\n" in capsys.readouterr().out
+    assert list(record["skipped"]) == ["ig_vs_captum_T16"]
+
+
+def test_differing_results_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest = ig.plain_loop
+
+    def wrong(subject: ig.Subject, layers: list[int]) -> Timed[torch.Tensor]:
+        run = honest(subject, layers)
+        return Timed(run.seconds, run.result * 1.001, run.parts)
+
+    monkeypatch.setattr(ig, "plain_loop", wrong)
+    code, record = smoke(tmp_path)
+    assert code == 1
+    assert record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] > 1e-5
+
+
+def test_nan_never_agrees() -> None:
+    values = iter([math.nan, 0.0])
+    sides = [lambda: Timed(1.0, 0.0), lambda: Timed(3.0, 0.0)]
+    comparison = compare("name", *sides, 2, lambda left, right: next(values), 1e-5, "")
+    assert not comparison.agrees
+    assert comparison.ratio == 3.0
+
+
+def test_ratio_is_the_median_of_the_pairs_and_not_a_ratio_of_medians() -> None:
+    comparison = Comparison("name", [1.0, 2.0, 4.0], [10.0, 4.0, 8.0], None, None, "")
+    assert comparison.ratios == [10.0, 2.0, 2.0]
+    assert comparison.ratio == 2.0
+
+
+@pytest.mark.parametrize(
+    ("n_layers", "count", "layers"),
+    [(12, 3, [0, 6, 11]), (12, 12, list(range(12))), (2, 3, [0, 1]), (12, 1, [11]), (4, 2, [0, 3])],
+)
+def test_timed_layers(n_layers: int, count: int, layers: list[int]) -> None:
+    assert ig.chosen_layers(n_layers, count) == layers
+
+
+def test_scaling_to_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two layers timed: whole = clean forward + 2 × that layer."""
+    subject = ig.build_subject(ig.GPT2Config(**run.TINY), 8, 2)
+    clock = iter([0.0, 1.0, 10.0, 15.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    found = ig.plain_loop(subject, [1])
+    assert found.seconds == 1.0 + 2 * 5.0
+    assert found.parts == [5.0]
+
+
+@pytest.mark.parametrize("arguments", [["--pairs", "0"], ["--lengths", "128,x"], ["--lengths", "2048"]])
+def test_impossible_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    assert "expected" in capsys.readouterr().err

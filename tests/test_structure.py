@@ -1,0 +1,249 @@
+"""The shape of the project: which part may import which, what lies where, how long files are."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PACKAGES = ("attribution", "models", "data", "callbacks", "conf")
+LONGEST_FILE = 320
+LONGEST_ENTRY_POINT = 120
+TOP_LEVEL = {
+    "train.py",
+    "pyproject.toml",
+    "constraints.txt",
+    "Makefile",
+    "README.md",
+    "LICENSE",
+    "CITATION.cff",
+    "CHANGELOG.md",
+    *PACKAGES,
+    "tests",
+    "benchmarks",
+    "docs",
+}
+UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+
+
+def sources(*folders: str) -> list[Path]:
+    """Python files below the folders, and train.py where it is named."""
+    files = [file for folder in folders for file in sorted((REPOSITORY / folder).rglob("*.py"))]
+    return [*files, REPOSITORY / "train.py"] if "train" in folders else files
+
+
+def name_of(file: Path) -> str:
+    return file.relative_to(REPOSITORY).as_posix()
+
+
+def text(file: Path) -> str:
+    return file.read_text(encoding="utf-8")
+
+
+def imported(source: str, package: str = "") -> Iterator[str]:
+    """Full dotted names of all that a module imports, wherever in it the import stands.
+
+    Args:
+        package: the package that the module lies in, to resolve relative imports.
+    """
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            parents = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            module = ".".join([*parents, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Call) and called(node) in ("import_module", "__import__"):
+            yield from (str(given.value) for given in node.args[:1] if isinstance(given, ast.Constant))
+
+
+def called(node: ast.Call) -> str:
+    """Last part of the name of what is called."""
+    function = node.func
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def is_within(name: str, module: str) -> bool:
+    return name == module or name.startswith(module + ".")
+
+
+def imports_of(*folders: str) -> list[tuple[str, str]]:
+    """(file, imported name) of every import below the folders."""
+    pairs = []
+    for file in sources(*folders):
+        package = name_of(file.parent).replace("/", ".")
+        pairs += [(name_of(file), name) for name in imported(text(file), package)]
+    return pairs
+
+
+def unsafe_reads(source: str) -> list[str]:
+    """Calls and imports that would run code found in a file: unpickling in any guise."""
+    found = [name for name in imported(source) if name.split(".")[0] in UNPICKLING]
+    for node in ast.walk(ast.parse(source)):
+        if not isinstance(node, ast.Call):
+            continue
+        given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+        owner = getattr(getattr(node.func, "value", None), "id", "")
+        if called(node) == "load" and owner == "torch" and given.get("weights_only") is not True:
+            found.append("torch.load without weights_only=True")
+        if given.get("allow_pickle", False) is not False:
+            found.append("allow_pickle")
+        if called(node) in ("read_pickle", "unsafe_load") or (
+            owner == "yaml" and called(node) in ("load", "load_all") and not reads_safely(node)
+        ):
+            found.append(f"{owner}.{called(node)}")
+    return found
+
+
+def reads_safely(node: ast.Call) -> bool:
+    """Whether a yaml.load names a loader that builds plain values only."""
+    loaders = [*node.args[1:], *(keyword.value for keyword in node.keywords if keyword.arg == "Loader")]
+    return any("Safe" in ast.unparse(loader) for loader in loaders)
+
+
+def git(*arguments: str) -> list[str]:
+    """Lines that git prints about the checkout; skips where this is none."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("needs git")
+    if done.returncode == 128:
+        pytest.skip("needs a git checkout")
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("package", ["attribution", "models", "data"])
+def test_inner_packages_do_not_know_each_other(package: str) -> None:
+    others = {"attribution", "models", "data", "callbacks", "conf", "train", "tests", "benchmarks"} - {package}
+    wrong = [
+        (file, name)
+        for file, name in imports_of(package)
+        if any(is_within(name, other) for other in others) and not is_within(name, "attribution.base")
+    ]
+    assert wrong == []
+
+
+def test_callbacks_and_conf_know_nothing_above_them() -> None:
+    wrong = [
+        (file, name)
+        for folder, outside in (
+            ("callbacks", ("train", "tests", "benchmarks")),
+            ("conf", ("train", "callbacks", "tests", "benchmarks")),
+        )
+        for file, name in imports_of(folder)
+        if any(is_within(name, module) for module in outside)
+    ]
+    assert wrong == []
+
+
+def test_benchmarks_do_not_lean_on_the_tests() -> None:
+    assert [(file, name) for file, name in imports_of("benchmarks") if is_within(name, "tests")] == []
+
+
+def test_attribution_is_pure_torch() -> None:
+    outside = ("lightning", "pytorch_lightning", "hydra", "omegaconf", "wandb", "datasets")
+    wrong = [
+        (file, name) for file, name in imports_of("attribution") if any(is_within(name, module) for module in outside)
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"), [("hydra", ("train.py", "callbacks/sweep.py")), ("wandb", ("callbacks/",))]
+)
+def test_libraries_stay_where_they_belong(library: str, allowed: tuple[str, ...]) -> None:
+    users = {file for file, name in imports_of(*PACKAGES, "train", "benchmarks") if is_within(name, library)}
+    assert users, f"nothing imports {library}: has the walk lost its way?"
+    assert [file for file in sorted(users) if not file.startswith(allowed)] == []
+
+
+def test_nothing_unpickles() -> None:
+    found = {name_of(file): unsafe_reads(text(file)) for file in sources(*PACKAGES, "train")}
+    assert {file: reads for file, reads in found.items() if reads} == {}
+
+
+def test_every_module_has_a_docstring() -> None:
+    files = sources(*PACKAGES, "train", "benchmarks")
+    assert [name_of(file) for file in files if not ast.get_docstring(ast.parse(text(file)))] == []
+
+
+def test_files_are_short() -> None:
+    lines = {name_of(file): len(text(file).splitlines()) for file in sources(*PACKAGES, "train", "benchmarks")}
+    entry_point = lines.pop("train.py")
+    assert {file: count for file, count in lines.items() if count > LONGEST_FILE} == {}
+    assert entry_point <= LONGEST_ENTRY_POINT
+
+
+def test_top_level_holds_only_what_the_layout_names() -> None:
+    top = {Path(line).parts[0] for line in git("ls-files")}
+    assert {name for name in top if not name.startswith(".")} - TOP_LEVEL == set()
+
+
+def test_no_primary_config_shadows_a_replay() -> None:
+    """A run is replayed with `--config-dir <run> --config-name config`; conf/config.yaml would be found first."""
+    assert (REPOSITORY / "conf" / "train.yaml").is_file()
+    assert not (REPOSITORY / "conf" / "config.yaml").exists()
+
+
+def test_gitignore_is_anchored() -> None:
+    lines = (REPOSITORY / ".gitignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    assert patterns
+    assert [pattern for pattern in patterns if not pattern.startswith("/") and pattern != "__pycache__/"] == []
+
+
+def test_nothing_of_the_source_is_ignored() -> None:
+    assert git("ls-files", "--cached", "--ignored", "--exclude-standard") == []
+    fresh = [f"{folder}/{name}" for folder in (*PACKAGES, "tests", "docs") for name in ("new.py", "outputs/new.yaml")]
+    assert git("check-ignore", *fresh) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import torch.nn as nn, wandb", ["torch.nn", "wandb"]),
+        ("from attribution.base import UserError", ["attribution.base.UserError"]),
+        ("from attribution import base", ["attribution.base"]),
+        ("def f():\n    from callbacks import store", ["callbacks.store"]),
+        ("from .ig import Path", ["attribution.neuron.ig.Path"]),
+        ("from ..base import Batch", ["attribution.base.Batch"]),
+        ("from . import ig", ["attribution.neuron.ig"]),
+        ("importlib.import_module('wandb')", ["wandb"]),
+    ],
+)
+def test_the_walk_sees_every_form_of_import(source: str, names: list[str]) -> None:
+    assert list(imported(source, "attribution.neuron")) == names
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from joblib import load",
+        "torch.load(file)",
+        "torch.load(file, weights_only=False)",
+        "numpy.load(file, allow_pickle=True)",
+        "pandas.read_pickle(file)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "yaml.unsafe_load(text)",
+    ],
+)
+def test_the_walk_sees_unpickling(source: str) -> None:
+    assert unsafe_reads(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "torch.load(file, weights_only=True)",
+        "yaml.safe_load(text)",
+        "yaml.load(t, yaml.CSafeLoader)",
+        "json.load(file)",
+    ],
+)
+def test_the_walk_lets_safe_reads_pass(source: str) -> None:
+    assert unsafe_reads(source) == []
