@@ -20,7 +20,7 @@ def uniform(seed: int, rows: Tensor, columns: Tensor) -> Tensor:
         float32 [rows, columns].
     """
     start = mix(torch.tensor(seed, dtype=torch.int64, device=rows.device))
-    bits = mix(mix(start + rows.long())[:, None] + mix(columns.long())[None, :])
+    bits = mix(mix(start + rows.long())[:, None] + columns.long())
     # the upper 24 of the mixed 32 bits fill a float32 mantissa exactly
     return ((bits & _LOW_32_BITS) >> 8).to(torch.float32) / 2**24
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from attribution.base import UserError
 from callbacks.files import link, write_json
 from callbacks.passes import interruptible
+from callbacks.progress import fit_progress, on_terminal
 from callbacks.session import Session
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
@@ -54,8 +55,9 @@ def fit_stage(
 
     def build(folder: Path) -> None:
         trainer = session.trainers.make(
-            callbacks=[*make_callbacks(), _checkpoint(session, folder)],
+            callbacks=[*make_callbacks(), _checkpoint(session, folder), fit_progress()],
             logger=list(loggers),
+            enable_progress_bar=on_terminal(),
             enable_model_summary=False,
         )
         _fit(session, make_model(), trainer, folder)
@@ -89,7 +91,11 @@ def fit_inputs(
     data = session.data
     return {
         "source": source_of(session, model_settings),
-        "model": {k: v for k, v in model_settings.items() if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")},
+        "model": {
+            k: v
+            for k, v in model_settings.items()
+            if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")
+        },
         "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
         "batch_size": data.batch_size * int(trainer_settings.get("num_nodes", 1)) * _devices(trainer_settings),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
@@ -135,6 +141,7 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
     loaders = {"train_dataloaders": data.train_dataloader()}
     if "validation" in data.splits:
         loaders["val_dataloaders"] = data.val_dataloader()
+    model.train()  # checkpoints come in eval mode, in which Lightning would leave them
     with interruptible(trainer):
         trainer.fit(model, **loaders, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
     if not trainer.is_global_zero:

@@ -55,6 +55,33 @@ class PassLog(Callback):
             print(f"{self.name}: {self.n_rows} examples in {seconds:.1f} s ({self.n_rows / seconds:.1f}/s)", flush=True)
 
 
+class FitLog(Callback):
+    """One line per epoch, where no terminal shows a moving bar."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in sorted(found.items()))
+            seconds = time.monotonic() - self._start
+            print(
+                f"fit: epoch {trainer.current_epoch + 1}/{trainer.max_epochs} after {seconds:.1f} s: {shown}",
+                flush=True,
+            )
+
+
+def on_terminal() -> bool:
+    """Whether a moving bar can be seen."""
+    return sys.stderr.isatty()
+
+
+def fit_progress() -> Callback:
+    """A moving bar on a terminal, one line per epoch elsewhere."""
+    return TQDMProgressBar(leave=True) if on_terminal() else FitLog()
+
+
 def progress_callbacks(name: str, n_rows: int) -> list[Callback]:
     """A moving bar on a terminal, one line per pass elsewhere (logs, pipes)."""
-    return [PassProgress(name)] if sys.stderr.isatty() else [PassLog(name, n_rows)]
+    return [PassProgress(name)] if on_terminal() else [PassLog(name, n_rows)]

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
+from attribution.counter_random import uniform
 from attribution.instance.protocol import LabelSource
-
-_MASK_32 = 0xFFFFFFFF
 
 
 class RandomInstances:
@@ -60,29 +59,13 @@ class RandomScorer:
         return {"seed": self.seed, "sign": "none: carries no loss sign", "unit": "uniform on [0, 1)"}
 
     def query(self, test: HeadInputs, index: Tensor) -> Tensor:
-        """A random number per test row, [tests]."""
-        start = _mix(torch.tensor(self.seed, dtype=torch.int64, device=self.device))
-        return _mix(start + index.to(self.device, torch.int64))
+        """The tests' rows on the train split's device, [tests]."""
+        return index.to(self.device, torch.int64)
 
     def scores(self, query: Tensor, start: int, stop: int) -> Tensor:
         """[tests, stop − start], float32."""
-        rows = torch.arange(start, stop, dtype=torch.int64, device=self.device)
-        bits = _mix(query[:, None] + rows)
-        # The upper 24 of the mixed 32 bits fill a float32 mantissa exactly.
-        return ((bits & _MASK_32) >> 8).to(torch.float32) / 2**24
+        return uniform(self.seed, query, torch.arange(start, stop, device=self.device))
 
     def self_influence(self) -> None:
         """None: no train example has a random influence on itself."""
         return None
-
-
-def _mix(state: Tensor) -> Tensor:
-    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic."""
-
-    def shifted(x: Tensor, bits: int) -> Tensor:
-        return (x >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 shifts carry the sign along
-
-    z = state + (0x9E3779B97F4A7C15 - 2**64)
-    z = (z ^ shifted(z, 30)) * (0xBF58476D1CE4E5B9 - 2**64)
-    z = (z ^ shifted(z, 27)) * (0x94D049BB133111EB - 2**64)
-    return z ^ shifted(z, 31)

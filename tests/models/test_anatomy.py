@@ -1,0 +1,68 @@
+"""The adapter verifies itself on every family and refuses by name what it cannot serve."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModel
+
+from attribution.base import UserError
+from models.anatomy import answer_positions, build_anatomy, position_ids_from_mask
+from tests.families import ALL_MODELS, tiny_backbone
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_every_family_passes_its_identities(name: str) -> None:
+    backbone = tiny_backbone(name)
+    anatomy = build_anatomy(backbone)
+    assert anatomy.n_layers == 3
+    assert anatomy.value_rows(0).shape == (anatomy.n_neurons, anatomy.hidden_size)
+    assert anatomy.gated == (backbone.config.model_type in ("llama", "mistral", "qwen2", "gemma"))
+
+
+def test_post_norm_opt_is_refused_by_name() -> None:
+    backbone = tiny_backbone("opt", do_layer_norm_before=False)
+    with pytest.raises(UserError, match="opt-350m"):
+        build_anatomy(backbone)
+
+
+def test_bloom_with_residual_after_the_norm_is_refused_by_name() -> None:
+    backbone = tiny_backbone("bloom", apply_residual_connection_post_layernorm=True)
+    with pytest.raises(UserError, match="apply_residual_connection_post_layernorm"):
+        build_anatomy(backbone)
+
+
+def test_an_unknown_family_is_refused_with_the_known_ones() -> None:
+    config = AutoConfig.for_model(
+        "phi", hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48, vocab_size=60
+    )
+    with pytest.raises(UserError, match=r"'phi' has no anatomy adapter.*bloom, gemma, gpt2"):
+        build_anatomy(AutoModel.from_config(config).eval())
+
+
+@pytest.mark.parametrize("part", ["down_projection", "attention_output", "final_norm"])
+def test_a_model_that_breaks_an_identity_is_refused_with_layer_and_error(
+    part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = tiny_backbone("llama")
+    from models.families import Llama
+
+    if part == "final_norm":
+        monkeypatch.setattr(Llama, "final_norm", lambda self, hidden: hidden)
+    elif part == "down_projection":
+        monkeypatch.setattr(Llama, "down_projection", lambda self, block: block.mlp.gate_proj)
+    else:
+        monkeypatch.setattr(Llama, "attention_output", lambda self, block: block.mlp.down_proj)
+    with pytest.raises((UserError, RuntimeError)) as refused:
+        build_anatomy(backbone)
+    if isinstance(refused.value, UserError):
+        assert "fails in layer" in str(refused.value)
+        assert "relative error" in str(refused.value)
+
+
+def test_answer_position_comes_from_the_mask_on_either_side() -> None:
+    right = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    assert answer_positions(right).tolist() == [2, 0, 3]
+    left = right.flip(1)
+    assert answer_positions(left).tolist() == [3, 3, 3]
+    assert position_ids_from_mask(left).tolist() == [[0, 0, 1, 2], [0, 0, 0, 0], [0, 1, 2, 3]]
