@@ -28,7 +28,7 @@ class SweepTable(Callback):
         self.rows: list[dict[str, Any]] = []
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        hydra = job_return.hydra_cfg.hydra if job_return.hydra_cfg is not None else config.hydra
+        hydra = config.hydra
         if str(hydra.mode).rpartition(".")[2] != "MULTIRUN":
             return
         outcome = job_return._return_value

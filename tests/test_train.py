@@ -1,0 +1,195 @@
+"""The whole path from the command line: files of a run, reuse, replay, own classifiers, sweeps, loggers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForSequenceClassification
+
+from tests.running import SMALL_DEMO, CommandLine, command  # noqa: F401  (a fixture)
+
+COLUMNS = "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n"
+NEURON_COLUMNS = [
+    "index", "target", "target_prob", "role", "unit_kind", "site", "layer", "unit", "position", "score", "completeness",
+]  # fmt: skip
+
+
+def rows_of(folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader((folder / "results.csv").open()))
+
+
+def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:  # noqa: F811
+    finished = command()
+    assert finished.code == 0, finished.err
+    run = finished.folder
+    assert run.name.endswith("_tiny_demo_s0")
+    assert run.parent == command.folder / "outputs" / "runs"
+    assert str(command.folder) not in (run / "config.yaml").read_text()
+    assert yaml.safe_load((run / "overrides.yaml").read_text()) == list(SMALL_DEMO)
+    metrics = json.loads((run / "metrics.json").read_text())
+    assert all(isinstance(value, int | float) for value in metrics.values())
+    assert "accuracy/accuracy" in metrics
+    assert (run / "results.csv").read_text().splitlines()[0] == COLUMNS
+    assert {row["evaluation"] for row in rows_of(run)} == {"accuracy", "faithfulness", "uniqueness", "duplicates"}
+    assert (run / "report.html").stat().st_size > 10_000
+    assert list((run / "figures").glob("*.png"))
+    assert sorted(path.name for path in (run / "examples").iterdir()) == ["test", "train", "validation"]
+    test = datasets.load_from_disk(str(run / "examples" / "test"))
+    assert {"index", "source_index", "claim", "evidence", "readout", "label", "prediction", "prob", "input_ids", "twin"} <= {
+        *test.column_names
+    }
+    assert test["index"][:] == list(range(12))
+    neurons = datasets.load_from_disk(str(run / "scores" / "ig" / "test"))
+    assert neurons.column_names == NEURON_COLUMNS
+    assert len(neurons) == 12
+    assert len(neurons[0]["layer"]) == 100
+    assert neurons[0]["score"] == sorted(neurons[0]["score"], reverse=True)
+    assert len(neurons[0]["completeness"]) == 4
+    assert neurons["target"][:] == test["prediction"][:]
+    instances = datasets.load_from_disk(str(run / "scores" / "gradsim" / "test"))
+    assert instances.column_names == ["index", "top_index", "top_score", "bottom_index", "bottom_score"]
+    assert len(instances[0]["top_index"]) == 48
+    summary = datasets.load_from_disk(str(run / "scores" / "gradsim" / "train_summary"))
+    assert summary.column_names == ["index", "mean", "max", "votes", "self_influence"]
+    assert sum(summary["votes"][:]) == 12 * 10
+    for seed in (0, 1, 2):
+        assert (run / "scores" / "random_instances" / f"seed{seed}" / "test").is_dir()
+    settings = yaml.safe_load((run / "scores" / "influence" / "method.yaml").read_text())
+    assert settings["name"] == "influence"
+    assert {"sign", "unit", "solver"} <= {*settings}
+
+
+def test_the_saved_model_gives_the_stored_predictions(command: CommandLine) -> None:  # noqa: F811
+    run = command("method=ig", "evaluation=accuracy").folder
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
+    test = datasets.load_from_disk(str(run / "examples" / "test"))
+    for row in range(3):
+        ids = torch.tensor([test[row]["input_ids"]])
+        with torch.no_grad():
+            prob = model(input_ids=ids).logits.softmax(-1)[0]
+        assert torch.allclose(prob, torch.tensor(test[row]["prob"]), atol=1e-5)
+
+
+def test_a_second_method_reads_the_fit_and_overwrite_redoes_it(command: CommandLine) -> None:  # noqa: F811
+    first = command("method=ig", "evaluation=accuracy")
+    assert "fit: computed" in first.out
+    second = command("method=gradsim", "evaluation=accuracy")
+    assert "fit: read from the store" in second.out
+    assert "gradsim: computed" in second.out
+    again = command("method=[ig,gradsim]", "evaluation=accuracy")
+    assert "ig: read from the store" in again.out
+    assert "gradsim: read from the store" in again.out
+    assert (first.folder / "model").resolve() == (again.folder / "model").resolve()
+    other_seed = command("method=ig", "evaluation=accuracy", "seed=1")
+    assert "fit: computed" in other_seed.out
+    redone = command("method=ig", "evaluation=accuracy", "overwrite=true")
+    assert "fit: computed" in redone.out
+    assert "ig: computed" in redone.out
+
+
+def test_a_run_replays_itself(command: CommandLine) -> None:  # noqa: F811
+    first = command("method=[ig,gradsim]")
+    again = command("--config-dir", str(first.folder), "--config-name", "config", base=())
+    assert again.code == 0, again.err
+    assert again.folder != first.folder
+    assert (again.folder / "results.csv").read_text() == (first.folder / "results.csv").read_text()
+    assert "fit: read from the store" in again.out
+    assert yaml.safe_load((again.folder / "config.yaml").read_text()) == yaml.safe_load(
+        (first.folder / "config.yaml").read_text()
+    )
+
+
+def test_ones_own_classifier_on_ones_own_table(command: CommandLine) -> None:  # noqa: F811
+    trained = command("method=gradsim", "evaluation=accuracy").folder
+    train_rows = datasets.load_from_disk(str(trained / "examples" / "train"))
+    names = json.loads((trained / "model" / "config.json").read_text())["id2label"]
+    table = command.folder / "pairs.csv"
+    with table.open("w", newline="") as opened:
+        writer = csv.writer(opened)
+        writer.writerow(["premise", "hypothesis", "verdict"])
+        for row in train_rows:
+            writer.writerow([row["evidence"], row["claim"], names[str(row["label"])]])
+    arguments = (
+        "fit=false",
+        "model=local",
+        f"model.path={trained / 'model'}",
+        "data=table",
+        f"data.path={table}",
+        "data.text=[premise,hypothesis]",
+        "method=[ig,gradsim,influence]",
+    )
+    finished = command(*arguments, "data.label=verdict", base=["trainer.accelerator=cpu"])
+    assert finished.code == 0, finished.err
+    assert {row["method"] for row in rows_of(finished.folder)} >= {"ig", "gradsim", "influence", "random_neurons"}
+    assert "duplicates: skipped: needs" in finished.out
+    unlabelled = command(*arguments[:-1], "method=ig", "data.label=null", base=["trainer.accelerator=cpu"])
+    assert unlabelled.code == 0, unlabelled.err
+    explained = datasets.load_from_disk(str(unlabelled.folder / "examples" / "test"))
+    assert set(explained["label"][:]) == {-1}
+    assert len(explained) == 48
+
+
+def test_mlp_head_and_mixed_precision(command: CommandLine) -> None:  # noqa: F811
+    finished = command("model.head=mlp", "trainer.precision=bf16-mixed", "method=[ig,gradsim,influence]")
+    assert finished.code == 0, finished.err
+    settings = yaml.safe_load((finished.folder / "scores" / "influence" / "method.yaml").read_text())
+    assert settings["solver"] in ("dual", "direct")
+
+
+def test_a_sweep_keeps_going_and_tells_of_every_job(command: CommandLine) -> None:  # noqa: F811
+    finished = command("-m", "method=ig,gradsim", "seed=0,1", "evaluation=[accuracy,uniqueness]")
+    assert finished.code == 0, finished.err
+    assert finished.out.count("fit: computed") == 2
+    assert finished.out.count("fit: read from the store") == 2
+    (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
+    rows = list(csv.DictReader((sweep / "sweep.csv").open()))
+    assert [row["status"] for row in rows] == ["done"] * 4
+    assert all("accuracy" in row["headline"] for row in rows)
+    assert (sweep / "3" / "report.html").is_file()
+
+
+def test_a_failed_job_loses_no_other(command: CommandLine) -> None:  # noqa: F811
+    too_many = "evaluation.faithfulness.comprehensiveness=[101],[100]"
+    finished = command("-m", "evaluation=faithfulness", "method=ig", too_many)
+    assert finished.code == 2
+    (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
+    rows = list(csv.DictReader((sweep / "sweep.csv").open()))
+    assert [row["status"] for row in rows] == ["refused", "done"]
+    assert "top_k=100" in rows[0]["message"]
+
+
+def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(command.folder))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    finished = command("logger=wandb", "method=ig", "evaluation=accuracy")
+    assert finished.code == 0, finished.err
+    (offline,) = (finished.folder / "wandb").glob("offline-run-*")
+    assert list(offline.glob("*.wandb"))
+
+
+@pytest.mark.parametrize("experiment", ["averitec", "averitec_tiny"])
+def test_every_experiment_runs_its_fast_development_run(
+    command: CommandLine,  # noqa: F811
+    experiment: str,
+    shared_data: Path,
+) -> None:
+    finished = command(
+        f"experiment={experiment}",
+        "model=tiny",
+        f"data.path={shared_data / 'averitec'}",
+        "trainer.accelerator=cpu",
+        base=["debug=fdr"],
+    )
+    assert finished.code == 0, finished.err
+
+
+def test_every_experiment_is_tried(repository: Path) -> None:
+    found = {path.relative_to(repository / "conf" / "experiment").as_posix() for path in (repository / "conf" / "experiment").rglob("*.yaml")}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml"}
