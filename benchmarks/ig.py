@@ -106,8 +106,8 @@ def plain_loop(subject: Subject, layers: Sequence[int]) -> Timed[Tensor]:
     return _layer_by_layer(subject, layers, one_layer)
 
 
-def captum_scores(subject: Subject, layers: Sequence[int]) -> Timed[Tensor]:
-    """The same by captum's IntegratedGradients, all steps of a layer in one batch of full forwards.
+def captum_scores(subject: Subject, layers: Sequence[int], internal_batch_size: int) -> Timed[Tensor]:
+    """The same by captum's IntegratedGradients, `internal_batch_size` steps of a layer in one batched full forward.
 
     Raises:
         ImportError: captum is not installed.
@@ -122,7 +122,7 @@ def captum_scores(subject: Subject, layers: Sequence[int]) -> Timed[Tensor]:
             target=target,
             n_steps=subject.n_steps,
             method="riemann_right",
-            internal_batch_size=subject.n_steps,
+            internal_batch_size=internal_batch_size,
         )
         return scores[0]
 
