@@ -10,7 +10,7 @@ import argparse
 import importlib.util
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
 from benchmarks import ig, instance, record
-from benchmarks.pairs import Comparison, compare, progress
+from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-5
@@ -67,7 +67,7 @@ def benchmark_ig(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int)
         return ig.relative_difference(scores[layers], reference)
 
     batch_size = arguments.captum_batch
-    peers = {
+    peers: dict[str, tuple[Callable[..., Timed[torch.Tensor]], str]] = {
         "loop": (ig.plain_loop, note),
         "captum": (partial(ig.captum_scores, internal_batch_size=batch_size), f"{note}; {batch_size} steps per batch"),
     }
