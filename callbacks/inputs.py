@@ -9,7 +9,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
-from models.backbone import load_config, load_tokenizer, require_trained_classifier
+from models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -24,13 +24,15 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     """
     model = config.model
     trained = None
-    if not config.fit:
-        if model.path is None:
-            raise UserError(
-                f"fit=false uses a trained classifier as it is, but model={model.name} starts from scratch; expected "
-                "model.path: set model=local model.path=DIR."
-            )
-        trained = require_trained_classifier(load_config(model.path, model.trust_remote_code), model.path)
+    if model.path is not None:
+        checkpoint = load_config(model.path, model.trust_remote_code)
+        require_architecture(checkpoint, model.model_type, model.path)
+        trained = None if config.fit else require_trained_classifier(checkpoint, model.path)
+    elif not config.fit:
+        raise UserError(
+            f"fit=false uses a trained classifier as it is, but model={model.name} starts from scratch; expected "
+            "model.path: set model=local model.path=DIR."
+        )
     unordered = trained is not None and config.data.get("label_names", ()) is None
     data = build(config.data, **({"label_names": trained} if unordered else {}))
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code)

@@ -155,7 +155,10 @@ class Lock:
         self._owned = False
 
     def __enter__(self) -> bool:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from error
         announced = False
         while not self._acquire():
             if self.until():
@@ -182,13 +185,16 @@ class Lock:
         except FileExistsError:
             return False
         except OSError as error:
-            raise UserError(
-                f"the store cannot be written at {self.path.parent} ({error.strerror}); expected a writable folder: "
-                "set paths.store=DIR."
-            ) from error
+            raise self._unwritable(error) from error
         with os.fdopen(handle, "w") as opened:
             json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}, opened)
         return True
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(
+            f"the store cannot be written at {self.path.parent} ({error.strerror}); expected a writable folder: "
+            "set paths.store=DIR."
+        )
 
     def _owner(self) -> dict[str, Any]:
         try:

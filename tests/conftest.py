@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.running import CommandLine
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
@@ -26,3 +28,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data (real datasets beside the checkout), which is absent")
     return folder
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
+    """`python train.py …` in an empty folder."""
+    return CommandLine(tmp_path, monkeypatch, capfd)

@@ -58,8 +58,8 @@ def tiny_backbone(name: str, seed: int = 0, **overrides: object) -> PreTrainedMo
     if model_type in ("llama", "mistral", "qwen2", "gemma"):
         settings = {**LLAMA_SHAPE, **settings}
     config = AutoConfig.for_model(
-        model_type, **{**settings, "vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
-                       **overrides}
+        model_type,
+        **{**settings, "vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **overrides},
     )
     torch.manual_seed(seed)
     model = AutoModel.from_config(config).eval().requires_grad_(False)

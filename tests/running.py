@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-
-import train
 
 SMALL_DEMO = (
     "debug=fdr",
@@ -48,6 +45,11 @@ class CommandLine:
         self.capfd = capfd
 
     def __call__(self, *arguments: str, base: Sequence[str] = SMALL_DEMO) -> Finished:
+        # imported late: conftest.py sets the environment that the libraries read when they are imported
+        from hydra.core.global_hydra import GlobalHydra
+
+        import train
+
         self.monkeypatch.chdir(self.folder)
         self.monkeypatch.setattr(sys, "argv", [train.__file__, *arguments, *base])
         train.OUTCOMES.clear()
@@ -56,9 +58,3 @@ class CommandLine:
         code = train.main()
         captured = self.capfd.readouterr()
         return Finished(code, captured.out, captured.err)
-
-
-@pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
-    """`python train.py …` in an empty folder."""
-    return CommandLine(tmp_path, monkeypatch, capfd)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification
 
-from tests.running import SMALL_DEMO, CommandLine, command  # noqa: F401  (a fixture)
+from tests.running import SMALL_DEMO, CommandLine
 
 COLUMNS = "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n"
 NEURON_COLUMNS = [
@@ -24,7 +24,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "results.csv").open()))
 
 
-def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:  # noqa: F811
+def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:
     finished = command()
     assert finished.code == 0, finished.err
     run = finished.folder
@@ -41,9 +41,18 @@ def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:  # 
     assert list((run / "figures").glob("*.png"))
     assert sorted(path.name for path in (run / "examples").iterdir()) == ["test", "train", "validation"]
     test = datasets.load_from_disk(str(run / "examples" / "test"))
-    assert {"index", "source_index", "claim", "evidence", "readout", "label", "prediction", "prob", "input_ids", "twin"} <= {
-        *test.column_names
-    }
+    assert {
+        "index",
+        "source_index",
+        "claim",
+        "evidence",
+        "readout",
+        "label",
+        "prediction",
+        "prob",
+        "input_ids",
+        "twin",
+    } <= {*test.column_names}
     assert test["index"][:] == list(range(12))
     neurons = datasets.load_from_disk(str(run / "scores" / "ig" / "test"))
     assert neurons.column_names == NEURON_COLUMNS
@@ -65,7 +74,7 @@ def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:  # 
     assert {"sign", "unit", "solver"} <= {*settings}
 
 
-def test_the_saved_model_gives_the_stored_predictions(command: CommandLine) -> None:  # noqa: F811
+def test_the_saved_model_gives_the_stored_predictions(command: CommandLine) -> None:
     run = command("method=ig", "evaluation=accuracy").folder
     model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
     test = datasets.load_from_disk(str(run / "examples" / "test"))
@@ -76,7 +85,7 @@ def test_the_saved_model_gives_the_stored_predictions(command: CommandLine) -> N
         assert torch.allclose(prob, torch.tensor(test[row]["prob"]), atol=1e-5)
 
 
-def test_a_second_method_reads_the_fit_and_overwrite_redoes_it(command: CommandLine) -> None:  # noqa: F811
+def test_a_second_method_reads_the_fit_and_overwrite_redoes_it(command: CommandLine) -> None:
     first = command("method=ig", "evaluation=accuracy")
     assert "fit: computed" in first.out
     second = command("method=gradsim", "evaluation=accuracy")
@@ -93,7 +102,7 @@ def test_a_second_method_reads_the_fit_and_overwrite_redoes_it(command: CommandL
     assert "ig: computed" in redone.out
 
 
-def test_a_run_replays_itself(command: CommandLine) -> None:  # noqa: F811
+def test_a_run_replays_itself(command: CommandLine) -> None:
     first = command("method=[ig,gradsim]")
     again = command("--config-dir", str(first.folder), "--config-name", "config", base=())
     assert again.code == 0, again.err
@@ -105,7 +114,7 @@ def test_a_run_replays_itself(command: CommandLine) -> None:  # noqa: F811
     )
 
 
-def test_ones_own_classifier_on_ones_own_table(command: CommandLine) -> None:  # noqa: F811
+def test_ones_own_classifier_on_ones_own_table(command: CommandLine) -> None:
     trained = command("method=gradsim", "evaluation=accuracy").folder
     train_rows = datasets.load_from_disk(str(trained / "examples" / "train"))
     names = json.loads((trained / "model" / "config.json").read_text())["id2label"]
@@ -135,14 +144,14 @@ def test_ones_own_classifier_on_ones_own_table(command: CommandLine) -> None:  #
     assert len(explained) == 48
 
 
-def test_mlp_head_and_mixed_precision(command: CommandLine) -> None:  # noqa: F811
+def test_mlp_head_and_mixed_precision(command: CommandLine) -> None:
     finished = command("model.head=mlp", "trainer.precision=bf16-mixed", "method=[ig,gradsim,influence]")
     assert finished.code == 0, finished.err
     settings = yaml.safe_load((finished.folder / "scores" / "influence" / "method.yaml").read_text())
     assert settings["solver"] in ("dual", "direct")
 
 
-def test_a_sweep_keeps_going_and_tells_of_every_job(command: CommandLine) -> None:  # noqa: F811
+def test_a_sweep_keeps_going_and_tells_of_every_job(command: CommandLine) -> None:
     finished = command("-m", "method=ig,gradsim", "seed=0,1", "evaluation=[accuracy,uniqueness]")
     assert finished.code == 0, finished.err
     assert finished.out.count("fit: computed") == 2
@@ -154,7 +163,7 @@ def test_a_sweep_keeps_going_and_tells_of_every_job(command: CommandLine) -> Non
     assert (sweep / "3" / "report.html").is_file()
 
 
-def test_a_failed_job_loses_no_other(command: CommandLine) -> None:  # noqa: F811
+def test_a_failed_job_loses_no_other(command: CommandLine) -> None:
     too_many = "evaluation.faithfulness.comprehensiveness=[101],[100]"
     finished = command("-m", "evaluation=faithfulness", "method=ig", too_many)
     assert finished.code == 2
@@ -164,7 +173,7 @@ def test_a_failed_job_loses_no_other(command: CommandLine) -> None:  # noqa: F81
     assert "top_k=100" in rows[0]["message"]
 
 
-def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(command.folder))
     monkeypatch.setenv("WANDB_SILENT", "true")
@@ -176,7 +185,7 @@ def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("experiment", ["averitec", "averitec_tiny"])
 def test_every_experiment_runs_its_fast_development_run(
-    command: CommandLine,  # noqa: F811
+    command: CommandLine,
     experiment: str,
     shared_data: Path,
 ) -> None:
@@ -191,5 +200,8 @@ def test_every_experiment_runs_its_fast_development_run(
 
 
 def test_every_experiment_is_tried(repository: Path) -> None:
-    found = {path.relative_to(repository / "conf" / "experiment").as_posix() for path in (repository / "conf" / "experiment").rglob("*.yaml")}
+    found = {
+        path.relative_to(repository / "conf" / "experiment").as_posix()
+        for path in (repository / "conf" / "experiment").rglob("*.yaml")
+    }
     assert found == {"averitec.yaml", "averitec_tiny.yaml"}

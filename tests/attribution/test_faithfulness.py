@@ -27,9 +27,7 @@ def test_equals_plain_edited_forwards(name: str) -> None:
         assert torch.equal(answers[question.key], chunked[question.key])
         for row in range(4):
             listed = set(
-                zip(
-                    ranked.layer[row, : question.r].tolist(), ranked.unit[row, : question.r].tolist(), strict=True
-                )
+                zip(ranked.layer[row, : question.r].tolist(), ranked.unit[row, : question.r].tolist(), strict=True)
             )
             example = single(batch, row)
             clean = edited_prediction(engine, example, None, "")

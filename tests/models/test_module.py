@@ -61,7 +61,9 @@ def test_saved_linear_head_reloads_with_transformers(tmp_path: Path) -> None:
 def test_own_reload_gives_the_same_scores(tmp_path: Path, head: str) -> None:
     model = classifier(head)
     model.save(tmp_path)
-    again = TextClassifier("again", LABELS, load_tokenizer(str(tmp_path)), path=str(tmp_path), head=head, seed=99).eval()
+    again = TextClassifier(
+        "again", LABELS, load_tokenizer(str(tmp_path)), path=str(tmp_path), head=head, seed=99
+    ).eval()
     batch = batch_of(model.tokenizer, TEXTS, "left")
     with torch.no_grad():
         assert torch.equal(again(batch), model(batch))
@@ -108,7 +110,7 @@ def test_a_checkpoint_of_another_architecture_is_refused_before_its_weights(shar
 
 def test_unfitted_checkpoint_is_refused_without_fit(shared_data: Path) -> None:
     source = str(shared_data / "stories260k" / "hf")
-    with pytest.raises(UserError, match="LlamaForCausalLM.*no classification head"):
+    with pytest.raises(UserError, match=r"LlamaForCausalLM.*no classification head"):
         require_trained_classifier(load_config(source), source)
 
 
@@ -144,5 +146,7 @@ def test_infinite_loss_names_step_and_examples() -> None:
     model = classifier()
     model.lm.score.weight.data.fill_(float("inf"))
     batch = batch_of(model.tokenizer, TEXTS)
-    with pytest.raises(UserError, match=r"training loss in step 0 is NaN or infinite for 3 example\(s\) \(index 0, 1, 2\)"):
+    with pytest.raises(
+        UserError, match=r"training loss in step 0 is NaN or infinite for 3 example\(s\) \(index 0, 1, 2\)"
+    ):
         model.training_step(batch, 0)
