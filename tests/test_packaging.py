@@ -1,0 +1,88 @@
+"""What pyproject.toml, constraints.txt and CITATION.cff promise fits together and covers the files that are there."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.test_structure import PACKAGES, imports_of
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def pins() -> dict[str, str]:
+    """Version of every package in constraints.txt by its canonical name."""
+    lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pinned = [line.partition("==") for line in lines if line and not line.startswith("#")]
+    assert len({canonicalize_name(name) for name, _, _ in pinned}) == len(pinned)
+    return {canonicalize_name(name): version for name, _, version in pinned}
+
+
+def requirements(project: dict) -> list[Requirement]:
+    """Everything that is required, extras included."""
+    extras = project["project"]["optional-dependencies"].values()
+    return [Requirement(text) for group in (project["project"]["dependencies"], *extras) for text in group]
+
+
+def test_every_requirement_is_pinned_within_its_bounds(project: dict, pins: dict[str, str]) -> None:
+    for requirement in requirements(project):
+        version = pins[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} excludes the tested version {version}"
+
+
+def test_pins_are_exact_and_hold_for_every_build(pins: dict[str, str]) -> None:
+    """No local suffix such as +cpu, so that any build of the version satisfies; no address of an index."""
+    assert {name: version for name, version in pins.items() if not re.fullmatch(r"[0-9]+[0-9a-z.]*", version)} == {}
+
+
+def test_every_direct_import_is_declared(project: dict) -> None:
+    """What the packages import stands in pyproject.toml and does not merely come along."""
+    declared = {canonicalize_name(Requirement(text).name) for text in project["project"]["dependencies"]}
+    distribution = {"hydra": "hydra-core", "yaml": "pyyaml"}
+    own = {*PACKAGES, "train"}
+    roots = {name.split(".")[0] for _, name in imports_of(*PACKAGES, "train")} - own - set(sys.stdlib_module_names)
+    missing = {root for root in roots if canonicalize_name(distribution.get(root, root)) not in declared}
+    assert missing == set()
+
+
+def test_files_beside_the_code_are_packaged(project: dict) -> None:
+    """An installed twinlens has its configuration, tokenizer and templates."""
+    settings = project["tool"]["setuptools"]["package-data"]
+    for package in PACKAGES:
+        folder = REPOSITORY / package
+        files = [
+            file.relative_to(folder).as_posix()
+            for file in folder.rglob("*")
+            if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
+        ]
+        patterns = [pattern.replace("**/", "*") for pattern in settings.get(package, [])]
+        assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
+
+
+def test_every_package_is_found(project: dict) -> None:
+    included = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {pattern.rstrip("*") for pattern in included} == set(PACKAGES)
+
+
+def test_the_citation_names_this_version(project: dict) -> None:
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["title"] == project["project"]["name"]
+    assert citation["version"] == project["project"]["version"]
+    assert citation["license"] == project["project"]["license"]
+    cited = {identifier["value"] for paper in citation["references"] for identifier in paper["identifiers"]}
+    assert cited == {"arXiv:2404.18655", "arXiv:2312.12141"}
+    assert f"{citation['version']}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
