@@ -17,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from attribution.neuron.ig import PRESETS, Path, integrated_gradients
+from attribution.neuron.ig import PRESETS
+from attribution.neuron.path_integral import Path, integrated_gradients
 from benchmarks.pairs import Timed, timed
 from models.anatomy import build_anatomy
 from models.last_token import LastTokenEngine

@@ -1,0 +1,1 @@
+"""Lightning's side: stages, passes, the store, progress, reports and loggers."""

@@ -16,15 +16,14 @@ from attribution.instance.protocol import InstanceMethod, InstanceScores
 from attribution.instance.stream import TrainSummary, stream_scores
 from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.ranking import NeuronScores
-from callbacks.files import link, write_yaml
+from callbacks.files import is_first_process, link, write_yaml
 from callbacks.passes import index_loader, index_shards, run_pass
-from callbacks.session import Session
+from callbacks.session import Session, rows_per_shard
 from callbacks.shards import PARTIAL_SUMS
 from callbacks.store import Entry, code_hash
 
 NEURON_CODE = ("attribution.neuron", "models.anatomy", "models.families", "models.last_token", "callbacks.attribute")
 INSTANCE_CODE = ("attribution.instance", "callbacks.attribute")
-TESTS_PER_SHARD = 64
 
 
 def attribute_stage(session: Session, name: str, method: Any, settings: Mapping[str, Any]) -> None:
@@ -42,6 +41,7 @@ def attribute_stage(session: Session, name: str, method: Any, settings: Mapping[
             entry = _neurons(session, name, chosen, {**settings, "seed": seed})
         else:
             entry = _instances(session, name, chosen, {**settings, "seed": seed})
+        session.scores[score_name(name, seed)] = entry.path
         _link_scores(session, name, seed, entry)
         print(f"{score_name(name, seed)}: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
@@ -75,7 +75,7 @@ def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mappin
         engine = model.engine()
         description = method.describe(engine)
         rows = _neuron_pass(session, name, method, engine, folder)
-        if not session.trainers.is_first:
+        if not is_first_process():
             return
         if "target" not in rows:
             rows["target"] = predictions.column("prediction")
@@ -100,7 +100,7 @@ def _neuron_pass(
     if method.reads_text:
         shards, loader = session.shards(split), session.loader(split)
     else:
-        shards, loader = index_shards(len(session.data.splits[split]), TESTS_PER_SHARD), index_loader
+        shards, loader = row_shards(len(session.data.splits[split])), index_loader
     result = run_pass(
         f"{name} on {split}", session.classifier, compute, shards, loader, folder / "shards", session.trainers
     )
@@ -146,6 +146,11 @@ def neuron_table(rows: Mapping[str, Tensor]) -> pyarrow.Table:
 # -- instances ---------------------------------------------------------------------------------------------------
 
 
+def row_shards(n_rows: int) -> list[list[list[int]]]:
+    """Shards of one batch each, for passes that read cached tensors."""
+    return index_shards(n_rows, rows_per_shard(n_rows))
+
+
 def head_inputs(session: Session, split: str, labels: str) -> HeadInputs:
     """Cached head inputs of a split with gold or predicted labels."""
     predictions = session.predictions[split]
@@ -173,7 +178,7 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
             sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
             return {**vars(scores), **sums}
 
-        shards = index_shards(len(test), TESTS_PER_SHARD)
+        shards = row_shards(len(test))
         result = run_pass(
             f"{name} on {session.split}",
             nn.Identity(),
@@ -183,7 +188,7 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
             folder / "shards",
             session.trainers,
         )
-        if not session.trainers.is_first:
+        if not is_first_process():
             return
         datasets.Dataset(instance_table(InstanceScores(**result.rows))).save_to_disk(str(folder / session.split))
         summary = TrainSummary.empty(len(train))

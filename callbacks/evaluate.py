@@ -20,7 +20,7 @@ from attribution.instance.protocol import InstanceScores
 from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.attribute import score_name
-from callbacks.files import write_json
+from callbacks.files import is_first_process, write_json
 from callbacks.passes import run_pass
 from callbacks.session import Session
 from callbacks.store import code_hash
@@ -81,7 +81,7 @@ def _what_is_missing(session: Session, name: str, kind: str, methods: Mapping[st
 
 def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset:
     """The stored scores of a method of this run, torch-formatted."""
-    folder = session.folder / "scores" / score_name(name, seed) / session.split
+    folder = session.scores[score_name(name, seed)] / session.split
     return datasets.load_from_disk(str(folder)).with_format("torch")
 
 
@@ -114,7 +114,7 @@ def _faithfulness(
 
     def build(folder: Path) -> None:
         result = _preserved(session, name, evaluation, lists, control, folder)
-        if session.trainers.is_first:
+        if is_first_process():
             answers = {key: column.tolist() for key, column in result.items() if key != "index"}
             write_json(folder / "answers.json", answers)
 

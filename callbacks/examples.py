@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attribution.base import Batch, require_finite
-from callbacks.files import link
+from callbacks.files import is_first_process, link
 from callbacks.passes import run_pass
 from callbacks.session import Predictions, Session
 from callbacks.store import code_hash
@@ -59,7 +59,7 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     result = run_pass(
         f"predict {split}", model, compute, shards, session.loader(split), folder / "shards", session.trainers
     )
-    if not session.trainers.is_first:
+    if not is_first_process():
         return
     save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
     table = with_predictions(session.data.splits[split], result.rows["prob"])

@@ -8,6 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
+
+
+def is_first_process() -> bool:
+    """Whether this process writes what all processes of a run computed together."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def write_text(path: Path, text: str) -> None:
@@ -28,7 +34,12 @@ def write_yaml(path: Path, value: Any) -> None:
 
 
 def link(target: Path, at: Path) -> None:
-    """A relative symbolic link `at` → `target`, replacing an older one, so that the tree can be moved as a whole."""
+    """A relative symbolic link `at` → `target`, replacing an older one, so that the tree can be moved as a whole.
+
+    Only the first process links.
+    """
+    if not is_first_process():
+        return
     at.parent.mkdir(parents=True, exist_ok=True)
     partial = at.with_name(f".{at.name}.partial")
     partial.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,11 +35,6 @@ class TrainerFactory:
 
     make: Callable[..., Trainer]
     precision: str = "32-true"
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this process writes what all processes computed."""
-        return getattr(rank_zero_only, "rank", 0) == 0
 
     def for_pass(self, callbacks: list[Callback]) -> Trainer:
         """A Trainer for a predict pass; gradients stay possible and every rank keeps its own batches."""
@@ -142,8 +136,8 @@ def run_pass(
         mine = missing[trainer.global_rank :: trainer.world_size]
         if len(missing) < trainer.world_size:
             raise UserError(
-                f"{name}: {n_rows} examples in {len(missing)} shard(s) cannot be shared by {trainer.world_size} "
-                f"processes; expected at least as many shards as processes: set trainer.devices={len(missing)}."
+                f"{name}: the {n_rows} examples left form {len(missing)} shard(s), fewer than the {trainer.world_size} "
+                f"processes; expected at least one for each: set trainer.devices={len(missing)}."
             )
         batches, last_batch = _batches_of(shards, mine)
         trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]

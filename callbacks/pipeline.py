@@ -15,6 +15,7 @@ from attribution.neuron.protocol import NeuronMethod
 from callbacks.attribute import attribute_stage
 from callbacks.evaluate import evaluate_stage
 from callbacks.examples import examples_stage
+from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage
 from callbacks.report import write_report
 from callbacks.results_table import format_table
@@ -84,6 +85,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for name, evaluation in parts.evaluations.items():
         results = timed("evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods)
         run.add_results(name, results, common)
+    if not is_first_process():
+        return
     run.write()
     print(format_table(run.rows), flush=True)
     print(f"report: {write_report(session.folder)}", flush=True)

@@ -74,7 +74,7 @@ class FitLog(Callback):
 
 def on_terminal() -> bool:
     """Whether a moving bar can be seen."""
-    return sys.stderr.isatty()
+    return sys.stdout.isatty()
 
 
 def fit_progress() -> Callback:

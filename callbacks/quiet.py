@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
 
 import datasets
 from transformers.utils import logging as transformers_logging
 
+from callbacks.files import is_first_process
+
 
 def quiet_libraries() -> None:
     """Warnings that a run cannot act on, and bars of copying files, are switched off; errors are not."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not is_first_process():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process speaks for all)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.evaluation.result import Result
-from callbacks.files import write_json, write_yaml
+from callbacks.files import is_first_process, write_json, write_yaml
 from callbacks.results_table import write_results
 
 
@@ -25,6 +25,8 @@ class RunFolder:
 
     def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Write config.yaml (a configuration that runs the same again) and overrides.yaml."""
+        if not is_first_process():
+            return
         self.path.mkdir(parents=True, exist_ok=True)
         write_yaml(self.path / "config.yaml", dict(config))
         write_yaml(self.path / "overrides.yaml", list(overrides))

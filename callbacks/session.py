@@ -17,7 +17,14 @@ from data.sampling import length_sorted_batches
 from models.module import TextClassifier
 
 ROWS_PER_SHARD = 256
-"""Upper bound of a shard, what a killed pass may have to redo; small splits get at least sixteen shards."""
+"""Upper bound of a shard, what a killed pass may have to redo."""
+SHARDS_AT_LEAST = 16
+"""Small splits are cut finer, so that several processes have something to share."""
+
+
+def rows_per_shard(n_rows: int) -> int:
+    """Rows of one shard; depends on the split alone, never on the number of processes."""
+    return max(1, min(ROWS_PER_SHARD, -(-n_rows // SHARDS_AT_LEAST)))
 
 
 class DataModule(Protocol):
@@ -70,7 +77,7 @@ class Session:
         model: the classifier, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
-        seconds: stage → time it took.
+        scores: folder of each method's stored scores, per seed where it draws, once computed.
     """
 
     folder: Path
@@ -83,7 +90,7 @@ class Session:
     model: TextClassifier | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, Path] = field(default_factory=dict)
 
     @property
     def classifier(self) -> TextClassifier:
@@ -93,9 +100,8 @@ class Session:
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
-        n_rows = len(self.data.splits[split])
-        rows = max(self.data.eval_batch_size, min(ROWS_PER_SHARD, -(-n_rows // 16)))
-        return length_sorted_batches(self.data.splits[split], self.data.eval_batch_size, rows)
+        rows = self.data.splits[split]
+        return length_sorted_batches(rows, self.data.eval_batch_size, rows_per_shard(len(rows)))
 
     def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
         """Makes loaders over given batches of a split."""

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from lightning.pytorch.utilities import rank_zero_only
 
 from attribution.base import UserError
-from callbacks.files import write_json
+from callbacks.files import is_first_process, write_json
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER_SECONDS = 60.0
@@ -72,7 +71,7 @@ class Store:
         final = self.root / stage / fingerprint
         if self._usable(final):
             return Entry(stage, fingerprint, final, reused=True)
-        if getattr(rank_zero_only, "rank", 0) != 0:
+        if not is_first_process():
             return self._join(stage, fingerprint, final, build)
         with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
             if not owner or self._usable(final):

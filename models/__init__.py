@@ -1,0 +1,1 @@
+"""The language model with its readout, the architecture adapters and the last-token engine."""

@@ -1,0 +1,1 @@
+"""The instance lens: which training examples shaped a prediction; one method per file."""

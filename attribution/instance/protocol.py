@@ -30,9 +30,14 @@ class InstanceScorer(Protocol):
         bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
     """
 
-    n_train: int
-    bytes_per_query: int
-    bytes_per_row: int
+    @property
+    def n_train(self) -> int: ...
+
+    @property
+    def bytes_per_query(self) -> int: ...
+
+    @property
+    def bytes_per_row(self) -> int: ...
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""

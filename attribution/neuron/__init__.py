@@ -1,0 +1,1 @@
+"""The neuron lens: which neurons carry a prediction; one method per file."""

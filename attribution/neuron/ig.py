@@ -2,31 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from attribution.base import AnswerStates, Batch, NeuronModel, UserError
-from attribution.neuron.quadrature import Rule, nodes_and_weights
+from attribution.base import Batch, NeuronModel, UserError
+from attribution.neuron.path_integral import Path, Positions, integrated_gradients
+from attribution.neuron.quadrature import nodes_and_weights
 from attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
 
 Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
-Positions = Literal["last", "all", "broadcast_last"]
-Site = Literal["activation", "pre_activation"]
-
-
-@dataclass(frozen=True)
-class Path:
-    """What is integrated: site, positions and quadrature."""
-
-    site: Site
-    positions: Positions
-    rule: Rule
-    threshold: float | None = None
-    """Keep only neurons above this share of the highest score, so that a list can be shorter than top_k."""
-
 
 PRESETS: dict[str, Path] = {
     "paper": Path("activation", "last", "right"),
@@ -41,24 +25,6 @@ PRESETS: dict[str, Path] = {
 
 BROADCASTING_FAMILIES = ("bloom", "gpt_neox")
 """Families for which the authors' code writes the last token's activation into every position."""
-
-
-@dataclass(frozen=True)
-class IntegratedGradientsResult:
-    """Dense scores of a batch.
-
-    Attributes:
-        scores: attribution of each neuron to the target's probability, unit: probability, positive raises it,
-            [batch, layers, neurons].
-        target: class whose probability is attributed, [batch].
-        target_prob: its softmax probability, [batch].
-        completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, unit: probability, [batch, layers].
-    """
-
-    scores: Tensor
-    target: Tensor
-    target_prob: Tensor
-    completeness: Tensor
 
 
 class IntegratedGradients:
@@ -143,189 +109,3 @@ class IntegratedGradients:
         result = integrated_gradients(model, batch, path, self.n_steps, self.target, memory_budget)
         ranked = rank_neurons(result.scores, self.top_k, result.target, result.target_prob, result.completeness)
         return ranked if path.threshold is None else above_threshold(ranked, path.threshold)
-
-
-def integrated_gradients(
-    model: NeuronModel, batch: Batch, path: Path, n_steps: int, target: str, memory_budget: int
-) -> IntegratedGradientsResult:
-    """Dense integrated gradients of every neuron of every layer.
-
-    On the path a(α) = α·ā the MLP output is α·(W ā) + b, so only g(α) = ∂P/∂(MLP output) is needed:
-    IG = ā ⊙ W Σ_k w_k g(α_k). The (layer, step) pairs are variant rows of the answer token; one backward over all of
-    them gives every g. For the pre-activation z the chain rule adds act'(α z).
-    """
-    nodes, weights = nodes_and_weights(path.rule, n_steps)
-    states = model.states(batch)
-    chosen = target_classes(states, batch, target)
-    probability = states.scores.float().softmax(-1).gather(1, chosen[:, None])[:, 0]
-    if path.positions == "last":
-        gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)
-        scores = torch.stack(
-            [
-                _contract(model, layer, gradients[layer], nodes, weights, _origin(states, path.site)[:, layer], path)
-                for layer in range(model.n_layers)
-            ],
-            1,
-        )
-        at_one: Tensor = probability[:, None]
-    else:
-        scores, at_zero, at_one = _over_sequences(model, batch, states, chosen, nodes, weights, path, memory_budget)
-    completeness = (scores.double().sum(-1) - (at_one - at_zero).double()).abs().float()
-    return IntegratedGradientsResult(scores, chosen, probability, completeness)
-
-
-def target_classes(states: AnswerStates, batch: Batch, target: str) -> Tensor:
-    """Predicted or gold class of each example, [batch].
-
-    Raises:
-        UserError: gold asked for an example without a label.
-    """
-    if target == "predicted":
-        return states.scores.argmax(-1)
-    missing = batch["labels"] < 0
-    if bool(missing.any()):
-        raise UserError(
-            f"target=gold needs a label for every example, but index {batch['index'][missing].tolist()} has none; "
-            "use target=predicted."
-        )
-    return batch["labels"]
-
-
-def _origin(states: AnswerStates, site: Site) -> Tensor:
-    """End point of the path, [batch, layers, neurons]."""
-    if site == "activation":
-        return states.activation
-    assert states.pre_activation is not None
-    return states.pre_activation
-
-
-def _mlp_output(model: NeuronModel, states: AnswerStates, layer: int, nodes: Tensor, site: Site) -> Tensor:
-    """MLP output of one layer at each node of the path, [batch, nodes, hidden]."""
-    scale = nodes.to(states.mlp_output)[:, None]
-    if site == "activation":
-        bias = model.down(layer, torch.zeros_like(states.activation[:1, layer]))
-        return scale * (states.mlp_output[:, layer] - bias)[:, None] + bias
-    return model.down(layer, model.activate(scale * _origin(states, site)[:, layer, None]))
-
-
-def _gradients_at_last(
-    model: NeuronModel, states: AnswerStates, chosen: Tensor, nodes: Tensor, site: Site, memory_budget: int
-) -> tuple[list[Tensor], Tensor]:
-    """∂P/∂(MLP output) per layer [batch, steps, hidden], and P with the layer's neurons at zero [batch, layers]."""
-    n_steps = len(nodes)
-    at_zero: list[Tensor] = []
-    gradients: list[Tensor] = []
-    with_zero = torch.cat([nodes, nodes.new_zeros(1)])
-    rows_per_chunk = max(1, memory_budget // max(1, model.bytes_per_row(states)))
-    layers_per_chunk = max(1, rows_per_chunk // (n_steps + 1))
-    for start in range(0, model.n_layers, layers_per_chunk):
-        layers = range(start, min(start + layers_per_chunk, model.n_layers))
-        rows: list[Tensor | None] = [None] * (model.n_layers + 1)
-        leaves = []
-        for layer in layers:
-            with torch.no_grad():
-                # the block's output with this layer's MLP output replaced: exact, the residual stream is additive
-                rest = states.residual[:, layer + 1] - states.mlp_output[:, layer]
-                row = rest[:, None] + _mlp_output(model, states, layer, with_zero, site)
-            leaves.append(row.detach().requires_grad_())
-            rows[layer + 1] = leaves[-1]
-        with torch.enable_grad():
-            probabilities = _probabilities(model.score_rows(states, rows), chosen)
-            slopes = torch.autograd.grad(probabilities.sum(), leaves)
-        gradients += [slope[:, :n_steps] for slope in slopes]
-        at_zero += list(probabilities.detach().unflatten(1, (len(layers), -1))[..., -1].unbind(1))
-    return gradients, torch.stack(at_zero, 1)
-
-
-def _probabilities(scores: Tensor, chosen: Tensor) -> Tensor:
-    """Softmax probability of each example's chosen class: [batch, rows, classes] → [batch, rows]."""
-    return scores.float().softmax(-1).gather(-1, chosen[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
-
-
-def _contract(
-    model: NeuronModel, layer: int, gradient: Tensor, nodes: Tensor, weights: Tensor, origin: Tensor, path: Path
-) -> Tensor:
-    """From ∂P/∂(MLP output) at the nodes, [batch, steps, hidden], to the layer's scores, [batch, neurons]."""
-    gradient = gradient.float()
-    weights = weights.to(gradient)
-    values = model.values(layer).float()
-    if path.site == "activation":
-        return origin.float() * (torch.einsum("bkd,k->bd", gradient, weights) @ values.T)
-    slope = _activation_slope(model, nodes.to(origin)[:, None] * origin[:, None])
-    return origin.float() * torch.einsum("bkn,bkn,k->bn", slope, gradient @ values.T, weights)
-
-
-def _activation_slope(model: NeuronModel, pre_activation: Tensor) -> Tensor:
-    """Derivative of the non-linearity, elementwise."""
-    with torch.enable_grad():
-        point = pre_activation.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(model.activate(point).sum(), point)
-    return slope.float()
-
-
-def _over_sequences(
-    model: NeuronModel,
-    batch: Batch,
-    states: AnswerStates,
-    chosen: Tensor,
-    nodes: Tensor,
-    weights: Tensor,
-    path: Path,
-    memory_budget: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores [batch, layers, neurons] and P at both ends of the path [batch, layers], by full forwards.
-
-    `all`: every position's own value is scaled and the scores are summed over positions. `broadcast_last`: the answer
-    token's scaled value stands at every position.
-    """
-    scores, at_zero, at_one = [], [], []
-    ends = torch.cat([nodes, nodes.new_tensor([0.0, 1.0])])
-    copies = max(1, min(len(ends), memory_budget // max(1, model.bytes_per_sequence(states))))
-    for layer in range(model.n_layers):
-        total = torch.zeros_like(states.activation[:, layer], dtype=torch.float32)
-        probabilities = []
-        for start in range(0, len(ends), copies):
-            part = ends[start : start + copies]
-            share = torch.cat([weights, weights.new_zeros(2)])[start : start + copies]
-            found, contribution = _sequence_chunk(model, batch, states, chosen, layer, part, share, path)
-            probabilities.append(found)
-            total += contribution
-        ends_probability = torch.cat(probabilities, 1)[:, -2:]
-        scores.append(total)
-        at_zero.append(ends_probability[:, 0])
-        at_one.append(ends_probability[:, 1])
-    return torch.stack(scores, 1), torch.stack(at_zero, 1), torch.stack(at_one, 1)
-
-
-def _sequence_chunk(
-    model: NeuronModel,
-    batch: Batch,
-    states: AnswerStates,
-    chosen: Tensor,
-    layer: int,
-    nodes: Tensor,
-    weights: Tensor,
-    path: Path,
-) -> tuple[Tensor, Tensor]:
-    """P at the given nodes [batch, nodes], and their weighted contribution to the scores [batch, neurons]."""
-    copies = len(nodes)
-    kept: dict[str, Tensor] = {}
-    valid = batch["attention_mask"].bool()[:, None, :, None]
-
-    def scale(value: Tensor) -> Tensor:
-        """[batch·copies, tokens, neurons] at the path's site → the point on the path, remembered as a leaf."""
-        own = value.detach().unflatten(0, (-1, copies))
-        if path.positions == "broadcast_last":
-            own = _origin(states, path.site)[:, layer, None, None].to(own.dtype).expand_as(own)
-        kept["origin"] = own
-        point = own * nodes.to(own)[:, None, None]
-        kept["point"] = point.requires_grad_()
-        return kept["point"].flatten(0, 1)
-
-    with torch.enable_grad():
-        probabilities = _probabilities(
-            model.score_sequences(batch, layer, scale, copies, path.site == "pre_activation"), chosen
-        )
-        (slope,) = torch.autograd.grad(probabilities.sum(), kept["point"])
-    contribution = kept["origin"].float() * slope.float() * valid
-    return probabilities.detach(), torch.einsum("bktn,k->bn", contribution, weights.to(contribution))

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from attribution.base import UserError
-from attribution.neuron.ig import IntegratedGradients, Path, integrated_gradients
+from attribution.neuron.ig import IntegratedGradients
+from attribution.neuron.path_integral import Path, integrated_gradients
 from attribution.neuron.quadrature import nodes_and_weights
 from tests.families import ALL_MODELS, FAMILY_CONFIGS, random_batch, tiny_engine
 from tests.oracles_neuron import integrated_gradients_loop, single
