@@ -16,7 +16,7 @@ NAMES = ["averitec", "demo", "table"]
 
 def load(repository: Path, name: str, overrides: list[str]) -> DictConfig:
     file = OmegaConf.load(repository / "conf" / "data" / f"{name}.yaml")
-    config = OmegaConf.merge({"seed": 7, "data": file}, OmegaConf.from_dotlist(overrides))
+    config = OmegaConf.merge({"seed": 7, "model": {"batch_size": 8}, "data": file}, OmegaConf.from_dotlist(overrides))
     assert isinstance(config, DictConfig)
     return config
 
