@@ -12,11 +12,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
+from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from attribution.base import UserError
+from callbacks.fit import n_processes
 from callbacks.inputs import open_inputs
 from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
@@ -25,6 +27,7 @@ from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
 from callbacks.store import Store
+from callbacks.subjob import run_as_process
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
 from conf.plain import plain
@@ -60,15 +63,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     run = RunFolder(folder)
     run.start(replayable(config), redact_overrides(overrides))
     run.add_data_report(data.report)
-    session = Session(
-        folder,
-        Store(Path(config.paths.store), config.overwrite),
-        TrainerFactory(partial(build, config.trainer), str(config.trainer.precision)),
-        data,
-        config.attribute_split,
-        parse_bytes(config.memory_budget),
-        config.seed,
-    )
+    store = Store(Path(config.paths.store), config.overwrite)
+    trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
+    budget = parse_bytes(config.memory_budget)
+    session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed)
     parts = Parts(
         plain(config),
         partial(build, config.model, label_names=data.label_names, tokenizer=tokenizer, seed=config.seed),
@@ -86,7 +84,11 @@ def job(config: DictConfig) -> dict[str, Any]:
     """One run inside Hydra; a failure is returned, not raised, so that a sweep goes on to its next job."""
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
-    OUTCOMES.append(outcome_of(lambda: train(config, folder, list(hydra_config.overrides.task)), folder))
+    overrides = list(hydra_config.overrides.task)
+    if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
+        OUTCOMES.append(run_as_process(Path(__file__), sys.argv[1:], overrides, folder))
+    else:
+        OUTCOMES.append(outcome_of(lambda: train(config, folder, overrides), folder))
     return OUTCOMES[-1]
 
 

@@ -97,7 +97,7 @@ def fit_inputs(
             if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")
         },
         "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
-        "batch_size": data.batch_size * int(trainer_settings.get("num_nodes", 1)) * _devices(trainer_settings),
+        "batch_size": data.batch_size * n_processes(trainer_settings),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
         "seed": session.seed,
         "code": code_hash(CODE),
@@ -115,9 +115,16 @@ def source_of(session: Session, model_settings: Mapping[str, Any]) -> Any:
     return {"hub": path, "commit": getattr(load_config(path), "_commit_hash", None)}
 
 
-def _devices(trainer_settings: Mapping[str, Any]) -> int:
+def n_processes(trainer_settings: Mapping[str, Any]) -> int:
+    """Processes that a Trainer starts or joins, over all machines."""
     devices = trainer_settings.get("devices", 1)
-    return devices if isinstance(devices, int) and devices > 0 else max(1, torch.cuda.device_count())
+    if isinstance(devices, list):
+        on_each = len(devices)
+    elif isinstance(devices, int) and devices > 0:
+        on_each = devices
+    else:
+        on_each = max(1, torch.cuda.device_count())
+    return on_each * int(trainer_settings.get("num_nodes", 1))
 
 
 def _checkpoint(session: Session, folder: Path) -> ModelCheckpoint:

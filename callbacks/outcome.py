@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attribution.base import UserError
+from callbacks.files import is_first_process
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -40,7 +41,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
 def exit_code(outcomes: list[dict[str, Any]]) -> int:
     """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
     for outcome in outcomes:
-        if "message" in outcome:
+        if "message" in outcome and is_first_process():
             print(f"{outcome['status']}: {outcome['message']}", file=sys.stderr)
     statuses = {outcome["status"] for outcome in outcomes}
     return next((code for status, code in EXIT_CODES.items() if status in statuses), 0)

@@ -90,4 +90,5 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     run.write()
     print(format_table(run.rows), flush=True)
     print(f"report: {write_report(session.folder)}", flush=True)
-    log_run(parts.loggers, run.metrics, run.rows, session.folder)
+    shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
+    log_run(parts.loggers, shown, run.rows, session.folder)

@@ -32,9 +32,14 @@ class RunFolder:
         write_yaml(self.path / "overrides.yaml", list(overrides))
 
     def add_data_report(self, report: Mapping[str, Mapping[str, Any]]) -> None:
-        """Print what was odd in the data and keep the counts as metrics `data/<what>`."""
+        """Print what was odd in the data; keep counts and first indices as metrics.
+
+        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`.
+        """
         for name, found in report.items():
             self.metrics[f"data/{name}"] = found["count"]
+            for split, rows in found["indices"].items():
+                self.metrics.update({f"data_index/{name}/{split}/{n}": row for n, row in enumerate(rows)})
             if found["count"]:
                 where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
                 print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)

@@ -190,18 +190,21 @@ def family_of(backbone: PreTrainedModel) -> type[Anatomy]:
 
 
 @torch.no_grad()
-def build_anatomy(backbone: PreTrainedModel, tolerance: float = 1e-4) -> Anatomy:
+def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> Anatomy:
     """The verified adapter of a backbone.
 
     Runs three tokens through the model and checks, for every layer, that the parts named by the adapter compose to
     the model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
-    MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry.
+    MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry; None
+    allows for the rounding of the model's own type.
 
     Raises:
         UserError: naming the identity and layer that fails.
     """
     anatomy = family_of(backbone)(backbone)
     seen = _record(anatomy)
+    if tolerance is None:
+        tolerance = max(1e-4, 8 * torch.finfo(seen["output"][0].dtype).eps)
     for layer in range(anatomy.n_layers):
         down: Any = anatomy.down_projection(anatomy.blocks[layer])
         act = seen["activation"][layer]

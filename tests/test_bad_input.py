@@ -152,6 +152,7 @@ def test_oddities_are_reported_and_the_run_goes_on(command: CommandLine) -> None
     assert finished.code == 0, finished.err
     metrics = json.loads((finished.folder / "metrics.json").read_text())
     assert metrics["data/empty_field"] == 1
+    assert [name for name in metrics if name.startswith("data_index/empty_field/")]
     assert metrics["data/cut_text"] == 1
     assert metrics["data/duplicate_text"] >= 1
     for name in ("empty_field", "cut_text", "duplicate_text"):

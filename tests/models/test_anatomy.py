@@ -20,6 +20,11 @@ def test_every_family_passes_its_identities(name: str) -> None:
     assert anatomy.gated == (backbone.config.model_type in ("llama", "mistral", "qwen2", "gemma"))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_identities_allow_for_the_rounding_of_the_models_type(dtype: torch.dtype) -> None:
+    assert build_anatomy(tiny_backbone("llama").to(dtype)).n_layers == 3
+
+
 def test_post_norm_opt_is_refused_by_name() -> None:
     backbone = tiny_backbone("opt", do_layer_norm_before=False)
     with pytest.raises(UserError, match="opt-350m"):

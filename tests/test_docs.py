@@ -1,0 +1,135 @@
+"""README and docs: short enough, links that lead somewhere, commands that are accepted, examples that run."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from conf.checks import check_command_line
+from conf.dump import replayable
+from tests.running import CommandLine
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF = REPOSITORY / "conf"
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+NAMED_GROUPS = ("method", "evaluation", "model", "data", "logger", "experiment", "debug", "callbacks")
+EXTENDED_PACKAGES = ("data", "attribution.neuron", "attribution.instance", "attribution.evaluation")
+
+
+def fenced(text: str, language: str) -> Iterator[str]:
+    """Contents of the code blocks of a language."""
+    yield from re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: Path) -> Iterator[str]:
+    """Arguments of every `python train.py …` in a bash block or in code within a sentence."""
+    text = page.read_text(encoding="utf-8")
+    inline = re.findall(r"`python train\.py([^`\n]*)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
+    lines = [line for block in fenced(text, "bash") for line in block.splitlines() if "python train.py" in line]
+    yield from inline
+    yield from (line.split("python train.py", 1)[1] for line in lines)
+
+
+COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
+
+
+def files_in(page: Path) -> dict[str, str]:
+    """Files that a page shows: a line with the path in code, a colon, then a block with the content."""
+    pattern = r"^`([\w/]+\.(?:py|yaml))`:\n\n```(?:python|yaml)\n(.*?)^```$"
+    return dict(re.findall(pattern, page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL))
+
+
+@pytest.fixture
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The files that docs/extending.md shows, importable; returns the folder of their configurations."""
+    root = tmp_path / "extended"
+    for name, content in files_in(REPOSITORY / "docs" / "extending.md").items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+    for name in EXTENDED_PACKAGES:
+        package = importlib.import_module(name)
+        monkeypatch.setattr(package, "__path__", [*package.__path__, str(root / name.replace(".", "/"))])
+    return root / "conf"
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A folder with the configuration of a run, for commands that repeat one."""
+    from train import compose
+
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = replayable(compose(CONF, "train", []))
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
+    return folder
+
+
+def test_readme_is_short() -> None:
+    assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) < 200
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_relative_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    for target in targets:
+        if target.startswith(("http://", "https://")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), f"{page.name}: {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{page.name}: {target}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 30, "has the search for commands lost its way?"
+
+
+@pytest.mark.parametrize(("page", "arguments"), COMMANDS, ids=lambda value: value.strip()[:60])
+def test_every_command_is_accepted(page: str, arguments: str, extended: Path, run_folder: Path) -> None:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from train import compose
+
+    typed = [str(run_folder) if word == "RUN" else word for word in shlex.split(arguments, comments=True)]
+    if page == "extending.md":
+        typed += ["--config-dir", str(extended)]
+    check_command_line(typed, CONF, compose, OverridesParser.create().parse_overrides)
+
+
+@pytest.mark.parametrize("group", NAMED_GROUPS)
+def test_every_option_is_named(group: str) -> None:
+    text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    options = [file.stem for file in (CONF / group).glob("*.yaml")]
+    assert options
+    assert [name for name in options if not re.search(rf"[`=\[,]{name}[`,\]\s]", text)] == []
+
+
+def test_the_examples_of_extending_run_together(command: CommandLine, extended: Path) -> None:
+    table = command.folder / "pairs.tsv"
+    lines = ["gold_label\tsentence1\tsentence2\theuristic"]
+    for row in range(60):
+        label = ("entailment", "non-entailment")[row % 2]
+        lines.append(f"{label}\tThe judge number {row} saw the poet .\tThe poet number {row} slept .\tsubsequence")
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (arguments,) = [arguments for page, arguments in COMMANDS if page == "extending.md"]
+    typed = [word.replace("FILE", str(table)) for word in shlex.split(arguments)]
+    finished = command(*typed, "--config-dir", str(extended), base=["debug=fdr", "trainer.accelerator=cpu"])
+    assert finished.code == 0, finished.err
+    results = (finished.folder / "results.csv").read_text(encoding="utf-8")
+    for name in ("activation_norm", "state_cosine", "hub_share"):
+        assert name in results

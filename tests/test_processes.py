@@ -1,0 +1,90 @@
+"""Several processes: the same scores as one, said once; sweeps run each job as its own."""
+
+from __future__ import annotations
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from tests.running import SMALL_DEMO, CommandLine
+
+SCORES = {"ig": "score", "gradsim": "top_score", "influence": "top_score"}
+
+
+def start(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`python train.py …` as a user starts it, on one thread per process."""
+    return subprocess.run(
+        [sys.executable, str(repository / "train.py"), *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_one_two_and_three_processes_give_the_same_scores(command: CommandLine, repository: Path) -> None:
+    trained = command("method=gradsim", "evaluation=accuracy").folder
+    folders = {}
+    for n in (1, 2, 3):
+        finished = start(
+            repository,
+            command.folder,
+            "fit=false",
+            "model=local",
+            f"model.path={trained / 'model'}",
+            "method=[ig,gradsim,influence]",
+            "data.n_train=60",
+            "data.n_validation=10",
+            "data.n_test=23",
+            "data.n_twins=2",
+            "trainer=ddp_cpu",
+            f"trainer.devices={n}",
+            f"paths.store=store{n}",
+        )
+        assert finished.returncode == 0, finished.stderr
+        for name in SCORES:
+            assert f"{name}: computed" in finished.stdout
+        assert finished.stdout.count("ig: computed") == 1
+        folders[n] = Path(finished.stdout.strip().splitlines()[-1])
+    for n in (2, 3):
+        for name, column in SCORES.items():
+            one, several = (
+                datasets.load_from_disk(str(folders[k] / "scores" / name / "test")).with_format("numpy") for k in (1, n)
+            )
+            assert np.array_equal(one["index"][:], several["index"][:])
+            np.testing.assert_allclose(several[column][:], one[column][:], rtol=1e-5, atol=1e-7)
+        assert (folders[n] / "results.csv").read_text() == (folders[1] / "results.csv").read_text()
+
+
+@pytest.mark.parametrize("n_test", [1])
+def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, repository: Path, n_test: int) -> None:
+    finished = start(repository, command.folder, *SMALL_DEMO[:-2], f"data.limit.test={n_test}", "trainer=ddp_cpu")
+    assert finished.returncode == 2, finished.stderr
+    refused = [line for line in finished.stderr.splitlines() if line.startswith("refused: ")]
+    assert len(refused) == 1
+    assert "trainer.devices=1" in refused[0]
+
+
+def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run(command: CommandLine, repository: Path) -> None:
+    finished = start(
+        repository,
+        command.folder,
+        "-m",
+        *SMALL_DEMO[:-1],
+        "trainer=ddp_cpu",
+        "method=gradsim",
+        "evaluation=[accuracy]",
+        "seed=0,1",
+    )
+    assert finished.returncode == 0, finished.stderr
+    (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
+    assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done", "done"]
+    assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
+    assert finished.stdout.count("fit: computed") == 2
