@@ -5,14 +5,21 @@ from __future__ import annotations
 import importlib
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
+from transformers import AutoConfig, AutoModel
 
 from conf.checks import check_command_line
 from conf.dump import replayable
+from models import families
+from models.anatomy import build_anatomy
+from models.families import Llama
 from tests.running import CommandLine
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -31,9 +38,9 @@ def commands(page: Path) -> Iterator[str]:
     """Arguments of every `python train.py …` in a bash block or in code within a sentence."""
     text = page.read_text(encoding="utf-8")
     inline = re.findall(r"`python train\.py([^`\n]*)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-    lines = [line for block in fenced(text, "bash") for line in block.splitlines() if "python train.py" in line]
     yield from inline
-    yield from (line.split("python train.py", 1)[1] for line in lines)
+    for block in fenced(text, "bash"):  # variables of the environment may stand before the command
+        yield from re.findall(r"^(?:\w+=\S* )*python train\.py(.*)$", block, flags=re.MULTILINE)
 
 
 COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
@@ -46,17 +53,20 @@ def files_in(page: Path) -> dict[str, str]:
 
 
 @pytest.fixture
-def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The files that docs/extending.md shows, importable; returns the folder of their configurations."""
+def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The files that docs/extending.md shows, importable; gives the folder of their configurations."""
     root = tmp_path / "extended"
-    for name, content in files_in(REPOSITORY / "docs" / "extending.md").items():
+    shown = files_in(REPOSITORY / "docs" / "extending.md")
+    for name, content in shown.items():
         file = root / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(content, encoding="utf-8")
     for name in EXTENDED_PACKAGES:
         package = importlib.import_module(name)
         monkeypatch.setattr(package, "__path__", [*package.__path__, str(root / name.replace(".", "/"))])
-    return root / "conf"
+    yield root / "conf"
+    for name in shown:
+        sys.modules.pop(name.removesuffix(".py").replace("/", "."), None)
 
 
 @pytest.fixture
@@ -128,8 +138,31 @@ def test_the_examples_of_extending_run_together(command: CommandLine, extended: 
     table.write_text("\n".join(lines) + "\n", encoding="utf-8")
     (arguments,) = [arguments for page, arguments in COMMANDS if page == "extending.md"]
     typed = [word.replace("FILE", str(table)) for word in shlex.split(arguments)]
-    finished = command(*typed, "--config-dir", str(extended), base=["debug=fdr", "trainer.accelerator=cpu"])
+    finished = command("--config-dir", str(extended), *typed, base=["debug=fdr", "trainer.accelerator=cpu"])
     assert finished.code == 0, finished.err
     results = (finished.folder / "results.csv").read_text(encoding="utf-8")
     for name in ("activation_norm", "state_cosine", "hub_share"):
         assert name in results
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_the_adapter_shown_serves_its_family(parallel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    (shown,) = (block for block in fenced(text, "python") if block.startswith("class StableLm"))
+    names: dict[str, Any] = {"Llama": Llama}
+    exec(shown, names)
+    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, names["StableLm"]))
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(
+        "stablelm",
+        vocab_size=50,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        use_parallel_residual=parallel,
+    )
+    anatomy = build_anatomy(AutoModel.from_config(config).eval())
+    assert type(anatomy).__name__ == "StableLm"
+    assert anatomy.n_neurons == 64
