@@ -25,7 +25,7 @@ from tests.running import CommandLine
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-NAMED_GROUPS = ("method", "evaluation", "model", "data", "logger", "experiment", "debug", "callbacks")
+NAMED_GROUPS = ("method", "evaluation", "model", "data", "trainer", "logger", "experiment", "debug", "callbacks")
 EXTENDED_PACKAGES = ("data", "attribution.neuron", "attribution.instance", "attribution.evaluation")
 
 
