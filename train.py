@@ -22,7 +22,7 @@ from callbacks.fit import n_processes
 from callbacks.inputs import open_inputs
 from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
-from callbacks.pipeline import Parts, run_stages, splits_needed
+from callbacks.pipeline import Parts, require_long_lists, require_precision, run_stages, splits_needed
 from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
@@ -58,6 +58,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}
+    require_long_lists(methods, evaluations)
+    require_precision(config.trainer)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
     run = RunFolder(folder)

@@ -17,13 +17,14 @@ from attribution.instance.stream import TrainSummary, stream_scores
 from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.ranking import NeuronScores
 from callbacks.files import is_first_process, link, write_yaml
+from callbacks.fingerprints import with_imports
 from callbacks.passes import index_loader, index_shards, run_pass
 from callbacks.session import Session, rows_per_shard
 from callbacks.shards import PARTIAL_SUMS
 from callbacks.store import Entry, code_hash
 
-NEURON_CODE = ("attribution.neuron", "models.anatomy", "models.families", "models.last_token", "callbacks.attribute")
-INSTANCE_CODE = ("attribution.instance", "callbacks.attribute")
+NEURON_CODE = ("models.last_token", "models.families", "callbacks.attribute")
+INSTANCE_CODE = ("attribution.instance.stream", "callbacks.attribute")
 
 
 def attribute_stage(session: Session, name: str, method: Any, settings: Mapping[str, Any]) -> None:
@@ -67,7 +68,7 @@ def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mappin
     inputs = {
         "examples": predictions.fingerprint,
         "method": {k: v for k, v in settings.items() if v is not None},
-        "code": code_hash((type(method).__module__, *NEURON_CODE)),
+        "code": code_hash(with_imports((type(method).__module__, *NEURON_CODE))),
     }
 
     def build(folder: Path) -> None:
@@ -163,7 +164,7 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
         "train": session.predictions["train"].fingerprint,
         "examples": session.predictions[session.split].fingerprint,
         "method": {k: v for k, v in settings.items() if v is not None},
-        "code": code_hash((type(method).__module__, *INSTANCE_CODE)),
+        "code": code_hash(with_imports((type(method).__module__, *INSTANCE_CODE))),
     }
 
     def build(folder: Path) -> None:

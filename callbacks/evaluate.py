@@ -21,11 +21,13 @@ from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.attribute import score_name
 from callbacks.files import is_first_process, write_json
+from callbacks.fingerprints import with_imports
 from callbacks.passes import run_pass
 from callbacks.session import Session
 from callbacks.store import code_hash
 
 CONTROL = "random_neurons"
+CODE = ("models.last_token", "models.families", "attribution.neuron.random_neurons", "callbacks.evaluate")
 
 
 def evaluate_stage(
@@ -109,7 +111,7 @@ def _faithfulness(
         "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.items()},
         "evaluation": dict(settings),
         "control": list(control),
-        "code": code_hash((type(evaluation).__module__, "models.last_token", "models.families", "callbacks.evaluate")),
+        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
     }
 
     def build(folder: Path) -> None:

@@ -35,6 +35,7 @@ def fit_stage(
     make_model: MakeModel,
     model_settings: Mapping[str, Any],
     trainer_settings: Mapping[str, Any],
+    callback_settings: Mapping[str, Any],
     make_callbacks: Callable[[], list[Callback]],
     loggers: Sequence[Logger],
 ) -> None:
@@ -45,6 +46,7 @@ def fit_stage(
         make_model: builds the classifier; keyword `path` replaces the configured checkpoint.
         model_settings: configuration of the model, plain values.
         trainer_settings: configuration of the Trainer, plain values.
+        callback_settings: configuration of the fit's callbacks, plain values.
         make_callbacks, loggers: what the user configured for the fit.
     """
     if "train" not in session.data.splits:
@@ -59,10 +61,12 @@ def fit_stage(
             logger=list(loggers),
             enable_progress_bar=on_terminal(),
             enable_model_summary=False,
+            use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
         )
         _fit(session, make_model(), trainer, folder)
 
-    entry = session.store.get("fit", fit_inputs(session, model_settings, trainer_settings), build)
+    inputs = {**fit_inputs(session, model_settings, trainer_settings), "callbacks": dict(callback_settings)}
+    entry = session.store.get("fit", inputs, build)
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _take(session, make_model, entry.path / "model")
 
@@ -145,6 +149,7 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
     checkpoint = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
     last = folder / "checkpoints" / "last.ckpt"
     data: Any = session.data
+    data.trainer = trainer  # its training order is shared out by the trainer's rank and number of processes
     loaders = {"train_dataloaders": data.train_dataloader()}
     if "validation" in data.splits:
         loaders["val_dataloaders"] = data.val_dataloader()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
@@ -62,6 +63,32 @@ def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[st
     return list(dict.fromkeys(wanted))
 
 
+def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
+    """Refuse, before anything is trained, neuron lists that are too short for an evaluation.
+
+    Raises:
+        UserError: naming the method and both lengths.
+    """
+    for evaluation in evaluations.values():
+        for name, method in methods.items():
+            if evaluation.requires == "neuron" and isinstance(method, NeuronMethod):
+                evaluation.require_length(name, method.top_k)
+
+
+def require_precision(trainer: Mapping[str, Any]) -> None:
+    """Refuse 16-bit mixed precision on a CPU, where Lightning would silently use another type.
+
+    Raises:
+        UserError: naming what to use.
+    """
+    on_cpu = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
+    if str(trainer.get("precision")) in ("16", "16-mixed") and on_cpu:
+        raise UserError(
+            f"trainer.precision={trainer['precision']} needs a GPU, and this run is on a CPU; expected 32-true or "
+            "bf16-mixed there: set trainer.precision=bf16-mixed."
+        )
+
+
 def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     """Fit → predict → attribute → evaluate → report; prints the results table and the report's path."""
 
@@ -73,8 +100,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
 
     settings = parts.settings
     if settings["fit"]:
-        timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"], parts.make_callbacks,
-              parts.loggers)  # fmt: skip
+        timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
+              settings["callbacks"], parts.make_callbacks, parts.loggers)  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"]["path"])
     for split in splits_needed(session.data.splits, session.split, parts.methods):
@@ -88,7 +115,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     if not is_first_process():
         return
     run.write()
-    print(format_table(run.rows), flush=True)
-    print(f"report: {write_report(session.folder)}", flush=True)
+    print(format_table(run.rows, run.directions), flush=True)
+    print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
     log_run(parts.loggers, shown, run.rows, session.folder)

@@ -8,7 +8,7 @@ from typing import Any
 
 from attribution.evaluation.result import Result
 from callbacks.files import is_first_process, write_json, write_yaml
-from callbacks.results_table import write_results
+from callbacks.results_table import DIRECTIONS, write_results
 
 
 class RunFolder:
@@ -16,12 +16,18 @@ class RunFolder:
 
     Args:
         path: the folder; made by `start`.
+
+    Attributes:
+        metrics: name → number, for metrics.json.
+        rows: of results.csv.
+        directions: metric → which direction is better.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
+        self.directions: dict[str, str] = dict(DIRECTIONS)
 
     def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         """Write config.yaml (a configuration that runs the same again) and overrides.yaml."""
@@ -48,7 +54,8 @@ class RunFolder:
         """Keep results as rows of results.csv and as metrics."""
         for result in results:
             row = {**common, "evaluation": evaluation, **vars(result)}
-            row.pop("better")
+            if better := row.pop("better"):
+                self.directions[result.metric] = better
             self.rows.append(row)
             k = "" if result.k is None else f"@{result.k:g}"
             name = "/".join(part for part in (evaluation, result.method, f"{result.metric}{k}") if part)

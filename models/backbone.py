@@ -49,6 +49,7 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
     Raises:
         UserError: the directory or hub id cannot be read.
     """
+    _refuse_missing_folder(path)
     with _readable(path):
         return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
 
@@ -62,6 +63,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         UserError: the directory or hub id cannot be read, or has no fast tokenizer.
     """
+    _refuse_missing_folder(path)
     with _readable(path):
         tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
@@ -220,6 +222,16 @@ def _head_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def _attention_of(config: PretrainedConfig, attention: str) -> str:
     return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
+
+
+def _refuse_missing_folder(path: str) -> None:
+    """Refuse what can only be a folder, no hub id, and is not there."""
+    is_folder = path.startswith((".", "~", "/")) or path.count("/") > 1
+    if is_folder and not Path(resolve(path)).is_dir():
+        raise UserError(
+            f"model.path={path} cannot be loaded: there is no such folder; expected a directory with config.json, "
+            "model.safetensors and tokenizer.json: set model.path=DIR."
+        )
 
 
 class _readable:

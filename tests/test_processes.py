@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import subprocess
 import sys
@@ -72,13 +73,16 @@ def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, rep
     assert "trainer.devices=1" in refused[0]
 
 
-def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run(command: CommandLine, repository: Path) -> None:
+def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run_and_shares_the_training_rows(
+    command: CommandLine, repository: Path
+) -> None:
     finished = start(
         repository,
         command.folder,
         "-m",
-        *SMALL_DEMO[:-1],
+        *(argument for argument in SMALL_DEMO[1:-1] if "limit" not in argument),
         "trainer=ddp_cpu",
+        "trainer.max_epochs=1",
         "method=gradsim",
         "evaluation=[accuracy]",
         "seed=0,1",
@@ -88,3 +92,6 @@ def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run(command: Comm
     assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done", "done"]
     assert sorted(path.name for path in sweep.iterdir()) == ["0", "1", "multirun.yaml", "sweep.csv"]
     assert finished.stdout.count("fit: computed") == 2
+    steps = [json.loads(path.read_text())["steps"] for path in command.folder.glob("outputs/store/fit/*/fit.json")]
+    # 60 rows in batches of 8 on each of two processes; one process alone would take 8 steps
+    assert steps == [4, 4]
