@@ -10,6 +10,7 @@ All in float64.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ def _solve_factored(cholesky: Tensor, right: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(cholesky.mT, half, upper=True)
 
 
-class _SolvedScorer:
+class _SolvedScorer(ABC):
     """What both solvers share: the split, the bookkeeping, the blocks."""
 
     bytes_per_query: int
@@ -106,8 +107,9 @@ class _SolvedScorer:
         ]
         return torch.cat(parts)
 
+    @abstractmethod
     def _self_influence(self, factors: Sequence[LayerFactors]) -> Tensor:
-        raise NotImplementedError
+        """The same for a block of train examples, given their gradients in factors."""
 
 
 class DirectScorer(_SolvedScorer):
