@@ -33,6 +33,13 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
+def remove_partial_files(folder: Path, pattern: str = ".*.partial") -> None:
+    """Remove what killed processes left half-written below a folder."""
+    for path in sorted(folder.rglob(pattern)):
+        if path.is_file() or path.is_symlink():
+            path.unlink(missing_ok=True)
+
+
 def link(target: Path, at: Path) -> None:
     """A relative symbolic link `at` → `target`, replacing an older one, so that the tree can be moved as a whole.
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from attribution.base import UserError
-from callbacks.files import link, write_json
+from callbacks.checkpoint import EpochSeed, FitCheckpoint, last_checkpoint, write_whole_checkpoints
+from callbacks.files import is_first_process, link, write_json
 from callbacks.passes import interruptible
 from callbacks.progress import fit_progress, on_terminal
 from callbacks.session import Session
@@ -21,11 +22,14 @@ from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
 from models.module import TextClassifier
 
-CODE = ("models.module", "models.backbone", "callbacks.fit")
+CODE = ("models.module", "models.backbone", "callbacks.fit", "callbacks.checkpoint")
 WITHOUT_EFFECT = frozenset(
     {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
 )
 """Trainer settings that must not change what is learned, so that they are not part of the fingerprint."""
+
+FINISHED = "fit.json"
+"""Written when everything else of a fit is there."""
 
 MakeModel = Callable[..., TextClassifier]
 
@@ -56,14 +60,18 @@ def fit_stage(
         )
 
     def build(folder: Path) -> None:
+        if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
+            _remove_checkpoints(folder)
+            return
+        checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
         trainer = session.trainers.make(
-            callbacks=[*make_callbacks(), _checkpoint(session, folder), fit_progress()],
+            callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
             logger=list(loggers),
             enable_progress_bar=on_terminal(),
             enable_model_summary=False,
             use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
         )
-        _fit(session, make_model(), trainer, folder)
+        _fit(session, make_model(), trainer, checkpoint, folder)
 
     inputs = {**fit_inputs(session, model_settings, trainer_settings), "callbacks": dict(callback_settings)}
     entry = session.store.get("fit", inputs, build)
@@ -131,23 +139,11 @@ def n_processes(trainer_settings: Mapping[str, Any]) -> int:
     return on_each * int(trainer_settings.get("num_nodes", 1))
 
 
-def _checkpoint(session: Session, folder: Path) -> ModelCheckpoint:
-    """Best validation accuracy where there is a validation split (paper 1, appendix A), else the last epoch."""
-    monitored = "validation" in session.data.splits
-    return ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="best",
-        monitor="validation/accuracy" if monitored else None,
-        mode="max",
-        save_top_k=1,
-        save_last=True,
-        enable_version_counter=False,
-    )
-
-
-def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path) -> None:
-    checkpoint = next(c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint))
-    last = folder / "checkpoints" / "last.ckpt"
+def _fit(
+    session: Session, model: TextClassifier, trainer: Trainer, checkpoint: FitCheckpoint, folder: Path
+) -> None:
+    write_whole_checkpoints(trainer)
+    last = last_checkpoint(folder / "checkpoints")
     data: Any = session.data
     data.trainer = trainer  # its training order is shared out by the trainer's rank and number of processes
     loaders = {"train_dataloaders": data.train_dataloader()}
@@ -155,7 +151,7 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
         loaders["val_dataloaders"] = data.val_dataloader()
     model.train()  # checkpoints come in eval mode, in which Lightning would leave them
     with interruptible(trainer):
-        trainer.fit(model, **loaders, ckpt_path=str(last) if last.is_file() else None, weights_only=True)
+        trainer.fit(model, **loaders, ckpt_path=None if last is None else str(last), weights_only=True)
     if not trainer.is_global_zero:
         return
     if checkpoint.best_model_path:
@@ -164,7 +160,7 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
     model.cpu().float().save(folder / "model")
     best = checkpoint.best_model_score
     write_json(
-        folder / "fit.json",
+        folder / FINISHED,
         {
             "best_validation_accuracy": None if best is None else float(best),
             "epochs": trainer.current_epoch,
@@ -172,4 +168,9 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, folder: Path
             "learning_rate": model.learning_rate,
         },
     )
-    shutil.rmtree(folder / "checkpoints")
+    _remove_checkpoints(folder)
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    if is_first_process():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from attribution.base import UserError
 from callbacks.files import is_first_process
+from callbacks.run_lock import release
+from callbacks.storage import writing
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
+
+INTERRUPTED = "finished stages are kept in the store; the same command goes on"
 
 
 def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str, Any]:
@@ -23,16 +28,20 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         folder: the run's folder, removed again if the run left nothing in it.
     """
     try:
-        return {"status": "done", "metrics": work()}
+        with writing(folder, "hydra.run.dir") if folder else nullcontext():
+            return {"status": "done", "metrics": work()}
     except UserError as error:
         outcome = {"status": "refused", "message": str(error)}
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
-        outcome = {"status": "interrupted", "message": "finished stages and shards are kept; the same command goes on"}
+        outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         traceback.print_exc()
         outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
+    finally:
+        if folder is not None:
+            release(folder)
     if folder is not None and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     return outcome

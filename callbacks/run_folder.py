@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from attribution.evaluation.result import Result
-from callbacks.files import is_first_process, write_json, write_yaml
+from callbacks.files import is_first_process, remove_partial_files, write_json, write_yaml
 from callbacks.results_table import DIRECTIONS, write_results
+from callbacks.run_lock import claim
 
 
 class RunFolder:
@@ -30,10 +31,16 @@ class RunFolder:
         self.directions: dict[str, str] = dict(DIRECTIONS)
 
     def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-        """Write config.yaml (a configuration that runs the same again) and overrides.yaml."""
+        """Write config.yaml (a configuration that runs the same again) and overrides.yaml.
+
+        Raises:
+            UserError: another run is going on in the folder.
+        """
         if not is_first_process():
             return
         self.path.mkdir(parents=True, exist_ok=True)
+        claim(self.path)
+        remove_partial_files(self.path)
         write_yaml(self.path / "config.yaml", dict(config))
         write_yaml(self.path / "overrides.yaml", list(overrides))
 

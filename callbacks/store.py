@@ -6,6 +6,7 @@ names its owner, and renamed when complete: a half-written result is never read 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -15,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,8 @@ from typing import Any
 import psutil
 
 from attribution.base import UserError
-from callbacks.files import is_first_process, write_json
+from callbacks.files import is_first_process, remove_partial_files, write_json
+from callbacks.storage import telling_what_is_kept, writing
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER_SECONDS = 60.0
@@ -77,12 +80,16 @@ class Store:
             if not owner or self._usable(final):
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
-            partial.mkdir(parents=True, exist_ok=True)
-            build(partial)
-            write_json(partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)})
-            if final.exists():
-                shutil.rmtree(final)
-            partial.rename(final)
+            with writing(partial, "paths.store"), telling_what_is_kept(partial):
+                partial.mkdir(parents=True, exist_ok=True)
+                build(partial)
+                remove_partial_files(partial, ".*")  # libraries leave hidden files of names of their own
+                write_json(
+                    partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)}
+                )
+                if final.exists():
+                    shutil.rmtree(final)
+                partial.rename(final)
         self._written.add(final)
         return Entry(stage, fingerprint, final, reused=False)
 
@@ -123,7 +130,7 @@ def weights_hash(folder: Path, cache: Path) -> str:
     files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json")
     if not any(f.suffix in (".safetensors", ".bin") for f in files):
         raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
-    known = json.loads(cache.read_text()) if cache.is_file() else {}
+    known = _read_cache(cache)
     digest = hashlib.sha256()
     for file in files:
         state = file.stat()
@@ -132,9 +139,19 @@ def weights_hash(folder: Path, cache: Path) -> str:
             with file.open("rb") as opened:
                 known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
         digest.update(f"{file.name}:{known[key]}".encode())
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cache, known)
+    with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, known)
     return digest.hexdigest()[:24]
+
+
+def _read_cache(cache: Path) -> dict[str, str]:
+    """Remembered hashes; a cache that cannot be read is as good as none."""
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 class Lock:
@@ -163,7 +180,7 @@ class Lock:
             if self.until():
                 return False
             if self._abandoned():
-                self.path.unlink(missing_ok=True)
+                self._remove_abandoned()
                 continue
             if not announced:
                 print(f"waiting for another run that computes {self.path.stem} ({self._owner()})", flush=True)
@@ -178,16 +195,32 @@ class Lock:
         if self._owned:
             self.path.unlink(missing_ok=True)
 
+    def holder(self) -> dict[str, Any] | None:
+        """Host, pid and start time of the process that holds the lock, None where no living one does."""
+        return self._owner() if self.path.is_file() and not self._abandoned() else None
+
     def _acquire(self) -> bool:
+        """Make the lock file together with what stands in it: a kill in between would leave a lock without owner."""
+        prepared = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
+        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
         try:
-            handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+            prepared.write_text(json.dumps(owner))
+            os.link(prepared, self.path)
         except FileExistsError:
             return False
         except OSError as error:
             raise self._unwritable(error) from error
-        with os.fdopen(handle, "w") as opened:
-            json.dump({"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}, opened)
+        finally:
+            with suppress(OSError):
+                prepared.unlink()
         return True
+
+    def _remove_abandoned(self) -> None:
+        """Remove the lock unless someone took it over meanwhile: of several that wait, one removes at a time."""
+        with (self.path.parent / ".takeover").open("w") as guard:
+            fcntl.flock(guard, fcntl.LOCK_EX)
+            if self._abandoned():
+                self.path.unlink(missing_ok=True)
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(

@@ -1,0 +1,1 @@
+"""Random kills of whole runs: nothing lost beyond a shard, nothing wrong."""

@@ -1,0 +1,114 @@
+"""Runs of `train.main()` in forked processes: everything is imported once, so that a run costs no imports.
+
+The parent must never compute with torch: a forked process inherits no threads, and torch's pools would hang in it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import callbacks.passes
+import callbacks.pipeline
+import callbacks.progress
+import train
+
+STAGES = {
+    "fit_stage": "fit",
+    "examples_stage": "predict",
+    "attribute_stage": "attribute",
+    "evaluate_stage": "evaluate",
+    "write_report": "report",
+}
+"""Functions of callbacks.pipeline, and the stage that begins where one is called."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: its exit code (negative: the signal that killed it) and how long it lived."""
+
+    code: int
+    seconds: float
+
+
+def forked(work: Callable[[], int], log: Path, kill_after: float | None = None) -> Ended:
+    """Run `work` in a process of its own, its output in `log`; SIGKILL after so many seconds unless it ended before."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    start = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            _redirect(log)
+            code = work()
+        except BaseException:
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    while True:
+        ended, status = os.waitpid(child, 0 if kill_after is None else os.WNOHANG)
+        seconds = time.monotonic() - start
+        if ended:
+            return Ended(os.waitstatus_to_exitcode(status), seconds)
+        if kill_after is not None and seconds >= kill_after:
+            os.kill(child, signal.SIGKILL)
+            kill_after = None
+            continue
+        time.sleep(0.002)
+
+
+def run_command(folder: Path, arguments: Sequence[str], kill_after: float | None = None) -> Ended:
+    """`python train.py …` in `folder`; what it begins is noted in `<folder>/trace`, its output in `<folder>/log`."""
+
+    def work() -> int:
+        os.chdir(folder)
+        sys.argv = [train.__file__, *arguments]
+        note_beginnings(folder / "trace")
+        return train.main()
+
+    return forked(work, folder / "log", kill_after)
+
+
+def note_beginnings(trace: Path) -> None:
+    """Note every stage, epoch and shard as it begins, one line each, written at once."""
+    descriptor = os.open(trace, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+
+    def note(*words: object) -> None:
+        os.write(descriptor, (" ".join(map(str, words)) + "\n").encode())
+
+    def noted(function: Callable[..., Any], stage: str) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            note("stage", stage)
+            return function(*arguments)
+
+        return call
+
+    def shard_begins(self: Any, trainer: Any, module: Any, batch: Any, batch_idx: int, *rest: Any) -> None:
+        number = next(shard for shard in self.last_batch[batch_idx:] if shard is not None)
+        note("shard", self.folder.parent.with_suffix("").name, number)
+
+    def epoch_begins(self: Any, trainer: Any, module: Any) -> None:
+        note("epoch", trainer.current_epoch)
+
+    note("start")
+    for name, stage in STAGES.items():
+        setattr(callbacks.pipeline, name, noted(getattr(callbacks.pipeline, name), stage))
+    callbacks.passes.ShardWriter.on_predict_batch_start = shard_begins  # type: ignore[method-assign]
+    callbacks.progress.FitLog.on_train_epoch_start = epoch_begins  # type: ignore[method-assign]
+
+
+def _redirect(log: Path) -> None:
+    descriptor = os.open(log, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  (lives as long as the process)
+    sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
