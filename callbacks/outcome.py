@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -13,9 +15,12 @@ from attribution.base import UserError
 from callbacks.files import is_first_process
 from callbacks.run_lock import release
 from callbacks.storage import writing
+from callbacks.watch import let_the_watch_speak
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
+
+LET_THE_FIRST_SPEAK_SECONDS = 3.0
 
 INTERRUPTED = "finished stages are kept in the store; the same command goes on"
 
@@ -37,6 +42,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
             raise  # one job of perhaps many: the whole command line ends
         outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
+        let_the_watch_speak()
         traceback.print_exc()
         outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
     finally:
@@ -47,10 +53,17 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     return outcome
 
 
+def _first_process_goes_on(parent: int = os.getppid()) -> bool:
+    """Whether the first process, which started this one, has not met the same failure and told of it."""
+    time.sleep(LET_THE_FIRST_SPEAK_SECONDS)
+    return os.getppid() == parent
+
+
 def exit_code(outcomes: list[dict[str, Any]]) -> int:
     """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
-    for outcome in outcomes:
-        if "message" in outcome and is_first_process():
-            print(f"{outcome['status']}: {outcome['message']}", file=sys.stderr)
+    messages = [f"{outcome['status']}: {outcome['message']}" for outcome in outcomes if "message" in outcome]
+    if is_first_process() or (messages and _first_process_goes_on()):
+        for message in messages:
+            print(message, file=sys.stderr, flush=True)
     statuses = {outcome["status"] for outcome in outcomes}
     return next((code for status, code in EXIT_CODES.items() if status in statuses), 0)

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from attribution.base import Batch, UserError
 from callbacks.progress import progress_callbacks
 from callbacks.shards import concatenated, merge_shards, missing_shards, write_shard
+from callbacks.watch import watch_processes
 
 Compute = Callable[[Batch], dict[str, Tensor]]
 Shards = Sequence[Sequence[Sequence[int]]]
@@ -158,8 +159,12 @@ def run_pass(
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C end a run as KeyboardInterrupt: Lightning shuts its loop down, then exits and ignores the signal."""
+    """Let Ctrl-C end a run as KeyboardInterrupt: Lightning shuts its loop down, then exits and ignores the signal.
+
+    From here on several processes also watch each other.
+    """
     handler = signal.getsignal(signal.SIGINT)
+    watch_processes(trainer)
     try:
         yield
     except SystemExit:

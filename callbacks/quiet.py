@@ -22,6 +22,8 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # what it says before it kills this process because another one has died
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     for text in (
         ".*does not have many workers.*",
         ".*number of training batches.*smaller than the logging interval.*",

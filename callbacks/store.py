@@ -87,9 +87,12 @@ class Store:
                 write_json(
                     partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)}
                 )
+                replaced = final.with_suffix(".replaced")
+                shutil.rmtree(replaced, ignore_errors=True)
                 if final.exists():
-                    shutil.rmtree(final)
+                    final.rename(replaced)  # removed in one step: an entry is never seen half-removed
                 partial.rename(final)
+                shutil.rmtree(replaced, ignore_errors=True)
         self._written.add(final)
         return Entry(stage, fingerprint, final, reused=False)
 

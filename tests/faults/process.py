@@ -5,11 +5,13 @@ The parent must never compute with torch: a forked process inherits no threads, 
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,6 +78,23 @@ def run_command(folder: Path, arguments: Sequence[str], kill_after: float | None
         return train.main()
 
     return forked(work, folder / "log", kill_after)
+
+
+def import_what_runs_import(folder: Path, arguments: Sequence[str]) -> None:
+    """Import here what a first run in `folder` imports on its way, so that later runs find it imported."""
+
+    def work() -> int:
+        os.chdir(folder)
+        sys.argv = [train.__file__, *arguments]
+        known = set(sys.modules)
+        code = train.main()
+        (folder / "imported").write_text("\n".join(name for name in sys.modules if name not in known))
+        return code
+
+    forked(work, folder / "log")
+    for name in (folder / "imported").read_text().splitlines():
+        with suppress(Exception):  # some names stand for modules made on the way
+            importlib.import_module(name)
 
 
 def note_beginnings(trace: Path) -> None:

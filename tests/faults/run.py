@@ -18,7 +18,7 @@ from typing import Any
 os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
 
 from tests.faults.evidence import differences, finished, last_stage, leftovers, numbers_of, redone
-from tests.faults.process import Ended, forked, run_command
+from tests.faults.process import Ended, forked, import_what_runs_import, run_command
 
 EPOCHS = 2
 COMMAND = (
@@ -136,8 +136,10 @@ def inject(kills: int, seed: int, root: Path) -> Tally:
     """Kill runs until `kills` of them were killed while they ran."""
     draw = random.Random(seed)
     start = time.monotonic()
-    undisturbed = root / "undisturbed"
+    first, undisturbed = root / "first", root / "undisturbed"
+    first.mkdir()
     undisturbed.mkdir()
+    import_what_runs_import(first, COMMAND)
     duration, expected = measure(undisturbed)
     print(f"an undisturbed run takes {duration:.2f} s", flush=True)
     tally = Tally()

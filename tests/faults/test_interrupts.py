@@ -1,0 +1,117 @@
+"""Ctrl-C: a clean stop with a word on what is kept, exit code 130, and the same command goes on."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import callbacks.passes
+import callbacks.pipeline
+from models.module import TextClassifier
+from tests.running import CommandLine
+
+ARGUMENTS = ("method=gradsim", "evaluation=accuracy")
+
+
+def on_call(number: int, function: Callable[..., Any], happens: Callable[[], Any]) -> Callable[..., Any]:
+    """`function`, before whose call of that number something happens."""
+    calls = []
+
+    def called(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            happens()
+        return function(*arguments)
+
+    return called
+
+
+def ctrl_c() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+def interrupted(command: CommandLine, *arguments: str) -> str:
+    """The one line of an interrupted command."""
+    finished = command(*ARGUMENTS, *arguments)
+    assert finished.code == 130, finished.err
+    assert "Traceback" not in finished.out + finished.err
+    (line,) = (line for line in finished.err.splitlines() if line.startswith("interrupted: "))
+    assert "the same command goes on" in line
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return line
+
+
+def test_in_the_fit(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    epochs = "trainer.max_epochs=3"
+    with monkeypatch.context() as patched:
+        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
+        assert "in stage fit, of which the finished epochs are kept" in interrupted(command, epochs)
+    again = command(*ARGUMENTS, epochs)
+    assert again.code == 0, again.err
+    assert "epoch 1/3" not in again.out
+    assert "epoch 3/3" in again.out
+    undisturbed = command(*ARGUMENTS, epochs, "paths.store=other")
+    assert (undisturbed.folder / "results.csv").read_text() == (again.folder / "results.csv").read_text()
+    weights = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (again, undisturbed)]
+    assert weights[0] == weights[1]
+
+
+def test_in_a_pass(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.passes, "write_shard", on_call(6, callbacks.passes.write_shard, ctrl_c))
+        assert "in stage examples, of which 5 finished shard(s) are kept" in interrupted(command)
+    again = command(*ARGUMENTS)
+    assert again.code == 0, again.err
+    assert "fit: read from the store" in again.out
+    assert "5 of 16 shards are there, going on" in again.out
+
+
+def test_between_stages(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.pipeline, "write_report", on_call(1, callbacks.pipeline.write_report, ctrl_c))
+        assert "finished stages are kept" in interrupted(command)
+    assert "gradsim: read from the store" in command(*ARGUMENTS).out
+
+
+def test_in_a_sweep_ends_the_sweep(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(callbacks.passes, "write_shard", on_call(6, callbacks.passes.write_shard, ctrl_c))
+        interrupted(command, "-m", "seed=0,1")
+    again = command(*ARGUMENTS, "-m", "seed=0,1")
+    assert again.code == 0, again.err
+    assert again.out.count("fit: read from the store") == 1
+
+
+@pytest.mark.parametrize("damaged", ["last.ckpt", "best.ckpt"])
+def test_a_truncated_checkpoint_does_not_block_the_fit(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    epochs = "trainer.max_epochs=3"
+    with monkeypatch.context() as patched:
+        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
+        interrupted(command, epochs)
+    (checkpoint,) = Path(command.folder).glob(f"outputs/store/fit/*.partial/checkpoints/{damaged}")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
+    again = command(*ARGUMENTS, epochs)
+    assert again.code == 0, again.err
+    assert f"{damaged} is truncated or altered: the fit starts over" in again.out
+    assert "epoch 1/3" in again.out
+
+
+def test_a_store_moved_between_two_attempts_keeps_the_best_epoch(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    epochs = "trainer.max_epochs=3"
+    with monkeypatch.context() as patched:
+        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
+        interrupted(command, epochs)
+    (command.folder / "outputs" / "store").rename(command.folder / "moved")
+    again = command(*ARGUMENTS, epochs, "paths.store=moved")
+    assert again.code == 0, again.err
+    undisturbed = command(*ARGUMENTS, epochs, "paths.store=other")
+    fits = [(run.folder / "model").resolve().parent / "fit.json" for run in (again, undisturbed)]
+    assert fits[0].read_text() == fits[1].read_text()
