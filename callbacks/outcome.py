@@ -7,7 +7,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         folder: the run's folder, removed again if the run left nothing in it.
     """
     try:
-        with writing(folder, "hydra.run.dir") if folder else nullcontext():
+        with writing(folder or Path.cwd(), "hydra.run.dir"):
             return {"status": "done", "metrics": work()}
     except UserError as error:
         outcome = {"status": "refused", "message": str(error)}
@@ -48,8 +48,9 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     finally:
         if folder is not None:
             release(folder)
-    if folder is not None and folder.is_dir() and not any(folder.iterdir()):
-        folder.rmdir()
+    with suppress(OSError):
+        if folder is not None and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
     return outcome
 
 

@@ -16,6 +16,7 @@ from callbacks.files import is_first_process
 def quiet_libraries() -> None:
     """Warnings that a run cannot act on, and bars of copying files, are switched off; errors are not."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # its errors reach main(), which says what the user can mend
     if not is_first_process():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (the first process speaks for all)
     datasets.disable_progress_bars()

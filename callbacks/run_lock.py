@@ -28,7 +28,7 @@ def claim(folder: Path) -> None:
             )
         return False
 
-    lock = Lock(folder / NAME, until=refuse)
+    lock = Lock(folder / NAME, until=refuse, key="hydra.run.dir")
     lock.__enter__()
     _HELD[folder.resolve()] = lock
 

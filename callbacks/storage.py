@@ -40,13 +40,14 @@ def writing(folder: Path, key: str) -> Iterator[None]:
 
 def _reason(error: BaseException, folder: Path, existed: bool, key: str) -> str | None:
     number = next((found for found in map(_error_number, _chain(error)) if found is not None), None)
+    named = next((found.filename for found in _chain(error) if isinstance(found, OSError) and found.filename), folder)
     if number in FULL:
         return (
-            f"{folder} cannot be written ({os.strerror(number)}); expected room for the results: free some, or set "
+            f"{named} cannot be written ({os.strerror(number)}); expected room for the results: free some, or set "
             f"{key}=DIR on another disk; {KEPT}"
         )
     if number in FORBIDDEN:
-        return f"{folder} cannot be written ({os.strerror(number)}); expected a writable folder: set {key}=DIR; {KEPT}"
+        return f"{named} cannot be written ({os.strerror(number)}); expected a writable folder: set {key}=DIR; {KEPT}"
     if number in GONE and not folder.is_dir() and existed:
         return (
             f"{folder} has vanished while the run was going on; expected it to stay until the run ends: check the disk "

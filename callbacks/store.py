@@ -165,10 +165,12 @@ class Lock:
     Args:
         path: the lock file.
         until: whether the work is done by someone else, so that waiting can end.
+        key: the configuration key that says where the folder lies.
     """
 
-    def __init__(self, path: Path, until: Callable[[], bool]) -> None:
+    def __init__(self, path: Path, until: Callable[[], bool], key: str = "paths.store") -> None:
         self.path = path
+        self.key = key
         self.until = until
         self._stop = threading.Event()
         self._owned = False
@@ -227,8 +229,7 @@ class Lock:
 
     def _unwritable(self, error: OSError) -> UserError:
         return UserError(
-            f"the store cannot be written at {self.path.parent} ({error.strerror}); expected a writable folder: "
-            "set paths.store=DIR."
+            f"{self.path.parent} cannot be written ({error.strerror}); expected a writable folder: set {self.key}=DIR."
         )
 
     def _owner(self) -> dict[str, Any]:

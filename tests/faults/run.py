@@ -40,6 +40,10 @@ LONGEST_CHAIN = 4
 """Kills in a row on one store, before the command may end."""
 
 
+SHARE_LEFT = 0.6
+"""Moments of later kills are drawn from at least this share of the undisturbed duration: going on begins with a start."""
+
+
 @dataclass
 class Tally:
     """What happened, over all kills.
@@ -102,7 +106,7 @@ def kill_and_finish(folder: Path, draw: random.Random, duration: float, kills: i
         killed += 1
         stage = last_stage(folder / "trace")
         tally.stages[stage] = tally.stages.get(stage, 0) + 1
-        left = max(0.3 * duration, left - ended.seconds)
+        left = max(SHARE_LEFT * duration, left - ended.seconds)
     run = "run" if same_folder else "run_last"
     ended = run_command(folder, [*COMMAND, f"hydra.run.dir={run}"])
     tally.finished_redone += _rewritten(before, finished(folder / "outputs" / "store"))
@@ -153,7 +157,8 @@ def inject(kills: int, seed: int, root: Path) -> Tally:
             shutil.rmtree(folder)  # what went wrong is kept to be looked at
         else:
             print(f"look at {folder}", flush=True)
-    tally.seconds = time.monotonic() - start
+        tally.seconds = time.monotonic() - start
+        (root / "tally.json").write_text(json.dumps(asdict(tally), indent=2))
     return tally
 
 

@@ -36,7 +36,7 @@ def ctrl_c() -> None:
 
 def interrupted(command: CommandLine, *arguments: str) -> str:
     """The one line of an interrupted command."""
-    finished = command(*ARGUMENTS, *arguments)
+    finished = command(*arguments, *ARGUMENTS)
     assert finished.code == 130, finished.err
     assert "Traceback" not in finished.out + finished.err
     (line,) = (line for line in finished.err.splitlines() if line.startswith("interrupted: "))
@@ -81,7 +81,7 @@ def test_in_a_sweep_ends_the_sweep(command: CommandLine, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(callbacks.passes, "write_shard", on_call(6, callbacks.passes.write_shard, ctrl_c))
         interrupted(command, "-m", "seed=0,1")
-    again = command(*ARGUMENTS, "-m", "seed=0,1")
+    again = command("-m", "seed=0,1", *ARGUMENTS)
     assert again.code == 0, again.err
     assert again.out.count("fit: read from the store") == 1
 

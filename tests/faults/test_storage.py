@@ -144,8 +144,10 @@ def test_a_store_that_can_only_be_read(command: CommandLine, mounted: Path) -> N
     assert "paths.store=DIR" in told
 
 
-def test_a_run_folder_that_may_not_be_written(command: CommandLine, mounted: Path) -> None:
-    (mounted / "run").mkdir()
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_run_folder_that_may_not_be_written(command: CommandLine, mounted: Path, exists: bool) -> None:
+    if exists:
+        (mounted / "run").mkdir()
     subprocess.run(["mount", "-o", "remount,ro", str(mounted)], check=True)
     told = sentence(command(*ARGUMENTS, f"hydra.run.dir={mounted / 'run'}"))
     assert "Read-only file system" in told
