@@ -139,9 +139,7 @@ def n_processes(trainer_settings: Mapping[str, Any]) -> int:
     return on_each * int(trainer_settings.get("num_nodes", 1))
 
 
-def _fit(
-    session: Session, model: TextClassifier, trainer: Trainer, checkpoint: FitCheckpoint, folder: Path
-) -> None:
+def _fit(session: Session, model: TextClassifier, trainer: Trainer, checkpoint: FitCheckpoint, folder: Path) -> None:
     write_whole_checkpoints(trainer)
     last = last_checkpoint(folder / "checkpoints")
     data: Any = session.data

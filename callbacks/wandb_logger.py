@@ -12,6 +12,9 @@ from urllib.parse import urlparse
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+SECONDS_TO_REACH = 20.0
+"""How long a run waits for Weights & Biases before it goes on without."""
+
 
 def make_wandb_logger(
     save_dir: str,
@@ -23,20 +26,32 @@ def make_wandb_logger(
 ) -> WandbLogger:
     """A logger for one run; an earlier run of the same process is finished first, so that two never share one.
 
+    Where Weights & Biases cannot be reached, the run says so and is logged offline.
+
     Args:
         save_dir: the run's folder; `wandb/` is written there.
         project, group, name, tags: as in wandb.init.
         offline: None decides by whether a key is at hand.
     """
     wandb.finish()
-    return WandbLogger(
-        save_dir=save_dir,
-        project=project,
-        group=group,
-        name=name or Path(save_dir).name,
-        tags=list(tags),
-        offline=not has_key() if offline is None else offline,
-    )
+    settings = {
+        "save_dir": save_dir,
+        "project": project,
+        "group": group,
+        "name": name or Path(save_dir).name,
+        "tags": list(tags),
+    }
+    if offline or (offline is None and not has_key()):
+        return WandbLogger(**settings, offline=True)
+    logger = WandbLogger(**settings, settings=wandb.Settings(init_timeout=SECONDS_TO_REACH))
+    try:
+        _ = logger.experiment  # connects now: later a failure would end the fit
+    except wandb.errors.Error as error:
+        reason = str(error).splitlines()[0]
+        print(f"wandb: cannot be reached ({reason}); the run goes on and is logged offline in {save_dir}", flush=True)
+        wandb.teardown()
+        return WandbLogger(**settings, offline=True)
+    return logger
 
 
 def has_key() -> bool:
@@ -53,15 +68,22 @@ def has_key() -> bool:
 def log_run(
     loggers: Sequence[Logger], metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]], folder: Path
 ) -> None:
-    """Send a finished run's numbers, results table and figures to its loggers."""
+    """Send a finished run's numbers, results table and figures to its loggers; what fails is said, the run is done."""
     for logger in loggers:
-        logger.log_metrics(dict(metrics))
-        if isinstance(logger, WandbLogger):
-            columns = list(rows[0]) if rows else []
-            logger.log_table("results", columns=columns, data=[[row[c] for c in columns] for row in rows])
-            for figure in sorted((folder / "figures").glob("*.png")):
-                logger.log_image(figure.stem, [str(figure)])
-            wandb.finish()
-        else:
-            logger.save()
-            logger.finalize("success")
+        try:
+            _log_to(logger, metrics, rows, folder)
+        except wandb.errors.Error as error:
+            print(f"wandb: {error}; the results stand in {folder} all the same", flush=True)
+
+
+def _log_to(logger: Logger, metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    logger.log_metrics(dict(metrics))
+    if isinstance(logger, WandbLogger):
+        columns = list(rows[0]) if rows else []
+        logger.log_table("results", columns=columns, data=[[row[c] for c in columns] for row in rows])
+        for figure in sorted((folder / "figures").glob("*.png")):
+            logger.log_image(figure.stem, [str(figure)])
+        wandb.finish()
+    else:
+        logger.save()
+        logger.finalize("success")

@@ -90,7 +90,9 @@ def read_numbers(folder: Path, run: Path) -> Any:
     return json.loads((folder / "numbers.json").read_text())
 
 
-def kill_and_finish(folder: Path, draw: random.Random, duration: float, kills: int, expected: Any, tally: Tally) -> None:
+def kill_and_finish(
+    folder: Path, draw: random.Random, duration: float, kills: int, expected: Any, tally: Tally
+) -> None:
     """Kill one command up to `kills` times in a row on one store, let it end, and add to the tally what came of it."""
     same_folder = draw.random() < 0.5  # a killed run's folder is used again, or left behind
     left, killed, before = duration, 0, {}

@@ -36,7 +36,10 @@ def mounted(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     try:
         done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)], capture_output=True, text=True, check=False
+            ["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
         )
     except FileNotFoundError:
         pytest.skip("needs mount")
