@@ -89,7 +89,8 @@ def telling_what_is_kept(partial: Path) -> Iterator[None]:
         done = len(list(partial.glob("shards/shard_*.safetensors")))
         kept = f"{done} finished shard(s)" if stage != "fit" else _epochs(partial)
         raise KeyboardInterrupt(
-            f"in stage {stage}, of which {kept} are kept, like all finished stages, in {store}; the same command goes on"
+            f"in stage {stage}, of which {kept} are kept, like all finished stages, in {store}; "
+            "the same command goes on"
         ) from error
 
 

@@ -34,7 +34,7 @@ def make_wandb_logger(
         offline: None decides by whether a key is at hand.
     """
     wandb.finish()
-    settings = {
+    settings: dict[str, Any] = {
         "save_dir": save_dir,
         "project": project,
         "group": group,

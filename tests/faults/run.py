@@ -41,7 +41,7 @@ LONGEST_CHAIN = 4
 
 
 SHARE_LEFT = 0.6
-"""Moments of later kills are drawn from at least this share of the undisturbed duration: going on begins with a start."""
+"""Moments of later kills are drawn from at least this share of the undisturbed duration: each attempt has to start."""
 
 
 @dataclass
