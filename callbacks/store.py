@@ -73,6 +73,7 @@ class Store:
         fingerprint = fingerprint_of(inputs)
         final = self.root / stage / fingerprint
         if self._usable(final):
+            self._tidy(final)
             return Entry(stage, fingerprint, final, reused=True)
         if not is_first_process():
             return self._join(stage, fingerprint, final, build)
@@ -104,6 +105,14 @@ class Store:
         while not (final / "manifest.json").is_file():
             time.sleep(0.1)
         return Entry(stage, fingerprint, final, reused=False)
+
+    def _tidy(self, final: Path) -> None:
+        """Remove what a process left beside its entry when it was killed after that was complete."""
+        lock, replaced = Lock(final.with_suffix(".lock"), until=lambda: True), final.with_suffix(".replaced")
+        if (lock.path.is_file() or replaced.is_dir()) and lock.holder() is None and is_first_process():
+            with suppress(OSError):  # the store may be one that can only be read
+                lock.remove_abandoned()
+                shutil.rmtree(replaced)
 
     def _usable(self, final: Path) -> bool:
         return (final / "manifest.json").is_file() and (not self.overwrite or final in self._written)
@@ -185,7 +194,7 @@ class Lock:
             if self.until():
                 return False
             if self._abandoned():
-                self._remove_abandoned()
+                self.remove_abandoned()
                 continue
             if not announced:
                 print(f"waiting for another run that computes {self.path.stem} ({self._owner()})", flush=True)
@@ -220,7 +229,7 @@ class Lock:
                 prepared.unlink()
         return True
 
-    def _remove_abandoned(self) -> None:
+    def remove_abandoned(self) -> None:
         """Remove the lock unless someone took it over meanwhile: of several that wait, one removes at a time."""
         with (self.path.parent / ".takeover").open("w") as guard:
             fcntl.flock(guard, fcntl.LOCK_EX)

@@ -70,6 +70,20 @@ def test_an_entry_whose_overwriting_was_killed_is_whole(tmp_path: Path, monkeypa
     assert sorted(path.name for path in entry.path.parent.iterdir()) == [entry.path.name]
 
 
+def test_a_lock_left_beside_a_finished_entry_is_removed(tmp_path: Path) -> None:
+    entry = Store(tmp_path).get("fit", {}, lambda folder: None)
+    lock = entry.path.with_suffix(".lock")
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}))
+    entry.path.with_suffix(".replaced").mkdir()
+    assert Store(tmp_path).get("fit", {}, lambda folder: None).reused
+    left = {path.name for path in entry.path.parent.iterdir()} - {".takeover"}
+    assert left == {entry.path.name}
+    living = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    lock.write_text(json.dumps(living))
+    assert Store(tmp_path).get("fit", {}, lambda folder: None).reused
+    assert lock.is_file()
+
+
 def test_a_remembered_hash_that_was_damaged_is_taken_anew(command: CommandLine) -> None:
     first = command("method=gradsim", "evaluation=accuracy")
     cache = command.folder / "outputs" / "store" / "weights.json"
