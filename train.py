@@ -27,6 +27,7 @@ from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
 from callbacks.store import Store
+from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
@@ -55,6 +56,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     Raises:
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
+    if store_command(config):
+        return {}
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}

@@ -22,8 +22,9 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         work: the whole run, or the check of a command line.
         folder: the run's folder, removed again if the run left nothing in it.
     """
+    outcome: dict[str, Any]
     try:
-        return {"status": "done", "metrics": work()}
+        outcome = {"status": "done", "metrics": work()}
     except UserError as error:
         outcome = {"status": "refused", "message": str(error)}
     except KeyboardInterrupt:

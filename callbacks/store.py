@@ -23,6 +23,7 @@ import psutil
 
 from attribution.base import UserError
 from callbacks.files import is_first_process, write_json
+from callbacks.manifest import open_entry, write_manifest
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER_SECONDS = 60.0
@@ -59,27 +60,36 @@ class Store:
         self.overwrite = overwrite
         self._written: set[Path] = set()
 
-    def get(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Entry:
+    def get(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        build: Callable[[Path], None],
+        labels: Mapping[str, Any] | None = None,
+    ) -> Entry:
         """The finished entry for `inputs`, built with `build(folder)` where it is not there yet.
 
-        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there.
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
+        are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
 
         Raises:
-            UserError: the store cannot be written.
+            UserError: the store cannot be written, or the entry is damaged.
         """
         fingerprint = fingerprint_of(inputs)
         final = self.root / stage / fingerprint
         if self._usable(final):
+            open_entry(final)
             return Entry(stage, fingerprint, final, reused=True)
         if not is_first_process():
             return self._join(stage, fingerprint, final, build)
         with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
             if not owner or self._usable(final):
+                open_entry(final)
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
             partial.mkdir(parents=True, exist_ok=True)
             build(partial)
-            write_json(partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)})
+            write_manifest(partial, stage, fingerprint, inputs, labels or {})
             if final.exists():
                 shutil.rmtree(final)
             partial.rename(final)
@@ -177,6 +187,10 @@ class Lock:
         self._stop.set()
         if self._owned:
             self.path.unlink(missing_ok=True)
+
+    def holder(self) -> dict[str, Any] | None:
+        """Host, pid and start time of the process that holds the lock, None where no living one does."""
+        return self._owner() if self.path.is_file() and not self._abandoned() else None
 
     def _acquire(self) -> bool:
         try:
