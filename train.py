@@ -56,8 +56,6 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     Raises:
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
-    if store_command(config):
-        return {}
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}
@@ -93,7 +91,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
         OUTCOMES.append(run_as_process(Path(__file__), sys.argv[1:], overrides, folder))
     else:
-        OUTCOMES.append(outcome_of(lambda: train(config, folder, overrides), folder))
+        OUTCOMES.append(outcome_of(lambda: store_command(config) or train(config, folder, overrides), folder))
     return OUTCOMES[-1]
 
 

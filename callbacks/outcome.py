@@ -10,6 +10,7 @@ from typing import Any
 
 from attribution.base import UserError
 from callbacks.files import is_first_process
+from conf.dump import scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -26,14 +27,14 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     try:
         outcome = {"status": "done", "metrics": work()}
     except UserError as error:
-        outcome = {"status": "refused", "message": str(error)}
+        outcome = {"status": "refused", "message": scrub(str(error))}
     except KeyboardInterrupt:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
         outcome = {"status": "interrupted", "message": "finished stages and shards are kept; the same command goes on"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         traceback.print_exc()
-        outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
+        outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
     if folder is not None and folder.is_dir() and not any(folder.iterdir()):
         folder.rmdir()
     return outcome

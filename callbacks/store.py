@@ -15,6 +15,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,8 +143,9 @@ def weights_hash(folder: Path, cache: Path) -> str:
             with file.open("rb") as opened:
                 known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
         digest.update(f"{file.name}:{known[key]}".encode())
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    write_json(cache, known)
+    with suppress(OSError):  # only a cache: a store that may only be read serves all the same
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, known)
     return digest.hexdigest()[:24]
 
 

@@ -53,8 +53,11 @@ class Stored:
     holder: dict[str, Any] | None
 
 
-def store_command(config: Any) -> bool:
+def store_command(config: Any) -> dict[str, float]:
     """List or clear the store if the configuration says so, which is then all that happens.
+
+    Returns:
+        How many entries the store holds then; empty where the configuration asks for a run.
 
     Raises:
         UserError: `store.prune` is no age, fingerprint, `all` or `partial`, names nothing in the store, or the store
@@ -63,13 +66,14 @@ def store_command(config: Any) -> bool:
     command = config.get("store") or {}
     chosen = command.get("prune")
     if not command.get("list") and chosen is None:
-        return False
+        return {}
     root = Path(config.paths.store)
     if chosen is not None:
         prune(root, [chosen] if isinstance(chosen, str) else list(chosen), Path(config.paths.output_dir))
+    left = entries(root)
     if command.get("list"):
-        print(format_entries(root, entries(root)), flush=True)
-    return True
+        print(format_entries(root, left), flush=True)
+    return {"store/entries": len(left)}
 
 
 def entries(root: Path) -> list[Stored]:

@@ -36,6 +36,12 @@ def make_wandb_logger(
         name=name or Path(save_dir).name,
         tags=list(tags),
         offline=not has_key() if offline is None else offline,
+        settings=wandb.Settings(
+            x_disable_meta=True,  # the command line, host and user name
+            disable_git=True,  # the address of a repository, which may hold a password
+            disable_code=True,
+            x_save_requirements=False,
+        ),
     )
 
 
