@@ -340,7 +340,7 @@ CHECKPOINTS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
         ("trust_remote_code",),
         checkpoint(edited(model_type="mystery", auto_map={"AutoConfig": "code.Config"})),
     ),
-    ("a tokenizer that needs to run its own code", LOCAL, ("checkpoint",), checkpoint(without("tokenizer.json"))),
+    ("a folder without tokenizer.json", LOCAL, ("checkpoint",), checkpoint(without("tokenizer.json"))),
 ]
 
 STRANGERS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
