@@ -27,6 +27,7 @@ from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
 from callbacks.store import Store
+from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
@@ -90,7 +91,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
         OUTCOMES.append(run_as_process(Path(__file__), sys.argv[1:], overrides, folder))
     else:
-        OUTCOMES.append(outcome_of(lambda: train(config, folder, overrides), folder))
+        OUTCOMES.append(outcome_of(lambda: store_command(config) or train(config, folder, overrides), folder))
     return OUTCOMES[-1]
 
 

@@ -52,6 +52,10 @@ def score_name(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}/seed{seed}"
 
 
+def _labels(session: Session, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return session.labels(method=name, split=session.split, draw=settings["seed"])
+
+
 def _link_scores(session: Session, name: str, seed: int | None, entry: Entry) -> None:
     folder = session.folder / "scores" / score_name(name, seed)
     for part in (session.split, "train_summary"):
@@ -84,7 +88,7 @@ def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mappin
         datasets.Dataset(neuron_table(rows)).save_to_disk(str(folder / session.split))
         write_yaml(folder / "method.yaml", {"name": name, **description})
 
-    return session.store.get("attribute", inputs, build)
+    return session.store.get("attribute", inputs, build, _labels(session, name, settings))
 
 
 def _neuron_pass(
@@ -200,7 +204,7 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
         datasets.Dataset(table).save_to_disk(str(folder / "train_summary"))
         write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
 
-    return session.store.get("attribute", inputs, build)
+    return session.store.get("attribute", inputs, build, _labels(session, name, settings))
 
 
 def instance_table(scores: InstanceScores) -> pyarrow.Table:

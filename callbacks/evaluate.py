@@ -120,7 +120,7 @@ def _faithfulness(
             answers = {key: column.tolist() for key, column in result.items() if key != "index"}
             write_json(folder / "answers.json", answers)
 
-    entry = session.store.get("evaluate", inputs, build)
+    entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
     answers = {key: torch.tensor(v) for key, v in json.loads((entry.path / "answers.json").read_text()).items()}
     if control:
         seeds_of = {**seeds_of, CONTROL: [score_name(CONTROL, seed) for seed in control]}

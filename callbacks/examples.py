@@ -29,7 +29,8 @@ def examples_stage(session: Session, split: str) -> None:
         "precision": session.trainers.precision,
         "code": code_hash(CODE),
     }
-    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder))
+    labels = session.labels(split=split)
+    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
     session.predictions[split] = Predictions(
         dataset=datasets.load_from_disk(str(entry.path / "dataset")),
         features=load_file(entry.path / "features.safetensors")["features"],

@@ -74,7 +74,7 @@ def fit_stage(
         _fit(session, make_model(), trainer, checkpoint, folder)
 
     inputs = {**fit_inputs(session, model_settings, trainer_settings), "callbacks": dict(callback_settings)}
-    entry = session.store.get("fit", inputs, build)
+    entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _take(session, make_model, entry.path / "model")
 
@@ -86,7 +86,7 @@ def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
         _take(session, make_model, folder)
         return
     inputs = {"source": source_of(session, {"path": path}), "code": code_hash(CODE)}
-    entry = session.store.get("fit", inputs, lambda partial: make_model().save(partial / "model"))
+    entry = session.store.get("fit", inputs, lambda partial: make_model().save(partial / "model"), {"model": path})
     _take(session, make_model, entry.path / "model")
 
 

@@ -9,7 +9,13 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
-from models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
+from models.backbone import (
+    load_config,
+    load_tokenizer,
+    require_architecture,
+    require_safetensors,
+    require_trained_classifier,
+)
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -27,6 +33,8 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
+        if not model.trust_remote_code:
+            require_safetensors(model.path)
         trained = None if config.fit else require_trained_classifier(checkpoint, model.path)
     elif not config.fit:
         raise UserError(

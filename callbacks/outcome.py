@@ -16,6 +16,7 @@ from callbacks.files import is_first_process
 from callbacks.run_lock import release
 from callbacks.storage import writing
 from callbacks.watch import let_the_watch_speak
+from conf.dump import scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -32,11 +33,12 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         work: the whole run, or the check of a command line.
         folder: the run's folder, removed again if the run left nothing in it.
     """
+    outcome: dict[str, Any]
     try:
         with writing(folder or Path.cwd(), "hydra.run.dir"):
-            return {"status": "done", "metrics": work()}
+            outcome = {"status": "done", "metrics": work()}
     except UserError as error:
-        outcome = {"status": "refused", "message": str(error)}
+        outcome = {"status": "refused", "message": scrub(str(error))}
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
@@ -44,7 +46,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         let_the_watch_speak()
         traceback.print_exc()
-        outcome = {"status": "error", "message": f"{type(error).__name__}: {error}"}
+        outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
     finally:
         if folder is not None:
             release(folder)

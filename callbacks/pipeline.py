@@ -64,11 +64,16 @@ def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[st
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, neuron lists that are too short for an evaluation.
+    """Refuse, before anything is trained, lists that would be empty, and neuron lists too short for an evaluation.
 
     Raises:
-        UserError: naming the method and both lengths.
+        UserError: naming the method and what it lacks.
     """
+    for name, method in methods.items():
+        if method.top_k < 1:
+            raise UserError(f"method.{name}.top_k={method.top_k}, expected at least 1: raise it.")
+        if not getattr(method, "seeds", [None]):
+            raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
             if evaluation.requires == "neuron" and isinstance(method, NeuronMethod):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from datasets import Dataset
@@ -97,6 +97,11 @@ class Session:
         """The classifier; available after the fit stage."""
         assert self.model is not None, "the fit stage comes first"
         return self.model
+
+    def labels(self, **more: Any) -> dict[str, Any]:
+        """What a person knows a stored stage by: data, seed and, once there is one, the model."""
+        model = {} if self.model is None else {"model": self.model.name}
+        return {**model, "data": self.data.name, "seed": self.seed, **more}
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""

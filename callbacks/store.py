@@ -25,6 +25,7 @@ import psutil
 
 from attribution.base import UserError
 from callbacks.files import is_first_process, remove_partial_files, write_json
+from callbacks.manifest import open_entry, write_manifest
 from callbacks.storage import telling_what_is_kept, writing
 
 HEARTBEAT_SECONDS = 5.0
@@ -62,32 +63,39 @@ class Store:
         self.overwrite = overwrite
         self._written: set[Path] = set()
 
-    def get(self, stage: str, inputs: Mapping[str, Any], build: Callable[[Path], None]) -> Entry:
+    def get(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        build: Callable[[Path], None],
+        labels: Mapping[str, Any] | None = None,
+    ) -> Entry:
         """The finished entry for `inputs`, built with `build(folder)` where it is not there yet.
 
-        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there.
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
+        are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
 
         Raises:
-            UserError: the store cannot be written.
+            UserError: the store cannot be written, or the entry is damaged.
         """
         fingerprint = fingerprint_of(inputs)
         final = self.root / stage / fingerprint
         if self._usable(final):
             self._tidy(final)
+            open_entry(final)
             return Entry(stage, fingerprint, final, reused=True)
         if not is_first_process():
             return self._join(stage, fingerprint, final, build)
         with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
             if not owner or self._usable(final):
+                open_entry(final)
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
                 partial.mkdir(parents=True, exist_ok=True)
                 build(partial)
                 remove_partial_files(partial, ".*")  # libraries leave hidden files of names of their own
-                write_json(
-                    partial / "manifest.json", {"stage": stage, "fingerprint": fingerprint, "inputs": dict(inputs)}
-                )
+                write_manifest(partial, stage, fingerprint, inputs, labels or {})
                 replaced = final.with_suffix(".replaced")
                 shutil.rmtree(replaced, ignore_errors=True)
                 if final.exists():

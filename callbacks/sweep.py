@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from callbacks.files import write_text
 from callbacks.results_table import protect
+from conf.dump import redact_overrides
 
 COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
 HEADLINES = ("accuracy/accuracy",)
@@ -27,6 +28,14 @@ class SweepTable(Callback):
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []
 
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remove Hydra's copy of the sweep's raw configuration: it holds whatever was typed, keys and paths included.
+
+        Each job's own config.yaml and overrides.yaml say what ran.
+        """
+        if str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN":
+            (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
+
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
         if str(hydra.mode).rpartition(".")[2] != "MULTIRUN":
@@ -38,7 +47,7 @@ class SweepTable(Callback):
             {
                 "job": hydra.job.num,
                 "status": outcome["status"] if known else "error",
-                "overrides": " ".join(hydra.overrides.task),
+                "overrides": " ".join(redact_overrides(hydra.overrides.task)),
                 "headline": " ".join(f"{name}={metrics[name]:.4g}" for name in HEADLINES if name in metrics),
                 "folder": str(hydra.sweep.subdir),
                 "message": outcome.get("message", "") if known else str(outcome),

@@ -40,10 +40,11 @@ def make_wandb_logger(
         "group": group,
         "name": name or Path(save_dir).name,
         "tags": list(tags),
+        "settings": private_settings(),
     }
     if offline or (offline is None and not has_key()):
         return WandbLogger(**settings, offline=True)
-    logger = WandbLogger(**settings, settings=wandb.Settings(init_timeout=SECONDS_TO_REACH))
+    logger = WandbLogger(**settings)
     try:
         _ = logger.experiment  # connects now: later a failure would end the fit
     except wandb.errors.Error as error:
@@ -52,6 +53,17 @@ def make_wandb_logger(
         wandb.teardown()
         return WandbLogger(**settings, offline=True)
     return logger
+
+
+def private_settings() -> wandb.Settings:
+    """Settings under which nothing of the machine, the user or the command line is sent along."""
+    return wandb.Settings(
+        init_timeout=SECONDS_TO_REACH,
+        x_disable_meta=True,  # the command line, host and user name
+        disable_git=True,  # the address of a repository, which may hold a password
+        disable_code=True,
+        x_save_requirements=False,
+    )
 
 
 def has_key() -> bool:

@@ -65,7 +65,9 @@ def check_command_line(
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
         check_config(config, command.tree, allow, provided)
-        check_remote_code(config, {override.key_or_group for override in overrides})
+        typed = {override.key_or_group for override in overrides}
+        check_remote_code(config, typed)
+        check_store_command(config, typed)
     return command
 
 
@@ -111,6 +113,25 @@ def check_remote_code(config: DictConfig, typed: Collection[str]) -> None:
             raise UserError(
                 f"{path}: a configuration file asks to run code that comes with a checkpoint; expected false in files: "
                 f"if you trust the checkpoint, say {path}=true on the command line."
+            )
+
+
+def check_store_command(config: DictConfig, typed: Collection[str]) -> None:
+    """Refuse to list or clear the store because a file says so, whoever wrote it.
+
+    Args:
+        config: the composed configuration.
+        typed: keys set on the command line.
+
+    Raises:
+        UserError: naming the key that has to be typed.
+    """
+    for key, value in (plain(without_hydra(config)).get("store") or {}).items():
+        if value not in (False, None) and not {"store", f"store.{key}"} & set(typed):
+            idle = "null" if key == "prune" else "false"
+            raise UserError(
+                f"store.{key}={value}: a configuration file asks for this; expected {idle} in files: to do so, say "
+                f"store.{key}={value} on the command line."
             )
 
 

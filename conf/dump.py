@@ -22,7 +22,10 @@ _SECRET_VALUE = re.compile(
 )
 _URL_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/@\s]+@")
 _PATH_IN_OVERRIDE = re.compile(r"""(^|[\[,:'"]|file://)(/[\w.~-][^,\]}'"]*)""")
+_SETTING = re.compile(r"""([\w.]+=['"]?)([^\s,;:'"\]}]+)""")
 _DROPPED = object()
+HIDDEN = "…"
+"""Stands in a message where a secret stood."""
 
 
 def redact(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -59,6 +62,16 @@ def redact_overrides(overrides: Sequence[str]) -> list[str]:
         shown = _PATH_IN_OVERRIDE.sub(lambda match: match[1] + relative(match[2]), value)
         cleaned.append(key + separator + _URL_CREDENTIALS.sub(r"\1", shown))
     return cleaned
+
+
+def scrub(text: str) -> str:
+    """A message without the access tokens, passwords and credentials that it may repeat from a command line."""
+
+    def shown(match: re.Match[str]) -> str:
+        return match[1] + HIDDEN if is_secret(match[1].rstrip("='\"").rpartition(".")[2], match[2]) else match[0]
+
+    text = _SECRET_VALUE.sub(HIDDEN, _URL_CREDENTIALS.sub(r"\1", text))
+    return _SETTING.sub(shown, text)
 
 
 def is_secret(key: str, value: Any = None) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -38,6 +38,20 @@ PROVIDED = {"model": ("label_names", "tokenizer"), "logger.*": ("save_dir",)}
 
 
 @dataclasses.dataclass
+class StoreCommand:
+    """What to do with the store instead of a run; typed on the command line only.
+
+    Attributes:
+        prune: what to remove: `7d`, `12h` (not used since), `all`, `partial`, the beginning of a fingerprint, or a
+            list of these.
+        list: print every entry.
+    """
+
+    prune: str | Sequence[str] | None = None
+    list: bool = False
+
+
+@dataclasses.dataclass
 class RunConfig:
     """Top-level scalars of conf/train.yaml.
 
@@ -49,6 +63,7 @@ class RunConfig:
         attribute_split: the split whose predictions are explained.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
+        store: list or clear the store instead of running.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
     """
@@ -59,6 +74,7 @@ class RunConfig:
     memory_budget: str | int = "4GiB"
     attribute_split: str = "test"
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
+    store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
 
@@ -75,6 +91,11 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
     for key, value in values.items():
         if key not in known:
             raise UserError(f"unknown key {key!r} at the top level of the configuration{advice(key, known)}")
+        if key == "store" and not isinstance(value, Mapping):
+            raise UserError(
+                f"store={value!r}: expected what to do with the store; say store.list=true or store.prune=all, or "
+                f"paths.store=DIR for where it lies."
+            )
         if key in fields:
             check_value(value, fields[key][0], key)
         elif value is not None and not isinstance(value, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -18,12 +18,15 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 from transformers.utils import logging as transformers_logging
 
 from attribution.base import UserError
 
 HeadKind = Literal["linear", "mlp"]
 PROJECT = Path(__file__).resolve().parents[1]
+PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5"})
+"""Suffixes of weights in other formats, most of which run code when they are opened."""
 HEAD_ENTRY = "twinlens_head"
 """Entry of config.json that says how the head is shaped; absent means transformers' own linear `score`."""
 
@@ -137,6 +140,8 @@ def _from_checkpoint(
     """The loaded model, and the kind of its trained head (None: the checkpoint has no classification head)."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
+    if not trust_remote_code:
+        require_safetensors(path)
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:
         trained_head = None  # a head for another task: fine-tuning starts a new one
@@ -177,6 +182,57 @@ def require_architecture(config: PretrainedConfig, model_type: str | None, path:
             f"model.path={path} holds a {config.model_type} checkpoint, but the chosen model expects {model_type}; "
             "choose model=local for a checkpoint of any architecture."
         )
+
+
+def require_safetensors(path: str) -> None:
+    """Refuse a directory whose weights are a pickle, are cut off, or are not there; reads headers only.
+
+    Raises:
+        UserError: naming the file. A hub id passes: only its safetensors files are ever fetched.
+    """
+    folder = Path(resolve(path))
+    if not folder.is_dir():
+        return
+    files = sorted({*folder.glob("*.safetensors"), *_indexed_files(folder, path)})
+    for file in files:
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"model.path={path}: {file.name} is truncated or altered ({error}); expected a whole safetensors file: "
+                "copy or download it again."
+            ) from error
+    if files:
+        return
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+    if pickles:
+        raise UserError(
+            f"model.path={path} holds its weights in {pickles[0]}, a pickle, which can run any code when it is opened; "
+            "expected model.safetensors: convert it where you trust it, with save_pretrained of transformers."
+        )
+    raise UserError(f"model.path={path} has no weights; expected model.safetensors: check model.path.")
+
+
+def _indexed_files(folder: Path, path: str) -> list[Path]:
+    """Files that a sharded checkpoint's index names; each must lie in the checkpoint's own folder."""
+    index = folder / SAFE_WEIGHTS_INDEX_NAME
+    if not index.is_file():
+        return []
+    try:
+        names = sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"model.path={path}: {index.name} cannot be read ({type(error).__name__}); expected a JSON object with a "
+            "weight_map from names to files: copy or download it again."
+        ) from error
+    wrong = [name for name in names if Path(name).name != name or not name.endswith(".safetensors")]
+    if wrong:
+        raise UserError(
+            f"model.path={path}: {index.name} names {wrong[0]}, expected safetensors files of the same folder: mend "
+            "the index, or get the checkpoint from where you trust it."
+        )
+    return [folder / name for name in names]
 
 
 def head_of(config: PretrainedConfig) -> HeadKind | None:
@@ -244,10 +300,15 @@ class _readable:
         return None
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if isinstance(error, OSError | ValueError | json.JSONDecodeError | ImportError) and not isinstance(
-            error, UserError
-        ):
-            reason = str(error).strip().split("\n")[0][:200]
+        # A checkpoint from anywhere can be wrong in any way, and the library has an exception for each.
+        passed_on = (UserError, MemoryError, torch.OutOfMemoryError)
+        if isinstance(error, Exception) and not isinstance(error, passed_on):
+            if "trust_remote_code" in str(error) or "contains custom code" in str(error):
+                raise UserError(
+                    f"model.path={self.path} asks to run code that comes with it; expected one that transformers reads "
+                    "by itself: if you trust its code, say model.trust_remote_code=true on the command line."
+                ) from error
+            reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
             raise UserError(
                 f"model.path={self.path} cannot be loaded ({reason}); expected a directory with config.json, "
                 "model.safetensors and tokenizer.json, or a hub id that this machine can reach: set model.path=DIR."
