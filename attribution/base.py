@@ -50,6 +50,18 @@ class AnswerStates:
     context: Any
 
 
+class ModelKind(Protocol):
+    """What decides how a method reads a model, known before any weight is."""
+
+    @property
+    def family(self) -> str:
+        """transformers' model type."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies a gate with its up-projection."""
+
+
 @runtime_checkable
 class NeuronModel(Protocol):
     """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` provides it."""

@@ -10,6 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from attribution.base import UserError
+from models.anatomy import family_of
+
 WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
 """Activations made of several tensor operations."""
 
@@ -19,6 +22,7 @@ class Footprint:
     """Shapes of a decoder that decide what its passes need.
 
     Attributes:
+        family: transformers' model type.
         n_layers, hidden_size, n_neurons: of the decoder; neurons of one layer.
         gated: whether the MLP multiplies a gate with its up-projection.
         n_heads: attention heads.
@@ -28,6 +32,7 @@ class Footprint:
         element_size: bytes of a number.
     """
 
+    family: str
     n_layers: int
     hidden_size: int
     n_neurons: int
@@ -123,13 +128,22 @@ class Footprint:
         return self.n_layers * self.n_neurons * (5 * 8 + 20)
 
 
-def footprint_of(config: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:
-    """The footprint of a transformers configuration in float32.
+def footprint_of(backbone: Any) -> Footprint:
+    """The footprint of a decoder, with or without values in its weights (on the meta device).
 
-    Args:
-        config: of the decoder, with its attention implementation resolved.
-        n_layers, n_neurons, hidden_size, gated: from its anatomy.
+    A family without adapter, which serves instance methods only, is described by its configuration.
     """
+    try:
+        anatomy = family_of(backbone)(backbone)
+    except UserError:
+        hidden = backbone.config.hidden_size
+        neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden
+        return _from_config(backbone, backbone.config.num_hidden_layers, neurons, hidden, False)
+    return _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
+
+
+def _from_config(backbone: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:
+    config = backbone.config
     n_heads = config.num_attention_heads
     head = getattr(config, "head_dim", None) or hidden_size // n_heads
     key_heads = getattr(config, "num_key_value_heads", None) or n_heads
@@ -137,6 +151,7 @@ def footprint_of(config: Any, n_layers: int, n_neurons: int, hidden_size: int, g
     activation = next((value for name in names if (value := getattr(config, name, None))), "gelu_new")
     activation = "gelu_bloom" if config.model_type == "bloom" else activation
     return Footprint(
+        family=config.model_type,
         n_layers=n_layers,
         hidden_size=hidden_size,
         n_neurons=n_neurons,
@@ -146,4 +161,5 @@ def footprint_of(config: Any, n_layers: int, n_neurons: int, hidden_size: int, g
         query_width=n_heads * head,
         eager=getattr(config, "_attn_implementation", "sdpa") == "eager",
         written_out=activation in WRITTEN_OUT,
+        element_size=next(backbone.parameters()).element_size(),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -81,10 +81,7 @@ class LastTokenEngine:
         self.n_neurons = anatomy.n_neurons
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
-        self.footprint = replace(
-            footprint_of(anatomy.config, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated),
-            element_size=anatomy.value_rows(0).element_size(),
-        )
+        self.footprint = footprint_of(anatomy.backbone)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 

@@ -63,6 +63,7 @@ class GradientSimilarityScorer:
     n_train: int = field(init=False)
     bytes_per_query: int = field(init=False)
     bytes_per_row: int = field(init=False)
+    bytes_held: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_train", len(self.train))
