@@ -23,6 +23,7 @@ from callbacks.inputs import open_inputs
 from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, require_long_lists, require_precision, run_stages, splits_needed
+from callbacks.plan import print_plan
 from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
@@ -62,9 +63,6 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     require_precision(config.trainer)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
-    run = RunFolder(folder)
-    run.start(replayable(config), redact_overrides(overrides))
-    run.add_data_report(data.report)
     store = Store(Path(config.paths.store), config.overwrite)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     budget = parse_bytes(config.memory_budget)
@@ -75,8 +73,13 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         lambda: [build(node) for node in config.callbacks.values()],
         methods,
         evaluations,
-        [build(node, save_dir=str(folder)) for node in config.logger.values()],
+        [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
+    if config.plan:
+        return print_plan(session, parts, len(tokenizer))
+    run = RunFolder(folder)
+    run.start(replayable(config), redact_overrides(overrides))
+    run.add_data_report(data.report)
     run_stages(session, run, parts)
     print(folder)
     return run.metrics

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attribution.instance.curvature import ggn_row_bytes
+from attribution.instance.gradsim import similarity_block_bytes
 from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
 from attribution.instance.influence import Influence
 from attribution.instance.solve import SolverPlan, direct_block_bytes, dual_block_bytes
-from attribution.instance.stream import BYTES_PER_PAIR, block_sizes
+from attribution.instance.stream import block_row_bytes, block_sizes
 from attribution.neuron.ig import IntegratedGradients
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.memory import Need
@@ -159,7 +161,7 @@ class _Blocks:
 def stream_memory(blocks: Any, n_tests: int, budget: int) -> int:
     """One block of tests beside one block of train rows and their scores."""
     tests, rows = block_sizes(blocks, n_tests, budget)
-    return tests * blocks.bytes_per_query + rows * (blocks.bytes_per_row + tests * BYTES_PER_PAIR)
+    return tests * blocks.bytes_per_query + rows * block_row_bytes(blocks, tests)
 
 
 def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
@@ -181,11 +183,12 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
     differentiable = differentiable_head(head, method.params)
     widths = differentiable.widths
     if not isinstance(method, Influence):
-        blocks = _Blocks(n_train, 4 * widths * 8, 4 * widths * 8, 0)
-        own = min(budget, n_train * 4 * widths * 8)
-        return InstanceCost(
-            max(stream_memory(blocks, tests, budget), own), 2.0 * n_train * (n_test + 2 * tests) * widths
+        per_row = similarity_block_bytes(differentiable)
+        # self-influence: the factors of many rows and their squares
+        memory = max(
+            stream_memory(_Blocks(n_train, per_row, per_row, 0), tests, budget), min(budget, 2 * n_train * per_row)
         )
+        return InstanceCost(memory, 2.0 * n_train * (n_test + 2 * tests) * widths)
     exact = method.curvature == "hessian" and not differentiable.is_linear
     solver, plan = method.choose(differentiable, n_train, budget, exact)
     return _solver_cost(differentiable, solver, plan, n_train, n_test, tests, budget)
@@ -197,7 +200,7 @@ def _solver_cost(
     if solver == "direct":
         size, held = head.n_parameters, head.n_parameters**2 * 8
         per_row, per_query = direct_block_bytes(head)
-        prepared = 3 * size * head.n_classes * 8 * n_train
+        prepared = ggn_row_bytes(head) * n_train
         pair = 2.0 * size
     else:
         size = n_train * (head.n_classes - 1)
@@ -206,7 +209,7 @@ def _solver_cost(
         prepared = 3 * size * size * 8
         pair = 2.0 * size + 2.0 * head.widths
     workspace = budget - plan.memory // 2
-    own = 2 * per_row * n_train
+    own = per_query * n_train
     memory = max(
         plan.memory,
         held + min(workspace, prepared),
@@ -217,6 +220,6 @@ def _solver_cost(
     return InstanceCost(memory, operations, f"solver {solver}")
 
 
-def longest(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:
+def batch_shapes(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:
     """(examples, columns) of every batch."""
     return [(len(batch), max(lengths[row] for row in batch)) for batch in batches]

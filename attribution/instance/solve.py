@@ -60,14 +60,16 @@ def dual_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:
 
 
 def direct_block_bytes(head: DifferentiableHead) -> tuple[int, int]:
-    """Per train row: a dense gradient beside its parts while it is written out, and the factors. Per test: two more."""
-    per_row = (3 * head.n_parameters + 4 * head.widths) * 8
+    """Per train row: its dense gradient and the factors. Per test: beside these two triangular solves."""
+    per_row = (head.dense_copies * head.n_parameters + head.factor_numbers) * 8
     return per_row, per_row + 2 * head.n_parameters * 8
 
 
 def dual_block_bytes(head: DifferentiableHead, n_train: int) -> tuple[int, int]:
-    """Per train row and per test: two Gram products and their sum per layer, and the factors."""
-    per_row = (3 * n_train * (head.n_classes - 1) + 4 * head.widths) * 8
+    """Per train row: the Gram products with all rows, their second factor and sum, and the factors. Per test the same,
+    with two triangular solves."""
+    products = 2 + (len(head.layers) > 1)
+    per_row = (products * n_train * (head.n_classes - 1) + head.factor_numbers) * 8
     return per_row, per_row
 
 
@@ -116,7 +118,7 @@ class _SolvedScorer(ABC):
         """∇L_iᵀ(H + λI)⁻¹∇L_i of each train example, [n_train], float64."""
         parts = [
             self._self_influence(self._train_factors(start, stop))
-            for start, stop in blocks(self.n_train, 2 * self.bytes_per_row, self.memory_budget)
+            for start, stop in blocks(self.n_train, self.bytes_per_query, self.memory_budget)
         ]
         return torch.cat(parts)
 

@@ -20,8 +20,11 @@ from attribution.instance.protocol import InstanceScorer, InstanceScores, Scorer
 VOTES_TOP = 10
 """Length of the lists in which an instance's appearances are counted as votes."""
 
-BYTES_PER_PAIR = 80
-"""Working memory per score: float64 and float32 forms, sort keys and their selection."""
+BYTES_PER_PAIR = 48
+"""Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""
+
+BYTES_PER_PRODUCT = 16
+"""Working memory per score while it is computed, beside the gradients: a float64 product and its second factor."""
 
 _PAIRS_PER_BLOCK = 2**20
 """Scores per block at most: larger blocks fall out of the caches and are slower, whatever memory there is."""
@@ -130,12 +133,14 @@ def stream_scores(
             maxima.append(ranked.amax(0).double().cpu())
             best.update(ranked, first)
             worst.update(ranked, first)
+            del block, ranked  # else they would stand beside the next block's
             if advance is not None:
                 advance((stop - start) * (last - first))
         scores = InstanceScores(index, *best.result(), *worst.result())
         votes = torch.bincount(scores.top_index[:, :VOTES_TOP].flatten(), minlength=n_train)
         summary = summary.merge(TrainSummary(torch.cat(sums), torch.cat(maxima), votes, stop - start))
         lists.append(scores)
+        del query
     return concatenate(lists, min(top_k, n_train)), summary
 
 
@@ -160,8 +165,13 @@ def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[i
     # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
     test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * BYTES_PER_PAIR)))
     enough = max(100, _PAIRS_PER_BLOCK // test_rows)
-    train_rows = max(1, min(scorer.n_train, enough, half // (scorer.bytes_per_row + test_rows * BYTES_PER_PAIR)))
+    train_rows = max(1, min(scorer.n_train, enough, half // block_row_bytes(scorer, test_rows)))
     return test_rows, train_rows
+
+
+def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
+    """What a train row adds to a block: its gradients beside the products, later the scores being ranked."""
+    return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)
 
 
 class _Leaders:
