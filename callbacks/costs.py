@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from attribution.instance.curvature import ggn_row_bytes
-from attribution.instance.gradsim import similarity_block_bytes
+from attribution.instance.gradsim import GradientSimilarity, similarity_block_bytes
 from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
 from attribution.instance.influence import Influence
+from attribution.instance.random_instances import RandomInstances
 from attribution.instance.solve import SolverPlan, direct_block_bytes, dual_block_bytes
 from attribution.instance.stream import block_row_bytes, block_sizes
 from attribution.neuron.ig import IntegratedGradients
@@ -141,12 +142,12 @@ class InstanceCost:
 
     Attributes:
         memory: peak in bytes, beside the cached features.
-        operations: in the method's type.
+        operations: in the method's type; None where the method is not known here.
         remark: the solver, where there is a choice.
     """
 
     memory: int
-    operations: float
+    operations: float | None
     remark: str = ""
 
 
@@ -169,7 +170,7 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
 
     Gradient similarity: blocks of factored gradients and their scores. Influence: the curvature's matrix and its
     factor beside each other while factorising, then the factor beside the blocks; self-influence takes blocks of the
-    whole working memory.
+    whole working memory. A method that is not known here: the whole budget.
 
     Args:
         tests: tests that are scored at a time, the rows of a shard.
@@ -177,9 +178,11 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
     Raises:
         UserError: no solver fits the budget.
     """
-    if not hasattr(method, "params"):
+    if isinstance(method, RandomInstances):
         blocks = _Blocks(n_train, 64, 64, 0)
         return InstanceCost(stream_memory(blocks, tests, budget), 50.0 * n_train * n_test)
+    if not isinstance(method, GradientSimilarity | Influence):
+        return InstanceCost(budget, None)
     differentiable = differentiable_head(head, method.params)
     widths = differentiable.widths
     if not isinstance(method, Influence):

@@ -22,7 +22,8 @@ from callbacks import costs
 from callbacks.attribute import method_inputs, score_name
 from callbacks.evaluate import control_of, faithfulness_inputs, neuron_lists
 from callbacks.examples import examples_inputs
-from callbacks.fit import fit_inputs
+from callbacks.files import is_first_process
+from callbacks.fit import fit_inputs, source_of
 from callbacks.memory import Need
 from callbacks.pipeline import Parts, splits_needed
 from callbacks.plan_table import Line, format_plan
@@ -149,7 +150,9 @@ class Planner:
         if path is None:
             return "scratch"
         folder = Path(resolve(path))
-        return known_weights_hash(folder, self.session.store.root) if folder.is_dir() else None
+        if folder.is_dir():
+            return known_weights_hash(folder, self.session.store.root)
+        return source_of(self.session, {"path": path})
 
     def _predict(self, split: str) -> Line:
         """The forward's largest block; on the disk head inputs and probabilities, once in shards, once as a whole."""
@@ -196,11 +199,12 @@ class Planner:
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
         cost = costs.instance_cost(method, self.shape.head, n_train, n_test, shard, session.memory_budget)
+        seconds = None if cost.operations is None else cost.operations / self.host_rate
         features = 4 * self.shape.footprint.hidden_size * (n_train + n_test)
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
-            title, n_test, self._said(bool(session.weights), found), cost.operations / self.host_rate, disk,
+            title, n_test, self._said(bool(session.weights), found), seconds, disk,
             cost.memory, cost.memory + features + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
 
@@ -272,9 +276,10 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
         ) from error
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
-    print(_heading(shape, session, device, rate))
-    print(format_plan(lines), flush=True)
-    remove_empty(session.folder)
+    if is_first_process():
+        print(_heading(shape, session, device, rate))
+        print(format_plan(lines), flush=True)
+        remove_empty(session.folder)
     return {}
 
 
