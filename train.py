@@ -63,10 +63,9 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     require_precision(config.trainer)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
-    store = Store(Path(config.paths.store), config.overwrite)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
-    budget = parse_bytes(config.memory_budget)
-    session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed)
+    common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
+    session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common)
     parts = Parts(
         plain(config),
         partial(build, config.model, label_names=data.label_names, tokenizer=tokenizer, seed=config.seed),
