@@ -22,7 +22,8 @@ from callbacks.fit import n_processes
 from callbacks.inputs import open_inputs
 from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
-from callbacks.pipeline import Parts, require_long_lists, require_precision, run_stages, splits_needed
+from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages, splits_needed
+from callbacks.plan import print_plan
 from callbacks.quiet import quiet_libraries
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
@@ -59,25 +60,25 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}
-    require_long_lists(methods, evaluations)
-    require_precision(config.trainer)
+    refuse_what_cannot_run(methods, evaluations, config.trainer)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
-    run = RunFolder(folder)
-    run.start(replayable(config), redact_overrides(overrides))
-    run.add_data_report(data.report)
-    store = Store(Path(config.paths.store), config.overwrite)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
-    budget = parse_bytes(config.memory_budget)
-    session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed)
+    common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
+    session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common)
     parts = Parts(
         plain(config),
         partial(build, config.model, label_names=data.label_names, tokenizer=tokenizer, seed=config.seed),
         lambda: [build(node) for node in config.callbacks.values()],
         methods,
         evaluations,
-        [build(node, save_dir=str(folder)) for node in config.logger.values()],
+        [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
+    if config.plan:
+        return print_plan(session, parts, len(tokenizer))
+    run = RunFolder(folder)
+    run.start(replayable(config), redact_overrides(overrides))
+    run.add_data_report(data.report)
     run_stages(session, run, parts)
     print(folder)
     return run.metrics

@@ -50,6 +50,18 @@ class AnswerStates:
     context: Any
 
 
+class ModelKind(Protocol):
+    """What decides how a method reads a model, known before any weight is."""
+
+    @property
+    def family(self) -> str:
+        """transformers' model type."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies a gate with its up-projection."""
+
+
 @runtime_checkable
 class NeuronModel(Protocol):
     """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` provides it."""
@@ -84,11 +96,20 @@ class NeuronModel(Protocol):
         one example next to each other. Returns [batch, copies, classes]. Differentiable.
         """
 
-    def bytes_per_row(self, states: AnswerStates) -> int:
-        """Memory that one variant row of the whole batch takes at most with gradients."""
+    def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory that one variant row of the whole batch takes that enters block `layer`, with gradients."""
+
+    def bytes_per_chunk(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory that the rows entering from block `layer` on take together, beside that of each row."""
+
+    def bytes_per_edit(self, states: AnswerStates) -> int:
+        """Memory that one edited row of the whole batch takes without gradients, its mask included."""
 
     def bytes_per_sequence(self, states: AnswerStates) -> int:
         """Memory that one full forward of the whole batch takes at most with gradients."""
+
+    def bytes_of_states(self, states: AnswerStates) -> int:
+        """Memory that the states hold while rows are evaluated."""
 
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""

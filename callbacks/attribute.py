@@ -16,12 +16,15 @@ from attribution.instance.protocol import InstanceMethod, InstanceScores
 from attribution.instance.stream import TrainSummary, stream_scores
 from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.ranking import NeuronScores
+from callbacks.costs import neuron_need
 from callbacks.files import is_first_process, link, write_yaml
 from callbacks.fingerprints import with_imports
+from callbacks.memory import WithinMemory, within_memory
 from callbacks.passes import index_loader, index_shards, run_pass
 from callbacks.session import Session, rows_per_shard
 from callbacks.shards import PARTIAL_SUMS
 from callbacks.store import Entry, code_hash
+from models.footprint import footprint_of
 
 NEURON_CODE = ("models.last_token", "models.families", "callbacks.attribute")
 INSTANCE_CODE = ("attribution.instance.stream", "callbacks.attribute")
@@ -47,6 +50,17 @@ def attribute_stage(session: Session, name: str, method: Any, settings: Mapping[
         print(f"{score_name(name, seed)}: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
 
+def method_inputs(session: Session, method: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything the scores of a method depend on; `settings` with the seed where there is one."""
+    of_neurons = isinstance(method, NeuronMethod)
+    return {
+        **({} if of_neurons else {"train": session.predictions["train"].fingerprint}),
+        "examples": session.predictions[session.split].fingerprint,
+        "method": {k: v for k, v in settings.items() if v is not None},
+        "code": code_hash(with_imports((type(method).__module__, *(NEURON_CODE if of_neurons else INSTANCE_CODE)))),
+    }
+
+
 def score_name(name: str, seed: int | None) -> str:
     """Folder of a method's scores below `scores/`."""
     return name if seed is None else f"{name}/seed{seed}"
@@ -69,11 +83,6 @@ def _link_scores(session: Session, name: str, seed: int | None, entry: Entry) ->
 
 def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mapping[str, Any]) -> Entry:
     predictions = session.predictions[session.split]
-    inputs = {
-        "examples": predictions.fingerprint,
-        "method": {k: v for k, v in settings.items() if v is not None},
-        "code": code_hash(with_imports((type(method).__module__, *NEURON_CODE))),
-    }
 
     def build(folder: Path) -> None:
         model = session.classifier
@@ -88,6 +97,7 @@ def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mappin
         datasets.Dataset(neuron_table(rows)).save_to_disk(str(folder / session.split))
         write_yaml(folder / "method.yaml", {"name": name, **description})
 
+    inputs = method_inputs(session, method, settings)
     return session.store.get("attribute", inputs, build, _labels(session, name, settings))
 
 
@@ -97,8 +107,8 @@ def _neuron_pass(
     """All examples' best neurons, in the order of `index`."""
     split = session.split
 
-    def compute(batch: Batch) -> dict[str, Tensor]:
-        scores = method.attribute(engine, batch, session.memory_budget)
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
+        scores = method.attribute(engine, batch, budget)
         require_finite(scores.score, f"the score of {name} on {split}", batch["index"])
         return {"index": batch["index"], **_tensors_of(scores)}
 
@@ -106,8 +116,10 @@ def _neuron_pass(
         shards, loader = session.shards(split), session.loader(split)
     else:
         shards, loader = row_shards(len(session.data.splits[split])), index_loader
+    need = neuron_need(method, footprint_of(session.classifier.backbone))
+    cut = WithinMemory(f"{name} on {split}", compute, session.memory_budget, need)
     result = run_pass(
-        f"{name} on {split}", session.classifier, compute, shards, loader, folder / "shards", session.trainers
+        f"{name} on {split}", session.classifier, cut, shards, loader, folder / "shards", session.trainers
     )
     return result.rows
 
@@ -164,28 +176,26 @@ def head_inputs(session: Session, split: str, labels: str) -> HeadInputs:
 
 
 def _instances(session: Session, name: str, method: InstanceMethod, settings: Mapping[str, Any]) -> Entry:
-    inputs = {
-        "train": session.predictions["train"].fingerprint,
-        "examples": session.predictions[session.split].fingerprint,
-        "method": {k: v for k, v in settings.items() if v is not None},
-        "code": code_hash(with_imports((type(method).__module__, *INSTANCE_CODE))),
-    }
+    title = f"{name} on {session.split}"
 
     def build(folder: Path) -> None:
         train = head_inputs(session, "train", method.labels)
         test = head_inputs(session, session.split, method.labels)
-        scorer = method.prepare(train, session.memory_budget)
+        scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
+        allowed = [budget]  # what the last block took, after any out-of-memory error
 
         def compute(batch: Batch) -> dict[str, Tensor]:
             index = batch["index"].cpu()
             part = HeadInputs(test.features[index], test.labels[index], test.head)
-            scores, summary = stream_scores(scorer, part, index, method.top_k, session.memory_budget)
+            (scores, summary), allowed[0] = within_memory(
+                title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
+            )
             sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
             return {**vars(scores), **sums}
 
         shards = row_shards(len(test))
         result = run_pass(
-            f"{name} on {session.split}",
+            title,
             nn.Identity(),
             compute,
             shards,
@@ -204,6 +214,7 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
         datasets.Dataset(table).save_to_disk(str(folder / "train_summary"))
         write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
 
+    inputs = method_inputs(session, method, settings)
     return session.store.get("attribute", inputs, build, _labels(session, name, settings))
 
 

@@ -20,8 +20,10 @@ from attribution.instance.protocol import InstanceScores
 from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.attribute import score_name
+from callbacks.costs import faithfulness_need
 from callbacks.files import is_first_process, write_json
 from callbacks.fingerprints import with_imports
+from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
 from callbacks.session import Session
 from callbacks.store import code_hash
@@ -104,15 +106,9 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
 def _faithfulness(
     session: Session, name: str, evaluation: Any, settings: Mapping[str, Any], methods: Mapping[str, Any]
 ) -> list[Result]:
-    lists, seeds_of = _neuron_lists(session, evaluation, methods)
-    control = evaluation.control_seeds if not any(isinstance(m, RandomNeurons) for m in methods.values()) else []
-    inputs = {
-        "examples": session.predictions[session.split].fingerprint,
-        "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.items()},
-        "evaluation": dict(settings),
-        "control": list(control),
-        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
-    }
+    lists, seeds_of = neuron_lists(session, evaluation, methods)
+    control = control_of(evaluation, methods)
+    inputs = faithfulness_inputs(session, evaluation, settings, lists, control)
 
     def build(folder: Path) -> None:
         result = _preserved(session, name, evaluation, lists, control, folder)
@@ -127,7 +123,29 @@ def _faithfulness(
     return evaluation.evaluate(answers, seeds_of)
 
 
-def _neuron_lists(
+def control_of(evaluation: Any, methods: Mapping[str, Any]) -> list[int]:
+    """Seeds of the random control, none where the run has random neurons of its own."""
+    return [] if any(isinstance(m, RandomNeurons) for m in methods.values()) else list(evaluation.control_seeds)
+
+
+def faithfulness_inputs(
+    session: Session,
+    evaluation: Any,
+    settings: Mapping[str, Any],
+    lists: Mapping[str, tuple[Tensor, Tensor]],
+    control: list[int],
+) -> dict[str, Any]:
+    """Everything the answers depend on."""
+    return {
+        "examples": session.predictions[session.split].fingerprint,
+        "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.items()},
+        "evaluation": dict(settings),
+        "control": control,
+        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
+    }
+
+
+def neuron_lists(
     session: Session, evaluation: Any, methods: Mapping[str, Any]
 ) -> tuple[dict[str, tuple[Tensor, Tensor]], dict[str, list[str]]]:
     """Stored lists of all methods and seeds, [examples, longest r] each, and which belong to which method."""
@@ -162,21 +180,23 @@ def _preserved(
     engine = session.classifier.engine()
     longest = max([*evaluation.sufficiency, *evaluation.comprehensiveness])
 
-    def compute(batch: Batch) -> dict[str, Tensor]:
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         index = batch["index"]
         asked = {
             key: (layer[index.cpu()].to(index.device), unit[index.cpu()].to(index.device))
             for key, (layer, unit) in lists.items()
         }
         for seed in control:
-            drawn = RandomNeurons([seed], longest).attribute(engine, batch, session.memory_budget)
+            drawn = RandomNeurons([seed], longest).attribute(engine, batch, budget)
             asked[score_name(CONTROL, seed)] = (drawn.layer, drawn.unit)
-        return {"index": index, **evaluation.preserved(engine, batch, asked, session.memory_budget)}
+        return {"index": index, **evaluation.preserved(engine, batch, asked, budget)}
 
+    n_questions = len(evaluation.questions([*lists, *map(str, control)]))
+    need = faithfulness_need(engine.footprint, n_questions, bool(control))
     return run_pass(
         f"{name} on {session.split}",
         session.classifier,
-        compute,
+        WithinMemory(f"{name} on {session.split}", compute, session.memory_budget, need),
         session.shards(session.split),
         session.loader(session.split),
         folder / "shards",

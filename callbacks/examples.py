@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pyarrow
@@ -12,23 +13,20 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attribution.base import Batch, require_finite
+from callbacks.costs import prediction_need
 from callbacks.files import is_first_process, link
+from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
 from callbacks.session import Predictions, Session
 from callbacks.store import code_hash
+from models.footprint import footprint_of
 
 CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.passes", "callbacks.shards")
 
 
 def examples_stage(session: Session, split: str) -> None:
     """Predict a split, or read an earlier prediction, and put it into the session and the run folder."""
-    inputs = {
-        "weights": session.weights,
-        "split": session.data.fingerprint(split),
-        "rows": _digest(session.data.splits[split]),
-        "precision": session.trainers.precision,
-        "code": code_hash(CODE),
-    }
+    inputs = examples_inputs(session, split)
     labels = session.labels(split=split)
     entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
     session.predictions[split] = Predictions(
@@ -37,6 +35,17 @@ def examples_stage(session: Session, split: str) -> None:
         fingerprint=entry.fingerprint,
     )
     link(entry.path / "dataset", session.folder / "examples" / split)
+
+
+def examples_inputs(session: Session, split: str) -> dict[str, Any]:
+    """Everything the predictions of a split depend on."""
+    return {
+        "weights": session.weights,
+        "split": session.data.fingerprint(split),
+        "rows": _digest(session.data.splits[split]),
+        "precision": session.trainers.precision,
+        "code": code_hash(CODE),
+    }
 
 
 def _digest(rows: datasets.Dataset) -> str:
@@ -50,15 +59,17 @@ def _digest(rows: datasets.Dataset) -> str:
 def _predict(session: Session, split: str, folder: Path) -> None:
     model = session.classifier
 
-    def compute(batch: Batch) -> dict[str, Tensor]:
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
         scores = model.head(features).float()
         require_finite(scores, f"the model's score on {split}", batch["index"])
         return {"index": batch["index"], "features": features.float(), "prob": scores.softmax(-1)}
 
     shards = session.shards(split)
+    need = prediction_need(footprint_of(model.backbone))
+    cut = WithinMemory(f"predict {split}", compute, session.memory_budget, need)
     result = run_pass(
-        f"predict {split}", model, compute, shards, session.loader(split), folder / "shards", session.trainers
+        f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers
     )
     if not is_first_process():
         return

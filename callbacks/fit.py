@@ -97,12 +97,12 @@ def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
 
 
 def fit_inputs(
-    session: Session, model_settings: Mapping[str, Any], trainer_settings: Mapping[str, Any]
+    session: Session, model_settings: Mapping[str, Any], trainer_settings: Mapping[str, Any], source: Any = None
 ) -> dict[str, Any]:
-    """Everything the fitted weights depend on."""
+    """Everything the fitted weights depend on; `source` where what they start from is known already."""
     data = session.data
     return {
-        "source": source_of(session, model_settings),
+        "source": source_of(session, model_settings) if source is None else source,
         "model": {
             k: v
             for k, v in model_settings.items()

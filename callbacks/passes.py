@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attribution.base import Batch, UserError
+from callbacks.memory import return_freed_memory
 from callbacks.progress import progress_callbacks
 from callbacks.shards import concatenated, merge_shards, missing_shards, write_shard
 from callbacks.watch import watch_processes
@@ -129,6 +130,7 @@ def run_pass(
     folder.mkdir(parents=True, exist_ok=True)
     missing = missing_shards(folder, len(shards))
     if missing:
+        return_freed_memory()
         n_rows = sum(len(batch) for number in missing for batch in shards[number])
         if len(missing) < len(shards):
             print(f"{name}: {len(shards) - len(missing)} of {len(shards)} shards are there, going on", flush=True)

@@ -63,6 +63,18 @@ def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[st
     return list(dict.fromkeys(wanted))
 
 
+def refuse_what_cannot_run(
+    methods: Mapping[str, Any], evaluations: Mapping[str, Any], trainer: Mapping[str, Any]
+) -> None:
+    """Refuse, before anything is read or trained, what would fail later.
+
+    Raises:
+        UserError: neuron lists too short for an evaluation, or a precision that the device does not have.
+    """
+    require_long_lists(methods, evaluations)
+    require_precision(trainer)
+
+
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
     """Refuse, before anything is trained, lists that would be empty, and neuron lists too short for an evaluation.
 

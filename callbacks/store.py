@@ -105,6 +105,11 @@ class Store:
         self._written.add(final)
         return Entry(stage, fingerprint, final, reused=False)
 
+    def peek(self, stage: str, inputs: Mapping[str, Any]) -> Path | None:
+        """Folder of the finished entry for `inputs`, None where it would be computed; waits and writes nothing."""
+        final = self.root / stage / fingerprint_of(inputs)
+        return final if self._usable(final) else None
+
     def _join(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
         """Compute together with the first process, which alone locks, finishes and renames."""
         partial = final.with_suffix(".partial")
@@ -151,18 +156,34 @@ def weights_hash(folder: Path, cache: Path) -> str:
     if not any(f.suffix in (".safetensors", ".bin") for f in files):
         raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
     known = _read_cache(cache)
-    digest = hashlib.sha256()
+    digest, unknown = hashlib.sha256(), False
     for file in files:
         state = file.stat()
         key = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
         if key not in known:
+            unknown = True
             with file.open("rb") as opened:
                 known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
         digest.update(f"{file.name}:{known[key]}".encode())
+    if not unknown:
+        return digest.hexdigest()[:24]
     with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_json(cache, known)
     return digest.hexdigest()[:24]
+
+
+def known_weights_hash(folder: Path, store: Path) -> str | None:
+    """What `weights_hash` gives, as far as a run of this store has read the weights before; else None."""
+    cache = store / "weights.json"
+    if not folder.is_dir():
+        return None
+    known = _read_cache(cache)
+    files = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json"]
+    states = [(file.resolve(), file.stat()) for file in files]
+    if not files or any(f"{path}|{state.st_size}|{state.st_mtime_ns}" not in known for path, state in states):
+        return None
+    return weights_hash(folder, cache)
 
 
 def _read_cache(cache: Path) -> dict[str, str]:

@@ -59,6 +59,7 @@ class RunConfig:
         seed: seeds Python, NumPy and torch before anything is built.
         fit: train the readout; false uses the model as it is.
         overwrite: redo stages that the store already holds.
+        plan: print what every pass would take, and end.
         memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
         attribute_split: the split whose predictions are explained.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
@@ -71,6 +72,7 @@ class RunConfig:
     seed: int = 0
     fit: bool = True
     overwrite: bool = False
+    plan: bool = False
     memory_budget: str | int = "4GiB"
     attribute_split: str = "test"
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)

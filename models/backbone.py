@@ -119,6 +119,48 @@ def load_classifier(
     return lm
 
 
+def architecture_of(
+    path: str | None,
+    architecture: Mapping[str, Any] | None,
+    head: HeadKind,
+    label_names: Sequence[str],
+    vocabulary: int,
+    attention: str,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """The classifier without values (on the meta device): shapes alone, no weight is read.
+
+    Args:
+        vocabulary: size of the tokenizer, for a model from scratch.
+
+    Raises:
+        UserError: the configuration cannot be read, or names no decoder with a `score` head.
+    """
+    labels = {"num_labels": len(label_names)}
+    with torch.device("meta"):
+        if path is None:
+            lm: Any = _from_scratch(architecture, labels, vocabulary, attention)
+        else:
+            config = load_config(path, trust_remote_code)
+            head = head_of(config) or head
+            config.num_labels = len(label_names)
+            with _readable(path):
+                lm = AutoModelForSequenceClassification.from_config(
+                    config,
+                    attn_implementation=_attention_of(config, attention),
+                    dtype=torch.float32,
+                    trust_remote_code=trust_remote_code,
+                )
+        if not hasattr(lm, "score"):
+            raise UserError(
+                f"model.path={path} has no decoder with a `score` head on the last token; expected a causal model such "
+                "as gpt2, opt, gpt_neox, bloom, llama, mistral, qwen2 or gemma."
+            )
+        if head == "mlp":
+            lm.score = MlpHead(lm.score.in_features, len(label_names))
+    return lm
+
+
 def _from_scratch(
     architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str
 ) -> PreTrainedModel:

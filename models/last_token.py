@@ -27,6 +27,7 @@ from models.anatomy import (
     first,
     position_ids_from_mask,
 )
+from models.footprint import footprint_of
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class LastTokenEngine:
         self.n_neurons = anatomy.n_neurons
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
+        self.footprint = footprint_of(anatomy.backbone)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
@@ -235,20 +237,30 @@ class LastTokenEngine:
 
     # -- memory ---------------------------------------------------------------------------------------------------
 
-    def bytes_per_row(self, states: AnswerStates) -> int:
-        """Memory of one variant row of the batch through all layers, with what backward keeps."""
+    def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory of one variant row of the batch that enters block `layer`, with what backward keeps."""
         batch, columns = states.context.visible.shape
-        return batch * self._values_per_token(columns) * states.residual.element_size()
+        return batch * self.footprint.row(columns, layer)
+
+    def bytes_per_chunk(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory that rows of the batch need together, however many: copies of the prefix's keys and values."""
+        batch, columns = states.context.visible.shape
+        return batch * self.footprint.chunk(columns, layer)
+
+    def bytes_per_edit(self, states: AnswerStates) -> int:
+        """Memory of one edited row of the batch without gradients."""
+        batch, columns = states.context.visible.shape
+        return batch * self.footprint.edited_row(columns)
 
     def bytes_per_sequence(self, states: AnswerStates) -> int:
         """Memory of one full forward of the batch, with what backward keeps."""
-        return self.bytes_per_row(states) * states.context.visible.shape[1]
+        batch, columns = states.context.visible.shape
+        return batch * self.footprint.sequence(columns)
 
-    def _values_per_token(self, columns: int) -> int:
-        """Numbers kept per token for backward: norms, projections and residuals, the MLP, the attention weights."""
-        heads = self.anatomy.config.num_attention_heads
-        mlp = self.n_neurons * (5 if self.gated else 3)
-        return self.n_layers * (12 * self.anatomy.hidden_size + mlp + 3 * heads * columns)
+    def bytes_of_states(self, states: AnswerStates) -> int:
+        """Memory that the states themselves hold, keys and values of the prefix among them."""
+        batch, columns = states.context.visible.shape
+        return batch * self.footprint.kept(columns)
 
     # -- parts of one layer --------------------------------------------------------------------------------------
 

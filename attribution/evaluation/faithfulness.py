@@ -90,8 +90,8 @@ class Faithfulness:
         questions = self.questions(list(lists))
         states = model.states(batch)
         prediction = states.scores.argmax(-1)
-        row_bytes = model.bytes_per_row(states) + len(prediction) * model.n_layers * model.n_neurons
-        rows = max(1, memory_budget // row_bytes)
+        room = memory_budget - model.bytes_of_states(states) - model.bytes_per_chunk(states, model.n_layers - 1)
+        rows = max(1, room // max(1, model.bytes_per_edit(states)))
         answers: dict[str, Tensor] = {}
         for start in range(0, len(questions), rows):
             part = questions[start : start + rows]

@@ -68,13 +68,19 @@ def ggn_trace(head: DifferentiableHead, features: Tensor, memory_budget: int) ->
     return total / len(features)
 
 
+def ggn_row_bytes(head: DifferentiableHead) -> int:
+    """Working memory per example of `ggn_matrix`: classes − 1 dense rows and the factors they are made of."""
+    dense_rows = head.dense_copies * head.n_parameters * (head.n_classes - 1)
+    return (dense_rows + head.n_classes * head.factor_numbers) * 8
+
+
 def ggn_matrix(head: DifferentiableHead, features: Tensor, memory_budget: int) -> Tensor:
     """The GGN of the mean loss, [P, P]; `memory_budget` in bytes bounds the working memory beside it."""
     matrix = torch.zeros(head.n_parameters, head.n_parameters, dtype=torch.float64, device=features.device)
-    per_row = 3 * head.n_parameters * head.n_classes * 8
-    for start, stop in blocks(len(features), per_row, memory_budget):
+    for start, stop in blocks(len(features), ggn_row_bytes(head), memory_budget):
         rows = dense(ggn_root(head, features[start:stop]))
         matrix.addmm_(rows.T, rows)
+        del rows  # else they would stand beside the next block's
     return matrix.div_(len(features))
 
 

@@ -52,6 +52,11 @@ class GradientSimilarity:
         return GradientSimilarityScorer(self, head, train, memory_budget)
 
 
+def similarity_block_bytes(head: DifferentiableHead) -> int:
+    """Working memory of one example's factored gradient."""
+    return head.factor_numbers * 8
+
+
 @dataclass(frozen=True)
 class GradientSimilarityScorer:
     """`InstanceScorer` of `GradientSimilarity`."""
@@ -63,11 +68,11 @@ class GradientSimilarityScorer:
     n_train: int = field(init=False)
     bytes_per_query: int = field(init=False)
     bytes_per_row: int = field(init=False)
+    bytes_held: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_train", len(self.train))
-        # The factors, the copy of the features, and the activations and gradients of the backward pass.
-        per_example = 4 * self.head.widths * 8
+        per_example = similarity_block_bytes(self.head)
         object.__setattr__(self, "bytes_per_query", per_example)
         object.__setattr__(self, "bytes_per_row", per_example)
 
@@ -95,7 +100,7 @@ class GradientSimilarityScorer:
 
     def self_influence(self) -> Tensor:
         """Squared gradient length for `dot`; 1, or 0 for a vanishing gradient, for `cosine`. [n_train], float64."""
-        block = max(1, self.memory_budget // self.bytes_per_row)
+        block = max(1, self.memory_budget // (2 * self.bytes_per_row))  # the factors and their squares
         parts = [
             squared_norms(loss_factors(self.head, self.train.rows(start, start + block)))
             for start in range(0, self.n_train, block)

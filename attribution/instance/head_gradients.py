@@ -79,6 +79,19 @@ class DifferentiableHead:
         """Numbers per example that the factors of one gradient hold, Σ_layers (d_in + d_out)."""
         return sum(layer.in_features + layer.out_features for layer in self.layers)
 
+    @property
+    def factor_numbers(self) -> int:
+        """Numbers per example that stand in memory while loss gradients are taken.
+
+        A linear head's are the float64 features and δ; a deeper one keeps activations and gradients of every layer.
+        """
+        return self.widths * (1 if len(self.layers) == 1 else 3)
+
+    @property
+    def dense_copies(self) -> int:
+        """Times a written-out gradient stands in memory: twice where it is put together from several parts."""
+        return 1 + (len(self.layers) > 1 or any(self.has_bias))
+
 
 def differentiable_head(head: nn.Module, params: HeadParameters) -> DifferentiableHead:
     """Copy a head to float64 and find its linear layers.

@@ -60,7 +60,7 @@ class Influence:
         head = differentiable_head(train.head, self.params)
         check_inputs(train, head.n_classes, torch.arange(len(train)), "train")
         exact = self.curvature == "hessian" and not head.is_linear
-        solver, plan = self._choose(head, len(train), memory_budget, exact)
+        solver, plan = self.choose(head, len(train), memory_budget, exact)
         # Blocks are worked through beside one of the plan's two matrices, never beside both.
         workspace = memory_budget - plan.memory // 2
         if exact:
@@ -77,7 +77,7 @@ class Influence:
             return DirectScorer(head, train, matrix, damping, description, workspace)
         return DualScorer(head, train, damping, description, workspace)
 
-    def _choose(
+    def choose(
         self, head: DifferentiableHead, n_train: int, budget: int, exact: bool
     ) -> tuple[Literal["direct", "dual"], SolverPlan]:
         """The cheapest permitted solver that fits the budget, and its plan."""

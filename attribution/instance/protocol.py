@@ -20,14 +20,14 @@ HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
 
-@runtime_checkable
-class InstanceScorer(Protocol):
-    """Scores of test examples against the train split it was prepared on.
+class ScorerSize(Protocol):
+    """What decides the size of a scorer's blocks.
 
     Attributes:
         n_train: number of train examples.
         bytes_per_query: working memory that one test example needs in `query` and while it is scored, in bytes.
         bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
+        bytes_held: memory that the scorer holds for all tests, a factor of the curvature for example.
     """
 
     @property
@@ -38,6 +38,14 @@ class InstanceScorer(Protocol):
 
     @property
     def bytes_per_row(self) -> int: ...
+
+    @property
+    def bytes_held(self) -> int: ...
+
+
+@runtime_checkable
+class InstanceScorer(ScorerSize, Protocol):
+    """Scores of test examples against the train split it was prepared on."""
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""

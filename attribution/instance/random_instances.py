@@ -53,6 +53,7 @@ class RandomScorer:
     device: torch.device
     bytes_per_query: int = field(default=64, init=False)
     bytes_per_row: int = field(default=64, init=False)
+    bytes_held: int = field(default=0, init=False)
 
     def describe(self) -> dict[str, object]:
         """Seed, sign and unit."""

@@ -59,6 +59,20 @@ def dual_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:
     return SolverPlan(products + rows**3 / 3 + n_train * float(rows) ** 2, 2 * rows * rows * 8 + 2 * factors)
 
 
+def direct_block_bytes(head: DifferentiableHead) -> tuple[int, int]:
+    """Per train row: its dense gradient and the factors. Per test: beside these two triangular solves."""
+    per_row = (head.dense_copies * head.n_parameters + head.factor_numbers) * 8
+    return per_row, per_row + 2 * head.n_parameters * 8
+
+
+def dual_block_bytes(head: DifferentiableHead, n_train: int) -> tuple[int, int]:
+    """Per train row: the Gram products with all rows, their second factor and sum, and the factors. Per test the same,
+    with two triangular solves."""
+    products = 2 + (len(head.layers) > 1)
+    per_row = (products * n_train * (head.n_classes - 1) + head.factor_numbers) * 8
+    return per_row, per_row
+
+
 def _sample(n: int) -> Tensor:
     return torch.linspace(0, n - 1, min(RESIDUAL_SAMPLE, n)).round().long()
 
@@ -84,6 +98,7 @@ class _SolvedScorer(ABC):
 
     bytes_per_query: int
     bytes_per_row: int
+    bytes_held: int
 
     def __init__(self, head: DifferentiableHead, train: HeadInputs, description: dict[str, object], budget: int):
         self.head = head
@@ -103,7 +118,7 @@ class _SolvedScorer(ABC):
         """∇L_iᵀ(H + λI)⁻¹∇L_i of each train example, [n_train], float64."""
         parts = [
             self._self_influence(self._train_factors(start, stop))
-            for start, stop in blocks(self.n_train, 2 * self.bytes_per_row, self.memory_budget)
+            for start, stop in blocks(self.n_train, self.bytes_per_query, self.memory_budget)
         ]
         return torch.cat(parts)
 
@@ -137,9 +152,8 @@ class DirectScorer(_SolvedScorer):
         memory_budget: int,
     ) -> None:
         super().__init__(head, train, description, memory_budget)
-        # A dense gradient beside its parts while it is written out, and the factors.
-        self.bytes_per_row = (3 * head.n_parameters + 4 * head.widths) * 8
-        self.bytes_per_query = self.bytes_per_row + 2 * head.n_parameters * 8
+        self.bytes_per_row, self.bytes_per_query = direct_block_bytes(head)
+        self.bytes_held = head.n_parameters**2 * 8
         mean_eigenvalue = float(matrix.trace()) / len(matrix)
         matrix.diagonal().add_(damping)
         self.cholesky, failed = torch.linalg.cholesky_ex(matrix)
@@ -198,9 +212,8 @@ class DualScorer(_SolvedScorer):
         self.damping = damping
         self.root = ggn_root(head, train.features)
         matrix = ggn_gram(self.root, memory_budget)
-        # Two Gram products and their sum per layer.
-        self.bytes_per_row = (3 * len(matrix) + 4 * head.widths) * 8
-        self.bytes_per_query = self.bytes_per_row
+        self.bytes_per_row, self.bytes_per_query = dual_block_bytes(head, len(train))
+        self.bytes_held = len(matrix) ** 2 * 8 + sum((f.inputs.numel() + f.deltas.numel()) * 8 for f in self.root)
         matrix.diagonal().add_(self.n_train * damping)
         self.cholesky = torch.linalg.cholesky(matrix)
         matrix.diagonal().sub_(self.n_train * damping)

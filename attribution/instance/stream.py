@@ -15,13 +15,16 @@ import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs, require_finite
-from attribution.instance.protocol import InstanceScorer, InstanceScores
+from attribution.instance.protocol import InstanceScorer, InstanceScores, ScorerSize
 
 VOTES_TOP = 10
 """Length of the lists in which an instance's appearances are counted as votes."""
 
-_BYTES_PER_PAIR = 80
-"""Working memory per score: float64 and float32 forms, sort keys and their selection."""
+BYTES_PER_PAIR = 48
+"""Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""
+
+BYTES_PER_PRODUCT = 16
+"""Working memory per score while it is computed, beside the gradients: a float64 product and its second factor."""
 
 _PAIRS_PER_BLOCK = 2**20
 """Scores per block at most: larger blocks fall out of the caches and are slower, whatever memory there is."""
@@ -102,7 +105,7 @@ def stream_scores(
         test: the tests, in any order; may be empty.
         test_index: their rows in the split, [tests].
         top_k: length of the lists; they are n_train long where there are fewer train examples.
-        memory_budget: bytes of working memory, beside what the scorer holds.
+        memory_budget: bytes of working memory, what the scorer holds among them.
         advance: called after each block with the number of (test, train) pairs done, for a progress bar.
 
     Returns:
@@ -130,12 +133,14 @@ def stream_scores(
             maxima.append(ranked.amax(0).double().cpu())
             best.update(ranked, first)
             worst.update(ranked, first)
+            del block, ranked  # else they would stand beside the next block's
             if advance is not None:
                 advance((stop - start) * (last - first))
         scores = InstanceScores(index, *best.result(), *worst.result())
         votes = torch.bincount(scores.top_index[:, :VOTES_TOP].flatten(), minlength=n_train)
         summary = summary.merge(TrainSummary(torch.cat(sums), torch.cat(maxima), votes, stop - start))
         lists.append(scores)
+        del query
     return concatenate(lists, min(top_k, n_train)), summary
 
 
@@ -149,19 +154,24 @@ def concatenate(parts: Iterable[InstanceScores], k: int) -> InstanceScores:
     return InstanceScores(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
 
-def block_sizes(scorer: InstanceScorer, n_tests: int, memory_budget: int) -> tuple[int, int]:
+def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[int, int]:
     """Tests and train rows per block.
 
     Each block of tests is solved for once and then meets every train row, whose gradients are taken anew: blocks of
     tests are therefore as large as half the budget allows, blocks of train rows as large as serves speed and fits the
     other half.
     """
-    half = memory_budget // 2
+    half = max(0, memory_budget - scorer.bytes_held) // 2
     # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
-    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * _BYTES_PER_PAIR)))
+    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * BYTES_PER_PAIR)))
     enough = max(100, _PAIRS_PER_BLOCK // test_rows)
-    train_rows = max(1, min(scorer.n_train, enough, half // (scorer.bytes_per_row + test_rows * _BYTES_PER_PAIR)))
+    train_rows = max(1, min(scorer.n_train, enough, half // block_row_bytes(scorer, test_rows)))
     return test_rows, train_rows
+
+
+def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
+    """What a train row adds to a block: its gradients beside the products, later the scores being ranked."""
+    return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)
 
 
 class _Leaders:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
-from attribution.base import Batch, NeuronModel, UserError
+from attribution.base import Batch, ModelKind, NeuronModel, UserError
 from attribution.neuron.path_integral import Path, Positions, integrated_gradients
 from attribution.neuron.quadrature import nodes_and_weights
 from attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
@@ -61,7 +61,7 @@ class IntegratedGradients:
         self.target = target
         self.top_k = top_k
 
-    def path(self, model: NeuronModel) -> Path:
+    def path(self, model: ModelKind) -> Path:
         """The preset resolved for a model's family.
 
         Raises:

@@ -114,29 +114,56 @@ def _gradients_at_last(
     model: NeuronModel, states: AnswerStates, chosen: Tensor, nodes: Tensor, site: Site, memory_budget: int
 ) -> tuple[list[Tensor], Tensor]:
     """∂P/∂(MLP output) per layer [batch, steps, hidden], and P with the layer's neurons at zero [batch, layers]."""
-    n_steps = len(nodes)
-    at_zero: list[Tensor] = []
-    gradients: list[Tensor] = []
     with_zero = torch.cat([nodes, nodes.new_zeros(1)])
-    rows_per_chunk = max(1, memory_budget // max(1, model.bytes_per_row(states)))
-    layers_per_chunk = max(1, rows_per_chunk // (n_steps + 1))
-    for start in range(0, model.n_layers, layers_per_chunk):
-        layers = range(start, min(start + layers_per_chunk, model.n_layers))
+    slopes: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
+    at_zero: list[Tensor] = []
+    for chunk in row_chunks(model, states, len(with_zero), memory_budget):
         rows: list[Tensor | None] = [None] * (model.n_layers + 1)
         leaves = []
-        for layer in layers:
+        for layer, first, last in chunk:
             with torch.no_grad():
                 # the block's output with this layer's MLP output replaced: exact, the residual stream is additive
                 rest = states.residual[:, layer + 1] - states.mlp_output[:, layer]
-                row = rest[:, None] + _mlp_output(model, states, layer, with_zero, site)
+                row = rest[:, None] + _mlp_output(model, states, layer, with_zero[first:last], site)
             leaves.append(row.detach().requires_grad_())
             rows[layer + 1] = leaves[-1]
         with torch.enable_grad():
             probabilities = _probabilities(model.score_rows(states, rows), chosen)
-            slopes = torch.autograd.grad(probabilities.sum(), leaves)
-        gradients += [slope[:, :n_steps] for slope in slopes]
-        at_zero += list(probabilities.detach().unflatten(1, (len(layers), -1))[..., -1].unbind(1))
-    return gradients, torch.stack(at_zero, 1)
+            found = torch.autograd.grad(probabilities.sum(), leaves)
+        ends = probabilities.detach().split([last - first for _, first, last in chunk], 1)
+        for (layer, _, last), slope, end in zip(chunk, found, ends, strict=True):
+            slopes[layer].append(slope)
+            if last == len(with_zero):
+                at_zero.append(end[:, -1])
+    return [torch.cat(parts, 1)[:, : len(nodes)] for parts in slopes], torch.stack(at_zero, 1)
+
+
+def row_chunks(
+    model: NeuronModel, states: AnswerStates, n_rows: int, memory_budget: int
+) -> list[list[tuple[int, int, int]]]:
+    """Cut the rows of all layers into chunks that fit the budget beside the states, one row at least.
+
+    Args:
+        n_rows: rows of each layer.
+
+    Returns:
+        chunks of (layer, first row, last row + 1), all rows in order. A row of layer l runs through the blocks above l.
+    """
+    room = memory_budget - model.bytes_of_states(states)
+    chunks: list[list[tuple[int, int, int]]] = []
+    left = 0
+    for layer in range(model.n_layers):
+        per_row = max(1, model.bytes_per_row(states, layer + 1))
+        first = 0
+        while first < n_rows:
+            if left < per_row or not chunks:
+                chunks.append([])
+                left = max(room - model.bytes_per_chunk(states, layer + 1), per_row)
+            last = min(n_rows, first + left // per_row)
+            chunks[-1].append((layer, first, last))
+            left -= (last - first) * per_row
+            first = last
+    return chunks
 
 
 def _probabilities(scores: Tensor, chosen: Tensor) -> Tensor:
@@ -182,7 +209,8 @@ def _over_sequences(
     """
     scores, at_zero, at_one = [], [], []
     ends = torch.cat([nodes, nodes.new_tensor([0.0, 1.0])])
-    copies = max(1, min(len(ends), memory_budget // max(1, model.bytes_per_sequence(states))))
+    room = memory_budget - model.bytes_of_states(states)
+    copies = max(1, min(len(ends), room // max(1, model.bytes_per_sequence(states))))
     for layer in range(model.n_layers):
         total = torch.zeros_like(states.activation[:, layer], dtype=torch.float32)
         probabilities = []

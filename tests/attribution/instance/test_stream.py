@@ -40,6 +40,7 @@ class FixedScorer:
     matrix: Tensor
     bytes_per_query: int = 0
     bytes_per_row: int = 0
+    bytes_held: int = 0
     shapes: list[tuple[int, int]] = field(default_factory=list)
 
     @property

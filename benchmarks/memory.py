@@ -1,0 +1,173 @@
+"""Peak memory of a pass beside what the plan says: `python -m benchmarks.memory`.
+
+Each measurement runs in a process of its own: the model is built, one short example warms the libraries up, and the
+growth of the process's resident memory from there to its highest (VmHWM, reset before the pass) is compared with the
+plan's figure. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, GPT2Config
+
+from attribution.base import Batch, HeadInputs
+from attribution.evaluation.faithfulness import Faithfulness
+from attribution.instance.gradsim import GradientSimilarity
+from attribution.instance.influence import Influence
+from attribution.instance.stream import stream_scores
+from attribution.neuron.ig import IntegratedGradients
+from callbacks.costs import faithfulness_need, instance_cost, neuron_need, prediction_need
+from callbacks.memory import WithinMemory, return_freed_memory
+from models.anatomy import build_anatomy
+from models.last_token import LastTokenEngine
+
+PASSES = ("predict", "ig", "faithfulness", "gradsim", "influence")
+N_CLASSES = 4
+TESTS = 200
+TOP_K = 100
+
+
+def resident(field: str) -> int:
+    """A line of /proc/self/status in bytes: VmRSS now, VmHWM the highest since the last reset."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"/proc/self/status has no {field}: this benchmark needs Linux")
+
+
+def growth(work: Callable[[], Any]) -> int:
+    """How far resident memory rises above its present value during `work`, in bytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
+    before = resident("VmRSS")
+    work()
+    return resident("VmHWM") - before
+
+
+def engine_of(layers: int, hidden: int) -> LastTokenEngine:
+    """A frozen GPT-2-shaped decoder with random weights and a linear head."""
+    torch.manual_seed(0)
+    config = GPT2Config(
+        n_layer=layers, n_embd=hidden, n_head=hidden // 64, vocab_size=1000, bos_token_id=0, eos_token_id=0
+    )
+    backbone = AutoModel.from_config(config).eval().requires_grad_(False)
+    head = nn.Linear(hidden, N_CLASSES, bias=False).requires_grad_(False)
+    return LastTokenEngine(build_anatomy(backbone), head)
+
+
+def random_batch(n: int, tokens: int) -> dict[str, Tensor]:
+    """Examples of equal length."""
+    ids = torch.randint(0, 1000, (n, tokens))
+    return {
+        "index": torch.arange(n),
+        "input_ids": ids,
+        "attention_mask": torch.ones_like(ids),
+        "labels": torch.zeros(n, dtype=torch.int64),
+    }
+
+
+def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
+    """(measured, planned) growth of a pass over one batch."""
+    engine = engine_of(arguments.layers, arguments.hidden)
+    evaluation = Faithfulness()
+
+    def predict(batch: Batch, size: int) -> dict[str, Tensor]:
+        with torch.no_grad():
+            hidden = engine.anatomy.backbone(batch["input_ids"], use_cache=False).last_hidden_state
+        return {"index": batch["index"], "features": hidden[:, -1].clone()}
+
+    def ig(batch: Batch, size: int) -> dict[str, Tensor]:
+        return {"index": batch["index"], "score": IntegratedGradients().attribute(engine, batch, size).score}
+
+    def faithfulness(batch: Batch, size: int) -> dict[str, Tensor]:
+        index = torch.arange(100, dtype=torch.int32).expand(len(batch["index"]), -1)
+        lists = {f"m{number}": (torch.zeros_like(index), index) for number in range(arguments.lists)}
+        return {"index": batch["index"], **evaluation.preserved(engine, batch, lists, size)}
+
+    footprint = engine.footprint
+    compute, need = {
+        "predict": (predict, prediction_need(footprint)),
+        "ig": (ig, neuron_need(IntegratedGradients(), footprint)),
+        "faithfulness": (faithfulness, faithfulness_need(footprint, 2 * arguments.lists, False)),
+    }[name]
+    WithinMemory(name, compute, budget, need)(random_batch(1, 4))
+    batch = random_batch(arguments.batch, arguments.tokens)
+    measured = growth(lambda: WithinMemory(name, compute, budget, need)(batch))
+    return measured, need.peak(arguments.batch, arguments.tokens, budget)
+
+
+def instance_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
+    """(measured, planned) growth of preparing a method, scoring all tests and self-influence."""
+    torch.manual_seed(0)
+    head = nn.Linear(arguments.hidden, N_CLASSES, bias=False)
+    method: Any = GradientSimilarity(top_k=TOP_K) if name == "gradsim" else Influence(top_k=TOP_K)
+
+    def inputs(n: int, width: int, of: nn.Module) -> HeadInputs:
+        return HeadInputs(torch.randn(n, width), torch.randint(0, N_CLASSES, (n,)), of)
+
+    def work(train: HeadInputs, test: HeadInputs) -> None:
+        scorer = method.prepare(train, budget)
+        stream_scores(scorer, test, torch.arange(len(test)), TOP_K, budget)
+        scorer.self_influence()
+
+    small = nn.Linear(8, N_CLASSES, bias=False)
+    work(inputs(20, 8, small), inputs(4, 8, small))
+    train, test = inputs(arguments.train, arguments.hidden, head), inputs(TESTS, arguments.hidden, head)
+    measured = growth(lambda: work(train, test))
+    return measured, instance_cost(method, head, arguments.train, TESTS, TESTS, budget).memory
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description="Measured and planned peaks.")
+    parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
+    parser.add_argument("--budgets", nargs="+", type=int, default=[64, 128, 256, 1024], help="in MiB")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--hidden", type=int, default=512)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lists", type=int, default=10, help="neuron lists that faithfulness tests")
+    parser.add_argument("--train", type=int, default=4000, help="train examples of the instance methods")
+    parser.add_argument("--single", action="store_true", help="the first pass at the first budget, here, as JSON")
+    return parser.parse_args(arguments)
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """Print one row per pass and budget; 0 always: the ratios are for a reader."""
+    words = list(sys.argv[1:] if given is None else given)
+    arguments = parse(words)
+    if arguments.single:
+        return_freed_memory()
+        measure = instance_pass if arguments.passes[0] in ("gradsim", "influence") else model_pass
+        try:
+            measured, planned = measure(arguments.passes[0], arguments, arguments.budgets[0] * 2**20)
+        except Exception as error:  # a budget that no solver fits is a result too
+            print(json.dumps({"refused": str(error)}))
+            return 0
+        print(json.dumps({"measured": measured, "planned": planned}))
+        return 0
+    print("| pass | memory_budget | planned | measured | measured / planned |\n|---|---|---|---|---|")
+    for name in arguments.passes:
+        for budget in arguments.budgets:
+            command = [sys.executable, "-m", "benchmarks.memory", *words, "--single"]
+            command += ["--passes", name, "--budgets", str(budget)]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            found = json.loads(done.stdout.splitlines()[-1])
+            if "refused" in found:
+                print(f"| {name} | {budget} MiB | refused: does not fit | | |", flush=True)
+                continue
+            measured, planned = found["measured"] / 2**20, found["planned"] / 2**20
+            ratio = f"{measured / planned:.2f}"
+            print(f"| {name} | {budget} MiB | {planned:.0f} MiB | {measured:.0f} MiB | {ratio} |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

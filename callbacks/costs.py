@@ -1,0 +1,228 @@
+"""What each pass costs, from shapes alone: memory of an example, and floating-point operations.
+
+One multiplication with its addition counts as two operations. Stages cut their batches by the same numbers that the
+plan shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attribution.instance.curvature import ggn_row_bytes
+from attribution.instance.gradsim import GradientSimilarity, similarity_block_bytes
+from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
+from attribution.instance.influence import Influence
+from attribution.instance.random_instances import RandomInstances
+from attribution.instance.solve import SolverPlan, direct_block_bytes, dual_block_bytes
+from attribution.instance.stream import block_row_bytes, block_sizes
+from attribution.neuron.ig import IntegratedGradients
+from attribution.neuron.random_neurons import RandomNeurons
+from callbacks.memory import Need
+from models.footprint import Footprint
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A classifier by its sizes.
+
+    Attributes:
+        footprint: of the decoder.
+        parameters: number of all parameters.
+        matmul_parameters: those that every token is multiplied with: all matrices but the embeddings.
+        head: the classification head, perhaps without values (on the meta device).
+    """
+
+    footprint: Footprint
+    parameters: int
+    matmul_parameters: int
+    head: Any
+
+    def block_operations(self, columns: int) -> float:
+        """Forward of one token through one block that sees `columns` columns."""
+        attention = 4 * columns * self.footprint.query_width
+        return 2 * self.matmul_parameters / self.footprint.n_layers + attention
+
+    def forward_operations(self, tokens: int) -> float:
+        """Forward of one sequence."""
+        return tokens * self.footprint.n_layers * self.block_operations(tokens)
+
+
+# -- memory of one example -----------------------------------------------------------------------------------------
+
+
+def prediction_need(footprint: Footprint) -> Need:
+    """The forward's largest block; no keys and values are kept."""
+    return Need(footprint.forward, footprint.forward)
+
+
+def neuron_need(method: Any, footprint: Footprint) -> Need:
+    """A neuron method's pass.
+
+    Integrated gradients: the forward beside the prefix's keys and values, then variant rows with what backward keeps
+    of the blocks above them, one row at the least and all layers' rows at the most; at other positions than the last,
+    whole sequences. Then the ranking of all neurons. Random neurons: hashes and ranking. Other methods: the forward.
+    """
+    if isinstance(method, RandomNeurons):
+        return Need(lambda columns: footprint.random_ranking(), lambda columns: footprint.random_ranking())
+    if not isinstance(method, IntegratedGradients):
+        return Need(footprint.states, footprint.states)
+    if method.path(footprint).positions == "last":
+        rows = method.n_steps + 1
+
+        def chunk(columns: int) -> int:
+            return footprint.kept(columns) + footprint.chunk(columns, 1)
+
+        def smallest(columns: int) -> int:
+            return chunk(columns) + footprint.row(columns, 1)
+
+        def whole(columns: int) -> int:
+            each = (footprint.row(columns, layer + 1) for layer in range(footprint.n_layers))
+            return chunk(columns) + rows * sum(each)
+    else:
+
+        def smallest(columns: int) -> int:
+            return footprint.kept(columns) + footprint.sequence(columns)
+
+        def whole(columns: int) -> int:
+            return footprint.kept(columns) + (method.n_steps + 2) * footprint.sequence(columns)
+
+    def least(columns: int) -> int:
+        return max(footprint.states(columns), smallest(columns), footprint.ranking())
+
+    return Need(least, lambda columns: max(least(columns), whole(columns)))
+
+
+def faithfulness_need(footprint: Footprint, n_questions: int, random_control: bool) -> Need:
+    """The forward beside the prefix's keys and values, then edited rows without gradients, one per question.
+
+    The random control's rankings are drawn before.
+    """
+    drawn = footprint.random_ranking() if random_control else 0
+
+    def rows(columns: int, count: int) -> int:
+        prefix = footprint.kept(columns) + footprint.chunk(columns, footprint.n_layers - 1)
+        return max(drawn, footprint.states(columns), prefix + count * footprint.edited_row(columns))
+
+    return Need(lambda columns: rows(columns, 1), lambda columns: rows(columns, n_questions))
+
+
+# -- operations of one example -------------------------------------------------------------------------------------
+
+
+def neuron_operations(method: Any, shape: Shape, tokens: int) -> float | None:
+    """Integrated gradients: the forward, then forward and backward (as much again) of every row through the blocks
+    above its layer. None for methods that this page does not know."""
+    footprint = shape.footprint
+    layers = footprint.n_layers
+    if isinstance(method, RandomNeurons):
+        return 50.0 * layers * footprint.n_neurons * len(method.seeds)
+    if not isinstance(method, IntegratedGradients):
+        return None
+    forward = shape.forward_operations(tokens)
+    if method.path(footprint).positions == "last":
+        blocks = (method.n_steps + 1) * layers * (layers - 1) / 2
+        return forward + 2 * blocks * shape.block_operations(tokens)
+    return forward * (1 + 1.5 * layers * (method.n_steps + 2))
+
+
+def faithfulness_operations(shape: Shape, tokens: int, n_questions: int) -> float:
+    """The forward, and one token more for every question."""
+    rows = n_questions * shape.footprint.n_layers * shape.block_operations(tokens)
+    return shape.forward_operations(tokens) + rows
+
+
+# -- instance methods ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class InstanceCost:
+    """Memory and operations of an instance method's pass over n_test examples.
+
+    Attributes:
+        memory: peak in bytes, beside the cached features.
+        operations: in the method's type; None where the method is not known here.
+        remark: the solver, where there is a choice.
+    """
+
+    memory: int
+    operations: float | None
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    n_train: int
+    bytes_per_query: int
+    bytes_per_row: int
+    bytes_held: int
+
+
+def stream_memory(blocks: Any, n_tests: int, budget: int) -> int:
+    """One block of tests beside one block of train rows and their scores."""
+    tests, rows = block_sizes(blocks, n_tests, budget)
+    return tests * blocks.bytes_per_query + rows * block_row_bytes(blocks, tests)
+
+
+def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
+    """An instance method's pass.
+
+    Gradient similarity: blocks of factored gradients and their scores. Influence: the curvature's matrix and its
+    factor beside each other while factorising, then the factor beside the blocks; self-influence takes blocks of the
+    whole working memory. A method that is not known here: the whole budget.
+
+    Args:
+        tests: tests that are scored at a time, the rows of a shard.
+
+    Raises:
+        UserError: no solver fits the budget.
+    """
+    if isinstance(method, RandomInstances):
+        blocks = _Blocks(n_train, 64, 64, 0)
+        return InstanceCost(stream_memory(blocks, tests, budget), 50.0 * n_train * n_test)
+    if not isinstance(method, GradientSimilarity | Influence):
+        return InstanceCost(budget, None)
+    differentiable = differentiable_head(head, method.params)
+    widths = differentiable.widths
+    if not isinstance(method, Influence):
+        per_row = similarity_block_bytes(differentiable)
+        # self-influence: the factors of many rows and their squares
+        memory = max(
+            stream_memory(_Blocks(n_train, per_row, per_row, 0), tests, budget), min(budget, 2 * n_train * per_row)
+        )
+        return InstanceCost(memory, 2.0 * n_train * (n_test + 2 * tests) * widths)
+    exact = method.curvature == "hessian" and not differentiable.is_linear
+    solver, plan = method.choose(differentiable, n_train, budget, exact)
+    return _solver_cost(differentiable, solver, plan, n_train, n_test, tests, budget)
+
+
+def _solver_cost(
+    head: DifferentiableHead, solver: str, plan: SolverPlan, n_train: int, n_test: int, tests: int, budget: int
+) -> InstanceCost:
+    if solver == "direct":
+        size, held = head.n_parameters, head.n_parameters**2 * 8
+        per_row, per_query = direct_block_bytes(head)
+        prepared = ggn_row_bytes(head) * n_train
+        pair = 2.0 * size
+    else:
+        size = n_train * (head.n_classes - 1)
+        held = size * size * 8 + (plan.memory - 2 * size * size * 8) // 2
+        per_row, per_query = dual_block_bytes(head, n_train)
+        prepared = 3 * size * size * 8
+        pair = 2.0 * size + 2.0 * head.widths
+    workspace = budget - plan.memory // 2
+    own = per_query * n_train
+    memory = max(
+        plan.memory,
+        held + min(workspace, prepared),
+        held + min(workspace, own),
+        held + stream_memory(_Blocks(n_train, per_query, per_row, held), tests, budget),
+    )
+    operations = plan.operations + 2.0 * size * size * n_test + pair * n_train * n_test
+    return InstanceCost(memory, operations, f"solver {solver}")
+
+
+def batch_shapes(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:
+    """(examples, columns) of every batch."""
+    return [(len(batch), max(lengths[row] for row in batch)) for batch in batches]

@@ -1,0 +1,165 @@
+"""Memory of a decoder's passes by counting what each one keeps, from shapes alone: no weights, no device.
+
+Every number is of one example unless stated otherwise, in bytes, beside the weights. What a block keeps was read off
+the implementations in transformers: an activation such as `gelu_new`, written out in tensor operations, keeps each of
+its intermediate results, one with a kernel of its own keeps its input.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from attribution.base import UserError
+from models.anatomy import family_of
+
+WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
+"""Activations made of several tensor operations."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Shapes of a decoder that decide what its passes need.
+
+    Attributes:
+        family: transformers' model type.
+        n_layers, hidden_size, n_neurons: of the decoder; neurons of one layer.
+        gated: whether the MLP multiplies a gate with its up-projection.
+        n_heads: attention heads.
+        key_width, query_width: key heads · head size, and attention heads · head size.
+        eager: whether attention weights are written out instead of computed in one kernel.
+        written_out: whether the activation is a chain of tensor operations.
+        element_size: bytes of a number.
+    """
+
+    family: str
+    n_layers: int
+    hidden_size: int
+    n_neurons: int
+    gated: bool
+    n_heads: int
+    key_width: int
+    query_width: int
+    eager: bool
+    written_out: bool
+    element_size: int = 4
+
+    # -- parts of a block ----------------------------------------------------------------------------------------
+
+    @property
+    def live_neurons(self) -> int:
+        """Vectors of n_neurons that stand side by side in one MLP without gradients."""
+        return 4 if self.written_out else 3 if self.gated else 2
+
+    @property
+    def saved_neurons(self) -> int:
+        """Vectors of n_neurons that backward needs of one MLP."""
+        return (4 if self.written_out else 1) + 2 * self.gated
+
+    @property
+    def saved_hidden(self) -> int:
+        """Vectors of hidden_size that backward needs of one block: norms, projections, residuals.
+
+        RMS norms, which gated families have, are chains of tensor operations and keep more.
+        """
+        return 12 if self.gated else 8
+
+    def _attention(self, columns: int) -> int:
+        """Numbers of one token's attention: the mask's row, and scores and weights of every head if written out."""
+        return columns * (1 + 3 * self.n_heads * self.eager)
+
+    # -- the forward over the whole sequence ---------------------------------------------------------------------
+
+    def forward(self, tokens: int) -> int:
+        """Peak of a gradient-free forward: the largest block, hidden states around it."""
+        per_token = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
+        return tokens * per_token * self.element_size
+
+    def kept(self, tokens: int) -> int:
+        """What `states` leaves: keys and values of the prefix, and every layer's vectors at the answer position."""
+        cache = 2 * self.n_layers * self.key_width * tokens
+        answer = self.n_layers * ((1 if self.gated else 2) * self.n_neurons + 2 * self.hidden_size)
+        return (cache + answer) * self.element_size
+
+    def states(self, tokens: int) -> int:
+        """Peak of `states`: the forward's last block beside all that is kept."""
+        return self.kept(tokens) + self.forward(tokens)
+
+    def sequence(self, tokens: int) -> int:
+        """A full forward with all that backward keeps, and the gradients of one block."""
+        return tokens * (self.n_layers * self._saved(tokens) + 3 * self.n_neurons) * self.element_size
+
+    # -- variant rows of the answer token ------------------------------------------------------------------------
+
+    def _saved(self, columns: int) -> int:
+        return self.saved_neurons * self.n_neurons + self.saved_hidden * self.hidden_size + self._attention(columns)
+
+    def prefix_copy(self, tokens: int) -> int:
+        """Keys and values of one layer, put beside those of the rows; repeated for grouped queries."""
+        repeated = self.query_width if self.query_width != self.key_width else 0
+        return 2 * (self.key_width + repeated) * tokens * self.element_size
+
+    def chunk(self, tokens: int, layer: int) -> int:
+        """What any number of rows that enter at block `layer` need together, with gradients."""
+        return (self.n_layers - layer) * self.prefix_copy(tokens)
+
+    def row(self, tokens: int, layer: int) -> int:
+        """One row that enters at block `layer`, with what backward keeps and the gradients of one block."""
+        above = self.n_layers - layer
+        kept = above * self._saved(tokens) + 3 * self.n_neurons * (above > 0)
+        return (kept + 3 * self.hidden_size) * self.element_size
+
+    def edited_row(self, tokens: int) -> int:
+        """One edited copy of the answer token without gradients: its largest block, and which neurons are edited.
+
+        The edit's two masks (one per question, and all stacked) take a byte per neuron of every layer.
+        """
+        per_row = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
+        return per_row * self.element_size + 2 * self.n_layers * self.n_neurons
+
+    # -- lists -----------------------------------------------------------------------------------------------------
+
+    def ranking(self) -> int:
+        """Dense scores, their stack and their sorted copy with 8-byte positions."""
+        return self.n_layers * self.n_neurons * 28
+
+    def random_ranking(self) -> int:
+        """Hashes in 8-byte numbers, beside a ranking."""
+        return self.n_layers * self.n_neurons * (5 * 8 + 20)
+
+
+def footprint_of(backbone: Any) -> Footprint:
+    """The footprint of a decoder, with or without values in its weights (on the meta device).
+
+    A family without adapter, which serves instance methods only, is described by its configuration.
+    """
+    try:
+        anatomy = family_of(backbone)(backbone)
+    except UserError:
+        hidden = backbone.config.hidden_size
+        neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden
+        return _from_config(backbone, backbone.config.num_hidden_layers, neurons, hidden, False)
+    return _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
+
+
+def _from_config(backbone: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:
+    config = backbone.config
+    n_heads = config.num_attention_heads
+    head = getattr(config, "head_dim", None) or hidden_size // n_heads
+    key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    names = ("hidden_act", "activation_function", "hidden_activation")
+    activation = next((value for name in names if (value := getattr(config, name, None))), "gelu_new")
+    activation = "gelu_bloom" if config.model_type == "bloom" else activation
+    return Footprint(
+        family=config.model_type,
+        n_layers=n_layers,
+        hidden_size=hidden_size,
+        n_neurons=n_neurons,
+        gated=gated,
+        n_heads=n_heads,
+        key_width=key_heads * head,
+        query_width=n_heads * head,
+        eager=getattr(config, "_attn_implementation", "sdpa") == "eager",
+        written_out=activation in WRITTEN_OUT,
+        element_size=next(backbone.parameters()).element_size(),
+    )
