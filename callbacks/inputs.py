@@ -33,7 +33,7 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
-        if not model.trust_remote_code:
+        if not (model.trust_remote_code or config.plan):  # a plan reads no weights
             require_safetensors(model.path)
         trained = None if config.fit else require_trained_classifier(checkpoint, model.path)
     elif not config.fit:
