@@ -34,7 +34,7 @@ def attribute_stage(session: Session, name: str, method: Any, settings: Mapping[
     """Attribute the explained split with one method, once per seed where the method draws random numbers.
 
     Args:
-        session: gets nothing; the run folder gets `scores/<name>/[seed<k>/]<split>`.
+        session: gets the folder of the scores; the run folder gets `scores/<name>/[seed<k>/]<split>`.
         name: the method's name in the configuration.
         method: an instance or neuron method.
         settings: its configuration, plain values.

@@ -152,38 +152,37 @@ def code_hash(modules: Iterable[str]) -> str:
 
 def weights_hash(folder: Path, cache: Path) -> str:
     """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time)."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json")
-    if not any(f.suffix in (".safetensors", ".bin") for f in files):
+    files = _hashed_files(folder)
+    if not any(file.name != "config.json" for file in files):
         raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
     known = _read_cache(cache)
-    digest, unknown = hashlib.sha256(), False
-    for file in files:
-        state = file.stat()
-        key = f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}"
-        if key not in known:
-            unknown = True
-            with file.open("rb") as opened:
-                known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+    unknown = {key: file for file, key in files.items() if key not in known}
+    for key, file in unknown.items():
+        with file.open("rb") as opened:
+            known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+    if unknown:
+        with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cache, known)
+    digest = hashlib.sha256()
+    for file, key in files.items():
         digest.update(f"{file.name}:{known[key]}".encode())
-    if not unknown:
-        return digest.hexdigest()[:24]
-    with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_json(cache, known)
     return digest.hexdigest()[:24]
 
 
 def known_weights_hash(folder: Path, store: Path) -> str | None:
     """What `weights_hash` gives, as far as a run of this store has read the weights before; else None."""
     cache = store / "weights.json"
-    if not folder.is_dir():
-        return None
-    known = _read_cache(cache)
-    files = [f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json"]
-    states = [(file.resolve(), file.stat()) for file in files]
-    if not files or any(f"{path}|{state.st_size}|{state.st_mtime_ns}" not in known for path, state in states):
+    files = _hashed_files(folder) if folder.is_dir() else {}
+    if not files or not _read_cache(cache).keys() >= set(files.values()):
         return None
     return weights_hash(folder, cache)
+
+
+def _hashed_files(folder: Path) -> dict[Path, str]:
+    """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by."""
+    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json")
+    return {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
 
 
 def _read_cache(cache: Path) -> dict[str, str]:
