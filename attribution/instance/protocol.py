@@ -7,17 +7,28 @@ a tests × train matrix; `attribution.instance.stream` chooses the blocks and ke
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from attribution.base import HeadInputs
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, or `attribution.bridge.NeuronLists`."""
 
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
+
+
+class Inputs(Protocol):
+    """What every method reads has in common: examples in a row that can be cut."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, stop: int) -> Any:
+        """A contiguous part of the examples, of the same type."""
 
 
 class ScorerSize(Protocol):
@@ -45,13 +56,20 @@ class ScorerSize(Protocol):
 
 @runtime_checkable
 class InstanceScorer(ScorerSize, Protocol):
-    """Scores of test examples against the train split it was prepared on."""
+    """Scores of test examples against the train split it was prepared on.
+
+    A scorer whose scores may be −∞ (no influence at all) has besides the attribute `ranks = True`; then the train
+    summary gets mean ranks, for which `attribution.instance.stream` keeps whole rows of scores.
+    """
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
-    def query(self, test: HeadInputs, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque."""
+    def query(self, test: Any, index: Tensor) -> Any:
+        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
+
+        `test` is what the method reads, like `train` in `prepare`.
+        """
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -64,19 +82,23 @@ class InstanceScorer(ScorerSize, Protocol):
 class InstanceMethod(Protocol):
     """A configured method.
 
+    A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
+    `HeadInputs.labels` for train and test alike. One that reads other methods' results has `sources: tuple[str, ...]`,
+    their names in the run.
+
     Attributes:
+        reads: what `prepare` and the scorer's `query` are given.
         top_k: length of the stored best and worst lists.
-        labels: whose labels callers put into `HeadInputs.labels`, for train and test alike.
     """
 
+    reads: ClassVar[Reads]
     top_k: int
-    labels: LabelSource
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> InstanceScorer:
+    def prepare(self, train: Any, memory_budget: int) -> InstanceScorer:
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order.
+            train: the train split, in row order, as `reads` says.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 
@@ -89,7 +111,7 @@ class InstanceScores:
         index: row of the test example in its split, [tests], int64.
         top_index: train rows with the highest scores, [tests, k], int64; k = min(top_k, train examples). Of equal
             scores the lower train row comes first, in both lists.
-        top_score: their scores, [tests, k], float32.
+        top_score: their scores, [tests, k], float32; −∞ says that the train example has no influence and fills a place.
         bottom_index: train rows with the lowest scores, the lowest first, [tests, k], int64.
         bottom_score: their scores, [tests, k], float32.
     """
