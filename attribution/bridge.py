@@ -21,6 +21,7 @@ Missing = Literal["zero", "-inf"]
 Preset = Literal["paper", "reference"]
 
 PAPER = "Yu, Atanasova, Augenstein 2024 (arXiv 2404.18655)"
+_SELF_BLOCK = 256  # train examples whose lists are compared with themselves at a time
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,6 @@ class NeuronInstancesScorer:
             own = torch.where(shared, self.sums.weight[block], 0.0).sum(1)
             parts.append(own.masked_fill_(~shared.any(1), -math.inf) if self.ranks else own)
         return torch.cat(parts)
-
-
-_SELF_BLOCK = 256
-"""Train examples whose lists are compared with themselves at a time."""
 
 
 # -- instances → neurons -------------------------------------------------------------------------------------------

@@ -11,24 +11,23 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-Reads = Literal["head", "checkpoints", "text", "neurons"]
-"""What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, or `attribution.bridge.NeuronLists`."""
-
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of a split: `HeadInputs`, `CheckpointInputs`, `TextInputs` or `NeuronLists`."""
 
-class Inputs(Protocol):
-    """What every method reads has in common: examples in a row that can be cut."""
+
+class SplitInputs(Protocol):
+    """A split as a method reads it."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, start: int, stop: int) -> Any:
-        """A contiguous part of the examples, of the same type."""
+    def rows(self, start: int, stop: int) -> SplitInputs:
+        """A contiguous part of the examples."""
 
 
 class ScorerSize(Protocol):
@@ -66,10 +65,8 @@ class InstanceScorer(ScorerSize, Protocol):
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
     def query(self, test: Any, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
-
-        `test` is what the method reads, like `train` in `prepare`.
-        """
+        """What a block of tests needs to be scored; `test` is of the kind that the method reads, `index` [tests] holds
+        their rows in the split. Opaque."""
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -82,13 +79,13 @@ class InstanceScorer(ScorerSize, Protocol):
 class InstanceMethod(Protocol):
     """A configured method.
 
-    A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
-    `HeadInputs.labels` for train and test alike. One that reads other methods' results has `sources: tuple[str, ...]`,
-    their names in the run.
-
     Attributes:
-        reads: what `prepare` and the scorer's `query` are given.
+        reads: what `prepare` and the scorer's `query` are given of a split.
         top_k: length of the stored best and worst lists.
+
+    Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
+    `HeadInputs.labels`, for train and test alike. Methods that read other methods' results have
+    `sources: tuple[str, ...]`, their names in the run.
     """
 
     reads: ClassVar[Reads]
@@ -98,7 +95,7 @@ class InstanceMethod(Protocol):
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order, as `reads` says.
+            train: the train split, in row order, of the kind that the method reads.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 
