@@ -2,6 +2,8 @@
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
 a tests × train matrix; `attribution.instance.stream` chooses the blocks and keeps the best.
+
+A method that reads other methods' results has `sources: tuple[str, ...]`, their names in the run.
 """
 
 from __future__ import annotations
@@ -84,8 +86,7 @@ class InstanceMethod(Protocol):
         top_k: length of the stored best and worst lists.
 
     Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
-    `HeadInputs.labels`, for train and test alike. Methods that read other methods' results have
-    `sources: tuple[str, ...]`, their names in the run.
+    `HeadInputs.labels`, for train and test alike.
     """
 
     reads: ClassVar[Reads]
