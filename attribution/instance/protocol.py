@@ -2,22 +2,34 @@
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
 a tests × train matrix; `attribution.instance.stream` chooses the blocks and keeps the best.
+
+A method that reads other methods' results has `sources: tuple[str, ...]`, their names in the run.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
-
-from attribution.base import HeadInputs
 
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
+
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of a split: `HeadInputs`, `CheckpointInputs`, `TextInputs` or `NeuronLists`."""
+
+
+class SplitInputs(Protocol):
+    """A split as a method reads it."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, stop: int) -> SplitInputs:
+        """A contiguous part of the examples."""
 
 
 class ScorerSize(Protocol):
@@ -45,13 +57,18 @@ class ScorerSize(Protocol):
 
 @runtime_checkable
 class InstanceScorer(ScorerSize, Protocol):
-    """Scores of test examples against the train split it was prepared on."""
+    """Scores of test examples against the train split it was prepared on.
+
+    A scorer whose scores may be −∞ (no influence at all) has besides the attribute `ranks = True`; then the train
+    summary gets mean ranks, for which `attribution.instance.stream` keeps whole rows of scores.
+    """
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
-    def query(self, test: HeadInputs, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque."""
+    def query(self, test: Any, index: Tensor) -> Any:
+        """What a block of tests needs to be scored; `test` is of the kind that the method reads, `index` [tests] holds
+        their rows in the split. Opaque."""
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -65,18 +82,21 @@ class InstanceMethod(Protocol):
     """A configured method.
 
     Attributes:
+        reads: what `prepare` and the scorer's `query` are given of a split.
         top_k: length of the stored best and worst lists.
-        labels: whose labels callers put into `HeadInputs.labels`, for train and test alike.
+
+    Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
+    `HeadInputs.labels`, for train and test alike.
     """
 
+    reads: ClassVar[Reads]
     top_k: int
-    labels: LabelSource
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> InstanceScorer:
+    def prepare(self, train: Any, memory_budget: int) -> InstanceScorer:
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order.
+            train: the train split, in row order, of the kind that the method reads.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 
@@ -89,7 +109,7 @@ class InstanceScores:
         index: row of the test example in its split, [tests], int64.
         top_index: train rows with the highest scores, [tests, k], int64; k = min(top_k, train examples). Of equal
             scores the lower train row comes first, in both lists.
-        top_score: their scores, [tests, k], float32.
+        top_score: their scores, [tests, k], float32; −∞ says that the train example has no influence and fills a place.
         bottom_index: train rows with the lowest scores, the lowest first, [tests, k], int64.
         bottom_score: their scores, [tests, k], float32.
     """
