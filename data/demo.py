@@ -187,6 +187,7 @@ class DemoDataModule(TextDataModule):
         self.shortcut_rate = dict(shortcut_rate or {"train": 0.01, "validation": 0.01, "test": 0.15})
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
+        self.pair_columns = ("claim", "evidence")
         self.plant_columns = ["twin", "shortcut", "wrong_label", "clean_label"]
 
     def templates(self) -> dict[str, str]:

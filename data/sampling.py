@@ -3,17 +3,48 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import datasets
+import numpy
+import pyarrow
 import pyarrow.compute as compute
+import torch
 
 from attribution.base import UserError
 
 
+class ExplicitBatches(torch.utils.data.Dataset):
+    """A dataset whose items are ready batches.
+
+    Args:
+        rows: a prepared split.
+        batches: row numbers of each batch.
+        collate: makes a batch of rows.
+    """
+
+    def __init__(
+        self, rows: datasets.Dataset, batches: Sequence[Sequence[int]], collate: Callable[[list[dict[str, Any]]], Any]
+    ) -> None:
+        self.rows = rows
+        self.batches = [list(batch) for batch in batches]
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Any:
+        return self.collate([self.rows[row] for row in self.batches[item]])
+
+
 def token_lengths(dataset: datasets.Dataset) -> list[int]:
-    """Number of tokens of every row, [rows]."""
+    """Number of tokens of every row, [rows]; for multiple choice of the longest sequence of the question."""
     column = dataset.with_format("arrow")["input_ids"][:]
+    if pyarrow.types.is_list(column.type.value_type):
+        counts = compute.list_value_length(column).to_numpy()
+        lengths = compute.list_value_length(compute.list_flatten(column)).to_numpy()
+        return [int(longest) for longest in numpy.maximum.reduceat(lengths, counts.cumsum() - counts)]
     return [int(length) for length in compute.list_value_length(column).to_pylist()]
 
 
