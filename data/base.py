@@ -60,6 +60,7 @@ class TextDataModule(LightningDataModule):
         pair_columns: the two text columns of sentence pairs, in reading order; None: no pairs.
     """
 
+    name: str
     label_names: list[str]
     text_columns: list[str]
     plant_columns: list[str]
