@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -13,6 +13,7 @@ import pyarrow.compute as compute
 import torch
 
 from attribution.base import UserError
+from data.source import SourceRows
 
 
 class ExplicitBatches(torch.utils.data.Dataset):
@@ -102,3 +103,15 @@ def used_rows(split: str, n: int, select: Sequence[int] | None, limit: int | Non
             raise UserError(f"data.limit.{split}={limit}, expected at least 1: use null for the whole split.")
         rows = rows[:limit]
     return rows
+
+
+def follow_twins(sources: Mapping[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
+    """Let the column `twin` of train and test, row numbers of the other split's source, name rows as they are used.
+
+    Args:
+        sources: all splits; their `twin` is rewritten, -1 where limit or selection left the twin out.
+        chosen: the rows used of each split.
+    """
+    for split, other in (("train", "test"), ("test", "train")):
+        place = {row: index for index, row in enumerate(chosen[other])}
+        sources[split].columns["twin"] = [place.get(twin, -1) for twin in sources[split].columns["twin"]]
