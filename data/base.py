@@ -50,8 +50,7 @@ class TextDataModule(LightningDataModule):
         seed: order of the training rows.
         split_seed: which rows belong to which split.
         bos: put the tokenizer's beginning-of-sequence token first where it has one.
-        cut: text column that loses tokens when the input is too long; None: the evidence, or without
-            one the last column of the template.
+        cut: text column that loses tokens when the input is too long; None: that of `cut_column`.
         padding_side: `right` or `left`.
 
     Attributes:
@@ -122,7 +121,7 @@ class TextDataModule(LightningDataModule):
     def resolve_template(self) -> Template:
         """The template that `template` and `cut` name.
 
-        Without `cut`, the evidence is cut where the template shows one, else the last column it shows, never a choice.
+        Without `cut`, the column is that of `cut_column`, never a choice.
         """
         named = self.templates()
         if self.template not in named and "{" not in self.template:
@@ -136,7 +135,11 @@ class TextDataModule(LightningDataModule):
             return parsed
         # choices that lost their ends could become the same
         columns = [column for column in parsed.columns if column != CHOICE] or parsed.columns
-        return replace(parsed, cut="evidence" if "evidence" in columns else columns[-1])
+        return replace(parsed, cut=self.cut_column(columns))
+
+    def cut_column(self, shown: Sequence[str]) -> str:
+        """Which of the columns that the template shows is cut without `cut`: the evidence, or else the last one."""
+        return "evidence" if "evidence" in shown else shown[-1]
 
     def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
         """Rewrite plant columns that point at rows of another split, given the rows used of each; none by default."""

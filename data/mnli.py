@@ -98,6 +98,10 @@ class MnliDataModule(TextDataModule):
         """`reference`."""
         return TEMPLATES
 
+    def cut_column(self, shown: Sequence[str]) -> str:
+        """The premise, the longer of the two; the hypothesis is what is judged."""
+        return "premise" if "premise" in shown else super().cut_column(shown)
+
     def load_splits(self) -> dict[str, SourceRows]:
         """Read the files, sample the training rows, put the challenge set in where asked."""
         splits = self._cut_validation() if self.split_validation else self._sampled()

@@ -81,6 +81,17 @@ def test_sample_prompt_and_rows_without_a_gold_label(tmp_path: Path, tokenizer: 
     assert row["label"] == 0
 
 
+def test_the_premise_is_cut_and_the_hypothesis_never(tmp_path: Path, tokenizer: Any):
+    module = prepared(tokenizer, write(tmp_path), max_length=30)
+    texts = [tokenizer.decode(ids) for ids in module.splits["test"]["input_ids"]]
+    assert module.report["cut_text"]["count"] == 26
+    assert module.report["cut_prompt"]["count"] == 0
+    for row, text in zip(module.splits["test"]["source_index"], texts, strict=True):
+        assert text.endswith(f"/ Hypothesis : It was {row}./ Answer :")
+    shown = prepared(tokenizer, str(tmp_path), template="{hypothesis}?", max_length=4)
+    assert len(shown.splits["test"]["input_ids"][0]) == 4
+
+
 def test_the_sample_follows_its_seed_alone(tmp_path: Path, tokenizer: Any):
     path = write(tmp_path)
     first = prepared(tokenizer, path)
