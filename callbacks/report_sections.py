@@ -29,13 +29,15 @@ _CAPTIONS = {
 
 
 def run_name(run: RunFiles, part: str) -> str:
-    """The name of the run's model or data: `<part>.name` of the config, else what results.csv says."""
+    """The name of the run's model or data: `<part>.name` of the config, else what results.csv says.
+
+    Of the data the other way round: options may have made another dataset of the one the config names.
+    """
     value = run.config.get(part)
-    if isinstance(value, Mapping) and value.get("name") is not None:
-        return str(value["name"])
-    if isinstance(value, str):
-        return value
-    return next((str(row[part]) for row in run.results if row[part] is not None), part)
+    configured = value.get("name") if isinstance(value, Mapping) else value if isinstance(value, str) else None
+    found = [str(row[part]) for row in run.results if row[part] is not None]
+    names = [*found[:1], configured] if part == "data" else [configured, *found[:1]]
+    return str(next((name for name in names if name is not None), part))
 
 
 def statement(run: RunFiles) -> str:

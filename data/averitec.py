@@ -12,6 +12,7 @@ from typing import Any
 from attribution.base import UserError
 from data.base import SourceRows, TextDataModule
 from data.files import Row, read_rows
+from data.hub import fetch
 from data.labels import label_numbers
 from data.sampling import permutation
 
@@ -64,6 +65,7 @@ class AveritecDataModule(TextDataModule):
         self.validation_size = validation_size
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
+        self.pair_columns = ("claim", "evidence")
 
     def templates(self) -> dict[str, str]:
         """`reference` and `full`; they differ in what stands in the evidence."""
@@ -110,15 +112,7 @@ def download(name: str) -> Path:
     Raises:
         UserError: no connection, or the hub refuses.
     """
-    from huggingface_hub import hf_hub_download
-
-    try:
-        return Path(hf_hub_download(HUB_REPOSITORY, f"data/{name}", repo_type="dataset"))
-    except Exception as error:  # whichever HTTP client the hub's library uses, with errors of its own
-        raise UserError(
-            f"{name} of AVeriTeC could not be downloaded from {HUB_REPOSITORY} ({type(error).__name__}), expected a "
-            "connection to the Hugging Face hub: get train.json and dev.json elsewhere and give data.path=DIR."
-        ) from None
+    return fetch(HUB_REPOSITORY, f"data/{name}", "AVeriTeC", "train.json and dev.json")
 
 
 def _check_schema(file: Path, row: int, example: Row) -> None:

@@ -5,63 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import datasets
-import pyarrow
-import torch
 from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from attribution.base import UserError
 from data.collate import PaddingCollator
-from data.report import PreparationReport
-from data.sampling import used_rows
-from data.text import Template, encode, parse_template
+from data.labels import Fold
+from data.sampling import ExplicitBatches, used_rows
+from data.source import SourceRows
+from data.text import Template, parse_template
+from data.tokenise import CHOICE, Tokenisation
+
+__all__ = ["SPLITS", "SourceRows", "TextDataModule"]
 
 SPLITS = ("train", "validation", "test")
-TOKENISED_AT_ONCE = 1000  # rows; bounds the memory of Python lists, the result does not depend on it
-
-
-@dataclass
-class SourceRows:
-    """One split as read from its source, before limit and selection.
-
-    Attributes:
-        source_index: row in the source file, [rows].
-        columns: text and plant columns by name, each [rows].
-        labels: class numbers, -1 for unlabelled, [rows].
-    """
-
-    source_index: list[int]
-    columns: dict[str, list[Any]]
-    labels: list[int] = field(default_factory=list)
-
-
-class ExplicitBatches(torch.utils.data.Dataset):
-    """A dataset whose items are ready batches.
-
-    Args:
-        rows: a prepared split.
-        batches: row numbers of each batch.
-        collate: makes a batch of rows.
-    """
-
-    def __init__(
-        self, rows: datasets.Dataset, batches: Sequence[Sequence[int]], collate: Callable[[list[dict[str, Any]]], Any]
-    ) -> None:
-        self.rows = rows
-        self.batches = [list(batch) for batch in batches]
-        self.collate = collate
-
-    def __len__(self) -> int:
-        return len(self.batches)
-
-    def __getitem__(self, item: int) -> Any:
-        return self.collate([self.rows[row] for row in self.batches[item]])
 
 
 class TextDataModule(LightningDataModule):
@@ -70,6 +33,9 @@ class TextDataModule(LightningDataModule):
     After `prepare(tokenizer)`, `splits` maps split names to `datasets.Dataset` with the columns `index` (0 … n−1 in the
     split as used), `source_index` (row in the source file), the text columns, `label` (int, -1 when unlabelled), the
     plant columns and `input_ids`. A split that the data do not have is absent from `splits`.
+
+    In multiple choice (`n_choices`) a row is one question: `choices` lists its candidate answers, `label` is the number
+    of the right one, `label_names` are A, B, … and `input_ids` holds one list of ids per choice.
 
     Args:
         name: the dataset's name in results and directories.
@@ -84,14 +50,22 @@ class TextDataModule(LightningDataModule):
         seed: order of the training rows.
         split_seed: which rows belong to which split.
         bos: put the tokenizer's beginning-of-sequence token first where it has one.
-        cut: text column that loses tokens when the input is too long; None: the evidence, or without
-            one the last column of the template.
+        cut: text column that loses tokens when the input is too long; None: that of `cut_column`.
         padding_side: `right` or `left`.
+
+    Attributes:
+        n_choices: candidate answers of every question, known before anything is read; None: plain classification.
+        folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
+        pair_columns: the two text columns of sentence pairs, in reading order; None: no pairs.
     """
 
+    name: str
     label_names: list[str]
     text_columns: list[str]
     plant_columns: list[str]
+    n_choices: int | None
+    folds: dict[str, Fold]
+    pair_columns: tuple[str, str] | None
 
     def __init__(
         self,
@@ -128,6 +102,9 @@ class TextDataModule(LightningDataModule):
         self.text_columns = []
         self.plant_columns = []
         self.label_names = []
+        self.n_choices = None
+        self.folds = {}
+        self.pair_columns = None
         self.splits: dict[str, datasets.Dataset] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self._tokenizer: Any = None
@@ -144,7 +121,7 @@ class TextDataModule(LightningDataModule):
     def resolve_template(self) -> Template:
         """The template that `template` and `cut` name.
 
-        Without `cut`, the evidence is cut where the template shows one, else the last column it shows.
+        Without `cut`, the column is that of `cut_column`, never a choice.
         """
         named = self.templates()
         if self.template not in named and "{" not in self.template:
@@ -152,10 +129,17 @@ class TextDataModule(LightningDataModule):
                 f"data.template={self.template!r} is no template of data={self.name}, expected {', '.join(named)} or a "
                 f"format string such as {named['reference']!r}: use one of these."
             )
-        parsed = parse_template(named.get(self.template, self.template), self.text_columns, self.cut)
+        fields = [*self.text_columns, *([CHOICE] if self.n_choices else [])]
+        parsed = parse_template(named.get(self.template, self.template), fields, self.cut)
         if self.cut is not None:
             return parsed
-        return replace(parsed, cut="evidence" if "evidence" in parsed.columns else parsed.columns[-1])
+        # choices that lost their ends could become the same
+        columns = [column for column in parsed.columns if column != CHOICE] or parsed.columns
+        return replace(parsed, cut=self.cut_column(columns))
+
+    def cut_column(self, shown: Sequence[str]) -> str:
+        """Which of the columns that the template shows is cut without `cut`: the evidence, or else the last one."""
+        return "evidence" if "evidence" in shown else shown[-1]
 
     def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
         """Rewrite plant columns that point at rows of another split, given the rows used of each; none by default."""
@@ -169,20 +153,28 @@ class TextDataModule(LightningDataModule):
         if self._tokenizer is tokenizer:
             return
         template = self.resolve_template()
-        report = PreparationReport()
         sources = self.load_splits()
         self._refuse_absent_splits(sources)
         chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
         self.adjust_plants(sources, chosen)
-        self.splits = {
-            split: self._tokenise(split, rows, chosen[split], template, tokenizer, report)
-            for split, rows in sources.items()
-        }
-        self.report, self._tokenizer = report.as_dict(), tokenizer
+        tokenisation = Tokenisation(
+            self.name,
+            self.text_columns,
+            self.plant_columns,
+            self.n_choices,
+            template,
+            tokenizer,
+            self.max_length,
+            self.bos,
+        )
+        self.splits = {split: tokenisation.split(split, rows, chosen[split]) for split, rows in sources.items()}
+        self.report, self._tokenizer = tokenisation.report.as_dict(), tokenizer
 
     def fingerprint(self, split: str) -> str:
-        """sha256 of what the split means to a model: label names and per row (source_index, label, input_ids)."""
+        """sha256 of what the split means to a model: label names, fold, rows as (source_index, label, input_ids)."""
         digest = hashlib.sha256(json.dumps(self.label_names).encode())
+        if split in self.folds:
+            digest.update(json.dumps(asdict(self.folds[split])).encode())
         dataset = self._split(split).select_columns(["source_index", "label", "input_ids"])
         for row in dataset:
             digest.update(json.dumps([row["source_index"], row["label"], row["input_ids"]]).encode())
@@ -242,44 +234,6 @@ class TextDataModule(LightningDataModule):
                 f"The {split} split of data={self.name} is empty, expected at least one row: check data.path."
             )
         return used_rows(split, n_rows, self.select.get(split), self.limit.get(split))
-
-    def _tokenise(
-        self,
-        split: str,
-        rows: SourceRows,
-        chosen: list[int],
-        template: Template,
-        tokenizer: Any,
-        report: PreparationReport,
-    ) -> datasets.Dataset:
-        texts = {column: [rows.columns[column][row] for row in chosen] for column in self.text_columns}
-        blocks = []
-        for start in range(0, len(chosen), TOKENISED_AT_ONCE):
-            stop = min(start + TOKENISED_AT_ONCE, len(chosen))
-            examples = [{column: texts[column][row] for column in self.text_columns} for row in range(start, stop)]
-            rendered = [template.render(example) for example in examples]
-            encoded = encode(tokenizer, [t for t, _ in rendered], [s for _, s in rendered], self.max_length, self.bos)
-            for row, example, (text, _), tokens in zip(range(start, stop), examples, rendered, encoded, strict=True):
-                shown = [example[column] for column in template.columns]
-                self._refuse_empty(split, rows.source_index[chosen[row]], shown, tokens.input_ids)
-                report.add(split, row, shown, text, tokens)
-            blocks.append(pyarrow.array([tokens.input_ids for tokens in encoded], pyarrow.list_(pyarrow.int32())))
-        columns: dict[str, Any] = {
-            "index": pyarrow.array(range(len(chosen)), pyarrow.int64()),
-            "source_index": pyarrow.array([rows.source_index[row] for row in chosen], pyarrow.int64()),
-            **{column: pyarrow.array(values, pyarrow.large_string()) for column, values in texts.items()},
-            "label": pyarrow.array([rows.labels[row] for row in chosen], pyarrow.int64()),
-            **{plant: pyarrow.array([rows.columns[plant][row] for row in chosen]) for plant in self.plant_columns},
-            "input_ids": pyarrow.chunked_array(blocks),
-        }
-        return datasets.Dataset(pyarrow.table(columns))
-
-    def _refuse_empty(self, split: str, source_row: int, fields: list[str], input_ids: list[int]) -> None:
-        if not input_ids or not any(text.strip() for text in fields):
-            raise UserError(
-                f"Row {source_row} of the source of the {split} split of data={self.name} has no token at all, "
-                "expected text in at least one field: remove the row or fill it in."
-            )
 
     def _refuse_absent_splits(self, splits: Mapping[str, Any]) -> None:
         for option, values in (("limit", self.limit), ("select", self.select)):

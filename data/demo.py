@@ -21,12 +21,14 @@ from typing import Any
 
 from attribution.base import UserError
 from data.base import SPLITS, SourceRows, TextDataModule
+from data.sampling import follow_twins
 from data.sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
 
 SHORTCUT_OVERLAP = 0.75
 SUPPORTED = LABELS.index("supported")
 REPHRASED_SUPPORTED = 0.15  # share of supported claims in other words: overlap predicts the label, but not always
 MAXIMUM_SHORTCUT_RATE = 0.3
+PLANT_COLUMNS = ("twin", "shortcut", "wrong_label", "clean_label")
 TEMPLATES = {"reference": "Claim : {claim}/ Evidence : {evidence}/ Answer :"}
 
 
@@ -187,7 +189,8 @@ class DemoDataModule(TextDataModule):
         self.shortcut_rate = dict(shortcut_rate or {"train": 0.01, "validation": 0.01, "test": 0.15})
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
-        self.plant_columns = ["twin", "shortcut", "wrong_label", "clean_label"]
+        self.pair_columns = ("claim", "evidence")
+        self.plant_columns = list(PLANT_COLUMNS)
 
     def templates(self) -> dict[str, str]:
         """`reference`."""
@@ -204,7 +207,7 @@ class DemoDataModule(TextDataModule):
             self.shortcut_rate,
             self.split_seed,
         )
-        columns = [*self.text_columns, *self.plant_columns]
+        columns = [*self.text_columns, *PLANT_COLUMNS]
         return {
             split: SourceRows(
                 source_index=list(range(len(rows))),
@@ -216,6 +219,4 @@ class DemoDataModule(TextDataModule):
 
     def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
         """Let `twin` name the row in the split as used; -1 where limit or selection left the twin out."""
-        for split, other in (("train", "test"), ("test", "train")):
-            place = {row: index for index, row in enumerate(chosen[other])}
-            sources[split].columns["twin"] = [place.get(twin, -1) for twin in sources[split].columns["twin"]]
+        follow_twins(sources, chosen)

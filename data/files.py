@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,22 @@ from attribution.base import UserError
 Row = dict[str, Any]
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_rows(path: str | Path, option: str = "data.path", formats: Mapping[str, str] | None = None) -> list[Row]:
     """Read a file whose suffix names its format; a relative path counts from the working directory.
+
+    Args:
+        path: the file.
+        option: what the user set, for the message.
+        formats: suffix → the suffix it is read as, where a published file has a suffix of its own.
 
     Raises:
         UserError: missing file, unknown suffix, or content that is not what the suffix says, with the line number.
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise UserError(f"The data file {file} does not exist, expected a readable file: check data.path.")
-    reader = READERS.get(file.suffix.lower())
+        raise UserError(f"The data file {file} does not exist, expected a readable file: check {option}.")
+    suffix = file.suffix.lower()
+    reader = READERS.get((formats or {}).get(suffix, suffix))
     if reader is None:
         raise UserError(
             f"The data file {file} has the suffix {file.suffix!r}, expected one of {', '.join(READERS)}: "
@@ -134,6 +141,35 @@ READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".tsv": _read_tsv,
     ".parquet": _read_parquet,
 }
+
+
+def first_of(row: Row, names: Sequence[str]) -> str | None:
+    """The first of these columns that a row has; None without one."""
+    return next((name for name in names if name in row), None)
+
+
+def only_file(folder: Path, pattern: re.Pattern[str], option: str, suffixes: Collection[str] = ()) -> Path | None:
+    """The one readable file in `folder` whose name without suffix matches; None without one.
+
+    Args:
+        folder: where to look, not below it.
+        pattern: searched in the name.
+        option: what the user set, for the message.
+        suffixes: further suffixes beside those of `READERS`.
+
+    Raises:
+        UserError: no such folder, or several such files.
+    """
+    if not folder.is_dir():
+        raise UserError(f"The folder {folder} does not exist, expected the dataset's files: check {option}.")
+    known = {*READERS, *suffixes}
+    found = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in known and pattern.search(file.stem)]
+    if len(found) > 1:
+        raise UserError(
+            f"{folder} holds {', '.join(file.name for file in found)} for one split, expected one file: move the "
+            f"others away or set {option} to another folder."
+        )
+    return found[0] if found else None
 
 
 def split_file(folder: Path, names: list[str]) -> Path | None:

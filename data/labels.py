@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from attribution.base import UserError
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Labels coarser than the model's classes, as in a challenge set whose "non-entailment" joins two of three classes.
+
+    Attributes:
+        names: names of the folded classes.
+        of_class: the folded class of each of the model's classes, [classes]; every folded class has one at least.
+    """
+
+    names: tuple[str, ...]
+    of_class: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if set(self.of_class) != set(range(len(self.names))):
+            raise ValueError(f"of_class={self.of_class} does not map onto the classes {self.names}")
+
+
+def choice_names(n_choices: int) -> list[str]:
+    """A, B, C …, the label names of questions with that many choices."""
+    return [chr(ord("A") + number) for number in range(n_choices)]
 
 
 def is_empty(value: Any) -> bool:

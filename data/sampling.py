@@ -3,17 +3,49 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import datasets
+import numpy
+import pyarrow
 import pyarrow.compute as compute
+import torch
 
 from attribution.base import UserError
+from data.source import SourceRows
+
+
+class ExplicitBatches(torch.utils.data.Dataset):
+    """A dataset whose items are ready batches.
+
+    Args:
+        rows: a prepared split.
+        batches: row numbers of each batch.
+        collate: makes a batch of rows.
+    """
+
+    def __init__(
+        self, rows: datasets.Dataset, batches: Sequence[Sequence[int]], collate: Callable[[list[dict[str, Any]]], Any]
+    ) -> None:
+        self.rows = rows
+        self.batches = [list(batch) for batch in batches]
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, item: int) -> Any:
+        return self.collate([self.rows[row] for row in self.batches[item]])
 
 
 def token_lengths(dataset: datasets.Dataset) -> list[int]:
-    """Number of tokens of every row, [rows]."""
+    """Number of tokens of every row, [rows]; for multiple choice of the longest sequence of the question."""
     column = dataset.with_format("arrow")["input_ids"][:]
+    if pyarrow.types.is_list(column.type.value_type):
+        counts = compute.list_value_length(column).to_numpy()
+        lengths = compute.list_value_length(compute.list_flatten(column)).to_numpy()
+        return [int(longest) for longest in numpy.maximum.reduceat(lengths, counts.cumsum() - counts)]
     return [int(length) for length in compute.list_value_length(column).to_pylist()]
 
 
@@ -71,3 +103,15 @@ def used_rows(split: str, n: int, select: Sequence[int] | None, limit: int | Non
             raise UserError(f"data.limit.{split}={limit}, expected at least 1: use null for the whole split.")
         rows = rows[:limit]
     return rows
+
+
+def follow_twins(sources: Mapping[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
+    """Let the column `twin` of train and test, row numbers of the other split's source, name rows as they are used.
+
+    Args:
+        sources: all splits; their `twin` is rewritten, -1 where limit or selection left the twin out.
+        chosen: the rows used of each split.
+    """
+    for split, other in (("train", "test"), ("test", "train")):
+        place = {row: index for index, row in enumerate(chosen[other])}
+        sources[split].columns["twin"] = [place.get(twin, -1) for twin in sources[split].columns["twin"]]

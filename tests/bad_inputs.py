@@ -42,6 +42,8 @@ class BadInput:
 
 
 GOOD = [json.dumps({"premise": f"p {n}", "hypothesis": f"h {n}", "label": "yes" if n % 2 else "no"}) for n in range(20)]
+MNLI = ("data=mnli", "data.path=set")
+COSQA = ("data=cosqa", "data.path=set", "data.validation_size=1")
 TABLE = ("data=table", "method=gradsim", "evaluation=accuracy")
 FILE = (*TABLE, "data.path=data.jsonl")
 LOCAL = ("model=local", "model.path=checkpoint")
@@ -145,6 +147,36 @@ def config_file(text: str, name: str = "config") -> Make:
     def make(folder: Path, trained: Path) -> None:
         (folder / "run").mkdir()
         (folder / "run" / f"{name}.yaml").write_text(text, encoding="utf-8")
+
+    return make
+
+
+def mnli(train: int = 0, matched: int = 12) -> Make:
+    """A folder `set` with MNLI's matched validation file and, for a number of rows, its train file."""
+
+    def make(folder: Path, trained: Path) -> None:
+        (folder / "set").mkdir()
+        for name, n in (("train", train), ("dev_matched", matched)):
+            rows = [f"p {row}\th {row}\t{('entailment', 'neutral', 'contradiction')[row % 3]}" for row in range(n)]
+            if n:
+                text = "\n".join(["sentence1\tsentence2\tgold_label", *rows, ""])
+                (folder / "set" / f"{name}.tsv").write_text(text, encoding="utf-8")
+
+    return make
+
+
+def questions(choices: int, letter: str = "A") -> Make:
+    """A folder `set` with CommonsenseQA files; the last question has that many choices, the first of them so called."""
+
+    def question(n: int, first: str) -> str:
+        named = [{"label": label, "text": label} for label in [first, *"BCDEFGH"[: n - 1]]]
+        return json.dumps({"answerKey": "B", "question": {"stem": "q", "question_concept": "c", "choices": named}})
+
+    def make(folder: Path, trained: Path) -> None:
+        (folder / "set").mkdir()
+        for name in ("train", "dev"):
+            rows = [question(5, "A")] * 4 + [question(choices, letter)]
+            (folder / "set" / f"{name}_rand_split.jsonl").write_text("\n".join(rows), encoding="utf-8")
 
     return make
 
@@ -285,6 +317,25 @@ DATA: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
             (folder / "set" / "dev.json").write_text('[{"text": "a"}]'),
         ],
     ),
+    ("MNLI without its train file", MNLI, ("train.tsv", "data.split_validation=true"), mnli()),
+    ("a sample larger than the data", MNLI, ("10000 (train)", "30 labelled ones"), mnli(train=30)),
+    (
+        "splits larger than the validation set they are cut from",
+        (*MNLI, "data.split_validation=true"),
+        ("data.split_sizes", "6000 (train)", "12 labelled ones"),
+        mnli(),
+    ),
+    ("HANS without its file", (*MNLI, "data.test=hans"), ("data.test_path=null", "data.test_path=FILE"), mnli(30)),
+    (
+        "a file that is not of HANS",
+        (*MNLI, "data.train_size=9", "data.validation_size=9", "data.test=hans", "data.test_path=set/train.tsv"),
+        ("train.tsv row 0", "heuristic, subcase, template"),
+        mnli(30),
+    ),
+    ("a challenge set that does not exist", (*MNLI, "data.test=hams"), ("data.test", "hams", "hans"), None),
+    ("a question with a choice too few", COSQA, ("4 choices", "expected 5"), questions(4)),
+    ("choices that are not called A, B, …", COSQA, ("row 4", "labelled A, B, …"), questions(5, "1")),
+    ("a question of a single choice", ("data=demo_choice", "data.n_choices=1"), ("data.n_choices=1", "from 2"), None),
 ]
 
 CHECKPOINTS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
@@ -331,6 +382,12 @@ CHECKPOINTS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
         ("fit=false", *LOCAL, *FILE, "data.label_names=[yes,no]"),
         ("[yes, no]", "supported"),
         lambda folder, trained: [checkpoint()(folder, trained), lines(*GOOD)(folder, trained)],
+    ),
+    (
+        "HANS with a model that knows no entailment",
+        ("fit=false", *LOCAL, *MNLI, "data.test=hans", "data.test_path=hans.txt"),
+        ("supported", "entailment, neutral, contradiction", "fit=true"),
+        checkpoint(),
     ),
     (
         "a checkpoint that asks to run its own code",

@@ -289,6 +289,13 @@ def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:
     assert 'id="test-' not in html
 
 
+def test_data_are_called_what_the_results_call_them(tmp_path: Path) -> None:
+    run = FakeRun(data="mnli-split-validation/hans").write(tmp_path / "run")
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    (run / "config.yaml").write_text(config.replace("mnli-split-validation/hans", "mnli"), encoding="utf-8")
+    assert "training examples of mnli-split-validation/hans and read" in Page(write_report(run).read_text()).words
+
+
 def test_only_explained_examples_are_shown(tmp_path: Path) -> None:
     run = FakeRun(neuron=("ig",), instance=()).write(tmp_path)
     folder = run / "scores" / "ig" / "test"

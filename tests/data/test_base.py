@@ -107,6 +107,7 @@ def test_report_counts_and_continues(tmp_path: Path, tokenizer: Any):
         "cut_text": {"count": 2, "indices": {"train": [2, 4]}},
         "cut_prompt": {"count": 1, "indices": {"train": [4]}},
         "duplicate_text": {"count": 2, "indices": {"train": [3], "test": [1]}},
+        "no_gold_label": {"count": 0, "indices": {}},
     }
 
 

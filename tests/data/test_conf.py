@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from data.base import TextDataModule
+from data.mnli import SPLIT_SIZES
 
-NAMES = ["averitec", "demo", "table"]
+NAMES = ["averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "mnli", "table"]
 
 
 def load(repository: Path, name: str, overrides: list[str]) -> DictConfig:
@@ -30,7 +32,7 @@ def test_keys_reach_the_module(repository: Path, name: str):
     overrides = ["data.limit.test=50", "data.select.test=[3,17]", "data.batch_size=4", "data.path=somewhere"]
     module = instantiate(load(repository, name, overrides).data)
     assert isinstance(module, TextDataModule)
-    assert module.name == name
+    assert module.name == {"demo_challenge": "demo/challenge"}.get(name, name)
     assert (module.seed, module.split_seed, module.batch_size, module.path) == (7, 0, 4, "somewhere")
     assert module.limit == {"train": None, "validation": None, "test": 50}
     assert list(module.select["test"] or []) == [3, 17]
@@ -50,6 +52,26 @@ def test_the_demo_as_configured_is_the_demo_of_the_defaults(repository: Path, to
     configured.prepare(tokenizer)
     plain.prepare(tokenizer)
     assert {s: configured.fingerprint(s) for s in configured.splits} == {s: plain.fingerprint(s) for s in plain.splits}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_defaults_of_the_class_are_the_values_of_the_file(repository: Path, name: str):
+    config = load(repository, name, []).data
+    different = {"text", "shortcut_rate"}  # text has no default that fits; the demo's rates are compared by their rows
+    common = set(inspect.signature(TextDataModule.__init__).parameters)
+    for option, parameter in inspect.signature(get_class(config["_target_"]).__init__).parameters.items():
+        if option in config and option not in common | different and parameter.default is not parameter.empty:
+            value = OmegaConf.to_container(config)[option]  # type: ignore[call-overload,index]
+            if option == "split_sizes":
+                assert value == SPLIT_SIZES
+            else:
+                assert value == parameter.default, option
+
+
+def test_the_challenge_repeats_what_shapes_the_rows_of_the_demo(repository: Path):
+    demo, challenge = (load(repository, name, []).data for name in ("demo", "demo_challenge"))
+    own = {"_target_", "name", "n_challenge", "supported_share"}
+    assert {k: v for k, v in challenge.items() if k not in own} == {k: v for k, v in demo.items() if k not in own}
 
 
 def test_select_from_a_configuration(repository: Path, tokenizer: Any):

@@ -1,0 +1,121 @@
+"""CommonsenseQA (Talmor, Herzig, Lourie, Berant 2019): questions with five candidate answers and a ConceptNet concept.
+
+As in the first paper: the published training file becomes 8767 and 974 questions by a seeded permutation, the published
+development file (1221) is the test split, since the labels of the original test set are not public. One sequence per
+candidate answer, no external knowledge.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attribution.base import UserError
+from data.base import SourceRows, TextDataModule
+from data.files import Row, read_rows
+from data.hub import fetch
+from data.labels import choice_names, label_numbers
+from data.sampling import permutation
+
+N_CHOICES = 5
+FILES = {"train": "train_rand_split.jsonl", "test": "dev_rand_split.jsonl"}
+HUB_REPOSITORY = "tau/commonsense_qa"
+HUB_FILES = {"train": "data/train-00000-of-00001.parquet", "test": "data/validation-00000-of-00001.parquet"}
+TEMPLATES = {"reference": "Question : {question}/ Choices : {choice}/ Answer :"}
+
+
+class CosqaDataModule(TextDataModule):
+    """CommonsenseQA in its published schema or that of the hub.
+
+    Args:
+        path: folder with train_rand_split.jsonl and dev_rand_split.jsonl; None: download from the Hugging Face hub.
+        template: `reference` or a format string over question, concept and choice (one candidate per sequence).
+        max_length: longest sequence in tokens; the question is cut from its end, a candidate never.
+        validation_size: questions of the train file set aside for validation.
+        options: see `TextDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str = "cosqa",
+        path: str | None = None,
+        template: str = "reference",
+        max_length: int = 128,
+        validation_size: int = 974,
+        **options: Any,
+    ) -> None:
+        super().__init__(name, path, template, max_length, **options)
+        self.validation_size = validation_size
+        self.n_choices = N_CHOICES
+        self.label_names = choice_names(N_CHOICES)
+        self.text_columns = ["question", "concept"]
+
+    def templates(self) -> dict[str, str]:
+        """`reference`."""
+        return TEMPLATES
+
+    def load_splits(self) -> dict[str, SourceRows]:
+        """Read both files and set the validation questions aside."""
+        train_file, test_file = self._file("train"), self._file("test")
+        train, test = read_rows(train_file), read_rows(test_file)
+        if not 0 < self.validation_size < len(train):
+            raise UserError(
+                f"data.validation_size={self.validation_size}, expected between 1 and {len(train) - 1}, the questions "
+                f"of {train_file} less one: change it."
+            )
+        order = permutation(len(train), self.split_seed)
+        return {
+            "train": self._rows(train_file, train, order[self.validation_size :]),
+            "validation": self._rows(train_file, train, order[: self.validation_size]),
+            "test": self._rows(test_file, test, list(range(len(test)))),
+        }
+
+    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
+        questions = [_question(file, row, rows[row]) for row in chosen]
+        return SourceRows(
+            source_index=chosen,
+            columns={
+                "question": [question["stem"] for question in questions],
+                "concept": [question["question_concept"] for question in questions],
+            },
+            labels=label_numbers(str(file), chosen, [rows[row].get("answerKey") for row in chosen], self.label_names),
+            choices=[question["choices"] for question in questions],
+        )
+
+    def _file(self, split: str) -> Path:
+        if self.path is not None:
+            return Path(self.path).expanduser() / FILES[split]
+        return fetch(HUB_REPOSITORY, HUB_FILES[split], "CommonsenseQA", " and ".join(FILES.values()))
+
+
+def _question(file: Path, row: int, example: Row) -> dict[str, Any]:
+    """Stem, concept and the choices' texts in the order of their letters, of either schema."""
+    nested = example.get("question")
+    if isinstance(nested, dict):
+        stem, concept, choices = nested.get("stem"), nested.get("question_concept"), nested.get("choices")
+    else:
+        stem, concept, choices = nested, example.get("question_concept"), _transposed(example.get("choices"))
+    texts = _texts(choices)
+    if not isinstance(stem, str) or not isinstance(concept, str) or texts is None:
+        raise UserError(
+            f"{file} row {row} has a question of another form, expected its text, its concept and choices labelled A, "
+            "B, … as in the published CommonsenseQA: use its files, or mend that row."
+        )
+    return {"stem": stem, "question_concept": concept, "choices": texts}
+
+
+def _transposed(choices: Any) -> Any:
+    """The hub's {label: [...], text: [...]} as the published list of {label, text}."""
+    if not isinstance(choices, dict):
+        return choices
+    pairs = zip(choices.get("label") or [], choices.get("text") or [], strict=False)
+    return [{"label": label, "text": text} for label, text in pairs]
+
+
+def _texts(choices: Any) -> list[str] | None:
+    """The texts of choices labelled A, B, …, in that order; None where they are not."""
+    if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
+        return None
+    by_letter = {choice.get("label"): choice.get("text") for choice in choices}
+    texts = [by_letter.get(letter) for letter in choice_names(len(choices))]
+    return [text for text in texts if isinstance(text, str)] if all(isinstance(t, str) for t in texts) else None

@@ -1,0 +1,239 @@
+"""MNLI (Williams, Nangia, Bowman 2018): does a premise entail a hypothesis; and HANS in the place of its test split.
+
+As published by the first paper: 10 000 sampled training rows, the matched validation set is the test split, since the
+labels of the original test set are not public. The checkpoint must not be chosen on the split it is tested on, so the
+validation split is drawn from the training file as well, from the rows beyond the sample.
+
+Three forms are read: the published TSV and JSONL (sentence1, sentence2, gold_label), the hub's Parquet (premise,
+hypothesis, label as a number), and tables with premise, hypothesis and gold_label. Rows whose annotators found no
+majority (gold label "-", or −1) are left out and reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from attribution.base import UserError
+from data.base import SPLITS, SourceRows, TextDataModule
+from data.files import Row, first_of, only_file, read_rows
+from data.hans_rows import HANS_COLUMNS, hans_rows
+from data.hub import fetch
+from data.labels import Fold, label_numbers
+from data.names import full_name
+from data.sampling import permutation
+
+LABELS = ["entailment", "neutral", "contradiction"]
+TEMPLATES = {"reference": "Premise : {premise}/ Hypothesis : {hypothesis}/ Answer :"}
+COLUMNS = {
+    "premise": ("premise", "sentence1"),
+    "hypothesis": ("hypothesis", "sentence2"),
+    "gold_label": ("gold_label", "label"),
+}
+NO_GOLD_LABEL = ("-", "-1")
+HUB_REPOSITORY = "nyu-mll/multi_nli"
+HUB_FILES = {"train": "data/train-00000-of-00001.parquet", "matched": "data/validation_matched-00000-of-00001.parquet"}
+NAMES = {"train": re.compile(r"^(.*_)?train(-\d+-of-\d+)?$"), "matched": re.compile(r"(dev|validation)_matched")}
+SPLIT_SIZES = {"train": 6000, "validation": 1000, "test": None}
+
+
+class MnliDataModule(TextDataModule):
+    """MNLI as the first paper uses it.
+
+    Args:
+        name: the dataset's name; the module's own `name` adds what `split_validation` and `test` make of it.
+        path: folder with a train file and the matched validation file, found by their names, or the validation file
+            alone; None: download both from the Hugging Face hub.
+        template: `reference` or a format string over premise and hypothesis.
+        label_names: class order of a model trained elsewhere; None: entailment, neutral, contradiction.
+        train_size: rows sampled from the train file; None: all but the validation rows.
+        validation_size: rows of the train file, beyond the sample, set aside for validation.
+        sample_seed: which rows these are.
+        split_validation: cut all three splits out of the matched validation set, for want of the train file.
+        split_sizes: rows of each split then; None for test: the rest.
+        test: `hans` puts that challenge set in the place of the test split.
+        test_path: file of the challenge set, or its folder.
+        heuristic: the rows of HANS that are used; None: all.
+        options: see `TextDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str = "mnli",
+        path: str | None = None,
+        template: str = "reference",
+        label_names: Sequence[str] | None = None,
+        train_size: int | None = 10_000,
+        validation_size: int = 1000,
+        sample_seed: int = 0,
+        split_validation: bool = False,
+        split_sizes: Mapping[str, int | None] | None = None,
+        test: Literal["hans"] | None = None,
+        test_path: str | None = None,
+        heuristic: Literal["lexical_overlap", "subsequence", "constituent"] | None = "lexical_overlap",
+        **options: Any,
+    ) -> None:
+        super().__init__(full_name(name, split_validation, test), path, template, **options)
+        self.train_size = train_size
+        self.validation_size = validation_size
+        self.sample_seed = sample_seed
+        self.split_validation = split_validation
+        self.split_sizes = dict(SPLIT_SIZES if split_sizes is None else split_sizes)
+        self.test = test
+        self.test_path = test_path
+        self.heuristic = heuristic
+        self.label_names = self._class_order(label_names)
+        self.text_columns = ["premise", "hypothesis"]
+        self.pair_columns = ("premise", "hypothesis")
+        if test == "hans":
+            self.plant_columns = list(HANS_COLUMNS)
+            entailed = [label.lower() == "entailment" for label in self.label_names]
+            fold = Fold(("entailment", "non-entailment"), tuple(0 if found else 1 for found in entailed))
+            self.folds = {"test": fold}
+        self._check_mnli_options()
+
+    def templates(self) -> dict[str, str]:
+        """`reference`."""
+        return TEMPLATES
+
+    def cut_column(self, shown: Sequence[str]) -> str:
+        """The premise, the longer of the two; the hypothesis is what is judged."""
+        return "premise" if "premise" in shown else super().cut_column(shown)
+
+    def load_splits(self) -> dict[str, SourceRows]:
+        """Read the files, sample the training rows, put the challenge set in where asked."""
+        splits = self._cut_validation() if self.split_validation else self._sampled()
+        if self.test_path is not None:
+            splits["test"] = hans_rows(self.test_path, self.heuristic, self.folds["test"].names)
+        return splits
+
+    def _sampled(self) -> dict[str, SourceRows]:
+        file = self._file("train")
+        if file is None:
+            raise UserError(
+                f"{self.path} holds no train file of MNLI, expected train.tsv or train.jsonl: put it there, or set "
+                "data.split_validation=true to cut all splits out of the validation set, as all results will then say."
+            )
+        rows, taken, left_out = _read(file)
+        sizes = {"validation": self.validation_size, "train": self.train_size}
+        cut = _cut(taken, sizes, self.sample_seed, file, "data.train_size and data.validation_size")
+        splits = {split: self._rows(file, rows, cut[split]) for split in ("train", "validation")}
+        splits["train"].left_out = left_out
+        if self.test is None:
+            splits["test"] = self._matched()
+        return splits
+
+    def _matched(self) -> SourceRows:
+        file = self._matched_file()
+        rows, taken, left_out = _read(file)
+        matched = self._rows(file, rows, taken)
+        matched.left_out = left_out
+        return matched
+
+    def _cut_validation(self) -> dict[str, SourceRows]:
+        file = self._matched_file()
+        rows, taken, left_out = _read(file)
+        cut = _cut(taken, self.split_sizes, self.split_seed, file, "data.split_sizes")
+        splits = {split: self._rows(file, rows, cut[split]) for split in SPLITS}
+        splits["train"].left_out = left_out
+        return splits
+
+    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
+        fields = {field: [_value(file, rows, row, field) for row in chosen] for field in COLUMNS}
+        gold = [_label(value) for value in fields.pop("gold_label")]
+        order = [label.lower() for label in self.label_names]
+        return SourceRows(chosen, fields, label_numbers(str(file), chosen, gold, order))
+
+    def _matched_file(self) -> Path:
+        file = self._file("matched")
+        if file is None:
+            raise UserError(
+                f"{self.path} holds no matched validation file of MNLI, expected dev_matched.tsv, "
+                "validation_matched.jsonl or the like: check data.path."
+            )
+        return file
+
+    def _file(self, part: str) -> Path | None:
+        if self.path is None:
+            return fetch(HUB_REPOSITORY, HUB_FILES[part], "MNLI", "a train and a dev_matched file")
+        path = Path(self.path).expanduser()
+        if path.is_file():
+            return path if part == "matched" else None
+        return only_file(path, NAMES[part], "data.path")
+
+    def _class_order(self, names: Sequence[str] | None) -> list[str]:
+        if names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in names):
+            return list(LABELS)  # a checkpoint that never named its classes is taken at their usual order
+        if sorted(name.lower() for name in names) != sorted(LABELS):
+            raise UserError(
+                f"data={self.name} needs a model of natural language inference, but the labels are "
+                f"[{', '.join(names)}], expected {', '.join(LABELS)} in the model's own order: choose a model trained "
+                "for them, or train it on these data (fit=true)."
+            )
+        return list(names)
+
+    def _check_mnli_options(self) -> None:
+        if (self.test is None) != (self.test_path is None):
+            raise UserError(
+                f"data.test={self.test or 'null'} and data.test_path={self.test_path or 'null'}, expected both or "
+                "neither: for HANS give data.test=hans data.test_path=FILE."
+            )
+        if set(self.split_sizes) != set(SPLITS) or None in (self.split_sizes["train"], self.split_sizes["validation"]):
+            raise UserError(
+                f"data.split_sizes={self.split_sizes}, expected numbers of rows for train and validation, and for test "
+                "a number or null for the rest: set data.split_sizes.train and its neighbours."
+            )
+
+
+def _read(file: Path) -> tuple[list[Row], list[int], list[int]]:
+    """All rows of a file, the numbers of those with a gold label, the numbers of the others."""
+    rows = read_rows(file)
+    for row, example in enumerate(rows[:1]):
+        missing = [names for names in COLUMNS.values() if first_of(example, names) is None]
+        if missing:
+            raise UserError(
+                f"{file} row {row} has the columns {', '.join(example)}, expected also "
+                f"{', '.join(' or '.join(names) for names in missing)} as in the published MNLI: use its files, or "
+                "data=table for others."
+            )
+    without = [str(_value(file, rows, row, "gold_label")).strip() in NO_GOLD_LABEL for row in range(len(rows))]
+    return rows, [row for row, no in enumerate(without) if not no], [row for row, no in enumerate(without) if no]
+
+
+def _value(file: Path, rows: Sequence[Row], row: int, field: str) -> Any:
+    column = first_of(rows[row], COLUMNS[field])
+    value = None if column is None else rows[row][column]
+    if field != "gold_label" and not isinstance(value, str):
+        raise UserError(
+            f"{file} row {row} has no text for the {field}, expected one in the column {' or '.join(COLUMNS[field])}: "
+            "mend that row."
+        )
+    return value
+
+
+def _label(value: Any) -> Any:
+    """The name of a label that may be a class number, as on the hub."""
+    text = str(value).strip()
+    return LABELS[int(text)] if text in ("0", "1", "2") else value
+
+
+def _cut(
+    taken: list[int], sizes: Mapping[str, int | None], seed: int, file: Path, options: str
+) -> dict[str, list[int]]:
+    """Disjoint rows of each split by a seeded permutation; a size of None gets what the others leave."""
+    asked = sum(size or 0 for size in sizes.values())
+    least = asked + sum(size is None for size in sizes.values())
+    if least > len(taken) or any(size is not None and size < 1 for size in sizes.values()):
+        raise UserError(
+            f"{options} ask for {', '.join(f'{size} ({split})' for split, size in sizes.items() if size is not None)} "
+            f"rows, but {file} has {len(taken)} labelled ones, expected at least one for each split and no more than "
+            "there are: lower or raise them."
+        )
+    order = [taken[place] for place in permutation(len(taken), seed)]
+    cut, start = {}, 0
+    for split, size in sorted(sizes.items(), key=lambda item: item[1] is None):
+        stop = len(order) if size is None else start + size
+        cut[split], start = order[start:stop], stop
+    return cut
