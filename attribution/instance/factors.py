@@ -186,9 +186,7 @@ def _is_written_out(f: LayerFactors) -> bool:
     return f.sequences == 1 and f.inputs.shape[-1] == 1 and not f.has_bias and bool((f.inputs == 1).all())
 
 
-def _by_layer(
-    factors: Sequence[LayerFactors], vectors: Tensor
-) -> list[tuple[LayerFactors, Tensor, Tensor | None]]:
+def _by_layer(factors: Sequence[LayerFactors], vectors: Tensor) -> list[tuple[LayerFactors, Tensor, Tensor | None]]:
     """Each layer's factors with its share of the vectors: weight [vectors, d_out, d_in] and bias [vectors, d_out]."""
     shares = vectors.split([f.n_parameters for f in factors], 1)
     result = []
