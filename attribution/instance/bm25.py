@@ -5,6 +5,7 @@ A lexical similarity that knows no model. Carries no loss sign.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from attribution.base import TextInputs, UserError
 from attribution.instance.protocol import Reads
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 
 Variant = Literal["lucene", "robertson", "atire"]
 
@@ -44,7 +47,8 @@ class BM25:
     def __post_init__(self) -> None:
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
             raise UserError(
-                f"bm25 has k1={self.k1:g} and b={self.b:g}; expected k1 at least 0 and b from 0 to 1: use k1=1.5 b=0.75."
+                f"bm25 has k1={self.k1:g} and b={self.b:g}; expected k1 at least 0 and b from 0 to 1: use k1=1.5 "
+                "b=0.75."
             )
 
     def words(self, texts: list[str]) -> list[list[str]]:

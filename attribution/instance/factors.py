@@ -124,10 +124,8 @@ def _layer_dense(f: LayerFactors) -> Tensor:
 
 def _layer_parts(f: LayerFactors) -> list[Tensor]:
     """Gradients of one layer's weight and, where it belongs to the set, bias, [examples · rows, …] each."""
-    if f.sequences == 1:
-        weight = f.deltas[:, :, 0, :, None] * f.inputs[:, None]
-    else:
-        weight = f.deltas.mT @ f.inputs[:, None]
+    inputs = f.inputs[:, None]
+    weight = f.deltas[:, :, 0, :, None] * inputs if f.sequences == 1 else f.deltas.mT @ inputs
     parts = [weight.flatten(0, 1).flatten(1)]
     if f.has_bias:
         parts.append(f.deltas.sum(2).flatten(0, 1))

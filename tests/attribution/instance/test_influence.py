@@ -11,7 +11,7 @@ from attribution.instance.dual import DualScorer, dual_plan
 from attribution.instance.factors import gram
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.head_gradients import differentiable_head, loss_factors
-from attribution.instance.hessian import exact_hessian, hessian_trace, smallest_eigenvalue
+from attribution.instance.hessian import exact_hessian, smallest_eigenvalue
 from attribution.instance.influence import Influence
 from attribution.instance.protocol import InstanceMethod, InstanceScorer
 from tests import oracles

@@ -68,8 +68,8 @@ def test_labels_are_not_read():
     train = make_split(make_head("linear"), 3)
     unlabelled = HeadInputs(train.features, torch.full((3,), -1), train.head)
     assert prepared_scores(HiddenSimilarity(), unlabelled, unlabelled).shape == (3, 3)
+    train.features[2, 0] = float("nan")
     with pytest.raises(UserError, match=r"head input of train examples.*index 2"):
-        train.features[2, 0] = float("nan")
         HiddenSimilarity().prepare(train, BUDGET)
 
 

@@ -82,9 +82,7 @@ def test_hessian_products_and_trace_equal_the_matrix(kind):
 
 def test_cg_that_does_not_converge_is_refused_with_its_residual():
     train, _ = splits("mlp")
-    with pytest.raises(
-        UserError, match=r"relative residual of [\d.e-]+ in 2 steps; expected at most cg_tolerance=1e-12"
-    ):
+    with pytest.raises(UserError, match=r"residual of [\d.e-]+ in 2 steps; expected at most cg_tolerance=1e-12"):
         Influence(solver="cg", damping=1e-3, cg_tolerance=1e-12, cg_max_steps=2).prepare(train, BUDGET)
 
 

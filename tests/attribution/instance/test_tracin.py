@@ -85,9 +85,7 @@ def test_equals_captum(fast):
     features = train.steps[0][0].features
     # captum runs one model on the same inputs under every checkpoint: here only the head changes.
     train, test = (
-        CheckpointInputs(
-            tuple((HeadInputs(s.steps[0][0].features, s.steps[0][0].labels, i.head), r) for i, r in s.steps)
-        )
+        CheckpointInputs(tuple((HeadInputs(s.steps[0][0].features, i.labels, i.head), rate) for i, rate in s.steps))
         for s in (train, test)
     )
     model = torch.nn.Sequential(torch.nn.Identity(), make_head(kind))
