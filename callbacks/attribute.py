@@ -179,8 +179,9 @@ def _instances(session: Session, name: str, method: InstanceMethod, settings: Ma
     title = f"{name} on {session.split}"
 
     def build(folder: Path) -> None:
-        train = head_inputs(session, "train", method.labels)
-        test = head_inputs(session, session.split, method.labels)
+        labels = getattr(method, "labels", "gold")
+        train = head_inputs(session, "train", labels)
+        test = head_inputs(session, session.split, labels)
         scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
         allowed = [budget]  # what the last block took, after any out-of-memory error
 

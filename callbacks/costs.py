@@ -11,12 +11,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from attribution.instance.curvature import ggn_row_bytes
+from attribution.instance.direct import direct_block_bytes
+from attribution.instance.dual import dual_block_bytes
 from attribution.instance.gradsim import GradientSimilarity, similarity_block_bytes
 from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
 from attribution.instance.influence import Influence
+from attribution.instance.kronecker import (
+    kronecker_block_bytes,
+    kronecker_bytes_held,
+    kronecker_plan,
+    kronecker_row_bytes,
+)
 from attribution.instance.random_instances import RandomInstances
-from attribution.instance.solve import SolverPlan, direct_block_bytes, dual_block_bytes
+from attribution.instance.similarity import HiddenSimilarity, hidden_block_bytes
+from attribution.instance.solve import SolverPlan
 from attribution.instance.stream import block_row_bytes, block_sizes
+from attribution.instance.tracin import TracIn
 from attribution.neuron.ig import IntegratedGradients
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.memory import Need
@@ -165,15 +175,27 @@ def stream_memory(blocks: Any, n_tests: int, budget: int) -> int:
     return tests * blocks.bytes_per_query + rows * block_row_bytes(blocks, tests)
 
 
-def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
+def instance_cost(
+    method: Any,
+    head: Any,
+    n_train: int,
+    n_test: int,
+    tests: int,
+    budget: int,
+    sequences: int = 1,
+    checkpoints: int = 1,
+) -> InstanceCost:
     """An instance method's pass.
 
-    Gradient similarity: blocks of factored gradients and their scores. Influence: the curvature's matrix and its
-    factor beside each other while factorising, then the factor beside the blocks; self-influence takes blocks of the
-    whole working memory. A method that is not known here: the whole budget.
+    Gradient similarity and TracIn: blocks of factored gradients and their scores. Influence: the curvature's matrix and
+    its factor beside each other while factorising, then the factor beside the blocks; self-influence takes blocks of
+    the whole working memory. An iterative solver, which takes what it is given, and a method that is not known here:
+    the whole budget.
 
     Args:
         tests: tests that are scored at a time, the rows of a shard.
+        sequences: sequences per example: 1, or the number of choices.
+        checkpoints: checkpoints that TracIn reads.
 
     Raises:
         UserError: no solver fits the budget.
@@ -181,20 +203,44 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
     if isinstance(method, RandomInstances):
         blocks = _Blocks(n_train, 64, 64, 0)
         return InstanceCost(stream_memory(blocks, tests, budget), 50.0 * n_train * n_test)
-    if not isinstance(method, GradientSimilarity | Influence):
+    if not isinstance(method, GradientSimilarity | TracIn | HiddenSimilarity | Influence):
         return InstanceCost(budget, None)
-    differentiable = differentiable_head(head, method.params)
-    widths = differentiable.widths
-    if not isinstance(method, Influence):
+    differentiable = differentiable_head(head, getattr(method, "params", "weight"), sequences)
+    if isinstance(method, HiddenSimilarity):
+        hidden = differentiable.layers[0].in_features
+        per_row = hidden_block_bytes(hidden, differentiable)
+        blocks = _Blocks(n_train, per_row, per_row, 0)
+        return InstanceCost(stream_memory(blocks, tests, budget), 2.0 * n_train * n_test * hidden)
+    if isinstance(method, GradientSimilarity | TracIn) or method.curvature == "identity":
+        times = checkpoints if isinstance(method, TracIn) else 1
         per_row = similarity_block_bytes(differentiable)
         # self-influence: the factors of many rows and their squares
         memory = max(
-            stream_memory(_Blocks(n_train, per_row, per_row, 0), tests, budget), min(budget, 2 * n_train * per_row)
+            stream_memory(_Blocks(n_train, times * per_row, per_row, 0), tests, budget),
+            min(budget, 2 * n_train * per_row),
         )
-        return InstanceCost(memory, 2.0 * n_train * (n_test + 2 * tests) * widths)
-    exact = method.curvature == "hessian" and not differentiable.is_linear
-    solver, plan = method.choose(differentiable, n_train, budget, exact)
+        pair = differentiable.pair_operations(1)
+        return InstanceCost(memory, times * n_train * (n_test * pair + 4.0 * tests * differentiable.widths))
+    if method.curvature in ("kfac", "ekfac"):
+        return _kronecker_cost(differentiable, n_train, n_test, tests, budget)
+    solver, plan = method.choose(differentiable, n_train, budget, method.is_exact(differentiable))
+    if solver in ("cg", "lissa"):
+        return InstanceCost(budget, None, f"solver {solver}")
     return _solver_cost(differentiable, solver, plan, n_train, n_test, tests, budget)
+
+
+def _kronecker_cost(head: DifferentiableHead, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
+    plan, held = kronecker_plan(head), kronecker_bytes_held(head)
+    per_row, per_query = kronecker_block_bytes(head)
+    memory = max(
+        plan.memory,
+        held + min(budget - plan.memory // 2, kronecker_row_bytes(head) * n_train),
+        held + min(budget, per_query * n_train),
+        held + stream_memory(_Blocks(n_train, per_query, per_row, held), tests, budget),
+    )
+    rotation = 4.0 * sum(layer.weight.numel() * (layer.in_features + layer.out_features) for layer in head.layers)
+    operations = plan.operations + rotation * (n_train + n_test) + 2.0 * head.n_parameters * n_train * n_test
+    return InstanceCost(memory, operations)
 
 
 def _solver_cost(
