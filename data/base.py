@@ -92,6 +92,7 @@ class TextDataModule(LightningDataModule):
     label_names: list[str]
     text_columns: list[str]
     plant_columns: list[str]
+    n_choices: int | None = None
 
     def __init__(
         self,

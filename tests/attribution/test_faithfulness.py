@@ -21,8 +21,8 @@ def test_equals_plain_edited_forwards(name: str) -> None:
     ranked = IntegratedGradients(top_k=30).attribute(engine, batch, PLENTY)
     evaluation = Faithfulness(sufficiency=[1, 5], comprehensiveness=[10, 30])
     lists = {"ig": (ranked.layer, ranked.unit)}
-    answers = evaluation.preserved(engine, batch, lists, PLENTY)
-    chunked = evaluation.preserved(engine, batch, lists, 1)
+    answers = evaluation.answers(engine, batch, lists, PLENTY)
+    chunked = evaluation.answers(engine, batch, lists, 1)
     for question in evaluation.questions(["ig"]):
         assert torch.equal(answers[question.key], chunked[question.key])
         for row in range(4):
