@@ -21,7 +21,14 @@ from callbacks.session import Predictions, Session
 from callbacks.store import code_hash
 from models.footprint import footprint_of
 
-CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.passes", "callbacks.shards")
+CODE = (
+    "models.module",
+    "models.choice",
+    "models.anatomy",
+    "callbacks.examples",
+    "callbacks.passes",
+    "callbacks.shards",
+)
 
 
 def examples_stage(session: Session, split: str) -> None:

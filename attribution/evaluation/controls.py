@@ -29,7 +29,7 @@ def matched_list(
         layers and units, [batch, r] each.
     """
     noise = uniform(seed, index, torch.arange(n_layers * n_neurons, device=index.device))
-    order = noise.unflatten(1, (n_layers, n_neurons)).argsort(-1, stable=True)
+    order = noise.unflatten(1, (n_layers, n_neurons)).argsort(dim=-1, stable=True)
     rows = torch.arange(len(index), device=index.device)[:, None]
     drawn = order[rows, layer.long().clamp(min=0), unit.long().clamp(min=0)].to(unit.dtype)
     return layer, torch.where(layer < 0, unit, drawn)
