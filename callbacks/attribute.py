@@ -26,7 +26,7 @@ from callbacks.shards import PARTIAL_SUMS
 from callbacks.store import Entry, code_hash
 from models.footprint import footprint_of
 
-NEURON_CODE = ("models.last_token", "models.families", "callbacks.attribute")
+NEURON_CODE = ("models.last_token", "models.choice", "models.families", "callbacks.attribute")
 INSTANCE_CODE = ("attribution.instance.stream", "callbacks.attribute")
 
 
@@ -57,6 +57,7 @@ def method_inputs(session: Session, method: Any, settings: Mapping[str, Any]) ->
         **({} if of_neurons else {"train": session.predictions["train"].fingerprint}),
         "examples": session.predictions[session.split].fingerprint,
         "method": {k: v for k, v in settings.items() if v is not None},
+        **(session.reading if of_neurons else {}),
         "code": code_hash(with_imports((type(method).__module__, *(NEURON_CODE if of_neurons else INSTANCE_CODE)))),
     }
 
@@ -95,7 +96,7 @@ def _neurons(session: Session, name: str, method: NeuronMethod, settings: Mappin
             rows["target"] = predictions.column("prediction")
             rows["target_prob"] = predictions.column("prob").gather(1, rows["target"][:, None])[:, 0]
         datasets.Dataset(neuron_table(rows)).save_to_disk(str(folder / session.split))
-        write_yaml(folder / "method.yaml", {"name": name, **description})
+        write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
 
     inputs = method_inputs(session, method, settings)
     return session.store.get("attribute", inputs, build, _labels(session, name, settings))
@@ -116,7 +117,7 @@ def _neuron_pass(
         shards, loader = session.shards(split), session.loader(split)
     else:
         shards, loader = row_shards(len(session.data.splits[split])), index_loader
-    need = neuron_need(method, footprint_of(session.classifier.backbone))
+    need = neuron_need(method, footprint_of(session.classifier.backbone), session.sequences)
     cut = WithinMemory(f"{name} on {split}", compute, session.memory_budget, need)
     result = run_pass(
         f"{name} on {split}", session.classifier, cut, shards, loader, folder / "shards", session.trainers

@@ -20,8 +20,15 @@ from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks import costs
 from callbacks.attribute import method_inputs, score_name
-from callbacks.evaluate import control_of, faithfulness_inputs, neuron_lists
 from callbacks.examples import examples_inputs
+from callbacks.faithfulness_stage import (
+    control_names,
+    controls_of,
+    faithfulness_inputs,
+    list_names,
+    neuron_lists,
+    reference_split,
+)
 from callbacks.files import is_first_process
 from callbacks.fit import fit_inputs, source_of
 from callbacks.memory import Need
@@ -31,6 +38,7 @@ from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
 from data.sampling import token_lengths
 from models.backbone import architecture_of, resolve
+from models.choice import output_names
 from models.footprint import footprint_of
 
 MEASURED_SECONDS = 0.2
@@ -129,8 +137,9 @@ class Planner:
         limit = trainer.get("limit_train_batches", 1.0)
         batches = -(-len(lengths) // data.batch_size)
         share = min(1.0, limit if isinstance(limit, float) else limit / batches)
-        forward = sum(map(self.shape.forward_operations, lengths)) * share
-        validation = sum(map(self.shape.forward_operations, self.lengths.get("validation", [])))
+        sequences = session.sequences.read
+        forward = sequences * sum(map(self.shape.forward_operations, lengths)) * share
+        validation = sequences * sum(map(self.shape.forward_operations, self.lengths.get("validation", [])))
         source = self._source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
@@ -138,7 +147,7 @@ class Planner:
             found = session.store.peek("fit", {**inputs, "callbacks": dict(settings["callbacks"])})
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
-        activations = min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
+        activations = sequences * min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
         working = 3 * self.model_bytes + activations
         return Line(
             "fit", len(lengths), self._said(source is not None, found), epochs * (3 * forward + validation) / self.rate,
@@ -164,10 +173,11 @@ class Planner:
             rows = datasets.load_from_disk(str(found / "dataset")) if found else session.data.splits[split]
             session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint_of(inputs))
         lengths = self.lengths[split]
-        width = self.shape.footprint.hidden_size + len(session.data.label_names)
+        read = session.sequences.read
+        width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
         return self._model_line(
-            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint),
-            sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
+            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
+            read * sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
         )  # fmt: skip
 
     def _attribute(self, name: str, method: Any, seed: int | None) -> Line:
@@ -184,12 +194,12 @@ class Planner:
             session.scores[title] = found
         lengths = self.lengths[session.split]
         if isinstance(method, NeuronMethod):
-            each = [costs.neuron_operations(method, self.shape, length) for length in set(lengths)]
+            each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
             by_length = dict(zip(set(lengths), each, strict=True))
             total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
             # shards: layer, unit and score; table: these with a position and three words of text
             disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
-            need = costs.neuron_need(method, self.shape.footprint)
+            need = costs.neuron_need(method, self.shape.footprint, session.sequences)
             return self._model_line(title, session.split, found, need, total, disk)
         return self._instances(title, method, found)
 
@@ -200,7 +210,7 @@ class Planner:
         shard = rows_per_shard(n_test)
         cost = costs.instance_cost(method, self.shape.head, n_train, n_test, shard, session.memory_budget)
         seconds = None if cost.operations is None else cost.operations / self.host_rate
-        features = 4 * self.shape.footprint.hidden_size * (n_train + n_test)
+        features = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
@@ -210,19 +220,26 @@ class Planner:
 
     def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
         session = self.session
-        control = control_of(evaluation, methods)
-        titles = [score_name(key, seed) for key, m in methods.items() for seed in getattr(m, "seeds", [None])]
+        uniform, matched = controls_of(evaluation, methods)
+        titles = [key for method, configured in methods.items() for key in list_names(method, configured)]
         found = None
         if all(title in session.scores for title in titles):
-            lists, _ = neuron_lists(session, evaluation, methods)
+            lists = neuron_lists(session, evaluation, methods)
             settings = self.parts.settings["evaluation"][name]
-            found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists, control))
-        questions = len(evaluation.questions([*titles, *map(str, control)]))
+            found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists))
+        controls = control_names(uniform, matched)
+        questions = len(evaluation.questions([*titles, *controls]))
         lengths = self.lengths[session.split]
-        drawn = costs.neuron_operations(RandomNeurons(control), self.shape, 1) or 0.0
-        total = sum(costs.faithfulness_operations(self.shape, length, questions) + drawn for length in lengths)
-        need = costs.faithfulness_need(self.shape.footprint, questions, bool(control))
-        return self._model_line(name, session.split, found, need, total, 8 * questions * len(lengths))
+        drawn = costs.neuron_operations(RandomNeurons(list(range(len(controls)))), self.shape, 1) or 0.0
+        counted = questions, session.sequences, evaluation.positions
+        total = sum(costs.faithfulness_operations(self.shape, length, *counted) + drawn for length in lengths)
+        split = reference_split(session, evaluation)
+        if split is not None:
+            sample = sorted(self.lengths[split])[-evaluation.reference_size :]
+            total += sum(costs.faithfulness_operations(self.shape, length, 0, session.sequences) for length in sample)
+        need = costs.faithfulness_need(self.shape.footprint, questions, bool(controls), session.sequences, evaluation)
+        # a byte and a probability of every question, in shards and as a whole
+        return self._model_line(name, session.split, found, need, total, 2 * 5 * questions * len(lengths))
 
     # -- common --------------------------------------------------------------------------------------------------
 
@@ -259,7 +276,8 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
     """
     model = parts.settings["model"]
     lm = architecture_of(
-        model["path"], model["architecture"], model["head"], session.data.label_names, vocabulary,
+        model["path"], model["architecture"], model["head"],
+        output_names(session.data.label_names, session.data.n_choices), vocabulary,
         model["attention"], model["trust_remote_code"],
     )  # fmt: skip
     shape = shape_of(lm)
