@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,23 +20,43 @@ from callbacks.files import is_first_process, link
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
 from callbacks.session import Predictions, Session
-from callbacks.store import code_hash
+from callbacks.store import Entry, code_hash
 from models.footprint import footprint_of
+from models.module import TextClassifier
 
 CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.passes", "callbacks.shards")
 
 
 def examples_stage(session: Session, split: str) -> None:
     """Predict a split, or read an earlier prediction, and put it into the session and the run folder."""
-    inputs = examples_inputs(session, split)
-    labels = session.labels(split=split)
-    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
+    entry = _stored_examples(session, split)
     session.predictions[split] = Predictions(
         dataset=datasets.load_from_disk(str(entry.path / "dataset")),
         features=load_file(entry.path / "features.safetensors")["features"],
         fingerprint=entry.fingerprint,
     )
     link(entry.path / "dataset", session.folder / "examples" / split)
+
+
+def epochs_stage(session: Session, make_model: Callable[..., TextClassifier], split: str) -> None:
+    """Predict a split with the weights of every kept epoch, or read an earlier prediction, and note its folder.
+
+    Args:
+        session: gets `epoch_examples`.
+        make_model: builds a classifier; keyword `path` says from which checkpoint.
+        split: one that the explained model has predicted.
+    """
+    for epoch in session.epochs:
+        of_epoch = replace(session, weights=epoch.weights, model=None)
+        if session.store.peek("examples", examples_inputs(of_epoch, split)) is None:
+            of_epoch.model = make_model(path=str(epoch.folder)).eval()
+        session.epoch_examples[epoch.number, split] = _stored_examples(of_epoch, split, epoch=epoch.number).path
+
+
+def _stored_examples(session: Session, split: str, **labels: Any) -> Entry:
+    inputs = examples_inputs(session, split)
+    said = session.labels(split=split, **labels)
+    return session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), said)
 
 
 def examples_inputs(session: Session, split: str) -> dict[str, Any]:
