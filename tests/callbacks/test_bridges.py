@@ -9,7 +9,10 @@ import datasets
 import pytest
 import yaml
 
+from attribution.base import UserError
+from callbacks import passes
 from callbacks.method_graph import in_order, require_sources
+from callbacks.shards import write_shard
 from tests.callbacks.test_plan import in_store
 from tests.oracles_bridge import dcns, instance_neurons
 from tests.running import CommandLine
@@ -89,3 +92,31 @@ def test_methods_run_after_what_they_need() -> None:
     methods = {"a": Needs("c", "b"), "b": Needs("c"), "c": Needs(), "d": Needs()}
     require_sources(methods)
     assert in_order(methods) == ["c", "b", "a", "d"]
+
+
+def test_methods_that_need_each_other_are_refused() -> None:
+    with pytest.raises(UserError, match=r"method.a needs itself \(a → b → a\); expected"):
+        require_sources({"a": Needs("b"), "b": Needs("a")})
+
+
+def test_a_killed_pass_over_the_train_split_goes_on(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("method=[ig,na_instances]", "evaluation=accuracy")
+    monkeypatch.setattr(passes, "write_shard", dies_at(14))  # the explained split has 12
+    killed = command(*arguments)
+    assert killed.code == 130
+    monkeypatch.undo()
+    finished = command(*arguments)
+    assert finished.code == 0, finished.err
+    assert "ig on train: 13 of 16 shards are there, going on" in finished.out
+    assert "ig on train: computed" in finished.out
+
+
+def dies_at(number: int) -> Any:
+    """Writes shards of neuron passes before the given one, at which the run is interrupted."""
+
+    def write(folder: Path, shard: int, tensors: Any) -> None:
+        if "layer" in tensors and shard + 1 == number:
+            raise KeyboardInterrupt
+        write_shard(folder, shard, tensors)
+
+    return write
