@@ -7,22 +7,15 @@ gradient step on i lowers the loss of t.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
-from attribution.instance.head_gradients import (
-    DifferentiableHead,
-    LayerFactors,
-    check_inputs,
-    differentiable_head,
-    gram,
-    loss_factors,
-    squared_norms,
-)
-from attribution.instance.protocol import HeadParameters, LabelSource
+from attribution.instance.factors import LayerFactors, gram, squared_norms
+from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
+from attribution.instance.protocol import HeadParameters, LabelSource, Reads
 
 Similarity = Literal["dot", "cosine"]
 
@@ -39,6 +32,8 @@ class GradientSimilarity:
         dtype: type of the matrix products. Gradients are always taken in float64.
     """
 
+    reads: ClassVar[Reads] = "head"
+
     similarity: Similarity = "dot"
     params: HeadParameters = "all"
     labels: LabelSource = "gold"
@@ -47,8 +42,8 @@ class GradientSimilarity:
 
     def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer:
         """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
-        head = differentiable_head(train.head, self.params)
-        check_inputs(train, head.n_classes, torch.arange(len(train)), "train")
+        head = differentiable_head(train.head, self.params, train.sequences)
+        check_inputs(train, head, torch.arange(len(train)), "train")
         return GradientSimilarityScorer(self, head, train, memory_budget)
 
 
@@ -91,7 +86,7 @@ class GradientSimilarityScorer:
 
     def query(self, test: HeadInputs, index: Tensor) -> list[LayerFactors]:
         """Factored loss gradients of the tests (of unit length for the cosine)."""
-        check_inputs(test, self.head.n_classes, index, "test")
+        check_inputs(test, self.head, index, "test")
         return self._factors(test)
 
     def scores(self, query: list[LayerFactors], start: int, stop: int) -> Tensor:
@@ -113,6 +108,6 @@ class GradientSimilarityScorer:
         if self.method.similarity == "cosine":
             norms = squared_norms(factors).sqrt()
             # A vanishing gradient has no direction: its similarity to anything is 0.
-            scale = torch.where(norms > 0, 1 / norms, 0.0)[:, None, None]
-            factors = [LayerFactors(f.inputs, f.deltas * scale, f.has_bias) for f in factors]
+            scale = torch.where(norms > 0, 1 / norms, 0.0)
+            factors = [f.scaled(scale) for f in factors]
         return [f.to(getattr(torch, self.method.dtype)) for f in factors]

@@ -1,8 +1,7 @@
-"""Per-example gradients of a classification head, kept as factors.
+"""Per-example gradients of a classification head, in factors.
 
-The gradient of an example's loss with respect to the weight of a linear layer is the outer product of δ, the gradient
-at the layer's output, and a, the layer's input; with respect to the bias it is δ. Inner products of gradients are
-therefore Σ_layers (a_i·a_j [+ 1 with a bias]) (δ_i·δ_j): two small matrix products, never a per-example gradient.
+A multiple-choice example has one sequence per choice; its logits are the head's outputs on all of them, and its
+gradient the sum over them. Classification is the case of one sequence.
 
 All is computed in float64, whatever the dtype of the features and of the head: the head is small, and influence
 functions solve ill-conditioned systems.
@@ -19,30 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from attribution.base import HeadInputs, UserError, require_finite
+from attribution.instance.factors import LayerFactors, compact, is_smaller_dense
 from attribution.instance.protocol import HeadParameters
-
-
-@dataclass(frozen=True)
-class LayerFactors:
-    """One linear layer's share of a set of gradients; each example has `rows` gradients with the same input.
-
-    Attributes:
-        inputs: input of the layer, [examples, d_in].
-        deltas: gradients at the layer's output, [examples, rows, d_out]; rows = 1 for loss gradients.
-        has_bias: whether the gradient with respect to the bias, which is δ itself, belongs to the set.
-    """
-
-    inputs: Tensor
-    deltas: Tensor
-    has_bias: bool
-
-    def examples(self, start: int, stop: int) -> LayerFactors:
-        """A contiguous part of the examples."""
-        return LayerFactors(self.inputs[start:stop], self.deltas[start:stop], self.has_bias)
-
-    def to(self, dtype: torch.dtype) -> LayerFactors:
-        """The same factors in another floating-point type."""
-        return LayerFactors(self.inputs.to(dtype), self.deltas.to(dtype), self.has_bias)
 
 
 @dataclass(frozen=True)
@@ -54,17 +31,19 @@ class DifferentiableHead:
         layers: its linear layers.
         has_bias: per layer, whether its bias is differentiated.
         is_linear: whether the logits are the output of the only layer, so that the loss is convex in the parameters.
+        sequences: sequences per example: 1, or the number of choices.
     """
 
     module: nn.Module
     layers: tuple[nn.Linear, ...]
     has_bias: tuple[bool, ...]
     is_linear: bool
+    sequences: int = 1
 
     @property
     def n_classes(self) -> int:
-        """Width of the logits."""
-        return self.layers[-1].out_features
+        """Logits of an example, those of all its sequences."""
+        return self.layers[-1].out_features * self.sequences
 
     @property
     def n_parameters(self) -> int:
@@ -76,8 +55,8 @@ class DifferentiableHead:
 
     @property
     def widths(self) -> int:
-        """Numbers per example that the factors of one gradient hold, Σ_layers (d_in + d_out)."""
-        return sum(layer.in_features + layer.out_features for layer in self.layers)
+        """Numbers per example that the factors of one gradient hold, Σ_layers (d_in + d_out) for each sequence."""
+        return self.sequences * sum(layer.in_features + layer.out_features for layer in self.layers)
 
     @property
     def factor_numbers(self) -> int:
@@ -92,13 +71,25 @@ class DifferentiableHead:
         """Times a written-out gradient stands in memory: twice where it is put together from several parts."""
         return 1 + (len(self.layers) > 1 or any(self.has_bias))
 
+    def pair_operations(self, rows: int) -> float:
+        """Floating-point operations of the inner products between two examples of `rows` gradients each."""
+        total = 0.0
+        for layer, bias in zip(self.layers, self.has_bias, strict=True):
+            d_in, d_out = layer.in_features, layer.out_features
+            if is_smaller_dense(self.sequences, d_in, d_out, bias):
+                total += 2.0 * rows**2 * d_out * (d_in + bias)
+            else:
+                total += 2.0 * self.sequences**2 * (d_in + rows**2 * d_out)
+        return total
 
-def differentiable_head(head: nn.Module, params: HeadParameters) -> DifferentiableHead:
+
+def differentiable_head(head: nn.Module, params: HeadParameters, sequences: int = 1) -> DifferentiableHead:
     """Copy a head to float64 and find its linear layers.
 
     Args:
-        head: maps features [examples, hidden] to logits [examples, classes], each example on its own.
+        head: maps features [..., hidden] to outputs [..., outputs], each sequence on its own.
         params: `weight` differentiates the weight matrices only, `all` every parameter.
+        sequences: sequences per example; the example's logits are the outputs of all.
 
     Raises:
         UserError: if the head has parameters outside `nn.Linear`, a layer that runs other than once, or active dropout.
@@ -134,6 +125,7 @@ def differentiable_head(head: nn.Module, params: HeadParameters) -> Differentiab
         layers=layers,  # type: ignore[arg-type]  # get_submodule is typed as Module
         has_bias=tuple(layer.bias is not None and params == "all" for layer in layers),
         is_linear=len(layers) == 1 and logits is order.outputs[0],
+        sequences=sequences,
     )
 
 
@@ -179,22 +171,24 @@ def run_recorded(
 
     Args:
         head: the head.
-        features: [examples, hidden], float64.
-        offsets: added to the layers' outputs, each [examples, d_out].
+        features: [examples, hidden] or [examples, sequences, hidden], float64.
+        offsets: added to the layers' outputs, each [examples · sequences, d_out].
 
     Returns:
-        logits [examples, classes]; each layer's input [examples, d_in]; each layer's output [examples, d_out].
+        logits [examples, classes]; each layer's input [examples · sequences, d_in]; each layer's output
+        [examples · sequences, d_out].
     """
     names = {id(module): name for name, module in head.module.named_modules()}
     recorder = _Recorder(head.module, [names[id(layer)] for layer in head.layers])
-    logits = recorder.run(features, offsets)
-    return logits, recorder.inputs, recorder.outputs
+    outputs = recorder.run(features.reshape(-1, features.shape[-1]), offsets)
+    return outputs.reshape(len(features), -1), recorder.inputs, recorder.outputs
 
 
 def head_logits(head: DifferentiableHead, features: Tensor) -> Tensor:
     """Logits in float64, [examples, classes]."""
     with torch.inference_mode(False), torch.no_grad():
-        return head.module(features.to(torch.float64))
+        flat = features.to(torch.float64).reshape(-1, features.shape[-1])
+        return head.module(flat).reshape(len(features), -1)
 
 
 def head_factors(head: DifferentiableHead, features: Tensor, grad_logits: Tensor) -> list[LayerFactors]:
@@ -202,12 +196,12 @@ def head_factors(head: DifferentiableHead, features: Tensor, grad_logits: Tensor
 
     Args:
         head: the head.
-        features: [examples, hidden].
+        features: [examples, hidden] or [examples, sequences, hidden].
         grad_logits: cotangents of the logits, [examples, classes], or [examples, rows, classes] for several gradients
             per example.
 
     Returns:
-        One `LayerFactors` per layer, float64.
+        One `LayerFactors` per layer, float64, not compacted.
     """
     cotangents = grad_logits[:, None] if grad_logits.dim() == 2 else grad_logits
     # A copy outside inference mode: tensors made inside it cannot take part in a backward pass.
@@ -219,73 +213,70 @@ def head_factors(head: DifferentiableHead, features: Tensor, grad_logits: Tensor
             torch.autograd.grad(logits, outputs, cotangents[:, row], retain_graph=True)
             for row in range(cotangents.shape[1])
         ]
+    per_example = (-1, head.sequences)
     return [
-        LayerFactors(a.detach(), torch.stack([grad[layer] for grad in grads], 1), bias)
+        LayerFactors(
+            a.detach().unflatten(0, per_example),
+            torch.stack([grad[layer].unflatten(0, per_example) for grad in grads], 1),
+            bias,
+        )
         for layer, (a, bias) in enumerate(zip(inputs, head.has_bias, strict=True))
     ]
 
 
 def loss_factors(head: DifferentiableHead, inputs: HeadInputs) -> list[LayerFactors]:
-    """Factored gradients of each example's cross-entropy, whose cotangent at the logits is p − onehot(label)."""
-    cotangents = head_logits(head, inputs.features).softmax(-1)
-    labels = inputs.labels.to(cotangents.device)
-    cotangents[torch.arange(len(labels), device=labels.device), labels] -= 1
-    return head_factors(head, inputs.features, cotangents)
+    """Factored gradients of each example's cross-entropy, compacted."""
+    return compact(head_factors(head, inputs.features, loss_cotangents(head, inputs)))
 
 
-def gram(left: Sequence[LayerFactors], right: Sequence[LayerFactors]) -> Tensor:
-    """Inner products of two sets of gradients.
+def loss_cotangents(head: DifferentiableHead, inputs: HeadInputs) -> Tensor:
+    """Gradient of each example's loss at its logits, [examples, classes].
 
-    Returns:
-        [left examples · left rows, right examples · right rows], rows of one example next to each other.
+    p − onehot(label); where classes are folded the loss is −log Σ p over the classes of the label, and the gradient
+    p − p restricted to them and renormalised.
     """
-    total: Tensor | None = None
-    for a, b in zip(left, right, strict=True):
-        shape = (len(a.inputs), a.deltas.shape[1], len(b.inputs), b.deltas.shape[1])
-        product = (a.deltas.flatten(0, 1) @ b.deltas.flatten(0, 1).T).view(shape)
-        shared = a.inputs @ b.inputs.T
-        if a.has_bias:
-            shared += 1
-        product *= shared[:, None, :, None]
-        total = product if total is None else total.add_(product)
-    assert total is not None
-    return total.flatten(0, 1).flatten(1, 2)
+    logits = head_logits(head, inputs.features)
+    cotangents = logits.softmax(-1)
+    labels = inputs.labels.to(cotangents.device)
+    if inputs.fold is None:
+        cotangents[torch.arange(len(labels), device=labels.device), labels] -= 1
+        return cotangents
+    within = inputs.fold.to(labels.device)[None] == labels[:, None]
+    return cotangents - logits.masked_fill(~within, -torch.inf).softmax(-1)
 
 
-def squared_norms(factors: Sequence[LayerFactors]) -> Tensor:
-    """Squared length of each gradient, [examples · rows]."""
-    parts = [(f.inputs.square().sum(-1, keepdim=True) + float(f.has_bias)) * f.deltas.square().sum(-1) for f in factors]
-    return torch.stack(parts).sum(0).flatten()
-
-
-def dense(factors: Sequence[LayerFactors]) -> Tensor:
-    """The gradients written out, [examples · rows, P], in the order of `DifferentiableHead.n_parameters`."""
-    parts = []
-    for f in factors:
-        parts.append((f.deltas[..., None] * f.inputs[:, None, None, :]).flatten(0, 1).flatten(1))
-        if f.has_bias:
-            parts.append(f.deltas.flatten(0, 1))
-    return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-
-
-def check_inputs(inputs: HeadInputs, n_classes: int, index: Tensor, what: str) -> None:
+def check_inputs(inputs: HeadInputs, head: DifferentiableHead, index: Tensor, what: str) -> None:
     """Refuse what no gradient can be taken of.
 
     Args:
         inputs: the examples.
-        n_classes: width of the logits.
+        head: the head.
         index: [examples], row of each in its split.
-        what: name of the split for the message.
+        what: name of the split for the message; `train` cannot be folded.
 
     Raises:
-        UserError: for NaN or infinite features and for labels outside 0 … n_classes − 1, naming the rows.
+        UserError: for NaN or infinite features, for labels outside the (folded) classes, naming the rows, and for
+            folded train labels, whose loss the model was not trained with.
     """
     require_finite(inputs.features, f"The head input of {what} examples", index)
-    wrong = (inputs.labels < 0) | (inputs.labels >= n_classes)
+    if inputs.sequences != head.sequences:
+        raise UserError(
+            f"{what} examples have {inputs.sequences} sequence(s) each, but the train split has {head.sequences}; "
+            "expected the same number in both: explain data with as many choices as the model was trained on."
+        )
+    n_labels = head.n_classes
+    if inputs.fold is not None:
+        if what == "train":
+            raise UserError(
+                "The train split's labels are folded, so that its loss is not the one the model was trained with; "
+                "expected folded labels in explained splits only: give data.train a file with the model's own classes."
+            )
+        n_labels = int(inputs.fold.max()) + 1
+    wrong = (inputs.labels < 0) | (inputs.labels >= n_labels)
     if bool(wrong.any()):
         rows = index[wrong.to(index.device)].tolist()
         raise UserError(
-            f"{len(rows)} {what} example(s) have no label within 0 … {n_classes - 1} (index "
+            f"{len(rows)} {what} example(s) have no label within 0 … {n_labels - 1} (index "
             f"{', '.join(map(str, rows[:10]))}{' …' if len(rows) > 10 else ''}); expected one for the loss gradient: "
             "set the method's labels=predicted or explain labelled examples."
         )

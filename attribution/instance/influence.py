@@ -2,47 +2,79 @@
 
 Score of train example i for test example t: +∇L_tᵀ(H + λI)⁻¹∇L_i. Positive: training on i more lowers the loss of t.
 (Eq. 4 prints a minus; the project turns it so that high means helpful for every method.) Leaving i out raises the
-loss of t by about score / n_train. H is the mean over the train split, solved exactly, so that neither recursion depth
-nor scale has to be tuned as for LiSSA.
+loss of t by about score / n_train. H is the mean over the train split. The default solve is exact, so that neither
+recursion depth nor scale has to be tuned as for LiSSA.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
 from attribution.base import HeadInputs, UserError
-from attribution.instance.curvature import exact_hessian, ggn_matrix, ggn_trace
+from attribution.instance.cg import ConjugateGradientScorer, iterative_plan
+from attribution.instance.curvature import ggn_matrix, ggn_trace
+from attribution.instance.direct import DirectScorer, direct_plan
+from attribution.instance.dual import DualScorer, dual_plan
 from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
-from attribution.instance.protocol import HeadParameters, LabelSource
-from attribution.instance.solve import DirectScorer, DualScorer, SolverPlan, direct_plan, dual_plan
+from attribution.instance.hessian import exact_hessian
+from attribution.instance.identity import IdentityScorer
+from attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
+from attribution.instance.lissa import LissaScorer, Recursion
+from attribution.instance.products import CurvatureProducts
+from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from attribution.instance.solve import SolvedScorer, SolverPlan
 
-Curvature = Literal["ggn", "hessian"]
-Solver = Literal["auto", "direct", "dual"]
+Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "identity"]
+Solver = Literal["auto", "direct", "dual", "cg", "lissa"]
+ChosenSolver = Literal["direct", "dual", "cg", "lissa"]
 
 
 @dataclass(frozen=True)
 class Influence:
-    """Influence functions with an exact solve.
+    """Influence functions.
 
     Attributes:
-        curvature: `ggn`, always positive semi-definite, or `hessian`, the exact one; equal for a linear head.
-        solver: `direct` factorises P × P parameters, `dual` the rows of the GGN, n·(classes − 1) of them; `auto` takes
-            the cheaper of those that fit the memory budget.
-        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P; above 0.
+        curvature: `ggn`, always positive semi-definite, or `hessian`, the exact one; equal for a linear head. `kfac`
+            and `ekfac` approximate the Fisher matrix layer by layer, `identity` leaves the curvature out.
+        solver: `direct` factorises P × P parameters (or decomposes the factors of (EK-)FAC), `dual` the rows of the
+            GGN, n·(classes − 1) of them, `cg` iterates to `cg_tolerance`, `lissa` runs a stochastic recursion. `auto`
+            takes the cheaper of direct and dual that fits the memory budget, else cg.
+        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac` and `ekfac` of each
+            layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which acts as
+            an absolute λ of damping · lissa_scale.
+        fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
+            `empirical`, the train labels.
         params: parameters of the head that are differentiated.
         labels: labels in all losses; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
+        cg_tolerance: relative residual at which `cg` accepts a solution.
+        cg_max_steps: curvature products per solution at most.
+        lissa_depth: steps as a share of the batches in the train split.
+        lissa_scale: what curvature products are divided by.
+        lissa_batch: train examples per step.
+        lissa_repeats: recursions that are averaged.
+        lissa_seed: draws the order of the train examples.
     """
+
+    reads: ClassVar[Reads] = "head"
 
     curvature: Curvature = "ggn"
     solver: Solver = "auto"
     damping: float = 0.1
+    fisher: Fisher = "expectation"
     params: HeadParameters = "all"
     labels: LabelSource = "gold"
     top_k: int = 100
+    cg_tolerance: float = 1e-6
+    cg_max_steps: int = 1000
+    lissa_depth: float = 0.3
+    lissa_scale: float = 1e4
+    lissa_batch: int = 8
+    lissa_repeats: int = 1
+    lissa_seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.damping > 0:
@@ -50,17 +82,43 @@ class Influence:
                 f"damping={self.damping:g} leaves the curvature singular; expected a number above 0, relative to the "
                 "mean eigenvalue: use damping=0.1."
             )
+        if self.curvature in ("kfac", "ekfac", "identity") and self.solver not in ("auto", "direct"):
+            raise UserError(
+                f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
+                "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
+            )
+        if not (self.cg_tolerance > 0 and self.cg_max_steps >= 1):
+            raise UserError(
+                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} can accept no solution; "
+                "expected both above 0: use cg_tolerance=1e-6 cg_max_steps=1000."
+            )
+        if self.solver == "lissa":
+            self.recursion()
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> DirectScorer | DualScorer:
+    def recursion(self) -> Recursion:
+        """The constants of LiSSA."""
+        return Recursion(
+            self.damping, self.lissa_depth, self.lissa_scale, self.lissa_batch, self.lissa_repeats, self.lissa_seed
+        )
+
+    def prepare(self, train: HeadInputs, memory_budget: int) -> SolvedScorer:
         """Build and factorise the curvature.
 
         Raises:
-            UserError: if no solver fits the budget, the curvature vanishes or stays indefinite, or inputs are bad.
+            UserError: if no solver fits the budget, the curvature vanishes or stays indefinite, an iteration does not
+                converge, or inputs are bad.
         """
-        head = differentiable_head(train.head, self.params)
-        check_inputs(train, head.n_classes, torch.arange(len(train)), "train")
-        exact = self.curvature == "hessian" and not head.is_linear
+        head = differentiable_head(train.head, self.params, train.sequences)
+        check_inputs(train, head, torch.arange(len(train)), "train")
+        if self.curvature == "identity":
+            description = {**self._describe(head, "direct"), "damping_absolute": self.damping}
+            return IdentityScorer(head, train, self.damping, description, memory_budget)
+        if self.curvature == "kfac" or self.curvature == "ekfac":
+            return self._kronecker(head, train, memory_budget)
+        exact = self.is_exact(head)
         solver, plan = self.choose(head, len(train), memory_budget, exact)
+        if solver == "cg" or solver == "lissa":
+            return self._iterative(solver, CurvatureProducts(head, train, exact, memory_budget // 2), memory_budget)
         # Blocks are worked through beside one of the plan's two matrices, never beside both.
         workspace = memory_budget - plan.memory // 2
         if exact:
@@ -71,26 +129,32 @@ class Influence:
             trace = float(matrix.trace())
         else:
             trace = ggn_trace(head, train.features, workspace)
+        description = self._describe(head, solver, trace)
         damping = self._absolute_damping(trace, head.n_parameters)
-        description = self._describe(head, solver, damping, trace)
         if solver == "direct":
             return DirectScorer(head, train, matrix, damping, description, workspace)
         return DualScorer(head, train, damping, description, workspace)
 
+    def is_exact(self, head: DifferentiableHead) -> bool:
+        """Whether the curvature is a Hessian that differs from the GGN."""
+        return self.curvature == "hessian" and not head.is_linear
+
     def choose(
         self, head: DifferentiableHead, n_train: int, budget: int, exact: bool
-    ) -> tuple[Literal["direct", "dual"], SolverPlan]:
+    ) -> tuple[ChosenSolver, SolverPlan]:
         """The cheapest permitted solver that fits the budget, and its plan."""
         if exact and self.solver == "dual":
             raise UserError(
                 "solver=dual needs a positive semi-definite curvature, which the exact Hessian of an MLP head is not; "
                 "expected solver=direct or curvature=ggn."
             )
-        plans: dict[Literal["direct", "dual"], SolverPlan] = {
+        plans: dict[ChosenSolver, SolverPlan] = {
             "direct": direct_plan(head, n_train),
             "dual": dual_plan(head, n_train),
+            "cg": iterative_plan(head),
+            "lissa": iterative_plan(head),
         }
-        permitted = {"direct"} if exact else set(plans) if self.solver == "auto" else {self.solver}
+        permitted = {"direct", "dual", "cg"} - ({"dual"} if exact else set()) if self.solver == "auto" else {self.solver}
         fitting = [name for name, plan in plans.items() if name in permitted and plan.memory <= budget]
         if not fitting:
             needs = ", ".join(f"{name} needs {plan.memory / 2**30:.2f} GiB" for name, plan in plans.items())
@@ -104,6 +168,37 @@ class Influence:
         cheapest = min(fitting, key=lambda name: plans[name].operations)
         return cheapest, plans[cheapest]
 
+    def _iterative(self, solver: ChosenSolver, products: CurvatureProducts, budget: int) -> SolvedScorer:
+        trace = products.trace()
+        description = self._describe(products.head, solver, trace)
+        if solver == "lissa":
+            recursion = self.recursion()
+            description |= {
+                "damping_absolute": recursion.damping * recursion.scale,
+                "lissa_depth": recursion.depth,
+                "lissa_scale": recursion.scale,
+                "lissa_batch": recursion.batch_size,
+                "lissa_repeats": recursion.repeats,
+                "lissa_seed": recursion.seed,
+                "steps": recursion.n_steps(len(products.train)),
+            }
+            return LissaScorer(products, recursion, description, budget)
+        damping = self._absolute_damping(trace, products.head.n_parameters)
+        description["cg_tolerance"] = self.cg_tolerance
+        return ConjugateGradientScorer(products, damping, self.cg_tolerance, self.cg_max_steps, description, budget)
+
+    def _kronecker(self, head: DifferentiableHead, train: HeadInputs, budget: int) -> SolvedScorer:
+        plan = kronecker_plan(head)
+        if plan.memory > budget:
+            raise UserError(
+                f"curvature={self.curvature} does not fit the memory budget of {budget / 2**30:.2f} GiB: its factors "
+                f"need {plan.memory / 2**30:.2f} GiB; expected them within it: raise the budget, use a smaller head or "
+                "gradsim."
+            )
+        bases = layer_bases(head, train, self.curvature == "ekfac", self.fisher, budget - plan.memory // 2)
+        description = {**self._describe(head, "direct"), "fisher": self.fisher}
+        return KroneckerScorer(head, train, bases, self.damping, description, budget)
+
     def _absolute_damping(self, trace: float, n_parameters: int) -> float:
         damping = self.damping * trace / n_parameters
         if not damping > 0:
@@ -113,14 +208,15 @@ class Influence:
             )
         return damping
 
-    def _describe(self, head: DifferentiableHead, solver: str, damping: float, trace: float) -> dict[str, object]:
+    def _describe(self, head: DifferentiableHead, solver: str, trace: float | None = None) -> dict[str, object]:
+        mean = None if trace is None else trace / head.n_parameters
         return {
             "curvature": self.curvature,
-            "curvature_equals_ggn": self.curvature == "ggn" or head.is_linear,
+            "curvature_equals_ggn": self.curvature == "ggn" or (self.curvature == "hessian" and head.is_linear),
             "solver": solver,
             "damping": self.damping,
-            "damping_absolute": damping,
-            "mean_eigenvalue": trace / head.n_parameters,
+            "damping_absolute": None if mean is None else self.damping * mean,
+            "mean_eigenvalue": mean,
             "params": self.params,
             "labels": self.labels,
             "dtype": "float64",

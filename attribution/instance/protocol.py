@@ -7,17 +7,27 @@ a tests × train matrix; `attribution.instance.stream` chooses the blocks and ke
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
-
-from attribution.base import HeadInputs
 
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
+
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of a split: `HeadInputs`, `CheckpointInputs`, `TextInputs` or `NeuronLists`."""
+
+
+class SplitInputs(Protocol):
+    """A split as a method reads it."""
+
+    def __len__(self) -> int: ...
+
+    def rows(self, start: int, stop: int) -> SplitInputs:
+        """A contiguous part of the examples."""
 
 
 class ScorerSize(Protocol):
@@ -50,8 +60,9 @@ class InstanceScorer(ScorerSize, Protocol):
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
-    def query(self, test: HeadInputs, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque."""
+    def query(self, test: Any, index: Tensor) -> Any:
+        """What a block of tests needs to be scored; `test` is of the kind that the method reads, `index` [tests] holds
+        their rows in the split. Opaque."""
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -65,18 +76,21 @@ class InstanceMethod(Protocol):
     """A configured method.
 
     Attributes:
+        reads: what `prepare` and the scorer's `query` are given of a split.
         top_k: length of the stored best and worst lists.
-        labels: whose labels callers put into `HeadInputs.labels`, for train and test alike.
+
+    Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
+    `HeadInputs.labels`, for train and test alike.
     """
 
+    reads: ClassVar[Reads]
     top_k: int
-    labels: LabelSource
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> InstanceScorer:
+    def prepare(self, train: Any, memory_budget: int) -> InstanceScorer:
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order.
+            train: the train split, in row order, of the kind that the method reads.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 

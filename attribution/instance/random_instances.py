@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
 from attribution.counter_random import uniform
-from attribution.instance.protocol import LabelSource
+from attribution.instance.protocol import Reads
 
 
 class RandomInstances:
@@ -24,10 +25,11 @@ class RandomInstances:
         top_k: length of the stored lists.
     """
 
+    reads: ClassVar[Reads] = "head"
+
     def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
         self.seeds = [int(seed) for seed in seeds]
         self.top_k = top_k
-        self.labels: LabelSource = "gold"
 
     def for_seed(self, seed: int) -> RandomInstances:
         """The method with a single seed, which can be prepared."""

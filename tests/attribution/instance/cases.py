@@ -10,6 +10,7 @@ from attribution.instance.protocol import InstanceMethod, InstanceScorer
 
 HIDDEN = 5
 CLASSES = 3
+CHOICES = 4
 BUDGET = 2**26
 
 
@@ -35,6 +36,18 @@ def make_split(head: nn.Module, n: int, seed: int = 1, hidden: int = HIDDEN, cla
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(n, hidden, generator=generator)
     return HeadInputs(features, torch.randint(0, classes, (n,), generator=generator), head)
+
+
+def make_choices(head: nn.Module, n: int, seed: int = 1, choices: int = CHOICES, hidden: int = HIDDEN) -> HeadInputs:
+    """Random features of several sequences per example, for heads with one output."""
+    generator = torch.Generator().manual_seed(seed)
+    features = torch.randn(n, choices, hidden, generator=generator)
+    return HeadInputs(features, torch.randint(0, choices, (n,), generator=generator), head)
+
+
+def choice_head(kind: str) -> nn.Module:
+    """A head of one output per sequence."""
+    return make_head(kind, classes=1)
 
 
 def score_matrix(scorer: InstanceScorer, test: HeadInputs) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from attribution.base import HeadInputs, UserError
-from attribution.instance.head_gradients import dense, differentiable_head, gram, loss_factors, squared_norms
+from attribution.instance.factors import dense, gram, squared_norms
+from attribution.instance.head_gradients import differentiable_head, loss_factors
 from tests import oracles
 from tests.attribution.instance.cases import make_head, make_split
 

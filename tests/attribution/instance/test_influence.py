@@ -5,12 +5,15 @@ import torch
 from torch import nn
 
 from attribution.base import HeadInputs, UserError
-from attribution.instance.curvature import exact_hessian, ggn_matrix, ggn_trace, smallest_eigenvalue, softmax_root
+from attribution.instance.curvature import ggn_matrix, ggn_trace, softmax_root
+from attribution.instance.direct import DirectScorer, direct_plan
+from attribution.instance.dual import DualScorer, dual_plan
+from attribution.instance.factors import gram
 from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.head_gradients import differentiable_head, gram, loss_factors
+from attribution.instance.head_gradients import differentiable_head, loss_factors
+from attribution.instance.hessian import exact_hessian, hessian_trace, smallest_eigenvalue
 from attribution.instance.influence import Influence
 from attribution.instance.protocol import InstanceMethod, InstanceScorer
-from attribution.instance.solve import DirectScorer, DualScorer, direct_plan, dual_plan
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split, prepared_scores, score_matrix
 
@@ -206,7 +209,7 @@ def test_auto_takes_the_cheaper_solver_that_fits():
 
 def test_no_solver_within_the_budget_is_refused_with_both_needs():
     train = make_split(make_head("mlp"), 10)
-    with pytest.raises(UserError, match=r"memory budget of 0.00 GiB: direct needs .* GiB, dual needs .* GiB.*gradsim"):
+    with pytest.raises(UserError, match=r"memory budget of 0.00 GiB: direct needs .* GiB, dual needs .* GiB, cg needs .*gradsim"):
         Influence().prepare(train, 100)
 
 
@@ -243,7 +246,7 @@ def test_self_influence_does_not_depend_on_the_budget():
     for solver in ("direct", "dual"):
         scorer = Influence(solver=solver).prepare(train, BUDGET)
         whole = scorer.self_influence()
-        scorer.memory_budget = 1
+        scorer.block_budget = 1
         torch.testing.assert_close(scorer.self_influence(), whole, rtol=1e-12, atol=0)
         factors = loss_factors(scorer.head, train)
         assert torch.all(whole * scorer.description["damping_absolute"] <= gram(factors, factors).diagonal())

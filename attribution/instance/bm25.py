@@ -1,0 +1,147 @@
+"""BM25 between the texts of test and train examples (Robertson et al. 1995), indexed by the library bm25s.
+
+A lexical similarity that knows no model. Carries no loss sign.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import bm25s
+import numpy as np
+import torch
+from torch import Tensor
+
+from attribution.base import TextInputs, UserError
+from attribution.instance.protocol import Reads
+
+Variant = Literal["lucene", "robertson", "atire"]
+
+
+@dataclass(frozen=True)
+class BM25:
+    """BM25 with the test text as query and the train texts as documents.
+
+    Words are lower-cased runs of two or more letters or digits.
+
+    Attributes:
+        variant: formula of the inverse document frequency; `lucene`'s is never negative.
+        k1: saturation of a word's count in a document.
+        b: how far long documents are held back, 0 to 1.
+        stopwords: `english` leaves out the most frequent English words, `none` nothing.
+        top_k: length of the stored lists.
+    """
+
+    reads: ClassVar[Reads] = "text"
+
+    variant: Variant = "lucene"
+    k1: float = 1.5
+    b: float = 0.75
+    stopwords: Literal["english", "none"] = "english"
+    top_k: int = 100
+
+    def __post_init__(self) -> None:
+        if not (self.k1 >= 0 and 0 <= self.b <= 1):
+            raise UserError(
+                f"bm25 has k1={self.k1:g} and b={self.b:g}; expected k1 at least 0 and b from 0 to 1: use k1=1.5 b=0.75."
+            )
+
+    def words(self, texts: list[str]) -> list[list[str]]:
+        """The words of each text."""
+        stopwords = "english" if self.stopwords == "english" else []
+        found = bm25s.tokenize(texts, stopwords=stopwords, return_ids=False, show_progress=False)
+        return [[word for word in words if word] for words in found]  # type: ignore[union-attr]
+
+    def prepare(self, train: TextInputs, memory_budget: int) -> BM25Scorer:
+        """Index the train split.
+
+        Raises:
+            UserError: if no train text has a word.
+        """
+        documents = self.words(train.texts)
+        if not any(documents):
+            raise UserError(
+                f"None of the {len(train)} train texts has a word that bm25 could match; expected words of two or more "
+                "letters: check data.text, or use the method's stopwords=none."
+            )
+        index = bm25s.BM25(k1=self.k1, b=self.b, method=self.variant, dtype="float64")
+        index.index(documents, create_empty_token=False, show_progress=False)
+        return BM25Scorer(self, index.vocab_dict, _by_document(index, len(train)))
+
+
+def _by_document(index: bm25s.BM25, n_documents: int) -> Tensor:
+    """The index's word scores, [documents, words], sparse by rows: blocks of train rows are then slices."""
+    starts, rows, values = (np.asarray(index.scores[key]) for key in ("indptr", "indices", "data"))
+    words = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
+    order = np.lexsort((words, rows))
+    pointers = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_documents))])
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(pointers.astype(np.int64)),
+        torch.from_numpy(words[order].astype(np.int64)),
+        torch.from_numpy(values[order].astype(np.float64)),
+        (n_documents, len(starts) - 1),
+    )
+
+
+@dataclass(frozen=True)
+class BM25Scorer:
+    """`InstanceScorer` of `BM25`; works on the CPU.
+
+    Attributes:
+        method: the settings.
+        vocabulary: word → column.
+        documents: score of each word in each train text, [n_train, words], sparse.
+    """
+
+    method: BM25
+    vocabulary: dict[str, int]
+    documents: Tensor
+    n_train: int = field(init=False)
+    bytes_per_query: int = field(init=False)
+    bytes_per_row: int = field(init=False)
+    bytes_held: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        stored = len(self.documents.values())
+        object.__setattr__(self, "n_train", self.documents.shape[0])
+        object.__setattr__(self, "bytes_per_query", 8 * self.documents.shape[1])
+        object.__setattr__(self, "bytes_per_row", 16 * (stored // self.n_train + 1))
+        object.__setattr__(self, "bytes_held", 16 * stored + 8 * self.n_train)
+
+    def describe(self) -> dict[str, object]:
+        """Settings, sign and unit."""
+        return {
+            "library": f"bm25s {bm25s.__version__}",
+            "variant": self.method.variant,
+            "k1": self.method.k1,
+            "b": self.method.b,
+            "stopwords": self.method.stopwords,
+            "words": self.documents.shape[1],
+            "sign": "none: a similarity, carries no loss sign",
+            "unit": "BM25",
+        }
+
+    def query(self, test: TextInputs, index: Tensor) -> Tensor:
+        """How often each word of the train split occurs in each test text, [words, tests]."""
+        counts = torch.zeros(self.documents.shape[1], len(test), dtype=torch.float64)
+        for column, words in enumerate(self.method.words(test.texts)):
+            known = [self.vocabulary[word] for word in words if word in self.vocabulary]
+            counts[:, column] += torch.bincount(torch.tensor(known, dtype=torch.int64), minlength=len(counts))
+        return counts
+
+    def scores(self, query: Tensor, start: int, stop: int) -> Tensor:
+        """[tests, stop − start], float64; 0 where no word is shared."""
+        pointers = self.documents.crow_indices()
+        first, last = int(pointers[start]), int(pointers[stop])
+        block = torch.sparse_csr_tensor(
+            pointers[start : stop + 1] - first,
+            self.documents.col_indices()[first:last],
+            self.documents.values()[first:last],
+            (stop - start, self.documents.shape[1]),
+        )
+        return (block @ query).T
+
+    def self_influence(self) -> None:
+        """None: being similar to oneself is no influence."""
+        return None

@@ -1,0 +1,51 @@
+"""Influence without curvature, H + λI replaced by λI: gradient similarity divided by λ."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from attribution.base import HeadInputs
+from attribution.instance.factors import LayerFactors, gram, squared_norms
+from attribution.instance.gradsim import similarity_block_bytes
+from attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from attribution.instance.solve import SolvedScorer
+
+
+class IdentityScorer(SolvedScorer):
+    """Inner products of factored gradients over λ.
+
+    Args:
+        head: the head.
+        train: the train split.
+        damping: λ, absolute.
+        description: for `describe`.
+        memory_budget: bytes of working memory.
+    """
+
+    def __init__(
+        self,
+        head: DifferentiableHead,
+        train: HeadInputs,
+        damping: float,
+        description: dict[str, object],
+        memory_budget: int,
+    ) -> None:
+        super().__init__(head, train, description, memory_budget)
+        self.bytes_per_row = self.bytes_per_query = similarity_block_bytes(head)
+        self.bytes_held = 0
+        self.block_budget = memory_budget // 2  # the factors and their squares
+        self.damping = damping
+
+    def query(self, test: HeadInputs, index: Tensor) -> list[LayerFactors]:
+        """∇L_t/λ of the tests, factored."""
+        check_inputs(test, self.head, index, "test")
+        return [f.scaled(1 / self.damping) for f in loss_factors(self.head, test)]
+
+    def scores(self, query: list[LayerFactors], start: int, stop: int) -> Tensor:
+        """[tests, stop − start]."""
+        return gram(query, self._train_factors(start, stop))
+
+    def _self_influence(self, factors: Sequence[LayerFactors]) -> Tensor:
+        return squared_norms(factors) / self.damping

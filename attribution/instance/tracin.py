@@ -1,0 +1,126 @@
+"""TracIn over kept checkpoints (TracInCP, Pruthi et al. 2020, Eq. 3).
+
+Score of train example i for test example t: Σ_c η_c ⟨∇_c L_t, ∇_c L_i⟩ over the head's parameters, η_c the learning
+rate that led to checkpoint c. Positive: the steps on i lowered the loss of t.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import CheckpointInputs, UserError
+from attribution.instance.curvature import blocks
+from attribution.instance.factors import LayerFactors, gram, squared_norms
+from attribution.instance.gradsim import similarity_block_bytes
+from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
+from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+
+
+@dataclass(frozen=True)
+class TracIn:
+    """Inner products of head gradients, summed over checkpoints.
+
+    Attributes:
+        params: parameters of the head that are differentiated.
+        labels: labels in both losses; callers pass them in `HeadInputs.labels`.
+        top_k: length of the stored lists.
+        dtype: type of the matrix products. Gradients are always taken in float64.
+    """
+
+    reads: ClassVar[Reads] = "checkpoints"
+
+    params: HeadParameters = "all"
+    labels: LabelSource = "gold"
+    top_k: int = 100
+    dtype: Literal["float64", "float32"] = "float64"
+
+    def prepare(self, train: CheckpointInputs, memory_budget: int) -> TracInScorer:
+        """Check the train split under every checkpoint.
+
+        Raises:
+            UserError: without checkpoints, with a learning rate that is no positive number, or for bad inputs.
+        """
+        if not train.steps:
+            raise UserError(
+                "tracin was given no checkpoint; expected those of the fit with their learning rates: train with "
+                "fit.keep=all."
+            )
+        rates = [rate for _, rate in train.steps]
+        if not all(0 < rate < float("inf") for rate in rates):
+            raise UserError(
+                f"tracin was given the learning rates {rates}; expected positive numbers: keep only checkpoints that "
+                "training steps led to."
+            )
+        heads = []
+        for inputs, _ in train.steps:
+            head = differentiable_head(inputs.head, self.params, inputs.sequences)
+            check_inputs(inputs, head, torch.arange(len(inputs)), "train")
+            heads.append(head)
+        return TracInScorer(self, tuple(heads), train, memory_budget)
+
+
+@dataclass(frozen=True)
+class TracInScorer:
+    """`InstanceScorer` of `TracIn`."""
+
+    method: TracIn
+    heads: tuple[DifferentiableHead, ...]
+    train: CheckpointInputs
+    memory_budget: int
+    n_train: int = field(init=False)
+    bytes_per_query: int = field(init=False)
+    bytes_per_row: int = field(init=False)
+    bytes_held: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "n_train", len(self.train))
+        # A query keeps its gradients under all checkpoints; train rows meet one checkpoint after the other.
+        object.__setattr__(self, "bytes_per_query", sum(map(similarity_block_bytes, self.heads)))
+        object.__setattr__(self, "bytes_per_row", max(map(similarity_block_bytes, self.heads)))
+
+    def describe(self) -> dict[str, object]:
+        """Settings, learning rates, sign and unit."""
+        return {
+            "checkpoints": len(self.heads),
+            "learning_rates": [rate for _, rate in self.train.steps],
+            "params": self.method.params,
+            "labels": self.method.labels,
+            "dtype": self.method.dtype,
+            "n_parameters": self.heads[0].n_parameters,
+            "sign": "positive: the training steps on the train example lowered the test loss",
+            "unit": "loss change by one step per checkpoint, nats",
+        }
+
+    def query(self, test: CheckpointInputs, index: Tensor) -> list[list[LayerFactors]]:
+        """Factored loss gradients of the tests under every checkpoint, times its learning rate."""
+        result = []
+        for head, (inputs, _), (_, rate) in zip(self.heads, test.steps, self.train.steps, strict=True):
+            check_inputs(inputs, head, index, "test")
+            result.append([f.scaled(rate).to(self._dtype) for f in loss_factors(head, inputs)])
+        return result
+
+    def scores(self, query: list[list[LayerFactors]], start: int, stop: int) -> Tensor:
+        """[tests, stop − start]."""
+        total: Tensor | None = None
+        part = self.train.rows(start, stop)
+        for head, factors, (inputs, _) in zip(self.heads, query, part.steps, strict=True):
+            product = gram(factors, [f.to(self._dtype) for f in loss_factors(head, inputs)])
+            total = product if total is None else total.add_(product)
+        assert total is not None
+        return total
+
+    def self_influence(self) -> Tensor:
+        """Σ_c η_c ‖∇_c L_i‖² of each train example, [n_train], float64."""
+        total = torch.zeros(self.n_train, dtype=torch.float64)
+        for start, stop in blocks(self.n_train, 2 * self.bytes_per_row, self.memory_budget):
+            for head, (inputs, rate) in zip(self.heads, self.train.rows(start, stop).steps, strict=True):
+                total[start:stop] += rate * squared_norms(loss_factors(head, inputs)).cpu()
+        return total
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return getattr(torch, self.method.dtype)
