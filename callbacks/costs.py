@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attribution.bridge import NeuronInstances
+from attribution.bridge_sums import BYTES_PER_CHUNK
 from attribution.instance.curvature import ggn_row_bytes
+from attribution.instance.direct import direct_block_bytes
+from attribution.instance.dual import dual_block_bytes
 from attribution.instance.gradsim import GradientSimilarity, similarity_block_bytes
 from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
 from attribution.instance.influence import Influence
 from attribution.instance.random_instances import RandomInstances
-from attribution.instance.solve import SolverPlan, direct_block_bytes, dual_block_bytes
+from attribution.instance.solve import SolverPlan
 from attribution.instance.stream import block_row_bytes, block_sizes
 from attribution.neuron.ig import IntegratedGradients
 from attribution.neuron.random_neurons import RandomNeurons
@@ -181,6 +185,8 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
     if isinstance(method, RandomInstances):
         blocks = _Blocks(n_train, 64, 64, 0)
         return InstanceCost(stream_memory(blocks, tests, budget), 50.0 * n_train * n_test)
+    if isinstance(method, NeuronInstances):
+        return _shared_neurons_cost(method, n_train, n_test, tests, budget)
     if not isinstance(method, GradientSimilarity | Influence):
         return InstanceCost(budget, None)
     differentiable = differentiable_head(head, method.params)
@@ -192,9 +198,25 @@ def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int,
             stream_memory(_Blocks(n_train, per_row, per_row, 0), tests, budget), min(budget, 2 * n_train * per_row)
         )
         return InstanceCost(memory, 2.0 * n_train * (n_test + 2 * tests) * widths)
-    exact = method.curvature == "hessian" and not differentiable.is_linear
-    solver, plan = method.choose(differentiable, n_train, budget, exact)
+    if method.curvature in ("kfac", "ekfac", "identity"):
+        return InstanceCost(budget, None, f"curvature {method.curvature}")
+    solver, plan = method.choose(differentiable, n_train, budget, method.is_exact(differentiable))
+    if solver in ("cg", "lissa"):  # how many steps it takes shows while it runs
+        return InstanceCost(budget, None, f"solver {solver}")
     return _solver_cost(differentiable, solver, plan, n_train, n_test, tests, budget)
+
+
+def _shared_neurons_cost(method: NeuronInstances, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
+    """NA-Instances: the train lists with their gains, a chunk of look-ups and blocks of lists.
+
+    How many neurons stand in most lists shows only in the lists: a few hundred are assumed, whose dense product takes
+    most of the operations.
+    """
+    common = 512
+    per_list = 16 * (common + 1) + 64 * method.train_list
+    held = n_train * method.train_list * 16 + BYTES_PER_CHUNK
+    memory = held + stream_memory(_Blocks(n_train, per_list, per_list, held), tests, budget)
+    return InstanceCost(memory, 2.0 * common * n_train * n_test)
 
 
 def _solver_cost(

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from callbacks.costs import prediction_need
 from callbacks.files import is_first_process, link
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
-from callbacks.session import Predictions, Session
-from callbacks.store import Entry, code_hash
+from callbacks.session import Epoch, Predictions, Session
+from callbacks.store import code_hash
 from models.footprint import footprint_of
 from models.module import TextClassifier
 
@@ -29,7 +30,9 @@ CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.pass
 
 def examples_stage(session: Session, split: str) -> None:
     """Predict a split, or read an earlier prediction, and put it into the session and the run folder."""
-    entry = _stored_examples(session, split)
+    inputs = examples_inputs(session, split)
+    labels = session.labels(split=split)
+    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
     session.predictions[split] = Predictions(
         dataset=datasets.load_from_disk(str(entry.path / "dataset")),
         features=load_file(entry.path / "features.safetensors")["features"],
@@ -46,17 +49,16 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier], sp
         make_model: builds a classifier; keyword `path` says from which checkpoint.
         split: one that the explained model has predicted.
     """
+
+    def predict(epoch: Epoch, folder: Path) -> None:
+        model = make_model(path=str(epoch.folder)).eval()
+        _predict(replace(session, weights=epoch.weights, model=model), split, folder)
+
     for epoch in session.epochs:
-        of_epoch = replace(session, weights=epoch.weights, model=None)
-        if session.store.peek("examples", examples_inputs(of_epoch, split)) is None:
-            of_epoch.model = make_model(path=str(epoch.folder)).eval()
-        session.epoch_examples[epoch.number, split] = _stored_examples(of_epoch, split, epoch=epoch.number).path
-
-
-def _stored_examples(session: Session, split: str, **labels: Any) -> Entry:
-    inputs = examples_inputs(session, split)
-    said = session.labels(split=split, **labels)
-    return session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), said)
+        inputs = examples_inputs(replace(session, weights=epoch.weights), split)
+        labels = session.labels(split=split, epoch=epoch.number)
+        entry = session.store.get("examples", inputs, partial(predict, epoch), labels)
+        session.epoch_examples[epoch.number, split] = entry.path
 
 
 def examples_inputs(session: Session, split: str) -> dict[str, Any]:
