@@ -1,13 +1,13 @@
 """Bridges between the two lenses: NA-Instances (neurons → instances, DCNS) and IA-Neurons (instances → neurons).
 
 Both are methods whose input are the results of other methods of the run, named in `sources` (Yu, Atanasova and
-Augenstein 2024, Sec. 3.1 and Eq. 1).
+Augenstein 2024, Sec. 3.2).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
@@ -169,25 +169,15 @@ def _missing(value: Missing | float) -> Missing:
     raise UserError(f"missing of na_instances is {value}; expected zero or -inf: choose one of the two.")
 
 
-@dataclass(frozen=True)
 class NeuronInstancesScorer:
     """`InstanceScorer` of `NeuronInstances`."""
 
-    method: NeuronInstances
-    train: NeuronLists
-    sums: SharedNeuronSums
-    n_train: int = field(init=False)
-    bytes_per_query: int = field(init=False)
-    bytes_per_row: int = field(init=False)
-    bytes_held: int = field(init=False)
-    ranks: bool = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "n_train", len(self.train))
-        object.__setattr__(self, "bytes_per_query", self.sums.bytes_per_list)
-        object.__setattr__(self, "bytes_per_row", self.sums.bytes_per_list)
-        object.__setattr__(self, "bytes_held", self.sums.bytes_held)
-        object.__setattr__(self, "ranks", self.method.missing == "-inf")
+    def __init__(self, method: NeuronInstances, train: NeuronLists, sums: SharedNeuronSums) -> None:
+        self.method, self.train, self.sums = method, train, sums
+        self.n_train = len(train)
+        self.bytes_per_query = self.bytes_per_row = sums.bytes_per_list
+        self.bytes_held = sums.bytes_held
+        self.ranks = method.missing == "-inf"
 
     def describe(self) -> dict[str, object]:
         """Settings, sign and unit."""
@@ -268,7 +258,7 @@ class InstanceNeurons:
         """Settings, sign and unit."""
         return {
             "method": "IA-Neurons: top-1 neurons of the most influential train examples",
-            "paper": f"{PAPER}, Sec. 3.1",
+            "paper": f"{PAPER}, Sec. 3.2",
             "source": self.source,
             "neurons": self.neurons,
             "top_k": self.top_k,

@@ -19,7 +19,7 @@ import torch
 from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import ig, instance, record
+from benchmarks import bridge, ig, instance, record
 from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
@@ -110,6 +110,16 @@ def benchmark_instance(arguments: argparse.Namespace, outcome: Outcome) -> None:
     )
 
 
+def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """NA-Instances, streamed, against a double loop over the lists."""
+    n, length, top_k, n_loop = (60, 20, 10, 2) if arguments.smoke else (10_000, 100, 100, 2)
+    splits = bridge.build_splits(n, n, length, top_k, n_loop)
+    bridge.ours(bridge.Splits(splits.train.rows(0, 50), splits.test.rows(0, 50), top_k, n_loop))
+    note = f"{n} × {n} lists of {length} neurons, raw gains, top {top_k}; peer timed for {n_loop} tests and scaled up"
+    measured = partial(bridge.ours, splits), partial(bridge.double_loop, splits)
+    outcome.add(compare("dcns_vs_double_loop", *measured, arguments.pairs, bridge.relative_difference, TOLERANCE, note))
+
+
 def captum_is_installed() -> bool:
     """Whether the extra `bench` is there."""
     try:
@@ -172,6 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for n_tokens in parsed.lengths:
         benchmark_ig(parsed, outcome, n_tokens)
     benchmark_instance(parsed, outcome)
+    benchmark_bridge(parsed, outcome)
     settings = {name: value for name, value in vars(parsed).items() if name != "output"}
     command = shlex.join(["python", "-m", "benchmarks.run", *without_output(given)])
     file = record.write(parsed.output, command, settings, outcome.comparisons, outcome.values, outcome.skipped)

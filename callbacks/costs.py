@@ -214,7 +214,7 @@ def _shared_neurons_cost(method: NeuronInstances, n_train: int, n_test: int, tes
     """
     common = 512
     per_list = 16 * (common + 1) + 64 * method.train_list
-    held = n_train * method.train_list * 16 + BYTES_PER_CHUNK
+    held = n_train * method.train_list * 12 + BYTES_PER_CHUNK
     memory = held + stream_memory(_Blocks(n_train, per_list, per_list, held), tests, budget)
     return InstanceCost(memory, 2.0 * common * n_train * n_test)
 

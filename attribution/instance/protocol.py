@@ -11,23 +11,24 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, or `attribution.bridge.NeuronLists`."""
+
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
-Reads = Literal["head", "checkpoints", "text", "neurons"]
-"""What a method is given of a split: `HeadInputs`, `CheckpointInputs`, `TextInputs` or `NeuronLists`."""
 
-
-class SplitInputs(Protocol):
-    """A split as a method reads it."""
+class Inputs(Protocol):
+    """What every method reads has in common: examples in a row that can be cut."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, start: int, stop: int) -> SplitInputs:
-        """A contiguous part of the examples."""
+    def rows(self, start: int, stop: int) -> Any:
+        """A contiguous part of the examples, of the same type."""
 
 
 class ScorerSize(Protocol):
@@ -55,14 +56,20 @@ class ScorerSize(Protocol):
 
 @runtime_checkable
 class InstanceScorer(ScorerSize, Protocol):
-    """Scores of test examples against the train split it was prepared on."""
+    """Scores of test examples against the train split it was prepared on.
+
+    A scorer whose scores may be −∞ (no influence at all) has besides the attribute `ranks = True`; then the train
+    summary gets mean ranks, for which `attribution.instance.stream` keeps whole rows of scores.
+    """
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
     def query(self, test: Any, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `test` is of the kind that the method reads, `index` [tests] holds
-        their rows in the split. Opaque."""
+        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
+
+        `test` is what the method reads, like `train` in `prepare`.
+        """
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -75,12 +82,13 @@ class InstanceScorer(ScorerSize, Protocol):
 class InstanceMethod(Protocol):
     """A configured method.
 
-    Attributes:
-        reads: what `prepare` and the scorer's `query` are given of a split.
-        top_k: length of the stored best and worst lists.
+    A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
+    `HeadInputs.labels` for train and test alike. One that reads other methods' results has `sources: tuple[str, ...]`,
+    their names in the run.
 
-    Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
-    `HeadInputs.labels`, for train and test alike.
+    Attributes:
+        reads: what `prepare` and the scorer's `query` are given.
+        top_k: length of the stored best and worst lists.
     """
 
     reads: ClassVar[Reads]
@@ -90,7 +98,7 @@ class InstanceMethod(Protocol):
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order, of the kind that the method reads.
+            train: the train split, in row order, as `reads` says.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 
@@ -103,7 +111,7 @@ class InstanceScores:
         index: row of the test example in its split, [tests], int64.
         top_index: train rows with the highest scores, [tests, k], int64; k = min(top_k, train examples). Of equal
             scores the lower train row comes first, in both lists.
-        top_score: their scores, [tests, k], float32.
+        top_score: their scores, [tests, k], float32; −∞ says that the train example has no influence and fills a place.
         bottom_index: train rows with the lowest scores, the lowest first, [tests, k], int64.
         bottom_score: their scores, [tests, k], float32.
     """

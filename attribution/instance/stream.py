@@ -3,19 +3,24 @@
 Nothing of size tests × train exists beyond one block. Rankings do not depend on the blocking: scores are rounded to
 float32 before they are ranked, so that float64 rounding errors, which do depend on it, cannot reorder equal examples,
 and ties go to the lower train row.
+
+A scorer that declares `ranks` may give −∞: no influence at all. Lists keep their fixed length and their train rows, so
+that −∞ entries stand at the end of the best list and at the head of the worst; they are no votes. As a mean over tests
+says nothing then, each train example also gets its mean rank, for which whole rows of scores are kept and sorted.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs, require_finite
-from attribution.instance.protocol import InstanceScorer, InstanceScores, ScorerSize
+from attribution.base import require_finite
+from attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
+from attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
 
 VOTES_TOP = 10
 """Length of the lists in which an instance's appearances are counted as votes."""
@@ -40,14 +45,17 @@ class TrainSummary:
     Attributes:
         sum: sum of scores over tests, [n_train], float64.
         max: highest score over tests, [n_train], float64; −∞ before any test.
-        votes: number of tests that have the example in their top 10, [n_train], int64.
+        votes: number of tests that have the example in their top 10, [n_train], int64; −∞ is no vote.
         n_test: number of tests.
+        rank_sum: sum over tests of the example's rank among all train examples, 1 = best, equal scores sharing the
+            mean of their ranks, [n_train], float64. A single NaN where the scorer does not declare `ranks`.
     """
 
     sum: Tensor
     max: Tensor
     votes: Tensor
     n_test: int
+    rank_sum: Tensor = field(default_factory=lambda: torch.tensor(math.nan, dtype=torch.float64))
 
     @staticmethod
     def empty(n_train: int) -> TrainSummary:
@@ -57,6 +65,7 @@ class TrainSummary:
             torch.full((n_train,), -math.inf, dtype=torch.float64),
             torch.zeros(n_train, dtype=torch.int64),
             0,
+            torch.zeros((), dtype=torch.float64),  # neutral for both, sums of ranks and the NaN that stands for none
         )
 
     def merge(self, other: TrainSummary) -> TrainSummary:
@@ -66,6 +75,7 @@ class TrainSummary:
             torch.maximum(self.max, other.max),
             self.votes + other.votes,
             self.n_test + other.n_test,
+            self.rank_sum + other.rank_sum,
         )
 
     def finalize(self, self_influence: Tensor | None = None) -> dict[str, Tensor]:
@@ -75,24 +85,28 @@ class TrainSummary:
             self_influence: [n_train] of the scorer, or None where the method has none.
 
         Returns:
-            `index`, `mean`, `max`, `votes` and `self_influence` (NaN where there is none), each [n_train].
+            `index`, `mean` (NaN where a score was −∞), `max`, `votes` and `self_influence` (NaN where there is none);
+            with ranks also `mean_rank`, the lower the better, by which to order the train split. Each [n_train].
         """
         if self.n_test == 0:
             raise ValueError("A train summary needs at least one test.")
         n_train = len(self.sum)
         own = torch.full((n_train,), math.nan, dtype=torch.float64) if self_influence is None else self_influence.cpu()
-        return {
+        columns = {
             "index": torch.arange(n_train),
-            "mean": self.sum / self.n_test,
+            "mean": torch.where(self.sum > -math.inf, self.sum / self.n_test, math.nan),
             "max": self.max,
             "votes": self.votes,
             "self_influence": own,
         }
+        if not bool(self.rank_sum.isnan().any()):
+            columns["mean_rank"] = self.rank_sum / self.n_test
+        return columns
 
 
 def stream_scores(
     scorer: InstanceScorer,
-    test: HeadInputs,
+    test: Inputs,
     test_index: Tensor,
     top_k: int,
     memory_budget: int,
@@ -112,7 +126,7 @@ def stream_scores(
         The lists, on the CPU, in the order of `test`; and the summary.
 
     Raises:
-        UserError: if a score is NaN or infinite, with the tests' indices.
+        UserError: if a score is NaN or infinite, with the tests' indices; −∞ is allowed to a scorer with `ranks`.
     """
     n_tests, n_train = len(test), scorer.n_train
     test_rows, train_rows = block_sizes(scorer, n_tests, memory_budget)
@@ -124,11 +138,14 @@ def stream_scores(
         query = scorer.query(test.rows(start, stop), index)
         best, worst = _Leaders(top_k, largest=True), _Leaders(top_k, largest=False)
         sums, maxima = [], []
+        ranks = RankSums() if ranks_whole_rows(scorer) else None
         for first in range(0, n_train, train_rows):
             last = min(first + train_rows, n_train)
             block = scorer.scores(query, first, last)
-            require_finite(block, "An instance score", index)
+            require_finite(block if ranks is None else without_minus_infinity(block), "An instance score", index)
             ranked = block.to(torch.float32)
+            if ranks is not None:
+                ranks.update(ranked)
             sums.append(block.sum(0, dtype=torch.float64).cpu())
             maxima.append(ranked.amax(0).double().cpu())
             best.update(ranked, first)
@@ -137,11 +154,24 @@ def stream_scores(
             if advance is not None:
                 advance((stop - start) * (last - first))
         scores = InstanceScores(index, *best.result(), *worst.result())
-        votes = torch.bincount(scores.top_index[:, :VOTES_TOP].flatten(), minlength=n_train)
-        summary = summary.merge(TrainSummary(torch.cat(sums), torch.cat(maxima), votes, stop - start))
+        part = TrainSummary(torch.cat(sums), torch.cat(maxima), count_votes(scores, n_train), stop - start)
+        if ranks is not None:
+            part = replace(part, rank_sum=ranks.result(max(0, memory_budget - scorer.bytes_held) // 2))
+        summary = summary.merge(part)
         lists.append(scores)
         del query
     return concatenate(lists, min(top_k, n_train)), summary
+
+
+def without_minus_infinity(scores: Tensor) -> Tensor:
+    """The scores with 0 in place of −∞."""
+    return scores.masked_fill(scores == -math.inf, 0)
+
+
+def count_votes(scores: InstanceScores, n_train: int) -> Tensor:
+    """How many of the tests have each train example in their top 10, with a score above −∞, [n_train], int64."""
+    index, score = scores.top_index[:, :VOTES_TOP], scores.top_score[:, :VOTES_TOP]
+    return torch.bincount(index[score > -math.inf], minlength=n_train)
 
 
 def concatenate(parts: Iterable[InstanceScores], k: int) -> InstanceScores:
@@ -162,8 +192,9 @@ def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[i
     other half.
     """
     half = max(0, memory_budget - scorer.bytes_held) // 2
+    kept = BYTES_PER_KEPT * scorer.n_train if ranks_whole_rows(scorer) else 0
     # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
-    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + 1), half // (100 * BYTES_PER_PAIR)))
+    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + kept + 1), half // (100 * BYTES_PER_PAIR)))
     enough = max(100, _PAIRS_PER_BLOCK // test_rows)
     train_rows = max(1, min(scorer.n_train, enough, half // block_row_bytes(scorer, test_rows)))
     return test_rows, train_rows
