@@ -18,8 +18,8 @@ help: ## Show this list
 demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated demo data, offline, on the CPU
 	$(BIN)/python train.py
 
-test: lint ## Run linters, type checks and the test suite
-	$(BIN)/python -m pytest
+test: lint ## Run linters, type checks and the test suite, on two processes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(INSTALLED) ## Run ruff and mypy
 	$(BIN)/ruff check

@@ -30,7 +30,7 @@ from callbacks.memory import WithinMemory, return_freed_memory
 from models.anatomy import build_anatomy
 from models.last_token import LastTokenEngine
 
-PASSES = ("predict", "ig", "faithfulness", "gradsim", "influence")
+PASSES = ("predict", "ig", "ig_all", "faithfulness", "gradsim", "influence", "gradsim_mlp", "influence_mlp")
 N_CLASSES = 4
 TESTS = 200
 TOP_K = 100
@@ -78,6 +78,7 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
     """(measured, planned) growth of a pass over one batch."""
     engine = engine_of(arguments.layers, arguments.hidden)
     evaluation = Faithfulness()
+    gradients = IntegratedGradients(positions="all" if name == "ig_all" else None)
 
     def predict(batch: Batch, size: int) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -85,7 +86,7 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         return {"index": batch["index"], "features": hidden[:, -1].clone()}
 
     def ig(batch: Batch, size: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], "score": IntegratedGradients().attribute(engine, batch, size).score}
+        return {"index": batch["index"], "score": gradients.attribute(engine, batch, size).score}
 
     def faithfulness(batch: Batch, size: int) -> dict[str, Tensor]:
         index = torch.arange(100, dtype=torch.int32).expand(len(batch["index"]), -1)
@@ -95,7 +96,8 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
     footprint = engine.footprint
     compute, need = {
         "predict": (predict, prediction_need(footprint)),
-        "ig": (ig, neuron_need(IntegratedGradients(), footprint)),
+        "ig": (ig, neuron_need(gradients, footprint)),
+        "ig_all": (ig, neuron_need(gradients, footprint)),
         "faithfulness": (faithfulness, faithfulness_need(footprint, 2 * arguments.lists, False)),
     }[name]
     WithinMemory(name, compute, budget, need)(random_batch(1, 4))
@@ -107,8 +109,12 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
 def instance_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
     """(measured, planned) growth of preparing a method, scoring all tests and self-influence."""
     torch.manual_seed(0)
-    head = nn.Linear(arguments.hidden, N_CLASSES, bias=False)
-    method: Any = GradientSimilarity(top_k=TOP_K) if name == "gradsim" else Influence(top_k=TOP_K)
+    method: Any = GradientSimilarity(top_k=TOP_K) if name.startswith("gradsim") else Influence(top_k=TOP_K)
+
+    def head_of(width: int) -> nn.Module:
+        if name.endswith("_mlp"):
+            return nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, N_CLASSES))
+        return nn.Linear(width, N_CLASSES, bias=False)
 
     def inputs(n: int, width: int, of: nn.Module) -> HeadInputs:
         return HeadInputs(torch.randn(n, width), torch.randint(0, N_CLASSES, (n,)), of)
@@ -118,7 +124,7 @@ def instance_pass(name: str, arguments: argparse.Namespace, budget: int) -> tupl
         stream_scores(scorer, test, torch.arange(len(test)), TOP_K, budget)
         scorer.self_influence()
 
-    small = nn.Linear(8, N_CLASSES, bias=False)
+    small, head = head_of(8), head_of(arguments.hidden)
     work(inputs(20, 8, small), inputs(4, 8, small))
     train, test = inputs(arguments.train, arguments.hidden, head), inputs(TESTS, arguments.hidden, head)
     measured = growth(lambda: work(train, test))
@@ -145,7 +151,7 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parse(words)
     if arguments.single:
         return_freed_memory()
-        measure = instance_pass if arguments.passes[0] in ("gradsim", "influence") else model_pass
+        measure = instance_pass if arguments.passes[0].startswith(("gradsim", "influence")) else model_pass
         try:
             measured, planned = measure(arguments.passes[0], arguments, arguments.budgets[0] * 2**20)
         except Exception as error:  # a budget that no solver fits is a result too

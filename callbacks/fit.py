@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from callbacks.checkpoint import (
     write_whole_checkpoints,
 )
 from callbacks.files import is_first_process, link, write_json
+from callbacks.memory import is_out_of_memory
 from callbacks.passes import interruptible
 from callbacks.progress import fit_progress, on_terminal
 from callbacks.session import Epoch, Session
+from callbacks.storage import KEPT
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
 from models.module import TextClassifier
@@ -113,7 +116,12 @@ def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
         _take(session, make_model, folder)
         return
     inputs = {"source": source_of(session, {"path": path}), "code": code_hash(CODE)}
-    entry = session.store.get("fit", inputs, lambda partial: make_model().save(partial / "model"), {"model": path})
+
+    def build(folder: Path) -> None:
+        if is_first_process():
+            make_model().save(folder / "model")
+
+    entry = session.store.get("fit", inputs, build, {"model": path})
     _take(session, make_model, entry.path / "model")
 
 
@@ -189,7 +197,7 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, checkpoint: 
     if "validation" in data.splits:
         loaders["val_dataloaders"] = data.val_dataloader()
     model.train()  # checkpoints come in eval mode, in which Lightning would leave them
-    with interruptible(trainer):
+    with interruptible(trainer), saying_what_needs_memory(data.batch_size):
         trainer.fit(model, **loaders, ckpt_path=None if last is None else str(last), weights_only=True)
     if not trainer.is_global_zero:
         return
@@ -208,6 +216,27 @@ def _fit(session: Session, model: TextClassifier, trainer: Trainer, checkpoint: 
         },
     )
     _remove_checkpoints(folder)
+
+
+@contextmanager
+def saying_what_needs_memory(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error of the fit into a sentence: unlike a pass, a fit cannot cut its batches by itself,
+    as the batch size is part of what is learned.
+
+    Raises:
+        UserError: naming what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the fit ran out of memory with batches of {batch_size} examples; expected room for weights, gradients, "
+            "AdamW's moments and one batch: lower model.batch_size (with trainer.accumulate_grad_batches raised as "
+            "much, the learning stays nearly the same) or data.max_length, or use trainer.precision=bf16-mixed; "
+            f"{KEPT}"
+        ) from error
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -10,7 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from attribution.base import UserError
 from callbacks.files import write_json
 
 MANIFEST = "manifest.json"
@@ -56,30 +55,40 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def open_entry(folder: Path) -> None:
-    """Note that a finished entry is used, after a check that its files are as they were written.
+def damage_of(folder: Path) -> str | None:
+    """What is wrong with an entry: empty where nothing is, None where there is no finished entry.
 
     Sizes are compared always, contents where a file is younger than the manifest, so that opening a large entry costs
-    nothing and a file that somebody wrote to is found.
-
-    Raises:
-        UserError: naming the file that is missing, cut or altered.
+    nothing and a file that somebody wrote to is found. Names the file that is missing, cut or altered.
     """
-    written = (folder / MANIFEST).stat().st_mtime
+    try:
+        written = (folder / MANIFEST).stat().st_mtime
+    except OSError:
+        return None
     manifest = read_manifest(folder)
     if not manifest:
-        raise _damaged(folder, f"{MANIFEST} cannot be read")
+        return f"{MANIFEST} cannot be read"
     for name, known in manifest.get("files", {}).items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
         if size is None:
-            raise _damaged(folder, f"{name} is missing")
+            return f"{name} is missing"
         if size != known["size"]:
-            raise _damaged(folder, f"{name} has {size} bytes instead of {known['size']}")
+            return f"{name} has {size} bytes instead of {known['size']}"
         if file.stat().st_mtime > written and _sha256(file) != known["sha256"]:
-            raise _damaged(folder, f"the content of {name} has changed")
+            return f"the content of {name} has changed"
+    return ""
+
+
+def note_use(folder: Path) -> None:
+    """Note that a finished entry is read now."""
     with suppress(OSError):  # a store that may only be read is read without a trace
         (folder / USED).touch()
+
+
+def written_after(folder: Path, moment: float) -> bool:
+    """Whether an entry was finished after a moment, in seconds since 1970."""
+    return float(read_manifest(folder).get("created", 0.0)) >= moment
 
 
 def last_use(folder: Path) -> float:
@@ -88,13 +97,6 @@ def last_use(folder: Path) -> float:
         if (folder / name).is_file():
             return (folder / name).stat().st_mtime
     return max((file.lstat().st_mtime for file in [folder, *folder.rglob("*")]), default=0.0)
-
-
-def _damaged(folder: Path, what: str) -> UserError:
-    return UserError(
-        f"the stored result {folder} is damaged ({what}); expected it as it was written: remove it with "
-        f"store.prune={folder.name} and run the same command again, which computes it anew."
-    )
 
 
 def _sha256(file: Path) -> str:

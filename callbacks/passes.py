@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from attribution.base import Batch, UserError
+from callbacks.files import is_first_process
 from callbacks.memory import return_freed_memory
 from callbacks.progress import progress_callbacks
 from callbacks.shards import concatenated, merge_shards, missing_shards, write_shard
@@ -99,7 +100,7 @@ class ShardWriter(Callback):
 
 @dataclass(frozen=True)
 class PassResult:
-    """Merged output of a pass.
+    """Merged output of a pass; empty in all processes but the first.
 
     Attributes:
         rows: tensors with one row per example, in the order of `index`.
@@ -155,8 +156,9 @@ def run_pass(
             for parameter, flag in zip(model.parameters(), flags, strict=True):
                 parameter.requires_grad_(flag)
         trainer.strategy.barrier()
-    rows, partials = merge_shards(folder, len(shards))
-    return PassResult(rows, partials)
+    if not is_first_process():  # which alone goes on with the whole, and may rename the folder at any time
+        return PassResult({}, [])
+    return PassResult(*merge_shards(folder, len(shards)))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attribution.base import UserError
-from callbacks.store import Lock
+from callbacks.lock import Lock
 
 NAME = ".run.lock"
 _HELD: dict[Path, Lock] = {}

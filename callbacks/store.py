@@ -6,14 +6,10 @@ names its owner, and renamed when complete: a half-written result is never read 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import importlib.util
 import json
-import os
 import shutil
-import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -21,16 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from attribution.base import UserError
 from callbacks.files import is_first_process, remove_partial_files, write_json
-from callbacks.manifest import open_entry, write_manifest
+from callbacks.launch import begin_launch
+from callbacks.lock import Lock
+from callbacks.manifest import damage_of, note_use, write_manifest, written_after
 from callbacks.storage import telling_what_is_kept, writing
 
-HEARTBEAT_SECONDS = 5.0
-STALE_AFTER_SECONDS = 60.0
-"""A lock whose owner has not touched it for this long is taken over (its machine died)."""
+ASK_AGAIN_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,7 @@ class Store:
     def __init__(self, root: Path, overwrite: bool = False) -> None:
         self.root = root
         self.overwrite = overwrite
+        self.launch = begin_launch(is_first_process())
         self._written: set[Path] = set()
 
     def get(
@@ -70,25 +65,28 @@ class Store:
         build: Callable[[Path], None],
         labels: Mapping[str, Any] | None = None,
     ) -> Entry:
-        """The finished entry for `inputs`, built with `build(folder)` where it is not there yet.
+        """The finished entry for `inputs`, built with `build(folder)` where it is not there yet or was damaged.
 
         `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
         are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
 
+        Of several processes the first one decides whether to read, to wait or to build; the others follow it.
+
         Raises:
-            UserError: the store cannot be written, or the entry is damaged.
+            UserError: the store cannot be written.
         """
         fingerprint = fingerprint_of(inputs)
         final = self.root / stage / fingerprint
+        if not is_first_process():
+            return self._follow(stage, fingerprint, final, build)
         if self._usable(final):
             self._tidy(final)
-            open_entry(final)
+            note_use(final)
             return Entry(stage, fingerprint, final, reused=True)
-        if not is_first_process():
-            return self._join(stage, fingerprint, final, build)
-        with Lock(final.with_suffix(".lock"), until=lambda: self._usable(final)) as owner:
+        _tell_damage(final)
+        with self._lock(final) as owner:
             if not owner or self._usable(final):
-                open_entry(final)
+                note_use(final)
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
@@ -110,25 +108,45 @@ class Store:
         final = self.root / stage / fingerprint_of(inputs)
         return final if self._usable(final) else None
 
-    def _join(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
-        """Compute together with the first process, which alone locks, finishes and renames."""
-        partial = final.with_suffix(".partial")
-        partial.mkdir(parents=True, exist_ok=True)
-        build(partial)
-        while not (final / "manifest.json").is_file():
-            time.sleep(0.1)
-        return Entry(stage, fingerprint, final, reused=False)
+    def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
+        """What the first process does: build with it where it holds the lock, read where it has read or finished."""
+        lock, joined = self._lock(final), False
+        while joined or not self._finished(final):
+            if not joined and (lock.holder() or {}).get("launch") == self.launch.token:
+                partial = final.with_suffix(".partial")
+                partial.mkdir(parents=True, exist_ok=True)
+                build(partial)
+                joined = True
+            if joined and self._finished(final):
+                break
+            time.sleep(ASK_AGAIN_SECONDS)
+        return Entry(stage, fingerprint, final, reused=not joined)
+
+    def _lock(self, final: Path) -> Lock:
+        return Lock(final.with_suffix(".lock"), until=lambda: self._usable(final), launch=self.launch.token)
 
     def _tidy(self, final: Path) -> None:
         """Remove what a process left beside its entry when it was killed after that was complete."""
-        lock, replaced = Lock(final.with_suffix(".lock"), until=lambda: True), final.with_suffix(".replaced")
-        if (lock.path.is_file() or replaced.is_dir()) and lock.holder() is None and is_first_process():
+        lock, replaced = self._lock(final), final.with_suffix(".replaced")
+        if (lock.path.is_file() or replaced.is_dir()) and lock.holder() is None:
             with suppress(OSError):  # the store may be one that can only be read
                 lock.remove_abandoned()
                 shutil.rmtree(replaced)
 
     def _usable(self, final: Path) -> bool:
-        return (final / "manifest.json").is_file() and (not self.overwrite or final in self._written)
+        """Whether this run reads an entry as it stands."""
+        return (not self.overwrite or final in self._written) and damage_of(final) == ""
+
+    def _finished(self, final: Path) -> bool:
+        """The same in a process that does not write itself: what the first one writes is younger than the run."""
+        if self.overwrite and not written_after(final, self.launch.started):
+            return False
+        return damage_of(final) == ""
+
+
+def _tell_damage(final: Path) -> None:
+    if damage := damage_of(final):
+        print(f"the stored result {final} is damaged ({damage}): it is computed again", flush=True)
 
 
 def fingerprint_of(inputs: Mapping[str, Any]) -> str:
@@ -192,110 +210,3 @@ def _read_cache(cache: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return known if isinstance(known, dict) else {}
-
-
-class Lock:
-    """One writer per entry: a file with owner and heartbeat.
-
-    As a context manager it gives True to the owner, and False once `until()` holds because another process finished.
-
-    Args:
-        path: the lock file.
-        until: whether the work is done by someone else, so that waiting can end.
-        key: the configuration key that says where the folder lies.
-    """
-
-    def __init__(self, path: Path, until: Callable[[], bool], key: str = "paths.store") -> None:
-        self.path = path
-        self.key = key
-        self.until = until
-        self._stop = threading.Event()
-        self._owned = False
-
-    def __enter__(self) -> bool:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        announced = False
-        while not self._acquire():
-            if self.until():
-                return False
-            if self._abandoned():
-                self.remove_abandoned()
-                continue
-            if not announced:
-                print(f"waiting for another run that computes {self.path.stem} ({self._owner()})", flush=True)
-                announced = True
-            time.sleep(0.5)
-        self._owned = True
-        threading.Thread(target=self._beat, daemon=True).start()
-        return True
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        if self._owned:
-            self.path.unlink(missing_ok=True)
-
-    def holder(self) -> dict[str, Any] | None:
-        """Host, pid and start time of the process that holds the lock, None where no living one does."""
-        return self._owner() if self.path.is_file() and not self._abandoned() else None
-
-    def _acquire(self) -> bool:
-        """Make the lock file together with what stands in it: a kill in between would leave a lock without owner."""
-        prepared = self.path.with_name(f".{self.path.name}.{os.getpid()}.partial")
-        owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": _started(os.getpid())}
-        try:
-            prepared.write_text(json.dumps(owner))
-            os.link(prepared, self.path)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise self._unwritable(error) from error
-        finally:
-            with suppress(OSError):
-                prepared.unlink()
-        return True
-
-    def remove_abandoned(self) -> None:
-        """Remove the lock unless someone took it over meanwhile: of several that wait, one removes at a time."""
-        with (self.path.parent / ".takeover").open("w") as guard:
-            fcntl.flock(guard, fcntl.LOCK_EX)
-            if self._abandoned():
-                self.path.unlink(missing_ok=True)
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self.path.parent} cannot be written ({error.strerror}); expected a writable folder: set {self.key}=DIR."
-        )
-
-    def _owner(self) -> dict[str, Any]:
-        try:
-            return json.loads(self.path.read_text())
-        except (OSError, json.JSONDecodeError):
-            return {}
-
-    def _abandoned(self) -> bool:
-        """Whether the owner is gone: its process has ended, or another machine's heartbeat has."""
-        owner = self._owner()
-        if owner.get("host") == socket.gethostname():
-            return _started(owner["pid"]) != owner.get("started")
-        try:
-            return time.time() - self.path.stat().st_mtime > STALE_AFTER_SECONDS
-        except FileNotFoundError:
-            return False
-
-    def _beat(self) -> None:
-        while not self._stop.wait(HEARTBEAT_SECONDS):
-            try:
-                os.utime(self.path)
-            except FileNotFoundError:
-                return
-
-
-def _started(pid: int) -> float | None:
-    """Start time of a process, which tells a reused process id from the original; None when it is gone."""
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.NoSuchProcess:
-        return None

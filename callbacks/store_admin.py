@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from attribution.base import UserError
+from callbacks.lock import Lock
 from callbacks.manifest import last_use, read_manifest
-from callbacks.store import Lock
 
 STAGES = ("fit", "examples", "attribute", "evaluate")
 """In the order of a run; other stages of the store follow them."""

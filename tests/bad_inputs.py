@@ -31,7 +31,6 @@ class BadInput:
         told: parts that the message must hold.
         make: writes the files it needs.
         running: found only while the run goes on, so that it has written its configuration by then.
-        spoil: harms what a first run of the same command has left, so that the second one finds it.
     """
 
     section: str
@@ -40,7 +39,6 @@ class BadInput:
     told: tuple[str, ...]
     make: Make | None = None
     running: bool = False
-    spoil: Callable[[Path], object] | None = None
 
 
 GOOD = [json.dumps({"premise": f"p {n}", "hypothesis": f"h {n}", "label": "yes" if n % 2 else "no"}) for n in range(20)]
@@ -468,60 +466,10 @@ WHILE_RUNNING: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] =
     ),
 ]
 
-STORED_RUN = (*AS_IT_IS, "method=gradsim", "evaluation=accuracy")
-
-
-def stored(pattern: str) -> Path:
-    """The one file of the store that the pattern names, relative to the working directory."""
-    (found,) = Path("outputs/store").glob(pattern)
-    return found
-
-
-def largest(pattern: str) -> Path:
-    return max(Path("outputs/store").glob(pattern), key=lambda file: file.stat().st_size)
-
-
-def halve(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def flip(file: Path) -> None:
-    content = bytearray(file.read_bytes())
-    content[-1] ^= 1
-    file.write_bytes(content)
-
-
-STORE: list[tuple[str, tuple[str, ...], Callable[[Path], object]]] = [
-    (
-        "a stored result with a missing file",
-        ("dataset_info.json is missing", "store.prune="),
-        lambda folder: stored("attribute/*/test/dataset_info.json").unlink(),
-    ),
-    (
-        "a stored result that is cut off",
-        ("features.safetensors has", "store.prune="),
-        lambda folder: halve(largest("examples/*/features.safetensors")),
-    ),
-    (
-        "a stored result that was changed",
-        ("train_summary", "has changed", "store.prune="),
-        lambda folder: flip(stored("attribute/*/train_summary/state.json")),
-    ),
-    (
-        "a stored result without a readable manifest",
-        ("manifest.json cannot be read", "store.prune="),
-        lambda folder: halve(stored("attribute/*/manifest.json")),
-    ),
-]
-
 BAD_INPUTS = [
     *(BadInput("Settings", *entry) for entry in SETTINGS),
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Checkpoints", *entry) for entry in CHECKPOINTS),
     *(BadInput("Configurations from somebody else", *entry) for entry in STRANGERS),
     *(BadInput("Found while running", *entry, running=True) for entry in WHILE_RUNNING),
-    *(
-        BadInput("Damaged results in the store", what, STORED_RUN, told, checkpoint(), running=True, spoil=spoil)
-        for what, told, spoil in STORE
-    ),
 ]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from attribution.base import UserError
-from callbacks.store import Lock, Store, code_hash, fingerprint_of, weights_hash
+from callbacks.lock import Lock
+from callbacks.store import Store, code_hash, fingerprint_of, weights_hash
 
 
 def build_file(text: str):

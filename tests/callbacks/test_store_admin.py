@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from attribution.base import UserError
-from callbacks.manifest import open_entry
+from callbacks.manifest import damage_of
 from callbacks.store import Store
 from callbacks.store_admin import entries, format_entries, prune, size_text
 from tests.running import CommandLine
@@ -146,15 +146,16 @@ def test_nothing_but_entries_is_touched(tmp_path: Path) -> None:
         (lambda file: (file.parent / "manifest.json").write_text("{"), "manifest.json cannot be read"),
     ],
 )
-def test_a_damaged_entry_is_named_and_not_read(tmp_path: Path, damage: Callable[[Path], object], told: str) -> None:
+def test_a_damaged_entry_is_named_and_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], told: str
+) -> None:
     path = stored(tmp_path, "fit", 0, days=1)
-    open_entry(path)
+    assert damage_of(path) == ""
     damage(path / "weights.bin")
-    with pytest.raises(UserError, match=told) as error:
-        Store(tmp_path).get("fit", {"seed": 0}, builder(1))
-    assert f"store.prune={path.name}" in str(error.value)
-    prune(tmp_path, [path.name], tmp_path)
     assert not Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+    assert f"{path} is damaged ({told})" in capsys.readouterr().out
+    assert Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+    assert damage_of(path) == ""
 
 
 def test_a_store_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C: a clean stop with a word on what is kept, exit code 130, and the same command goes on."""
+"""A run stopped from inside: Ctrl-C with a word on what is kept, and a fit without room; the same command goes on."""
 
 from __future__ import annotations
 
@@ -115,3 +115,15 @@ def test_a_store_moved_between_two_attempts_keeps_the_best_epoch(
     undisturbed = command(*ARGUMENTS, epochs, "paths.store=other")
     fits = [(run.folder / "model").resolve().parent / "fit.json" for run in (again, undisturbed)]
     assert fits[0].read_text() == fits[1].read_text()
+
+
+def test_a_fit_that_needs_more_memory_than_there_is(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full() -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(TextClassifier, "training_step", on_call(2, TextClassifier.training_step, full))
+    finished = command(*ARGUMENTS, "trainer.max_epochs=2")
+    assert finished.code == 2
+    assert "Traceback" not in finished.err
+    assert "the fit ran out of memory with batches of 8 examples" in finished.err
+    assert "lower model.batch_size" in finished.err

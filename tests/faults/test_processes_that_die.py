@@ -40,3 +40,15 @@ def test_the_others_stop_within_a_minute_and_say_why(tmp_path: Path, dies: str) 
     again = start(tmp_path, *SLOW)
     assert again.wait(timeout=120) == 0, (tmp_path / "err").read_text()
     assert f"ig on test: {kept} of 16 shards are there, going on" in (tmp_path / "out").read_text()
+
+
+def test_ctrl_c_stops_all_of_them_with_one_word(tmp_path: Path) -> None:
+    process = start(tmp_path, *SLOW)
+    wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does: all processes of the group get it
+    assert process.wait(timeout=60) == 130
+    told = [line for line in (tmp_path / "err").read_text().splitlines() if line.startswith("interrupted: ")]
+    assert len(told) == 1
+    assert "in stage attribute" in told[0]
+    assert "Traceback" not in (tmp_path / "err").read_text()
+    assert finished_shards(tmp_path, "attribute") > 1
