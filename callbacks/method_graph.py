@@ -73,8 +73,8 @@ def require_sources(methods: Mapping[str, Any]) -> None:
             if source not in methods:
                 present = ",".join(methods)
                 raise UserError(
-                    f"method.{name}.{key}={source} is no method of the run (method=[{present}]); expected one that runs with it: "
-                    f"say method=[{source},{present}] or name another."
+                    f"method.{name}.{key}={source} is no method of the run (method=[{present}]); expected one that "
+                    f"runs with it: say method=[{source},{present}] or name another."
                 )
             _require_kind(name, key, method, source, methods[source])
     in_order(methods)
