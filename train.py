@@ -65,10 +65,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     splits_needed(data.splits, config.attribute_split, methods)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
-    session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common)
+    session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common, config.choices)
     parts = Parts(
         plain(config),
-        partial(build, config.model, label_names=data.label_names, tokenizer=tokenizer, seed=config.seed),
+        partial(build, config.model, tokenizer=tokenizer, **session.model_arguments),
         lambda: [build(node) for node in config.callbacks.values()],
         methods,
         evaluations,

@@ -8,16 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
-"""A collated batch: `index` [batch], `input_ids` and `attention_mask` [batch, tokens], `labels` [batch] (-1: none)."""
+"""A collated batch: `index` [batch], `input_ids` and `attention_mask` [batch, tokens], `labels` [batch] (-1: none).
+
+In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
+"""
 
 ActivationEdit = Callable[[int, Tensor], Tensor]
-"""(layer, activation [batch, rows, neurons]) → edited activation of the same shape."""
+"""(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
+
+SequenceEdit = Callable[[int, Tensor], Tensor]
+"""(layer, activation [sequences·copies, tokens, neurons]) → edited activation of the same shape."""
 
 
 class UserError(Exception):
@@ -31,18 +37,22 @@ class UserError(Exception):
 class AnswerStates:
     """What one gradient-free forward over a batch leaves at the answer position (the last non-padding token).
 
+    `sequences` = batch · `NeuronModel.sequences_per_example`, the sequences of one example next to each other.
+
     Attributes:
         scores: readout scores (logits), [batch, classes].
+        tokens: `input_ids` and `attention_mask` of the sequences that edits concern, [sequences, tokens].
         residual: residual stream, entry l enters block l, entry `layers` leaves the last block,
-            [batch, layers + 1, hidden].
-        activation: input of the MLP down-projection, [batch, layers, neurons].
-        pre_activation: output of the up-projection, before the non-linearity, [batch, layers, neurons];
+            [sequences, layers + 1, hidden].
+        activation: input of the MLP down-projection, [sequences, layers, neurons].
+        pre_activation: output of the up-projection, before the non-linearity, [sequences, layers, neurons];
             None for gated MLPs, where the activation is no function of it alone.
-        mlp_output: output of the down-projection, bias included, [batch, layers, hidden].
+        mlp_output: output of the down-projection, bias included, [sequences, layers, hidden].
         context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
     """
 
     scores: Tensor
+    tokens: Batch
     residual: Tensor
     activation: Tensor
     pre_activation: Tensor | None
@@ -64,20 +74,34 @@ class ModelKind(Protocol):
 
 @runtime_checkable
 class NeuronModel(Protocol):
-    """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` provides it."""
+    """What neuron attribution asks of a model; `models.last_token.LastTokenEngine` and, for multiple choice,
+    `models.choice.ChoiceEngine` provide it.
+
+    Attributes:
+        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each.
+        sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
+            neuron is edited in all of them at once. Scores stay [batch, …, classes].
+    """
 
     family: str
     n_layers: int
     n_neurons: int
     gated: bool
+    readout: Literal["classification", "choice"]
+    sequences_per_example: int
 
-    def states(self, batch: Batch) -> AnswerStates:
-        """Run the batch once without gradients and keep what variants of its answer tokens need."""
+    def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
+        """Run the batch once without gradients and keep what variants of its answer tokens need.
+
+        Args:
+            target: class that is explained, [batch]; None: the predicted one. In multiple choice edits concern its
+                sequence, unless they concern all.
+        """
 
     def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
         """Readout scores of variant rows given by their residual stream.
 
-        `rows[l]` [batch, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Returns
+        `rows[l]` [sequences, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Returns
         [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
         """
 
@@ -88,12 +112,23 @@ class NeuronModel(Protocol):
         """
 
     def score_sequences(
-        self, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor], copies: int, pre_activation: bool = False
+        self,
+        states: AnswerStates,
+        layer: int,
+        edit: Callable[[Tensor], Tensor],
+        copies: int,
+        pre_activation: bool = False,
     ) -> Tensor:
         """Readout scores of full forwards in which `edit` changes one layer at every position.
 
-        `edit` receives the activation (or the up-projection's output) [batch·copies, tokens, neurons], the copies of
-        one example next to each other. Returns [batch, copies, classes]. Differentiable.
+        `edit` receives the activation (or the up-projection's output) [sequences·copies, tokens, neurons], the copies
+        of one sequence next to each other. Returns [batch, copies, classes]. Differentiable.
+        """
+
+    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes every layer at every position.
+
+        The copies of one sequence stand next to each other. Returns [batch, copies, classes].
         """
 
     def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
@@ -107,6 +142,9 @@ class NeuronModel(Protocol):
 
     def bytes_per_sequence(self, states: AnswerStates) -> int:
         """Memory that one full forward of the whole batch takes at most with gradients."""
+
+    def bytes_per_sequence_edit(self, states: AnswerStates) -> int:
+        """Memory that one edited full forward of the whole batch takes without gradients, its mask included."""
 
     def bytes_of_states(self, states: AnswerStates) -> int:
         """Memory that the states hold while rows are evaluated."""

@@ -91,7 +91,7 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
     def faithfulness(batch: Batch, size: int) -> dict[str, Tensor]:
         index = torch.arange(100, dtype=torch.int32).expand(len(batch["index"]), -1)
         lists = {f"m{number}": (torch.zeros_like(index), index) for number in range(arguments.lists)}
-        return {"index": batch["index"], **evaluation.preserved(engine, batch, lists, size)}
+        return {"index": batch["index"], **evaluation.answers(engine, batch, lists, size)}
 
     footprint = engine.footprint
     compute, need = {

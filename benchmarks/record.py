@@ -106,7 +106,7 @@ def markdown(comparisons: Sequence[Comparison], values: Mapping[str, float], ski
         agreement = "" if item.difference is None else f"{item.difference:.1e}"
         lines.append(
             f"| {item.name} | {statistics.median(item.ours):.3f} | {statistics.median(item.peer):.3f} "
-            f"| {item.ratio:.1f} | {min(item.ratios):.1f} … {max(item.ratios):.1f} | {agreement} |"
+            f"| {item.ratio:.3g} | {min(item.ratios):.3g} … {max(item.ratios):.3g} | {agreement} |"
         )
     lines += [f"| {name} | | | {reason} | | |" for name, reason in skipped.items()]
     lines += ["", "| value | |", "|---|---:|", *(f"| {name} | {value:.2e} |" for name, value in values.items())]

@@ -19,7 +19,7 @@ import torch
 from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import bridge, ig, instance, record
+from benchmarks import bridge, faithfulness, ig, instance, record
 from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
@@ -39,7 +39,7 @@ class Outcome:
     def add(self, comparison: Comparison) -> None:
         """A ratio, and the difference of the results where they have to agree."""
         self.comparisons.append(comparison)
-        print(f"{comparison.name} {comparison.ratio:.1f}", flush=True)
+        print(f"{comparison.name} {comparison.ratio:.3g}", flush=True)
         if comparison.difference is not None:
             print(f"{comparison.name}_difference {comparison.difference:.1e}", flush=True)
 
@@ -120,6 +120,22 @@ def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:
     outcome.add(compare("dcns_vs_double_loop", *measured, arguments.pairs, bridge.relative_difference, TOLERANCE, note))
 
 
+def benchmark_faithfulness(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
+    """Faithfulness of ten lists in plain forwards over the same examples: here the ratio is twinlens' own cost."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    n_examples, n_lists, top_k = (2, 3, 5) if arguments.smoke else (8, 10, 100)
+    task = faithfulness.build_task(config, n_tokens, n_examples, n_lists, top_k)
+    faithfulness.edits(task)
+    faithfulness.forward(task)
+    note = (
+        f"{n_lists} lists, sufficiency @1 and comprehensiveness @{top_k}, batch {n_examples}, {n_tokens} tokens, "
+        f"{config.n_layer} layers, float32; the peer's column is faithfulness, twinlens' the plain forward"
+    )
+    measured = partial(faithfulness.forward, task), partial(faithfulness.edits, task)
+    name = f"faithfulness_vs_prefix_T{n_tokens}"
+    outcome.add(compare(name, *measured, arguments.pairs, faithfulness.difference, TOLERANCE, note))
+
+
 def captum_is_installed() -> bool:
     """Whether the extra `bench` is there."""
     try:
@@ -181,6 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     outcome = Outcome()
     for n_tokens in parsed.lengths:
         benchmark_ig(parsed, outcome, n_tokens)
+        benchmark_faithfulness(parsed, outcome, n_tokens)
     benchmark_instance(parsed, outcome)
     benchmark_bridge(parsed, outcome)
     settings = {name: value for name, value in vars(parsed).items() if name != "output"}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from attribution.bridge import NeuronInstances
 from attribution.bridge_sums import BYTES_PER_CHUNK
+from attribution.evaluation.faithfulness import Faithfulness
 from attribution.instance.curvature import ggn_row_bytes
 from attribution.instance.direct import direct_block_bytes
 from attribution.instance.dual import dual_block_bytes
@@ -53,15 +55,44 @@ class Shape:
         return tokens * self.footprint.n_layers * self.block_operations(tokens)
 
 
+@dataclass(frozen=True)
+class Sequences:
+    """Sequences of one example: one, or in multiple choice one per choice.
+
+    Attributes:
+        read: whose scores make the prediction.
+        edited: whose neurons are edited, `NeuronModel.sequences_per_example`.
+    """
+
+    read: int = 1
+    edited: int = 1
+
+    def states(self, footprint: Footprint, columns: int) -> int:
+        """Peak of `NeuronModel.states`: all sequences' scores, then what is kept of the edited ones."""
+        scores = self.read * footprint.forward(columns) if self.read > self.edited else 0
+        return max(scores, self.edited * footprint.states(columns))
+
+    def forwards(self) -> int:
+        """Forwards that `NeuronModel.states` takes."""
+        return self.read if self.read == self.edited else self.read + self.edited
+
+
+ONE = Sequences()
+
+
 # -- memory of one example -----------------------------------------------------------------------------------------
 
 
-def prediction_need(footprint: Footprint) -> Need:
+def prediction_need(footprint: Footprint, sequences: Sequences = ONE) -> Need:
     """The forward's largest block; no keys and values are kept."""
-    return Need(footprint.forward, footprint.forward)
+
+    def forward(columns: int) -> int:
+        return sequences.read * footprint.forward(columns)
+
+    return Need(forward, forward)
 
 
-def neuron_need(method: Any, footprint: Footprint) -> Need:
+def neuron_need(method: Any, footprint: Footprint, sequences: Sequences = ONE) -> Need:
     """A neuron method's pass.
 
     Integrated gradients: the forward beside the prefix's keys and values, then variant rows with what backward keeps
@@ -71,43 +102,68 @@ def neuron_need(method: Any, footprint: Footprint) -> Need:
     if isinstance(method, RandomNeurons):
         return Need(lambda columns: footprint.random_ranking(), lambda columns: footprint.random_ranking())
     if not isinstance(method, IntegratedGradients):
-        return Need(footprint.states, footprint.states)
+        return Need(partial(sequences.states, footprint), partial(sequences.states, footprint))
+    edited = sequences.edited
     if method.path(footprint).positions == "last":
         rows = method.n_steps + 1
 
         def chunk(columns: int) -> int:
-            return footprint.kept(columns) + footprint.chunk(columns, 1)
+            return edited * (footprint.kept(columns) + footprint.chunk(columns, 1))
 
         def smallest(columns: int) -> int:
-            return chunk(columns) + footprint.row(columns, 1)
+            return chunk(columns) + edited * footprint.row(columns, 1)
 
         def whole(columns: int) -> int:
             each = (footprint.row(columns, layer + 1) for layer in range(footprint.n_layers))
-            return chunk(columns) + rows * sum(each)
+            return chunk(columns) + edited * rows * sum(each)
     else:
 
         def smallest(columns: int) -> int:
-            return footprint.kept(columns) + footprint.sequence(columns)
+            return edited * (footprint.kept(columns) + footprint.sequence(columns))
 
         def whole(columns: int) -> int:
-            return footprint.kept(columns) + (method.n_steps + 2) * footprint.sequence(columns)
+            return edited * (footprint.kept(columns) + (method.n_steps + 2) * footprint.sequence(columns))
 
     def least(columns: int) -> int:
-        return max(footprint.states(columns), smallest(columns), footprint.ranking())
+        return max(sequences.states(footprint, columns), smallest(columns), edited * footprint.ranking())
 
     return Need(least, lambda columns: max(least(columns), whole(columns)))
 
 
-def faithfulness_need(footprint: Footprint, n_questions: int, random_control: bool) -> Need:
+def reference_need(footprint: Footprint, sequences: Sequences = ONE) -> Need:
+    """The activations that other examples' neurons are replaced by: what `NeuronModel.states` takes."""
+    states = partial(sequences.states, footprint)
+    return Need(states, states)
+
+
+def faithfulness_need(
+    footprint: Footprint,
+    n_questions: int,
+    random_control: bool,
+    sequences: Sequences = ONE,
+    evaluation: Faithfulness | None = None,
+) -> Need:
     """The forward beside the prefix's keys and values, then edited rows without gradients, one per question.
 
-    The random control's rankings are drawn before.
+    At all positions: edited forwards. The random control's rankings are drawn before. Another example's activations
+    are held beside all.
+
+    Args:
+        evaluation: None: the answer position, zeros.
     """
     drawn = footprint.random_ranking() if random_control else 0
+    replaced = evaluation is not None and evaluation.intervention == "resample"
+    other = 2 * 4 * footprint.n_layers * footprint.n_neurons if replaced else 0
+    everywhere = evaluation is not None and evaluation.positions == "all"
 
     def rows(columns: int, count: int) -> int:
-        prefix = footprint.kept(columns) + footprint.chunk(columns, footprint.n_layers - 1)
-        return max(drawn, footprint.states(columns), prefix + count * footprint.edited_row(columns))
+        held = footprint.kept(columns) + other
+        if everywhere:
+            edits = held + count * footprint.edited_sequence(columns)
+        else:
+            prefix = held + footprint.chunk(columns, footprint.n_layers - 1)
+            edits = prefix + count * footprint.edited_row(columns)
+        return max(drawn, sequences.states(footprint, columns), sequences.edited * edits)
 
     return Need(lambda columns: rows(columns, 1), lambda columns: rows(columns, n_questions))
 
@@ -115,7 +171,7 @@ def faithfulness_need(footprint: Footprint, n_questions: int, random_control: bo
 # -- operations of one example -------------------------------------------------------------------------------------
 
 
-def neuron_operations(method: Any, shape: Shape, tokens: int) -> float | None:
+def neuron_operations(method: Any, shape: Shape, tokens: int, sequences: Sequences = ONE) -> float | None:
     """Integrated gradients: the forward, then forward and backward (as much again) of every row through the blocks
     above its layer. None for methods that this page does not know."""
     footprint = shape.footprint
@@ -127,14 +183,17 @@ def neuron_operations(method: Any, shape: Shape, tokens: int) -> float | None:
     forward = shape.forward_operations(tokens)
     if method.path(footprint).positions == "last":
         blocks = (method.n_steps + 1) * layers * (layers - 1) / 2
-        return forward + 2 * blocks * shape.block_operations(tokens)
-    return forward * (1 + 1.5 * layers * (method.n_steps + 2))
+        return sequences.forwards() * forward + sequences.edited * 2 * blocks * shape.block_operations(tokens)
+    return forward * (sequences.forwards() + sequences.edited * 1.5 * layers * (method.n_steps + 2))
 
 
-def faithfulness_operations(shape: Shape, tokens: int, n_questions: int) -> float:
-    """The forward, and one token more for every question."""
-    rows = n_questions * shape.footprint.n_layers * shape.block_operations(tokens)
-    return shape.forward_operations(tokens) + rows
+def faithfulness_operations(
+    shape: Shape, tokens: int, n_questions: int, sequences: Sequences = ONE, positions: str = "last"
+) -> float:
+    """The forward, and one token more for every question; at all positions one forward more."""
+    forward = shape.forward_operations(tokens)
+    row = shape.footprint.n_layers * shape.block_operations(tokens) if positions == "last" else forward
+    return sequences.forwards() * forward + n_questions * sequences.edited * row
 
 
 # -- instance methods ----------------------------------------------------------------------------------------------

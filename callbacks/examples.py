@@ -25,7 +25,14 @@ from callbacks.store import code_hash
 from models.footprint import footprint_of
 from models.module import TextClassifier
 
-CODE = ("models.module", "models.anatomy", "callbacks.examples", "callbacks.passes", "callbacks.shards")
+CODE = (
+    "models.module",
+    "models.choice",
+    "models.anatomy",
+    "callbacks.examples",
+    "callbacks.passes",
+    "callbacks.shards",
+)
 
 
 def examples_stage(session: Session, split: str) -> None:
@@ -85,12 +92,12 @@ def _predict(session: Session, split: str, folder: Path) -> None:
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
-        scores = model.head(features).float()
+        scores = model.scores(features).float()
         require_finite(scores, f"the model's score on {split}", batch["index"])
         return {"index": batch["index"], "features": features.float(), "prob": scores.softmax(-1)}
 
     shards = session.shards(split)
-    need = prediction_need(footprint_of(model.backbone))
+    need = prediction_need(footprint_of(model.backbone), session.sequences)
     cut = WithinMemory(f"predict {split}", compute, session.memory_budget, need)
     result = run_pass(
         f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers
@@ -98,20 +105,22 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     if not is_first_process():
         return
     save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
-    table = with_predictions(session.data.splits[split], result.rows["prob"])
+    readout = "classification" if session.data.n_choices is None else "choice"
+    table = with_predictions(session.data.splits[split], result.rows["prob"], readout)
     datasets.Dataset(table).save_to_disk(str(folder / "dataset"))
 
 
-def with_predictions(rows: datasets.Dataset, prob: Tensor) -> pyarrow.Table:
+def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "classification") -> pyarrow.Table:
     """The split's own columns with `readout`, `prediction` and `prob` beside them.
 
     Args:
         rows: the split in the order of `index`.
-        prob: softmax probabilities, [examples, classes].
+        prob: softmax probabilities, [examples, classes]; in multiple choice the classes are the choices.
+        readout: what gave them, `classification` or `choice`.
     """
     table = rows.with_format("arrow")[:]
     values = pyarrow.array(prob.flatten().numpy())
     lists = pyarrow.FixedSizeListArray.from_arrays(values, prob.shape[1]).cast(pyarrow.list_(pyarrow.float32()))
-    table = table.append_column("readout", pyarrow.array(["classification"] * len(prob)))
+    table = table.append_column("readout", pyarrow.array([readout] * len(prob)))
     table = table.append_column("prediction", pyarrow.array(prob.argmax(-1).numpy()))
     return table.append_column("prob", lists)

@@ -16,6 +16,7 @@ from models.backbone import (
     require_safetensors,
     require_trained_classifier,
 )
+from models.choice import scores_choices
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -29,25 +30,52 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         UserError: bad data, an unreadable checkpoint, or labels of a trained classifier that do not match the data.
     """
     model = config.model
-    trained = None
+    trained, of_choices = None, False
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
             require_safetensors(model.path)
         trained = None if config.fit else require_trained_classifier(checkpoint, model.path)
+        of_choices = scores_choices(checkpoint)
     elif not config.fit:
         raise UserError(
             f"fit=false uses a trained classifier as it is, but model={model.name} starts from scratch; expected "
             "model.path: set model=local model.path=DIR."
         )
-    unordered = trained is not None and config.data.get("label_names", ()) is None
+    unordered = trained is not None and not of_choices and config.data.get("label_names", ()) is None
     data = build(config.data, **({"label_names": trained} if unordered else {}))
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code)
     data.prepare(tokenizer)
     if trained is not None:
-        require_matching_labels(trained, data.label_names, model.path)
+        require_matching_readout(of_choices, trained, data.n_choices, data.label_names, model.path)
+        if not of_choices:
+            require_matching_labels(trained, data.label_names, model.path)
     return data, tokenizer
+
+
+def require_matching_readout(
+    of_choices: bool, checkpoint: Sequence[str], n_choices: int | None, data: Sequence[str], path: str
+) -> None:
+    """Refuse a multiple-choice model (fit=false) on classification data and the reverse.
+
+    A model of one score per sequence serves any number of choices.
+
+    Raises:
+        UserError: naming both sides.
+    """
+    if of_choices and n_choices is None:
+        raise UserError(
+            f"the classifier in model.path={path} gives one score per sequence, as multiple choice needs it, but the "
+            f"data have the labels {_listed(data)}; expected a classifier of these labels: choose multiple-choice "
+            "data, or train it on these (fit=true)."
+        )
+    if n_choices is not None and not of_choices:
+        raise UserError(
+            f"the classifier in model.path={path} has the labels {_listed(checkpoint)}, but the data are multiple "
+            f"choice with {n_choices} choices; expected a model of one score per sequence: choose data with these "
+            "labels, or train it on these (fit=true)."
+        )
 
 
 def require_matching_labels(checkpoint: Sequence[str], data: Sequence[str], path: str) -> None:

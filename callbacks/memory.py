@@ -67,7 +67,7 @@ class WithinMemory:
             UserError: a single example does not fit, however it is cut.
         """
         n = len(batch["index"])
-        columns = batch["input_ids"].shape[1] if "input_ids" in batch else 0
+        columns = batch["input_ids"].shape[-1] if "input_ids" in batch else 0
         parts: list[dict[str, Tensor]] = []
         start = 0
         while start < n:

@@ -19,12 +19,12 @@ from callbacks.score_tables import neuron_table
 from callbacks.session import Predictions, Session, row_shards
 from models.footprint import footprint_of
 
-CODE = ("models.last_token", "models.families", "callbacks.neuron_scores", "callbacks.score_tables")
+CODE = ("models.last_token", "models.choice", "models.families", "callbacks.neuron_scores", "callbacks.score_tables")
 
 
 def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
     """What neuron scores of a split depend on, beside method and code."""
-    return {"examples": session.predictions[split].fingerprint, "split": split}
+    return {"examples": session.predictions[split].fingerprint, "split": split, **session.reading}
 
 
 def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split: str, folder: Path) -> None:
@@ -34,7 +34,7 @@ def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
         write_neuron_scores(folder, split, rows, session.predictions[split])
-        write_yaml(folder / "method.yaml", {"name": name, **description})
+        write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
 
 
 def write_neuron_scores(folder: Path, split: str, rows: dict[str, Tensor], predictions: Predictions) -> None:
@@ -65,6 +65,6 @@ def _neuron_pass(
         shards, loader = session.shards(split), session.loader(split)
     else:
         shards, loader = row_shards(len(session.data.splits[split])), index_loader
-    need = neuron_need(method, footprint_of(session.classifier.backbone))
+    need = neuron_need(method, footprint_of(session.classifier.backbone), session.sequences)
     cut = WithinMemory(title, compute, session.memory_budget, need)
     return run_pass(title, session.classifier, cut, shards, loader, folder / "shards", session.trainers).rows

@@ -20,20 +20,28 @@ from attribution.bridge import InstanceNeurons, NeuronInstances
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks import costs
 from callbacks.attribute import for_seed, method_inputs
-from callbacks.evaluate import control_of, faithfulness_inputs, neuron_lists
 from callbacks.examples import examples_inputs
-from callbacks.files import is_first_process
+from callbacks.faithfulness_stage import (
+    control_names,
+    controls_of,
+    faithfulness_inputs,
+    list_names,
+    neuron_lists,
+    reference_split,
+)
+from callbacks.files import is_first_process, remove_empty
 from callbacks.fit import epochs_of, fit_inputs, source_of
 from callbacks.memory import Need
 from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
-from callbacks.plan_rate import operations_per_second, shape_of
+from callbacks.plan_rate import heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
 from data.sampling import token_lengths
 from models.backbone import architecture_of, resolve
+from models.choice import output_names
 
 UNKNOWN_WEIGHTS = "weights not yet read"
 
@@ -109,8 +117,9 @@ class Planner:
         limit = trainer.get("limit_train_batches", 1.0)
         batches = -(-len(lengths) // data.batch_size)
         share = min(1.0, limit if isinstance(limit, float) else limit / batches)
-        forward = sum(map(self.shape.forward_operations, lengths)) * share
-        validation = sum(map(self.shape.forward_operations, self.lengths.get("validation", [])))
+        sequences = session.sequences.read
+        forward = sequences * sum(map(self.shape.forward_operations, lengths)) * share
+        validation = sequences * sum(map(self.shape.forward_operations, self.lengths.get("validation", [])))
         source = self._source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
@@ -119,7 +128,7 @@ class Planner:
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
             session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")
-        activations = min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
+        activations = sequences * min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
         working = 3 * self.model_bytes + activations
         return Line(
             "fit", len(lengths), self._said(source is not None, found), epochs * (3 * forward + validation) / self.rate,
@@ -145,10 +154,11 @@ class Planner:
             rows = datasets.load_from_disk(str(found / "dataset")) if found else session.data.splits[split]
             session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint_of(inputs))
         lengths = self.lengths[split]
-        width = self.shape.footprint.hidden_size + len(session.data.label_names)
+        read = session.sequences.read
+        width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
         return self._model_line(
-            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint),
-            sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
+            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
+            read * sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
         )  # fmt: skip
 
     def _epochs(self, lines: Sequence[Line]) -> list[Line]:
@@ -190,10 +200,10 @@ class Planner:
             memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
             said = self._said(bool(session.weights), found)
             return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
-        each = [costs.neuron_operations(method, self.shape, length) for length in set(lengths)]
+        each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
-        need = costs.neuron_need(method, self.shape.footprint)
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences)
         return self._model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:
@@ -203,7 +213,7 @@ class Planner:
         shard = rows_per_shard(n_test)
         cost = costs.instance_cost(method, self.shape.head, n_train, n_test, shard, session.memory_budget)
         seconds = None if cost.operations is None else cost.operations / self.host_rate
-        held = 4 * self.shape.footprint.hidden_size * (n_train + n_test)
+        held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         if isinstance(method, NeuronInstances):
             held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
         if reads_of(method) == "checkpoints":
@@ -217,19 +227,26 @@ class Planner:
 
     def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
         session = self.session
-        control = control_of(evaluation, methods)
-        titles = [score_name(key, seed) for key, m in methods.items() for seed in getattr(m, "seeds", [None])]
+        uniform, matched = controls_of(evaluation, methods)
+        titles = [key for method, configured in methods.items() for key in list_names(method, configured)]
         found = None
         if all((title, session.split) in session.scores for title in titles):
-            lists, _ = neuron_lists(session, evaluation, methods)
+            lists = neuron_lists(session, evaluation, methods)
             settings = self.parts.settings["evaluation"][name]
-            found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists, control))
-        questions = len(evaluation.questions([*titles, *map(str, control)]))
+            found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists))
+        controls = control_names(uniform, matched)
+        questions = len(evaluation.questions([*titles, *controls]))
         lengths = self.lengths[session.split]
-        drawn = costs.neuron_operations(RandomNeurons(control), self.shape, 1) or 0.0
-        total = sum(costs.faithfulness_operations(self.shape, length, questions) + drawn for length in lengths)
-        need = costs.faithfulness_need(self.shape.footprint, questions, bool(control))
-        return self._model_line(name, session.split, found, need, total, 8 * questions * len(lengths))
+        drawn = costs.neuron_operations(RandomNeurons(list(range(len(controls)))), self.shape, 1) or 0.0
+        counted = questions, session.sequences, evaluation.positions
+        total = sum(costs.faithfulness_operations(self.shape, length, *counted) + drawn for length in lengths)
+        split = reference_split(session, evaluation)
+        if split is not None:
+            sample = sorted(self.lengths[split])[-evaluation.reference_size :]
+            total += sum(costs.faithfulness_operations(self.shape, length, 0, session.sequences) for length in sample)
+        need = costs.faithfulness_need(self.shape.footprint, questions, bool(controls), session.sequences, evaluation)
+        # a byte and a probability of every question, in shards and as a whole
+        return self._model_line(name, session.split, found, need, total, 2 * 5 * questions * len(lengths))
 
     # -- common --------------------------------------------------------------------------------------------------
 
@@ -266,7 +283,8 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
     """
     model = parts.settings["model"]
     lm = architecture_of(
-        model["path"], model["architecture"], model["head"], session.data.label_names, vocabulary,
+        model["path"], model["architecture"], model["head"],
+        output_names(session.data.label_names, session.data.n_choices), vocabulary,
         model["attention"], model["trust_remote_code"],
     )  # fmt: skip
     shape = shape_of(lm)
@@ -284,25 +302,7 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
     if is_first_process():
-        print(_heading(shape, session, device, rate))
+        print(heading(shape, session, device, rate))
         print(format_plan(lines), flush=True)
         remove_empty(session.folder)
     return {}
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove the run's folder that Hydra has made, and what it made above it below the working directory, if empty."""
-    while folder.resolve().is_relative_to(Path.cwd()) and folder.resolve() != Path.cwd() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
-
-
-def _heading(shape: costs.Shape, session: Session, device: torch.device, rate: float) -> str:
-    footprint = shape.footprint
-    rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
-    return (
-        f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
-        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
-        f"times: counted operations at {rate / 1e9:.0f} GFLOP/s, a matrix product of the model's width measured just "
-        f"now on {device}, one process"
-    )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from callbacks import costs
+from callbacks.session import Session
 from models.footprint import footprint_of
 
 MEASURED_SECONDS = 0.2
@@ -42,3 +44,15 @@ def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) 
         run()
         count += 1
     return count * 2.0 * 256 * width * 4 * width / elapsed if elapsed else 1.0
+
+
+def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float) -> str:
+    """What the plan is about and what its times rest on."""
+    footprint = shape.footprint
+    rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
+    return (
+        f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
+        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
+        f"times: counted operations at {rate / 1e9:.0f} GFLOP/s, a matrix product of the model's width measured just "
+        f"now on {device}, one process"
+    )

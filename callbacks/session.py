@@ -11,9 +11,11 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from callbacks.costs import Sequences
 from callbacks.passes import TrainerFactory, index_shards
 from callbacks.store import Store
 from data.sampling import length_sorted_batches
+from models.choice import Choices
 from models.module import TextClassifier
 
 ROWS_PER_SHARD = 256
@@ -41,6 +43,7 @@ class DataModule(Protocol):
     plant_columns: list[str]
     eval_batch_size: int
     batch_size: int
+    n_choices: int | None
     splits: dict[str, Dataset]
     folds: Mapping[str, Any]
 
@@ -57,7 +60,7 @@ class Predictions:
 
     Attributes:
         dataset: the rows of examples/<split>.
-        features: head input, [examples, hidden], float32.
+        features: head input, [examples, hidden] or in multiple choice [examples, choices, hidden], float32.
         fingerprint: of model and split together.
     """
 
@@ -99,6 +102,7 @@ class Session:
         split: the split whose predictions are explained.
         memory_budget: bytes that chunks and solvers may take.
         seed: the run's seed.
+        choices: whose neurons are edited in multiple choice, see `models.choice`.
         model: the classifier, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
@@ -115,6 +119,7 @@ class Session:
     split: str
     memory_budget: int
     seed: int
+    choices: Choices = "predicted"
     model: TextClassifier | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
@@ -132,6 +137,23 @@ class Session:
         """What a person knows a stored stage by: data, seed and, once there is one, the model."""
         model = {} if self.model is None else {"model": self.model.name}
         return {**model, "data": self.data.name, "seed": self.seed, **more}
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments of the classifier that the data and the run give."""
+        readout = {"label_names": self.data.label_names, "n_choices": self.data.n_choices, "choices": self.choices}
+        return {**readout, "seed": self.seed}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What edits of neurons depend on beside the model: in multiple choice, whose they are."""
+        return {} if self.data.n_choices is None else {"choices": self.choices}
+
+    @property
+    def sequences(self) -> Sequences:
+        """Sequences of one example: those that are read and those that edits concern."""
+        read = self.data.n_choices or 1
+        return Sequences(read, read if self.choices == "all" else 1)
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""

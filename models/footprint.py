@@ -117,6 +117,11 @@ class Footprint:
         per_row = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
         return per_row * self.element_size + 2 * self.n_layers * self.n_neurons
 
+    def edited_sequence(self, tokens: int) -> int:
+        """One full forward edited in all layers: its largest block, the edited copy, and which neurons are edited."""
+        edited = tokens * self.n_neurons * self.element_size
+        return self.forward(tokens) + edited + 2 * self.n_layers * self.n_neurons
+
     # -- lists -----------------------------------------------------------------------------------------------------
 
     def ranking(self) -> int:

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from attribution.base import ActivationEdit, AnswerStates, Batch
+from attribution.base import ActivationEdit, AnswerStates, Batch, SequenceEdit
 from models.anatomy import (
     Anatomy,
     BlockInputs,
@@ -28,42 +27,7 @@ from models.anatomy import (
     position_ids_from_mask,
 )
 from models.footprint import footprint_of
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """What the answer token of each sequence can see.
-
-    Attributes:
-        keys, values: per layer [batch, key heads, columns, head_dim], all columns of the full forward.
-        visible: columns before the answer position, [batch, columns].
-        distance: columns between each column and the answer position, [batch, columns].
-        position_ids: position of the answer token, [batch, 1].
-        alibi: bias of the columns [batch·heads, 1, columns] and of the answer position [batch·heads, 1, 1], or None.
-    """
-
-    keys: list[Tensor]
-    values: list[Tensor]
-    visible: Tensor
-    distance: Tensor
-    position_ids: Tensor
-    alibi: tuple[Tensor, Tensor] | None
-
-
-class PrefixCache:
-    """A read-only cache: the prefix's columns followed by the rows' own."""
-
-    def __init__(self, prefix: Prefix) -> None:
-        self.prefix = prefix
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        keys, values = self.prefix.keys[layer_idx], self.prefix.values[layer_idx]
-        return (
-            torch.cat([keys.to(key_states.dtype), key_states], 2),
-            torch.cat([values.to(value_states.dtype), value_states], 2),
-        )
+from models.prefix import Prefix, PrefixCache
 
 
 class LastTokenEngine:
@@ -73,6 +37,9 @@ class LastTokenEngine:
         anatomy: verified adapter of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
     """
+
+    readout: Literal["classification", "choice"] = "classification"
+    sequences_per_example: int = 1
 
     def __init__(self, anatomy: Anatomy, head: Callable[[Tensor], Tensor]) -> None:
         self.anatomy = anatomy
@@ -86,8 +53,14 @@ class LastTokenEngine:
     # -- one forward over the batch ------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def states(self, batch: Batch) -> AnswerStates:
-        """Run the batch once without gradients; see `attribution.base.AnswerStates`."""
+    def scores(self, batch: Batch) -> Tensor:
+        """Readout scores of one gradient-free forward that keeps nothing else, [batch, classes]."""
+        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), batch), use_cache=False)
+        return self.head(at_positions(output.last_hidden_state, answer_positions(batch["attention_mask"])))
+
+    @torch.no_grad()
+    def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
+        """Run the batch once without gradients; see `attribution.base.AnswerStates`. The target changes nothing."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         cache = DynamicCache()  # one made from the config would crop sliding windows
@@ -99,6 +72,7 @@ class LastTokenEngine:
         final = at_positions(output.last_hidden_state, positions)
         return AnswerStates(
             scores=self.head(final),
+            tokens={name: batch[name] for name in ("input_ids", "attention_mask")},
             residual=torch.stack(seen["residual"], 1),
             activation=torch.stack(seen["activation"], 1),
             pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
@@ -175,11 +149,15 @@ class LastTokenEngine:
             return self.score_rows(states, [copies, *[None] * self.n_layers])
 
     def score_sequences(
-        self, batch: Batch, layer: int, edit: Callable[[Tensor], Tensor], copies: int, pre_activation: bool = False
+        self,
+        states: AnswerStates,
+        layer: int,
+        edit: Callable[[Tensor], Tensor],
+        copies: int,
+        pre_activation: bool = False,
     ) -> Tensor:
-        """Readout scores of full forwards edited at every position; see `NeuronModel.score_sequences`."""
-        repeated = {name: batch[name].repeat_interleave(copies, 0) for name in ("input_ids", "attention_mask")}
-        mask = repeated["attention_mask"]
+        """Readout scores of full forwards edited in one layer; see `NeuronModel.score_sequences`."""
+        mask = states.tokens["attention_mask"].repeat_interleave(copies, 0)
         block = self.anatomy.blocks[layer]
 
         def edited(tensor: Tensor) -> Tensor:
@@ -192,8 +170,19 @@ class LastTokenEngine:
             down = self.anatomy.down_projection(block)
             handle = down.register_forward_pre_hook(lambda module, args: (edited(args[0]),))
         with removing([handle]):
-            output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), repeated), use_cache=False)
-        scores = self.head(at_positions(output.last_hidden_state, answer_positions(mask)))
+            return self._full_forwards(states, copies)
+
+    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
+        """Readout scores of full forwards edited in all layers; see `NeuronModel.score_sequence_edits`."""
+        mask = states.tokens["attention_mask"]
+        with self._editing(edit, (len(mask) * copies, mask.shape[1])):
+            return self._full_forwards(states, copies)
+
+    def _full_forwards(self, states: AnswerStates, copies: int) -> Tensor:
+        """Scores of every sequence `copies` times over, [sequences, copies, classes]."""
+        repeated = {name: tensor.repeat_interleave(copies, 0) for name, tensor in states.tokens.items()}
+        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), repeated), use_cache=False)
+        scores = self.head(at_positions(output.last_hidden_state, answer_positions(repeated["attention_mask"])))
         return scores.unflatten(0, (-1, copies))
 
     @contextmanager
@@ -256,6 +245,11 @@ class LastTokenEngine:
         """Memory of one full forward of the batch, with what backward keeps."""
         batch, columns = states.context.visible.shape
         return batch * self.footprint.sequence(columns)
+
+    def bytes_per_sequence_edit(self, states: AnswerStates) -> int:
+        """Memory of one full forward of the batch edited in all layers, without gradients."""
+        batch, columns = states.context.visible.shape
+        return batch * self.footprint.edited_sequence(columns)
 
     def bytes_of_states(self, states: AnswerStates) -> int:
         """Memory that the states themselves hold, keys and values of the prefix among them."""

@@ -1,4 +1,4 @@
-"""The LightningModule: language model plus classification head, trained with cross-entropy."""
+"""The LightningModule: language model plus readout (classes or choices), trained with cross-entropy."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from transformers import PreTrainedTokenizerBase
 from attribution.base import Batch, require_finite
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
 from models.backbone import HeadKind, load_classifier, save_classifier
+from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
 from models.last_token import LastTokenEngine
 
 
 class TextClassifier(LightningModule):
-    """A causal language model with a classification head on the last token.
+    """A causal language model with a classification or multiple-choice head on the last token.
+
+    In multiple choice the head gives one score per sequence, and a question's scores are those of its choices.
 
     Args:
         name: short name, used in results and paths.
@@ -40,6 +43,9 @@ class TextClassifier(LightningModule):
         attention: attention implementation of transformers.
         trust_remote_code: run code from the checkpoint's repository.
         seed: draws the parameters that the checkpoint does not have.
+        n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
+        choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
+            scores fixed, or the same neuron in the sequences of `all` choices at once.
     """
 
     def __init__(
@@ -62,6 +68,8 @@ class TextClassifier(LightningModule):
         attention: str = "sdpa",
         trust_remote_code: bool = False,
         seed: int = 0,
+        n_choices: int | None = None,
+        choices: Choices = "predicted",
     ) -> None:
         super().__init__()
         self.name = name
@@ -71,8 +79,11 @@ class TextClassifier(LightningModule):
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.schedule = schedule
+        self.n_choices = n_choices
+        self.choices: Choices = choices
+        outputs = output_names(label_names, n_choices)
         self.lm: Any = load_classifier(
-            path, architecture, model_type, head, label_names, tokenizer, seed, attention, trust_remote_code
+            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code
         )
         metrics = MetricCollection(
             {
@@ -91,12 +102,13 @@ class TextClassifier(LightningModule):
 
     @property
     def head(self) -> nn.Module:
-        """From the final hidden state at the answer position to class scores."""
+        """From the final hidden state at the answer position, [..., hidden], to scores, [..., classes or 1]."""
         return self.lm.score
 
-    def engine(self) -> LastTokenEngine:
+    def engine(self) -> LastTokenEngine | ChoiceEngine:
         """The verified last-token engine over this model's current weights."""
-        return LastTokenEngine(build_anatomy(self.backbone), self.head)
+        engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
+        return engine if self.n_choices is None else ChoiceEngine(engine, self.n_choices, self.choices)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""
@@ -105,7 +117,9 @@ class TextClassifier(LightningModule):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def features(self, batch: Batch) -> Tensor:
-        """Final hidden state at the answer position, [batch, hidden]: the head's input."""
+        """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden]."""
+        if batch["input_ids"].dim() == 3:
+            return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
         mask = batch["attention_mask"]
         arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
         if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
@@ -114,8 +128,12 @@ class TextClassifier(LightningModule):
         return at_positions(hidden, answer_positions(mask))
 
     def forward(self, batch: Batch) -> Tensor:
-        """Class scores, [batch, classes]."""
-        return self.head(self.features(batch))
+        """Scores, [batch, classes]; in multiple choice the classes are the choices."""
+        return self.scores(self.features(batch))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """From head inputs, [batch, hidden] or [batch, choices, hidden], to scores, [batch, classes]."""
+        return self.head(features).flatten(1)
 
     # -- training ------------------------------------------------------------------------------------------------
 

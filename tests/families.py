@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
 from models.anatomy import build_anatomy
+from models.choice import ChoiceEngine, Choices
 from models.last_token import LastTokenEngine
 
 FAMILY_CONFIGS: dict[str, dict] = {
@@ -80,6 +81,25 @@ def tiny_engine(name: str, **overrides: object) -> LastTokenEngine:
     """A verified engine over a tiny model of a family."""
     backbone = tiny_backbone(name, **overrides)
     return LastTokenEngine(build_anatomy(backbone), linear_head(backbone))
+
+
+def choice_engine(name: str, choices: Choices = "predicted", n_choices: int = 3) -> ChoiceEngine:
+    """A multiple-choice engine over a tiny model of a family."""
+    backbone = tiny_backbone(name)
+    head = nn.Linear(linear_head(backbone).in_features, 1, bias=False).requires_grad_(False)
+    return ChoiceEngine(LastTokenEngine(build_anatomy(backbone), head), n_choices, choices)
+
+
+def choice_batch(lengths: list[list[int]], padding: str = "right", seed: int = 2) -> dict[str, Tensor]:
+    """Questions with choices of the given lengths, all padded to the longest: [batch, choices, tokens]."""
+    flat = random_batch([length for question in lengths for length in question], padding, seed)
+    shape = (len(lengths), len(lengths[0]))
+    return {
+        "index": torch.arange(len(lengths)),
+        "input_ids": flat["input_ids"].unflatten(0, shape),
+        "attention_mask": flat["attention_mask"].unflatten(0, shape),
+        "labels": torch.arange(len(lengths)) % shape[1],
+    }
 
 
 def random_batch(lengths: list[int], padding: str = "right", seed: int = 2) -> dict[str, Tensor]:

@@ -67,58 +67,111 @@ def layer_values(
     return kept[0]
 
 
+def sequences_of(batch: dict[str, Tensor], row: int) -> list[dict[str, Tensor]]:
+    """The sequences of one example without any padding: itself, or in multiple choice one per choice."""
+    if batch["input_ids"].dim() == 2:
+        return [single(batch, row)]
+    n_choices = batch["input_ids"].shape[1]
+    question = {
+        "index": batch["index"][row].repeat(n_choices),
+        "input_ids": batch["input_ids"][row],
+        "attention_mask": batch["attention_mask"][row],
+        "labels": batch["labels"][row].repeat(n_choices),
+    }
+    return [single(question, choice) for choice in range(n_choices)]
+
+
 def integrated_gradients_loop(
     engine: LastTokenEngine,
-    example: dict[str, Tensor],
+    sequences: list[dict[str, Tensor]],
     nodes: Tensor,
     weights: Tensor,
     target: int,
     positions: str = "last",
     pre_activation: bool = False,
+    edited: list[int] | None = None,
+    raw: bool = False,
 ) -> Tensor:
-    """Eq. 6 of paper 1 as written: a full forward and backward per layer and step, [layers, neurons]."""
+    """Eq. 6 of paper 1 as written: full forwards and a backward per layer and step, [layers, neurons].
+
+    Args:
+        sequences: of one example, each with its own scores; several are the choices of a question.
+        edited: sequences whose neurons go along the path together; None: all.
+        raw: attribute the target's score instead of its probability.
+    """
+    edited = list(range(len(sequences))) if edited is None else edited
     scores = []
     for layer in range(engine.n_layers):
-        clean = layer_values(engine, example, layer, pre_activation)
-        total = torch.zeros(clean.shape[-1], dtype=clean.dtype)
+        clean = [layer_values(engine, sequence, layer, pre_activation) for sequence in sequences]
+        origins = {s: clean[s] if positions == "all" else clean[s][-1:] for s in edited}
+        total = torch.zeros(clean[0].shape[-1], dtype=clean[0].dtype)
         for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
-            origin = clean[-1:] if positions != "all" else clean
-            point = (node * origin).requires_grad_()
-
-            def edit(value: Tensor, point: Tensor = point) -> Tensor:
-                if positions == "last":
-                    return torch.cat([value[:-1], point])
-                return point.expand_as(value)
-
+            points = {s: (node * origin).requires_grad_() for s, origin in origins.items()}
             with torch.enable_grad():
-                probability = forward_scores(engine, example, layer, edit, pre_activation).softmax(-1)[target]
-                (slope,) = torch.autograd.grad(probability, point)
-            total += weight * (origin * slope).sum(0)
+                parts = []
+                for s, sequence in enumerate(sequences):
+                    edit = _writing(points[s], positions) if s in points else None
+                    parts.append(forward_scores(engine, sequence, layer, edit, pre_activation))
+                both = torch.cat(parts)
+                value = (both if raw else both.softmax(-1))[target]
+                slopes = torch.autograd.grad(value, list(points.values()))
+            total += weight * sum((origins[s] * slope).sum(0) for s, slope in zip(points, slopes, strict=True))
         scores.append(total)
     return torch.stack(scores)
 
 
-def edited_prediction(
-    engine: LastTokenEngine, example: dict[str, Tensor], listed: set[tuple[int, int]] | None, test: str
-) -> int:
-    """Predicted class of one plain full forward whose last token keeps (sufficiency) or loses the listed neurons."""
+def _writing(point: Tensor, positions: str) -> Callable[[Tensor], Tensor]:
+    """An edit that puts a point of the path in the place of a layer's [tokens, neurons]."""
+
+    def edit(value: Tensor) -> Tensor:
+        return torch.cat([value[:-1], point]) if positions == "last" else point.expand_as(value)
+
+    return edit
+
+
+def edited_probabilities(
+    engine: LastTokenEngine,
+    sequences: list[dict[str, Tensor]],
+    listed: set[tuple[int, int]],
+    test: str,
+    edited: list[int],
+    replacement: list[Tensor],
+    positions: str = "last",
+) -> Tensor:
+    """Class probabilities of one example by plain full forwards that keep (sufficiency) or lose the listed neurons.
+
+    Args:
+        sequences: of the example; several are the choices of a question.
+        edited: sequences that are edited.
+        replacement: for each edited sequence what a lost neuron becomes, [layers, neurons].
+    """
     anatomy = engine.anatomy
-    handles = []
-    for layer, block in enumerate(anatomy.blocks):
-        if listed is None:
-            break
-        inside = torch.tensor([(layer, unit) in listed for unit in range(engine.n_neurons)])
-        keep = (inside if test == "sufficiency" else ~inside).float()
+    parts = []
+    for s, sequence in enumerate(sequences):
+        handles = []
+        for layer, block in enumerate(anatomy.blocks):
+            if s not in edited:
+                break
+            inside = torch.tensor([(layer, unit) in listed for unit in range(engine.n_neurons)])
+            keep = inside if test == "sufficiency" else ~inside
+            other = replacement[edited.index(s)][layer]
 
-        def edit(module: torch.nn.Module, args: tuple, keep: Tensor = keep) -> tuple:
-            shape = args[0].shape
-            tokens = args[0].reshape(-1, shape[-1]).clone()
-            tokens[-1] *= keep
-            return (tokens.reshape(shape),)
+            def edit(module: torch.nn.Module, args: tuple, keep: Tensor = keep, other: Tensor = other) -> tuple:
+                shape = args[0].shape
+                tokens = args[0].reshape(-1, shape[-1]).clone()
+                first = len(tokens) - 1 if positions == "last" else 0
+                tokens[first:] = torch.where(keep, tokens[first:], other)
+                return (tokens.reshape(shape),)
 
-        handles.append(anatomy.down_projection(block).register_forward_pre_hook(edit))
-    try:
-        return int(forward_scores(engine, example).argmax())
-    finally:
-        for handle in handles:
-            handle.remove()
+            handles.append(anatomy.down_projection(block).register_forward_pre_hook(edit))
+        try:
+            parts.append(forward_scores(engine, sequence))
+        finally:
+            for handle in handles:
+                handle.remove()
+    return torch.cat(parts).softmax(-1)
+
+
+def answer_activations(engine: LastTokenEngine, sequence: dict[str, Tensor]) -> Tensor:
+    """Activations of all layers at the answer position of one sequence, [layers, neurons]."""
+    return torch.stack([layer_values(engine, sequence, layer)[-1] for layer in range(engine.n_layers)])

@@ -15,7 +15,13 @@ from benchmarks import ig, run
 from benchmarks.pairs import Comparison, Timed, compare
 from benchmarks.run import captum_is_installed, main
 
-RATIOS = ["ig_vs_loop_T16", "ig_gauss8_vs_riemann20_T16", "gradsim_vs_autograd_loop", "dcns_vs_double_loop"]
+RATIOS = [
+    "ig_vs_loop_T16",
+    "faithfulness_vs_prefix_T16",
+    "ig_gauss8_vs_riemann20_T16",
+    "gradsim_vs_autograd_loop",
+    "dcns_vs_double_loop",
+]
 NEEDS_CAPTUM = pytest.mark.skipif(not captum_is_installed(), reason="needs captum (extra bench)")
 
 

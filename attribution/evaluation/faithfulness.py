@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from math import log
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attribution.base import Batch, NeuronModel, UserError
+from attribution.evaluation.controls import CONTROL, Control
+from attribution.evaluation.edits import (
+    Intervention,
+    Positions,
+    Reference,
+    edited_scores,
+    questions_at_once,
+    replacement_of,
+)
 from attribution.evaluation.result import Result
 from attribution.neuron.ranking import chosen_mask
 
 Test = Literal["sufficiency", "comprehensiveness"]
+Better = Literal["higher", "lower"]
 NeuronList = tuple[Tensor, Tensor]
 """Layers and units of the best neurons of each example, best first, [batch, top_k] each; −1: the list has ended."""
+
+PROBABILITY = "probability"
+"""Answer that holds the predicted class's probability without any edit, [batch]."""
 
 
 @dataclass(frozen=True)
@@ -28,21 +44,38 @@ class Question:
 
     @property
     def key(self) -> str:
-        """Name of its column among the stored answers."""
+        """Name of its answer: whether the prediction stays the same."""
         return f"{self.name}|{self.test}|{self.r}"
+
+    @property
+    def probability_key(self) -> str:
+        """Name of its other answer: the probability that is left to the class predicted without edit."""
+        return f"{self.key}|{PROBABILITY}"
 
 
 class Faithfulness:
-    """Percentage of predictions that survive when neurons are switched off at the answer position.
+    """What is left of predictions when neurons are switched off: preserved predictions, flips, probability drops.
 
-    Sufficiency keeps the r best neurons of all layers and zeroes every other; comprehensiveness zeroes the r best.
-    Edits concern the answer position only; earlier positions keep their activations. All edits of an example share one
-    prefix and one forward.
+    Sufficiency keeps the first r entries of a list and switches off every other neuron of all layers;
+    comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
+    share one prefix and, memory permitting, one forward. In multiple choice edits concern the predicted choice's
+    sequence, or all (see `attribution.base.NeuronModel.sequences_per_example`).
 
     Args:
-        sufficiency: values of r for the sufficiency test; higher percentages are better.
-        comprehensiveness: values of r for the comprehensiveness test; lower percentages are better.
-        control_seeds: seeds of the random control, neurons drawn without replacement.
+        sufficiency: values of r for the sufficiency test; a curve has an area from two values on.
+        comprehensiveness: values of r for the comprehensiveness test.
+        control_seeds: seeds of the random control.
+        control: `uniform`: one random list per seed, neurons of all layers without replacement. `matched`: for each
+            list a random one with as many distinct neurons in each layer, for every r.
+        intervention: what a switched-off neuron becomes: `zero`, its `mean` over a reference sample at the answer
+            position, or (`resample`) its value there in another example of the sample.
+        positions: `last`: edits concern the answer position; `all`: every position, by full forwards.
+        reference: split that the sample is drawn from, the `explained` one or `train`.
+        reference_size: examples of the sample.
+        reference_seed: draws the sample and each example's partner in `resample`.
+
+    Raises:
+        UserError: r below 1, no r at all, or a sample too small to draw from.
     """
 
     requires = "neuron"
@@ -52,23 +85,47 @@ class Faithfulness:
         sufficiency: Sequence[int] = (1,),
         comprehensiveness: Sequence[int] = (100,),
         control_seeds: Sequence[int] = (0, 1, 2),
+        control: Control = "uniform",
+        intervention: Intervention = "zero",
+        positions: Positions = "last",
+        reference: Literal["explained", "train"] = "explained",
+        reference_size: int = 128,
+        reference_seed: int = 0,
     ) -> None:
         self.sufficiency = list(sufficiency)
         self.comprehensiveness = list(comprehensiveness)
         self.control_seeds = list(control_seeds)
-        if any(r < 1 for r in (*self.sufficiency, *self.comprehensiveness)):
+        self.control = control
+        self.intervention = intervention
+        self.positions = positions
+        self.reference = reference
+        self.reference_size = reference_size
+        self.reference_seed = reference_seed
+        counts = [*self.sufficiency, *self.comprehensiveness]
+        if not counts or any(r < 1 for r in counts):
             raise UserError(
                 "evaluation.faithfulness asks for fewer than one neuron; expected r ≥ 1 in sufficiency and "
                 "comprehensiveness: set e.g. evaluation.faithfulness.sufficiency=[1]."
             )
+        if reference_size < 2:
+            raise UserError(
+                f"evaluation.faithfulness.reference_size={reference_size} leaves no other example to draw from; "
+                "expected at least 2: raise it."
+            )
+
+    @property
+    def counts(self) -> dict[Test, list[int]]:
+        """Values of r by test."""
+        return {"sufficiency": self.sufficiency, "comprehensiveness": self.comprehensiveness}
+
+    @property
+    def longest(self) -> int:
+        """Largest r."""
+        return max([*self.sufficiency, *self.comprehensiveness])
 
     def questions(self, names: Sequence[str]) -> list[Question]:
         """Everything that is asked of the given lists."""
-        asked: dict[Test, list[int]] = {
-            "sufficiency": self.sufficiency,
-            "comprehensiveness": self.comprehensiveness,
-        }
-        return [Question(name, test, r) for name in names for test, counts in asked.items() for r in counts]
+        return [Question(name, test, r) for name in names for test, counts in self.counts.items() for r in counts]
 
     def require_length(self, name: str, top_k: int) -> None:
         """Refuse a method whose lists are shorter than the largest r.
@@ -76,61 +133,114 @@ class Faithfulness:
         Raises:
             UserError: naming the method and both numbers.
         """
-        longest = max([*self.sufficiency, *self.comprehensiveness])
-        if top_k < longest:
+        if top_k < self.longest:
             raise UserError(
-                f"evaluation.faithfulness needs the {longest} best neurons, but method.{name}.top_k={top_k} keeps "
-                f"fewer; set method.{name}.top_k={longest} or a smaller r."
+                f"evaluation.faithfulness needs the {self.longest} best neurons, but method.{name}.top_k={top_k} keeps "
+                f"fewer; set method.{name}.top_k={self.longest} or a smaller r."
             )
 
-    def preserved(
-        self, model: NeuronModel, batch: Batch, lists: Mapping[str, NeuronList], memory_budget: int
+    def answers(
+        self,
+        model: NeuronModel,
+        batch: Batch,
+        lists: Mapping[str, NeuronList],
+        memory_budget: int,
+        reference: Reference | None = None,
     ) -> dict[str, Tensor]:
-        """Whether each edited forward keeps the prediction: question key → bool [batch]."""
-        questions = self.questions(list(lists))
-        states = model.states(batch)
-        prediction = states.scores.argmax(-1)
-        room = memory_budget - model.bytes_of_states(states) - model.bytes_per_chunk(states, model.n_layers - 1)
-        rows = max(1, room // max(1, model.bytes_per_edit(states)))
-        answers: dict[str, Tensor] = {}
-        for start in range(0, len(questions), rows):
-            part = questions[start : start + rows]
-            kept = torch.stack([kept_neurons(model, lists[q.name], q) for q in part], 1)
-
-            def edit(layer: int, activation: Tensor, kept: Tensor = kept) -> Tensor:
-                return activation * kept[:, :, layer].to(activation.dtype)
-
-            with torch.no_grad():
-                edited = model.score_edits(states, edit, len(part)).argmax(-1)
-            for column, question in enumerate(part):
-                answers[question.key] = edited[:, column] == prediction
-        return answers
-
-    def evaluate(self, answers: Mapping[str, Tensor], seeds_of: Mapping[str, Sequence[str]]) -> list[Result]:
-        """Percentages with standard errors over examples.
+        """What each edited forward says of the class that is predicted without edit.
 
         Args:
-            answers: question key → bool [examples], from `preserved`.
-            seeds_of: method → names of its lists, one per seed; the mean over seeds of each example comes first.
+            lists: by name.
+            memory_budget: bytes; answers do not depend on it.
+            reference: needed for `mean` and `resample`.
+
+        Returns:
+            question key → whether the prediction stays, bool [batch]; its `probability_key` → the class's probability
+            then, and `PROBABILITY` → without edit, float32 [batch].
         """
-        results = []
-        for method, names in seeds_of.items():
-            for question in self.questions([method]):
-                columns = [answers[Question(name, question.test, question.r).key] for name in names]
-                share = 100 * torch.stack(columns).double().mean(0)
-                stderr = float(share.std() / len(share) ** 0.5) if len(share) > 1 else None
-                results.append(
-                    Result(
-                        question.test,
-                        float(share.mean()),
-                        stderr,
-                        n=len(share),
-                        k=question.r,
-                        method=method,
-                        better="higher" if question.test == "sufficiency" else "lower",
-                    )
-                )
+        states = model.states(batch)
+        clean = states.scores.float().softmax(-1)
+        prediction = clean.argmax(-1)
+        answers: dict[str, Tensor] = {PROBABILITY: clean.gather(1, prediction[:, None])[:, 0]}
+        replacement = replacement_of(self.intervention, reference, states, batch["index"], self.reference_seed)
+        questions = self.questions(list(lists))
+        at_once = questions_at_once(model, states, self.positions, memory_budget)
+        for start in range(0, len(questions), at_once):
+            part = questions[start : start + at_once]
+            kept = torch.stack([kept_neurons(model, lists[q.name], q) for q in part], 1)
+            edited = edited_scores(model, states, kept, replacement, self.positions).float().softmax(-1)
+            for column, question in enumerate(part):
+                answers[question.key] = edited[:, column].argmax(-1) == prediction
+                answers[question.probability_key] = edited[:, column].gather(1, prediction[:, None])[:, 0]
+        return answers
+
+    def evaluate(
+        self,
+        answers: Mapping[str, Tensor],
+        seeds_of: Mapping[str, Sequence[str]],
+        matched: Mapping[str, Sequence[str]] | None = None,
+    ) -> list[Result]:
+        """Percentages, counts, probability drops and areas, with standard errors over examples.
+
+        Args:
+            answers: of all examples, from `answers`.
+            seeds_of: method → names of its lists, one per seed; the mean over seeds of each example comes first.
+            matched: method → names of its matched controls; they become rows of `random_neurons` with the method as
+                reference group.
+        """
+        results = [row for method, names in seeds_of.items() for row in self._rows(answers, method, names)]
+        for method, names in (matched or {}).items():
+            results += self._rows(answers, CONTROL, names, matches=method)
         return results
+
+    def _rows(
+        self, answers: Mapping[str, Tensor], method: str, names: Sequence[str], matches: str = ""
+    ) -> Iterator[Result]:
+        """All rows of one method: per test and r preserved %, flips and drop, and per test the area."""
+        row = partial(_row, method=method, reference_group=matches, variant=self._variant(bool(matches)))
+        for test, counts in self.counts.items():
+            directions: list[Better] = ["higher", "lower"]
+            better, worse = directions if test == "sufficiency" else reversed(directions)
+            shares = []
+            for r in counts:
+                asked = [Question(name, test, r) for name in names]
+                share = torch.stack([answers[q.key] for q in asked]).double().mean(0)
+                left = torch.stack([answers[q.probability_key] for q in asked]).double().mean(0)
+                shares.append(share)
+                yield row(test, share, 100, better, k=r)
+                yield row(f"{test}_flips", 1 - share, len(share), worse, k=r)
+                yield row(f"{test}_drop", answers[PROBABILITY].double() - left, 1, worse, k=r)
+            if len(set(counts)) > 1:
+                yield row(f"{test}_auc", area(torch.stack(shares), counts), 100, better)
+
+    def _variant(self, matched: bool) -> str:
+        """Settings other than the default, `key=value;…`."""
+        said = ["control=matched"] if matched else []
+        said += [f"intervention={self.intervention}"] if self.intervention != "zero" else []
+        said += [f"positions={self.positions}"] if self.positions != "last" else []
+        said += ["reference=train"] if self.intervention != "zero" and self.reference == "train" else []
+        return ";".join(said)
+
+
+def _row(metric: str, values: Tensor, unit: float, better: Better, k: int | None = None, **more: str) -> Result:
+    """Mean of `values` [examples] with its standard error, both times `unit`."""
+    stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
+    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), k=k, better=better, **more)  # type: ignore[arg-type]
+
+
+def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
+    """Area under each example's curve over log r by the trapezoidal rule, divided by the range of log r, [examples].
+
+    Args:
+        shares: [counts, examples].
+        counts: r of each row, two different ones at least, in any order.
+    """
+    order = sorted(range(len(counts)), key=lambda i: counts[i])
+    width = log(counts[order[-1]]) - log(counts[order[0]])
+    total = torch.zeros_like(shares[0])
+    for left, right in pairwise(order):
+        total += (log(counts[right]) - log(counts[left])) / width * (shares[left] + shares[right]) / 2
+    return total
 
 
 def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question) -> Tensor:

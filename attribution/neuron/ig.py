@@ -14,8 +14,9 @@ Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
 
 PRESETS: dict[str, Path] = {
     "paper": Path("activation", "last", "right"),
-    # the authors' code of paper 1: before the non-linearity, both ends of the path, weight 1/m
-    "reference": Path("pre_activation", "last", "linspace", threshold=0.1),
+    # the authors' code of paper 1: before the non-linearity, both ends of the path, weight 1/m; of several choices the
+    # best sequence's raw score
+    "reference": Path("pre_activation", "last", "linspace", threshold=0.1, of_choice="score"),
     # the public code it was derived from: no threshold, and the last token for every family
     "eleuther": Path("pre_activation", "last", "linspace"),
     "left": Path("activation", "last", "left"),
@@ -36,13 +37,13 @@ class IntegratedGradients:
         n_steps: steps m of the quadrature.
         positions: None takes the preset's; `last` scales the answer token's activation, `all` every position's own,
             `broadcast_last` writes the answer token's scaled activation into every position.
-        target: class whose probability is attributed, the `predicted` or the `gold` label.
+        target: class whose probability is attributed, the `predicted` or the `gold` label. In multiple choice its
+            sequence is the one whose neurons are scored, unless the model edits all sequences at once.
         top_k: neurons kept per example, best first.
     """
 
     reads_text = True
-    unit = "probability"
-    sign = "positive: the neuron's activation raises the target's probability"
+    sign = "positive: the neuron's activation raises the target's P"
 
     def __init__(
         self,
@@ -92,7 +93,7 @@ class IntegratedGradients:
             "threshold": path.threshold,
             "target": self.target,
             "top_k": self.top_k,
-            "unit": self.unit,
+            "unit": path.quantity(model),
             "sign": self.sign,
         }
 

@@ -16,6 +16,7 @@ from attribution.neuron.quadrature import Rule, nodes_and_weights
 
 Positions = Literal["last", "all", "broadcast_last"]
 Site = Literal["activation", "pre_activation"]
+Quantity = Literal["probability", "score"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,12 @@ class Path:
     rule: Rule
     threshold: float | None = None
     """Keep only neurons above this share of the highest score, so that a list can be shorter than top_k."""
+    of_choice: Quantity = "probability"
+    """What is attributed in multiple choice: the target's softmax probability or the raw score of its sequence."""
+
+    def quantity(self, model: NeuronModel) -> Quantity:
+        """What is attributed for a model."""
+        return self.of_choice if model.readout == "choice" else "probability"
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,11 @@ class IntegratedGradientsResult:
     """Dense scores of a batch.
 
     Attributes:
-        scores: attribution of each neuron to the target's probability, unit: probability, positive raises it,
-            [batch, layers, neurons].
-        target: class whose probability is attributed, [batch].
+        scores: attribution of each neuron to the target's P (see `Path.quantity`), in its unit, positive raises it,
+            [batch, layers, neurons]; the sum over the sequences of an example where edits concern several.
+        target: class whose P is attributed, [batch].
         target_prob: its softmax probability, [batch].
-        completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, unit: probability, [batch, layers].
+        completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, in the unit of P, [batch, layers].
     """
 
     scores: Tensor
@@ -55,11 +62,19 @@ def integrated_gradients(
     On the path a(α) = α·ā the MLP output is α·(W ā) + b, so only g(α) = ∂P/∂(MLP output) is needed:
     IG = ā ⊙ W Σ_k w_k g(α_k). The (layer, step) pairs are variant rows of the answer token; one backward over all of
     them gives every g. For the pre-activation z the chain rule adds act'(α z).
+
+    Where the same neuron of several sequences is edited at once (multiple choice, `choices: all`), all of them go along
+    one joint path and a neuron's score is the sum over the sequences. With `target: gold` the sequence of the gold
+    choice takes the place of the predicted one's.
+
+    Raises:
+        UserError: `target: gold` for an example without a label.
     """
     nodes, weights = nodes_and_weights(path.rule, n_steps)
-    states = model.states(batch)
-    chosen = target_classes(states, batch, target)
-    probability = states.scores.float().softmax(-1).gather(1, chosen[:, None])[:, 0]
+    gold = None if target == "predicted" else gold_classes(batch)
+    states = model.states(batch, gold)
+    target_class = states.scores.argmax(-1) if gold is None else gold
+    chosen = Target(target_class, path.quantity(model))
     if path.positions == "last":
         gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)
         scores = torch.stack(
@@ -69,21 +84,34 @@ def integrated_gradients(
             ],
             1,
         )
-        at_one: Tensor = probability[:, None]
+        at_one = chosen.of(states.scores[:, None])
     else:
-        scores, at_zero, at_one = _over_sequences(model, batch, states, chosen, nodes, weights, path, memory_budget)
+        scores, at_zero, at_one = _over_sequences(model, states, chosen, nodes, weights, path, memory_budget)
+    scores = scores.unflatten(0, (-1, model.sequences_per_example)).sum(1)
+    probability = Target(target_class, "probability").of(states.scores[:, None])[:, 0]
     completeness = (scores.double().sum(-1) - (at_one - at_zero).double()).abs().float()
-    return IntegratedGradientsResult(scores, chosen, probability, completeness)
+    return IntegratedGradientsResult(scores, target_class, probability, completeness)
 
 
-def target_classes(states: AnswerStates, batch: Batch, target: str) -> Tensor:
-    """Predicted or gold class of each example, [batch].
+@dataclass(frozen=True)
+class Target:
+    """P of a batch: the class of each example, [batch], and what is taken of its score."""
+
+    classes: Tensor
+    quantity: Quantity
+
+    def of(self, scores: Tensor) -> Tensor:
+        """[batch, rows, classes] → [batch, rows]."""
+        values = scores.float() if self.quantity == "score" else scores.float().softmax(-1)
+        return values.gather(-1, self.classes[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
+
+
+def gold_classes(batch: Batch) -> Tensor:
+    """Gold class of each example, [batch].
 
     Raises:
-        UserError: gold asked for an example without a label.
+        UserError: an example without a label.
     """
-    if target == "predicted":
-        return states.scores.argmax(-1)
     missing = batch["labels"] < 0
     if bool(missing.any()):
         raise UserError(
@@ -94,7 +122,7 @@ def target_classes(states: AnswerStates, batch: Batch, target: str) -> Tensor:
 
 
 def _origin(states: AnswerStates, site: Site) -> Tensor:
-    """End point of the path, [batch, layers, neurons]."""
+    """End point of the path, [sequences, layers, neurons]."""
     if site == "activation":
         return states.activation
     assert states.pre_activation is not None
@@ -102,7 +130,7 @@ def _origin(states: AnswerStates, site: Site) -> Tensor:
 
 
 def _mlp_output(model: NeuronModel, states: AnswerStates, layer: int, nodes: Tensor, site: Site) -> Tensor:
-    """MLP output of one layer at each node of the path, [batch, nodes, hidden]."""
+    """MLP output of one layer at each node of the path, [sequences, nodes, hidden]."""
     scale = nodes.to(states.mlp_output)[:, None]
     if site == "activation":
         bias = model.down(layer, torch.zeros_like(states.activation[:1, layer]))
@@ -111,9 +139,9 @@ def _mlp_output(model: NeuronModel, states: AnswerStates, layer: int, nodes: Ten
 
 
 def _gradients_at_last(
-    model: NeuronModel, states: AnswerStates, chosen: Tensor, nodes: Tensor, site: Site, memory_budget: int
+    model: NeuronModel, states: AnswerStates, target: Target, nodes: Tensor, site: Site, memory_budget: int
 ) -> tuple[list[Tensor], Tensor]:
-    """∂P/∂(MLP output) per layer [batch, steps, hidden], and P with the layer's neurons at zero [batch, layers]."""
+    """∂P/∂(MLP output) per layer [sequences, steps, hidden], and P with the layer's neurons at zero [batch, layers]."""
     with_zero = torch.cat([nodes, nodes.new_zeros(1)])
     slopes: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
     at_zero: list[Tensor] = []
@@ -128,7 +156,7 @@ def _gradients_at_last(
             leaves.append(row.detach().requires_grad_())
             rows[layer + 1] = leaves[-1]
         with torch.enable_grad():
-            probabilities = _probabilities(model.score_rows(states, rows), chosen)
+            probabilities = target.of(model.score_rows(states, rows))
             found = torch.autograd.grad(probabilities.sum(), leaves)
         ends = probabilities.detach().split([last - first for _, first, last in chunk], 1)
         for (layer, _, last), slope, end in zip(chunk, found, ends, strict=True):
@@ -166,15 +194,10 @@ def row_chunks(
     return chunks
 
 
-def _probabilities(scores: Tensor, chosen: Tensor) -> Tensor:
-    """Softmax probability of each example's chosen class: [batch, rows, classes] → [batch, rows]."""
-    return scores.float().softmax(-1).gather(-1, chosen[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
-
-
 def _contract(
     model: NeuronModel, layer: int, gradient: Tensor, nodes: Tensor, weights: Tensor, origin: Tensor, path: Path
 ) -> Tensor:
-    """From ∂P/∂(MLP output) at the nodes, [batch, steps, hidden], to the layer's scores, [batch, neurons]."""
+    """From ∂P/∂(MLP output) at the nodes, [sequences, steps, hidden], to the layer's scores, [sequences, neurons]."""
     gradient = gradient.float()
     weights = weights.to(gradient)
     values = model.values(layer).float()
@@ -194,15 +217,14 @@ def _activation_slope(model: NeuronModel, pre_activation: Tensor) -> Tensor:
 
 def _over_sequences(
     model: NeuronModel,
-    batch: Batch,
     states: AnswerStates,
-    chosen: Tensor,
+    target: Target,
     nodes: Tensor,
     weights: Tensor,
     path: Path,
     memory_budget: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Scores [batch, layers, neurons] and P at both ends of the path [batch, layers], by full forwards.
+    """Scores [sequences, layers, neurons] and P at both ends of the path [batch, layers], by full forwards.
 
     `all`: every position's own value is scaled and the scores are summed over positions. `broadcast_last`: the answer
     token's scaled value stands at every position.
@@ -217,7 +239,7 @@ def _over_sequences(
         for start in range(0, len(ends), copies):
             part = ends[start : start + copies]
             share = torch.cat([weights, weights.new_zeros(2)])[start : start + copies]
-            found, contribution = _sequence_chunk(model, batch, states, chosen, layer, part, share, path)
+            found, contribution = _sequence_chunk(model, states, target, layer, part, share, path)
             probabilities.append(found)
             total += contribution
         ends_probability = torch.cat(probabilities, 1)[:, -2:]
@@ -229,21 +251,20 @@ def _over_sequences(
 
 def _sequence_chunk(
     model: NeuronModel,
-    batch: Batch,
     states: AnswerStates,
-    chosen: Tensor,
+    target: Target,
     layer: int,
     nodes: Tensor,
     weights: Tensor,
     path: Path,
 ) -> tuple[Tensor, Tensor]:
-    """P at the given nodes [batch, nodes], and their weighted contribution to the scores [batch, neurons]."""
+    """P at the given nodes [batch, nodes], and their weighted contribution to the scores [sequences, neurons]."""
     copies = len(nodes)
     kept: dict[str, Tensor] = {}
-    valid = batch["attention_mask"].bool()[:, None, :, None]
+    valid = states.tokens["attention_mask"].bool()[:, None, :, None]
 
     def scale(value: Tensor) -> Tensor:
-        """[batch·copies, tokens, neurons] at the path's site → the point on the path, remembered as a leaf."""
+        """[sequences·copies, tokens, neurons] at the path's site → the point on the path, remembered as a leaf."""
         own = value.detach().unflatten(0, (-1, copies))
         if path.positions == "broadcast_last":
             own = _origin(states, path.site)[:, layer, None, None].to(own.dtype).expand_as(own)
@@ -253,9 +274,7 @@ def _sequence_chunk(
         return kept["point"].flatten(0, 1)
 
     with torch.enable_grad():
-        probabilities = _probabilities(
-            model.score_sequences(batch, layer, scale, copies, path.site == "pre_activation"), chosen
-        )
+        probabilities = target.of(model.score_sequences(states, layer, scale, copies, path.site == "pre_activation"))
         (slope,) = torch.autograd.grad(probabilities.sum(), kept["point"])
     contribution = kept["origin"].float() * slope.float() * valid
     return probabilities.detach(), torch.einsum("bktn,k->bn", contribution, weights.to(contribution))

@@ -30,7 +30,7 @@ def test_equals_the_plain_loop(name: str, padding: str, batch_size: int) -> None
     nodes, weights = nodes_and_weights("right", 4)
     result = integrated_gradients(engine, batch, Path("activation", "last", "right"), 4, "predicted", PLENTY)
     for row in {0, batch_size - 1, batch_size // 2}:
-        expected = integrated_gradients_loop(engine, single(batch, row), nodes, weights, int(result.target[row]))
+        expected = integrated_gradients_loop(engine, [single(batch, row)], nodes, weights, int(result.target[row]))
         assert relative_difference(result.scores[row], expected) < 1e-5
 
 
@@ -49,7 +49,7 @@ def test_every_position_and_site(name: str, site: str, positions: str) -> None:
     result = integrated_gradients(engine, batch, path, 3, "gold", PLENTY)
     for row in range(3):
         expected = integrated_gradients_loop(
-            engine, single(batch, row), nodes, weights, int(batch["labels"][row]), positions, site == "pre_activation"
+            engine, [single(batch, row)], nodes, weights, int(batch["labels"][row]), positions, site == "pre_activation"
         )
         assert relative_difference(result.scores[row], expected) < 1e-5
 

@@ -1,0 +1,111 @@
+"""What takes the place of switched-off neurons, and where: the edits behind sufficiency and comprehensiveness."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import ActivationEdit, AnswerStates, NeuronModel, SequenceEdit
+from attribution.counter_random import uniform
+
+Intervention = Literal["zero", "mean", "resample"]
+Positions = Literal["last", "all"]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Activations of a sample of examples at the answer position, what `mean` and `resample` draw from.
+
+    Attributes:
+        index: row of each sampled example in its split, ascending, int64 [sample].
+        activation: [sample, sequences, layers, neurons].
+        of_explained: whether the sample was drawn from the explained split, so that an example may meet itself.
+    """
+
+    index: Tensor
+    activation: Tensor
+    of_explained: bool
+
+    @cached_property
+    def mean(self) -> Tensor:
+        """Mean activation over examples and their sequences, [1, layers, neurons]."""
+        return self.activation.mean((0, 1), dtype=torch.float64).to(self.activation.dtype)[None]
+
+    def donors(self, index: Tensor, seed: int) -> Tensor:
+        """Number in the sample of another example for each of the given ones, [batch].
+
+        A function of (seed, example) alone, uniform over the sample without the example itself.
+
+        Args:
+            index: row of each explained example, [batch].
+        """
+        own = torch.full_like(index, len(self.index))
+        if self.of_explained:
+            place = torch.searchsorted(self.index, index).clamp(max=len(self.index) - 1)
+            own = torch.where(self.index[place] == index, place, own)
+        others = len(self.index) - (own < len(self.index)).long()
+        drawn = (uniform(seed, index, torch.zeros(1, dtype=torch.int64))[:, 0].double() * others).long()
+        return drawn + (drawn >= own).long()
+
+
+def replacement_of(
+    intervention: Intervention, reference: Reference | None, states: AnswerStates, index: Tensor, seed: int
+) -> Tensor:
+    """Activation that a switched-off neuron gets, broadcastable to [sequences, layers, neurons].
+
+    `zero`: none; `mean`: the neuron's mean over the reference; `resample`: its activation in another example of the
+    reference, the same one for all lists and tests.
+
+    Args:
+        index: row of each explained example, [batch].
+        seed: of `resample`.
+    """
+    activation = states.activation
+    if intervention == "zero":
+        return activation.new_zeros(1, 1, 1).expand(1, *activation.shape[1:])
+    assert reference is not None, "mean and resample need a reference"
+    if intervention == "mean":
+        return reference.mean.to(activation)
+    return reference.activation[reference.donors(index.cpu(), seed)].flatten(0, 1).to(activation)
+
+
+def edited_scores(
+    model: NeuronModel, states: AnswerStates, kept: Tensor, replacement: Tensor, positions: Positions
+) -> Tensor:
+    """Readout scores [batch, questions, classes] of forwards in which all neurons but the kept ones are replaced.
+
+    Args:
+        kept: which activations stay as they are, bool [batch, questions, layers, neurons].
+        replacement: from `replacement_of`.
+        positions: `last`: at the answer position; `all`: at every position, by full forwards.
+    """
+    kept = kept.repeat_interleave(model.sequences_per_example, 0)
+    n_questions = kept.shape[1]
+
+    def at_last(layer: int, activation: Tensor) -> Tensor:
+        return torch.where(kept[:, :, layer], activation, replacement[:, layer, None].to(activation.dtype))
+
+    def at_all(layer: int, activation: Tensor) -> Tensor:
+        own = activation.unflatten(0, (-1, n_questions))
+        other = replacement[:, layer, None, None].to(activation.dtype)
+        return torch.where(kept[:, :, layer, None], own, other).flatten(0, 1)
+
+    last: ActivationEdit = at_last
+    everywhere: SequenceEdit = at_all
+    with torch.no_grad():
+        if positions == "last":
+            return model.score_edits(states, last, n_questions)
+        return model.score_sequence_edits(states, everywhere, n_questions)
+
+
+def questions_at_once(model: NeuronModel, states: AnswerStates, positions: Positions, memory_budget: int) -> int:
+    """How many edited forwards of the batch fit into the budget beside the states, one at least."""
+    room = memory_budget - model.bytes_of_states(states)
+    if positions == "all":
+        return max(1, room // max(1, model.bytes_per_sequence_edit(states)))
+    room -= model.bytes_per_chunk(states, model.n_layers - 1)
+    return max(1, room // max(1, model.bytes_per_edit(states)))
