@@ -11,18 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from attribution.bridge import NeuronInstances
-from attribution.bridge_sums import BYTES_PER_CHUNK
 from attribution.evaluation.faithfulness import Faithfulness
-from attribution.instance.curvature import ggn_row_bytes
-from attribution.instance.direct import direct_block_bytes
-from attribution.instance.dual import dual_block_bytes
-from attribution.instance.gradsim import GradientSimilarity, similarity_block_bytes
-from attribution.instance.head_gradients import DifferentiableHead, differentiable_head
-from attribution.instance.influence import Influence
-from attribution.instance.random_instances import RandomInstances
-from attribution.instance.solve import SolverPlan
-from attribution.instance.stream import block_row_bytes, block_sizes
 from attribution.neuron.ig import IntegratedGradients
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.memory import Need
@@ -194,114 +183,6 @@ def faithfulness_operations(
     forward = shape.forward_operations(tokens)
     row = shape.footprint.n_layers * shape.block_operations(tokens) if positions == "last" else forward
     return sequences.forwards() * forward + n_questions * sequences.edited * row
-
-
-# -- instance methods ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InstanceCost:
-    """Memory and operations of an instance method's pass over n_test examples.
-
-    Attributes:
-        memory: peak in bytes, beside the cached features.
-        operations: in the method's type; None where the method is not known here.
-        remark: the solver, where there is a choice.
-    """
-
-    memory: int
-    operations: float | None
-    remark: str = ""
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    n_train: int
-    bytes_per_query: int
-    bytes_per_row: int
-    bytes_held: int
-
-
-def stream_memory(blocks: Any, n_tests: int, budget: int) -> int:
-    """One block of tests beside one block of train rows and their scores."""
-    tests, rows = block_sizes(blocks, n_tests, budget)
-    return tests * blocks.bytes_per_query + rows * block_row_bytes(blocks, tests)
-
-
-def instance_cost(method: Any, head: Any, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
-    """An instance method's pass.
-
-    Gradient similarity: blocks of factored gradients and their scores. Influence: the curvature's matrix and its
-    factor beside each other while factorising, then the factor beside the blocks; self-influence takes blocks of the
-    whole working memory. A method that is not known here: the whole budget.
-
-    Args:
-        tests: tests that are scored at a time, the rows of a shard.
-
-    Raises:
-        UserError: no solver fits the budget.
-    """
-    if isinstance(method, RandomInstances):
-        blocks = _Blocks(n_train, 64, 64, 0)
-        return InstanceCost(stream_memory(blocks, tests, budget), 50.0 * n_train * n_test)
-    if isinstance(method, NeuronInstances):
-        return _shared_neurons_cost(method, n_train, n_test, tests, budget)
-    if not isinstance(method, GradientSimilarity | Influence):
-        return InstanceCost(budget, None)
-    differentiable = differentiable_head(head, method.params)
-    widths = differentiable.widths
-    if not isinstance(method, Influence):
-        per_row = similarity_block_bytes(differentiable)
-        # self-influence: the factors of many rows and their squares
-        memory = max(
-            stream_memory(_Blocks(n_train, per_row, per_row, 0), tests, budget), min(budget, 2 * n_train * per_row)
-        )
-        return InstanceCost(memory, 2.0 * n_train * (n_test + 2 * tests) * widths)
-    if method.curvature in ("kfac", "ekfac", "identity"):
-        return InstanceCost(budget, None, f"curvature {method.curvature}")
-    solver, plan = method.choose(differentiable, n_train, budget, method.is_exact(differentiable))
-    if solver in ("cg", "lissa"):  # how many steps it takes shows while it runs
-        return InstanceCost(budget, None, f"solver {solver}")
-    return _solver_cost(differentiable, solver, plan, n_train, n_test, tests, budget)
-
-
-def _shared_neurons_cost(method: NeuronInstances, n_train: int, n_test: int, tests: int, budget: int) -> InstanceCost:
-    """NA-Instances: the train lists with their gains, a chunk of look-ups and blocks of lists.
-
-    How many neurons stand in most lists shows only in the lists: a few hundred are assumed, whose dense product takes
-    most of the operations.
-    """
-    common = 512
-    per_list = 16 * (common + 1) + 64 * method.train_list
-    held = n_train * method.train_list * 12 + BYTES_PER_CHUNK
-    memory = held + stream_memory(_Blocks(n_train, per_list, per_list, held), tests, budget)
-    return InstanceCost(memory, 2.0 * common * n_train * n_test)
-
-
-def _solver_cost(
-    head: DifferentiableHead, solver: str, plan: SolverPlan, n_train: int, n_test: int, tests: int, budget: int
-) -> InstanceCost:
-    if solver == "direct":
-        size, held = head.n_parameters, head.n_parameters**2 * 8
-        per_row, per_query = direct_block_bytes(head)
-        prepared = ggn_row_bytes(head) * n_train
-        pair = 2.0 * size
-    else:
-        size = n_train * (head.n_classes - 1)
-        held = size * size * 8 + (plan.memory - 2 * size * size * 8) // 2
-        per_row, per_query = dual_block_bytes(head, n_train)
-        prepared = 3 * size * size * 8
-        pair = 2.0 * size + 2.0 * head.widths
-    workspace = budget - plan.memory // 2
-    own = per_query * n_train
-    memory = max(
-        plan.memory,
-        held + min(workspace, prepared),
-        held + min(workspace, own),
-        held + stream_memory(_Blocks(n_train, per_query, per_row, held), tests, budget),
-    )
-    operations = plan.operations + 2.0 * size * size * n_test + pair * n_train * n_test
-    return InstanceCost(memory, operations, f"solver {solver}")
 
 
 def batch_shapes(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:

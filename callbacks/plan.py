@@ -31,6 +31,7 @@ from callbacks.faithfulness_stage import (
 )
 from callbacks.files import is_first_process, remove_empty
 from callbacks.fit import epochs_of, fit_inputs, source_of
+from callbacks.instance_costs import instance_cost
 from callbacks.memory import Need
 from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
@@ -211,13 +212,16 @@ class Planner:
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
-        cost = costs.instance_cost(method, self.shape.head, n_train, n_test, shard, session.memory_budget)
+        epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        cost = instance_cost(
+            method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
+        )
         seconds = None if cost.operations is None else cost.operations / self.host_rate
         held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         if isinstance(method, NeuronInstances):
             held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
         if reads_of(method) == "checkpoints":
-            held *= len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+            held *= epochs
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(

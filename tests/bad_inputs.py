@@ -224,6 +224,11 @@ SETTINGS = [
         ("method=[ig,na_instances]", "method.ig.top_k=50", "evaluation=accuracy"),
         ("method.na_instances.train_list=100", "method.ig.top_k=50"),
     ),
+    (
+        "epochs of a fit that is none",
+        ("method=tracin", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
+        ("method=tracin", "fit=false", "fit=true"),
+    ),
 ]
 
 DATA: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [

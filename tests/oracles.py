@@ -87,7 +87,7 @@ def fisher_blocks(
             hook.remove()
         chosen = range(len(log_p)) if labels is None else [int(labels[number])]
         for label in chosen:
-            weight = float(log_p[label].exp()) if labels is None else 1.0
+            weight = float(log_p[label].detach().exp()) if labels is None else 1.0
             deltas = torch.autograd.grad(-log_p[label], [out for _, out in kept], retain_graph=True)
             for store, (a, _), delta in zip(seen, kept, deltas, strict=True):
                 store.append((weight, a.detach(), delta))

@@ -5,6 +5,7 @@ A lexical similarity that knows no model. Carries no loss sign.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from attribution.base import TextInputs, UserError
 from attribution.instance.protocol import Reads
+
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 
 Variant = Literal["lucene", "robertson", "atire"]
 
@@ -44,7 +47,8 @@ class BM25:
     def __post_init__(self) -> None:
         if not (self.k1 >= 0 and 0 <= self.b <= 1):
             raise UserError(
-                f"bm25 has k1={self.k1:g} and b={self.b:g}; expected k1 at least 0 and b from 0 to 1: use k1=1.5 b=0.75."
+                f"bm25 has k1={self.k1:g} and b={self.b:g}; expected k1 at least 0 and b from 0 to 1: use k1=1.5 "
+                "b=0.75."
             )
 
     def words(self, texts: list[str]) -> list[list[str]]:
@@ -70,17 +74,48 @@ class BM25:
         return BM25Scorer(self, index.vocab_dict, _by_document(index, len(train)))
 
 
-def _by_document(index: bm25s.BM25, n_documents: int) -> Tensor:
-    """The index's word scores, [documents, words], sparse by rows: blocks of train rows are then slices."""
+@dataclass(frozen=True)
+class WordScores:
+    """Score of each word in each train text, sparse, ordered by text: blocks of train rows are then slices.
+
+    Attributes:
+        starts: first entry of each text and their number, [n_train + 1].
+        words: word of each entry.
+        values: its score, float64.
+        n_words: size of the vocabulary.
+    """
+
+    starts: Tensor
+    words: Tensor
+    values: Tensor
+    n_words: int
+
+    def times(self, counts: Tensor, start: int, stop: int) -> Tensor:
+        """Scores of texts start … stop − 1 for counted words [words, tests], [stop − start, tests]."""
+        first, last = int(self.starts[start]), int(self.starts[stop])
+        lengths = self.starts[start : stop + 1].diff()
+        rows = torch.repeat_interleave(torch.arange(stop - start), lengths)
+        block = torch.sparse_coo_tensor(
+            torch.stack([rows, self.words[first:last]]),
+            self.values[first:last],
+            (stop - start, self.n_words),
+            check_invariants=False,
+            is_coalesced=True,
+        )
+        return torch.sparse.mm(block, counts)
+
+
+def _by_document(index: bm25s.BM25, n_documents: int) -> WordScores:
+    """The index, which is ordered by word, ordered by document."""
     starts, rows, values = (np.asarray(index.scores[key]) for key in ("indptr", "indices", "data"))
     words = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     order = np.lexsort((words, rows))
-    pointers = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n_documents))])
-    return torch.sparse_csr_tensor(
-        torch.from_numpy(pointers.astype(np.int64)),
+    counts = np.bincount(rows, minlength=n_documents)
+    return WordScores(
+        torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)),
         torch.from_numpy(words[order].astype(np.int64)),
         torch.from_numpy(values[order].astype(np.float64)),
-        (n_documents, len(starts) - 1),
+        len(starts) - 1,
     )
 
 
@@ -91,22 +126,22 @@ class BM25Scorer:
     Attributes:
         method: the settings.
         vocabulary: word → column.
-        documents: score of each word in each train text, [n_train, words], sparse.
+        documents: score of each word in each train text.
     """
 
     method: BM25
     vocabulary: dict[str, int]
-    documents: Tensor
+    documents: WordScores
     n_train: int = field(init=False)
     bytes_per_query: int = field(init=False)
     bytes_per_row: int = field(init=False)
     bytes_held: int = field(init=False)
 
     def __post_init__(self) -> None:
-        stored = len(self.documents.values())
-        object.__setattr__(self, "n_train", self.documents.shape[0])
-        object.__setattr__(self, "bytes_per_query", 8 * self.documents.shape[1])
-        object.__setattr__(self, "bytes_per_row", 16 * (stored // self.n_train + 1))
+        stored = len(self.documents.values)
+        object.__setattr__(self, "n_train", len(self.documents.starts) - 1)
+        object.__setattr__(self, "bytes_per_query", 8 * self.documents.n_words)
+        object.__setattr__(self, "bytes_per_row", 32 * (stored // self.n_train + 1))
         object.__setattr__(self, "bytes_held", 16 * stored + 8 * self.n_train)
 
     def describe(self) -> dict[str, object]:
@@ -117,14 +152,14 @@ class BM25Scorer:
             "k1": self.method.k1,
             "b": self.method.b,
             "stopwords": self.method.stopwords,
-            "words": self.documents.shape[1],
+            "words": self.documents.n_words,
             "sign": "none: a similarity, carries no loss sign",
             "unit": "BM25",
         }
 
     def query(self, test: TextInputs, index: Tensor) -> Tensor:
         """How often each word of the train split occurs in each test text, [words, tests]."""
-        counts = torch.zeros(self.documents.shape[1], len(test), dtype=torch.float64)
+        counts = torch.zeros(self.documents.n_words, len(test), dtype=torch.float64)
         for column, words in enumerate(self.method.words(test.texts)):
             known = [self.vocabulary[word] for word in words if word in self.vocabulary]
             counts[:, column] += torch.bincount(torch.tensor(known, dtype=torch.int64), minlength=len(counts))
@@ -132,15 +167,7 @@ class BM25Scorer:
 
     def scores(self, query: Tensor, start: int, stop: int) -> Tensor:
         """[tests, stop − start], float64; 0 where no word is shared."""
-        pointers = self.documents.crow_indices()
-        first, last = int(pointers[start]), int(pointers[stop])
-        block = torch.sparse_csr_tensor(
-            pointers[start : stop + 1] - first,
-            self.documents.col_indices()[first:last],
-            self.documents.values()[first:last],
-            (stop - start, self.documents.shape[1]),
-        )
-        return (block @ query).T
+        return self.documents.times(query, start, stop).T
 
     def self_influence(self) -> None:
         """None: being similar to oneself is no influence."""

@@ -1,6 +1,6 @@
 """Influence by the Gram matrix of the GGN's rows (push-through identity): with nH = GᵀG and K = GGᵀ,
 
-    (H + λI)⁻¹ = 1/λ [I − Gᵀ(K + nλI)⁻¹G].
+(H + λI)⁻¹ = 1/λ [I − Gᵀ(K + nλI)⁻¹G].
 """
 
 from __future__ import annotations

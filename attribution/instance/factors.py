@@ -124,10 +124,8 @@ def _layer_dense(f: LayerFactors) -> Tensor:
 
 def _layer_parts(f: LayerFactors) -> list[Tensor]:
     """Gradients of one layer's weight and, where it belongs to the set, bias, [examples · rows, …] each."""
-    if f.sequences == 1:
-        weight = f.deltas[:, :, 0, :, None] * f.inputs[:, None]
-    else:
-        weight = f.deltas.mT @ f.inputs[:, None]
+    inputs = f.inputs[:, None]
+    weight = f.deltas[:, :, 0, :, None] * inputs if f.sequences == 1 else f.deltas.mT @ inputs
     parts = [weight.flatten(0, 1).flatten(1)]
     if f.has_bias:
         parts.append(f.deltas.sum(2).flatten(0, 1))
@@ -186,9 +184,7 @@ def _is_written_out(f: LayerFactors) -> bool:
     return f.sequences == 1 and f.inputs.shape[-1] == 1 and not f.has_bias and bool((f.inputs == 1).all())
 
 
-def _by_layer(
-    factors: Sequence[LayerFactors], vectors: Tensor
-) -> list[tuple[LayerFactors, Tensor, Tensor | None]]:
+def _by_layer(factors: Sequence[LayerFactors], vectors: Tensor) -> list[tuple[LayerFactors, Tensor, Tensor | None]]:
     """Each layer's factors with its share of the vectors: weight [vectors, d_out, d_in] and bias [vectors, d_out]."""
     shares = vectors.split([f.n_parameters for f in factors], 1)
     result = []

@@ -154,7 +154,9 @@ class Influence:
             "cg": iterative_plan(head),
             "lissa": iterative_plan(head),
         }
-        permitted = {"direct", "dual", "cg"} - ({"dual"} if exact else set()) if self.solver == "auto" else {self.solver}
+        permitted = (
+            {"direct", "dual", "cg"} - ({"dual"} if exact else set()) if self.solver == "auto" else {self.solver}
+        )
         fitting = [name for name, plan in plans.items() if name in permitted and plan.memory <= budget]
         if not fitting:
             needs = ", ".join(f"{name} needs {plan.memory / 2**30:.2f} GiB" for name, plan in plans.items())

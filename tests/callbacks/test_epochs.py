@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
-from attribution.base import CheckpointInputs, HeadInputs
+from attribution.base import HeadInputs
 from attribution.instance.gradsim import GradientSimilarity
 from tests.callbacks.test_plan import in_store
 from tests.running import CommandLine
 
 FOLLOWED = (
-    "method=gradsim",
-    f"method.gradsim._target_={__name__}.Followed",
-    "allow_targets=[tests]",
+    "method=tracin",
     "evaluation=accuracy",
     "model.schedule=linear",
     "trainer.max_epochs=3",
@@ -29,36 +25,11 @@ FOLLOWED = (
 )
 
 
-@dataclass(frozen=True)
-class Followed(GradientSimilarity):
-    """Gradient similarity summed over the fit, each epoch times its learning rate (TracIn)."""
-
-    reads: ClassVar[str] = "checkpoints"
-
-    def prepare(self, train: Any, memory_budget: int) -> Any:
-        return FollowedScorer(self, train, memory_budget)
-
-
-class FollowedScorer:
-    def __init__(self, method: Followed, train: CheckpointInputs, memory_budget: int) -> None:
-        self.parts = [(GradientSimilarity.prepare(method, inputs, memory_budget), r) for inputs, r in train.steps]
-        first = self.parts[0][0]
-        self.n_train, self.bytes_per_query, self.bytes_per_row, self.bytes_held = len(train), 1, 1, 0
-        self.describe, self.self_influence = first.describe, first.self_influence
-
-    def query(self, test: CheckpointInputs, index: Tensor) -> list[Any]:
-        return [part.query(inputs, index) for (part, _), (inputs, _) in zip(self.parts, test.steps, strict=True)]
-
-    def scores(self, query: list[Any], start: int, stop: int) -> Tensor:
-        blocks = [rate * part.scores(q, start, stop) for (part, rate), q in zip(self.parts, query, strict=True)]
-        return torch.stack(blocks).sum(0)
-
-
 def epochs(command: CommandLine) -> list[Path]:
     return sorted(command.folder.glob("outputs/store/fit/*/epochs/*"))
 
 
-def head_at(epoch: Path, rows: Any, split: str) -> HeadInputs:
+def head_at(epoch: Path, rows: Any) -> HeadInputs:
     """Head inputs of a split by a plain forward over the kept weights."""
     from transformers import AutoModelForSequenceClassification
 
@@ -69,7 +40,7 @@ def head_at(epoch: Path, rows: Any, split: str) -> HeadInputs:
 
 
 def test_epochs_are_kept_where_a_method_reads_them(command: CommandLine) -> None:
-    plain = command("method=gradsim", *FOLLOWED[3:])
+    plain = command("method=gradsim", *FOLLOWED[1:])
     assert plain.code == 0, plain.err
     assert epochs(command) == []
     finished = command(*FOLLOWED)
@@ -89,21 +60,15 @@ def test_epochs_are_kept_where_a_method_reads_them(command: CommandLine) -> None
     train, test = (list(datasets.load_from_disk(str(finished.folder / "examples" / s))) for s in ("train", "test"))
     expected = torch.zeros(len(test), len(train), dtype=torch.float64)
     for path, rate in zip(kept, rates, strict=True):
-        scorer = GradientSimilarity().prepare(head_at(path, train, "train"), 2**30)
-        query = scorer.query(head_at(path, test, "test"), torch.arange(len(test)))
+        scorer = GradientSimilarity().prepare(head_at(path, train), 2**30)
+        query = scorer.query(head_at(path, test), torch.arange(len(test)))
         expected += rate * scorer.scores(query, 0, len(train))
-    for row in datasets.load_from_disk(str(finished.folder / "scores" / "gradsim" / "test")):
+    for row in datasets.load_from_disk(str(finished.folder / "scores" / "tracin" / "test")):
         wanted = expected[row["index"]].sort(descending=True).values
         assert row["top_score"] == pytest.approx(wanted.tolist(), rel=1e-3, abs=1e-6 * float(wanted.abs().max()))
 
     again = command(*FOLLOWED)
-    assert "gradsim: read from the store" in again.out
+    assert "tracin: read from the store" in again.out
     planned = in_store(command(*FOLLOWED, "plan=true").out)
     assert {f"predict {split}, epoch {n}" for split in ("train", "test") for n in (1, 2, 3)} <= set(planned)
     assert set(planned.values()) == {"yes"}
-
-
-def test_without_a_fit_there_are_no_epochs(command: CommandLine) -> None:
-    finished = command(*FOLLOWED, "fit=false", "model=local", "model.path=nowhere")
-    assert finished.code == 2
-    assert "method=gradsim reads the weights at the end of every epoch, but fit=false" in finished.err

@@ -14,6 +14,7 @@ from callbacks.instance_inputs import inputs_read, instance_inputs
 from callbacks.session import Predictions
 from data.labels import Fold
 from data.text import parse_template
+from tests.running import CommandLine
 
 TEMPLATE = parse_template("Q: {question} C: {choice}", ["concept", "question", "choice"], None)
 
@@ -51,6 +52,15 @@ def test_labels_are_those_that_the_split_counts(folds: dict[str, Fold], labels: 
     inputs = instance_inputs(session(folds), GradientSimilarity(labels=labels), "test")
     assert inputs.labels.tolist() == expected
     assert (None if inputs.fold is None else inputs.fold.tolist()) == ([0, 1, 1] if "test" in folds else None)
+
+
+def test_what_reads_texts_alone_is_shared_by_all_models(command: CommandLine) -> None:
+    first = command("method=[bm25,similarity]", "evaluation=accuracy")
+    assert first.code == 0, first.err
+    other = command("method=[bm25,similarity]", "evaluation=accuracy", "seed=1")
+    assert "fit: computed" in other.out
+    assert "bm25: read from the store" in other.out
+    assert "similarity: computed" in other.out
 
 
 def test_texts_are_what_the_template_shows_and_know_no_model() -> None:

@@ -11,7 +11,7 @@ from attribution.instance.dual import DualScorer, dual_plan
 from attribution.instance.factors import gram
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.head_gradients import differentiable_head, loss_factors
-from attribution.instance.hessian import exact_hessian, hessian_trace, smallest_eigenvalue
+from attribution.instance.hessian import exact_hessian, smallest_eigenvalue
 from attribution.instance.influence import Influence
 from attribution.instance.protocol import InstanceMethod, InstanceScorer
 from tests import oracles
@@ -209,7 +209,9 @@ def test_auto_takes_the_cheaper_solver_that_fits():
 
 def test_no_solver_within_the_budget_is_refused_with_both_needs():
     train = make_split(make_head("mlp"), 10)
-    with pytest.raises(UserError, match=r"memory budget of 0.00 GiB: direct needs .* GiB, dual needs .* GiB, cg needs .*gradsim"):
+    with pytest.raises(
+        UserError, match=r"memory budget of 0.00 GiB: direct needs .* GiB, dual needs .* GiB, cg needs .*gradsim"
+    ):
         Influence().prepare(train, 100)
 
 
