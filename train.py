@@ -60,7 +60,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in config.method.items()}
     evaluations = {name: build(node) for name, node in config.evaluation.items()}
-    refuse_what_cannot_run(methods, evaluations, config.trainer)
+    refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))

@@ -25,7 +25,8 @@ from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.influence import Influence
 from attribution.instance.stream import stream_scores
 from attribution.neuron.ig import IntegratedGradients
-from callbacks.costs import faithfulness_need, instance_cost, neuron_need, prediction_need
+from callbacks.costs import faithfulness_need, neuron_need, prediction_need
+from callbacks.instance_costs import instance_cost
 from callbacks.memory import WithinMemory, return_freed_memory
 from models.anatomy import build_anatomy
 from models.last_token import LastTokenEngine

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from callbacks.files import is_first_process
+from callbacks.files import is_first_process, write_json
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+EPOCH = "epoch.json"
+"""What is known of a kept epoch beside its weights."""
 
 
 class FitCheckpoint(ModelCheckpoint):
@@ -60,6 +64,52 @@ class EpochSeed(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         words = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(1)
         torch.manual_seed(int(words[0]))
+
+
+class EpochWeights(Callback):
+    """Keeps the weights at the end of every epoch as a checkpoint of its own, `<folder>/<number>`, number from 1 on.
+
+    They are written before the checkpoint that a killed fit goes on from, so that none is missing afterwards.
+
+    Args:
+        folder: where they go.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._learning_rate: float | None = None
+        self._written_at = -1
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._learning_rate = float(optimizer.param_groups[0]["lr"])  # after the step the schedule has moved on
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the epoch unless no step was made since; before the first step there is nothing to keep."""
+        if self._learning_rate is None or self._written_at == trainer.global_step:
+            return
+        self._written_at = trainer.global_step
+        if not trainer.is_global_zero:
+            return
+        number = trainer.current_epoch + 1
+        final, partial = self.folder / str(number), self.folder / f".{number}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        pl_module.save(partial)
+        write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
+
+def kept_epochs(folder: Path) -> Iterator[tuple[int, Path, float]]:
+    """Number, checkpoint and learning rate of every epoch that `EpochWeights` has kept, in their order."""
+    for number in sorted(int(path.name) for path in folder.glob("[0-9]*")):
+        kept = folder / str(number)
+        yield number, kept, float(json.loads((kept / EPOCH).read_text(encoding="utf-8"))["learning_rate"])
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

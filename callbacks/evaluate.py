@@ -11,9 +11,9 @@ import datasets
 from attribution.evaluation.instance_lists import InstanceLists
 from attribution.evaluation.result import Result
 from attribution.instance.protocol import InstanceScores
-from attribution.neuron.protocol import NeuronMethod
-from callbacks.attribute import score_name
 from callbacks.faithfulness_stage import faithfulness_stage
+from callbacks.method_graph import kind_of
+from callbacks.score_tables import score_name
 from callbacks.session import Session
 
 
@@ -34,9 +34,7 @@ def evaluate_stage(
             )
         ]
     of_kind = {
-        method: configured
-        for method, configured in methods.items()
-        if isinstance(configured, NeuronMethod) == (evaluation.requires == "neuron")
+        method: configured for method, configured in methods.items() if kind_of(configured) == evaluation.requires
     }
     missing = _what_is_missing(session, name, evaluation.requires, of_kind)
     if missing:
@@ -70,7 +68,7 @@ def _what_is_missing(session: Session, name: str, kind: str, methods: Mapping[st
 
 def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset:
     """The stored scores of a method of this run, torch-formatted."""
-    folder = session.scores[score_name(name, seed)] / session.split
+    folder = session.scores[score_name(name, seed), session.split] / session.split
     return datasets.load_from_disk(str(folder)).with_format("torch")
 
 

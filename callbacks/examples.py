@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +20,10 @@ from callbacks.costs import prediction_need
 from callbacks.files import is_first_process, link
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
-from callbacks.session import Predictions, Session
+from callbacks.session import Epoch, Predictions, Session
 from callbacks.store import code_hash
 from models.footprint import footprint_of
+from models.module import TextClassifier
 
 CODE = (
     "models.module",
@@ -42,6 +46,26 @@ def examples_stage(session: Session, split: str) -> None:
         fingerprint=entry.fingerprint,
     )
     link(entry.path / "dataset", session.folder / "examples" / split)
+
+
+def epochs_stage(session: Session, make_model: Callable[..., TextClassifier], split: str) -> None:
+    """Predict a split with the weights of every kept epoch, or read an earlier prediction, and note its folder.
+
+    Args:
+        session: gets `epoch_examples`.
+        make_model: builds a classifier; keyword `path` says from which checkpoint.
+        split: one that the explained model has predicted.
+    """
+
+    def predict(epoch: Epoch, folder: Path) -> None:
+        model = make_model(path=str(epoch.folder)).eval()
+        _predict(replace(session, weights=epoch.weights, model=model), split, folder)
+
+    for epoch in session.epochs:
+        inputs = examples_inputs(replace(session, weights=epoch.weights), split)
+        labels = session.labels(split=split, epoch=epoch.number)
+        entry = session.store.get("examples", inputs, partial(predict, epoch), labels)
+        session.epoch_examples[epoch.number, split] = entry.path
 
 
 def examples_inputs(session: Session, split: str) -> dict[str, Any]:

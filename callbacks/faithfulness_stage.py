@@ -20,12 +20,12 @@ from attribution.evaluation.edits import Reference
 from attribution.evaluation.faithfulness import Faithfulness, NeuronList
 from attribution.evaluation.result import Result
 from attribution.neuron.random_neurons import RandomNeurons
-from callbacks.attribute import score_name
 from callbacks.costs import faithfulness_need, reference_need
 from callbacks.files import is_first_process
 from callbacks.fingerprints import with_imports
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
+from callbacks.score_tables import score_name
 from callbacks.session import Session, rows_per_shard
 from callbacks.store import code_hash
 from data.sampling import length_sorted_batches, permutation
@@ -144,7 +144,7 @@ def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[st
         evaluation.require_length(method, configured.top_k)
         seeds_of[method] = list_names(method, configured)
         for key in seeds_of[method]:
-            rows = datasets.load_from_disk(str(session.scores[key] / session.split)).with_format(None)
+            rows = datasets.load_from_disk(str(session.scores[key, session.split] / session.split)).with_format(None)
             stored[key] = (_padded(rows["layer"][:], evaluation.longest), _padded(rows["unit"][:], evaluation.longest))
     return Lists(stored, seeds_of, *controls_of(evaluation, methods))
 

@@ -52,3 +52,10 @@ def link(target: Path, at: Path) -> None:
     partial.unlink(missing_ok=True)
     partial.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))
     os.replace(partial, at)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the run's folder that Hydra has made, and what it made above it below the working directory, if empty."""
+    while folder.resolve().is_relative_to(Path.cwd()) and folder.resolve() != Path.cwd() and not any(folder.iterdir()):
+        folder.rmdir()
+        folder = folder.parent

@@ -14,12 +14,19 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from attribution.base import UserError
-from callbacks.checkpoint import EpochSeed, FitCheckpoint, last_checkpoint, write_whole_checkpoints
+from callbacks.checkpoint import (
+    EpochSeed,
+    EpochWeights,
+    FitCheckpoint,
+    kept_epochs,
+    last_checkpoint,
+    write_whole_checkpoints,
+)
 from callbacks.files import is_first_process, link, write_json
 from callbacks.memory import is_out_of_memory
 from callbacks.passes import interruptible
 from callbacks.progress import fit_progress, on_terminal
-from callbacks.session import Session
+from callbacks.session import Epoch, Session
 from callbacks.storage import KEPT
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
@@ -33,6 +40,8 @@ WITHOUT_EFFECT = frozenset(
 
 FINISHED = "fit.json"
 """Written when everything else of a fit is there."""
+EPOCHS = "epochs"
+"""Folder of a fit that keeps the weights of every epoch."""
 
 MakeModel = Callable[..., TextClassifier]
 
@@ -45,16 +54,18 @@ def fit_stage(
     callback_settings: Mapping[str, Any],
     make_callbacks: Callable[[], list[Callback]],
     loggers: Sequence[Logger],
+    keep_epochs: bool = False,
 ) -> None:
     """Fit the classifier, or read an earlier fit of the same thing, and put it into the session.
 
     Args:
-        session: gets `model` and `weights`; the run folder gets a link `model`.
+        session: gets `model` and `weights`, and `epochs` where they are kept; the run folder gets a link `model`.
         make_model: builds the classifier; keyword `path` replaces the configured checkpoint.
         model_settings: configuration of the model, plain values.
         trainer_settings: configuration of the Trainer, plain values.
         callback_settings: configuration of the fit's callbacks, plain values.
         make_callbacks, loggers: what the user configured for the fit.
+        keep_epochs: keep the weights of every epoch beside the best, for methods that read them.
     """
     if "train" not in session.data.splits:
         raise UserError(
@@ -63,23 +74,39 @@ def fit_stage(
         )
 
     def build(folder: Path) -> None:
-        if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
-            _remove_checkpoints(folder)
-            return
-        checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
-        trainer = session.trainers.make(
-            callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
-            logger=list(loggers),
-            enable_progress_bar=on_terminal(),
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
-        )
-        _fit(session, make_model(), trainer, checkpoint, folder)
+        keeping: list[Callback] = [EpochWeights(folder / EPOCHS)] if keep_epochs else []
+        fit_into(folder, session, make_model, lambda: [*make_callbacks(), *keeping], loggers)
 
-    inputs = {**fit_inputs(session, model_settings, trainer_settings), "callbacks": dict(callback_settings)}
+    inputs = {
+        **fit_inputs(session, model_settings, trainer_settings, keep_epochs=keep_epochs),
+        "callbacks": dict(callback_settings),
+    }
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _take(session, make_model, entry.path / "model")
+    session.epochs = epochs_of(entry.path, lambda folder: weights_hash(folder, session.store.root / "weights.json"))
+
+
+def fit_into(
+    folder: Path,
+    session: Session,
+    make_model: MakeModel,
+    make_callbacks: Callable[[], list[Callback]],
+    loggers: Sequence[Logger],
+) -> None:
+    """Fit on the session's train split and save `model/` and `fit.json`, going on from what a killed fit has left."""
+    if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
+        _remove_checkpoints(folder)
+        return
+    checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
+    trainer = session.trainers.make(
+        callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
+        logger=list(loggers),
+        enable_progress_bar=on_terminal(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
+    )
+    _fit(session, make_model(), trainer, checkpoint, folder)
 
 
 def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
@@ -104,10 +131,23 @@ def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
     link(folder, session.folder / "model")
 
 
+def epochs_of(fit: Path, hash_of: Callable[[Path], str]) -> tuple[Epoch, ...]:
+    """The epochs that a stored fit has kept, none where no method asked for them."""
+    return tuple(Epoch(number, folder, hash_of(folder), rate) for number, folder, rate in kept_epochs(fit / EPOCHS))
+
+
 def fit_inputs(
-    session: Session, model_settings: Mapping[str, Any], trainer_settings: Mapping[str, Any], source: Any = None
+    session: Session,
+    model_settings: Mapping[str, Any],
+    trainer_settings: Mapping[str, Any],
+    source: Any = None,
+    keep_epochs: bool = False,
 ) -> dict[str, Any]:
-    """Everything the fitted weights depend on; `source` where what they start from is known already."""
+    """Everything the fitted weights depend on, and whether those of every epoch are kept.
+
+    `source`: what they start from, where it is known already. A fit that keeps no epochs does not mention them, so that
+    it stays the same stage as before; one that does learns the same weights, and what is made of these is shared.
+    """
     data = session.data
     return {
         "source": source_of(session, model_settings) if source is None else source,
@@ -120,6 +160,7 @@ def fit_inputs(
         "batch_size": data.batch_size * n_processes(trainer_settings),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
         "seed": session.seed,
+        **({"epochs": "kept"} if keep_epochs else {}),
         "code": code_hash(CODE),
     }
 

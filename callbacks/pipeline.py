@@ -12,12 +12,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from attribution.base import UserError
-from attribution.neuron.protocol import NeuronMethod
 from callbacks.attribute import attribute_stage
 from callbacks.evaluate import evaluate_stage
-from callbacks.examples import examples_stage
+from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage
+from callbacks.method_graph import in_order, kind_of, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.results_table import format_table
 from callbacks.run_folder import RunFolder
@@ -46,32 +46,45 @@ class Parts:
 
 
 def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[str, Any]) -> list[str]:
-    """Splits to predict: the explained one, validation for its accuracy, train for instance methods.
+    """Splits to predict: the explained one, validation for its accuracy, train for instance methods and bridges.
 
     Raises:
         UserError: a split that the data do not have.
     """
-    instance_methods = [name for name, method in methods.items() if not isinstance(method, NeuronMethod)]
-    for split, reason in ((explained, f"attribute_split={explained}"), ("train", f"method={instance_methods}")):
-        if split not in splits and (split != "train" or instance_methods):
+    need_train = [name for name, method in methods.items() if kind_of(method) == "instance" or train_lists_of(method)]
+    for split, reason in ((explained, f"attribute_split={explained}"), ("train", f"method={need_train}")):
+        if split not in splits and (split != "train" or need_train):
             raise UserError(
                 f"{reason} needs a {split} split, but the data have only {', '.join(splits)}; expected that split: "
                 "add it to data.path or choose otherwise."
             )
-    wanted = ["train"] if instance_methods else []
+    wanted = ["train"] if need_train else []
     wanted += [explained, *(["validation"] if "validation" in splits else [])]
     return list(dict.fromkeys(wanted))
 
 
+def keeps_epochs(methods: Mapping[str, Any]) -> bool:
+    """Whether a method reads the weights of every epoch of the fit."""
+    return any(kind_of(method) == "instance" and reads_of(method) == "checkpoints" for method in methods.values())
+
+
 def refuse_what_cannot_run(
-    methods: Mapping[str, Any], evaluations: Mapping[str, Any], trainer: Mapping[str, Any]
+    methods: Mapping[str, Any], evaluations: Mapping[str, Any], trainer: Mapping[str, Any], fit: bool
 ) -> None:
     """Refuse, before anything is read or trained, what would fail later.
 
     Raises:
-        UserError: neuron lists too short for an evaluation, or a precision that the device does not have.
+        UserError: lists too short, sources that a method cannot have, epochs of a fit that is none, or a precision that
+            the device does not have.
     """
     require_long_lists(methods, evaluations)
+    require_sources(methods)
+    if not fit and keeps_epochs(methods):
+        name = next(name for name, method in methods.items() if keeps_epochs({name: method}))
+        raise UserError(
+            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit: "
+            f"set fit=true or leave {name} out."
+        )
     require_precision(trainer)
 
 
@@ -88,7 +101,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if evaluation.requires == "neuron" and isinstance(method, NeuronMethod):
+            if evaluation.requires == "neuron" and kind_of(method) == "neuron":
                 evaluation.require_length(name, method.top_k)
 
 
@@ -118,13 +131,15 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     settings = parts.settings
     if settings["fit"]:
         timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
-              settings["callbacks"], parts.make_callbacks, parts.loggers)  # fmt: skip
+              settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"]["path"])
     for split in splits_needed(session.data.splits, session.split, parts.methods):
         timed("predict", examples_stage, split)
-    for name, method in parts.methods.items():
-        timed("attribute", attribute_stage, name, method, settings["method"][name])
+    for split in dict.fromkeys(("train", session.split)) if session.epochs else ():
+        timed("predict", epochs_stage, parts.make_model, split)
+    for name in in_order(parts.methods):
+        timed("attribute", attribute_stage, name, parts.methods, settings["method"])
     common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
     for name, evaluation in parts.evaluations.items():
         results = timed("evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods)

@@ -6,8 +6,8 @@ device at plan time. Memory is counted as the stages themselves count it (`callb
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ import datasets
 import torch
 
 from attribution.base import UserError
-from attribution.neuron.protocol import NeuronMethod
+from attribution.bridge import InstanceNeurons, NeuronInstances
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks import costs
-from callbacks.attribute import method_inputs, score_name
+from callbacks.attribute import for_seed, method_inputs
 from callbacks.examples import examples_inputs
 from callbacks.faithfulness_stage import (
     control_names,
@@ -29,51 +29,22 @@ from callbacks.faithfulness_stage import (
     neuron_lists,
     reference_split,
 )
-from callbacks.files import is_first_process
-from callbacks.fit import fit_inputs, source_of
+from callbacks.files import is_first_process, remove_empty
+from callbacks.fit import epochs_of, fit_inputs, source_of
+from callbacks.instance_costs import instance_cost
 from callbacks.memory import Need
-from callbacks.pipeline import Parts, splits_needed
+from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
+from callbacks.pipeline import Parts, keeps_epochs, splits_needed
+from callbacks.plan_rate import heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
+from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
 from data.sampling import token_lengths
 from models.backbone import architecture_of, resolve
 from models.choice import output_names
-from models.footprint import footprint_of
 
-MEASURED_SECONDS = 0.2
-"""How long the device's rate is measured."""
 UNKNOWN_WEIGHTS = "weights not yet read"
-
-
-def shape_of(lm: Any) -> costs.Shape:
-    """Sizes of a classifier that may have no values."""
-    embeddings = {id(m.weight) for m in lm.base_model.modules() if isinstance(m, torch.nn.Embedding)}
-    matrices = (p for p in lm.base_model.parameters() if p.dim() > 1 and id(p) not in embeddings)
-    return costs.Shape(
-        footprint=footprint_of(lm.base_model),
-        parameters=sum(p.numel() for p in lm.parameters()),
-        matmul_parameters=sum(p.numel() for p in matrices),
-        head=lm.score,
-    )
-
-
-def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) -> float:
-    """Rate of products [256, width] · [width, 4·width] over about a fifth of a second."""
-    left = torch.ones(256, width, device=device, dtype=dtype)
-    right = torch.ones(width, 4 * width, device=device, dtype=dtype)
-
-    def run() -> None:
-        left @ right
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-
-    run()  # the first product loads libraries
-    start, count = time.perf_counter(), 0
-    while (elapsed := time.perf_counter() - start) < MEASURED_SECONDS or not count:
-        run()
-        count += 1
-    return count * 2.0 * 256 * width * 4 * width / elapsed if elapsed else 1.0
 
 
 @dataclass
@@ -97,8 +68,9 @@ class Planner:
 
     def __post_init__(self) -> None:
         # what is found in the store is put into a session of the plan's own
-        self.session = replace(self.session, predictions={}, scores={})
+        self.session = replace(self.session, predictions={}, epoch_examples={}, scores={})
         self.model_bytes = self.shape.parameters * 4
+        self.keeps_epochs = keeps_epochs(self.parts.methods)
         self.lengths = {split: token_lengths(rows) for split, rows in self.session.data.splits.items()}
 
     def lines(self) -> list[Line]:
@@ -114,11 +86,19 @@ class Planner:
         lines += [
             self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
         ]
-        for name, method in self.parts.methods.items():
-            for seed in getattr(method, "seeds", [None]):
-                lines.append(self._attribute(name, method if seed is None else method.for_seed(seed), seed))
+        if self.keeps_epochs:
+            lines += self._epochs(lines)
+        planned: set[tuple[str, str]] = set()
+        for name in in_order(self.parts.methods):
+            method = self.parts.methods[name]
+            for source in train_lists_of(method):
+                if (source, "train") not in planned:
+                    lines.append(self._attribute(source, None, "train"))
+                    planned.add((source, "train"))
+            lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
+            planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():
-            of_neurons = {k: m for k, m in self.parts.methods.items() if isinstance(m, NeuronMethod)}
+            of_neurons = {k: m for k, m in self.parts.methods.items() if kind_of(m) == "neuron"}
             if evaluation.requires == "neuron" and of_neurons:
                 lines.append(self._faithfulness(name, evaluation, of_neurons))
         return lines
@@ -128,7 +108,8 @@ class Planner:
     def _fit(self) -> Line:
         """Weights, gradients and AdamW's two moments; what backward keeps of a batch of the longest examples.
 
-        On the disk two checkpoints (weights and moments) beside the saved model at the end.
+        On the disk two checkpoints (weights and moments) beside the saved model at the end, and the weights of every
+        epoch where a method reads them.
         """
         settings, session = self.parts.settings, self.session
         trainer, data = settings["trainer"], session.data
@@ -143,15 +124,16 @@ class Planner:
         source = self._source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
-            inputs = fit_inputs(session, settings["model"], trainer, source)
+            inputs = fit_inputs(session, settings["model"], trainer, source, self.keeps_epochs)
             found = session.store.peek("fit", {**inputs, "callbacks": dict(settings["callbacks"])})
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
+            session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")
         activations = sequences * min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
         working = 3 * self.model_bytes + activations
         return Line(
             "fit", len(lengths), self._said(source is not None, found), epochs * (3 * forward + validation) / self.rate,
-            7 * self.model_bytes, working, self.model_bytes + working, self.device.type,
+            (7 + epochs * self.keeps_epochs) * self.model_bytes, working, self.model_bytes + working, self.device.type,
         )  # fmt: skip
 
     def _source(self, path: str | None) -> Any:
@@ -180,42 +162,71 @@ class Planner:
             read * sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
         )  # fmt: skip
 
-    def _attribute(self, name: str, method: Any, seed: int | None) -> Line:
+    def _epochs(self, lines: Sequence[Line]) -> list[Line]:
+        """The predictions of train and explained split with each epoch's weights, beside the explained model's."""
         session = self.session
-        predicted = session.split in session.predictions and (
-            isinstance(method, NeuronMethod) or "train" in session.predictions
-        )
+        count = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        of_split = {line.name: line for line in lines}
+        kept = {epoch.number: epoch for epoch in session.epochs}
+        planned = []
+        for split in dict.fromkeys(("train", session.split)):
+            line = of_split[f"predict {split}"]
+            for number in range(1, count + 1):
+                found = None
+                if number in kept and kept[number].weights:
+                    inputs = examples_inputs(replace(session, weights=kept[number].weights), split)
+                    found = session.store.peek("examples", inputs)
+                if found is not None:
+                    session.epoch_examples[number, split] = found
+                name, stored = f"{line.name}, epoch {number}", self._said(bool(session.weights), found)
+                planned.append(replace(line, name=name, stored=stored, peak=line.peak + self.model_bytes))
+        return planned
+
+    def _attribute(self, name: str, seed: int | None, split: str) -> Line:
+        """A method's pass over a split; composed neuron scores take none."""
+        session, method = self.session, for_seed(self.parts.methods[name], seed)
         found = None
-        if predicted:
-            settings = {**self.parts.settings["method"][name], "seed": seed}
-            found = session.store.peek("attribute", method_inputs(session, method, settings))
-        title = score_name(name, seed)
+        with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
+            inputs = method_inputs(session, method, {**self.parts.settings["method"][name], "seed": seed}, split)
+            found = session.store.peek("attribute", inputs)
         if found is not None:
-            session.scores[title] = found
-        lengths = self.lengths[session.split]
-        if isinstance(method, NeuronMethod):
-            each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
-            by_length = dict(zip(set(lengths), each, strict=True))
-            total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
-            # shards: layer, unit and score; table: these with a position and three words of text
-            disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
-            need = costs.neuron_need(method, self.shape.footprint, session.sequences)
-            return self._model_line(title, session.split, found, need, total, disk)
-        return self._instances(title, method, found)
+            session.scores[score_name(name, seed), split] = found
+        title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
+        lengths = self.lengths[split]
+        if kind_of(method) == "instance":
+            return self._instances(title, method, found)
+        # shards: layer, unit and score; table: these with a position and three words of text
+        disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
+        if isinstance(method, InstanceNeurons):
+            memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
+            said = self._said(bool(session.weights), found)
+            return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
+        each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
+        by_length = dict(zip(set(lengths), each, strict=True))
+        total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences)
+        return self._model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:
-        """Blocks of gradients, or the solver's matrices, beside the cached head inputs of both splits, on the host."""
+        """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
-        cost = costs.instance_cost(method, self.shape.head, n_train, n_test, shard, session.memory_budget)
+        epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        cost = instance_cost(
+            method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
+        )
         seconds = None if cost.operations is None else cost.operations / self.host_rate
-        features = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
+        held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
+        if isinstance(method, NeuronInstances):
+            held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
+        if reads_of(method) == "checkpoints":
+            held *= epochs
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
             title, n_test, self._said(bool(session.weights), found), seconds, disk,
-            cost.memory, cost.memory + features + self.model_bytes, "cpu", cost.remark,
+            cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
 
     def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
@@ -223,7 +234,7 @@ class Planner:
         uniform, matched = controls_of(evaluation, methods)
         titles = [key for method, configured in methods.items() for key in list_names(method, configured)]
         found = None
-        if all(title in session.scores for title in titles):
+        if all((title, session.split) in session.scores for title in titles):
             lists = neuron_lists(session, evaluation, methods)
             settings = self.parts.settings["evaluation"][name]
             found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists))
@@ -295,25 +306,7 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
     if is_first_process():
-        print(_heading(shape, session, device, rate))
+        print(heading(shape, session, device, rate))
         print(format_plan(lines), flush=True)
         remove_empty(session.folder)
     return {}
-
-
-def remove_empty(folder: Path) -> None:
-    """Remove the run's folder that Hydra has made, and what it made above it below the working directory, if empty."""
-    while folder.resolve().is_relative_to(Path.cwd()) and folder.resolve() != Path.cwd() and not any(folder.iterdir()):
-        folder.rmdir()
-        folder = folder.parent
-
-
-def _heading(shape: costs.Shape, session: Session, device: torch.device, rate: float) -> str:
-    footprint = shape.footprint
-    rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
-    return (
-        f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
-        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
-        f"times: counted operations at {rate / 1e9:.0f} GFLOP/s, a matrix product of the model's width measured just "
-        f"now on {device}, one process"
-    )

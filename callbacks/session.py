@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from callbacks.costs import Sequences
-from callbacks.passes import TrainerFactory
+from callbacks.passes import TrainerFactory, index_shards
 from callbacks.store import Store
 from data.sampling import length_sorted_batches
 from models.choice import Choices
@@ -29,6 +29,11 @@ def rows_per_shard(n_rows: int) -> int:
     return max(1, min(ROWS_PER_SHARD, -(-n_rows // SHARDS_AT_LEAST)))
 
 
+def row_shards(n_rows: int) -> list[list[list[int]]]:
+    """Shards of one batch of consecutive rows each, for passes that read cached tensors."""
+    return index_shards(n_rows, rows_per_shard(n_rows))
+
+
 class DataModule(Protocol):
     """What stages ask of the data; `data.base.TextDataModule` provides it."""
 
@@ -40,8 +45,11 @@ class DataModule(Protocol):
     batch_size: int
     n_choices: int | None
     splits: dict[str, Dataset]
+    folds: Mapping[str, Any]
 
     def fingerprint(self, split: str) -> str: ...
+
+    def resolve_template(self) -> Any: ...
 
     def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader: ...
 
@@ -65,6 +73,23 @@ class Predictions:
         return self.dataset.with_format("torch", columns=[name])[name][:]
 
 
+@dataclass(frozen=True)
+class Epoch:
+    """Weights that a fit kept at the end of an epoch.
+
+    Attributes:
+        number: from 1 on.
+        folder: the checkpoint.
+        weights: their fingerprint.
+        learning_rate: of the epoch's last step.
+    """
+
+    number: int
+    folder: Path
+    weights: str
+    learning_rate: float
+
+
 @dataclass
 class Session:
     """One run in progress.
@@ -81,7 +106,10 @@ class Session:
         model: the classifier, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
-        scores: folder of each method's stored scores, per seed where it draws, once computed.
+        epochs: of the fit, where a method reads checkpoints.
+        epoch_examples: folder of the stored predictions by epoch and split, once computed.
+        scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
+            folder's name is their fingerprint.
     """
 
     folder: Path
@@ -95,7 +123,9 @@ class Session:
     model: TextClassifier | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
-    scores: dict[str, Path] = field(default_factory=dict)
+    epochs: tuple[Epoch, ...] = ()
+    epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
+    scores: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     @property
     def classifier(self) -> TextClassifier:

@@ -103,7 +103,7 @@ def load_classifier(
         lm.score = MlpHead(lm.score.in_features, len(label_names))
         setattr(lm.config, HEAD_ENTRY, "mlp")
         if trained_head == "mlp" and path is not None:
-            lm.score.load_state_dict(_head_weights(Path(resolve(path))))
+            lm.score.load_state_dict(head_weights(Path(resolve(path))))
     return lm
 
 
@@ -244,7 +244,7 @@ def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fol
     tokenizer.save_pretrained(folder)
 
 
-def _head_weights(folder: Path) -> dict[str, torch.Tensor]:
+def head_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Weights under `score.` in a checkpoint's safetensors files, without that prefix."""
     weights = {}
     for file in sorted(folder.glob("*.safetensors")):

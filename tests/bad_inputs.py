@@ -231,6 +231,36 @@ SETTINGS = [
     ("a word that says nothing to prune", ("store.prune=yesterday",), ("store.prune=yesterday", "7d")),
     ("a fingerprint that is not stored", ("store.prune=0123456789",), ("0123456789", "store.list=true")),
     ("a value for the store itself", ("store=elsewhere",), ("store='elsewhere'", "paths.store")),
+    (
+        "a bridge whose source is no method of the run",
+        ("method=[ig,gradsim_neurons]",),
+        ("method.gradsim_neurons.source=gradsim", "method=[gradsim,ig,gradsim_neurons]"),
+    ),
+    (
+        "a bridge from a method of the wrong kind",
+        ("method=[gradsim,na_instances]", "method.na_instances.source=gradsim"),
+        ("method.na_instances.source=gradsim", "a neuron method"),
+    ),
+    (
+        "a bridge from a random method",
+        ("method=[random_neurons,na_instances]", "method.na_instances.source=random_neurons"),
+        ("method.na_instances.source=random_neurons", "ig"),
+    ),
+    (
+        "a bridge from a bridge that has no train neurons",
+        ("method=[ig,gradsim,gradsim_neurons,na_instances]", "method.na_instances.source=gradsim_neurons"),
+        ("method.na_instances.source=gradsim_neurons", "ig"),
+    ),
+    (
+        "lists shorter than a bridge reads",
+        ("method=[ig,na_instances]", "method.ig.top_k=50", "evaluation=accuracy"),
+        ("method.na_instances.train_list=100", "method.ig.top_k=50"),
+    ),
+    (
+        "epochs of a fit that is none",
+        ("method=tracin", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
+        ("method=tracin", "fit=false", "fit=true"),
+    ),
 ]
 
 DATA: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [

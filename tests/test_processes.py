@@ -15,7 +15,13 @@ import pytest
 
 from tests.running import SMALL_DEMO, CommandLine
 
-SCORES = {"ig": "score", "gradsim": "top_score", "influence": "top_score"}
+SCORES = {
+    "ig": "score",
+    "gradsim": "top_score",
+    "influence": "top_score",
+    "na_instances": "top_score",
+    "gradsim_neurons": "score",
+}
 
 
 def start(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -38,7 +44,7 @@ def test_one_two_and_three_processes_give_the_same_scores(command: CommandLine, 
             "fit=false",
             "model=local",
             f"model.path={trained / 'model'}",
-            "method=[ig,gradsim,influence]",
+            "method=[ig,gradsim,influence,na_instances,gradsim_neurons]",
             "data.n_train=60",
             "data.n_validation=10",
             "data.n_test=23",

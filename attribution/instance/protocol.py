@@ -2,8 +2,6 @@
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
 a tests × train matrix; `attribution.instance.stream` chooses the blocks and keeps the best.
-
-A method that reads other methods' results has `sources: tuple[str, ...]`, their names in the run.
 """
 
 from __future__ import annotations
@@ -13,23 +11,24 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
+Reads = Literal["head", "checkpoints", "text", "neurons"]
+"""What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, or `attribution.bridge.NeuronLists`."""
+
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
 HeadParameters = Literal["weight", "all"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
-Reads = Literal["head", "checkpoints", "text", "neurons"]
-"""What a method is given of a split: `HeadInputs`, `CheckpointInputs`, `TextInputs` or `NeuronLists`."""
 
-
-class SplitInputs(Protocol):
-    """A split as a method reads it."""
+class Inputs(Protocol):
+    """What every method reads has in common: examples in a row that can be cut."""
 
     def __len__(self) -> int: ...
 
-    def rows(self, start: int, stop: int) -> SplitInputs:
-        """A contiguous part of the examples."""
+    def rows(self, start: int, stop: int) -> Any:
+        """A contiguous part of the examples, of the same type."""
 
 
 class ScorerSize(Protocol):
@@ -67,8 +66,10 @@ class InstanceScorer(ScorerSize, Protocol):
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
     def query(self, test: Any, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `test` is of the kind that the method reads, `index` [tests] holds
-        their rows in the split. Opaque."""
+        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
+
+        `test` is what the method reads, like `train` in `prepare`.
+        """
 
     def scores(self, query: Any, start: int, stop: int) -> Tensor:
         """Scores against train rows start … stop − 1, [tests, stop − start]."""
@@ -81,12 +82,13 @@ class InstanceScorer(ScorerSize, Protocol):
 class InstanceMethod(Protocol):
     """A configured method.
 
-    Attributes:
-        reads: what `prepare` and the scorer's `query` are given of a split.
-        top_k: length of the stored best and worst lists.
+    A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
+    `HeadInputs.labels` for train and test alike. One that reads other methods' results has `sources: tuple[str, ...]`,
+    their names in the run.
 
-    Methods that differentiate a loss also have `labels: LabelSource`: whose labels callers put into
-    `HeadInputs.labels`, for train and test alike.
+    Attributes:
+        reads: what `prepare` and the scorer's `query` are given.
+        top_k: length of the stored best and worst lists.
     """
 
     reads: ClassVar[Reads]
@@ -96,7 +98,7 @@ class InstanceMethod(Protocol):
         """Do once what all tests share.
 
         Args:
-            train: the train split, in row order, of the kind that the method reads.
+            train: the train split, in row order, as `reads` says.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
 

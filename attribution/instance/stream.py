@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from attribution.base import require_finite
-from attribution.instance.protocol import InstanceScorer, InstanceScores, ScorerSize, SplitInputs
+from attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
 from attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
 
 VOTES_TOP = 10
@@ -106,7 +106,7 @@ class TrainSummary:
 
 def stream_scores(
     scorer: InstanceScorer,
-    test: SplitInputs,
+    test: Inputs,
     test_index: Tensor,
     top_k: int,
     memory_budget: int,

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 
 from attribution.neuron.ig import IntegratedGradients
 from callbacks.costs import neuron_need
-from callbacks.plan import shape_of
+from callbacks.plan_rate import shape_of
 from callbacks.plan_table import Line, bytes_in_words, format_plan, time_in_words
 from models.backbone import architecture_of, load_tokenizer
 from tests.running import CommandLine

@@ -1,0 +1,106 @@
+"""What instance methods read of a split: head inputs, those of every kept epoch, texts, or neuron lists."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor, nn, tensor
+
+from attribution.base import CheckpointInputs, HeadInputs, TextInputs
+from attribution.bridge import NeuronLists
+from callbacks.method_graph import reads_of
+from callbacks.score_tables import read_neuron_lists
+from callbacks.session import Epoch, Session
+from data.tokenise import CHOICE, CHOICES
+from models.backbone import head_weights
+
+
+def instance_inputs(session: Session, method: Any, split: str) -> Any:
+    """What the method asks for in `reads`, in row order."""
+    reads = reads_of(method)
+    if reads == "text":
+        return TextInputs(texts_of(session, split))
+    if reads == "neurons":
+        return neuron_lists_of(session, method, split)
+    if reads == "checkpoints":
+        return checkpoint_inputs(session, method, split)
+    return head_inputs(session, method, split)
+
+
+def inputs_read(session: Session, method: Any, split: str) -> Any:
+    """What identifies these inputs, plain values; texts do not depend on the model."""
+    reads = reads_of(method)
+    if reads == "text":
+        return hashlib.sha256(json.dumps(texts_of(session, split)).encode()).hexdigest()
+    if reads == "neurons":
+        return session.scores[method.source, split].name
+    predicted: dict[str, Any] = {"examples": session.predictions[split].fingerprint}
+    if reads == "checkpoints":
+        predicted["epochs"] = [
+            (session.epoch_examples[epoch.number, split].name, epoch.learning_rate) for epoch in session.epochs
+        ]
+    return predicted
+
+
+def head_inputs(session: Session, method: Any, split: str) -> HeadInputs:
+    """Cached head inputs of a split with the labels that the method asks for."""
+    labels, fold = _labels(session, method, split)
+    return HeadInputs(session.predictions[split].features, labels, session.classifier.head, fold)
+
+
+def checkpoint_inputs(session: Session, method: Any, split: str) -> CheckpointInputs:
+    """Head inputs under every kept epoch's weights, each with the learning rate of its last step.
+
+    Predicted labels are those of the explained model.
+    """
+    labels, fold = _labels(session, method, split)
+    steps = []
+    for epoch in session.epochs:
+        features = load_file(session.epoch_examples[epoch.number, split] / "features.safetensors")["features"]
+        steps.append((HeadInputs(features, labels, _head_at(session, epoch), fold), epoch.learning_rate))
+    return CheckpointInputs(tuple(steps))
+
+
+def texts_of(session: Session, split: str) -> list[str]:
+    """The columns that the template shows, in its order, one text per example; a question's choices are all in it.
+
+    The template's own words, the same in every example, are left out; what `data.max_length` cuts off is not.
+    """
+    columns = [CHOICES if column == CHOICE else column for column in session.data.resolve_template().columns]
+    shown = session.data.splits[split].select_columns(columns)
+    return ["\n".join(_as_text(row[column]) for column in columns) for row in shown]
+
+
+def neuron_lists_of(session: Session, method: Any, split: str) -> NeuronLists:
+    """The stored lists of the method's source, as long as the method reads them on either side."""
+    engine = session.classifier.engine()
+    length = max(method.train_list, method.test_list) if split == "train" else method.test_list
+    return read_neuron_lists(session.scores[method.source, split] / split, length, engine.n_layers, engine.n_neurons)
+
+
+def _labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
+    """Labels of the method's loss and the split's fold; a method without a loss has the predictions.
+
+    In a folded split gold labels are folded classes, so predicted ones are folded too.
+    """
+    predictions = session.predictions[split]
+    fold = session.data.folds.get(split)
+    of_class = None if fold is None else tensor(fold.of_class)
+    if getattr(method, "labels", "predicted") == "gold":
+        return predictions.column("label"), of_class
+    predicted = predictions.column("prediction")
+    return predicted if of_class is None else of_class[predicted], of_class
+
+
+def _head_at(session: Session, epoch: Epoch) -> nn.Module:
+    head = copy.deepcopy(session.classifier.head)
+    head.load_state_dict(head_weights(epoch.folder))
+    return head
+
+
+def _as_text(value: Any) -> str:
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)

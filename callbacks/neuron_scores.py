@@ -1,0 +1,70 @@
+"""Neuron scores of a split: one pass over the model, whichever split it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+from torch import Tensor
+
+from attribution.base import Batch, NeuronModel, require_finite
+from attribution.neuron.protocol import NeuronMethod
+from attribution.neuron.ranking import NeuronScores
+from callbacks.costs import neuron_need
+from callbacks.files import is_first_process, write_yaml
+from callbacks.memory import WithinMemory
+from callbacks.passes import index_loader, run_pass
+from callbacks.score_tables import neuron_table
+from callbacks.session import Predictions, Session, row_shards
+from models.footprint import footprint_of
+
+CODE = ("models.last_token", "models.choice", "models.families", "callbacks.neuron_scores", "callbacks.score_tables")
+
+
+def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
+    """What neuron scores of a split depend on, beside method and code."""
+    return {"examples": session.predictions[split].fingerprint, "split": split, **session.reading}
+
+
+def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split: str, folder: Path) -> None:
+    """Attribute a split and write `<split>/` and `method.yaml`."""
+    engine = session.classifier.engine()
+    description = method.describe(engine)
+    rows = _neuron_pass(session, name, method, engine, split, folder)
+    if is_first_process():
+        write_neuron_scores(folder, split, rows, session.predictions[split])
+        write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
+
+
+def write_neuron_scores(folder: Path, split: str, rows: dict[str, Tensor], predictions: Predictions) -> None:
+    """Write `<split>/`; scores that explain no class in particular are said of the predicted one."""
+    if "target" not in rows:
+        target = predictions.column("prediction")
+        rows = {**rows, "target": target, "target_prob": predictions.column("prob").gather(1, target[:, None])[:, 0]}
+    datasets.Dataset(neuron_table(rows)).save_to_disk(str(folder / split))
+
+
+def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:
+    """The parts that a method gave."""
+    return {name: tensor for name, tensor in vars(scores).items() if tensor is not None}
+
+
+def _neuron_pass(
+    session: Session, name: str, method: NeuronMethod, engine: NeuronModel, split: str, folder: Path
+) -> dict[str, Tensor]:
+    """All examples' best neurons, in the order of `index`."""
+    title = f"{name} on {split}"
+
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
+        scores = method.attribute(engine, batch, budget)
+        require_finite(scores.score, f"the score of {title}", batch["index"])
+        return {"index": batch["index"], **tensors_of(scores)}
+
+    if method.reads_text:
+        shards, loader = session.shards(split), session.loader(split)
+    else:
+        shards, loader = row_shards(len(session.data.splits[split])), index_loader
+    need = neuron_need(method, footprint_of(session.classifier.backbone), session.sequences)
+    cut = WithinMemory(title, compute, session.memory_budget, need)
+    return run_pass(title, session.classifier, cut, shards, loader, folder / "shards", session.trainers).rows

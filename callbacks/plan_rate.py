@@ -1,0 +1,58 @@
+"""What a plan is computed from: the sizes of a classifier and the device's rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from callbacks import costs
+from callbacks.session import Session
+from models.footprint import footprint_of
+
+MEASURED_SECONDS = 0.2
+"""How long the device's rate is measured."""
+
+
+def shape_of(lm: Any) -> costs.Shape:
+    """Sizes of a classifier that may have no values."""
+    embeddings = {id(m.weight) for m in lm.base_model.modules() if isinstance(m, torch.nn.Embedding)}
+    matrices = (p for p in lm.base_model.parameters() if p.dim() > 1 and id(p) not in embeddings)
+    return costs.Shape(
+        footprint=footprint_of(lm.base_model),
+        parameters=sum(p.numel() for p in lm.parameters()),
+        matmul_parameters=sum(p.numel() for p in matrices),
+        head=lm.score,
+    )
+
+
+def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) -> float:
+    """Rate of products [256, width] · [width, 4·width] over about a fifth of a second."""
+    left = torch.ones(256, width, device=device, dtype=dtype)
+    right = torch.ones(width, 4 * width, device=device, dtype=dtype)
+
+    def run() -> None:
+        left @ right
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    run()  # the first product loads libraries
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < MEASURED_SECONDS or not count:
+        run()
+        count += 1
+    return count * 2.0 * 256 * width * 4 * width / elapsed if elapsed else 1.0
+
+
+def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float) -> str:
+    """What the plan is about and what its times rest on."""
+    footprint = shape.footprint
+    rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
+    return (
+        f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
+        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
+        f"times: counted operations at {rate / 1e9:.0f} GFLOP/s, a matrix product of the model's width measured just "
+        f"now on {device}, one process"
+    )
