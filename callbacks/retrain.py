@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers.logger import DummyLogger
+from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -84,8 +84,7 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequ
 
     def build(folder: Path) -> None:
         make_model = partial(recipe.make_model, seed=seed)
-        # the run's loggers would mix the cell's curves into those of its own fit
-        fit_into(folder, cell, make_model, recipe.make_callbacks, [DummyLogger()])
+        fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
         prediction = _predict(session, make_model, folder)
         if is_first_process():
@@ -97,6 +96,24 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequ
     done = "read from the store" if entry.reused else "computed"
     print(f"{name}: fit on {len(rows)} train rows, seed {seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)["prediction"]
+
+
+class Unheard(Logger):
+    """A logger for callbacks that need one: the run's own would mix a cell's curves into those of the run's fit."""
+
+    @property
+    def name(self) -> None:
+        """None: nothing is written under any name."""
+
+    @property
+    def version(self) -> None:
+        """None, likewise."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Write nothing."""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Write nothing."""
 
 
 def restricted(session: Session, rows: Sequence[int], seed: int) -> Session:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attribution.base import UserError
-from attribution.evaluation.needs import Available
+from attribution.evaluation.needs import Available, missing_methods
 from attribution.evaluation.result import Result
 from attribution.evaluation.statistics import mean_and_error
 from attribution.evaluation.subsets import RANDOM
@@ -88,7 +88,7 @@ class Artifacts:
         """What the run lacks."""
         if not available.pairs:
             return "data whose examples are pairs of texts (e.g. data=mnli)"
-        return "" if available.instance else "at least one instance method (e.g. method=gradsim)"
+        return missing_methods(available, "instance")
 
     def evaluate(
         self, train: Sequence[Pair], lists: Mapping[str, Tensor], asked: Tensor, group: Literal["challenge", "own"]

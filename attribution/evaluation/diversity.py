@@ -40,9 +40,9 @@ class Diversity:
     """Four metrics of each subset that `retraining` trains on, and the regression of its accuracy on them.
 
     `cosine_similarity`: mean over all pairs of the subset; `loss`: mean, nats; `vocabulary`: number of different
-    tokens; `input_length`: mean tokens. Random subsets: mean and standard error over seeds. `coefficient` (group = metric):
-    ordinary least squares of accuracy on the four metrics as they are (with an intercept), one point per subset
-    size, method and group.
+    tokens; `input_length`: mean tokens. Random subsets: mean and standard error over seeds. `coefficient` (group =
+    metric): ordinary least squares of accuracy on the four metrics as they are (with an intercept), one point per
+    subset size, method and group.
 
     Args:
         of: name of the evaluation whose subsets are described and whose accuracy is regressed.
