@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
@@ -87,6 +88,7 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequ
         fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
         prediction = _predict(session, make_model, folder)
+        meet()  # the first process must not take away what others still read
         if is_first_process():
             save_file({"prediction": prediction.contiguous()}, folder / PREDICTIONS)
             shutil.rmtree(folder / "model", ignore_errors=True)
@@ -129,6 +131,12 @@ def wait_for(file: Path) -> None:
     """Wait until the first process has written a file; it needs no waiting itself."""
     while not is_first_process() and not file.is_file():
         time.sleep(0.1)
+
+
+def meet() -> None:
+    """Wait for all processes of the run, where there are several."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 def _predict(session: Session, make_model: MakeModel, folder: Path) -> Tensor:
