@@ -187,10 +187,11 @@ def train_facts(session: Session) -> TrainFacts:
     """Hidden states, losses and tokens of the train split; of several sequences, the predicted one's hidden state."""
     predictions = session.predictions["train"]
     hidden, prob = predictions.features, predictions.column("prob")
-    rows = torch.arange(len(prob))
+    rows, label = torch.arange(len(prob)), predictions.column("label")
     if hidden.dim() == 3:
         hidden = hidden[rows, predictions.column("prediction")]
-    loss = -prob[rows, predictions.column("label")].double().clamp_min(torch.finfo(torch.float32).tiny).log()
+    loss = -prob[rows, label].double().clamp_min(torch.finfo(torch.float32).tiny).log()
+    loss = loss.masked_fill(label < 0, torch.nan)
     inputs = session.data.splits["train"]["input_ids"][:]
     if inputs and inputs[0] and isinstance(inputs[0][0], int):
         inputs = [[sequence] for sequence in inputs]

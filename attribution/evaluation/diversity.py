@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ class TrainFacts:
 
     Attributes:
         hidden: last block's hidden state at the answer position (the head's input), [n_train, hidden].
-        loss: the explained model's loss, nats, [n_train].
+        loss: the explained model's loss, nats, NaN where there is no label, [n_train].
         tokens: token ids of each example's input, all its sequences together.
         length: tokens of each example's input, the mean of its sequences where it has several, [n_train].
     """
@@ -56,6 +57,9 @@ class Diversity:
     groups: Sequence[Group] | None = None
     requires: ClassVar[str] = "subsets"
 
+    def __post_init__(self) -> None:
+        self._filled(SubsetGrid())  # refuses sizes that no subset has before anything is read
+
     def after(self, evaluations: Mapping[str, Any]) -> Diversity:
         """This evaluation with what it leaves open taken from the one it is about."""
         other = evaluations.get(self.of)
@@ -79,7 +83,7 @@ class Diversity:
         return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
 
     def evaluate(self, rankings: Mapping[str, Tensor], train: TrainFacts) -> list[Result]:
-        """Four results per cell; the similarity is left out of subsets of a single row.
+        """Four results per cell; without the similarity for a single row, without the loss where there is no label.
 
         Args:
             rankings: method → train rows, best first, [n_train].
@@ -141,12 +145,15 @@ def _cell(result: Result) -> tuple[str, str, float | None, str]:
 def describe(rows: Tensor, train: TrainFacts) -> dict[str, float]:
     """Metric → value for a subset of the train split, [rows]."""
     tokens = torch.cat([torch.as_tensor(train.tokens[row], dtype=torch.int64) for row in rows.tolist()])
+    loss = train.loss[rows].double()
     found = {
-        "loss": float(train.loss[rows].double().mean()),
+        "loss": float(loss.nanmean()),
         "vocabulary": float(len(torch.unique(tokens))),
         "input_length": float(train.length[rows].double().mean()),
     }
-    return {"cosine_similarity": mean_cosine(train.hidden[rows]), **found} if len(rows) > 1 else found
+    if len(rows) > 1:
+        found = {"cosine_similarity": mean_cosine(train.hidden[rows]), **found}
+    return {metric: value for metric, value in found.items() if not math.isnan(value)}
 
 
 def mean_cosine(vectors: Tensor) -> float:

@@ -57,12 +57,15 @@ class SubsetGrid:
     def __post_init__(self) -> None:
         if any(not 0 < fraction <= 100 for fraction in self.fractions):
             raise UserError(
-                f"the fractions {list(self.fractions)} of an evaluation are no percentages of the train split; "
-                "expected numbers above 0 and at most 100: write e.g. fractions=[10]."
+                f"fractions={list(self.fractions)} of an evaluation of subsets are no percentages of the train split; "
+                "expected numbers above 0 and at most 100: write e.g. evaluation.retraining.fractions=[10]."
             )
         for option in ("fractions", "seeds", "groups"):
             if not getattr(self, option):
-                raise UserError(f"an evaluation's {option}=[] asks for nothing, expected at least one: name one.")
+                raise UserError(
+                    f"{option}=[] of an evaluation of subsets asks for nothing, expected at least one: name one, e.g. in "
+                    f"evaluation.retraining.{option}."
+                )
 
     @property
     def variant(self) -> str:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from attribution.base import UserError
 from attribution.evaluation.diversity import METRICS, Diversity, TrainFacts, least_squares, mean_cosine
 from attribution.evaluation.needs import Available
 from attribution.evaluation.result import Result
@@ -60,6 +63,17 @@ def test_a_single_row_has_no_pairs():
     assert metrics == {"loss", "vocabulary", "input_length"}
 
 
+def test_rows_without_a_label_have_no_loss():
+    rankings = {"a": torch.arange(30)}
+    unlabelled = replace(TRAIN, loss=TRAIN.loss.clone().index_fill(0, torch.tensor([0, 1]), torch.nan))
+    half, none = (
+        {r.metric: r.value for r in Diversity(fractions=(f,), groups=("most",)).evaluate(rankings, unlabelled)}
+        for f in (14, 7)
+    )
+    assert half["loss"] == pytest.approx(float(TRAIN.loss[2:4].mean()))
+    assert "loss" not in none
+
+
 def test_least_squares_equals_the_normal_equations_whatever_the_units():
     x = torch.randn(12, 4, generator=GENERATOR, dtype=torch.float64) * torch.tensor([0.1, 1, 1000, 50]) + 7
     y = torch.randn(12, generator=GENERATOR, dtype=torch.float64)
@@ -107,3 +121,5 @@ def test_what_is_left_open_comes_from_the_evaluation_it_is_about():
 def test_what_it_needs():
     assert "instance method" in Diversity().missing(Available())
     assert Diversity().missing(Available(instance=("gradsim",))) == ""
+    with pytest.raises(UserError, match="percentages"):
+        Diversity(fractions=(0,))
