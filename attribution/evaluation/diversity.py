@@ -98,8 +98,8 @@ class Diversity:
             sizes[key] = len(subset.rows)
         results = []
         for (method, group, percent), runs in cells.items():
-            for metric in runs[0]:
-                mean, error = mean_and_error([run[metric] for run in runs])
+            for metric in dict.fromkeys(metric for run in runs for metric in run):
+                mean, error = mean_and_error([run[metric] for run in runs if metric in run])
                 n = sizes[method, group, percent]
                 results.append(
                     Result(metric, mean, error, n=n, k=percent, group=group, variant=grid.variant, method=method)

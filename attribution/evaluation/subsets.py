@@ -63,8 +63,8 @@ class SubsetGrid:
         for option in ("fractions", "seeds", "groups"):
             if not getattr(self, option):
                 raise UserError(
-                    f"{option}=[] of an evaluation of subsets asks for nothing, expected at least one: name one, e.g. in "
-                    f"evaluation.retraining.{option}."
+                    f"{option}=[] of an evaluation of subsets asks for nothing, expected at least one: name one, e.g. "
+                    f"in evaluation.retraining.{option}."
                 )
 
     @property
