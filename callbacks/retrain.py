@@ -63,7 +63,7 @@ def retraining_results(
     return evaluation.evaluate(seedless_rankings(session, methods, evaluation.rank_by), fit, reference(session))
 
 
-def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequence[int], seed: int) -> Tensor:
+def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> Tensor:
     """Classes that a model fitted on some train rows predicts for the explained split, [tests].
 
     Only these predictions are kept, not the model. Equal sets of rows are one cell, in whatever order they are ranked.
@@ -72,10 +72,10 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequ
         session: of the run; stays as it is.
         name: the evaluation's name in the configuration.
         recipe: of the run's own fit.
-        rows: of the train split.
+        chosen: rows of the train split.
         seed: of new parameters, the order of the rows and dropout.
     """
-    cell = restricted(session, sorted(rows), seed)
+    cell = restricted(session, sorted(chosen), seed)
     inputs = {
         **fit_inputs(cell, recipe.model, recipe.trainer),
         "callbacks": dict(recipe.callbacks),
@@ -87,16 +87,16 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, rows: Sequ
         make_model = partial(recipe.make_model, seed=seed)
         fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
-        prediction = _predict(session, make_model, folder)
+        rows = _predict(session, make_model, folder)
         meet()  # the first process must not take away what others still read
         if is_first_process():
-            save_file({"prediction": prediction.contiguous()}, folder / PREDICTIONS)
+            save_file({"prediction": rows["prediction"].contiguous()}, folder / PREDICTIONS)
             shutil.rmtree(folder / "model", ignore_errors=True)
 
-    labels = session.labels(evaluation=name, split=session.split, rows=len(rows), draw=seed)
+    labels = session.labels(evaluation=name, split=session.split, rows=len(chosen), draw=seed)
     entry = session.store.get("retrain", inputs, build, labels)
     done = "read from the store" if entry.reused else "computed"
-    print(f"{name}: fit on {len(rows)} train rows, seed {seed}: {done}", flush=True)
+    print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)["prediction"]
 
 
@@ -139,8 +139,8 @@ def meet() -> None:
         torch.distributed.barrier()
 
 
-def _predict(session: Session, make_model: MakeModel, folder: Path) -> Tensor:
-    """Predicted class of every explained example, in the order of the split."""
+def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str, Tensor]:
+    """Column `prediction`: the class of every explained example, in the order of the split."""
     title, shards = f"predict {session.split}", session.shards(session.split)
     if not missing_shards(folder / "shards", len(shards)):  # killed before its entry was finished
         model: nn.Module = nn.Identity()
@@ -156,4 +156,4 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> Tensor:
         need = prediction_need(footprint_of(model.backbone))
         compute = WithinMemory(title, predict, session.memory_budget, need)
     loader = session.loader(session.split)
-    return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows["prediction"]
+    return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows
