@@ -114,6 +114,23 @@ def points_over_k(rows: Iterable[Row]) -> tuple[Point, ...]:
     return tuple(points)
 
 
+def ticks_apart(panel: Panel, closest: float = 0.05) -> list[float]:
+    """The x values of a panel's marks that have room for a label, the last one always.
+
+    Args:
+        closest: smallest distance between two labels, as a part of the axis.
+    """
+    places = sorted({point.x for series in panel.series for point in series.points if series.markers})
+    if panel.kind == "shares" or len(places) < 2:
+        return places
+    scaled = [math.log(place) for place in places] if panel.log_x and places[0] > 0 else places
+    kept = [len(places) - 1]
+    for number in range(len(places) - 2, -1, -1):
+        if scaled[kept[-1]] - scaled[number] >= closest * (scaled[-1] - scaled[0]):
+            kept.append(number)
+    return [places[number] for number in reversed(kept)]
+
+
 def colours(names: Iterable[str]) -> dict[str, str]:
     """A colour per method: grey for random controls, the same for a method and its counterpart in the other lens."""
     found: dict[str, str] = {}

@@ -159,10 +159,10 @@ def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[
     metric, k = panel
     for place, name in enumerate(methods):
         found = [row for row in rows if _is_faithfulness(row) and (row["method"] or "") == name]
-        estimate = estimate([row for row in found if (row["metric"], row["k"]) == panel])
-        if estimate is None:
+        mean = estimate([row for row in found if (row["metric"], row["k"]) == panel])
+        if mean is None:
             continue
-        value, error = estimate
+        value, error = mean
         control = name.startswith("random")
         axis.barh(
             place,

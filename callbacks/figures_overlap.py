@@ -33,9 +33,7 @@ def _instances(rows: Sequence[Row]) -> list[Chart]:
             if found:
                 colour = PALETTE[number % len(PALETTE)]
                 series.append(Series(f"{shown_name(a)} and {shown_name(b)}", points_over_k(found), colour))
-        panels.append(
-            Panel(titled(setting), "first n % of the training instances", "% in both", tuple(series))
-        )
+        panels.append(Panel(titled(setting), "first n % of the training instances", "% in both", tuple(series)))
     if not panels:
         return []
     caption = (
@@ -54,15 +52,11 @@ def _neurons(rows: Sequence[Row], method: str) -> list[Chart]:
             series = []
             for metric, (word, place) in SHARES.items():
                 found = [
-                    row
-                    for row in here
-                    if row["metric"] == metric and str(row["reference_group"] or "ig") == reference
+                    row for row in here if row["metric"] == metric and str(row["reference_group"] or "ig") == reference
                 ]
                 name = f"{word} {shown_name(names[metric])}" if metric in names else word
                 series.append(Series(name, points_over_k(found), PALETTE[place]))
-            panels.append(
-                Panel(titled(setting), "top-n neurons", "% of the union", tuple(series), kind="shares")
-            )
+            panels.append(Panel(titled(setting), "top-n neurons", "% of the union", tuple(series), kind="shares"))
     if not panels:
         return []
     name = shown_name(method)

@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from callbacks.charts import Chart, Panel, Series
+from callbacks.charts import Chart, Panel, Series, ticks_apart
 from callbacks.figures_style import DPI, GRID, INK, STYLE, short
 from callbacks.results_table import format_number
 
 _DASHES = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1, 1.8))}
 _COLUMNS = 2
 _TITLE = 58
-_MOST_TICKS = 10
 _TEXT_SHARE = 9.0
 """Shares below it, in per cent, have no room for a number."""
 
@@ -59,7 +58,7 @@ def _lines(axis: Axes, panel: Panel) -> None:
         axis.errorbar(
             x,
             [point.y for point in series.points],
-            yerr=[point.error or 0.0 for point in series.points],
+            yerr=[point.error or 0.0 for point in series.points] if any(p.error for p in series.points) else None,
             color=series.colour,
             linestyle=_DASHES[series.line],
             linewidth=1.6,
@@ -73,8 +72,8 @@ def _lines(axis: Axes, panel: Panel) -> None:
     if panel.log_x:
         axis.set_xscale("log")
         axis.minorticks_off()
-    places = sorted({point.x for series in panel.series for point in series.points if series.markers})
-    if places and (len(places) <= _MOST_TICKS or panel.log_x):
+    places = ticks_apart(panel)
+    if places:
         axis.set_xticks(places, [format_number(place) for place in places])
     axis.grid(axis="y", color=GRID, linewidth=0.8)
     axis.margins(y=0.12)

@@ -18,14 +18,13 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
-from callbacks.charts import Chart, Panel, Series
+from callbacks.charts import Chart, Panel, Series, ticks_apart
 from callbacks.results_table import format_number, format_value
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH, HEIGHT = 460.0, 290.0
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 44.0
 """Space around the axes, in units of the drawing."""
-_MOST_TICKS = 10
 _DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3.5"}
 
 
@@ -99,14 +98,12 @@ def _panel(panel: Panel, numbers: dict[str, int]) -> dict[str, Any]:
     low, high, y_ticks = (0.0, 100.0, [0.0, 25.0, 50.0, 75.0, 100.0]) if shares else _range(panel.series)
     y = _scale(low, high, HEIGHT - BOTTOM, TOP)
     x = _x_scale(places, panel)
-    marked = sorted({point.x for series in panel.series for point in series.points if series.markers})
-    ticks = marked if len(marked) <= _MOST_TICKS or shares else _thinned(marked)
     return {
         "title": panel.title,
         "x_label": panel.x_label,
         "y_label": panel.y_label,
         "note": panel.note,
-        "x_ticks": [(round(x(place), 2), format_number(place)) for place in ticks],
+        "x_ticks": [(round(x(place), 2), format_number(place)) for place in ticks_apart(panel)],
         "y_ticks": [(round(y(value), 2), format_number(round(value, 6))) for value in y_ticks],
         "series": _bars(panel, numbers, x, y) if shares else [_line(one, panel, numbers, x, y) for one in panel.series],
     }
@@ -197,8 +194,3 @@ def _scale(low: float, high: float, start: float, end: float) -> Callable[[float
     if span <= 0:
         return lambda value: (start + end) / 2
     return lambda value: start + (value - low) / span * (end - start)
-
-
-def _thinned(places: Sequence[float]) -> list[float]:
-    step = math.ceil(len(places) / _MOST_TICKS)
-    return list(places[::step])

@@ -31,6 +31,8 @@ NAMES = {
 """Names that the paper gives to the methods; others keep their own."""
 ORDER = tuple(NAMES)
 PAPER_R: Mapping[str, int] = {"sufficiency": 1, "comprehensiveness": 100}
+PAPER_TOP = 10
+GROUPS = {"random": 0, "most": 1, "least": 2}
 DIVERSITY = ("cosine_similarity", "loss", "vocabulary", "input_length")
 
 
@@ -55,7 +57,7 @@ class Table:
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)
         writer.writerow([protect(name) for name in self.header])
-        writer.writerows([protect(_number(cell)) for cell in line] for line in self.lines)
+        writer.writerows([_number(cell) for cell in line] for line in self.lines)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{self.name}.csv", stream.getvalue())
         return folder / f"{self.name}.csv"
@@ -87,7 +89,8 @@ def method_name(method: Cell) -> str:
 
 
 def _table1(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int]) -> Table | None:
-    mine = _of(rows, "unique_instances", uniqueness=True)
+    counted = [row for row in rows if row["metric"] == "unique_instances"]
+    mine = [row for row in counted if row["k"] == PAPER_TOP] or counted
     full: list[Row] = []
     for model, data in dict.fromkeys((_text(row, "model"), _text(row, "data")) for row in mine):
         if (model, data) in n_train:
@@ -144,11 +147,9 @@ def _table3(rows: Sequence[Row]) -> Table | None:
     )
 
 
-GROUPS = {"random": 0, "most": 1, "least": 2}
-
-
 def _table4(rows: Sequence[Row]) -> Table | None:
-    mine = sorted(_of(rows, "lexical_overlap"), key=lambda row: (_text(row, "model"), _sortable(row["k"])))
+    mine = [row for row in rows if row["metric"] == "lexical_overlap"]
+    mine.sort(key=lambda row: (_text(row, "model"), _sortable(row["k"])))
     return _grid(
         "table4",
         "Lexical overlap between premise and hypothesis of the most influential training instances, for challenge "
@@ -228,13 +229,6 @@ def _grid(
     return Table(name, title, header, lines)
 
 
-def _of(rows: Sequence[Row], metric: str, uniqueness: bool = False) -> list[Row]:
-    """Rows of a metric; the paper's top 10 where uniqueness was asked for several lengths."""
-    found = [row for row in rows if row["metric"] == metric]
-    tens = [row for row in found if row["k"] == 10]
-    return tens if uniqueness and tens else found
-
-
 def _by_method(rows: Sequence[Row]) -> list[Row]:
     """Model by model, and within it in the paper's order of methods."""
     models = list(dict.fromkeys(_text(row, "model") for row in rows))
@@ -253,10 +247,10 @@ def _mean(rows: Sequence[Row]) -> Cell:
 
 
 def _number(cell: Cell) -> Cell:
-    """Six significant digits: more than any table prints."""
+    """Numbers with six significant digits, more than any table prints; text that looks like a formula protected."""
     if isinstance(cell, float):
         return format_number(cell) if cell.is_integer() else f"{cell:.6g}"
-    return cell
+    return protect(cell)
 
 
 def _text(row: Row, name: str) -> str:

@@ -18,11 +18,11 @@ from markupsafe import Markup
 from callbacks import report_sections as sections
 from callbacks.figures import charts, write_figures
 from callbacks.figures_svg import chart_view, digest, environment, source
-from callbacks.report_tables import mismatch_note, paper_table_views, published_rows, write_tables
 from callbacks.report_choice import N_EXAMPLES, choose_examples
 from callbacks.report_data import RunFiles
 from callbacks.report_examples import read_examples
 from callbacks.report_layers import layer_profiles
+from callbacks.report_tables import mismatch_note, paper_table_views, published_rows, write_tables
 from callbacks.results_table import DIRECTIONS
 
 
