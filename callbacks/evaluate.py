@@ -4,27 +4,42 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import datasets
 import torch
 from torch import Tensor
 
 from attribution.base import Batch
-from attribution.evaluation.instance_lists import InstanceLists
+from attribution.evaluation.artifacts import mispredicted_as_entailed, own_artifacts
+from attribution.evaluation.concepts import COLUMN as CONCEPT
+from attribution.evaluation.needs import what_is_missing
 from attribution.evaluation.result import Result
-from attribution.instance.protocol import InstanceScores
-from attribution.neuron.protocol import NeuronMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.attribute import score_name
 from callbacks.costs import faithfulness_need
+from callbacks.evaluation_inputs import (
+    available,
+    best_rows,
+    compared_instances,
+    compared_neurons,
+    fold_of,
+    folded_predictions,
+    instance_lists,
+    of_kind,
+    pairs_of,
+    scores_of,
+    seedless_rankings,
+    texts_of,
+    train_facts,
+)
 from callbacks.files import is_first_process, write_json
 from callbacks.fingerprints import with_imports
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
+from callbacks.retrain import Recipe, retraining_results
 from callbacks.session import Session
 from callbacks.store import code_hash
 
@@ -33,71 +48,112 @@ CODE = ("models.last_token", "models.families", "attribution.neuron.random_neuro
 
 
 def evaluate_stage(
-    session: Session, name: str, evaluation: Any, settings: Mapping[str, Any], methods: Mapping[str, Any]
+    session: Session,
+    name: str,
+    evaluation: Any,
+    settings: Mapping[str, Any],
+    methods: Mapping[str, Any],
+    recipe: Recipe | None = None,
+    earlier: Mapping[str, list[Result]] = {},
 ) -> list[Result]:
-    """Results of one evaluation; an evaluation that nothing in the run serves says so and gives none."""
-    if evaluation.requires == "examples":
-        return [
-            result
-            for split in sorted(session.predictions)
-            if split != "train"
-            for result in evaluation.evaluate(
-                session.predictions[split].column("prediction"),
-                session.predictions[split].column("label"),
-                len(session.data.label_names),
-                split,
-            )
-        ]
-    of_kind = {
-        method: configured
-        for method, configured in methods.items()
-        if isinstance(configured, NeuronMethod) == (evaluation.requires == "neuron")
-    }
-    missing = _what_is_missing(session, name, evaluation.requires, of_kind)
+    """Results of one evaluation; an evaluation that nothing in the run serves says so and gives none.
+
+    Args:
+        session: of the run.
+        name: the evaluation's name in the configuration.
+        evaluation: what to evaluate; its `requires` says what it is given.
+        settings: its configuration, plain values.
+        methods: all methods of the run.
+        recipe: how the run has fitted its model; None: it has not.
+        earlier: results of the evaluations before, by name.
+    """
+    missing = what_is_missing(evaluation, available(session, methods, recipe is not None))
     if missing:
-        print(f"{name}: skipped: needs {missing}", flush=True)
-        return []
+        return _skipped(name, missing)
+    if evaluation.requires == "rankings":
+        assert recipe is not None, "an evaluation that fits says that it needs a recipe"
+        return retraining_results(session, name, evaluation, methods, recipe)
+    if evaluation.requires == "subsets":
+        return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
-        return _faithfulness(session, name, evaluation, settings, of_kind)
+        return _faithfulness(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+    by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
+        "examples": _examples, "instance": _instances, "lists": _lists, "pairs": _pairs, "concepts": _concepts,
+    }  # fmt: skip
+    return by_need[evaluation.requires](session, name, evaluation, methods)
+
+
+def evaluations_in_order(evaluations: Mapping[str, Any]) -> dict[str, Any]:
+    """Evaluations that read others' results after these, each told of all others; else the configured order."""
+    follow = {name: hasattr(evaluation, "after") for name, evaluation in evaluations.items()}
+    ordered = sorted(evaluations, key=lambda name: follow[name])
+    return {name: evaluations[name].after(evaluations) if follow[name] else evaluations[name] for name in ordered}
+
+
+def _skipped(name: str, needs: str) -> list[Result]:
+    print(f"{name}: skipped: needs {needs}", flush=True)
+    return []
+
+
+# -- one function per need ---------------------------------------------------------------------------------------
+
+
+def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of every predicted split but train."""
     return [
         result
-        for method, configured in of_kind.items()
-        for result in (
-            _of_method(result, method) for result in evaluation.evaluate(instance_lists(session, method, configured))
-        )
+        for split in sorted(session.predictions)
+        if split != "train"
+        for result in evaluation.evaluate(*folded_predictions(session, split), split)
     ]
 
 
-def _of_method(result: Result, method: str) -> Result:
-    return Result(**{**asdict(result), "method": method})
+def _instances(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of each instance method by itself."""
+    return [
+        replace(result, method=method)
+        for method, configured in of_kind(methods, "instance").items()
+        for result in evaluation.evaluate(instance_lists(session, method, configured))
+    ]
 
 
-def _what_is_missing(session: Session, name: str, kind: str, methods: Mapping[str, Any]) -> str:
-    if not methods:
-        return f"at least one {kind} method (e.g. method={'ig' if kind == 'neuron' else 'gradsim'})"
-    if name == "duplicates":
-        if "twin" not in session.data.plant_columns:
-            return "data with planted near-duplicates (data=demo)"
-        if not bool((session.predictions[session.split].column("twin") >= 0).any()):
-            return "a planted near-duplicate among the explained examples (raise data.limit)"
-    return ""
+def _lists(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of all methods' rankings and lists together."""
+    neurons, of_instances = (compared_neurons(session, methods, kind) for kind in ("neuron", "ia_neurons"))
+    return evaluation.evaluate(compared_instances(session, methods, evaluation.rank_by), neurons, of_instances)
 
 
-def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset:
-    """The stored scores of a method of this run, torch-formatted."""
-    folder = session.scores[score_name(name, seed)] / session.split
-    return datasets.load_from_disk(str(folder)).with_format("torch")
+def _pairs(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of train instances that are put forward for pairs mispredicted as entailment."""
+    predicted, label, _ = folded_predictions(session, session.split)
+    asked = mispredicted_as_entailed(predicted, label)
+    challenge = fold_of(session, session.split) is not None
+    if not challenge:
+        asked &= own_artifacts(pairs_of(session, session.split))
+    if not bool(asked.any()):
+        kind = "example" if challenge else "pair with full lexical overlap"
+        return _skipped(name, f"a {session.split} {kind} that is mispredicted as entailment")
+    group = "challenge" if challenge else "own"
+    return evaluation.evaluate(pairs_of(session, "train"), best_rows(session, methods), asked, group)
 
 
-def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
-    """A method's lists of all seeds, with the planted twins where the data have them."""
-    fields = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
-    runs = []
-    for seed in getattr(method, "seeds", [None]):
-        rows = scores_of(session, name, seed)
-        runs.append(InstanceScores(*(rows[field][:] for field in fields)))
-    twin = session.predictions[session.split].column("twin") if "twin" in session.data.plant_columns else None
-    return InstanceLists.of(runs, method.top_k, twin)
+def _concepts(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of the concepts of train and explained split and of what is retrieved."""
+    train, test = (texts_of(session, split, CONCEPT) for split in ("train", session.split))
+    return evaluation.evaluate(train, test, best_rows(session, methods))
+
+
+def _subsets(
+    session: Session, name: str, evaluation: Any, methods: Mapping[str, Any], earlier: Mapping[str, list[Result]]
+) -> list[Result]:
+    """Of the subsets that retraining trains on, and of its accuracy where it was measured."""
+    rankings = seedless_rankings(session, methods, evaluation.grid.rank_by)
+    described = evaluation.evaluate(rankings, train_facts(session))
+    regression = evaluation.regress(described, earlier.get(evaluation.of, []))
+    if isinstance(regression, str):
+        print(f"{name}: {regression}", flush=True)
+        return described
+    return [*described, *regression]
 
 
 # -- faithfulness ------------------------------------------------------------------------------------------------

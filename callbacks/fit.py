@@ -60,23 +60,34 @@ def fit_stage(
         )
 
     def build(folder: Path) -> None:
-        if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
-            _remove_checkpoints(folder)
-            return
-        checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
-        trainer = session.trainers.make(
-            callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
-            logger=list(loggers),
-            enable_progress_bar=on_terminal(),
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
-        )
-        _fit(session, make_model(), trainer, checkpoint, folder)
+        fit_into(folder, session, make_model, make_callbacks, loggers)
 
     inputs = {**fit_inputs(session, model_settings, trainer_settings), "callbacks": dict(callback_settings)}
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _take(session, make_model, entry.path / "model")
+
+
+def fit_into(
+    folder: Path,
+    session: Session,
+    make_model: MakeModel,
+    make_callbacks: Callable[[], list[Callback]],
+    loggers: Sequence[Logger],
+) -> None:
+    """Fit on the session's train split and save `model/` and `fit.json`, going on from what a killed fit has left."""
+    if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
+        _remove_checkpoints(folder)
+        return
+    checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
+    trainer = session.trainers.make(
+        callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
+        logger=list(loggers),
+        enable_progress_bar=on_terminal(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
+    )
+    _fit(session, make_model(), trainer, checkpoint, folder)
 
 
 def load_stage(session: Session, make_model: MakeModel, path: str) -> None:

@@ -12,9 +12,10 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from attribution.base import UserError
+from attribution.evaluation.result import Result
 from attribution.neuron.protocol import NeuronMethod
 from callbacks.attribute import attribute_stage
-from callbacks.evaluate import evaluate_stage
+from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import examples_stage
 from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage
@@ -22,6 +23,7 @@ from callbacks.report import write_report
 from callbacks.report_data import RunFiles
 from callbacks.report_tables import mismatch_note, published_rows
 from callbacks.results_table import format_table
+from callbacks.retrain import Recipe
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
 from callbacks.wandb_logger import log_run
@@ -128,9 +130,16 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for name, method in parts.methods.items():
         timed("attribute", attribute_stage, name, method, settings["method"][name])
     common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
-    for name, evaluation in parts.evaluations.items():
-        results = timed("evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods)
-        run.add_results(name, results, common)
+    recipe = Recipe(
+        parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
+    )
+    finished: dict[str, list[Result]] = {}
+    for name, evaluation in evaluations_in_order(parts.evaluations).items():
+        finished[name] = timed(
+            "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
+            recipe if settings["fit"] else None, finished,
+        )  # fmt: skip
+        run.add_results(name, finished[name], common)
     if not is_first_process():
         return
     run.write()

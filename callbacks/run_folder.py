@@ -65,7 +65,8 @@ class RunFolder:
                 self.directions[result.metric] = better
             self.rows.append(row)
             k = "" if result.k is None else f"@{result.k:g}"
-            name = "/".join(part for part in (evaluation, result.method, f"{result.metric}{k}") if part)
+            where = (result.method, result.reference_group, result.group, result.variant)
+            name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
             name = name if result.split == "test" else f"{result.split}/{name}"
             self.metrics[name] = result.value
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attribution.base import UserError
 from attribution.evaluation.instance_lists import InstanceLists
+from attribution.evaluation.needs import Available, missing_methods
 from attribution.evaluation.result import Result
 
 
@@ -36,6 +37,14 @@ class Duplicates:
     """
 
     requires: ClassVar[str] = "instance"
+
+    def missing(self, available: Available) -> str:
+        """What the run lacks."""
+        if not available.instance:
+            return missing_methods(available, "instance")
+        if "twin" not in available.columns:
+            return "data with planted near-duplicates (data=demo)"
+        return "" if available.twins else "a planted near-duplicate among the explained examples (raise data.limit)"
 
     def evaluate(self, lists: InstanceLists) -> list[Result]:
         """One result; `n` is the number of tests with a twin, `k` the length of the stored lists.

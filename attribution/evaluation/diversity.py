@@ -1,0 +1,189 @@
+"""How diverse the most and least influential instances are, and whether that tells accuracy (paper 1, Sec. 6.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from attribution.evaluation.needs import Available
+from attribution.evaluation.result import Result
+from attribution.evaluation.statistics import mean_and_error
+from attribution.evaluation.subsets import Group, SubsetGrid
+from attribution.evaluation.train_ranking import RankBy
+
+METRICS = ("cosine_similarity", "loss", "vocabulary", "input_length")
+
+
+@dataclass(frozen=True)
+class TrainFacts:
+    """What is described of the train split.
+
+    Attributes:
+        hidden: last block's hidden state at the answer position (the head's input), [n_train, hidden].
+        loss: the explained model's loss, nats, [n_train].
+        tokens: token ids of each example's input, all its sequences together.
+        length: tokens of each example's input, the mean of its sequences where it has several, [n_train].
+    """
+
+    hidden: Tensor
+    loss: Tensor
+    tokens: Sequence[Sequence[int]]
+    length: Tensor
+
+
+@dataclass(frozen=True)
+class Diversity:
+    """Four metrics of each subset that `retraining` trains on, and the regression of its accuracy on them.
+
+    `cosine_similarity`: mean over all pairs of the subset; `loss`: mean, nats; `vocabulary`: number of different
+    tokens; `input_length`: mean tokens. Random subsets: mean and standard error over seeds. `coefficient` (group = metric):
+    ordinary least squares of accuracy on the four metrics as they are (with an intercept), one point per subset
+    size, method and group.
+
+    Args:
+        of: name of the evaluation whose subsets are described and whose accuracy is regressed.
+        fractions, rank_by, seeds, groups: None: as in that evaluation, or its defaults where the run has none.
+    """
+
+    of: str = "retraining"
+    fractions: Sequence[float] | None = None
+    rank_by: RankBy | None = None
+    seeds: Sequence[int] | None = None
+    groups: Sequence[Group] | None = None
+    requires: ClassVar[str] = "subsets"
+
+    def after(self, evaluations: Mapping[str, Any]) -> Diversity:
+        """This evaluation with what it leaves open taken from the one it is about."""
+        other = evaluations.get(self.of)
+        return replace(self, **vars(self._filled(other if isinstance(other, SubsetGrid) else SubsetGrid())))
+
+    @property
+    def grid(self) -> SubsetGrid:
+        """The subsets that are described."""
+        return self._filled(SubsetGrid())
+
+    def _filled(self, grid: SubsetGrid) -> SubsetGrid:
+        return SubsetGrid(
+            grid.fractions if self.fractions is None else self.fractions,
+            grid.rank_by if self.rank_by is None else self.rank_by,
+            grid.seeds if self.seeds is None else self.seeds,
+            grid.groups if self.groups is None else self.groups,
+        )
+
+    def missing(self, available: Available) -> str:
+        """What the run lacks."""
+        return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
+
+    def evaluate(self, rankings: Mapping[str, Tensor], train: TrainFacts) -> list[Result]:
+        """Four results per cell; the similarity is left out of subsets of a single row.
+
+        Args:
+            rankings: method → train rows, best first, [n_train].
+            train: the train split in row order.
+        """
+        grid = self.grid
+        cells: dict[tuple[str, str, float], list[dict[str, float]]] = {}
+        sizes: dict[tuple[str, str, float], int] = {}
+        for subset in grid.subsets(rankings):
+            key = (subset.method, subset.group, subset.percent)
+            cells.setdefault(key, []).append(describe(subset.rows, train))
+            sizes[key] = len(subset.rows)
+        results = []
+        for (method, group, percent), runs in cells.items():
+            for metric in runs[0]:
+                mean, error = mean_and_error([run[metric] for run in runs])
+                n = sizes[method, group, percent]
+                results.append(
+                    Result(metric, mean, error, n=n, k=percent, group=group, variant=grid.variant, method=method)
+                )
+        return results
+
+    def regress(self, described: Sequence[Result], retrained: Sequence[Result]) -> list[Result] | str:
+        """Coefficients with standard errors, or a sentence on why there are none.
+
+        Args:
+            described: from `evaluate`.
+            retrained: results of the evaluation `of`, of which `accuracy` counts.
+        """
+        if not retrained:
+            return f"no regression: needs the accuracy of evaluation={self.of} in the same run"
+        accuracy = {_cell(result): result.value for result in retrained if result.metric == "accuracy"}
+        points: dict[tuple[str, str, float | None, str], dict[str, float]] = {}
+        for result in described:
+            if _cell(result) in accuracy:
+                points.setdefault(_cell(result), {})[result.metric] = result.value
+        whole = {cell: values for cell, values in points.items() if len(values) == len(METRICS)}
+        needed = len(METRICS) + 2
+        if len(whole) < needed:
+            return (
+                f"no regression: {len(whole)} subset(s) with an accuracy do not determine {len(METRICS)} coefficients "
+                f"and their errors; expected {needed} or more: add methods or fractions to evaluation.{self.of}"
+            )
+        x = torch.tensor([[values[metric] for metric in METRICS] for values in whole.values()], dtype=torch.float64)
+        y = torch.tensor([accuracy[cell] for cell in whole], dtype=torch.float64)
+        fitted = least_squares(x, y)
+        if fitted is None:
+            return "no regression: one metric is a linear function of the others over all subsets"
+        return [
+            Result("coefficient", float(value), float(error), n=len(y), group=metric, variant=self.grid.variant)
+            for metric, value, error in zip(METRICS, *fitted, strict=True)
+        ]
+
+
+def _cell(result: Result) -> tuple[str, str, float | None, str]:
+    return result.method, result.group, result.k, result.variant
+
+
+def describe(rows: Tensor, train: TrainFacts) -> dict[str, float]:
+    """Metric → value for a subset of the train split, [rows]."""
+    tokens = torch.cat([torch.as_tensor(train.tokens[row], dtype=torch.int64) for row in rows.tolist()])
+    found = {
+        "loss": float(train.loss[rows].double().mean()),
+        "vocabulary": float(len(torch.unique(tokens))),
+        "input_length": float(train.length[rows].double().mean()),
+    }
+    return {"cosine_similarity": mean_cosine(train.hidden[rows]), **found} if len(rows) > 1 else found
+
+
+def mean_cosine(vectors: Tensor) -> float:
+    """Mean cosine similarity over all pairs of different vectors [n, hidden], n ≥ 2, in O(n).
+
+    The sum of all n² inner products of the unit vectors is the squared norm of their sum. A zero vector is similar to
+    none.
+    """
+    units = torch.nn.functional.normalize(vectors.double(), dim=1)
+    n = len(units)
+    all_pairs = units.sum(0).square().sum() - units.square().sum()
+    return float(all_pairs / (n * (n - 1)))
+
+
+def least_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Ordinary least squares with intercept: coefficients and their standard errors, [columns] each.
+
+    Solved on centred columns scaled to unit length, since the metrics differ by orders of magnitude; the result is that
+    of the columns as they are.
+
+    Args:
+        x: [points, columns], float64, with points > columns + 1.
+        y: [points], float64.
+
+    Returns:
+        None where the columns, centred, are linearly dependent.
+    """
+    centred, target = x - x.mean(0), y - y.mean()
+    scale = centred.norm(dim=0)
+    if bool((scale == 0).any()):
+        return None
+    q, r = torch.linalg.qr(centred / scale)
+    if float(r.diagonal().abs().min()) < 1e-10:
+        return None
+    coefficients = torch.linalg.solve_triangular(r, (q.T @ target)[:, None], upper=True)[:, 0]
+    residual = target - centred / scale @ coefficients
+    variance = residual.square().sum() / (len(y) - x.shape[1] - 1)
+    inverse = torch.linalg.solve_triangular(r, torch.eye(x.shape[1], dtype=x.dtype), upper=True)
+    errors = (variance * inverse.square().sum(1)).sqrt()
+    return coefficients / scale, errors / scale

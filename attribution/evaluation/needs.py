@@ -1,0 +1,59 @@
+"""What a run offers its evaluations, so that each can say itself what it lacks before anything is computed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+MethodKind = Literal["instance", "neuron", "ia_neurons"]
+EXAMPLES_OF_KIND = {
+    "instance": "an instance method (e.g. method=gradsim)",
+    "neuron": "a neuron method (e.g. method=ig)",
+    "ia_neurons": "a method that leads from instances to neurons (e.g. method=gradsim_neurons)",
+}
+
+
+@dataclass(frozen=True)
+class Available:
+    """What is there to be evaluated.
+
+    Attributes:
+        instance, neuron, ia_neurons: names of the run's methods by kind.
+        with_seeds: those among them that draw random numbers.
+        columns: text and plant columns that the train split and the explained split both have.
+        pairs: whether the data name two text columns as a pair (premise, hypothesis).
+        twins: explained examples with a planted near-duplicate.
+        fits: whether the run fits its model, so that it can be fitted again on other rows.
+    """
+
+    instance: tuple[str, ...] = ()
+    neuron: tuple[str, ...] = ()
+    ia_neurons: tuple[str, ...] = ()
+    with_seeds: frozenset[str] = frozenset()
+    columns: frozenset[str] = frozenset()
+    pairs: bool = False
+    twins: int = 0
+    fits: bool = False
+
+    def of_kind(self, kind: MethodKind) -> tuple[str, ...]:
+        """Names of the methods of one kind."""
+        return getattr(self, kind)
+
+    def ranked(self) -> tuple[str, ...]:
+        """Instance methods that are compared with random subsets, themselves without random numbers."""
+        return tuple(name for name in self.instance if name not in self.with_seeds)
+
+
+def missing_methods(available: Available, kind: MethodKind) -> str:
+    """What to add where the run has no method of a kind, empty where it has one."""
+    return "" if available.of_kind(kind) else f"at least one method: {EXAMPLES_OF_KIND[kind]}"
+
+
+def what_is_missing(evaluation: Any, available: Available) -> str:
+    """What an evaluation needs and the run lacks, empty where nothing is missing.
+
+    An evaluation with a method `missing(available)` says it; any other needs a method where `requires` is a kind.
+    """
+    if hasattr(evaluation, "missing"):
+        return evaluation.missing(available)
+    return missing_methods(available, evaluation.requires) if evaluation.requires in EXAMPLES_OF_KIND else ""

@@ -1,0 +1,92 @@
+"""Fine-tuning on the first n % of a ranking (paper 1, Sec. 3.4 and 5.3, Figures 2 and 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from attribution.evaluation.needs import Available
+from attribution.evaluation.result import Result
+from attribution.evaluation.statistics import mean_and_error
+from attribution.evaluation.subsets import Subset, SubsetGrid
+
+Fit = Callable[[Tensor, int], Tensor]
+"""(train rows [rows], seed) → the predicted class of every explained example [tests] by a model fitted on them."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What refitted models are compared with.
+
+    Attributes:
+        prediction: class predicted by the model that is explained, [tests].
+        label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
+        fold: folded class of each class of the model, [classes], or None.
+    """
+
+    prediction: Tensor
+    label: Tensor
+    fold: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Retraining(SubsetGrid):
+    """Accuracy of, and predictions preserved by, a fresh model trained on part of the train split.
+
+    `most`: the first n % of a method's ranking, `least`: the last n %, `random`: as many rows at random, the same for
+    all methods. Every cell is fitted under each seed (new parameters and order of the rows); mean and standard error
+    over seeds. Both numbers are fractions: `accuracy` over the labelled examples, `preserved` the share of all examples
+    for which the new model predicts the class that the explained model predicted.
+    """
+
+    requires: ClassVar[str] = "rankings"
+
+    def missing(self, available: Available) -> str:
+        """What the run lacks."""
+        if not available.fits:
+            return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
+        if not available.ranked():
+            return "at least one instance method without seeds (e.g. method=gradsim)"
+        return ""
+
+    def evaluate(self, rankings: Mapping[str, Tensor], fit: Fit, reference: Reference) -> list[Result]:
+        """Two results per cell, `accuracy` only where the explained split has labels.
+
+        Args:
+            rankings: method → train rows, best first, [n_train].
+            fit: trains and predicts.
+            reference: of the explained split.
+        """
+        cells: dict[tuple[str, str, float], list[tuple[Subset, int]]] = {}
+        for subset in self.subsets(rankings):
+            runs = self.seeds if subset.seed is None else [subset.seed]
+            key = (subset.method, subset.group, subset.percent)
+            cells.setdefault(key, []).extend((subset, seed) for seed in runs)
+        results = []
+        for (method, group, percent), runs_of_cell in cells.items():
+            predictions = torch.stack([fit(subset.rows, seed) for subset, seed in runs_of_cell])
+            for metric, values, n in measures(predictions, reference):
+                mean, error = mean_and_error(values)
+                results.append(
+                    Result(
+                        metric, mean, error, n=n, k=percent, group=group,
+                        variant=self.variant, method=method, better="higher",
+                    )
+                )  # fmt: skip
+        return results
+
+
+def measures(predictions: Tensor, reference: Reference) -> list[tuple[str, Tensor, int]]:
+    """(metric, value per run [runs], number of examples) for predictions [runs, tests]."""
+    found = []
+    known = reference.label >= 0
+    if bool(known.any()):
+        answers = predictions if reference.fold is None else reference.fold[predictions]
+        right = (answers == reference.label)[:, known].double().mean(1)
+        found.append(("accuracy", right, int(known.sum())))
+    kept = (predictions == reference.prediction).double().mean(1)
+    return [*found, ("preserved", kept, len(reference.prediction))]
