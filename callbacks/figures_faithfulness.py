@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from callbacks.charts import (
     Chart,
+    Line,
     Panel,
     Series,
     colours,
@@ -51,7 +52,7 @@ def _panel(rows: Sequence[Row], areas: Sequence[Row], metric: str, setting: tupl
     series, notes = [], []
     for method, variant in sorted(keys, key=lambda key: key[0].startswith("random")):
         name = f"{shown_name(method)} ({variant})" if variant else shown_name(method)
-        line = "dotted" if method.startswith("random") else "dashed" if variant else "solid"
+        line: Line = "dotted" if method.startswith("random") else "dashed" if variant else "solid"
         series.append(Series(name, points_over_k(_of(rows, method, variant)), colour[method], line))
         area = estimate([row for row in _of(areas, method, variant) if row["metric"] == f"{metric}_auc"])
         if area is not None:

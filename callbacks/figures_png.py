@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -14,7 +15,7 @@ from callbacks.charts import Chart, Panel, Series, ticks_apart
 from callbacks.figures_style import DPI, GRID, INK, STYLE, short
 from callbacks.results_table import format_number
 
-_DASHES = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1, 1.8))}
+_DASHES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1, 1.8))}
 _COLUMNS = 2
 _TITLE = 58
 _TEXT_SHARE = 9.0

@@ -65,14 +65,14 @@ class SweepTable(Callback):
         folder = Path(hydra.sweep.dir)
         write_sweep(folder / "sweep.csv", self.rows)
         print(format_sweep(self.rows), flush=True)
-        jobs = self._finished(folder)
+        jobs = finished_jobs(folder, self.rows)
         if jobs:
             write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary; write and print the comparison of the jobs; write their common tables and figures."""
         folder = Path(config.hydra.sweep.dir)
-        jobs = self._finished(folder)
+        jobs = finished_jobs(folder, self.rows)
         if not jobs:
             return
         print(sweep_summary.format_summary(sweep_summary.summarise(jobs)), flush=True)
@@ -81,13 +81,6 @@ class SweepTable(Callback):
         except UserError as error:
             print(f"sweep: {error}", flush=True)
         print(folder, flush=True)
-
-    def _finished(self, folder: Path) -> list[Job]:
-        try:
-            return finished_jobs(folder, self.rows)
-        except UserError as error:
-            print(f"sweep: {error}", flush=True)
-            return []
 
 
 def is_sweep(config: DictConfig) -> bool:

@@ -159,18 +159,18 @@ def _faithfulness(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str,
 
     other = found(second, b)
     for key, row in found(first, a).items():
-        values = [cell["value"] for cell in (row, other.get(key, {"value": None}))]
-        errors = [cell.get("stderr") for cell in (row, other.get(key, {}))]
-        if all(isinstance(value, int | float) for value in values):
-            error = math.hypot(*errors) if all(isinstance(e, int | float) for e in errors) else None
-            difference = values[0] - values[1]
-            yield {
-                "metric": f"{row['metric']}_difference",
-                "k": row["k"],
-                "value": difference,
-                "stderr": error,
-                "n": row["n"],
-            }
+        value, reference = row["value"], other.get(key, {}).get("value")
+        if not isinstance(value, int | float) or not isinstance(reference, int | float):
+            continue
+        error, reference_error = row.get("stderr"), other[key].get("stderr")
+        known = isinstance(error, int | float) and isinstance(reference_error, int | float)
+        yield {
+            "metric": f"{row['metric']}_difference",
+            "k": row["k"],
+            "value": value - reference,
+            "stderr": math.hypot(float(error or 0), float(reference_error or 0)) if known else None,
+            "n": row["n"],
+        }
 
 
 def _named(job: Job, method: str) -> dict[str, Cell]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from attribution.base import UserError
 from callbacks.report_data import RunFiles
 from callbacks.report_tables import published_rows, train_sizes
 from callbacks.results_table import Cell
@@ -45,14 +46,11 @@ class Job:
 
 
 def finished_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> list[Job]:
-    """Jobs that have results, in order.
+    """Jobs that have results, in order; a job whose files are damaged is told of and left out.
 
     Args:
         sweep: the sweep's folder.
         outcomes: rows of sweep.csv: `job`, `status`, `overrides`, `folder`.
-
-    Raises:
-        UserError: a job's file is damaged (named).
     """
     done = [row for row in outcomes if row["status"] == "done"]
     done = [row for row in done if (sweep / str(row["folder"]) / "results.csv").is_file()]
@@ -60,7 +58,10 @@ def finished_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> list
     jobs = []
     for row, setting in zip(done, settings, strict=True):
         run = RunFiles(sweep / str(row["folder"]))
-        jobs.append(Job(int(str(row["job"])), run, setting, published_rows(run)))
+        try:
+            jobs.append(Job(int(str(row["job"])), run, setting, published_rows(run)))
+        except UserError as error:
+            print(f"job {row['job']}: {error}", flush=True)
     return jobs
 
 
