@@ -58,8 +58,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    methods = {name: build(node) for name, node in config.method.items()}
-    evaluations = {name: build(node) for name, node in config.evaluation.items()}
+    methods = {name: build(node) for name, node in (config.get("method") or {}).items()}
+    evaluations = {name: build(node) for name, node in (config.get("evaluation") or {}).items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)

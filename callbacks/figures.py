@@ -1,74 +1,65 @@
-"""The figures of a run, as PNG files under figures/: layers of the top neurons, and faithfulness.
+"""The figures of a run or a sweep under figures/: layers of the top neurons, faithfulness, the paper's Figures 2 to 6.
 
-Figures are made with matplotlib's object interface on the Agg canvas: no pyplot, no display, no change to anyone's
-global settings. Colours: cividis for shares, Okabe and Ito's palette for bars, both safe for colour-blind readers.
+Charts are drawn twice, as PNG and as a page of their own. Colours: cividis for shares, Okabe and Ito's palette for
+bars and lines, both safe for colour-blind readers.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
+from callbacks.charts import Chart, estimate
+from callbacks.figures_faithfulness import METRICS, faithfulness_charts
+from callbacks.figures_overlap import overlap_charts
+from callbacks.figures_png import chart_figure
+from callbacks.figures_retraining import retraining_charts
+from callbacks.figures_style import DPI, GRID, INK, STYLE, save, short
+from callbacks.figures_svg import write_page
 from callbacks.report_data import RunFiles
 from callbacks.report_layers import LayerProfile, layer_profiles
 from callbacks.results_table import Cell, Row, format_number
 
 LAYER_HEAT_MAP = "layer_heat_map.png"
 FAITHFULNESS = "faithfulness.png"
-FAITHFULNESS_METRICS = ("sufficiency", "comprehensiveness")
+FAITHFULNESS_METRICS = tuple(METRICS)
 
-_BLUE, _GREY, _INK = "#0072B2", "#B8BEC6", "#1B2430"
-_STYLE: Any = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # shipped with matplotlib: the same figure on every machine
-    "font.size": 9,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
-    "axes.edgecolor": "#8A94A0",
-    "axes.titlesize": 10,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "xtick.color": _INK,
-    "ytick.color": _INK,
-    "text.parse_math": False,  # a `$` in a label is a dollar
-}
-_DPI = 150
-_MAX_LABEL = 32
+_BLUE, _GREY = "#0072B2", "#B8BEC6"
 _ANNOTATED_LAYERS = 16  # more cells are too narrow for a number
 
 
 def write_figures(run_dir: Path) -> list[Path]:
     """Draw every figure the run's files allow into <run>/figures and return their paths."""
     run = RunFiles(run_dir)
-    figures: dict[str, Figure] = {}
+    folder = run_dir / "figures"
     profiles = layer_profiles(run)
-    if profiles:
-        figures[LAYER_HEAT_MAP] = layer_heat_map(profiles)
-    if any(_is_faithfulness(row) for row in run.results):
-        figures[FAITHFULNESS] = faithfulness_bars(run.results)
-    return [save(figure, run_dir / "figures" / name) for name, figure in figures.items()]
+    paths = [save(layer_heat_map(profiles), folder / LAYER_HEAT_MAP)] if profiles else []
+    return [*paths, *write_results_figures(run.results, folder)]
 
 
-def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG to a partial path and rename it; the bytes do not depend on date or version."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page shows such names in full; here they are boxes
-        FigureCanvasAgg(figure).print_png(str(partial), metadata={"Software": None})
-    os.replace(partial, path)
-    return path
+def write_results_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Draw what results rows allow: faithfulness as curves or bars, and every chart as PNG and page."""
+    found = charts(rows)
+    paths = []
+    if all(chart.name != "faithfulness" for chart in found) and any(_is_faithfulness(row) for row in rows):
+        paths.append(save(faithfulness_bars(rows), folder / FAITHFULNESS))
+    for chart in found:
+        paths.append(save(chart_figure(chart), folder / f"{chart.name}.png"))
+        paths.append(write_page(chart, folder / f"{chart.name}.html"))
+    return paths
+
+
+def charts(rows: Sequence[Row]) -> list[Chart]:
+    """All charts of results rows: faithfulness curves, then the paper's figures by number."""
+    numbered = sorted([*retraining_charts(rows), *overlap_charts(rows)], key=lambda chart: chart.name)
+    return [*faithfulness_charts(rows), *numbered]
 
 
 def layer_heat_map(profiles: Sequence[LayerProfile]) -> Figure:
@@ -82,10 +73,10 @@ def layer_heat_map(profiles: Sequence[LayerProfile]) -> Figure:
     score = np.stack([profile.score for profile in profiles])
     largest = np.abs(score).max(1, keepdims=True)
     relative = np.divide(score, largest, out=np.zeros_like(score), where=largest > 0)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         cell = min(0.5, max(0.22, 9.0 / layers))
         width, height = 3.4 + cell * layers, 0.3 * len(profiles)
-        figure = Figure(figsize=(max(width, 6.0), 2 * height + 1.9), dpi=_DPI, layout="constrained", facecolor="white")
+        figure = Figure(figsize=(max(width, 6.0), 2 * height + 1.9), dpi=DPI, layout="constrained", facecolor="white")
         upper, lower = figure.subplots(2, 1, sharex=True)
         _heat(upper, share, profiles, "cividis", 0.0, float(share.max()), "Share of the top neurons")
         lowest = -1.0 if relative.min() < -0.005 else 0.0  # what rounds to zero is no second direction
@@ -108,11 +99,11 @@ def faithfulness_bars(rows: Sequence[Row]) -> Figure:
     methods.sort(key=lambda name: name.startswith("random"))
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
-    with rc_context(_STYLE):
+    with rc_context(STYLE):
         height = lines * (0.34 * len(methods) + 0.95)
-        longest = max(len(_short(name)) for name in methods)
+        longest = max(len(short(name)) for name in methods)
         figure = Figure(
-            figsize=(1.0 + 0.06 * longest + 3.6 * columns, height), dpi=_DPI, layout="constrained", facecolor="white"
+            figsize=(1.0 + 0.06 * longest + 3.6 * columns, height), dpi=DPI, layout="constrained", facecolor="white"
         )
         axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, axis in zip(panels, axes, strict=False):
@@ -136,7 +127,7 @@ def _heat(
 ) -> None:
     image = axis.imshow(values, cmap=colours, vmin=lowest, vmax=highest or 1.0, aspect="auto", interpolation="nearest")
     axis.set_title(title)
-    names = [_short(f"   {profile.label}" if profile.label else profile.method) for profile in profiles]
+    names = [short(f"   {profile.label}" if profile.label else profile.method) for profile in profiles]
     axis.set_yticks(range(len(profiles)), names)
     for tick, profile in zip(axis.get_yticklabels(), profiles, strict=True):
         tick.set_fontweight("normal" if profile.label else "bold")
@@ -168,10 +159,10 @@ def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[
     metric, k = panel
     for place, name in enumerate(methods):
         found = [row for row in rows if _is_faithfulness(row) and (row["method"] or "") == name]
-        estimate = _mean([row for row in found if (row["metric"], row["k"]) == panel])
-        if estimate is None:
+        mean = estimate([row for row in found if (row["metric"], row["k"]) == panel])
+        if mean is None:
             continue
-        value, error = estimate
+        value, error = mean
         control = name.startswith("random")
         axis.barh(
             place,
@@ -182,7 +173,7 @@ def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[
             hatch="///" if control else None,
             edgecolor="white" if control else _BLUE,
             linewidth=0,
-            error_kw={"ecolor": _INK, "elinewidth": 1.1, "capsize": 2.5},
+            error_kw={"ecolor": INK, "elinewidth": 1.1, "capsize": 2.5},
         )
         axis.annotate(
             format_number(round(value, 3)),
@@ -195,23 +186,12 @@ def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[
     better = "higher is better" if metric == "sufficiency" else "lower is better"
     axis.set_title(f"{str(metric).capitalize()}{'' if k is None else f', k = {format_number(k)}'}")
     axis.set_xlabel(f"predictions preserved; {better}")
-    axis.set_yticks(range(len(methods)), [_short(name) for name in methods])
+    axis.set_yticks(range(len(methods)), [short(name) for name in methods])
     axis.set_ylim(len(methods) - 0.5, -0.5)
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="y", length=0)
-    axis.grid(axis="x", color="#E3E7EC", linewidth=0.8)
+    axis.grid(axis="x", color=GRID, linewidth=0.8)
     axis.set_axisbelow(True)
-
-
-def _mean(rows: Sequence[Row]) -> tuple[float, float | None] | None:
-    """Value and standard error: a single row's own, several rows' mean with the error of that mean."""
-    values = [float(row["value"]) for row in rows if isinstance(row["value"], int | float)]
-    if not values:
-        return None
-    if len(values) == 1:
-        error = rows[0].get("stderr")
-        return values[0], float(error) if isinstance(error, int | float) else None
-    return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
 def _is_faithfulness(row: Row) -> bool:
@@ -220,8 +200,3 @@ def _is_faithfulness(row: Row) -> bool:
 
 def _sortable(k: Cell) -> tuple[int, float, str]:
     return (0, float(k), "") if isinstance(k, int | float) else (1, 0.0, str(k))
-
-
-def _short(name: str) -> str:
-    shown = "".join(character if character.isprintable() else " " for character in name)
-    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"

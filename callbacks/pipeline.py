@@ -20,6 +20,8 @@ from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage
 from callbacks.method_graph import in_order, kind_of, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
+from callbacks.report_data import RunFiles
+from callbacks.report_tables import mismatch_note, published_rows
 from callbacks.results_table import format_table
 from callbacks.retrain import Recipe
 from callbacks.run_folder import RunFolder
@@ -156,7 +158,10 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     if not is_first_process():
         return
     run.write()
-    print(format_table(run.rows, run.directions), flush=True)
+    files = RunFiles(session.folder)
+    print(
+        "\n".join(filter(None, [format_table(published_rows(files), run.directions), mismatch_note(files)])), flush=True
+    )
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
     log_run(parts.loggers, shown, run.rows, session.folder)

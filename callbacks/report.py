@@ -7,29 +7,27 @@ through autoescaping, so that a text with markup is shown and never run.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 from markupsafe import Markup
 
 from callbacks import report_sections as sections
-from callbacks.figures import write_figures
+from callbacks.figures import charts, write_figures
+from callbacks.figures_svg import chart_view, digest, environment, source
 from callbacks.report_choice import N_EXAMPLES, choose_examples
 from callbacks.report_data import RunFiles
 from callbacks.report_examples import read_examples
 from callbacks.report_layers import layer_profiles
+from callbacks.report_tables import mismatch_note, paper_table_views, published_rows, write_tables
 from callbacks.results_table import DIRECTIONS
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 
 def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = N_EXAMPLES) -> Path:
-    """Draw the run's figures and write its report.html to a partial path, renamed when whole.
+    """Write the run's tables, draw its figures and write its report.html to a partial path, renamed when whole.
 
     Args:
         run_dir: the run's folder.
@@ -39,6 +37,7 @@ def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_ex
     Raises:
         UserError: a file of the run is missing or damaged (named).
     """
+    write_tables(RunFiles(run_dir))
     write_figures(run_dir)
     page = render_report(RunFiles(run_dir), directions, n_examples)
     path = run_dir / "report.html"
@@ -52,8 +51,8 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
     """The page as text."""
     chosen = choose_examples(run, n_examples)
     examples, catalogue = read_examples(run, chosen)
-    script = (TEMPLATES / "script.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    script = source("script.js") + source("chart.js")
+    drawn = charts(run.results)
     heat, summaries = sections.heat_maps(layer_profiles(run)), sections.summaries(run)
     anchors = [("results", "Results"), ("layers", "Layers"), ("training", "Training set"), ("examples", "Examples")]
     anchors += [("instances", "Instances"), ("data", "Data"), ("settings", "Settings")]
@@ -63,7 +62,6 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
         for name in ("train", "validation", "test")
         if (run.path / "examples" / name).is_dir()
     ]
-    tables = [(name, header, lines[: sections.MAX_TABLE_ROWS]) for name, (header, lines) in run.tables.items()]
     return (
         _environment()
         .get_template("report.html.j2")
@@ -74,9 +72,11 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             statement=sections.statement(run),
             headline=sections.headline(run),
             sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
-            evaluations=list(sections.evaluation_tables(run.results, directions)),
-            tables=tables,
-            figures=sections.figure_views(run.figures),
+            evaluations=list(sections.evaluation_tables(published_rows(run), directions)),
+            tables=paper_table_views(run),
+            mismatch=mismatch_note(run),
+            charts=[chart_view(chart) for chart in drawn],
+            figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
             heat=heat,
             summaries=summaries,
             choice=_choice(run, len(chosen)),
@@ -87,24 +87,18 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             reports=sections.data_reports(run),
             methods=sections.methods(run),
             settings=sections.settings(run),
-            style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),
+            style=Markup(source("style.css")),
             script=Markup(script),
-            script_hash=f"sha256-{digest}",
+            script_hash=digest(script),
         )
     )
 
 
 def _environment() -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["score"] = _score
-    environment.filters["percent"] = _percent
-    return environment
+    found = environment()
+    found.filters["score"] = _score
+    found.filters["percent"] = _percent
+    return found
 
 
 def _choice(run: RunFiles, shown: int) -> str:

@@ -7,6 +7,7 @@ what the page shows.
 from __future__ import annotations
 
 import json
+import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,9 @@ from callbacks.results_table import Cell, read_csv, read_results, unprotect
 
 PLANTS = ("twin", "wrong_label", "shortcut")
 """Columns in which demo data records what was planted."""
+
+CHOICES = "choices"
+"""Column of a multiple-choice question's answers."""
 
 _REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")
@@ -134,7 +138,10 @@ class RunFiles:
 
     @cached_property
     def label_names(self) -> dict[int, str]:
-        """id2label of model/config.json; empty where the run keeps no model."""
+        """id2label of model/config.json, letters for the choices of a question; empty where the run keeps no model."""
+        examples = self.examples(self.split).dataset
+        if CHOICES in examples.column_names and len(examples):
+            return dict(enumerate(string.ascii_uppercase[: len(examples[0][CHOICES])]))
         names = self.model_config.get("id2label") or {}
         path = self.path / "model" / "config.json"
         try:
@@ -169,12 +176,13 @@ class RunFiles:
         return self._rows(self.path / "examples" / split, _EXAMPLE_COLUMNS)
 
     def text_columns(self, split: str) -> list[str]:
-        """The string columns of a split, in the order of the file; `readout` is none of the example's texts."""
+        """The columns of texts and of lists of texts, in the order of the file; `readout` is none of them."""
         dataset = self.examples(split).dataset
         return [
             name
             for name, feature in dataset.features.items()
-            if getattr(feature, "dtype", "") in ("string", "large_string") and name not in ("readout", *PLANTS)
+            if getattr(getattr(feature, "feature", feature), "dtype", "") in ("string", "large_string")
+            and name not in ("readout", *PLANTS)
         ]
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,6 @@ from callbacks.results_table import ARROWS, Cell, Row, format_number, format_val
 
 HEADLINE = ("accuracy", "macro_f1")
 MAX_SETTINGS = 2000
-MAX_TABLE_ROWS = 500
-"""A longer table of tables/*.csv is shown up to here; the file has the rest."""
 
 _CAPTIONS = {
     FAITHFULNESS: "Faithfulness: predictions preserved when only the top neurons are kept (sufficiency) or when they "
@@ -160,11 +158,11 @@ def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
     ]
 
 
-def figure_views(paths: Sequence[Path]) -> list[dict[str, str]]:
-    """The figures as data URIs; the layer heat map stands in the page as a table already."""
+def figure_views(paths: Sequence[Path], drawn: Collection[str] = ()) -> list[dict[str, str]]:
+    """The figures as data URIs; the layer heat map and the `drawn` charts stand in the page already."""
     views = []
     for path in paths:
-        if path.name != LAYER_HEAT_MAP:
+        if path.name != LAYER_HEAT_MAP and path.stem not in drawn:
             uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
             caption = _CAPTIONS.get(path.name, path.stem.replace("_", " "))
             views.append({"uri": uri, "alt": caption, "caption": caption})
@@ -219,12 +217,13 @@ def _best(
 
 def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
     if row is None:
-        return {"shown": "", "best": False, "n": None}
+        return {"shown": "", "best": False, "n": None, "published": ""}
     control = str(row["method"] or "").startswith("random")
     return {
         "shown": format_value(row["value"], row["stderr"]),
         "best": best is not None and row["value"] == best and not control,
         "n": row["n"] if with_n else None,
+        "published": format_number(row.get("published")),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,11 +45,18 @@ def text_fields(row: Mapping[str, Any], columns: Sequence[str]) -> list[Text]:
     """The text columns of a row, long ones split where the page folds them."""
     texts = []
     for column in columns:
-        whole = row.get(column) or ""
+        whole = _whole(row.get(column))
         shown = whole[:MAX_CHARACTERS]
         head, tail = _split(shown, _HEAD)
         texts.append(Text(column, head, tail, len(whole) - len(shown)))
     return texts
+
+
+def _whole(value: Any) -> str:
+    """A text, or one line for each choice, led by its letter."""
+    if isinstance(value, list):
+        return "\n".join(f"{letter}: {text or ''}" for letter, text in zip(string.ascii_uppercase, value, strict=False))
+    return value or ""
 
 
 def _split(text: str, length: int) -> tuple[str, str]:

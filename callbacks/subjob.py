@@ -26,7 +26,9 @@ def run_as_process(script: Path, arguments: Sequence[str], overrides: Sequence[s
         overrides: the job's overrides.
         folder: the job's run folder.
     """
-    command = [sys.executable, str(script), *configuration_options(arguments), *overrides, f"hydra.run.dir='{folder}'"]
+    # mode: an experiment file may ask for a sweep, of which this is one job
+    single = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
+    command = [sys.executable, str(script), *configuration_options(arguments), *overrides, *single]
     finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(finished.stderr)
     status = STATUSES.get(finished.returncode, "error")

@@ -1,8 +1,11 @@
-"""The table of a sweep: one row per job, written as each job ends, also when some failed."""
+"""What a sweep leaves beside its jobs: sweep.csv, summary.csv, comparison.csv, tables/ and figures/.
+
+sweep.csv (one row per job) and summary.csv (means over seeds) are written as each job ends, also when some failed; the
+rest when the sweep has ended.
+"""
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +13,12 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from callbacks.files import write_text
-from callbacks.results_table import protect
+from attribution.base import UserError
+from callbacks import sweep_comparison, sweep_summary
+from callbacks.figures import write_results_figures
+from callbacks.paper_tables import paper_tables
+from callbacks.sweep_jobs import Job, finished_jobs, rows_of_all, sizes_of_all
+from callbacks.sweep_summary import write_rows
 from conf.dump import redact_overrides
 
 COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
@@ -33,12 +40,14 @@ class SweepTable(Callback):
 
         Each job's own config.yaml and overrides.yaml say what ran.
         """
-        if str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN":
+        if is_sweep(config):
             (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
+            # written before the job so that its loggers find the sweep it belongs to
+            write_sweep(Path(config.hydra.sweep.dir) / "sweep.csv", self.rows)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
-        if str(hydra.mode).rpartition(".")[2] != "MULTIRUN":
+        if not is_sweep(config):
             return
         outcome = job_return._return_value
         known = isinstance(outcome, dict)
@@ -53,20 +62,51 @@ class SweepTable(Callback):
                 "message": outcome.get("message", "") if known else str(outcome),
             }
         )
-        write_sweep(Path(hydra.sweep.dir) / "sweep.csv", self.rows)
+        folder = Path(hydra.sweep.dir)
+        write_sweep(folder / "sweep.csv", self.rows)
         print(format_sweep(self.rows), flush=True)
+        jobs = finished_jobs(folder, self.rows)
+        if jobs:
+            write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Print the summary; write and print the comparison of the jobs; write their common tables and figures."""
+        folder = Path(config.hydra.sweep.dir)
+        jobs = finished_jobs(folder, self.rows)
+        if not jobs:
+            return
+        print(sweep_summary.format_summary(sweep_summary.summarise(jobs)), flush=True)
+        try:
+            write_common(folder, jobs)
+        except UserError as error:
+            print(f"sweep: {error}", flush=True)
+        print(folder, flush=True)
+
+
+def is_sweep(config: DictConfig) -> bool:
+    """Whether Hydra runs several jobs."""
+    return str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"
+
+
+def write_common(folder: Path, jobs: list[Job]) -> None:
+    """Write tables/, figures/ and comparison.csv of all jobs; print the comparison.
+
+    Raises:
+        UserError: a job's file is damaged (named).
+    """
+    rows = rows_of_all(jobs)
+    for table in paper_tables(rows, sizes_of_all(jobs)):
+        table.write(folder / "tables")
+    write_results_figures(rows, folder / "figures")
+    comparison = sweep_comparison.compare(jobs)
+    if comparison:
+        write_rows(folder / "comparison.csv", sweep_comparison.COLUMNS, comparison)
+        print(sweep_comparison.format_comparison(comparison), flush=True)
 
 
 def write_sweep(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write sweep.csv, whole or not at all; cells that look like formulas are protected."""
-    import io
-
-    stream = io.StringIO(newline="")
-    writer = csv.DictWriter(stream, COLUMNS)
-    writer.writeheader()
-    writer.writerows({key: protect(value) for key, value in row.items()} for row in rows)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, stream.getvalue())
+    write_rows(path, COLUMNS, rows)
 
 
 def format_sweep(rows: list[dict[str, Any]]) -> str:

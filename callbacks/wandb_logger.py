@@ -30,14 +30,15 @@ def make_wandb_logger(
 
     Args:
         save_dir: the run's folder; `wandb/` is written there.
-        project, group, name, tags: as in wandb.init.
+        project, name, tags: as in wandb.init.
+        group: as in wandb.init, for a run of its own; the jobs of a sweep are grouped under the sweep's id.
         offline: None decides by whether a key is at hand.
     """
     wandb.finish()
     settings: dict[str, Any] = {
         "save_dir": save_dir,
         "project": project,
-        "group": group,
+        "group": sweep_id(Path(save_dir)) or group,
         "name": name or Path(save_dir).name,
         "tags": list(tags),
         "settings": private_settings(),
@@ -53,6 +54,11 @@ def make_wandb_logger(
         wandb.teardown()
         return WandbLogger(**settings, offline=True)
     return logger
+
+
+def sweep_id(folder: Path) -> str:
+    """Name of the sweep that a run's folder belongs to, empty for a run of its own."""
+    return folder.parent.name if (folder.parent / "sweep.csv").is_file() else ""
 
 
 def private_settings() -> wandb.Settings:

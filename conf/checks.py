@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from attribution.base import UserError
 from conf.command_line import CommandLine, parse_command_line
@@ -58,7 +58,9 @@ def check_command_line(
     overrides = parse_overrides(command.overrides, parse, command.tree)
     multirun = command.multirun or any(str(o.input_line).lower() == "hydra.mode=multirun" for o in overrides)
     allow = allowed_by_user(overrides)
-    for job in jobs_of(overrides, multirun, command.tree):
+    swept = _swept_by_file(overrides, multirun, command, compose, parse)
+    multirun = multirun or swept is not None
+    for job in jobs_of([*(swept or []), *overrides], multirun, command.tree):
         check_no_repeats(parse_overrides(job, parse, command.tree), command.tree)
         config = _compose(job, command, home, compose, parse)
         hydra = config.get("hydra")
@@ -143,6 +145,28 @@ def _compose(job: list[str], command: CommandLine, home: Path, compose: Compose,
         return attempt(job)
     except Exception as error:  # whatever Hydra, OmegaConf and YAML raise becomes a sentence
         raise explain(error, parse_overrides(job, parse, command.tree), attempt, command) from error
+
+
+def _swept_by_file(
+    overrides: Sequence[Override], multirun: bool, command: CommandLine, compose: Compose, parse: ParseOverrides
+) -> list[Override] | None:
+    """The sweep that a chosen file asks for (`hydra.mode: MULTIRUN`, `hydra.sweeper.params`), None for a single run.
+
+    What is typed takes the place of a parameter of the same key, as in Hydra.
+    """
+    if any(str(override.input_line).lower() == "hydra.mode=run" for override in overrides):
+        return None
+    if not any(override.key_or_group == "experiment" for override in overrides) and not command.is_replay:
+        return None  # only an experiment or a file of one's own has a say in Hydra's mode
+    first = jobs_of(overrides, True, command.tree)[0]
+    hydra: Any = OmegaConf.to_container(_compose(first, command, command.home, compose, parse).hydra, resolve=False)
+    if not multirun and str(hydra.get("mode")).rpartition(".")[2] != "MULTIRUN":
+        return None
+    typed = {override.key_or_group for override in overrides}
+    parameters = (hydra.get("sweeper") or {}).get("params") or {}
+    return parse_overrides(
+        [f"{key}={value}" for key, value in parameters.items() if key not in typed], parse, command.tree
+    )
 
 
 def _search_path(command: CommandLine, home: Path) -> list[str]:

@@ -136,7 +136,7 @@ def _swept_values(override: Override, tree: ConfigTree) -> list[str]:
     group = override.key_or_group
     pattern = override.value()
     if hasattr(pattern, "filter"):  # glob(...) asks for the names of a group's options
-        values = list(pattern.filter(tree.options(group)))
+        values = list(pattern.filter([option for option in tree.options(group) if "/" not in option]))
         if not values:
             raise UserError(
                 f"{override.input_line}: nothing in {group} matches; available: {', '.join(tree.options(group))}."

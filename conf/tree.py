@@ -24,8 +24,11 @@ class ConfigTree:
         return bool(name) and any((folder / name).is_dir() for folder in self.folders)
 
     def options(self, group: str) -> list[str]:
-        """Names of a group's options."""
-        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+        """Names of a group's options, those in folders of its own as `folder/name`."""
+        roots = [folder / group for folder in self.folders]
+        return sorted(
+            {path.relative_to(root).with_suffix("").as_posix() for root in roots for path in root.rglob("*.yaml")}
+        )
 
     def file(self, group: str, option: str) -> Path | None:
         """The file of an option, or None."""

@@ -183,6 +183,26 @@ def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.M
     assert list(offline.glob("*.wandb"))
 
 
+UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)), "all")
+
+
+@pytest.mark.parametrize("name", UNIFIED[:-1])
+def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(command: CommandLine, name: str) -> None:
+    finished = command(f"experiment=unified/{name}", "trainer.accelerator=cpu", base=["debug=fdr"])
+    assert finished.code == 0, finished.err
+    kind = "tables" if name.startswith("table") else "figures"
+    assert [path for path in (finished.folder / kind).iterdir() if path.stem == name]
+
+
+def test_one_command_writes_every_table_and_figure_of_the_paper(command: CommandLine) -> None:
+    finished = command("experiment=unified/all", "trainer.accelerator=cpu", base=["debug=fdr"])
+    assert finished.code == 0, finished.err
+    (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
+    assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done"] * 3
+    assert {f"table{n}.csv" for n in range(1, 6)} <= {path.name for path in (sweep / "tables").iterdir()}
+    assert {f"figure{n}.png" for n in range(2, 7)} <= {path.name for path in (sweep / "figures").iterdir()}
+
+
 @pytest.mark.parametrize("experiment", ["averitec", "averitec_tiny"])
 def test_every_experiment_runs_its_fast_development_run(
     command: CommandLine,
@@ -204,4 +224,5 @@ def test_every_experiment_is_tried(repository: Path) -> None:
         path.relative_to(repository / "conf" / "experiment").as_posix()
         for path in (repository / "conf" / "experiment").rglob("*.yaml")
     }
-    assert found == {"averitec.yaml", "averitec_tiny.yaml"}
+    paper = {f"unified/{name}.yaml" for name in UNIFIED}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", *paper}

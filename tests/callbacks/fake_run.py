@@ -32,6 +32,8 @@ class FakeRun:
     Attributes:
         neuron, instance: names of methods; those that start with `random` are written with three seeds.
         marker: text put into every field that comes from data, model or configuration (to test escaping).
+        paper: results of every evaluation of the first paper as well.
+        limited: only a part of the data was used.
         unlabelled: no test example has a label.
         summary: write train_summary beside the splits of instance methods.
     """
@@ -47,6 +49,8 @@ class FakeRun:
     n_layers: int = 8
     list_length: int = 20
     evidence_words: int = 30
+    paper: bool = False
+    limited: bool = True
     unlabelled: bool = False
     plants: bool = True
     summary: bool = True
@@ -76,7 +80,11 @@ class FakeRun:
         methods = {name: {"_target_": f"attribution.{name}", "top_k": 100} for name in (*self.neuron, *self.instance)}
         return {
             "model": {"name": self.model + self.marker, "head": "linear"},
-            "data": {"name": self.data + self.marker, "max_length": 64, "limit": {"train": None, "test": 40}},
+            "data": {
+                "name": self.data + self.marker,
+                "max_length": 64,
+                "limit": {"train": None, "test": 40 if self.limited else None},
+            },
             "method": methods,
             "evaluation": {"accuracy": {}, "faithfulness": {"top": [1, 100]}},
             "trainer": {"max_epochs": 3, "precision": "32-true", "optimizer": {"learning_rate": 1e-5}},
@@ -205,7 +213,7 @@ class FakeRun:
             for metric, value in (("accuracy", 0.765), ("macro_f1", 0.742))
         ]
         rows.append(rows[0] | {"split": "validation", "value": 0.8, "stderr": 0.13, "n": 10})
-        for i, name in enumerate(self.neuron):
+        for i, name in enumerate(() if self.paper else self.neuron):
             faithful = common | {"method": name, "evaluation": "faithfulness"}
             rows.append(faithful | {"metric": "sufficiency", "k": 1, "value": 61.5 - 20 * i, "stderr": 2.25})
             rows.append(faithful | {"metric": "sufficiency", "k": 100, "value": 81.0 - 25 * i, "stderr": 2.0})
@@ -214,4 +222,82 @@ class FakeRun:
         for i, name in enumerate(self.instance):
             twins = common | {"method": name, "evaluation": "duplicates", "metric": "mrr", "k": 100}
             rows.append(twins | {"value": (0.93, 0.71, 0.012)[i % 3], "stderr": (0.02, 0.03, 0.004)[i % 3]})
-        return rows
+        return [*rows, *paper_rows(common)] if self.paper else rows
+
+
+LENS = ("na_instances", "influence", "gradsim")
+SHARES_OF_TRAIN = (10, 20, 30, 50, 70, 100)
+
+
+def paper_rows(common: dict[str, Any]) -> list[Row]:
+    """Rows of every evaluation of the first paper, as their metric names and layout are agreed on."""
+    return [row for make in (faithfulness, retraining, overlap, diversity, others) for row in make(common)]
+
+
+def faithfulness(common: dict[str, Any]) -> list[Row]:
+    """Curves of four methods over five values of r, with areas."""
+    rows: list[Row] = []
+    for i, name in enumerate(("ig", "influence_neurons", "gradsim_neurons", "random_neurons")):
+        cells = common | {"method": name, "evaluation": "faithfulness"}
+        for metric, start, slope in (("sufficiency", 60.0, 7.0), ("comprehensiveness", 99.0, -9.0)):
+            for j, r in enumerate((1, 3, 10, 30, 100)):
+                value = start + slope * j * (1 - 0.22 * i)
+                rows.append(cells | {"metric": metric, "k": r, "value": value, "stderr": 1.5})
+            rows.append(cells | {"metric": f"{metric}_auc", "value": start + slope * 2 * (1 - 0.22 * i)})
+    return rows
+
+
+def retraining(common: dict[str, Any]) -> list[Row]:
+    """Accuracy and preserved predictions after training on the first n %, three seeds each."""
+    rows: list[Row] = []
+    groups = [*((name, group) for name in LENS for group in ("most", "least")), ("random_instances", "random")]
+    for i, (name, group) in enumerate(groups):
+        for n in SHARES_OF_TRAIN:
+            for metric, top in (("accuracy", 0.74), ("preserved", 0.9)):
+                value = top - (0.02 + 0.03 * i) * (1 - n / 100) ** 2 - 0.1 * (1 - n / 100)
+                cells = {"method": name, "group": group, "evaluation": "retraining", "metric": metric, "k": n}
+                rows.append(common | cells | {"value": value, "stderr": 0.012})
+    return rows
+
+
+def overlap(common: dict[str, Any]) -> list[Row]:
+    """Instances pairwise at each n %, and neurons of both lenses."""
+    rows: list[Row] = []
+    cells = common | {"evaluation": "overlap"}
+    for (a, b), start in ((LENS[:2], 12.0), (LENS[::2], 15.0), (LENS[1:], 84.0)):
+        for n in SHARES_OF_TRAIN:
+            value = start + (100 - start) * (n / 100) ** 2
+            found = {"method": a, "reference_group": b, "metric": "instance_overlap", "k": n, "value": value}
+            rows += [cells | found, cells | found | {"method": b, "reference_group": a}]
+    for name in ("influence_neurons", "gradsim_neurons"):
+        for n, (na, ia) in zip((1, 5, 10, 50, 100), ((48, 44), (55, 30), (60, 20), (70, 8), (78, 4)), strict=True):
+            for metric, value in (("only_na", na), ("only_ia", ia), ("common", 100 - na - ia)):
+                rows.append(
+                    cells | {"method": name, "reference_group": "ig", "metric": metric, "k": n, "value": float(value)}
+                )
+    return rows
+
+
+def diversity(common: dict[str, Any]) -> list[Row]:
+    """Four metrics of the subsets of `retraining` at 10 %, and the coefficients."""
+    rows: list[Row] = []
+    cells = common | {"evaluation": "diversity"}
+    for metric, value in (("cosine_similarity", 0.3), ("loss", 0.2), ("vocabulary", 6977.0), ("input_length", 163.1)):
+        rows.append(cells | {"method": "", "metric": "coefficient", "group": metric, "value": -value / 10})
+        for name, group in [*((m, g) for g in ("most", "least") for m in LENS), ("random_instances", "random")]:
+            rows.append(cells | {"method": name, "metric": metric, "k": 10, "group": group, "value": value})
+    return rows
+
+
+def others(common: dict[str, Any]) -> list[Row]:
+    """Unique instances, lexical overlap, concepts."""
+    rows: list[Row] = []
+    for i, name in enumerate((*LENS, "random_instances")):
+        unique = {"method": name, "evaluation": "uniqueness", "metric": "unique_instances", "k": 10}
+        rows.append(common | unique | {"value": 30.0 + i})
+        for k in (1, 10):
+            lexical = {"method": name, "evaluation": "artifacts", "metric": "lexical_overlap", "k": k}
+            rows.append(common | lexical | {"group": "challenge", "value": 0.16 + 0.01 * i, "stderr": 0.004})
+    for metric, value in (("concepts_train", 2099.0), ("concepts_test", 725.0), ("concept_coverage", 87.5)):
+        rows.append(common | {"method": "", "evaluation": "concepts", "metric": metric, "value": value})
+    return rows

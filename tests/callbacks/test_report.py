@@ -280,6 +280,25 @@ def test_answers_that_are_tokens_have_a_page(tmp_path: Path) -> None:
     assert set(re.findall(r'data-verdict="(\w+)"', html)) == {"unlabelled"}
 
 
+def test_a_question_shows_its_choices_by_letter(tmp_path: Path) -> None:
+    run = FakeRun(neuron=("ig",), instance=("gradsim",), n_train=20, n_test=6, list_length=5, plants=False).write(
+        tmp_path
+    )
+    for split in ("train", "test"):
+        rows = load_from_disk(str(run / "examples" / split)).to_list()
+        for row in rows:
+            row["choices"] = [f"<b>{word}{row['index']}</b>" for word in ("bank", "shore", "stool")]
+            row["input_ids"] = [[1, 2], [3], [4]]
+        Dataset.from_list(rows).save_to_disk(str(run / "other"))
+        shutil.rmtree(run / "examples" / split)
+        (run / "other").rename(run / "examples" / split)
+    page = Page(write_report(run).read_text(encoding="utf-8"))
+    assert "choices A: <b>bank0</b> B: <b>shore0</b> C: <b>stool0</b>" in page.words
+    prediction = load_from_disk(str(run / "examples" / "test"))[0]["prediction"]
+    assert f"Predicted {'ABC'[prediction]} with" in page.words
+    assert "Supported" not in page.words  # letters name the classes
+
+
 def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:
     run = FakeRun(neuron=(), instance=()).write(tmp_path)
     with (run / "config.yaml").open("a") as config:

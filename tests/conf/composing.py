@@ -40,6 +40,13 @@ tags: []
     "experiment/typo.yaml": "# @package _global_\nsede: 3\n",
     "experiment/broken.yaml": "# @package _global_\nseed: [1\nfit: true\n",
     "experiment/good.yaml": "# @package _global_\ndefaults:\n  - override /method: [ig, gradsim]\nseed: 3\n",
+    "experiment/paper/all.yaml": """# @package _global_
+hydra:
+  mode: MULTIRUN
+  sweeper:
+    params:
+      method: ig,gradsim
+""",
     "debug/fdr.yaml": "# @package _global_\nseed: 1\n",
     "hydra/default.yaml": """
 run:

@@ -188,6 +188,17 @@ def test_a_large_sweep_is_checked_value_by_value(tree: Path, monkeypatch: pytest
     assert "seed='x'" in refusal(tree, "-m", "seed=0,1,x", "method.ig.n_steps=1,2")
 
 
+def test_every_job_of_a_sweep_that_a_file_asks_for_is_checked(tree: Path) -> None:
+    check(tree, "experiment=paper/all")
+    check(tree, "experiment=paper/all", "seed=0,1")  # more of it, without -m
+    assert "method ig is not part of this run" in refusal(tree, "experiment=paper/all", "method.ig.n_steps=2")
+    check(tree, "experiment=paper/all", "method=ig", "method.ig.n_steps=2")  # what is typed takes a parameter's place
+    check(tree, "experiment=paper/all", "method=ig", "method.ig.n_steps=2,3", "-m")
+    assert "several values in a single run" in refusal(tree, "experiment=paper/all", "hydra.mode=RUN", "seed=0,1")
+    assert "several values in a single run" in refusal(tree, "experiment=good", "seed=0,1")
+    assert "did you mean 'paper/all'" in refusal(tree, "experiment=paper/al")
+
+
 def test_remote_code_is_trusted_only_on_the_command_line(tmp_path: Path) -> None:
     folder = write_tree(tmp_path, {**TREE, "model/tiny.yaml": "name: tiny\ntrust_remote_code: true\n"})
     text = refusal(folder)

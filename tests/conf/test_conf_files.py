@@ -35,7 +35,7 @@ def option_files() -> Iterator[str]:
 
 def choice(option: str) -> list[str]:
     """Overrides that select an option file."""
-    group, _, name = option.rpartition("/")
+    group, _, name = option.partition("/")
     argument = f"{group}={name}"
     # The primary configuration takes hydra/default itself.
     return [argument, *NEEDED.get(argument, [])] if group != "hydra" else []

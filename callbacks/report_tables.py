@@ -1,0 +1,56 @@
+"""The paper's tables of a run, and the published figures beside its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from callbacks.paper_tables import PUBLISHED, paper_tables
+from callbacks.published import explain_mismatch, with_published
+from callbacks.report_data import RunFiles
+from callbacks.results_table import Cell
+
+MAX_ROWS = 500
+"""A longer table of tables/*.csv is shown up to here; the file has the rest."""
+_NUMBERED = "table"
+
+
+def n_train(run: RunFiles) -> int | None:
+    """Training rows of a run, None where it keeps none."""
+    return len(run.examples("train").dataset) if (run.path / "examples" / "train").is_dir() else None
+
+
+def published_rows(run: RunFiles) -> list[dict[str, Cell]]:
+    """The rows of results.csv with the paper's figure in `published` wherever the run is comparable with it."""
+    return with_published(run.results, run.config, n_train(run))
+
+
+def mismatch_note(run: RunFiles) -> str:
+    """Why published figures are left out although model and data have some; empty otherwise."""
+    return explain_mismatch(run.results, run.config, n_train(run))
+
+
+def train_sizes(run: RunFiles) -> dict[tuple[str, str], int]:
+    """Training rows by (model, data) of the run's results."""
+    size = n_train(run)
+    return {} if size is None else {(str(row["model"]), str(row["data"])): size for row in run.results}
+
+
+def write_tables(run: RunFiles) -> list[Path]:
+    """Write the paper's tables that the run's results allow to <run>/tables."""
+    return [table.write(run.path / "tables") for table in paper_tables(published_rows(run), train_sizes(run))]
+
+
+def paper_table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
+    """Every table of tables/*.csv for the page, with the title of the paper's."""
+    titles = {table.name: table.title for table in paper_tables(published_rows(run))}
+    for name, (header, lines) in run.tables.items():
+        number = name.removeprefix(_NUMBERED)
+        yield {
+            "name": f"Table {number}" if number.isdigit() else name.replace("_", " ").capitalize(),
+            "title": titles.get(name, ""),
+            "header": header,
+            "published": [cell.split(" ")[0] == PUBLISHED for cell in header],
+            "lines": lines[:MAX_ROWS],
+        }
