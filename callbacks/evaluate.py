@@ -15,6 +15,7 @@ from callbacks.evaluation_inputs import (
     best_rows,
     compared_instances,
     compared_neurons,
+    entailed_class,
     fold_of,
     folded_predictions,
     instance_lists,
@@ -108,7 +109,7 @@ def _lists(session: Session, name: str, evaluation: Any, methods: Mapping[str, A
 def _pairs(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of train instances that are put forward for pairs mispredicted as entailment."""
     predicted, label, _ = folded_predictions(session, session.split)
-    asked = mispredicted_as_entailed(predicted, label)
+    asked = mispredicted_as_entailed(predicted, label, entailed_class(session, session.split))
     challenge = fold_of(session, session.split) is not None
     if not challenge:
         asked &= own_artifacts(pairs_of(session, session.split))

@@ -146,7 +146,7 @@ def padded(lists: Sequence[Sequence[int]], length: int) -> Tensor:
 
 def fold_of(session: Session, split: str) -> Any:
     """How a split's labels are folded from the model's classes, None where they are its classes."""
-    return getattr(session.data, "folds", {}).get(split)
+    return session.data.folds.get(split)
 
 
 def folded_predictions(session: Session, split: str) -> tuple[Tensor, Tensor, int]:
@@ -167,7 +167,14 @@ def reference(session: Session) -> Reference:
 
 def pair_columns(session: Session) -> tuple[str, ...]:
     """Names of the premise's and the hypothesis's column, empty where the data are no pairs."""
-    return tuple(getattr(session.data, "pair_columns", None) or ())
+    return session.data.pair_columns or ()
+
+
+def entailed_class(session: Session, split: str) -> int:
+    """The class of entailment, as the split's labels count them."""
+    fold = fold_of(session, split)
+    names = session.data.label_names if fold is None else fold.names
+    return [name.lower() for name in names].index(str(session.data.entailment_name).lower())
 
 
 def pairs_of(session: Session, split: str) -> list[Pair]:

@@ -46,6 +46,8 @@ class DataModule(Protocol):
     n_choices: int | None
     splits: dict[str, Dataset]
     folds: Mapping[str, Any]
+    pair_columns: tuple[str, str] | None
+    entailment_name: str | None
 
     def fingerprint(self, split: str) -> str: ...
 

@@ -65,7 +65,8 @@ class AveritecDataModule(TextDataModule):
         self.validation_size = validation_size
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
-        self.pair_columns = ("claim", "evidence")
+        self.pair_columns = ("evidence", "claim")  # the evidence is the premise
+        self.entailment_name = "Supported"
 
     def templates(self) -> dict[str, str]:
         """`reference` and `full`; they differ in what stands in the evidence."""

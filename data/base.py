@@ -56,7 +56,9 @@ class TextDataModule(LightningDataModule):
     Attributes:
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
-        pair_columns: the two text columns of sentence pairs, in reading order; None: no pairs.
+        pair_columns: the text columns of premise and hypothesis; None: no pairs.
+        entailment_name: name of the class of pairs whose premise entails the hypothesis, among the classes and, in
+            lower case too, among those of a fold.
     """
 
     name: str
@@ -66,6 +68,7 @@ class TextDataModule(LightningDataModule):
     n_choices: int | None
     folds: dict[str, Fold]
     pair_columns: tuple[str, str] | None
+    entailment_name: str | None
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class TextDataModule(LightningDataModule):
         self.n_choices = None
         self.folds = {}
         self.pair_columns = None
+        self.entailment_name = None
         self.splits: dict[str, datasets.Dataset] = {}
         self.report: dict[str, dict[str, Any]] = {}
         self._tokenizer: Any = None

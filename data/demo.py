@@ -189,7 +189,8 @@ class DemoDataModule(TextDataModule):
         self.shortcut_rate = dict(shortcut_rate or {"train": 0.01, "validation": 0.01, "test": 0.15})
         self.label_names = list(LABELS)
         self.text_columns = ["claim", "evidence"]
-        self.pair_columns = ("claim", "evidence")
+        self.pair_columns = ("evidence", "claim")  # the evidence is the premise
+        self.entailment_name = "supported"
         self.plant_columns = list(PLANT_COLUMNS)
 
     def templates(self) -> dict[str, str]:

@@ -87,6 +87,7 @@ class MnliDataModule(TextDataModule):
         self.label_names = self._class_order(label_names)
         self.text_columns = ["premise", "hypothesis"]
         self.pair_columns = ("premise", "hypothesis")
+        self.entailment_name = "entailment"
         if test == "hans":
             self.plant_columns = list(HANS_COLUMNS)
             entailed = [label.lower() == "entailment" for label in self.label_names]

@@ -60,7 +60,6 @@ class TableDataModule(TextDataModule):
     ) -> None:
         super().__init__(name, path, **options)
         self.text_columns = list(text)
-        self.pair_columns = (self.text_columns[0], self.text_columns[1]) if len(self.text_columns) == 2 else None
         self.label = label
         self.given_label_names = None if label_names is None else [label_name(value) for value in label_names]
         self.validation_fraction = validation_fraction

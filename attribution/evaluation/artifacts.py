@@ -20,9 +20,6 @@ Measure = Literal["jaccard", "containment"]
 Pair = tuple[str, str]
 """(premise, hypothesis)"""
 
-ENTAILED = 0
-"""Class of entailment, in the order of the labels (of a fold where there is one)."""
-
 _WORD = re.compile(r"\w+")
 
 
@@ -42,13 +39,14 @@ def lexical_overlap(pair: Pair, measure: Measure = "jaccard") -> float:
     return len(premise & hypothesis) / len(either) if either else 0.0
 
 
-def mispredicted_as_entailed(prediction: Tensor, label: Tensor) -> Tensor:
+def mispredicted_as_entailed(prediction: Tensor, label: Tensor, entailed: int) -> Tensor:
     """Examples predicted as entailment that are labelled otherwise, bool [tests]; unlabelled ones are not.
 
     Args:
-        prediction, label: classes, folded ones where the split has a fold, [tests].
+        prediction, label: classes, folded ones where the split has a fold, [tests]; label −1: none.
+        entailed: the class of entailment among them.
     """
-    return (prediction == ENTAILED) & (label > ENTAILED)
+    return (prediction == entailed) & (label >= 0) & (label != entailed)
 
 
 def own_artifacts(pairs: Sequence[Pair]) -> Tensor:

@@ -77,11 +77,11 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
             Dataset.from_dict({"index": [0, 1], **flat}).save_to_disk(str(place / "test"))
             summary = {"index": [0, 1, 2, 3], "mean": [0.1, 0.4, 0.3, 0.2 + seed], "votes": [2, 2, 1, 1]}
             Dataset.from_dict(summary).save_to_disk(str(place / "train_summary"))
-            scores[score_name(name, None if name == "gradsim" else seed)] = place
+            scores[score_name(name, None if name == "gradsim" else seed), "test"] = place
     for name, units in {"ig": [[1, 2], [3]], "gradsim_neurons": [[2, 2], [3, 4]]}.items():
         layers = [[0] * len(row) for row in units]
         Dataset.from_dict({"layer": layers, "unit": units}).save_to_disk(str(folder / name / "test"))
-        scores[name] = folder / name
+        scores[name, "test"] = folder / name
     features = torch.arange(8.0).reshape(4, 2)
     defaults = {
         "label_names": ["entailment", "neutral", "contradiction"],
@@ -89,6 +89,7 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
         "plant_columns": [],
         "folds": {},
         "pair_columns": ("premise", "hypothesis"),
+        "entailment_name": "entailment",
     }
     return SimpleNamespace(
         data=SimpleNamespace(**{**defaults, **of_data}),

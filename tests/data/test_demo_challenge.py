@@ -38,7 +38,7 @@ def test_columns_names_and_fold(challenge: DemoDataModule):
     assert challenge.name == "demo/challenge"
     assert challenge.label_names == LABELS
     assert challenge.folds == {"test": Fold(("supported", "not supported"), (0, 1, 1))}
-    assert challenge.pair_columns == ("claim", "evidence")
+    assert challenge.pair_columns == ("evidence", "claim")
     common = ["index", "source_index", "claim", "evidence", "label"]
     assert challenge.splits["test"].column_names == [*common, "heuristic", "subcase", "input_ids"]
     plants = ["shortcut", "wrong_label", "clean_label"]

@@ -36,7 +36,8 @@ def test_containment_ignores_case_and_punctuation():
 
 def test_only_examples_with_another_label_are_mispredicted():
     prediction, label = torch.tensor([0, 0, 0, 1, 0]), torch.tensor([0, 1, 2, 1, -1])
-    assert mispredicted_as_entailed(prediction, label).tolist() == [False, True, True, False, False]
+    assert mispredicted_as_entailed(prediction, label, 0).tolist() == [False, True, True, False, False]
+    assert mispredicted_as_entailed(2 - prediction, label, 2).tolist() == [True, True, False, False, False]
 
 
 @pytest.mark.parametrize("measure", ["jaccard", "containment"])
