@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
+from attribution.bridge import InstanceNeurons
 from attribution.evaluation.accuracy import Accuracy
 from attribution.evaluation.artifacts import Artifacts
 from attribution.evaluation.concepts import Concepts
@@ -31,15 +32,6 @@ METHODS: dict[str, Any] = {
     "random_instances": RandomInstances([0, 1], top_k=3),
     "ig": IntegratedGradients(top_k=2),
 }
-
-
-class Bridge:
-    """Stands for a method that leads from instances to neurons."""
-
-    top_k = 2
-
-    def compose(self) -> None:
-        """What tells such a method."""
 
 
 def fake_session(folder: Path, **of_data: Any) -> Any:
@@ -135,7 +127,7 @@ def test_concepts_of_data_and_methods(tmp_path: Path) -> None:
 
 def test_overlap_compares_stored_lists_and_rankings(tmp_path: Path) -> None:
     evaluation = Overlap(fractions=(50,), top=(2,), neurons=(2,))
-    found = results(fake_session(tmp_path), "overlap", evaluation, {**METHODS, "gradsim_neurons": Bridge()})
+    found = results(fake_session(tmp_path), "overlap", evaluation, {**METHODS, "gradsim_neurons": InstanceNeurons("gradsim", top_k=2)})
     assert found == {
         # gradsim ranks 1, 2 first; the seeds 1, 2 and 3, 1
         ("gradsim", "instance_overlap", 50, ""): 75,
