@@ -27,6 +27,7 @@ from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.evaluation_inputs import reference, train_facts
 from callbacks.session import Predictions
 
+BRIDGE = InstanceNeurons("gradsim", top_k=2)
 METHODS: dict[str, Any] = {
     "gradsim": GradientSimilarity(top_k=3),
     "random_instances": RandomInstances([0, 1], top_k=3),
@@ -127,7 +128,12 @@ def test_concepts_of_data_and_methods(tmp_path: Path) -> None:
 
 def test_overlap_compares_stored_lists_and_rankings(tmp_path: Path) -> None:
     evaluation = Overlap(fractions=(50,), top=(2,), neurons=(2,))
-    found = results(fake_session(tmp_path), "overlap", evaluation, {**METHODS, "gradsim_neurons": InstanceNeurons("gradsim", top_k=2)})
+    found = results(
+        fake_session(tmp_path),
+        "overlap",
+        evaluation,
+        {**METHODS, "gradsim_neurons": BRIDGE},
+    )
     assert found == {
         # gradsim ranks 1, 2 first; the seeds 1, 2 and 3, 1
         ("gradsim", "instance_overlap", 50, ""): 75,
