@@ -20,8 +20,10 @@ from callbacks.costs import prediction_need
 from callbacks.files import is_first_process, link
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
+from callbacks.report_data import FOLDED_PREDICTION
 from callbacks.session import Epoch, Predictions, Session
 from callbacks.store import code_hash
+from data.labels import Fold
 from models.footprint import footprint_of
 from models.module import TextClassifier
 
@@ -107,7 +109,9 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
     readout = "classification" if session.data.n_choices is None else "choice"
     table = with_predictions(session.data.splits[split], result.rows["prob"], readout)
-    datasets.Dataset(table).save_to_disk(str(folder / "dataset"))
+    fold = session.data.folds.get(split)
+    rows = datasets.Dataset(table) if fold is None else with_fold(table, fold)
+    rows.save_to_disk(str(folder / "dataset"))
 
 
 def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "classification") -> pyarrow.Table:
@@ -124,3 +128,19 @@ def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "class
     table = table.append_column("readout", pyarrow.array([readout] * len(prob)))
     table = table.append_column("prediction", pyarrow.array(prob.argmax(-1).numpy()))
     return table.append_column("prob", lists)
+
+
+def with_fold(table: pyarrow.Table, fold: Fold) -> datasets.Dataset:
+    """A split whose labels are coarser than the model's classes, with what a reader of the file alone needs.
+
+    Returns:
+        the rows with `folded_prediction` (the label that the prediction counts as) beside `prediction`, which stays a
+        class of the model as `prob` stays those of its classes. `label` and `folded_prediction` are ClassLabels that
+        name the folded classes.
+    """
+    folded = [fold.of_class[prediction] for prediction in table["prediction"].to_pylist()]
+    table = table.append_column(FOLDED_PREDICTION, pyarrow.array(folded, pyarrow.int64()))
+    table = table.set_column(table.column_names.index("label"), "label", table["label"].cast(pyarrow.int64()))
+    names = datasets.ClassLabel(names=list(fold.names))
+    features = datasets.Features.from_arrow_schema(table.schema) | {"label": names, FOLDED_PREDICTION: names}
+    return datasets.Dataset(table, datasets.DatasetInfo(features=datasets.Features(features)))

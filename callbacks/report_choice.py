@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from callbacks.report_data import Rows, RunFiles
+from callbacks.report_data import FOLDED_PREDICTION, Rows, RunFiles
 
 N_EXAMPLES = 20
 
@@ -36,13 +36,15 @@ def choose_examples(run: RunFiles, count: int = N_EXAMPLES) -> list[int]:
 
 def _verdicts(examples: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Index, probability of the prediction, and 1 right, −1 wrong, 0 unlabelled, each [examples]."""
-    has = [name for name in ("label", "prediction", "prob", "target_prob") if name in examples.dataset.column_names]
+    names = ("label", "prediction", FOLDED_PREDICTION, "prob", "target_prob")
+    has = [name for name in names if name in examples.dataset.column_names]
     prob, verdict = [], []
     for batch in examples.batches(has):
         label = _whole(batch, "label")
         prediction = _whole(batch, "prediction") if "prediction" in has else np.full(len(label), -1)
         known = (label >= 0) & (prediction >= 0)
-        verdict.append(np.where(known, np.where(label == prediction, 1, -1), 0))
+        counted = _whole(batch, FOLDED_PREDICTION) if FOLDED_PREDICTION in has else prediction
+        verdict.append(np.where(known, np.where(label == counted, 1, -1), 0))
         prob.append(_prediction_prob(batch, prediction))
     if not prob:
         return examples.index, np.zeros(0), np.zeros(0, dtype=int)

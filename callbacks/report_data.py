@@ -28,6 +28,9 @@ PLANTS = ("twin", "wrong_label", "shortcut")
 CHOICES = "choices"
 """Column of a multiple-choice question's answers."""
 
+FOLDED_PREDICTION = "folded_prediction"
+"""Column of a split whose labels are coarser than the model's classes (HANS): the label that a prediction counts as."""
+
 _REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")
 _INSTANCE_COLUMNS = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
@@ -150,6 +153,11 @@ class RunFiles:
             raise UserError(
                 f"id2label in {path} has keys that are no numbers; expected class ids: {_REMAKE}."
             ) from None
+
+    def gold_names(self, split: str) -> dict[int, str]:
+        """Names of a split's labels: those that its file gives, where they are folded, else `label_names`."""
+        names = getattr(self.examples(split).dataset.features["label"], "names", None)
+        return self.label_names if names is None else dict(enumerate(names))
 
     @cached_property
     def model_config(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from attribution.base import UserError
-from callbacks.report_data import RunFiles, ScoreSet
+from callbacks.report_data import FOLDED_PREDICTION, RunFiles, ScoreSet
 from callbacks.report_text import Text, is_twin, label_name, marks, text_fields
 
 N_TOP = 5
@@ -72,15 +72,22 @@ class NeuronList:
 
 @dataclass(frozen=True)
 class Example:
-    """One example with its prediction and both lenses. `verdict`: right, wrong or unlabelled."""
+    """One example with its prediction and both lenses.
+
+    Attributes:
+        counts_as: the label that the prediction counts as where labels are folded, else empty.
+        classes: name and probability of the model's classes, and whether it is the label.
+        verdict: right, wrong or unlabelled.
+    """
 
     index: int
     source_index: int | None
     texts: list[Text]
     label: str
     prediction: str
+    counts_as: str
     prob: float | None
-    classes: list[tuple[str, float]]
+    classes: list[tuple[str, float, bool]]
     verdict: str
     marks: list[str]
     instances: list[InstanceList] = field(default_factory=list)
@@ -154,7 +161,7 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
             train,
             train_rows[train].get("source_index"),
             text_fields(train_rows[train], columns),
-            label_name(run, train_rows[train].get("label")),
+            label_name(run.gold_names("train"), train_rows[train].get("label")),
             marks(train_rows[train]),
             where,
         )
@@ -185,20 +192,24 @@ def summary_rows(scores: ScoreSet, count: int = N_SUMMARY) -> list[tuple[int, in
 def _example(run: RunFiles, row: Mapping[str, Any]) -> Example:
     label, prediction = row.get("label"), row.get("prediction")
     known = label is not None and label >= 0 and prediction is not None
-    verdict = ("right" if label == prediction else "wrong") if known else "unlabelled"
+    folded = row.get(FOLDED_PREDICTION)
+    counted = prediction if folded is None else folded
+    verdict = ("right" if label == counted else "wrong") if known else "unlabelled"
     prob = row.get("prob")
     classes = []
     own = row.get("target_prob")
     if prob:
         order = sorted(range(len(prob)), key=lambda i: -prob[i])[:MAX_CLASSES]
-        classes = [(label_name(run, i), float(prob[i])) for i in (sorted(order) if len(prob) <= MAX_CLASSES else order)]
+        order = sorted(order) if len(prob) <= MAX_CLASSES else order
+        classes = [(label_name(run.label_names, i), float(prob[i]), folded is None and i == label) for i in order]
         own = prob[prediction] if prediction is not None and 0 <= prediction < len(prob) else None
     return Example(
         int(row["index"]),
         row.get("source_index"),
         text_fields(row, run.text_columns(run.split)),
-        label_name(run, label),
-        label_name(run, prediction),
+        label_name(run.gold_names(run.split), label),
+        label_name(run.label_names, prediction),
+        "" if folded is None else label_name(run.gold_names(run.split), folded),
         own,
         classes,
         verdict,
@@ -253,7 +264,7 @@ def _neurons(run: RunFiles, scores: ScoreSet, row: Mapping[str, Any]) -> NeuronL
     worst = max(range(len(residual)), key=lambda i: abs(residual[i]), default=None)
     return NeuronList(
         scores,
-        label_name(run, row.get("target")),
+        label_name(run.label_names, row.get("target")),
         row.get("target_prob"),
         neurons,
         len(layer),

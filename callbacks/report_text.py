@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from callbacks.report_data import PLANTS, RunFiles
+from callbacks.report_data import PLANTS
 
 MAX_CHARACTERS = 4000
 """A longer field is cut in the page, with the number of characters left out; the run's files keep it whole."""
@@ -36,9 +36,9 @@ class Text:
         return bool(self.tail or self.cut or len(self.excerpt) < len(self.head))
 
 
-def label_name(run: RunFiles, label: int | None) -> str:
+def label_name(names: Mapping[int, str], label: int | None) -> str:
     """Name of a class, its number where the run keeps no names, empty for none."""
-    return "" if label is None or label < 0 else run.label_names.get(label, str(label))
+    return "" if label is None or label < 0 else names.get(label, str(label))
 
 
 def text_fields(row: Mapping[str, Any], columns: Sequence[str]) -> list[Text]:

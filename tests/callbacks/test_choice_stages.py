@@ -22,6 +22,7 @@ from callbacks.faithfulness_stage import faithfulness_stage
 from callbacks.passes import TrainerFactory
 from callbacks.session import Session
 from callbacks.store import Store
+from data.labels import Fold
 from models.backbone import load_tokenizer
 from models.choice import Choices
 from models.footprint import footprint_of
@@ -36,6 +37,7 @@ class Questions:
     """What the stages ask of a data module, over five questions of three choices."""
 
     name = "questions"
+    folds: dict[str, Fold] = {}
     n_choices: int | None = 3
     eval_batch_size = 2
     batch_size = 2
