@@ -179,7 +179,7 @@ def _table5(rows: Sequence[Row]) -> Table | None:
 def _concepts(rows: Sequence[Row]) -> Table | None:
     return _grid(
         "concepts",
-        "Concepts of questions and their coverage (Sec. 5.1)",
+        "Concepts of questions and their coverage",
         ("data", "metric", "method", "k"),
         [row for row in rows if row["evaluation"] == "concepts"],
         lambda row: (

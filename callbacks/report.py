@@ -19,7 +19,8 @@ from callbacks import report_sections as sections
 from callbacks.figures import charts, write_figures
 from callbacks.figures_svg import chart_view, digest, environment, source
 from callbacks.report_choice import N_EXAMPLES, choose_examples
-from callbacks.report_data import RunFiles
+from callbacks.report_data import FOLDED_PREDICTION, RunFiles
+from callbacks.report_evaluations import evaluation_tables
 from callbacks.report_examples import read_examples
 from callbacks.report_layers import layer_profiles
 from callbacks.report_tables import mismatch_note, paper_table_views, published_rows, write_tables
@@ -72,7 +73,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             statement=sections.statement(run),
             headline=sections.headline(run),
             sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
-            evaluations=list(sections.evaluation_tables(published_rows(run), directions)),
+            evaluations=list(evaluation_tables(published_rows(run), directions)),
             tables=paper_table_views(run),
             mismatch=mismatch_note(run),
             charts=[chart_view(chart) for chart in drawn],
@@ -102,22 +103,30 @@ def _environment() -> Environment:
 
 
 def _choice(run: RunFiles, shown: int) -> str:
-    total = len(run.examples(run.split).dataset)
+    rows = run.examples(run.split).dataset
+    total = len(rows)
+    if shown and FOLDED_PREDICTION in rows.column_names:
+        names = ", ".join(run.gold_names(run.split).values())
+        return f"{_chosen(run.split, shown, total)} Labels are coarser than the model's classes ({names})."
+    return _chosen(run.split, shown, total)
+
+
+def _chosen(split: str, shown: int, total: int) -> str:
     if not shown:
-        return f"None of the {total} {run.split} examples was explained."
+        return f"None of the {total} {split} examples was explained."
     if shown == total:
-        return f"All {total} {run.split} examples, wrong predictions first."
+        return f"All {total} {split} examples, wrong predictions first."
     return (
-        f"{shown} of {total} {run.split} examples: wrong predictions, most confident first, up to half of the page; "
+        f"{shown} of {total} {split} examples: wrong predictions, most confident first, up to half of the page; "
         "then others, spread evenly over the probability of their prediction."
     )
 
 
 def _score(value: float) -> str:
-    """Three significant digits, with a minus sign that aligns."""
+    """Three significant digits, whole thousands in full, with a minus sign that aligns."""
     if not math.isfinite(value):
         return str(value)
-    digits = f"{value:#.3g}".replace("e-0", "e-").removesuffix(".")
+    digits = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:#.3g}".replace("e-0", "e-").removesuffix(".")
     return digits.replace("-", "−", 1) if value < 0 else digits
 
 

@@ -15,7 +15,7 @@ from callbacks.figures import FAITHFULNESS, LAYER_HEAT_MAP
 from callbacks.report_data import RunFiles, ScoreSet
 from callbacks.report_examples import summary_rows
 from callbacks.report_layers import LayerProfile
-from callbacks.results_table import ARROWS, Cell, Row, format_number, format_value, metric_label
+from callbacks.results_table import format_number, format_value
 
 HEADLINE = ("accuracy", "macro_f1")
 MAX_SETTINGS = 2000
@@ -61,52 +61,6 @@ def headline(run: RunFiles) -> list[tuple[str, str]]:
     own = [row for row in run.results if not row["method"] and not row["group"] and row["metric"] in HEADLINE]
     own.sort(key=lambda row: row["split"] != run.split)
     return [(_words(f"{row['split']} {row['metric']}"), format_value(row["value"], row["stderr"])) for row in own[:6]]
-
-
-def evaluation_tables(rows: Sequence[Row], directions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    """One table per evaluation: methods (by split, seed, group … where these differ) down, metrics across."""
-    for evaluation in dict.fromkeys(row["evaluation"] for row in rows):
-        mine = [row for row in rows if row["evaluation"] == evaluation]
-        names = [
-            name
-            for name in ("model", "data", "seed", "split", "group", "reference_group", "variant")
-            if len({row[name] for row in mine}) > 1
-        ]
-        keys = ["method", *names]
-        metrics = list(dict.fromkeys((row["metric"], row["k"]) for row in mine))
-        cells: dict[tuple[Cell, ...], dict[tuple[Cell, Cell], Row]] = {}
-        for row in mine:
-            cells.setdefault(tuple(row[key] for key in keys), {})[row["metric"], row["k"]] = row
-        sizes = {row["n"] for row in mine}
-        best = _best(mine, metrics, directions) if not names else {}
-        yield {
-            "name": str(evaluation or "other"),
-            "n": next(iter(sizes)) if len(sizes) == 1 else None,
-            "key_names": keys,
-            "columns": [
-                {
-                    "name": metric_label({"metric": metric, "k": k}),
-                    "arrow": ARROWS.get(directions.get(str(metric), ""), ""),
-                }
-                for metric, k in metrics
-            ],
-            "lines": [
-                {
-                    "control": str(key[0] or "").startswith("random"),
-                    "key_cells": [
-                        str(key[0] or run_label(evaluation)),
-                        *("" if part is None else part for part in key[1:]),
-                    ],
-                    "cells": [_cell(by_metric.get(metric), best.get(metric), len(sizes) > 1) for metric in metrics],
-                }
-                for key, by_metric in cells.items()
-            ],
-        }
-
-
-def run_label(evaluation: Cell) -> str:
-    """What stands in the method column where a result is the model's own."""
-    return "model" if evaluation == "accuracy" else "–"
 
 
 @dataclass(frozen=True)
@@ -194,37 +148,6 @@ def settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
     groups += [(f"{scores.name}, as resolved", list(_flat(scores.settings))[:MAX_SETTINGS]) for scores in run.scores]
     metrics = [(name, format_number(value)) for name, value in run.metrics.items()]
     return [*groups, ("all metrics", metrics)] if metrics else groups
-
-
-def _best(
-    rows: Sequence[Row], metrics: Sequence[tuple[Cell, Cell]], directions: Mapping[str, str]
-) -> dict[tuple[Cell, Cell], float]:
-    """Per metric the best value where at least two methods, controls apart, have one."""
-    best = {}
-    for metric in metrics:
-        values = [
-            float(row["value"])
-            for row in rows
-            if (row["metric"], row["k"]) == metric
-            and isinstance(row["value"], int | float)
-            and not str(row["method"] or "").startswith("random")
-        ]
-        direction = directions.get(str(metric[0]))
-        if len(values) > 1 and direction:
-            best[metric] = max(values) if direction == "higher" else min(values)
-    return best
-
-
-def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
-    if row is None:
-        return {"shown": "", "best": False, "n": None, "published": ""}
-    control = str(row["method"] or "").startswith("random")
-    return {
-        "shown": format_value(row["value"], row["stderr"]),
-        "best": best is not None and row["value"] == best and not control,
-        "n": row["n"] if with_n else None,
-        "published": format_number(row.get("published")),
-    }
 
 
 def _heat_line(profile: LayerProfile, values: np.ndarray, largest: float, unit: str) -> dict[str, Any]:

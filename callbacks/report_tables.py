@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from callbacks.paper_tables import PUBLISHED, paper_tables
 from callbacks.published import explain_mismatch, with_published
 from callbacks.report_data import RunFiles
-from callbacks.results_table import Cell
+from callbacks.results_table import Cell, format_number
 
 MAX_ROWS = 500
 """A longer table of tables/*.csv is shown up to here; the file has the rest."""
 _NUMBERED = "table"
+_NAMES = {"concepts": "Section 5.1"}
 
 
 def n_train(run: RunFiles) -> int | None:
@@ -43,14 +44,32 @@ def write_tables(run: RunFiles) -> list[Path]:
 
 
 def paper_table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
-    """Every table of tables/*.csv for the page, with the title of the paper's."""
+    """Every table of tables/*.csv for the page, with the title of the paper's, numbers rounded."""
     titles = {table.name: table.title for table in paper_tables(published_rows(run))}
     for name, (header, lines) in run.tables.items():
         number = name.removeprefix(_NUMBERED)
+        columns = [_numbers([line[i] for line in lines]) for i in range(len(header))]
+        classes = [
+            " ".join([*["num"][: column is not None], *["published"][: cell.split(" ")[0] == PUBLISHED]])
+            for cell, column in zip(header, columns, strict=True)
+        ]
         yield {
-            "name": f"Table {number}" if number.isdigit() else name.replace("_", " ").capitalize(),
+            "name": f"Table {number}" if number.isdigit() else _NAMES.get(name, name.replace("_", " ").capitalize()),
             "title": titles.get(name, ""),
             "header": header,
-            "published": [cell.split(" ")[0] == PUBLISHED for cell in header],
-            "lines": lines[:MAX_ROWS],
+            "classes": classes,
+            "lines": [
+                [cell if column is None else column[row] for cell, column in zip(line, columns, strict=True)]
+                for row, line in enumerate(lines[:MAX_ROWS])
+            ],
         }
+
+
+def _numbers(cells: Sequence[str]) -> list[str] | None:
+    """A column of numbers as the page shows them, None for a column of anything else."""
+    if not any(cells):
+        return None
+    try:
+        return [format_number(float(cell)) if cell else "" for cell in cells]
+    except ValueError:
+        return None

@@ -46,6 +46,7 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 WIDTH = 100
 """Columns of a terminal that a printed table fits."""
 
+_GROUPS = ("group", "reference_group", "variant")
 _WHOLE = frozenset({"seed", "n"})
 _NUMBER = frozenset({"value", "stderr", "published"})
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
@@ -149,71 +150,95 @@ def metric_label(row: Row) -> str:
 def format_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS, width: int = WIDTH) -> str:
     """The results as text for the terminal, one block per evaluation.
 
+    What differs between blocks but not within one (the split, say) stands in the block's heading.
+
     Args:
         rows: as read_results gives them.
         directions: metric → which direction is better, "higher" or "lower"; metrics that are not in it get no arrow.
-        width: no line is longer; long names are cut with an ellipsis.
+        width: no line is longer; names are cut with an ellipsis, groups and variants first, a metric's k never.
     """
     if not rows:
         return "no results"
-    header, body = _columns(rows, directions)
-    widths = [max(len(line[i]) for line in [header, *(line for _, line in body)]) for i in range(len(header))]
-    indent = "  "
-    while sum(widths) + 2 * (len(widths) - 1) + len(indent) > width and max(widths) > 8:
+    varying = _varying(rows)
+    blocks = []
+    for evaluation in dict.fromkeys(_text(row.get("evaluation")) for row in rows):
+        mine = [row for row in rows if _text(row.get("evaluation")) == evaluation]
+        columns = [name for name in varying if name in _varying(mine)]
+        said = [f"{name} {_text(mine[0].get(name))}" for name in varying if name not in columns and mine[0].get(name)]
+        heading = (evaluation or "other") + (f" ({', '.join(said)})" if said else "")
+        blocks.append("\n".join([_shortened(_one_line(heading), width), *_block(mine, columns, directions, width)]))
+    return "\n\n".join(blocks)
+
+
+def _block(rows: Sequence[Row], varying: Sequence[str], directions: Mapping[str, str], width: int) -> list[str]:
+    """Header and lines of one evaluation."""
+    header = _header(rows, varying, directions)
+    body = [_cells(row, header, directions) for row in rows]
+    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
+    room = width - 2 * len(widths)
+    groups = [i for i, name in enumerate(header) if name in _GROUPS]
+    while sum(widths) > room and any(widths[i] > 12 for i in groups):
+        widths[max(groups, key=widths.__getitem__)] -= 1
+    while sum(widths) > room and max(widths) > 8:
         widths[widths.index(max(widths))] -= 1
     numeric = {i for i, name in enumerate(header) if name in ("value", "published", "n", "seed")}
-    lines: list[str] = []
-    current: str | None = None
-    for evaluation, cells in body:
-        if evaluation != current:
-            lines += ["", evaluation] if lines else [evaluation]
-            lines.append(indent + _aligned(header, widths, numeric))
-            current = evaluation
-        lines.append(indent + _aligned(cells, widths, numeric))
-    return "\n".join(lines)
+    return ["  " + _aligned(cells, widths, numeric) for cells in [header, *body]]
 
 
 def markdown_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS) -> str:
     """The results as one GitHub-flavoured Markdown table with the evaluation in its first column."""
     if not rows:
         return "no results"
-    header, body = _columns(rows, directions)
-    lines = [["evaluation", *header], *([evaluation, *cells] for evaluation, cells in body)]
+    header = _header(rows, _varying(rows), directions)
+    order = list(dict.fromkeys(_text(row.get("evaluation")) for row in rows))
+    ordered = sorted(rows, key=lambda row: order.index(_text(row.get("evaluation"))))
+    lines = [["evaluation", *header]]
+    lines += [[_text(row.get("evaluation")) or "other", *_cells(row, header, directions)] for row in ordered]
     text = ["| " + " | ".join(_markdown(cell) for cell in line) + " |" for line in lines]
     right = {"value", "published", "n", "seed"}
     text.insert(1, "| " + " | ".join("---:" if name in right else "---" for name in lines[0]) + " |")
     return "\n".join(text)
 
 
-def _columns(rows: Sequence[Row], directions: Mapping[str, str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Header, and per row its evaluation and cells; columns that say the same in every row are left out."""
-    order = list(dict.fromkeys(_text(row.get("evaluation")) for row in rows))
-    ordered = sorted(rows, key=lambda row: order.index(_text(row.get("evaluation"))))
-    varying = [name for name in ("model", "data", "seed", "split") if len({row.get(name) for row in rows}) > 1]
-    filled = [name for name in ("group", "reference_group", "variant") if any(row.get(name) for row in rows)]
+def _varying(rows: Sequence[Row]) -> list[str]:
+    """Columns of a run that do not say the same in every row."""
+    return [name for name in ("model", "data", "seed", "split") if len({row.get(name) for row in rows}) > 1]
+
+
+def _header(rows: Sequence[Row], varying: Sequence[str], directions: Mapping[str, str]) -> list[str]:
+    """Names of the columns that say something; the one of the arrows has none."""
+    filled = [name for name in _GROUPS if any(row.get(name) for row in rows)]
     published = ["published"] if any(row.get("published") is not None for row in rows) else []
-    header = [*varying, "method", "metric", *filled, "", "value", *published, "n"]
-    body = []
-    for row in ordered:
-        cells = [
-            *(_text(row.get(name)) for name in [*varying, "method"]),
-            metric_label(row),
-            *(_text(row.get(name)) for name in filled),
-            ARROWS.get(directions.get(_text(row.get("metric")), ""), ""),
-            format_value(row.get("value"), row.get("stderr")),
-            *(format_number(row.get(name)) for name in published),
-            _text(row.get("n")),
-        ]
-        body.append((_text(row.get("evaluation")) or "other", [_one_line(cell) for cell in cells]))
-    return header, body
+    arrows = [""] if any(_text(row.get("metric")) in directions for row in rows) else []
+    return [*varying, "method", "metric", *filled, *arrows, "value", *published, "n"]
+
+
+def _cells(row: Row, header: Sequence[str], directions: Mapping[str, str]) -> list[str]:
+    """A row's text under each column."""
+    shown = {
+        "metric": metric_label(row),
+        "": ARROWS.get(directions.get(_text(row.get("metric")), ""), ""),
+        "value": format_value(row.get("value"), row.get("stderr")),
+        "published": format_number(row.get("published")),
+    }
+    return [_one_line(shown[name] if name in shown else _text(row.get(name))) for name in header]
 
 
 def _aligned(cells: Sequence[str], widths: Sequence[int], numeric: set[int]) -> str:
     parts = []
     for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        shown = cell if len(cell) <= width else cell[: width - 1] + "…"
+        shown = _shortened(cell, width)
         parts.append(shown.rjust(width) if i in numeric else shown.ljust(width))
     return "  ".join(parts).rstrip()
+
+
+def _shortened(text: str, width: int) -> str:
+    """Text that fits; what is cut is its end, or the middle where it ends in ` @k`."""
+    if len(text) <= width:
+        return text
+    _, mark, k = text.rpartition(" @")
+    tail = mark + k if mark and len(mark + k) + 2 <= width else ""
+    return text[: width - 1 - len(tail)] + "…" + tail
 
 
 def _text(cell: Cell) -> str:

@@ -34,7 +34,9 @@ def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
         of_seeds = [_of_one_seed(rows) for rows in by_seed.values()]
         mean = estimate(of_seeds)
         if mean is not None:
-            published = next((row["published"] for rows in by_seed.values() for row in rows if row["published"]), None)
+            published = next(
+                (row["published"] for rows in by_seed.values() for row in rows if row["published"] is not None), None
+            )
             line = dict(zip((*KEYS, "setting"), key, strict=True))
             summary.append(line | {"value": mean[0], "stderr": mean[1], "seeds": len(by_seed), "published": published})
     return summary

@@ -37,13 +37,13 @@ class Questions:
     """What the stages ask of a data module, over five questions of three choices."""
 
     name = "questions"
-    folds: dict[str, Fold] = {}
     n_choices: int | None = 3
     eval_batch_size = 2
     batch_size = 2
 
     def __init__(self) -> None:
         self.label_names = ["A", "B", "C"]
+        self.folds: dict[str, Fold] = {}
         self.text_columns = ["question"]
         self.plant_columns: list[str] = []
         self.batch = choice_batch(LENGTHS)

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import ClassLabel, Dataset, Features, disable_progress_bars, enable_progress_bars, load_from_disk
 
 from attribution.base import UserError
 from callbacks.report import write_report
@@ -27,7 +27,7 @@ MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7
 class Page(HTMLParser):
     """Tags with their attributes and enclosing text; raises on an element that is closed but not open."""
 
-    VOID = frozenset({"meta", "img", "input", "br"})
+    VOID = frozenset({"meta", "img", "input", "br", "wbr"})
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -237,8 +237,8 @@ def test_published_figures_stand_beside_ones_own(tmp_path: Path) -> None:
     (run / "tables").mkdir()
     (run / "tables" / "table_2.csv").write_text("method,sufficiency,published\nig,61.5,84.42\n'=evil,1,2\n")
     html = write_report(run).read_text(encoding="utf-8")
-    assert '<th scope="col" class="published">published</th>' in html
-    assert '<td class="published">84.42</td>' in html
+    assert '<th scope="col" class="num published">published</th>' in html
+    assert '<td class="num published">84.42</td>' in html
     assert "=evil" in Page(html).words
 
 
@@ -297,6 +297,35 @@ def test_a_question_shows_its_choices_by_letter(tmp_path: Path) -> None:
     prediction = load_from_disk(str(run / "examples" / "test"))[0]["prediction"]
     assert f"Predicted {'ABC'[prediction]} with" in page.words
     assert "Supported" not in page.words  # letters name the classes
+
+
+def test_folded_labels_are_named_and_judged_as_the_split_counts_them(tmp_path: Path) -> None:
+    run = FakeRun(neuron=("ig",), instance=("gradsim",), n_train=20, n_test=30, list_length=5, plants=False).write(
+        tmp_path
+    )
+    folder = run / "examples" / "test"
+    rows = load_from_disk(str(folder)).to_list()
+    for row in rows:
+        row["folded_prediction"] = int(row["prediction"] > 0)
+        row["label"] = 1 - row["folded_prediction"] if row["index"] % 3 == 0 else row["folded_prediction"]
+    names = ClassLabel(names=["backed", "not backed"])
+    folded = Dataset.from_list(rows)
+    folded = folded.cast(Features({**folded.features, "label": names, "folded_prediction": names}))
+    shutil.rmtree(folder)
+    folded.save_to_disk(str(folder))
+    chosen = choose_examples(RunFiles(run))
+    assert [index for index in chosen if index % 3 == 0] == chosen[:10]  # all ten wrong ones come first
+    html = write_report(run).read_text(encoding="utf-8")
+    classes = ["Supported", "Refuted", "Not Enough Evidence"]
+    for index in chosen:
+        (article,) = articles(html, index)
+        row = rows[index]
+        assert f'data-verdict="{"wrong" if index % 3 == 0 else "right"}"' in article
+        counted = names.names[row["folded_prediction"]]
+        assert f"Predicted {classes[row['prediction']]} , which counts as {counted} , with" in Page(article).words
+        assert f", labelled {names.names[row['label']]}" in Page(article).words
+        assert "given" not in article  # no class of the model is the label
+    assert "Labels are coarser than the model's classes (backed, not backed)." in Page(html).words
 
 
 def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:

@@ -11,11 +11,13 @@ import pytest
 from datasets import disable_progress_bars, enable_progress_bars
 
 from attribution.base import UserError
+from callbacks.files import write_text
 from callbacks.paper_tables import paper_tables
 from callbacks.published import COLUMNS, explain_mismatch, figures, mismatch, published, read_figures, with_published
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
-from callbacks.report_tables import published_rows
+from callbacks.report_evaluations import evaluation_tables
+from callbacks.report_tables import paper_table_views, published_rows
 from callbacks.results_table import Cell, read_results
 from tests.callbacks.fake_run import FakeRun, paper_rows
 from tests.callbacks.test_results_table import row
@@ -156,7 +158,7 @@ def test_the_page_shows_published_figures_beside_measured_ones(run: Path) -> Non
     html = (run / "report.html").read_text(encoding="utf-8")
     assert '<small class="published">published 67.8</small>' in html
     assert "Table 2 " in html
-    assert '<th scope="col" class="published">published dev accuracy</th>' in html
+    assert '<th scope="col" class="num published">published dev accuracy</th>' in html
     assert "not comparable" not in html
 
 
@@ -187,3 +189,27 @@ def test_text_in_a_table_cannot_become_a_formula(tmp_path: Path) -> None:
     cells = [cell for path in tmp_path.glob("*.csv") for line in csv.reader(path.open()) for cell in line]
     assert "'=cmd" in cells
     assert not any(cell.startswith("=") for cell in cells)
+
+
+def test_many_metrics_have_a_table_each_with_k_across_and_few_have_one() -> None:
+    rows = [paper(evaluation="overlap", method=method, metric=metric, k=k, value=float(k), stderr=None, n=9, reference_group="ig",
+                  group=None, variant=None)
+            for method in ("a", "b") for metric in ("common", "only_na") for k in (50, 1, 5, 10, 100)]  # fmt: skip
+    few = [{**line, "evaluation": "few"} for line in rows if line["k"] in (1, 100)]
+    found = {table["name"]: table for table in evaluation_tables([*rows, *few], {"common": "higher"})}
+    assert list(found) == ["overlap: common", "overlap: only_na", "few"]
+    assert [column["name"] for column in found["overlap: common"]["columns"]] == ["@1", "@5", "@10", "@50", "@100"]
+    assert [column["arrow"] for column in found["overlap: common"]["columns"]] == ["↑"] * 5
+    assert found["overlap: common"]["key_names"] == ["method", "reference_group"]  # said although it is the same
+    assert [cell["shown"] for cell in found["overlap: common"]["lines"][1]["cells"]] == ["1", "5", "10", "50", "100"]
+    assert [column["name"] for column in found["few"]["columns"]] == [
+        "common @1", "common @100", "only_na @1", "only_na @100",
+    ]  # fmt: skip
+
+
+def test_the_page_rounds_numbers_and_aligns_them(run: Path) -> None:
+    write_text(run / "tables" / "own.csv", "method,tiny,published tiny\nIF,64.33333,\n'=x,,64.1\n")
+    (view,) = (table for table in paper_table_views(RunFiles(run)) if table["name"] == "Own")
+    assert view["classes"] == ["", "num", "num published"]
+    assert view["lines"] == [["IF", "64.33", ""], ["=x", "", "64.1"]]
+    (run / "tables" / "own.csv").unlink()

@@ -117,6 +117,21 @@ def test_printed_table_groups_aligns_and_points() -> None:
     assert "↓" not in unique
 
 
+def test_a_metric_keeps_its_k_and_a_block_says_its_split_once() -> None:
+    rows = [
+        row(evaluation="accuracy", metric="accuracy", k=None),
+        row(evaluation="accuracy", metric="accuracy", k=None, split="validation"),
+        row(evaluation="overlap", metric="instance_overlap_per_test", k=100, reference_group="influence_hessian"),
+        row(metric="comprehensiveness_flips" * 3, k=100, method="m" * 40, group="g" * 40, variant="positions=all;" * 9),
+    ]
+    text = format_table(rows)
+    assert max(map(len, text.splitlines())) <= 100
+    assert "overlap (split test)" in text.splitlines()
+    assert "instance_overlap_per_test @100  influence_hessian" in text
+    assert text.split("faithfulness")[1].count("@100") == 1
+    assert "group" not in text.split("faithfulness")[0].split("overlap")[0]
+
+
 def test_callers_say_which_direction_is_better() -> None:
     assert "↓" in format_table([row()], {"sufficiency": "lower"})
     assert "↑" not in format_table([row()], {})
