@@ -192,8 +192,8 @@ def test_text_in_a_table_cannot_become_a_formula(tmp_path: Path) -> None:
 
 
 def test_many_metrics_have_a_table_each_with_k_across_and_few_have_one() -> None:
-    rows = [paper(evaluation="overlap", method=method, metric=metric, k=k, value=float(k), stderr=None, n=9, reference_group="ig",
-                  group=None, variant=None)
+    same: dict[str, Any] = {"evaluation": "overlap", "stderr": None, "reference_group": "ig"}
+    rows = [paper(**same, method=method, metric=metric, k=k, value=float(k), group=None, variant=None)
             for method in ("a", "b") for metric in ("common", "only_na") for k in (50, 1, 5, 10, 100)]  # fmt: skip
     few = [{**line, "evaluation": "few"} for line in rows if line["k"] in (1, 100)]
     found = {table["name"]: table for table in evaluation_tables([*rows, *few], {"common": "higher"})}
