@@ -32,7 +32,7 @@ from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
-from conf.plain import plain
+from conf.plain import chosen, plain
 from conf.units import parse_bytes
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -58,8 +58,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
     seed_everything(config.seed, workers=True, verbose=False)
-    methods = {name: build(node) for name, node in (config.get("method") or {}).items()}
-    evaluations = {name: build(node) for name, node in (config.get("evaluation") or {}).items()}
+    methods = {name: build(node) for name, node in chosen(config, "method").items()}
+    evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     data, tokenizer = open_inputs(config, build)
     splits_needed(data.splits, config.attribute_split, methods)

@@ -36,6 +36,14 @@ def without_hydra(config: DictConfig) -> DictConfig:
     return copy
 
 
+def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
+    """The entries of a group that are to run, by name.
+
+    An entry without a class is left out: an experiment may set options of one that the command line does not choose.
+    """
+    return {str(name): node for name, node in (config.get(group) or {}).items() if "_target_" in node}
+
+
 def join(path: str, key: object) -> str:
     """`a` and `b` → `a.b`; `a` and 3 → `a[3]`."""
     if isinstance(key, int):

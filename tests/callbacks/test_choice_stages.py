@@ -90,11 +90,11 @@ def test_stages_give_what_the_model_gives(tmp_path: Path, choices: Choices) -> N
     assert [[len(ids) for ids in question] for question in predictions.dataset["input_ids"][:]] == LENGTHS
 
     method = IntegratedGradients(n_steps=2, top_k=10)
-    attribute_stage(session, "ig", method, {"n_steps": 2, "top_k": 10})
-    stored = datasets.load_from_disk(str(session.scores["ig"] / "test")).with_format("torch")
+    attribute_stage(session, "ig", {"ig": method}, {"ig": {"n_steps": 2, "top_k": 10}})
+    stored = datasets.load_from_disk(str(session.scores["ig", "test"] / "test")).with_format("torch")
     ranked = method.attribute(model.engine(), batch, 2**30)
     assert torch.allclose(stored["score"][:], ranked.score, atol=1e-6)
-    assert f"choices: {choices}" in (session.scores["ig"] / "method.yaml").read_text()
+    assert f"choices: {choices}" in (session.scores["ig", "test"] / "method.yaml").read_text()
 
     evaluation = Faithfulness([1], [10], control_seeds=[0], intervention="mean", reference_size=4)
     rows = faithfulness_stage(session, "faithfulness", evaluation, {}, {"ig": method})
@@ -107,8 +107,8 @@ def test_the_reading_is_part_of_what_is_stored(tmp_path: Path) -> None:
     for choices in get_args(Choices):
         session = session_of(tmp_path, choices)
         examples_stage(session, "test")
-        attribute_stage(session, "ig", IntegratedGradients(n_steps=1, top_k=5), {"n_steps": 1})
-        scores.append(session.scores["ig"])
+        attribute_stage(session, "ig", {"ig": IntegratedGradients(n_steps=1, top_k=5)}, {"ig": {"n_steps": 1}})
+        scores.append(session.scores["ig", "test"])
         predictions.append((session.folder / "examples" / "test").resolve())
     assert scores[0] != scores[1]
     assert predictions[0] == predictions[1]

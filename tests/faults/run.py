@@ -32,7 +32,7 @@ COMMAND = (
     "data.limit.train=24",
     "data.limit.validation=8",
     "data.limit.test=8",
-    "method=[ig,gradsim,influence,random_instances]",
+    "method=[ig,gradsim,influence,na_instances,random_instances]",
 )
 """All stages in about two seconds, with several epochs and several shards per pass."""
 
