@@ -6,11 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.running import CommandLine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+settings.register_profile("twinlens", deadline=None)  # machines are shared: a slow example is no failure
+settings.load_profile("twinlens")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
