@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,25 +125,45 @@ def test_every_command_is_accepted(page: str, arguments: str, extended: Path, ru
 @pytest.mark.parametrize("group", NAMED_GROUPS)
 def test_every_option_is_named(group: str) -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
-    options = [file.stem for file in (CONF / group).glob("*.yaml")]
+    options = [str(file.relative_to(CONF / group).with_suffix("")) for file in (CONF / group).rglob("*.yaml")]
     assert options
     assert [name for name in options if not re.search(rf"[`=\[,]{name}[`,\]\s]", text)] == []
 
 
-def test_the_examples_of_extending_run_together(command: CommandLine, extended: Path) -> None:
-    table = command.folder / "pairs.tsv"
+def hans_table(file: Path) -> None:
     lines = ["gold_label\tsentence1\tsentence2\theuristic"]
     for row in range(60):
         label = ("entailment", "non-entailment")[row % 2]
         lines.append(f"{label}\tThe judge number {row} saw the poet .\tThe poet number {row} slept .\tsubsequence")
-    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (arguments,) = [arguments for page, arguments in COMMANDS if page == "extending.md"]
-    typed = [word.replace("FILE", str(table)) for word in shlex.split(arguments)]
+    file.with_suffix(".tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def exam_questions(file: Path) -> None:
+    rows = [
+        {"question": f"What is {row} plus one?", "options": [str(row + n) for n in range(4)], "answer": "B"}
+        for row in range(60)
+    ]
+    file.with_suffix(".jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("data", "make", "names"),
+    [
+        ("hans", hans_table, ("activation_norm", "state_cosine", "hub_share")),
+        ("exam", exam_questions, ("state_cosine", "hub_share")),
+    ],
+)
+def test_the_examples_of_extending_run_together(
+    command: CommandLine, extended: Path, data: str, make: Callable[[Path], None], names: tuple[str, ...]
+) -> None:
+    make(command.folder / "rows")
+    (file,) = command.folder.glob("rows.*")
+    (arguments,) = [typed for page, typed in COMMANDS if page == "extending.md" and f"data={data} " in typed]
+    typed = [word.replace("FILE", str(file)) for word in shlex.split(arguments)]
     finished = command("--config-dir", str(extended), *typed, base=["debug=fdr", "trainer.accelerator=cpu"])
     assert finished.code == 0, finished.err
     results = (finished.folder / "results.csv").read_text(encoding="utf-8")
-    for name in ("activation_norm", "state_cosine", "hub_share"):
-        assert name in results
+    assert [name for name in names if name not in results] == []
 
 
 @pytest.mark.parametrize("parallel", [False, True])

@@ -60,9 +60,10 @@ class Artifacts:
 
     Group `challenge`: explained examples of a challenge set (a split whose labels are folded, HANS); group `own`:
     examples of the dataset itself all of whose hypothesis words stand in the premise. In both, those that are not
-    entailed and predicted as entailment (the first class). Of each, the mean over its first k train instances; then
-    mean and standard error over examples, of methods with seeds after the mean over seeds. A higher number means that
-    the method points at instances with the artifact. The control is what random instances have on average.
+    entailed and predicted as entailment (the class that the data name so). Of each, the mean over its first k train
+    instances; then mean and standard error over examples, of methods with seeds after the mean over seeds. A higher
+    number means that the method points at instances with the artifact. The control is what random instances have on
+    average.
 
     Args:
         measure: `jaccard | containment`, see `lexical_overlap`. The paper does not define its measure; jaccard is

@@ -46,8 +46,8 @@ class TracIn:
         """
         if not train.steps:
             raise UserError(
-                "tracin was given no checkpoint; expected those of the fit with their learning rates: train with "
-                "fit.keep=all."
+                "tracin was given no checkpoint; expected those of every epoch of a fit with their learning rates: run "
+                "it with fit=true."
             )
         rates = [rate for _, rate in train.steps]
         if not all(0 < rate < float("inf") for rate in rates):

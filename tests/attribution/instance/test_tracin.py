@@ -71,7 +71,7 @@ def test_streams_in_any_blocks():
 
 
 def test_bad_checkpoints_are_refused():
-    with pytest.raises(UserError, match=r"no checkpoint.*fit.keep=all"):
+    with pytest.raises(UserError, match=r"no checkpoint.*fit=true"):
         TracIn().prepare(CheckpointInputs(()), BUDGET)
     with pytest.raises(UserError, match=r"learning rates \[0.5, 0.0\]"):
         TracIn().prepare(checkpoints("linear", 4, 1, rates=(0.5, 0.0)), BUDGET)
