@@ -96,10 +96,10 @@ def instance_cost(
     if isinstance(method, GradientSimilarity | TracIn) or method.curvature == "identity":
         times = checkpoints if isinstance(method, TracIn) else 1
         per_row = similarity_block_bytes(differentiable)
-        # self-influence: the factors of many rows and their squares
+        # then self-influence
         memory = max(
             stream_memory(_Blocks(n_train, times * per_row, per_row, 0), tests, budget),
-            min(budget, 2 * n_train * per_row),
+            min(budget, 8 * n_train * differentiable.squares_numbers),
         )
         pair = differentiable.pair_operations(1)
         return InstanceCost(memory, times * n_train * (n_test * pair + 4.0 * tests * differentiable.widths))
@@ -150,7 +150,7 @@ def _solver_cost(
         size = n_train * (head.n_classes - 1)
         held = size * size * 8 + (plan.memory - 2 * size * size * 8) // 2
         per_row, per_query = dual_block_bytes(head, n_train)
-        prepared = 3 * size * size * 8
+        prepared = size * size * 8
         pair = 2.0 * size + 2.0 * head.widths
     workspace = budget - plan.memory // 2
     own = per_query * n_train

@@ -153,7 +153,7 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
             require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
             return {"index": batch["index"], "prediction": scores.argmax(-1)}
 
-        need = prediction_need(footprint_of(model.backbone))
+        need = prediction_need(footprint_of(model.backbone), session.sequences)
         compute = WithinMemory(title, predict, session.memory_budget, need)
     loader = session.loader(session.split)
     return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows
