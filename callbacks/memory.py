@@ -87,8 +87,8 @@ class WithinMemory:
             elif count == 1 and self.budget <= self.need.least(columns):
                 raise UserError(
                     f"{self.name}: one example of {columns} tokens (index {int(batch['index'][start])}) does not fit "
-                    f"into the free memory; expected room for {bytes_in_words(self.need.least(columns))} beside the model: "
-                    "lower data.max_length, use trainer.precision=bf16-mixed or a device with more memory."
+                    f"into the free memory; expected room for {bytes_in_words(self.need.least(columns))} beside the "
+                    "model: lower data.max_length, use trainer.precision=bf16-mixed or a device with more memory."
                 )
             else:
                 used = min(self.budget, count * self.need.most(columns))

@@ -76,12 +76,7 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Se
         seed: of new parameters, the order of the rows and dropout.
     """
     cell = restricted(session, sorted(chosen), seed)
-    inputs = {
-        **fit_inputs(cell, recipe.model, recipe.trainer),
-        "callbacks": dict(recipe.callbacks),
-        "explained": session.data.fingerprint(session.split),
-        "predicted_by": code_hash(CODE),
-    }
+    inputs = cell_inputs(session, cell, recipe)
 
     def build(folder: Path) -> None:
         make_model = partial(recipe.make_model, seed=seed)
@@ -98,6 +93,23 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Se
     done = "read from the store" if entry.reused else "computed"
     print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)["prediction"]
+
+
+def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
+    """Everything a cell's predictions depend on.
+
+    Args:
+        session: of the run.
+        cell: the session restricted to the cell's rows.
+        recipe: of the run's own fit.
+        source: what the weights start from, where it is known already.
+    """
+    return {
+        **fit_inputs(cell, recipe.model, recipe.trainer, source),
+        "callbacks": dict(recipe.callbacks),
+        "explained": session.data.fingerprint(session.split),
+        "predicted_by": code_hash(CODE),
+    }
 
 
 class Unheard(Logger):

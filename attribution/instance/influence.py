@@ -195,8 +195,8 @@ class Influence:
         if plan.memory > budget:
             raise UserError(
                 f"curvature={self.curvature} does not fit the memory budget of {bytes_in_words(budget)}: its "
-                f"factors need {bytes_in_words(plan.memory)}; expected them within it: raise the budget, use a smaller head or "
-                "gradsim."
+                f"factors need {bytes_in_words(plan.memory)}; expected them within it: raise "
+                "the budget, use a smaller head or gradsim."
             )
         bases = layer_bases(head, train, self.curvature == "ekfac", self.fisher, budget - plan.memory // 2)
         description = {**self._describe(head, "direct"), "fisher": self.fisher}
