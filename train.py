@@ -20,11 +20,12 @@ from omegaconf import DictConfig
 from attribution.base import UserError
 from callbacks.fit import n_processes
 from callbacks.inputs import open_inputs
-from callbacks.outcome import exit_code, outcome_of
+from callbacks.outcome import end_output, exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages, splits_needed
 from callbacks.plan import print_plan
 from callbacks.quiet import quiet_libraries
+from callbacks.refusals import refuse_what_the_inputs_rule_out
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
 from callbacks.store import Store
@@ -74,6 +75,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         evaluations,
         [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
+    refuse_what_the_inputs_rule_out(session, methods, evaluations, parts.settings["model"], len(tokenizer))
     if config.plan:
         return print_plan(session, parts, len(tokenizer))
     run = RunFolder(folder)
@@ -113,7 +115,9 @@ def main() -> int:
     """Run the command line; 0 for success, 2 for what the user can mend, 130 interrupted, 1 for a defect."""
     quiet_libraries()
     checked = outcome_of(run_command_line)
-    return exit_code([*OUTCOMES, checked])
+    code = exit_code([*OUTCOMES, checked])
+    end_output()
+    return code
 
 
 if __name__ == "__main__":

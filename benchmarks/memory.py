@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, GPT2Config
 
 from attribution.base import Batch, HeadInputs
+from attribution.bridge import NeuronInstances, NeuronLists
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.influence import Influence
@@ -31,7 +32,8 @@ from callbacks.memory import WithinMemory, return_freed_memory
 from models.anatomy import build_anatomy
 from models.last_token import LastTokenEngine
 
-PASSES = ("predict", "ig", "ig_all", "faithfulness", "gradsim", "influence", "gradsim_mlp", "influence_mlp")
+MODEL_PASSES = ("predict", "ig", "ig_all", "faithfulness", "faithfulness_all")
+PASSES = (*MODEL_PASSES, "gradsim", "influence", "gradsim_mlp", "influence_mlp", "na_instances")
 N_CLASSES = 4
 TESTS = 200
 TOP_K = 100
@@ -78,7 +80,7 @@ def random_batch(n: int, tokens: int) -> dict[str, Tensor]:
 def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
     """(measured, planned) growth of a pass over one batch."""
     engine = engine_of(arguments.layers, arguments.hidden)
-    evaluation = Faithfulness()
+    evaluation = Faithfulness(positions="all" if name == "faithfulness_all" else "last")
     gradients = IntegratedGradients(positions="all" if name == "ig_all" else None)
 
     def predict(batch: Batch, size: int) -> dict[str, Tensor]:
@@ -99,7 +101,18 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         "predict": (predict, prediction_need(footprint)),
         "ig": (ig, neuron_need(gradients, footprint)),
         "ig_all": (ig, neuron_need(gradients, footprint)),
-        "faithfulness": (faithfulness, faithfulness_need(footprint, 2 * arguments.lists, False)),
+        **dict.fromkeys(
+            ("faithfulness", "faithfulness_all"),
+            (
+                faithfulness,
+                faithfulness_need(
+                    footprint,
+                    len(evaluation.questions(list(map(str, range(arguments.lists))))),
+                    False,
+                    evaluation=evaluation,
+                ),
+            ),
+        ),
     }[name]
     WithinMemory(name, compute, budget, need)(random_batch(1, 4))
     batch = random_batch(arguments.batch, arguments.tokens)
@@ -132,6 +145,29 @@ def instance_pass(name: str, arguments: argparse.Namespace, budget: int) -> tupl
     return measured, instance_cost(method, head, arguments.train, TESTS, TESTS, budget).memory
 
 
+def bridge_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
+    """(measured, planned) growth of NA-Instances over lists drawn so that some neurons stand in most of them."""
+    torch.manual_seed(0)
+    method = NeuronInstances(source="ig", top_k=TOP_K)
+    layers, neurons = arguments.layers, 4 * arguments.hidden
+
+    def lists(n: int) -> NeuronLists:
+        popularity = torch.arange(1, layers * neurons + 1).double().reciprocal()
+        drawn = torch.multinomial(popularity.expand(n, -1), method.train_list)
+        score = torch.rand(n, method.train_list).sort(descending=True).values
+        return NeuronLists((drawn // neurons).int(), (drawn % neurons).int(), score, layers, neurons)
+
+    def work(train: NeuronLists, test: NeuronLists) -> None:
+        scorer = method.prepare(train, budget)
+        stream_scores(scorer, test, torch.arange(len(test)), TOP_K, budget)
+        scorer.self_influence()
+
+    work(lists(20), lists(4))
+    train, test = lists(arguments.train), lists(TESTS)
+    measured = growth(lambda: work(train, test))
+    return measured, instance_cost(method, None, arguments.train, TESTS, TESTS, budget).memory
+
+
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description="Measured and planned peaks.")
     parser.add_argument("--passes", nargs="+", default=list(PASSES), choices=PASSES)
@@ -152,7 +188,8 @@ def main(given: Sequence[str] | None = None) -> int:
     arguments = parse(words)
     if arguments.single:
         return_freed_memory()
-        measure = instance_pass if arguments.passes[0].startswith(("gradsim", "influence")) else model_pass
+        measure = model_pass if arguments.passes[0] in MODEL_PASSES else instance_pass
+        measure = bridge_pass if arguments.passes[0] == "na_instances" else measure
         try:
             measured, planned = measure(arguments.passes[0], arguments, arguments.budgets[0] * 2**20)
         except Exception as error:  # a budget that no solver fits is a result too

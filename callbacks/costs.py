@@ -6,7 +6,7 @@ plan shows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -93,6 +93,7 @@ def neuron_need(method: Any, footprint: Footprint, sequences: Sequences = ONE) -
     if not isinstance(method, IntegratedGradients):
         return Need(partial(sequences.states, footprint), partial(sequences.states, footprint))
     edited = sequences.edited
+    step: Callable[[int], int] | None = None
     if method.path(footprint).positions == "last":
         rows = method.n_steps + 1
 
@@ -107,16 +108,19 @@ def neuron_need(method: Any, footprint: Footprint, sequences: Sequences = ONE) -
             return chunk(columns) + edited * rows * sum(each)
     else:
 
+        def step(columns: int) -> int:
+            return edited * footprint.sequence_above(columns)
+
         def smallest(columns: int) -> int:
-            return edited * (footprint.kept(columns) + footprint.sequence(columns))
+            return edited * footprint.kept(columns) + step(columns)
 
         def whole(columns: int) -> int:
-            return edited * (footprint.kept(columns) + (method.n_steps + 2) * footprint.sequence(columns))
+            return edited * footprint.kept(columns) + (method.n_steps + 2) * step(columns)
 
     def least(columns: int) -> int:
         return max(sequences.states(footprint, columns), smallest(columns), edited * footprint.ranking())
 
-    return Need(least, lambda columns: max(least(columns), whole(columns)))
+    return Need(least, lambda columns: max(least(columns), whole(columns)), step)
 
 
 def reference_need(footprint: Footprint, sequences: Sequences = ONE) -> Need:
@@ -154,7 +158,11 @@ def faithfulness_need(
             edits = prefix + count * footprint.edited_row(columns)
         return max(drawn, sequences.states(footprint, columns), sequences.edited * edits)
 
-    return Need(lambda columns: rows(columns, 1), lambda columns: rows(columns, n_questions))
+    def step(columns: int) -> int:
+        one = footprint.edited_sequence(columns) if everywhere else footprint.edited_row(columns)
+        return sequences.edited * one
+
+    return Need(lambda columns: rows(columns, 1), lambda columns: rows(columns, n_questions), step)
 
 
 # -- operations of one example -------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from attribution.instance.kronecker import (
 from attribution.instance.random_instances import RandomInstances
 from attribution.instance.similarity import HiddenSimilarity, hidden_block_bytes
 from attribution.instance.solve import SolverPlan
-from attribution.instance.stream import block_row_bytes, block_sizes
+from attribution.instance.stream import BYTES_PER_PAIR, BYTES_PER_PRODUCT, block_row_bytes, block_sizes
 from attribution.instance.tracin import TracIn
 
 
@@ -49,9 +49,16 @@ class _Blocks:
     bytes_held: int
 
 
-def stream_memory(blocks: Any, n_tests: int, budget: int) -> int:
-    """One block of tests beside one block of train rows and their scores."""
+def stream_memory(blocks: Any, n_tests: int, budget: int, kept: tuple[int, int] | None = None) -> int:
+    """One block of tests beside one block of train rows and their scores.
+
+    Args:
+        kept: bytes that are left of a test and of a train row once their gradients are taken; None: all.
+    """
     tests, rows = block_sizes(blocks, n_tests, budget)
+    if kept is not None:
+        left = max(kept[1] + tests * BYTES_PER_PRODUCT, tests * BYTES_PER_PAIR)
+        return max(tests * blocks.bytes_per_query, tests * kept[0] + rows * max(blocks.bytes_per_row, left))
     return tests * blocks.bytes_per_query + rows * block_row_bytes(blocks, tests)
 
 
@@ -96,10 +103,11 @@ def instance_cost(
     if isinstance(method, GradientSimilarity | TracIn) or method.curvature == "identity":
         times = checkpoints if isinstance(method, TracIn) else 1
         per_row = similarity_block_bytes(differentiable)
-        # self-influence: the factors of many rows and their squares
+        kept = 8 * differentiable.widths
+        # then self-influence
         memory = max(
-            stream_memory(_Blocks(n_train, times * per_row, per_row, 0), tests, budget),
-            min(budget, 2 * n_train * per_row),
+            stream_memory(_Blocks(n_train, times * per_row, per_row, 0), tests, budget, (times * kept, kept)),
+            min(budget, 8 * n_train * differentiable.squares_numbers),
         )
         pair = differentiable.pair_operations(1)
         return InstanceCost(memory, times * n_train * (n_test * pair + 4.0 * tests * differentiable.widths))
@@ -150,7 +158,7 @@ def _solver_cost(
         size = n_train * (head.n_classes - 1)
         held = size * size * 8 + (plan.memory - 2 * size * size * 8) // 2
         per_row, per_query = dual_block_bytes(head, n_train)
-        prepared = 3 * size * size * 8
+        prepared = size * size * 8
         pair = 2.0 * size + 2.0 * head.widths
     workspace = budget - plan.memory // 2
     own = per_query * n_train

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attribution.base import Batch, UserError
+from attribution.sizes import bytes_in_words
 
 Result = TypeVar("Result")
 SMALLEST_BUDGET = 2**20
@@ -29,10 +30,12 @@ class Need:
     Attributes:
         least: peak where the work is cut as fine as it can be.
         most: peak where it is not cut at all.
+        step: what each further piece adds that is worked on at the same time; None: pieces are small.
     """
 
     least: Callable[[int], int]
     most: Callable[[int], int]
+    step: Callable[[int], int] | None = None
 
     def examples(self, n: int, columns: int, budget: int) -> int:
         """How many of n examples a call takes, one at least."""
@@ -41,7 +44,11 @@ class Need:
     def peak(self, n: int, columns: int, budget: int) -> int:
         """Peak of a batch of n examples."""
         count = self.examples(n, columns, budget)
-        return max(count * self.least(columns), min(count * self.most(columns), budget))
+        least, most = count * self.least(columns), count * self.most(columns)
+        if self.step is not None and least < budget < most:
+            piece = max(1, count * self.step(columns))
+            return least + (budget - least) // piece * piece
+        return max(least, min(most, budget))
 
 
 class WithinMemory:
@@ -80,8 +87,8 @@ class WithinMemory:
             elif count == 1 and self.budget <= self.need.least(columns):
                 raise UserError(
                     f"{self.name}: one example of {columns} tokens (index {int(batch['index'][start])}) does not fit "
-                    f"into the free memory; expected room for {_size(self.need.least(columns))} beside the model: "
-                    "lower data.max_length, use trainer.precision=bf16-mixed or a device with more memory."
+                    f"into the free memory; expected room for {bytes_in_words(self.need.least(columns))} beside the "
+                    "model: lower data.max_length, use trainer.precision=bf16-mixed or a device with more memory."
                 )
             else:
                 used = min(self.budget, count * self.need.most(columns))
@@ -144,11 +151,4 @@ def return_freed_memory() -> None:
 
 
 def _announce(name: str, budget: int) -> None:
-    print(f"{name}: out of memory, going on with memory_budget={_size(budget)}", flush=True)
-
-
-def _size(n_bytes: int) -> str:
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20)):
-        if n_bytes >= factor:
-            return f"{n_bytes / factor:.1f}{unit}"
-    return f"{n_bytes}B"
+    print(f"{name}: out of memory, going on with memory_budget={bytes_in_words(budget).replace(' ', '')}", flush=True)

@@ -43,6 +43,10 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
         outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
+    except BrokenPipeError:
+        if folder is not None:
+            raise  # a job's own pipe: the command line ends quietly where it is standard output's
+        outcome = {"status": "done"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         let_the_watch_speak()
         traceback.print_exc()
@@ -54,6 +58,14 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return outcome
+
+
+def end_output() -> None:
+    """Hand on what is still to be said; if whoever read it has gone (`| head`), say nothing more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it ends
 
 
 def _first_process_goes_on(parent: int = os.getppid()) -> bool:

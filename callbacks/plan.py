@@ -17,6 +17,7 @@ import torch
 
 from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
+from attribution.evaluation.retraining import Retraining
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks import costs
 from callbacks.attribute import for_seed, method_inputs
@@ -35,14 +36,15 @@ from callbacks.instance_costs import instance_cost
 from callbacks.memory import Need
 from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
-from callbacks.plan_rate import heading, operations_per_second, shape_of
+from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations, ranked_methods, retraining_line
+from callbacks.plan_rate import configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
+from callbacks.retrain import Recipe
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
 from data.sampling import token_lengths
-from models.backbone import architecture_of, resolve
-from models.choice import output_names
+from models.backbone import resolve
 
 UNKNOWN_WEIGHTS = "weights not yet read"
 
@@ -101,6 +103,8 @@ class Planner:
             of_neurons = {k: m for k, m in self.parts.methods.items() if kind_of(m) == "neuron"}
             if evaluation.requires == "neuron" and of_neurons:
                 lines.append(self._faithfulness(name, evaluation, of_neurons))
+            if isinstance(evaluation, Retraining) and settings["fit"] and ranked_methods(self.parts.methods):
+                lines.append(self._retraining(name, evaluation))
         return lines
 
     # -- stages --------------------------------------------------------------------------------------------------
@@ -112,15 +116,8 @@ class Planner:
         epoch where a method reads them.
         """
         settings, session = self.parts.settings, self.session
-        trainer, data = settings["trainer"], session.data
-        lengths = self.lengths["train"]
-        epochs = trainer.get("max_epochs") or 1
-        limit = trainer.get("limit_train_batches", 1.0)
-        batches = -(-len(lengths) // data.batch_size)
-        share = min(1.0, limit if isinstance(limit, float) else limit / batches)
-        sequences = session.sequences.read
-        forward = sequences * sum(map(self.shape.forward_operations, lengths)) * share
-        validation = sequences * sum(map(self.shape.forward_operations, self.lengths.get("validation", [])))
+        trainer, lengths = settings["trainer"], self.lengths["train"]
+        operations = fit_operations(self.shape, session, trainer, lengths, self.lengths.get("validation", []))
         source = self._source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
@@ -129,11 +126,11 @@ class Planner:
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
             session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")
-        activations = sequences * min(data.batch_size, len(lengths)) * self.shape.footprint.sequence(max(lengths))
-        working = 3 * self.model_bytes + activations
+        working = fit_memory(self.shape, session, lengths)
+        kept = CHECKPOINTS + epochs_of_fit(trainer) * self.keeps_epochs
         return Line(
-            "fit", len(lengths), self._said(source is not None, found), epochs * (3 * forward + validation) / self.rate,
-            (7 + epochs * self.keeps_epochs) * self.model_bytes, working, self.model_bytes + working, self.device.type,
+            "fit", len(lengths), self._said(source is not None, found), operations / self.rate,
+            kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
         )  # fmt: skip
 
     def _source(self, path: str | None) -> Any:
@@ -252,6 +249,16 @@ class Planner:
         # a byte and a probability of every question, in shards and as a whole
         return self._model_line(name, session.split, found, need, total, 2 * 5 * questions * len(lengths))
 
+    def _retraining(self, name: str, evaluation: Retraining) -> Line:
+        settings, parts = self.parts.settings, self.parts
+        recipe = Recipe(
+            parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
+        )
+        return retraining_line(
+            self.session, name, evaluation, parts.methods, recipe, self._source(settings["model"]["path"]),
+            self.shape, self.lengths, self.rate, self.device.type,
+        )  # fmt: skip
+
     # -- common --------------------------------------------------------------------------------------------------
 
     def _model_line(
@@ -285,13 +292,7 @@ def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, flo
     Raises:
         UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
     """
-    model = parts.settings["model"]
-    lm = architecture_of(
-        model["path"], model["architecture"], model["head"],
-        output_names(session.data.label_names, session.data.n_choices), vocabulary,
-        model["attention"], model["trust_remote_code"],
-    )  # fmt: skip
-    shape = shape_of(lm)
+    shape = shape_of(configured_architecture(session.data, parts.settings["model"], vocabulary))
     device = session.trainers.for_pass([]).strategy.root_device
     dtype = torch.bfloat16 if "bf16" in session.trainers.precision else torch.float32
     dtype = torch.float16 if session.trainers.precision.startswith("16") else dtype

@@ -3,17 +3,37 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 
 from callbacks import costs
-from callbacks.session import Session
+from callbacks.session import DataModule, Session
+from models.backbone import architecture_of
+from models.choice import output_names
 from models.footprint import footprint_of
 
 MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
+
+
+def configured_architecture(data: DataModule, model: Mapping[str, Any], vocabulary: int) -> Any:
+    """The configured classifier without values.
+
+    Args:
+        data: whose labels or choices it scores.
+        model: settings of the model.
+        vocabulary: size of the tokenizer, for a model from scratch.
+
+    Raises:
+        UserError: see `models.backbone.architecture_of`.
+    """
+    names = output_names(data.label_names, data.n_choices)
+    return architecture_of(
+        model["path"], model["architecture"], model["head"], names, vocabulary,
+        model["attention"], model["trust_remote_code"],
+    )  # fmt: skip
 
 
 def shape_of(lm: Any) -> costs.Shape:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from attribution.sizes import bytes_in_words
+
 HEADER = ("pass", "rows", "in store", "time", "disk", "working memory", "peak with model", "where", "")
 LEFT_ALIGNED = (0, 2, 7, 8)
 
@@ -73,13 +75,3 @@ def time_in_words(seconds: float | None) -> str:
             value = seconds / factor
             return f"{value:.0f} {unit}" if value >= 10 or unit == "s" else f"{value:.1f} {unit}"
     return f"{seconds / 3600:.1f} h"
-
-
-def bytes_in_words(count: int) -> str:
-    """For example `3.2 MiB`."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
-        value /= 1024
-    return f"{value:.1f} TiB"

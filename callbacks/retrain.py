@@ -76,12 +76,7 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Se
         seed: of new parameters, the order of the rows and dropout.
     """
     cell = restricted(session, sorted(chosen), seed)
-    inputs = {
-        **fit_inputs(cell, recipe.model, recipe.trainer),
-        "callbacks": dict(recipe.callbacks),
-        "explained": session.data.fingerprint(session.split),
-        "predicted_by": code_hash(CODE),
-    }
+    inputs = cell_inputs(session, cell, recipe)
 
     def build(folder: Path) -> None:
         make_model = partial(recipe.make_model, seed=seed)
@@ -98,6 +93,23 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Se
     done = "read from the store" if entry.reused else "computed"
     print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)["prediction"]
+
+
+def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
+    """Everything a cell's predictions depend on.
+
+    Args:
+        session: of the run.
+        cell: the session restricted to the cell's rows.
+        recipe: of the run's own fit.
+        source: what the weights start from, where it is known already.
+    """
+    return {
+        **fit_inputs(cell, recipe.model, recipe.trainer, source),
+        "callbacks": dict(recipe.callbacks),
+        "explained": session.data.fingerprint(session.split),
+        "predicted_by": code_hash(CODE),
+    }
 
 
 class Unheard(Logger):
@@ -153,7 +165,7 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
             require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
             return {"index": batch["index"], "prediction": scores.argmax(-1)}
 
-        need = prediction_need(footprint_of(model.backbone))
+        need = prediction_need(footprint_of(model.backbone), session.sequences)
         compute = WithinMemory(title, predict, session.memory_budget, need)
     loader = session.loader(session.split)
     return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,9 @@ class RunFolder:
             self.metrics[name] = result.value
 
     def write(self) -> None:
-        """Write metrics.json and results.csv."""
-        write_json(self.path / "metrics.json", self.metrics)
+        """Write metrics.json, null for what is not finite (JSON has no such numbers), and results.csv."""
+        finite = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        write_json(self.path / "metrics.json", finite)
         write_results(self.path / "results.csv", self.rows)
 
 

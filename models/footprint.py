@@ -86,8 +86,16 @@ class Footprint:
         return self.kept(tokens) + self.forward(tokens)
 
     def sequence(self, tokens: int) -> int:
-        """A full forward with all that backward keeps, and the gradients of one block."""
+        """A full forward with all that backward keeps, and the gradients of one block: what fitting takes."""
         return tokens * (self.n_layers * self._saved(tokens) + 3 * self.n_neurons) * self.element_size
+
+    def sequence_above(self, tokens: int) -> int:
+        """A full forward edited in one layer, with gradients of that layer's neurons: the first layer takes most.
+
+        Backward keeps nothing below the edit, and of its own block the neurons, once as they are and once edited.
+        """
+        kept = (self.n_layers - 1) * self._saved(tokens) + 2 * self.n_neurons
+        return tokens * (kept + 3 * self.n_neurons) * self.element_size
 
     # -- variant rows of the answer token ------------------------------------------------------------------------
 

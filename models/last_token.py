@@ -242,9 +242,9 @@ class LastTokenEngine:
         return batch * self.footprint.edited_row(columns)
 
     def bytes_per_sequence(self, states: AnswerStates) -> int:
-        """Memory of one full forward of the batch, with what backward keeps."""
+        """Memory of one full forward of the batch edited in one layer, with what backward keeps."""
         batch, columns = states.context.visible.shape
-        return batch * self.footprint.sequence(columns)
+        return batch * self.footprint.sequence_above(columns)
 
     def bytes_per_sequence_edit(self, states: AnswerStates) -> int:
         """Memory of one full forward of the batch edited in all layers, without gradients."""

@@ -257,6 +257,37 @@ SETTINGS = [
         ("method.na_instances.train_list=100", "method.ig.top_k=50"),
     ),
     (
+        "subsets of nothing",
+        ("method=gradsim", "evaluation=retraining", "evaluation.retraining.fractions=[0,10]"),
+        ("fractions=[0, 10]", "above 0"),
+    ),
+    (
+        "subsets larger than the whole",
+        ("method=gradsim", "evaluation=retraining", "evaluation.retraining.fractions=[120]"),
+        ("fractions=[120]", "at most 100"),
+    ),
+    (
+        "overlap of lists of no length",
+        ("method=[gradsim,influence]", "evaluation=overlap", "evaluation.overlap.top=[0]"),
+        ("evaluation.overlap", "at least 1"),
+    ),
+    ("a share beyond the whole", ("method=bm25", "method.bm25.b=2"), ("b=2", "from 0 to 1")),
+    (
+        "a solver that a curvature does not have",
+        ("method=influence", "method.influence.curvature=kfac", "method.influence.solver=cg"),
+        ("solver=cg", "curvature=kfac", "solver=direct"),
+    ),
+    (
+        "gold targets where labels join several classes",
+        ("data=demo_challenge", "method=ig", "method.ig.target=gold", "evaluation=accuracy", *SMALL_DEMO[1:4]),
+        ("method.ig.target=gold", "not supported", "target=predicted"),
+    ),
+    (
+        "pre-activations of a gated model",
+        ("method=ig_reference", "evaluation=accuracy", "model.architecture.model_type=llama", *SMALL_DEMO[1:4]),
+        ("preset=reference", "llama", "preset=paper"),
+    ),
+    (
         "epochs of a fit that is none",
         ("method=tracin", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
         ("method=tracin", "fit=false", "fit=true"),
@@ -412,6 +443,34 @@ CHECKPOINTS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
         ("fit=false", *LOCAL, *FILE, "data.label_names=[yes,no]"),
         ("[yes, no]", "supported"),
         lambda folder, trained: [checkpoint()(folder, trained), lines(*GOOD)(folder, trained)],
+    ),
+    (
+        "a multiple-choice model on labelled texts, with fit=false",
+        ("fit=false", *LOCAL, *SMALL_DEMO[1:4]),
+        ("one score per sequence", "supported", "fit=true"),
+        checkpoint(edited(id2label={"0": "score of the choice"}, label2id={"score of the choice": 0})),
+    ),
+    (
+        "a classifier of labels on questions, with fit=false",
+        ("fit=false", *LOCAL, "data=demo_choice", *SMALL_DEMO[1:4]),
+        ("supported", "multiple choice", "one score per sequence"),
+        checkpoint(),
+    ),
+    (
+        "activations of a train split that is not there",
+        (
+            "fit=false",
+            *LOCAL,
+            "data=table",
+            "data.path=set",
+            "data.label=null",
+            "method=ig",
+            "evaluation=faithfulness",
+            "evaluation.faithfulness.intervention=mean",
+            "evaluation.faithfulness.reference=train",
+        ),
+        ("intervention=mean", "train split, which has 0", "reference=explained"),
+        lambda folder, trained: [checkpoint()(folder, trained), split_folder(test=GOOD)(folder, trained)],
     ),
     (
         "HANS with a model that knows no entailment",

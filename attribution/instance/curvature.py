@@ -79,6 +79,7 @@ def ggn_gram(root: Sequence[LayerFactors], memory_budget: int) -> Tensor:
     examples, rows = root[0].deltas.shape[:2]
     size = examples * rows
     matrix = torch.empty(size, size, dtype=torch.float64, device=root[0].deltas.device)
-    for start, stop in blocks(examples, 3 * rows * size * 8, memory_budget):
+    # no more than the matrix itself: its factor will take as much
+    for start, stop in blocks(examples, 3 * rows * size * 8, min(memory_budget, matrix.numel() * 8)):
         matrix[start * rows : stop * rows] = gram([f.examples(start, stop) for f in root], root)
     return matrix

@@ -95,7 +95,7 @@ class GradientSimilarityScorer:
 
     def self_influence(self) -> Tensor:
         """Squared gradient length for `dot`; 1, or 0 for a vanishing gradient, for `cosine`. [n_train], float64."""
-        block = max(1, self.memory_budget // (2 * self.bytes_per_row))  # the factors and their squares
+        block = max(1, self.memory_budget // (8 * self.head.squares_numbers))
         parts = [
             squared_norms(loss_factors(self.head, self.train.rows(start, start + block)))
             for start in range(0, self.n_train, block)

@@ -67,6 +67,12 @@ class DifferentiableHead:
         return self.widths * (1 if len(self.layers) == 1 else 3)
 
     @property
+    def squares_numbers(self) -> int:
+        """Numbers per example that stand in memory while lengths of loss gradients are taken: the factors while they
+        are made, then beside their squares."""
+        return max(self.factor_numbers, 2 * self.widths)
+
+    @property
     def dense_copies(self) -> int:
         """Times a written-out gradient stands in memory: twice where it is put together from several parts."""
         return 1 + (len(self.layers) > 1 or any(self.has_bias))

@@ -26,6 +26,7 @@ from attribution.instance.lissa import LissaScorer, Recursion
 from attribution.instance.products import CurvatureProducts
 from attribution.instance.protocol import HeadParameters, LabelSource, Reads
 from attribution.instance.solve import SolvedScorer, SolverPlan
+from attribution.sizes import bytes_in_words
 
 Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "identity"]
 Solver = Literal["auto", "direct", "dual", "cg", "lissa"]
@@ -159,11 +160,11 @@ class Influence:
         )
         fitting = [name for name, plan in plans.items() if name in permitted and plan.memory <= budget]
         if not fitting:
-            needs = ", ".join(f"{name} needs {plan.memory / 2**30:.2f} GiB" for name, plan in plans.items())
+            needs = ", ".join(f"{name} needs {bytes_in_words(plan.memory)}" for name, plan in plans.items())
             remark = " (dual does not serve the exact Hessian of an MLP head)" if exact else ""
             raise UserError(
                 f"The influence solve with solver={self.solver} does not fit the memory budget of "
-                f"{budget / 2**30:.2f} GiB: {needs}{remark} for {head.n_parameters} parameters and {n_train} train "
+                f"{bytes_in_words(budget)}: {needs}{remark} for {head.n_parameters} parameters and {n_train} train "
                 "examples; expected one within it: raise the budget, use a smaller head, lower data.limit.train or use "
                 "gradsim."
             )
@@ -193,9 +194,9 @@ class Influence:
         plan = kronecker_plan(head)
         if plan.memory > budget:
             raise UserError(
-                f"curvature={self.curvature} does not fit the memory budget of {budget / 2**30:.2f} GiB: its factors "
-                f"need {plan.memory / 2**30:.2f} GiB; expected them within it: raise the budget, use a smaller head or "
-                "gradsim."
+                f"curvature={self.curvature} does not fit the memory budget of {bytes_in_words(budget)}: its "
+                f"factors need {bytes_in_words(plan.memory)}; expected them within it: raise "
+                "the budget, use a smaller head or gradsim."
             )
         bases = layer_bases(head, train, self.curvature == "ekfac", self.fisher, budget - plan.memory // 2)
         description = {**self._describe(head, "direct"), "fisher": self.fisher}

@@ -46,8 +46,8 @@ class TracIn:
         """
         if not train.steps:
             raise UserError(
-                "tracin was given no checkpoint; expected those of every epoch of a fit with their learning rates: run "
-                "it with fit=true."
+                "tracin was given no checkpoint; expected those at the end of every epoch of this run's fit, which it "
+                "keeps for tracin by itself: set fit=true and trainer.max_epochs to at least 1."
             )
         rates = [rate for _, rate in train.steps]
         if not all(0 < rate < float("inf") for rate in rates):
@@ -116,7 +116,8 @@ class TracInScorer:
     def self_influence(self) -> Tensor:
         """Σ_c η_c ‖∇_c L_i‖² of each train example, [n_train], float64."""
         total = torch.zeros(self.n_train, dtype=torch.float64)
-        for start, stop in blocks(self.n_train, 2 * self.bytes_per_row, self.memory_budget):
+        per_row = max(head.squares_numbers for head in self.heads) * 8
+        for start, stop in blocks(self.n_train, per_row, self.memory_budget):
             for head, (inputs, rate) in zip(self.heads, self.train.rows(start, stop).steps, strict=True):
                 total[start:stop] += rate * squared_norms(loss_factors(head, inputs)).cpu()
         return total

@@ -1,0 +1,13 @@
+"""Amounts of memory in words."""
+
+from __future__ import annotations
+
+
+def bytes_in_words(count: int) -> str:
+    """For example `3.2 MiB`."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} TiB"
