@@ -20,9 +20,9 @@ from omegaconf import DictConfig
 from attribution.base import UserError
 from callbacks.fit import n_processes
 from callbacks.inputs import open_inputs
-from callbacks.outcome import end_output, exit_code, outcome_of
+from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
-from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages, splits_needed
+from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages
 from callbacks.plan import print_plan
 from callbacks.quiet import quiet_libraries
 from callbacks.refusals import refuse_what_the_inputs_rule_out
@@ -37,8 +37,7 @@ from conf.plain import chosen, plain
 from conf.units import parse_bytes
 
 CONFIG_DIR = Path(__file__).parent / "conf"
-OUTCOMES: list[dict[str, Any]] = []
-"""What became of each job of this process."""
+OUTCOMES: list[dict[str, Any]] = []  # what became of each job of this process
 
 
 def build(node: Any, **given: Any) -> Any:
@@ -63,7 +62,6 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     data, tokenizer = open_inputs(config, build)
-    splits_needed(data.splits, config.attribute_split, methods)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
     session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common, config.choices)
@@ -115,9 +113,7 @@ def main() -> int:
     """Run the command line; 0 for success, 2 for what the user can mend, 130 interrupted, 1 for a defect."""
     quiet_libraries()
     checked = outcome_of(run_command_line)
-    code = exit_code([*OUTCOMES, checked])
-    end_output()
-    return code
+    return exit_code([*OUTCOMES, checked])
 
 
 if __name__ == "__main__":

@@ -80,5 +80,6 @@ def exit_code(outcomes: list[dict[str, Any]]) -> int:
     if is_first_process() or (messages and _first_process_goes_on()):
         for message in messages:
             print(message, file=sys.stderr, flush=True)
+    end_output()
     statuses = {outcome["status"] for outcome in outcomes}
     return next((code for status, code in EXIT_CODES.items() if status in statuses), 0)

@@ -9,6 +9,7 @@ from attribution.base import UserError
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.neuron.ig import PRESETS, IntegratedGradients
 from callbacks.faithfulness_stage import reference_split
+from callbacks.pipeline import splits_needed
 from callbacks.plan_rate import configured_architecture
 from callbacks.session import Session
 from models.footprint import footprint_of
@@ -30,9 +31,10 @@ def refuse_what_the_inputs_rule_out(
         vocabulary: size of the tokenizer.
 
     Raises:
-        UserError: a reference split that is missing or too small, gold targets of a folded split, or a path through
+        UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a folded split, or a path through
             pre-activations on a gated model.
     """
+    splits_needed(session.data.splits, session.split, methods)
     if any(isinstance(method, IntegratedGradients) for method in methods.values()):
         for evaluation in evaluations.values():
             if isinstance(evaluation, Faithfulness):
