@@ -31,8 +31,8 @@ def refuse_what_the_inputs_rule_out(
         vocabulary: size of the tokenizer.
 
     Raises:
-        UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a folded split, or a path through
-            pre-activations on a gated model.
+        UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a
+            folded split, or a path through pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(isinstance(method, IntegratedGradients) for method in methods.values()):
