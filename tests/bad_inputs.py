@@ -279,12 +279,12 @@ SETTINGS = [
     ),
     (
         "gold targets where labels join several classes",
-        ("data=demo_challenge", "method=ig", "method.ig.target=gold", "evaluation=accuracy", *SMALL_DEMO[1:4]),
+        ("data=demo_challenge", "method=ig", "method.ig.target=gold", "evaluation=accuracy", *SMALL_DEMO[1:5]),
         ("method.ig.target=gold", "not supported", "target=predicted"),
     ),
     (
         "pre-activations of a gated model",
-        ("method=ig_reference", "evaluation=accuracy", "model.architecture.model_type=llama", *SMALL_DEMO[1:4]),
+        ("method=ig_reference", "evaluation=accuracy", "model.architecture.model_type=llama", *SMALL_DEMO[1:5]),
         ("preset=reference", "llama", "preset=paper"),
     ),
     (
@@ -446,13 +446,13 @@ CHECKPOINTS: list[tuple[str, tuple[str, ...], tuple[str, ...], Make | None]] = [
     ),
     (
         "a multiple-choice model on labelled texts, with fit=false",
-        ("fit=false", *LOCAL, *SMALL_DEMO[1:4]),
+        ("fit=false", *LOCAL, *SMALL_DEMO[1:5]),
         ("one score per sequence", "supported", "fit=true"),
         checkpoint(edited(id2label={"0": "score of the choice"}, label2id={"score of the choice": 0})),
     ),
     (
         "a classifier of labels on questions, with fit=false",
-        ("fit=false", *LOCAL, "data=demo_choice", *SMALL_DEMO[1:4]),
+        ("fit=false", *LOCAL, "data=demo_choice", *SMALL_DEMO[1:5]),
         ("supported", "multiple choice", "one score per sequence"),
         checkpoint(),
     ),
