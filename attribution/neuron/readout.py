@@ -1,0 +1,139 @@
+"""From vectors of the residual stream to log-probabilities, with the final norm's statistic frozen.
+
+bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (paper 2, Eq. 9–12), so that what a vector
+does to every token's score does not depend on what it is added to. A head that is not linear is evaluated as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import ResidualModel, ResidualStates
+
+Mode = Literal["corrected", "notebook"]
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The readout of a batch with the final norm frozen at its own states.
+
+    Attributes:
+        direction: linear part of the final norm, [..., hidden] → [..., width].
+        scale: 1 / the final norm's statistic, [batch].
+        target: output explained, [batch].
+        head: from the final hidden state [..., width] to scores [..., outputs].
+        weight, bias: of a linear head, [outputs, width] and [outputs]; weight None: the head is not linear.
+        norm_bias: what the final norm adds, [width]; None: nothing, or left out as the notebooks do.
+        offset: constants added to each example's scores, [batch, outputs], or None. Multiple choice in this form: the
+            output of the explained sequence is row 0, the other choices' scores are constants with rows of zeros.
+    """
+
+    direction: Callable[[Tensor], Tensor]
+    scale: Tensor
+    target: Tensor
+    head: Callable[[Tensor], Tensor]
+    weight: Tensor | None
+    bias: Tensor | None = None
+    norm_bias: Tensor | None = None
+    offset: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def linear(self) -> bool:
+        """Whether scores are affine in the residual stream, which the fast forms need."""
+        return self.weight is not None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of all sums: float32 at least, so that half-precision models rank alike."""
+        return self.scale.dtype
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a linear head."""
+        assert self.weight is not None
+        return len(self.weight)
+
+    def rows(self, start: int, stop: int) -> Readout:
+        """A contiguous part of the examples."""
+        offset = None if self.offset is None else self.offset[start:stop]
+        return replace(self, scale=self.scale[start:stop], target=self.target[start:stop], offset=offset)
+
+    def outputs(self, start: int, stop: int) -> Tensor:
+        """Rows of the linear head's weight in the type of all sums, [stop − start, width]."""
+        assert self.weight is not None
+        return self.weight[start:stop].to(self.dtype)
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """Scores that vectors [..., hidden] stand for, no scale and no bias: U · direction(v), [..., outputs].
+
+        For linear readouts; the whole of it at once, so for a few vectors.
+        """
+        return self.direction(vectors).to(self.dtype) @ self.outputs(0, self.n_outputs).T
+
+    def features(self, vectors: Tensor) -> Tensor:
+        """Final hidden state at residual vectors [batch, ..., hidden], norm frozen, [batch, ..., width]."""
+        directed = self.direction(vectors).to(self.dtype)
+        directed = directed * per_example(self.scale, directed)
+        return directed if self.norm_bias is None else directed + self.norm_bias.to(self.dtype)
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """bs(v): readout scores at residual vectors [batch, ..., hidden], [batch, ..., outputs]."""
+        features = self.features(vectors)
+        if self.weight is None:
+            scores = self.head(features).to(self.dtype)
+        else:
+            scores = features @ self.outputs(0, self.n_outputs).T
+            scores = scores if self.bias is None else scores + self.bias.to(self.dtype)
+        return scores if self.offset is None else scores + per_example(self.offset, scores)
+
+    def log_prob(self, vectors: Tensor) -> Tensor:
+        """lp(v) = log softmax(bs(v))[target] at residual vectors [batch, ..., hidden], [batch, ...]."""
+        scores = self.scores(vectors)
+        return at_target(scores, self.target) - scores.logsumexp(-1)
+
+
+def readout_of(
+    model: ResidualModel,
+    states: ResidualStates,
+    target: Tensor,
+    mode: Mode = "corrected",
+    offset: Tensor | None = None,
+) -> Readout:
+    """The model's readout with the norm frozen at `states`.
+
+    Args:
+        target: output whose log-probability is explained, [batch], int64.
+        mode: `corrected` keeps the final norm's bias, so that lp(h^L) is the model's own log-probability; `notebook`
+            drops it, as the notebooks of paper 2 do.
+        offset: constants of each example's scores, see `Readout`.
+    """
+    return Readout(
+        direction=model.final_direction,
+        scale=1 / states.statistic,
+        target=target.long(),
+        head=model.head,
+        weight=model.output_weight,
+        bias=model.output_bias,
+        norm_bias=model.final_bias if mode == "corrected" else None,
+        offset=offset,
+    )
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """[batch] or [batch, outputs] shaped so that it meets [batch, ..., outputs] entry by entry."""
+    middle = [1] * (like.dim() - values.dim())
+    return values.reshape(len(values), *middle, *values.shape[1:])
+
+
+def at_target(scores: Tensor, target: Tensor) -> Tensor:
+    """Each example's own output of [batch, ..., outputs], [batch, ...]."""
+    index = target.reshape(-1, *[1] * (scores.dim() - 1)).expand(*scores.shape[:-1], 1)
+    return scores.gather(-1, index)[..., 0]
