@@ -306,9 +306,7 @@ def first(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def require_equal(
-    got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float
-) -> None:
+def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:
     """Refuse a model of which an identity fails by more than `tolerance` of the largest entry."""
     error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not error <= tolerance:

@@ -17,6 +17,9 @@ from attribution.base import ResidualModel, ResidualStates
 
 Mode = Literal["corrected", "notebook"]
 
+OUTPUT_BLOCK = 4096
+"""Outputs whose half-precision rows are widened at a time."""
+
 
 @dataclass(frozen=True)
 class Readout:
@@ -76,7 +79,26 @@ class Readout:
 
         For linear readouts; the whole of it at once, so for a few vectors.
         """
-        return self.direction(vectors).to(self.dtype) @ self.outputs(0, self.n_outputs).T
+        return self.times_outputs(self.direction(vectors).to(self.dtype))
+
+    def times_outputs(self, features: Tensor) -> Tensor:
+        """Product with the head's rows, [..., width] → [..., outputs], wider copies of them made block by block."""
+        assert self.weight is not None
+        if self.weight.dtype == self.dtype:
+            return features @ self.weight.T
+        scores = features.new_empty(*features.shape[:-1], self.n_outputs)
+        for start in range(0, self.n_outputs, OUTPUT_BLOCK):
+            scores[..., start : start + OUTPUT_BLOCK] = features @ self.outputs(start, start + OUTPUT_BLOCK).T
+        return scores
+
+    def mean_output(self, probability: Tensor) -> Tensor:
+        """Mean row of the head under distributions [..., outputs], [..., width]."""
+        assert self.weight is not None
+        if self.weight.dtype == self.dtype:
+            return probability @ self.weight
+        starts = range(0, self.n_outputs, OUTPUT_BLOCK)
+        parts = [probability[..., i : i + OUTPUT_BLOCK] @ self.outputs(i, i + OUTPUT_BLOCK) for i in starts]
+        return torch.stack(parts).sum(0)
 
     def features(self, vectors: Tensor) -> Tensor:
         """Final hidden state at residual vectors [batch, ..., hidden], norm frozen, [batch, ..., width]."""
@@ -90,7 +112,7 @@ class Readout:
         if self.weight is None:
             scores = self.head(features).to(self.dtype)
         else:
-            scores = features @ self.outputs(0, self.n_outputs).T
+            scores = self.times_outputs(features)
             scores = scores if self.bias is None else scores + self.bias.to(self.dtype)
         return scores if self.offset is None else scores + per_example(self.offset, scores)
 
