@@ -19,12 +19,14 @@ import torch
 from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import ig, instance, record
+from benchmarks import ig, instance, knowledge, record
 from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-5
 """Relative difference that rounding explains in float32."""
+LOOP_TOLERANCE = 1e-3
+"""Relative difference that rounding explains where scores are the small difference of two logarithms in float32."""
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 60, "bos_token_id": 0, "eos_token_id": 0}
 
 
@@ -110,6 +112,23 @@ def benchmark_instance(arguments: argparse.Namespace, outcome: Outcome) -> None:
     )
 
 
+def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Log-probability increase: the search against the dense form, the dense form against one neuron at a time."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    subject = knowledge.build_subject(config, 16, 100)
+    shape = f"batch 1, {config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    knowledge.search(subject)
+    measured = partial(knowledge.search, subject), partial(knowledge.dense, subject)
+    note = f"{shape}; exact top {subject.top_k} of all FFN neurons against scoring all of them"
+    # the dense form takes minutes, so that two pairs have to do
+    pairs = min(arguments.pairs, 2)
+    outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, knowledge.list_difference, TOLERANCE, note))
+    layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 200
+    ours, peer = (partial(part, subject, layer, n_units) for part in (knowledge.dense_part, knowledge.loop_part))
+    note = f"{shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
+    outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
+
+
 def captum_is_installed() -> bool:
     """Whether the extra `bench` is there."""
     try:
@@ -172,6 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for n_tokens in parsed.lengths:
         benchmark_ig(parsed, outcome, n_tokens)
     benchmark_instance(parsed, outcome)
+    benchmark_knowledge(parsed, outcome)
     settings = {name: value for name, value in vars(parsed).items() if name != "output"}
     command = shlex.join(["python", "-m", "benchmarks.run", *without_output(given)])
     file = record.write(parsed.output, command, settings, outcome.comparisons, outcome.values, outcome.skipped)

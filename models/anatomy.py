@@ -107,7 +107,7 @@ class Anatomy:
 
     def value_projection(self, block: Any) -> nn.Module:
         """The projection that makes the heads' values, possibly together with queries and keys."""
-        return self.attention(block).v_proj
+        return block.self_attn.v_proj
 
     def head_values(self, projected: Tensor) -> Tensor:
         """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ def build_residual(
         layer, block = seen.layer, anatomy.blocks[seen.layer]
         value = states.value[:, layer]
         context = torch.einsum("bhp,bhpj->bhj", states.attention[:, layer], value.repeat_interleave(repeats, 1))
-        output = anatomy.attention_output(block)
+        output: Any = anatomy.attention_output(block)
         bias = 0 if output.bias is None else output.bias
         got = context.flatten(1) @ engine.attention_values(layer) + bias
         check(got, states.attention_output[:, layer], "attention · values · output rows", layer, anatomy, tolerance)

@@ -103,5 +103,5 @@ def random_mask(like: Tensor, seed: int, index: Tensor) -> Tensor:
     n_layers, n_units = like.shape[1:]
     columns = torch.arange(n_layers * n_units, device=index.device)
     drawn = uniform(seed, index, columns).unflatten(1, (n_layers, n_units))
-    place = drawn.argsort(-1, stable=True).argsort(-1)
+    place = drawn.sort(dim=-1, stable=True).indices.argsort(-1)
     return (place < like.sum(-1, keepdim=True).to(place.device)).to(like.device)

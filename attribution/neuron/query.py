@@ -4,11 +4,11 @@ A value neuron's coefficient comes from the inner product of its key with the re
 which is a sum of the embedding and of every earlier attention and MLP output. The neuron's increase is shared out among
 these contributions u_s by their part of that product.
 
-`corrected` (default): the pre-activation is ⟨x, key⟩ / σ + c with the norm's centring in the key and the norm's and the
-projection's bias in c, which is a contribution of its own. Shares are sign(⟨x, key⟩ / σ + c) · ip_s / Σ|ip|: of the same
-order as ip_s / Σ ip, but bounded by 1 in all where the sum nearly cancels, and with the right sign where it is negative
-(a contribution that pushes the coefficient the way it went has a positive share). Gated MLPs have two keys, up and
-gate, of which each takes half of the increase, as both are factors of the coefficient.
+`corrected` (default): the pre-activation is ⟨x, key⟩ / σ + c with the norm's centring in the key and the norm's and
+the projection's bias in c, which is a contribution of its own. Shares are sign(⟨x, key⟩ / σ + c) · ip_s / Σ|ip|: in the
+same order as ip_s / Σ ip, but bounded by 1 in all where the sum nearly cancels, and of the right sign where it is
+negative (a contribution that pushes the coefficient the way it went has a positive share). Gated MLPs have two keys, up
+and gate, of which each takes half of the increase, as both are factors of the coefficient.
 
 `notebook`: shares ip_s / Σ ip without centring and biases, the value row as the key of a gated MLP's neuron, as the
 public notebooks do; a sum near zero or below then blows shares up or turns their sign, as it does there.
