@@ -115,17 +115,17 @@ def benchmark_instance(arguments: argparse.Namespace, outcome: Outcome) -> None:
 def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None:
     """Log-probability increase: the search against the dense form, the dense form against one neuron at a time."""
     config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
-    subject = knowledge.build_subject(config, 16, 100)
-    shape = f"batch 1, {config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    pairs = min(arguments.pairs, 2)  # the dense form takes most of a minute
+    subject = knowledge.build_subject(config, 1, 16, 100)
     knowledge.search(subject)
     measured = partial(knowledge.search, subject), partial(knowledge.dense, subject)
-    note = f"{shape}; exact top {subject.top_k} of all FFN neurons against scoring all of them"
-    # the dense form takes minutes, so that two pairs have to do
-    pairs = min(arguments.pairs, 2)
+    note = f"1 sentence, {shape}; exact top {subject.top_k} of all FFN neurons against scoring every one"
     outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, knowledge.list_difference, TOLERANCE, note))
-    layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 200
+    subject = knowledge.build_subject(config, 4, 16, 100)
+    layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 100
     ours, peer = (partial(part, subject, layer, n_units) for part in (knowledge.dense_part, knowledge.loop_part))
-    note = f"{shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
+    note = f"4 sentences, {shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
     outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
 
 

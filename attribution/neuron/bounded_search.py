@@ -190,8 +190,8 @@ def listed(
 def search_bytes(n_layers: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
     """What the search holds per example beside the rows it evaluates, in bytes; `states` not counted.
 
-    Distributions of every layer three times, bounds, scores and their sorted copies with 64-bit places, and one
-    layer's value vectors.
+    Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places;
+    one layer's value vectors.
     """
     units = n_layers * n_units * n_positions
-    return itemsize * (n_layers * (3 * n_outputs + 2 * hidden) + 5 * units + 3 * n_units * hidden) + 17 * units
+    return itemsize * (n_layers * (3 * n_outputs + 2 * hidden) + 6 * units + 3 * n_units * hidden) + 17 * units

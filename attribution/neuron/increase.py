@@ -142,16 +142,16 @@ def _dense_layer(readout: Readout, units: Units, layer: int, n_rows: int, n_colu
     coefficient = units.coefficient[:, layer].to(readout.dtype) * readout.scale[:, None, None]
     mean = directions @ points.mean[:, 0].T
     excess = torch.zeros_like(coefficient)
-    n_examples, _, n_positions = coefficient.shape
+    # padding and silent neurons add nothing; columns that hold nothing else are passed over
+    live = (coefficient != 0).any(1).nonzero().tolist()
     for top in range(0, len(directions), n_rows):
         rows = slice(top, top + n_rows)
         for left in range(0, readout.n_outputs, n_columns):
             shared = directions[rows] @ readout.outputs(left, left + n_columns).T
             weights = points.probability[:, 0, left : left + n_columns]
-            for b in range(n_examples):
-                for p in range(n_positions):
-                    exponent = torch.sub(shared, mean[rows, b, None]).mul_(coefficient[b, rows, p, None])
-                    excess[b, rows, p] += exponent.expm1_() @ weights[b]
+            for b, p in live:
+                exponent = torch.sub(shared, mean[rows, b, None]).mul_(coefficient[b, rows, p, None])
+                excess[b, rows, p] += exponent.expm1_() @ weights[b]
     tangent = coefficient * (directions @ points.slope[:, 0].T).T[..., None]
     increase = tangent - torch.log1p(excess.clamp(min=0))
     wrong = (~torch.isfinite(excess)).nonzero()
