@@ -141,7 +141,8 @@ class ResidualEngine:
             weights.append(at_positions(output[1].transpose(1, 2), positions))
 
         def keep_values(module: nn.Module, args: tuple, output: Tensor) -> None:
-            values.append(self.anatomy.head_values(output).transpose(1, 2))
+            # a copy, so that queries and keys projected together with the values are let go
+            values.append(self.anatomy.head_values(output).transpose(1, 2).clone())
 
         backbone = self.anatomy.backbone
         handles = []

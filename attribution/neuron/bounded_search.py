@@ -16,6 +16,9 @@ from attribution.base import UserError
 from attribution.neuron.increase import Points, Units, points_of, require_room, row_increases
 from attribution.neuron.readout import Readout
 
+UNIT_BLOCK = 1024
+"""Neurons whose value vectors are widened and sent through the final norm at a time."""
+
 
 @dataclass(frozen=True)
 class TopUnits:
@@ -69,9 +72,11 @@ def top_units(
     n_examples, n_layers, n_units, n_positions = units.coefficient.shape
     itemsize = readout.scale.element_size()
     shape = (n_layers, n_units, n_positions, readout.n_outputs, units.base.shape[-1])
-    each, row = search_bytes(*shape, itemsize), 3 * readout.n_outputs * itemsize
-    require_room(memory_budget >= each + row, each + row, memory_budget, "the scores and bounds of one sentence")
-    step = max(1, min(n_examples, memory_budget // 2 // each))
+    each, row = search_bytes(*shape, itemsize), 4 * (readout.n_outputs + shape[-1]) * itemsize
+    block = 3 * min(n_units, UNIT_BLOCK) * shape[-1] * itemsize
+    least = each + row + block
+    require_room(memory_budget >= least, least, memory_budget, "the scores and bounds of one sentence")
+    step = max(1, min(n_examples, (memory_budget - block) // 2 // each))
     n_rows = max(1, (memory_budget - step * each) // row)
     parts = [
         _search(readout.rows(i, i + step), units.rows(i, i + step), top_k, n_rows, score)
@@ -127,12 +132,14 @@ def _bounds(readout: Readout, units: Units, points: Points) -> Tensor:
     # of a product summed in any order; exact scores are rounded by less than the bound's own error
     rounding = 16 * torch.finfo(readout.dtype).eps
     for layer in range(units.n_layers):
-        directions = readout.direction(units.values(layer)).to(readout.dtype)
-        slope = points.slope[:, layer]
-        tangent = slope @ directions.T
-        slack = rounding * slope.norm(dim=-1, keepdim=True) * directions.norm(dim=-1)
-        size = bound[:, layer].abs() * slack[..., None]
-        bound[:, layer] = bound[:, layer] * tangent[..., None] + size
+        slope, values = points.slope[:, layer], units.values(layer)
+        length = slope.norm(dim=-1, keepdim=True)
+        for start in range(0, len(values), UNIT_BLOCK):
+            part = slice(start, start + UNIT_BLOCK)
+            directions = readout.direction(values[part]).to(readout.dtype)
+            slack = rounding * length * directions.norm(dim=-1)
+            size = bound[:, layer, part].abs() * slack[..., None]
+            bound[:, layer, part] = bound[:, layer, part] * (slope @ directions.T)[..., None] + size
     return bound
 
 
@@ -190,8 +197,7 @@ def listed(
 def search_bytes(n_layers: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
     """What the search holds per example beside the rows it evaluates, in bytes; `states` not counted.
 
-    Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places;
-    one layer's value vectors.
+    Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places.
     """
     units = n_layers * n_units * n_positions
-    return itemsize * (n_layers * (3 * n_outputs + 2 * hidden) + 6 * units + 3 * n_units * hidden) + 17 * units
+    return itemsize * (n_layers * (3 * n_outputs + 2 * hidden) + 6 * units) + 17 * units

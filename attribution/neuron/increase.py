@@ -122,45 +122,62 @@ def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Itera
         yield from _dense_by_head(readout, units, memory_budget)
         return
     n_units, n_positions = units.coefficient.shape[2:]
-    itemsize = readout.scale.element_size()
-    fixed = dense_bytes(len(readout), n_units, n_positions, readout.n_outputs, units.base.shape[-1], itemsize)
+    hidden, itemsize = units.base.shape[-1], readout.scale.element_size()
+    fixed = dense_bytes(len(readout), n_units, n_positions, readout.n_outputs, hidden, itemsize)
     entries = (memory_budget - fixed) // (2 * itemsize)
-    require_room(entries > 0, fixed, memory_budget, f"the distributions of {len(readout)} sentences")
+    least = 2 * itemsize * (hidden + 1)
+    require_room(entries > hidden, fixed + least, memory_budget, f"the distributions of {len(readout)} sentences")
     on_cpu = units.base.device.type == "cpu"
-    entries = min(entries, 1 << 20 if on_cpu else 1 << 27)  # on CPUs both buffers should stay in the cache
-    n_rows = min(n_units, max(1, min(int(entries**0.5) // 2, 512 if on_cpu else 8192)))
-    n_columns = max(1, entries // n_rows)
+    # on CPUs a block and its exponentials should stay in the cache
+    n_rows = max(1, min(n_units, 512 if on_cpu else 8192, entries // (2 * hidden)))
+    n_columns = max(1, min(entries // n_rows - hidden, (1 << 20 if on_cpu else 1 << 27) // n_rows))
     for layer in range(units.n_layers):
-        yield layer, _dense_layer(readout, units, layer, n_rows, n_columns)
+        points = points_of(readout, units.base[:, layer : layer + 1])
+        values = units.values(layer)
+        blocks = []
+        for start in range(0, n_units, n_rows):
+            coefficient = units.coefficient[:, layer, start : start + n_rows].to(readout.dtype)
+            blocks.append(_dense_block(readout, points, values[start : start + n_rows], coefficient, n_columns))
+        increase, excess = (torch.cat(part, 1) for part in zip(*blocks, strict=True))
+        yield layer, _with_overflows_mended(readout, units, layer, increase, excess)
 
 
-def _dense_layer(readout: Readout, units: Units, layer: int, n_rows: int, n_columns: int) -> Tensor:
-    """Imp of one layer's neurons, blocks of `n_rows` neurons and `n_columns` outputs at a time."""
-    base = units.base[:, layer : layer + 1]
-    points = points_of(readout, base)
-    directions = readout.direction(units.values(layer)).to(readout.dtype)
-    coefficient = units.coefficient[:, layer].to(readout.dtype) * readout.scale[:, None, None]
+def _dense_block(
+    readout: Readout, points: Points, values: Tensor, coefficient: Tensor, n_columns: int
+) -> tuple[Tensor, Tensor]:
+    """Imp and the mean of the exponentials less 1, both [batch, units, positions], for a block of one layer's neurons.
+
+    Args:
+        points: of that layer alone.
+        values: [units, hidden].
+        coefficient: [batch, units, positions].
+    """
+    directions = readout.direction(values).to(readout.dtype)
+    coefficient = coefficient * readout.scale[:, None, None]
     mean = directions @ points.mean[:, 0].T
     excess = torch.zeros_like(coefficient)
     # padding and silent neurons add nothing; columns that hold nothing else are passed over
     live = (coefficient != 0).any(1).nonzero().tolist()
-    for top in range(0, len(directions), n_rows):
-        rows = slice(top, top + n_rows)
-        for left in range(0, readout.n_outputs, n_columns):
-            shared = directions[rows] @ readout.outputs(left, left + n_columns).T
-            weights = points.probability[:, 0, left : left + n_columns]
-            for b, p in live:
-                exponent = torch.sub(shared, mean[rows, b, None]).mul_(coefficient[b, rows, p, None])
-                excess[b, rows, p] += exponent.expm1_() @ weights[b]
+    for left in range(0, readout.n_outputs, n_columns):
+        shared = directions @ readout.outputs(left, left + n_columns).T
+        weights = points.probability[:, 0, left : left + n_columns]
+        for b, p in live:
+            exponent = torch.sub(shared, mean[:, b, None]).mul_(coefficient[b, :, p, None])
+            excess[b, :, p] += exponent.expm1_() @ weights[b]
     tangent = coefficient * (directions @ points.slope[:, 0].T).T[..., None]
-    increase = tangent - torch.log1p(excess.clamp(min=0))
-    wrong = (~torch.isfinite(excess)).nonzero()
-    if len(wrong):
-        b, unit, p = wrong.T
-        vectors = directions[unit] * coefficient[b, unit, p, None]
-        zero = torch.zeros_like(b)
-        excess = excess[b, unit, p]
-        increase[b, unit, p] = mended(readout, base, torch.zeros_like(excess), excess, b, zero, vectors)
+    return tangent - torch.log1p(excess.clamp(min=0)), excess
+
+
+def _with_overflows_mended(readout: Readout, units: Units, layer: int, increase: Tensor, excess: Tensor) -> Tensor:
+    """A layer's increases [batch, units, positions] with those that overflowed computed from logarithms."""
+    b, unit, p = (~torch.isfinite(excess)).nonzero().T
+    if len(b):
+        coefficient = units.coefficient[b, layer, unit, p].to(readout.dtype) * readout.scale[b]
+        vectors = readout.direction(units.values(layer)[unit]).to(readout.dtype) * coefficient[:, None]
+        at_layer = torch.full_like(b, layer)
+        increase[b, unit, p] = mended(
+            readout, units.base, increase[b, unit, p], excess[b, unit, p], b, at_layer, vectors
+        )
     return increase
 
 
@@ -219,9 +236,11 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """What `dense_increases` holds of one layer beside its two blocks, in bytes; `states` not counted."""
-    distributions = n_examples * (3 * n_outputs + 2 * hidden)
-    return itemsize * (distributions + 2 * n_units * hidden + n_units * n_examples * (1 + 4 * n_positions))
+    """What `dense_increases` holds of one layer beside its blocks, in bytes; `states` not counted.
+
+    The blocks take what the budget leaves, at least two rows of `hidden` numbers.
+    """
+    return itemsize * (n_examples * (3 * n_outputs + 2 * hidden) + 5 * n_units * n_examples * n_positions)
 
 
 def require_room(enough: bool, needed: int, memory_budget: int, what: str) -> None:

@@ -149,6 +149,45 @@ def readout_of(
     )
 
 
+def choice_readout(
+    model: ResidualModel, states: ResidualStates, other_scores: Tensor, mode: Mode = "corrected"
+) -> Readout:
+    """Multiple choice: softmax over one output per sequence, of which only the explained sequence's is attributed.
+
+    Args:
+        states: of the explained sequence of each question, under a head with one output.
+        other_scores: scores of the question's other choices, constants here, [batch, choices − 1].
+
+    Returns:
+        a readout whose output 0 is the explained choice, which is the target.
+    """
+    target = torch.zeros(len(other_scores), dtype=torch.int64, device=other_scores.device)
+    readout = readout_of(model, states, target, mode)
+    offset = torch.cat([torch.zeros_like(other_scores[:, :1]), other_scores], 1).to(readout.dtype)
+    n_others = other_scores.shape[1]
+
+    def head(features: Tensor) -> Tensor:
+        own = model.head(features)
+        return torch.cat([own, own.new_zeros(*own.shape[:-1], n_others)], -1)
+
+    weight, bias = readout.weight, readout.bias
+    if weight is not None:
+        weight = torch.cat([weight, weight.new_zeros(n_others, weight.shape[1])])
+    if bias is not None:
+        bias = torch.cat([bias, bias.new_zeros(n_others)])
+    return replace(readout, head=head, weight=weight, bias=bias, offset=offset)
+
+
+def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Outputs that each of [n, hidden] vectors raises most (Table 9: neurons in vocabulary space), best first.
+
+    Returns:
+        numbers of the outputs, int64 [n, k], and U·direction(v) there, [n, k].
+    """
+    best = readout.project(vectors).topk(min(k, readout.n_outputs), -1)
+    return best.indices, best.values
+
+
 def per_example(values: Tensor, like: Tensor) -> Tensor:
     """[batch] or [batch, outputs] shaped so that it meets [batch, ..., outputs] entry by entry."""
     middle = [1] * (like.dim() - values.dim())

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from attribution.base import ResidualModel, UserError
-from models.anatomy import build_anatomy
+from attribution.neuron.bounded_search import search_bytes
+from attribution.neuron.increase import dense_bytes
+from attribution.neuron.query import query_bytes
+from models.anatomy import build_anatomy, family_of
 from models.norms import norm_of
+from models.residual import ResidualEngine
 from models.residual_identities import build_residual
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
 from tests.oracles_knowledge import parts_of
@@ -100,3 +105,29 @@ def test_bf16_models_pass_and_their_scores_are_float32() -> None:
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(UserError, match="neither a LayerNorm nor an RMSNorm"):
         norm_of(torch.nn.GroupNorm(1, 4))
+
+
+LARGE = {
+    "gpt2-large": ("gpt2", {"n_embd": 1280, "n_layer": 36, "n_head": 20}),
+    "llama-7b": ("llama", {"vocab_size": 32000}),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_memory_is_known_from_shapes_alone(name: str) -> None:
+    model_type, settings = LARGE[name]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
+    engine = ResidualEngine(family_of(model.base_model)(model.base_model), model.lm_head)
+    tokens, hidden, outputs = 32, engine.values(0).shape[1], len(engine.output_weight)
+    attention = (engine.n_layers, engine.n_heads * engine.head_dim, tokens, outputs, hidden)
+    needed = {
+        "states": engine.bytes_per_example(tokens),
+        "ffn": search_bytes(engine.n_layers, engine.n_neurons, 1, outputs, hidden),
+        "attention": search_bytes(*attention),
+        "dense": dense_bytes(8, engine.n_neurons, 1, outputs, hidden),
+        "query": query_bytes(engine, tokens, 200, hidden),
+        "gradient": engine.bytes_per_gradient(tokens),
+    }
+    assert all(0 < value < 1 << 30 for value in needed.values()), needed
+    assert needed["attention"] > needed["ffn"]

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attribution.base import UserError
 from attribution.neuron.interventions import distinct_mask, head_mask, random_mask, target_metrics, zeroed_metrics
-from models.anatomy import projection_rows
+from attribution.neuron.logprob_increase import ffn_units
+from attribution.neuron.readout import readout_of
+from attribution.neuron.static_scores import best_neurons
+from models.anatomy import build_anatomy, projection_rows
+from models.residual_identities import build_residual
 from tests.attribution.neuron.knowledge_cases import FAMILIES, PLENTY, case
 from tests.oracles_knowledge import parts_of
 
@@ -85,3 +94,35 @@ def test_random_controls_match_counts_per_layer_and_depend_on_seed_and_example_a
     assert torch.equal(random_mask(like[1:2], 0, index[1:2])[0], drawn[1])
     assert not torch.equal(random_mask(like, 1, index), drawn)
     assert not torch.equal(drawn[1, 2], like[1, 2])
+
+
+def test_on_a_real_model_the_found_neurons_matter_far_more_than_controls(shared_data: Path) -> None:
+    """The order of Table 2: prompts cut from stories, the target the model's own top token."""
+    folder = shared_data / "stories260k" / "hf"
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    engine = build_residual(build_anatomy(model.base_model), model.lm_head)
+    stories = json.loads((shared_data / "text" / "tinystories_1000.json").read_text(encoding="utf-8"))[:200]
+    rows = [torch.tensor(tokenizer(story)["input_ids"][: 20 + i % 25]) for i, story in enumerate(stories)]
+    tokens = pad_sequence(rows, batch_first=True)
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    states = engine.states({"input_ids": tokens, "attention_mask": mask}, attention=False)
+    kept = (states.scores.softmax(-1).amax(-1) >= 0.3).nonzero()[:, 0]
+    batch = {"input_ids": tokens[kept], "attention_mask": mask[kept]}
+    states = engine.states(batch, attention=False)
+    target = states.scores.argmax(-1)
+    readout, units = readout_of(engine, states, target), ffn_units(engine, states)
+    found = {}
+    for score in ("logprob_increase", "value_norm", "coefficient"):
+        top = best_neurons(readout, units, score, 10, PLENTY)
+        chosen = distinct_mask(top.layer, top.unit, 10, engine.n_layers, engine.n_neurons)
+        found[score] = zeroed_metrics(engine, batch, target, chosen, None, PLENTY)
+        if score == "logprob_increase":
+            control = random_mask(chosen, 0, kept)
+            found["random"] = zeroed_metrics(engine, batch, target, control, None, PLENTY)
+            assert float(top.evaluated.float().mean()) < 40  # of 860
+    assert len(kept) >= 100
+    own = found.pop("logprob_increase")
+    for other in found.values():
+        assert float(own.reciprocal_rank.mean()) < 0.8 * float(other.reciprocal_rank.mean())
+        assert float(own.prob.mean()) < 0.7 * float(other.prob.mean())

@@ -19,7 +19,7 @@ from attribution.neuron.logprob_increase import (
     layer_increases,
     segment_curve,
 )
-from attribution.neuron.readout import Readout
+from attribution.neuron.readout import Readout, choice_readout, top_outputs
 from attribution.neuron.static_scores import SCORES, best_neurons, dense_scores, gradients
 from tests.attribution.neuron.knowledge_cases import FAMILIES, PLENTY, case, close, engine_of
 from tests.oracles_knowledge import attention_vector, ffn_score, head_vector, lp
@@ -205,7 +205,7 @@ def test_budgets_change_nothing_and_too_small_ones_are_refused() -> None:
         n_units, n_positions = units.coefficient.shape[2:]
         small = dense_bytes(3, n_units, n_positions, 60, 32) + 3000
         assert close(dense(c, units=units, budget=small), dense(c, units=units), 1e-5)
-        enough = search_bytes(3, n_units, n_positions, 60, 32) + 60 * 12 * 3
+        enough = search_bytes(3, n_units, n_positions, 60, 32) + 48 * 32 * 12 + 92 * 16 * 3
         tight, loose = (top_units(c.readout(), units, 6, b) for b in (enough, PLENTY))
         assert torch.equal(tight.unit, loose.unit)
         assert close(tight.score, loose.score)
@@ -268,21 +268,35 @@ def test_heads_that_are_not_linear_take_the_dense_form() -> None:
         top_units(readout, units, 5, PLENTY)
 
 
-def test_constants_of_other_choices_enter_as_an_offset() -> None:
+@pytest.mark.parametrize("linear", [True, False])
+def test_other_choices_are_constants_under_a_common_softmax(linear: bool) -> None:
     c = case("llama")
-    row, zero = c.head.weight[:1], torch.zeros(2, 32)
-    offset = torch.tensor([[0.0, 0.7, -0.4], [0.0, 0.1, 0.2], [0.0, -1.0, 2.0]])
-    target = torch.zeros(3, dtype=torch.long)
-    weight = torch.cat([row, zero])
-    readout = Readout(c.engine.final_direction, 1 / c.states.statistic, target, c.head, weight, offset=offset)
-    units = ffn_units(c.engine, c.states)
-    top = top_units(readout, units, 4, PLENTY)
-    layer, unit = int(top.layer[2, 0]), int(top.unit[2, 0])
-    x = c.states.residual[2, layer] + c.states.attention_output[2, layer]
-    moved = x + c.states.activation[2, layer, unit] * c.engine.values(layer)[unit]
-    own = [float(c.engine.final_direction(v) @ row[0] / c.states.statistic[2]) for v in (x, moved)]
-    before, after = (torch.tensor([value, -1.0, 2.0]).log_softmax(0)[0] for value in own)
-    assert float(top.score[2, 0]) == pytest.approx(float(after - before), abs=1e-5)
+    torch.manual_seed(6)
+    last = torch.nn.Linear(32, 1)
+    head = (last if linear else torch.nn.Sequential(torch.nn.Linear(32, 32), torch.nn.Tanh(), last)).requires_grad_(
+        False
+    )
+    engine = type(c.engine)(c.anatomy, head)
+    others = torch.tensor([[0.7, -0.4], [0.1, 0.2], [-1.0, 2.0]])
+    readout = choice_readout(engine, c.states, others)
+    assert readout.linear == linear
+    top = best_neurons(readout, ffn_units(engine, c.states), "logprob_increase", 4, PLENTY)
+    for row in range(3):
+        layer, unit = int(top.layer[row, 0]), int(top.unit[row, 0])
+        x = c.states.residual[row, layer] + c.states.attention_output[row, layer]
+        moved = x + c.states.activation[row, layer, unit] * engine.values(layer)[unit]
+        own = [head(engine.final_direction(v) / c.states.statistic[row]) for v in (x, moved)]
+        before, after = (torch.cat([value, others[row]]).log_softmax(0)[0] for value in own)
+        assert float(top.score[row, 0]) == pytest.approx(float(after - before), abs=1e-5)
+
+
+def test_top_outputs_are_the_largest_products() -> None:
+    c = case("gpt2")
+    rows = c.engine.values(1)[:3]
+    index, value = top_outputs(c.readout(), rows, 5)
+    expected = (rows - rows.mean(-1, keepdim=True)) * c.anatomy.last_norm.weight @ c.head.weight.T
+    assert torch.equal(index, expected.topk(5).indices)
+    assert close(value, expected.topk(5).values)
 
 
 TABLE_1 = [
