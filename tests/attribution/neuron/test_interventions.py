@@ -11,7 +11,14 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from attribution.base import UserError
-from attribution.neuron.interventions import distinct_mask, head_mask, random_mask, target_metrics, zeroed_metrics
+from attribution.neuron.interventions import (
+    distinct_mask,
+    head_mask,
+    layer_mask,
+    random_mask,
+    target_metrics,
+    zeroed_metrics,
+)
 from attribution.neuron.logprob_increase import ffn_units
 from attribution.neuron.readout import readout_of
 from attribution.neuron.static_scores import best_neurons
@@ -67,6 +74,18 @@ def test_nothing_zeroed_is_the_model_itself_and_chunks_change_nothing() -> None:
     assert torch.allclose(tight.log_prob, loose.log_prob, atol=1e-5)
     with pytest.raises(UserError, match="raise memory_budget"):
         zeroed_metrics(c.engine, c.batch, c.target, ffn, attention, one - 1)
+
+
+def test_a_layer_without_its_neurons_leaves_its_bias() -> None:
+    c = case("gpt2")
+    layers = torch.tensor([[False, True, False]] * 3)
+    every = layer_mask(layers, c.engine.n_neurons)
+    found = zeroed_metrics(c.engine, c.batch, c.target, every, None, PLENTY)
+    down = c.anatomy.down_projection(c.anatomy.blocks[1])
+    handle = down.register_forward_hook(lambda m, a, out: down.bias.expand_as(out))
+    expected = zeroed_metrics(c.engine, c.batch, c.target, None, None, PLENTY)
+    handle.remove()
+    assert torch.allclose(found.log_prob, expected.log_prob, atol=1e-5)
 
 
 def test_metrics_by_hand() -> None:
