@@ -62,7 +62,8 @@ def evaluate_stage(
     if evaluation.requires == "neuron":
         return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
-        "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs, "concepts": _concepts,
+        "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
+        "concepts": _concepts,
     }  # fmt: skip
     return by_need[evaluation.requires](session, name, evaluation, methods)
 

@@ -119,7 +119,7 @@ def fit_into(
 
 
 def trains(session: Session, fit: bool) -> bool:
-    """Whether the run trains its model: where `fit` says so and, for a language model, there is something to train on."""
+    """Whether the run trains its model: where `fit` says so and a language model has a train split to learn from."""
     return fit and (session.data.readout != "token" or "train" in session.data.splits)
 
 
