@@ -92,7 +92,7 @@ def _from_checkpoint(path: str, model_type: str | None, attention: str, trust_re
     if not trust_remote_code:
         require_safetensors(path)
     with readable(path):
-        lm, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             resolve(path),
             dtype=torch.float32,
             attn_implementation=attention_of(config, attention),
@@ -100,6 +100,7 @@ def _from_checkpoint(path: str, model_type: str | None, attention: str, trust_re
             use_safetensors=None if trust_remote_code else True,
             output_loading_info=True,
         )
+    lm, info = loaded
     missing = sorted(info["missing_keys"])
     if missing:
         raise UserError(
