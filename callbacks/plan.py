@@ -204,7 +204,7 @@ class Planner:
         each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
-        need = costs.neuron_need(method, self.shape.footprint, session.sequences)
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
         return self._model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:

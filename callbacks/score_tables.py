@@ -13,6 +13,8 @@ from torch import Tensor
 
 from attribution.bridge import NeuronLists
 from attribution.instance.protocol import InstanceScores
+from attribution.neuron.protocol import Role, UnitKind
+from attribution.neuron.ranking import FFN, SITES
 
 ROWS_READ_AT_ONCE = 4096
 """Rows of a stored table that are in memory as a table; what is kept of them is tensors."""
@@ -23,8 +25,14 @@ def score_name(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}/seed{seed}"
 
 
-def neuron_table(rows: Mapping[str, Tensor]) -> pyarrow.Table:
-    """The contract's columns of FFN value neurons; entries with layer −1 stand for shorter lists and are left out."""
+def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: UnitKind = "neuron") -> pyarrow.Table:
+    """The contract's columns; entries with layer −1 stand for shorter lists and are left out.
+
+    Args:
+        rows: the parts of `NeuronScores` with `index`; without `site` all units are FFN neurons, without `position`
+            none has one.
+        role, unit_kind: of the method.
+    """
     kept = rows["layer"] >= 0
     lengths = kept.sum(1)
     offsets = pyarrow.array(torch.cat([lengths.new_zeros(1), lengths.cumsum(0)]).int().numpy())
@@ -35,18 +43,20 @@ def neuron_table(rows: Mapping[str, Tensor]) -> pyarrow.Table:
     def constant(value: str) -> pyarrow.Array:
         return pyarrow.ListArray.from_arrays(offsets, pyarrow.array([value] * int(lengths.sum()), pyarrow.string()))
 
+    site = rows.get("site", torch.full_like(rows["layer"], FFN))
+    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array(site[kept].int().numpy()), list(SITES))
     completeness = rows.get("completeness")
     return pyarrow.table(
         {
             "index": pyarrow.array(rows["index"].numpy()),
             "target": pyarrow.array(rows["target"].long().numpy()),
             "target_prob": pyarrow.array(rows["target_prob"].float().numpy()),
-            "role": constant("value"),
-            "unit_kind": constant("neuron"),
-            "site": constant("ffn"),
+            "role": constant(role),
+            "unit_kind": constant(unit_kind),
+            "site": pyarrow.ListArray.from_arrays(offsets, words.cast(pyarrow.string())),
             "layer": listed(rows["layer"].int()),
             "unit": listed(rows["unit"].int()),
-            "position": listed(torch.full_like(rows["unit"], -1).int()),
+            "position": listed(rows.get("position", torch.full_like(rows["unit"], -1)).int()),
             "score": listed(rows["score"].float()),
             "completeness": pyarrow.array(
                 [None] * len(kept) if completeness is None else completeness.tolist(), pyarrow.list_(pyarrow.float32())

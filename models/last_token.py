@@ -51,7 +51,8 @@ class LastTokenEngine:
         self.n_neurons = anatomy.n_neurons
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
-        self.footprint = footprint_of(anatomy.backbone)
+        outputs = int(getattr(head, "out_features", 0)) if readout == "token" else 0
+        self.footprint = footprint_of(anatomy.backbone, outputs)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
