@@ -14,7 +14,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from attribution.base import UserError
 from data.base import SPLITS, SourceRows, TextDataModule
@@ -110,6 +110,8 @@ class DemoChoiceDataModule(TextDataModule):
         wrong_label_rate: share of training questions with a wrong answer, the twins among them.
         options: see `TextDataModule`.
     """
+
+    readout: ClassVar[Readout] = "choice"
 
     def __init__(
         self,
