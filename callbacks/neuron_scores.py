@@ -9,7 +9,7 @@ import datasets
 from torch import Tensor
 
 from attribution.base import Batch, NeuronModel, ResidualModel, require_finite
-from attribution.neuron.protocol import NeuronMethod, Role, UnitKind
+from attribution.neuron.protocol import NeuronMethod, Role, UnitKind, engine_kind, role, unit_kind
 from attribution.neuron.ranking import NeuronScores
 from callbacks.costs import neuron_need
 from callbacks.files import is_first_process, write_yaml
@@ -40,13 +40,13 @@ def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split
     description = method.describe(engine)
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
-        write_neuron_scores(folder, split, rows, session.predictions[split], method.role, method.unit_kind)
+        write_neuron_scores(folder, split, rows, session.predictions[split], (role(method), unit_kind(method)))
         write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
 
 
 def engine_of(model: Any, method: NeuronMethod) -> NeuronModel | ResidualModel:
     """The engine that a method asks for, over the model's current weights."""
-    return model.residual_engine() if method.engine == "residual" else model.engine()
+    return model.residual_engine() if engine_kind(method) == "residual" else model.engine()
 
 
 def write_neuron_scores(
@@ -54,14 +54,13 @@ def write_neuron_scores(
     split: str,
     rows: dict[str, Tensor],
     predictions: Predictions,
-    role: Role = "value",
-    unit_kind: UnitKind = "neuron",
+    kind: tuple[Role, UnitKind] = ("value", "neuron"),
 ) -> None:
     """Write `<split>/`; scores that explain nothing in particular are said of what the model is asked for: its answer
     where the classes are a vocabulary, else the predicted class."""
     if "target" not in rows:
         rows = {**rows, **predictions.explained()}
-    datasets.Dataset(neuron_table(rows, role, unit_kind)).save_to_disk(str(folder / split))
+    datasets.Dataset(neuron_table(rows, *kind)).save_to_disk(str(folder / split))
 
 
 def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:

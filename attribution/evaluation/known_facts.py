@@ -32,7 +32,9 @@ class KnownFacts:
         groups = {"": asked}
         for name in sorted({types[number] for number in asked}):
             groups[name] = [number for number in asked if types[number] == name]
-        return [result for name, rows in groups.items() if rows for result in _of_group(rank[rows], prob[rows], name, split)]
+        return [
+            result for name, rows in groups.items() if rows for result in _of_group(rank[rows], prob[rows], name, split)
+        ]
 
 
 def _of_group(rank: Tensor, prob: Tensor, group: str, split: str) -> list[Result]:

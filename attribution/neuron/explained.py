@@ -123,15 +123,18 @@ def score_parts(
     mode: Mode,
     attention: bool,
     memory_budget: int,
+    top_k: int,
     score: Callable[[Explained, int], NeuronScores],
 ) -> NeuronScores:
-    """The scores of all parts, in the order of the batch; shorter lists end with −1."""
+    """The scores of all parts in the order of the batch, lists of `top_k` entries; shorter ones end with −1.
+
+    Sentences have more heads at tokens the longer they are, so that the length must not be taken from the batch.
+    """
     order: list[Tensor] = []
     parts: list[NeuronScores] = []
     for rows, part, room in explain(model, batch, target, mode, attention, memory_budget):
         order.append(rows)
         parts.append(replace(score(part, room), target=part.target, target_prob=part.target_prob))
-    longest = max(part.layer.shape[1] for part in parts)
     back = torch.cat(order).argsort()
     joined: dict[str, Tensor] = {}
     for name in ("layer", "unit", "position", "site", "score", "target", "target_prob"):
@@ -140,7 +143,7 @@ def score_parts(
             continue
         if tensors[0].dim() == 2:
             fill = 0 if name in ("score", "site") else -1
-            tensors = [pad(tensor, (0, longest - tensor.shape[1]), value=fill) for tensor in tensors]
+            tensors = [pad(tensor, (0, top_k - tensor.shape[1]), value=fill) for tensor in tensors]
         joined[name] = torch.cat(tensors)[back]
     return NeuronScores(**joined)
 

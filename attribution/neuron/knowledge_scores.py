@@ -107,7 +107,7 @@ class NeuronScore:
                 found.append((ATTENTION, self._best(model, part, attention_units(model, part.states), room)))
             return listed(found, self.top_k)
 
-        return score_parts(model, batch, self.target, self.mode, self.site != "ffn", memory_budget, score)
+        return score_parts(model, batch, self.target, self.mode, self.site != "ffn", memory_budget, self.top_k, score)
 
     def _best(self, model: ResidualModel, part: Explained, units: Units, room: int) -> TopUnits:
         gradient = None

@@ -55,7 +55,7 @@ class _PartScore:
             return self.best(model, part, room)
 
         attention = self.granularity != "layers"
-        return score_parts(model, batch, self.target, self.mode, attention, memory_budget, score)
+        return score_parts(model, batch, self.target, self.mode, attention, memory_budget, self.top_k, score)
 
     def best(self, model: ResidualModel, part: Explained, room: int) -> NeuronScores:
         """The parts of some examples in their order."""

@@ -16,17 +16,13 @@ Role = Literal["value", "query"]
 class NeuronMethod(Protocol):
     """A configured method.
 
+    A method may also say what it is given as `model` and what its entries are, see `engine_kind`, `unit_kind`, `role`.
+
     Attributes:
-        engine: what it is given as `model`: `last_token`, a `NeuronModel`; `residual`, a `ResidualModel`.
-        unit_kind: what its entries stand for.
-        role: whether these carry the target themselves (value) or activate what does (query).
         top_k: length of the stored lists.
         reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone.
     """
 
-    engine: ClassVar[EngineKind]
-    unit_kind: ClassVar[UnitKind]
-    role: ClassVar[Role]
     top_k: int
     reads_text: bool
 
@@ -41,8 +37,25 @@ class NeuronMethod(Protocol):
 class ResidualMethod(NeuronMethod, Protocol):
     """A method over the residual stream, which can say what it needs."""
 
+    engine: ClassVar[EngineKind]
+
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
         """Memory that one example of so many tokens takes at least, beside the weights."""
 
     def operations(self, model: ResidualModel, tokens: int) -> float:
         """Floating-point operations of one example beside its forward, roughly."""
+
+
+def engine_kind(method: Any) -> EngineKind:
+    """What a method is given as `model`: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
+    return getattr(method, "engine", "last_token")
+
+
+def unit_kind(method: Any) -> UnitKind:
+    """What a method's entries stand for; neurons unless it says otherwise."""
+    return getattr(method, "unit_kind", "neuron")
+
+
+def role(method: Any) -> Role:
+    """Whether a method's entries carry the target themselves (value, default) or activate what does (query)."""
+    return getattr(method, "role", "value")

@@ -74,7 +74,7 @@ class _QueryScore:
             found = best_neurons(part.readout, units(model, part.states), "logprob_increase", self.n_values, room)
             return self.best(model, part, found, room)
 
-        return score_parts(model, batch, self.target, self.mode, self.site == "attn", memory_budget, score)
+        return score_parts(model, batch, self.target, self.mode, self.site == "attn", memory_budget, self.top_k, score)
 
     def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
         """Query side of some examples."""
