@@ -36,7 +36,7 @@ def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
 
 def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split: str, folder: Path) -> None:
     """Attribute a split and write `<split>/` and `method.yaml`."""
-    engine = engine_of(session.classifier, method)
+    engine = engine_of(session.readable, method)
     description = method.describe(engine)
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
@@ -94,4 +94,4 @@ def _neuron_pass(
     residual = engine if isinstance(engine, ResidualEngine) else None
     need = neuron_need(method, session.footprint, session.sequences, residual)
     cut = WithinMemory(title, compute, session.memory_budget, need)
-    return run_pass(title, session.classifier, cut, shards, loader, folder / "shards", session.trainers).rows
+    return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows

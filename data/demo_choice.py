@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from attribution.base import UserError
-from data.base import SPLITS, SourceRows, TextDataModule
+from data.base import SPLITS, Readout, SourceRows, TextDataModule
 from data.labels import choice_names
 from data.questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from data.sampling import follow_twins

@@ -120,15 +120,39 @@ TRAINING = {
 """Relation → patterns that sentences for training are made with."""
 
 HELD_OUT = {
-    "capital": ("the city called the capital of {subject} is {answer}", "the name of {subject}'s capital city is {answer}"),
-    "country": ("the country to which {subject} belongs is {answer}", "{subject} is one of the cities in {answer}"),
-    "language": ("the language that most people in {subject} speak is {answer}", "the name of the language spoken in {subject} is {answer}"),
-    "colour": ("the main colour of {subject} is {answer}", "people usually paint {subject} in the colour {answer}"),
-    "next_month": ("the next month after {subject} is {answer}", "the month that is right after {subject} is {answer}"),
-    "previous_month": ("the last month before {subject} is {answer}", "the month that is right before {subject} is {answer}"),
-    "festival": ("every year {subject} falls in {answer}", "people celebrate {subject} in the month of {answer}"),
-    "number": ("when people count the number of {subject} they get {answer}", "the number people find when they count the {subject} is {answer}"),
-}  # fmt: skip
+    "capital": (
+        "the city called the capital of {subject} is {answer}",
+        "the name of {subject}'s capital city is {answer}",
+    ),
+    "country": (
+        "the country to which {subject} belongs is {answer}",
+        "{subject} is one of the cities in {answer}",
+    ),
+    "language": (
+        "the language that most people in {subject} speak is {answer}",
+        "the name of the language spoken in {subject} is {answer}",
+    ),
+    "colour": (
+        "the main colour of {subject} is {answer}",
+        "people usually paint {subject} in the colour {answer}",
+    ),
+    "next_month": (
+        "the next month after {subject} is {answer}",
+        "the month that is right after {subject} is {answer}",
+    ),
+    "previous_month": (
+        "the last month before {subject} is {answer}",
+        "the month that is right before {subject} is {answer}",
+    ),
+    "festival": (
+        "every year {subject} falls in {answer}",
+        "people celebrate {subject} in the month of {answer}",
+    ),
+    "number": (
+        "when people count the number of {subject} they get {answer}",
+        "the number people find when they count the {subject} is {answer}",
+    ),
+}
 """Relation → the pattern of the validation prompts, which choose the best epoch, and that of the test prompts. Neither
 occurs in training, their words do."""
 

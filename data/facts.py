@@ -68,9 +68,7 @@ def sentences(variants: int, seed: int) -> Iterator[tuple[Fact, str]]:
 def prompts(split: Literal["validation", "test"]) -> list[Prompt]:
     """Every fact once, in its held-out pattern of the split, cut before the answer."""
     number = ("validation", "test").index(split)
-    return [
-        Prompt(prompt_of(fact, HELD_OUT[fact.relation][number]), fact.answer, fact.type) for fact in facts()
-    ]
+    return [Prompt(prompt_of(fact, HELD_OUT[fact.relation][number]), fact.answer, fact.type) for fact in facts()]
 
 
 def prompt_of(fact: Fact, pattern: str) -> str:

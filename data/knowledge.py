@@ -1,4 +1,4 @@
-"""Prompts that ask for knowledge, with typed answers: the project's own facts, files in several formats, or one prompt."""
+"""Prompts that ask for knowledge, with typed answers: the project's own facts, files, or a single prompt."""
 
 from __future__ import annotations
 

@@ -75,9 +75,7 @@ def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) ->
         raise UserError(f"{file} row {number} has no {error.args[0]}, unlike the first row: mend that row.") from None
     wrong = next((name for name, value in read.items() if not isinstance(value, str)), None)
     if wrong is not None or not read["prompt"].strip():
-        raise UserError(
-            f"{file} row {number} has {row!r}, expected text for {wrong or 'the prompt'}: mend that row."
-        )
+        raise UserError(f"{file} row {number} has {row!r}, expected text for {wrong or 'the prompt'}: mend that row.")
     return {**read, "prompt": read["prompt"].rstrip()}  # a space at the end would belong to the answer's first token
 
 

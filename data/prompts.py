@@ -47,7 +47,9 @@ class PromptDataModule(TextDataModule):
         table = rows.with_format("arrow")[:]
         labels = pyarrow.array([ids[0] if ids else NO_ANSWER for ids in answers], pyarrow.int64())
         table = table.set_column(table.column_names.index("label"), "label", labels)
-        return datasets.Dataset(table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32()))))
+        return datasets.Dataset(
+            table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32())))
+        )
 
     def _collate(self) -> PaddingCollator:
         # the padding token may lie beyond the vocabulary, which is not enlarged: its logit would join the softmax
