@@ -75,7 +75,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
     if config.plan:
-        return print_plan(session, parts, len(tokenizer))
+        return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)
     run.start(replayable(config), redact_overrides(overrides))
     run.add_data_report(data.report)

@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
@@ -30,8 +31,9 @@ from callbacks.faithfulness_stage import (
     reference_split,
 )
 from callbacks.files import is_first_process, remove_empty
-from callbacks.fit import epochs_of, fit_inputs, source_of
+from callbacks.fit import epochs_of, fit_inputs, source_of, trains
 from callbacks.instance_costs import instance_cost
+from callbacks.known_prompts import filters, known_inputs
 from callbacks.memory import Need
 from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
@@ -42,6 +44,7 @@ from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
 from data.sampling import token_lengths
 from models.backbone import architecture_of, resolve
+from models.causal import causal_architecture_of
 from models.choice import output_names
 
 UNKNOWN_WEIGHTS = "weights not yet read"
@@ -80,8 +83,9 @@ class Planner:
             UserError: no solver of a method fits the budget.
         """
         settings, session = self.parts.settings, self.session
-        lines = [self._fit()] if settings["fit"] else []
-        if not settings["fit"]:
+        fits = trains(session, settings["fit"])
+        lines = [self._fit()] if fits else []
+        if not fits:
             session.weights = known_weights_hash(Path(resolve(settings["model"]["path"])), session.store.root) or ""
         lines += [
             self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
@@ -153,7 +157,12 @@ class Planner:
             inputs = examples_inputs(session, split)
             found = session.store.peek("examples", inputs)
             rows = datasets.load_from_disk(str(found / "dataset")) if found else session.data.splits[split]
-            session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint_of(inputs))
+            fingerprint = fingerprint_of(inputs)
+            if split == session.split and filters(session):
+                known = known_inputs(fingerprint)
+                stored, fingerprint = session.store.peek("examples", known), fingerprint_of(known)
+                rows = datasets.load_from_disk(str(stored / "dataset")) if stored else rows
+            session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint)
         lengths = self.lengths[split]
         read = session.sequences.read
         width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
@@ -274,23 +283,28 @@ class Planner:
         return UNKNOWN_WEIGHTS if unread else "no"
 
 
-def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, float]:
+def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
 
     Args:
         session: of the run, with its data prepared.
         parts: of the run.
-        vocabulary: size of the tokenizer, for a model from scratch.
+        tokenizer: whose size a model from scratch has.
 
     Raises:
         UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
     """
     model = parts.settings["model"]
-    lm = architecture_of(
-        model["path"], model["architecture"], model["head"],
-        output_names(session.data.label_names, session.data.n_choices), vocabulary,
-        model["attention"], model["trust_remote_code"],
-    )  # fmt: skip
+    if session.readout == "token":
+        lm: Any = causal_architecture_of(
+            model["path"], model["architecture"], tokenizer, model["attention"], model["trust_remote_code"]
+        )
+    else:
+        lm = architecture_of(
+            model["path"], model["architecture"], model["head"],
+            output_names(session.data.label_names, session.data.n_choices), len(tokenizer),
+            model["attention"], model["trust_remote_code"],
+        )  # fmt: skip
     shape = shape_of(lm)
     device = session.trainers.for_pass([]).strategy.root_device
     dtype = torch.bfloat16 if "bf16" in session.trainers.precision else torch.float32
