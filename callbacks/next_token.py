@@ -62,7 +62,7 @@ class NextTokens:
         }
 
     def _rest(self, model: LanguageModel, batch: Batch) -> Tensor:
-        """Summed log-probability of each answer behind its first token, [prompts]; one forward for each that has any."""
+        """Summed log-probability of each answer behind its first token, [prompts]; one forward each."""
         assert self.answer_ids is not None
         sums = []
         for row, index in enumerate(batch["index"].tolist()):
