@@ -83,6 +83,7 @@ class NeuronModel(Protocol):
     Attributes:
         readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
             of `token` the vocabulary.
+        n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
     """
@@ -90,6 +91,7 @@ class NeuronModel(Protocol):
     family: str
     n_layers: int
     n_neurons: int
+    n_attention: int
     gated: bool
     readout: ReadoutKind
     sequences_per_example: int
@@ -109,8 +111,11 @@ class NeuronModel(Protocol):
         [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
         """
 
-    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
-        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer.
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer, and
+        `attention` the inputs of the attention's output projection.
 
         Returns [batch, n_rows, classes].
         """
@@ -129,8 +134,11 @@ class NeuronModel(Protocol):
         of one sequence next to each other. Returns [batch, copies, classes]. Differentiable.
         """
 
-    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
-        """Readout scores of full forwards in which `edit` changes every layer at every position.
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes every layer at every position, and `attention` the
+        inputs of the attention's output projection.
 
         The copies of one sequence stand next to each other. Returns [batch, copies, classes].
         """

@@ -16,10 +16,8 @@ from torch import Tensor
 from attribution.bridge import NeuronLists
 from attribution.instance.protocol import InstanceScores
 from attribution.neuron.protocol import Role, UnitKind
-from attribution.neuron.ranking import ATTENTION, FFN, SITES, NeuronScores
+from attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES, NeuronScores
 
-FIRST_ATTENTION = 2**30
-"""Added to units of attention neurons where sites share one number; no model has as many FFN neurons in a layer."""
 ROWS_READ_AT_ONCE = 4096
 """Rows of a stored table that are in memory as a table; what is kept of them is tensors."""
 

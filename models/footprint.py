@@ -120,12 +120,14 @@ class Footprint:
         The edit's two masks (one per question, and all stacked) take a byte per neuron of every layer.
         """
         per_row = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
-        return (per_row + 3 * self.n_outputs) * self.element_size + 2 * self.n_layers * self.n_neurons
+        return (per_row + 3 * self.n_outputs) * self.element_size + 2 * self.n_layers * (
+            self.n_neurons + self.query_width
+        )
 
     def edited_sequence(self, tokens: int) -> int:
         """One full forward edited in all layers: its largest block, the edited copy, and which neurons are edited."""
         edited = tokens * self.n_neurons * self.element_size
-        return self.forward(tokens) + edited + 2 * self.n_layers * self.n_neurons
+        return self.forward(tokens) + edited + 2 * self.n_layers * (self.n_neurons + self.query_width)
 
     # -- lists -----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,9 @@ SITES = ("ffn", "attn")
 """Where units lie: inputs of the MLP's down-projection, inputs of the attention's output projection."""
 FFN, ATTENTION = range(len(SITES))
 
+FIRST_ATTENTION = 2**30
+"""Added to units of attention neurons where both sites share one number; no layer has as many FFN neurons."""
+
 
 @dataclass(frozen=True)
 class NeuronScores:
@@ -77,3 +80,9 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
     flat = torch.where(layer < 0, n_layers * n_neurons, flat)
     listed.scatter_(1, flat, True)
     return listed[:, :-1].unflatten(1, (n_layers, n_neurons))
+
+
+def side_by_side(unit: Tensor, n_neurons: int) -> Tensor:
+    """Units of both sites as one row of a layer's units: attention neurons, from `FIRST_ATTENTION` on, follow the
+    layer's `n_neurons` FFN neurons."""
+    return torch.where(unit >= FIRST_ATTENTION, unit - FIRST_ATTENTION + n_neurons, unit)
