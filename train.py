@@ -73,9 +73,9 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         evaluations,
         [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
-    refuse_what_the_inputs_rule_out(session, methods, evaluations, parts.settings["model"], len(tokenizer))
+    refuse_what_the_inputs_rule_out(session, methods, evaluations, parts.settings["model"], tokenizer)
     if config.plan:
-        return print_plan(session, parts, len(tokenizer))
+        return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)
     run.start(replayable(config), redact_overrides(overrides))
     run.add_data_report(data.report)

@@ -19,6 +19,9 @@ Batch = Mapping[str, Tensor]
 In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
 """
 
+ReadoutKind = Literal["classification", "choice", "token"]
+"""What the scores of a model number: classes, the choices of a question, the vocabulary."""
+
 ActivationEdit = Callable[[int, Tensor], Tensor]
 """(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
 
@@ -78,7 +81,9 @@ class NeuronModel(Protocol):
     `models.choice.ChoiceEngine` provide it.
 
     Attributes:
-        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each.
+        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
+            of `token` the vocabulary.
+        n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
     """
@@ -86,8 +91,9 @@ class NeuronModel(Protocol):
     family: str
     n_layers: int
     n_neurons: int
+    n_attention: int
     gated: bool
-    readout: Literal["classification", "choice"]
+    readout: ReadoutKind
     sequences_per_example: int
 
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
@@ -105,8 +111,11 @@ class NeuronModel(Protocol):
         [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
         """
 
-    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
-        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer.
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer, and
+        `attention` the inputs of the attention's output projection.
 
         Returns [batch, n_rows, classes].
         """
@@ -125,8 +134,11 @@ class NeuronModel(Protocol):
         of one sequence next to each other. Returns [batch, copies, classes]. Differentiable.
         """
 
-    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
-        """Readout scores of full forwards in which `edit` changes every layer at every position.
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes every layer at every position, and `attention` the
+        inputs of the attention's output projection.
 
         The copies of one sequence stand next to each other. Returns [batch, copies, classes].
         """
@@ -301,7 +313,7 @@ class ResidualModel(Protocol):
 
     `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
     `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
-    [width] is what the final norm adds, None where it adds nothing.
+    [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
     """
 
     family: str
@@ -310,8 +322,10 @@ class ResidualModel(Protocol):
     n_heads: int
     n_key_heads: int
     head_dim: int
+    hidden_size: int
     gated: bool
     parallel: bool
+    vocabulary: bool
     output_weight: Tensor | None
     output_bias: Tensor | None
     final_bias: Tensor | None

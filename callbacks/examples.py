@@ -12,7 +12,6 @@ from typing import Any
 
 import datasets
 import pyarrow
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -20,12 +19,12 @@ from attribution.base import Batch, require_finite
 from callbacks.costs import prediction_need
 from callbacks.files import is_first_process, link
 from callbacks.memory import WithinMemory
+from callbacks.next_token import FILTERED_BY, NextTokens, with_next_tokens
 from callbacks.passes import run_pass
 from callbacks.report_data import FOLDED_PREDICTION
 from callbacks.session import Epoch, Predictions, Session
 from callbacks.store import code_hash
 from data.labels import Fold
-from models.footprint import footprint_of
 from models.language_model import LanguageModel
 from models.module import TextClassifier
 
@@ -35,13 +34,19 @@ CODE = (
     "models.choice",
     "models.anatomy",
     "callbacks.examples",
+    "callbacks.next_token",
+    "attribution.evaluation.knowledge_filter",
     "callbacks.passes",
     "callbacks.shards",
 )
 
 
-def examples_stage(session: Session, split: str) -> None:
-    """Predict a split, or read an earlier prediction, and put it into the session and the run folder."""
+def examples_stage(session: Session, split: str) -> Path:
+    """Predict a split, or read an earlier prediction, and put it into the session and the run folder.
+
+    Returns:
+        the stored prediction.
+    """
     inputs = examples_inputs(session, split)
     labels = session.labels(split=split)
     entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
@@ -51,6 +56,7 @@ def examples_stage(session: Session, split: str) -> None:
         fingerprint=entry.fingerprint,
     )
     link(entry.path / "dataset", session.folder / "examples" / split)
+    return entry.path
 
 
 def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | LanguageModel], split: str) -> None:
@@ -93,61 +99,34 @@ def _digest(rows: datasets.Dataset) -> str:
 
 
 def _predict(session: Session, split: str, folder: Path) -> None:
-    model, readout = session.readable, session.data.readout
+    model: Any = session.readable
+    rows = session.data.splits[split]
+    asked = NextTokens(rows, getattr(session.data, "answer", "first")) if session.readout == "token" else None
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
         scores = model.scores(features).float()
         require_finite(scores, f"the model's score on {split}", batch["index"])
-        said = next_token(scores, batch["labels"]) if readout == "token" else {"prob": scores.softmax(-1)}
+        said = {"prob": scores.softmax(-1)} if asked is None else asked.of_batch(model, batch, scores)
         return {"index": batch["index"], "features": features.float(), **said}
 
     shards = session.shards(split)
-    need = prediction_need(footprint_of(model.backbone), session.sequences)
+    need = prediction_need(session.footprint, session.sequences)
     cut = WithinMemory(f"predict {split}", compute, session.memory_budget, need)
     result = run_pass(
         f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers
     )
     if not is_first_process():
         return
-    save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
-    if readout == "token":
-        table = with_next_tokens(session.data.splits[split], result.rows)
+    kept = ("features", *FILTERED_BY) if asked else ("features",)
+    save_file({name: result.rows[name].contiguous() for name in kept}, folder / "features.safetensors")
+    if asked:
+        table = with_next_tokens(rows, result.rows)
     else:
-        table = with_predictions(session.data.splits[split], result.rows["prob"], readout)
+        table = with_predictions(rows, result.rows["prob"], session.readout)
     fold = session.data.folds.get(split)
-    rows = datasets.Dataset(table) if fold is None else with_fold(table, fold)
-    rows.save_to_disk(str(folder / "dataset"))
-
-
-def next_token(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
-    """What a language model says about the next token, each [prompts].
-
-    Args:
-        scores: logits, [prompts, vocabulary].
-        labels: the token that should come next, −1 where the model's own first one is looked at, [prompts].
-
-    Returns:
-        `prediction`: the token that ranks first; `target_prob` and `target_rank` of the token that should come next:
-        its probability, and 1 + the number of tokens with a higher logit.
-    """
-    prediction = scores.argmax(-1)
-    target = torch.where(labels >= 0, labels, prediction)[:, None]
-    target_rank = 1 + (scores > scores.gather(-1, target)).sum(-1)
-    return {
-        "prediction": prediction,
-        "target_prob": scores.softmax(-1).gather(-1, target)[:, 0],
-        "target_rank": target_rank,
-    }
-
-
-def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor]) -> pyarrow.Table:
-    """The split's own columns with `readout` and what `next_token` gives beside them."""
-    table = rows.with_format("arrow")[:]
-    table = table.append_column("readout", pyarrow.array(["token"] * len(rows)))
-    for name in ("prediction", "target_prob", "target_rank"):
-        table = table.append_column(name, pyarrow.array(said[name].numpy()))
-    return table
+    written = datasets.Dataset(table) if fold is None else with_fold(table, fold)
+    written.save_to_disk(str(folder / "dataset"))
 
 
 def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "classification") -> pyarrow.Table:

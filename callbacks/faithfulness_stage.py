@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import datasets
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,13 +17,14 @@ from attribution.evaluation.controls import CONTROL, matched_list
 from attribution.evaluation.edits import Reference
 from attribution.evaluation.faithfulness import Faithfulness, NeuronList
 from attribution.evaluation.result import Result
+from attribution.neuron.protocol import role
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.costs import faithfulness_need, reference_need
 from callbacks.files import is_first_process
 from callbacks.fingerprints import with_imports
 from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
-from callbacks.score_tables import score_name
+from callbacks.score_tables import read_addresses, score_name
 from callbacks.session import Session, rows_per_shard
 from callbacks.store import code_hash
 from data.sampling import length_sorted_batches, permutation
@@ -48,12 +47,25 @@ class Lists:
         seeds_of: method → names of its lists, one per seed.
         uniform: seeds of controls drawn from all neurons.
         matched: method → list and seed of each of its matched controls.
+        site_of: list → `attn` or `both` where it ranks others than FFN neurons.
     """
 
     stored: dict[str, NeuronList]
     seeds_of: dict[str, list[str]]
     uniform: list[int]
     matched: dict[str, list[tuple[str, int]]]
+    site_of: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> dict[str, str]:
+        """Sites of the lists, and of their matched controls, that rank others than FFN neurons."""
+        controls = {
+            matched_name(name, seed): self.site_of[name]
+            for pairs in self.matched.values()
+            for name, seed in pairs
+            if name in self.site_of
+        }
+        return {**self.site_of, **controls}
 
     @property
     def names(self) -> list[str]:
@@ -75,7 +87,10 @@ class Lists:
             drawn = RandomNeurons([seed], longest).attribute(model, {"index": index}, 0)
             lists[score_name(CONTROL, seed)] = (drawn.layer, drawn.unit)
         for name, seed in {pair for pairs in self.matched.values() for pair in pairs}:
-            lists[matched_name(name, seed)] = matched_list(*lists[name], model.n_layers, model.n_neurons, index, seed)
+            lists[matched_name(name, seed)] = matched_list(
+                *lists[name], model.n_layers, model.n_neurons, index, seed,
+                model.n_attention if name in self.site_of else 0,
+            )  # fmt: skip
         return lists
 
 
@@ -114,7 +129,7 @@ def faithfulness_stage(
     if lists.uniform:
         seeds_of[CONTROL] = [score_name(CONTROL, seed) for seed in lists.uniform]
     matched = {method: [matched_name(*pair) for pair in pairs] for method, pairs in lists.matched.items()}
-    return evaluation.evaluate(load_file(entry.path / "answers.safetensors"), seeds_of, matched)
+    return evaluation.evaluate(load_file(entry.path / "answers.safetensors"), seeds_of, matched, lists.sites)
 
 
 def controls_of(
@@ -138,15 +153,33 @@ def list_names(name: str, method: Any) -> list[str]:
 
 
 def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[str, Any]) -> Lists:
-    """Stored lists of all methods and seeds, and the controls they call for."""
-    stored, seeds_of = {}, {}
+    """Stored lists of all methods and seeds, and the controls they call for.
+
+    Raises:
+        UserError: lists of attention neurons, which no example's activations are put in place of.
+    """
+    stored, seeds_of, sites = {}, {}, {}
     for method, configured in methods.items():
         evaluation.require_length(method, configured.top_k)
         seeds_of[method] = list_names(method, configured)
         for key in seeds_of[method]:
-            rows = datasets.load_from_disk(str(session.scores[key, session.split] / session.split)).with_format(None)
-            stored[key] = (_padded(rows["layer"][:], evaluation.longest), _padded(rows["unit"][:], evaluation.longest))
-    return Lists(stored, seeds_of, *controls_of(evaluation, methods))
+            stored[key] = read_addresses(session.scores[key, session.split] / session.split, evaluation.longest)
+            if site_of(method, methods) != "ffn":
+                sites[key] = site_of(method, methods)
+    if sites and evaluation.intervention != "zero":
+        raise UserError(
+            f"evaluation.faithfulness.intervention={evaluation.intervention} replaces activations of FFN neurons, but "
+            f"method={next(iter(sites))} ranks attention neurons (site={next(iter(sites.values()))}); expected "
+            "site=ffn, or zeros: set evaluation.faithfulness.intervention=zero or leave the method out."
+        )
+    return Lists(stored, seeds_of, *controls_of(evaluation, methods), sites)
+
+
+def site_of(name: str, methods: Mapping[str, Any]) -> str:
+    """Sites that a method of the run ranks: `ffn`, `attn` or `both`; composed lists have their neurons' source's."""
+    method = methods[name]
+    source = methods.get(getattr(method, "neurons", ""), method)
+    return "ffn" if role(source) == "query" else str(getattr(source, "site", "ffn"))
 
 
 def faithfulness_inputs(
@@ -157,6 +190,7 @@ def faithfulness_inputs(
     return {
         "examples": session.predictions[session.split].fingerprint,
         "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.stored.items()},
+        **({"sites": lists.sites} if lists.sites else {}),
         "evaluation": dict(settings),
         "controls": control_names(lists.uniform, lists.matched),
         "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
@@ -193,7 +227,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
     cut = length_sorted_batches(rows.select(sample), session.data.eval_batch_size, rows_per_shard(len(sample)))
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
-    engine = session.classifier.engine()
+    engine = session.readable.engine()
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         activation = engine.states(batch).activation.float()
@@ -202,9 +236,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     title = f"{name}: activations on {split}"
     need = reference_need(engine.footprint, session.sequences)
     cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
-    result = run_pass(
-        title, session.classifier, cut_to_fit, shards, session.loader(split), folder, session.trainers
-    ).rows
+    result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
     return Reference(result["index"], result["activation"], split == session.split)
 
 
@@ -216,11 +248,11 @@ def _answers(
     reference: Reference | None,
     folder: Path,
 ) -> dict[str, Tensor]:
-    engine = session.classifier.engine()
+    engine = session.readable.engine()
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)
-        return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference)}
+        return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
 
     n_questions = len(evaluation.questions(lists.names))
     need = faithfulness_need(
@@ -229,18 +261,13 @@ def _answers(
     title = f"{name} on {session.split}"
     return run_pass(
         title,
-        session.classifier,
+        session.readable,
         WithinMemory(title, compute, session.memory_budget, need),
         session.shards(session.split),
         session.loader(session.split),
         folder / "shards",
         session.trainers,
     ).rows
-
-
-def _padded(lists: list[list[int]], length: int) -> Tensor:
-    """Ragged lists as [examples, length], −1 where a list has ended."""
-    return torch.tensor([(row + [-1] * length)[:length] for row in lists], dtype=torch.int32)
 
 
 def _digest(layer: Tensor, unit: Tensor) -> str:

@@ -18,7 +18,8 @@ from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage, trains
-from callbacks.method_graph import in_order, kind_of, reads_of, require_sources, train_lists_of
+from callbacks.known_prompts import filters, known_stage
+from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
 from callbacks.report_tables import mismatch_note, published_rows
@@ -105,7 +106,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if evaluation.requires == "neuron" and kind_of(method) == "neuron":
+            if evaluation.requires == "neuron" and names_neurons(method):
                 evaluation.require_length(name, method.top_k)
 
 
@@ -140,7 +141,9 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     else:
         timed("fit", load_stage, parts.make_model, settings["model"]["path"])
     for split in splits_needed(session.data.splits, session.split, parts.methods):
-        timed("predict", examples_stage, split)
+        predicted = timed("predict", examples_stage, split)
+        if split == session.split and filters(session):
+            run.metrics.update(timed("predict", known_stage, split, predicted))
     for split in dict.fromkeys(("train", session.split)) if session.epochs else ():
         timed("predict", epochs_stage, parts.make_model, split)
     for name in in_order(parts.methods):

@@ -14,6 +14,7 @@ from typing import Any
 
 import datasets
 import torch
+from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
@@ -31,10 +32,11 @@ from callbacks.faithfulness_stage import (
     reference_split,
 )
 from callbacks.files import is_first_process, remove_empty
-from callbacks.fit import epochs_of, fit_inputs, source_of
+from callbacks.fit import epochs_of, fit_inputs, source_of, trains
 from callbacks.instance_costs import instance_cost
+from callbacks.known_prompts import filters, known_inputs
 from callbacks.memory import Need
-from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
+from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
 from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations, ranked_methods, retraining_line
 from callbacks.plan_rate import configured_architecture, heading, operations_per_second, shape_of
@@ -82,8 +84,9 @@ class Planner:
             UserError: no solver of a method fits the budget.
         """
         settings, session = self.parts.settings, self.session
-        lines = [self._fit()] if settings["fit"] else []
-        if not settings["fit"]:
+        fits = trains(session, settings["fit"])
+        lines = [self._fit()] if fits else []
+        if not fits:
             session.weights = known_weights_hash(Path(resolve(settings["model"]["path"])), session.store.root) or ""
         lines += [
             self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
@@ -100,7 +103,7 @@ class Planner:
             lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
             planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():
-            of_neurons = {k: m for k, m in self.parts.methods.items() if kind_of(m) == "neuron"}
+            of_neurons = {k: m for k, m in self.parts.methods.items() if names_neurons(m)}
             if evaluation.requires == "neuron" and of_neurons:
                 lines.append(self._faithfulness(name, evaluation, of_neurons))
             if isinstance(evaluation, Retraining) and settings["fit"] and ranked_methods(self.parts.methods):
@@ -150,7 +153,12 @@ class Planner:
             inputs = examples_inputs(session, split)
             found = session.store.peek("examples", inputs)
             rows = datasets.load_from_disk(str(found / "dataset")) if found else session.data.splits[split]
-            session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint_of(inputs))
+            fingerprint = fingerprint_of(inputs)
+            if split == session.split and filters(session):
+                known = known_inputs(fingerprint)
+                stored, fingerprint = session.store.peek("examples", known), fingerprint_of(known)
+                rows = datasets.load_from_disk(str(stored / "dataset")) if stored else rows
+            session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint)
         lengths = self.lengths[split]
         read = session.sequences.read
         width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
@@ -201,7 +209,7 @@ class Planner:
         each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
-        need = costs.neuron_need(method, self.shape.footprint, session.sequences)
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
         return self._model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:
@@ -281,18 +289,18 @@ class Planner:
         return UNKNOWN_WEIGHTS if unread else "no"
 
 
-def print_plan(session: Session, parts: Parts, vocabulary: int) -> dict[str, float]:
+def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
 
     Args:
         session: of the run, with its data prepared.
         parts: of the run.
-        vocabulary: size of the tokenizer, for a model from scratch.
+        tokenizer: whose size a model from scratch has.
 
     Raises:
         UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
     """
-    shape = shape_of(configured_architecture(session.data, parts.settings["model"], vocabulary))
+    shape = shape_of(configured_architecture(session.data, parts.settings["model"], tokenizer))
     device = session.trainers.for_pass([]).strategy.root_device
     dtype = torch.bfloat16 if "bf16" in session.trainers.precision else torch.float32
     dtype = torch.float16 if session.trainers.precision.startswith("16") else dtype

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from attribution.base import UserError
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.neuron.ig import PRESETS, IntegratedGradients
@@ -20,7 +22,7 @@ def refuse_what_the_inputs_rule_out(
     methods: Mapping[str, Any],
     evaluations: Mapping[str, Any],
     model: Mapping[str, Any],
-    vocabulary: int,
+    tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Refuse, once data and configuration are read, what only a later stage would find.
 
@@ -28,7 +30,7 @@ def refuse_what_the_inputs_rule_out(
         session: of the run, its data prepared.
         methods, evaluations: of the run, by name.
         model: settings of the model.
-        vocabulary: size of the tokenizer.
+        tokenizer: of the model.
 
     Raises:
         UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a
@@ -48,7 +50,7 @@ def refuse_what_the_inputs_rule_out(
         if isinstance(method, IntegratedGradients) and PRESETS[method.preset].site == "pre_activation"
     ]
     if before_activation:
-        footprint = footprint_of(configured_architecture(session.data, model, vocabulary).base_model)
+        footprint = footprint_of(configured_architecture(session.data, model, tokenizer).base_model)
         for method in before_activation:
             method.path(footprint)
 

@@ -33,6 +33,8 @@ class KnowledgeDataModule(PromptDataModule):
         prompt_answer: answer of `prompt`; None: none, so that the model's own next token is looked at.
         answer: what of an answer counts: its `first` token, or the summed log-probability of its `full` length.
         types: types to use, in any order; None: all.
+        only_known: go on with the prompts alone whose answer ranks in the model's top 10 and above its type's others; a
+            single `prompt` is always gone on with.
         options: see `TextDataModule`; `limit.test` keeps the first prompts of the types that are used.
     """
 
@@ -44,6 +46,7 @@ class KnowledgeDataModule(PromptDataModule):
         prompt_answer: str | None = None,
         answer: Literal["first", "full"] = "first",
         types: Sequence[str] | None = None,
+        only_known: bool = True,
         **options: Any,
     ) -> None:
         super().__init__(name, path, **options)
@@ -51,6 +54,7 @@ class KnowledgeDataModule(PromptDataModule):
         self.prompt_answer = prompt_answer
         self.answer = answer
         self.types = None if types is None else list(types)
+        self.only_known = only_known and prompt is None
         self._check_prompt_options()
 
     def load_splits(self) -> dict[str, SourceRows]:

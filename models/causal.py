@@ -48,6 +48,32 @@ def load_language_model(
     return lm
 
 
+def causal_architecture_of(
+    path: str | None,
+    architecture: Mapping[str, Any] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    attention: str,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """The language model without values (on the meta device): shapes alone, no weight is read.
+
+    Raises:
+        UserError: the configuration cannot be read, or names no causal language model.
+    """
+    with torch.device("meta"):
+        if path is None:
+            return _from_scratch(architecture, tokenizer, attention)
+        config = load_config(path, trust_remote_code)
+        _refuse_other_heads(config, path)
+        with readable(path):
+            return AutoModelForCausalLM.from_config(
+                config,
+                attn_implementation=attention_of(config, attention),
+                dtype=torch.float32,
+                trust_remote_code=trust_remote_code,
+            )
+
+
 def save_language_model(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM."""
     lm.save_pretrained(folder)

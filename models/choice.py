@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
 from models.last_token import LastTokenEngine
 
 Choices = Literal["predicted", "all"]
@@ -44,7 +44,7 @@ class ChoiceEngine:
             sequences of all choices at once.
     """
 
-    readout: Literal["classification", "choice"] = "choice"
+    readout: ReadoutKind = "choice"
 
     def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Choices = "predicted") -> None:
         self.engine = engine
@@ -54,6 +54,7 @@ class ChoiceEngine:
         self.family = engine.family
         self.n_layers = engine.n_layers
         self.n_neurons = engine.n_neurons
+        self.n_attention = engine.n_attention
         self.gated = engine.gated
         self.footprint = engine.footprint
 
@@ -81,9 +82,11 @@ class ChoiceEngine:
         """Scores [batch, rows, choices] of variant rows; see `NeuronModel.score_rows`."""
         return self._over_choices(states, self.engine.score_rows(states.context.sequences, rows))
 
-    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
         """Scores [batch, rows, choices] of edited answer tokens; see `NeuronModel.score_edits`."""
-        return self._over_choices(states, self.engine.score_edits(states.context.sequences, edit, n_rows))
+        return self._over_choices(states, self.engine.score_edits(states.context.sequences, edit, n_rows, attention))
 
     def score_sequences(
         self,
@@ -97,9 +100,12 @@ class ChoiceEngine:
         inner = states.context.sequences
         return self._over_choices(states, self.engine.score_sequences(inner, layer, edit, copies, pre_activation))
 
-    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
         """Scores [batch, copies, choices] of full forwards edited in all layers."""
-        return self._over_choices(states, self.engine.score_sequence_edits(states.context.sequences, edit, copies))
+        inner = states.context.sequences
+        return self._over_choices(states, self.engine.score_sequence_edits(inner, edit, copies, attention))
 
     def _over_choices(self, states: AnswerStates, scores: Tensor) -> Tensor:
         """From the edited sequences' scores, [sequences, rows, 1], to those of all choices, [batch, rows, choices]."""

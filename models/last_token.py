@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
 from models.anatomy import (
     Anatomy,
     BlockInputs,
@@ -36,19 +36,24 @@ class LastTokenEngine:
     Args:
         anatomy: verified adapter of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
+        readout: what the scores number, `classification` or `token`.
     """
 
-    readout: Literal["classification", "choice"] = "classification"
     sequences_per_example: int = 1
 
-    def __init__(self, anatomy: Anatomy, head: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, anatomy: Anatomy, head: Callable[[Tensor], Tensor], readout: ReadoutKind = "classification"
+    ) -> None:
         self.anatomy = anatomy
+        self.readout = readout
         self.head = head
         self.n_layers = anatomy.n_layers
         self.n_neurons = anatomy.n_neurons
+        self.n_attention = anatomy.n_heads * anatomy.head_dim
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
-        self.footprint = footprint_of(anatomy.backbone)
+        outputs = int(getattr(head, "out_features", 0)) if readout == "token" else 0
+        self.footprint = footprint_of(anatomy.backbone, outputs)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
@@ -142,10 +147,12 @@ class LastTokenEngine:
         assert hidden is not None, "at least one variant row"
         return self.head(self.anatomy.final_norm(hidden))
 
-    def score_edits(self, states: AnswerStates, edit: ActivationEdit, n_rows: int) -> Tensor:
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
         """Readout scores of edited copies of the answer token; see `NeuronModel.score_edits`."""
         copies = states.residual[:, :1].expand(-1, n_rows, -1)
-        with self._editing(edit, (len(copies), n_rows)):
+        with self._editing(edit, attention, (len(copies), n_rows)):
             return self.score_rows(states, [copies, *[None] * self.n_layers])
 
     def score_sequences(
@@ -172,10 +179,12 @@ class LastTokenEngine:
         with removing([handle]):
             return self._full_forwards(states, copies)
 
-    def score_sequence_edits(self, states: AnswerStates, edit: SequenceEdit, copies: int) -> Tensor:
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
         """Readout scores of full forwards edited in all layers; see `NeuronModel.score_sequence_edits`."""
         mask = states.tokens["attention_mask"]
-        with self._editing(edit, (len(mask) * copies, mask.shape[1])):
+        with self._editing(edit, attention, (len(mask) * copies, mask.shape[1])):
             return self._full_forwards(states, copies)
 
     def _full_forwards(self, states: AnswerStates, copies: int) -> Tensor:
@@ -186,8 +195,10 @@ class LastTokenEngine:
         return scores.unflatten(0, (-1, copies))
 
     @contextmanager
-    def _editing(self, edit: ActivationEdit, shape: tuple[int, ...]) -> Iterator[None]:
-        def hook_of(layer: int) -> Callable[[nn.Module, tuple], tuple]:
+    def _editing(
+        self, edit: ActivationEdit, attention: ActivationEdit | None, shape: tuple[int, ...]
+    ) -> Iterator[None]:
+        def hook_of(layer: int, edit: ActivationEdit) -> Callable[[nn.Module, tuple], tuple]:
             def hook(module: nn.Module, args: tuple) -> tuple:
                 activation = args[0]
                 edited = edit(layer, activation.reshape(*shape, activation.shape[-1]))
@@ -196,9 +207,14 @@ class LastTokenEngine:
             return hook
 
         handles = [
-            self.anatomy.down_projection(block).register_forward_pre_hook(hook_of(layer))
+            self.anatomy.down_projection(block).register_forward_pre_hook(hook_of(layer, edit))
             for layer, block in enumerate(self.anatomy.blocks)
         ]
+        if attention is not None:
+            handles += [
+                self.anatomy.attention_output(block).register_forward_pre_hook(hook_of(layer, attention))
+                for layer, block in enumerate(self.anatomy.blocks)
+            ]
         with removing(handles):
             yield
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from attribution.counter_random import uniform
+from attribution.neuron.ranking import FIRST_ATTENTION
 
 Control = Literal["uniform", "matched"]
 CONTROL = "random_neurons"
@@ -15,21 +16,34 @@ CONTROL = "random_neurons"
 
 
 def matched_list(
-    layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int, index: Tensor, seed: int
+    layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int, index: Tensor, seed: int, n_attention: int = 0
 ) -> tuple[Tensor, Tensor]:
-    """A random list with as many distinct neurons of each layer as the given one, among its first r for every r.
+    """A random list with as many distinct neurons of each layer and site as the given one, among its first r for all r.
 
-    The units of each layer are permuted at random, so entries that name the same neuron still do.
+    The units of each layer and site are permuted at random, so entries that name the same neuron still do.
 
     Args:
         layer, unit: the list, best first, [batch, r]; −1: it has ended.
         index: row of each example in its split, [batch]; the list is a function of (seed, example, list).
 
+        n_attention: attention neurons of a layer, whose units have `FIRST_ATTENTION` added; 0: the list has none.
+
     Returns:
         layers and units, [batch, r] each.
     """
-    noise = uniform(seed, index, torch.arange(n_layers * n_neurons, device=index.device))
-    order = noise.unflatten(1, (n_layers, n_neurons)).argsort(dim=-1, stable=True)
-    rows = torch.arange(len(index), device=index.device)[:, None]
-    drawn = order[rows, layer.long().clamp(min=0), unit.long().clamp(min=0)].to(unit.dtype)
+    drawn = _permuted(layer, unit.clamp(max=n_neurons - 1), n_layers, n_neurons, index, seed)
+    if n_attention:
+        own = (unit - FIRST_ATTENTION).clamp(0, n_attention - 1)
+        # numbers behind those of the FFN neurons, so that the two sites are drawn apart
+        other = _permuted(layer, own, n_layers, n_attention, index, seed, first=n_layers * n_neurons)
+        drawn = torch.where(unit >= FIRST_ATTENTION, other + FIRST_ATTENTION, drawn)
     return layer, torch.where(layer < 0, unit, drawn)
+
+
+def _permuted(
+    layer: Tensor, unit: Tensor, n_layers: int, n_units: int, index: Tensor, seed: int, first: int = 0
+) -> Tensor:
+    noise = uniform(seed, index, torch.arange(first, first + n_layers * n_units, device=index.device))
+    order = noise.unflatten(1, (n_layers, n_units)).argsort(dim=-1, stable=True)
+    rows = torch.arange(len(index), device=index.device)[:, None]
+    return order[rows, layer.long().clamp(min=0), unit.long().clamp(min=0)].to(unit.dtype)

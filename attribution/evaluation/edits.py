@@ -79,12 +79,14 @@ def edited_scores(
     """Readout scores [batch, questions, classes] of forwards in which all neurons but the kept ones are replaced.
 
     Args:
-        kept: which activations stay as they are, bool [batch, questions, layers, neurons].
+        kept: which activations stay as they are, bool [batch, questions, layers, neurons], or with the layer's
+            attention neurons behind its FFN neurons, of which those not kept become 0.
         replacement: from `replacement_of`.
         positions: `last`: at the answer position; `all`: at every position, by full forwards.
     """
     kept = kept.repeat_interleave(model.sequences_per_example, 0)
     n_questions = kept.shape[1]
+    kept, attended = kept[..., : model.n_neurons], kept[..., model.n_neurons :]
 
     def at_last(layer: int, activation: Tensor) -> Tensor:
         return torch.where(kept[:, :, layer], activation, replacement[:, layer, None].to(activation.dtype))
@@ -94,12 +96,20 @@ def edited_scores(
         other = replacement[:, layer, None, None].to(activation.dtype)
         return torch.where(kept[:, :, layer, None], own, other).flatten(0, 1)
 
+    def attention_at_last(layer: int, activation: Tensor) -> Tensor:
+        return activation * attended[:, :, layer]
+
+    def attention_at_all(layer: int, activation: Tensor) -> Tensor:
+        return (activation.unflatten(0, (-1, n_questions)) * attended[:, :, layer, None]).flatten(0, 1)
+
     last: ActivationEdit = at_last
     everywhere: SequenceEdit = at_all
+    edits_attention = attended.shape[-1] > 0
     with torch.no_grad():
         if positions == "last":
-            return model.score_edits(states, last, n_questions)
-        return model.score_sequence_edits(states, everywhere, n_questions)
+            return model.score_edits(states, last, n_questions, attention_at_last if edits_attention else None)
+        attention = attention_at_all if edits_attention else None
+        return model.score_sequence_edits(states, everywhere, n_questions, attention)
 
 
 def questions_at_once(model: NeuronModel, states: AnswerStates, positions: Positions, memory_budget: int) -> int:

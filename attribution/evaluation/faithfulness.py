@@ -23,12 +23,17 @@ from attribution.evaluation.edits import (
     replacement_of,
 )
 from attribution.evaluation.result import Result
-from attribution.neuron.ranking import chosen_mask
+from attribution.neuron.ranking import chosen_mask, side_by_side
 
 Test = Literal["sufficiency", "comprehensiveness"]
 Better = Literal["higher", "lower"]
 NeuronList = tuple[Tensor, Tensor]
-"""Layers and units of the best neurons of each example, best first, [batch, top_k] each; −1: the list has ended."""
+"""Layers and units of the best neurons of each example, best first, [batch, top_k] each; −1: the list has ended.
+
+Attention neurons have `attribution.neuron.ranking.FIRST_ATTENTION` added to their unit.
+"""
+SITES_OF = {"ffn": (True, False), "attn": (False, True), "both": (True, True)}
+"""Which sites a list ranks: FFN neurons, attention neurons."""
 
 PROBABILITY = "probability"
 """Answer that holds the predicted class's probability without any edit, [batch]."""
@@ -58,7 +63,9 @@ class Faithfulness:
 
     Sufficiency keeps the first r entries of a list and switches off every other neuron of all layers;
     comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
-    share one prefix and, memory permitting, one forward. In multiple choice edits concern the predicted choice's
+    share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites that
+    it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites alone
+    (`variant` says which). In multiple choice edits concern the predicted choice's
     sequence, or all (see `attribution.base.NeuronModel.sequences_per_example`).
 
     Args:
@@ -146,6 +153,7 @@ class Faithfulness:
         lists: Mapping[str, NeuronList],
         memory_budget: int,
         reference: Reference | None = None,
+        sites: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
         """What each edited forward says of the class that is predicted without edit.
 
@@ -153,11 +161,13 @@ class Faithfulness:
             lists: by name.
             memory_budget: bytes; answers do not depend on it.
             reference: needed for `mean` and `resample`.
+            sites: of each list that ranks others than FFN neurons, `attn` or `both`.
 
         Returns:
             question key → whether the prediction stays, bool [batch]; its `probability_key` → the class's probability
             then, and `PROBABILITY` → without edit, float32 [batch].
         """
+        sites = sites or {}
         states = model.states(batch)
         clean = states.scores.float().softmax(-1)
         prediction = clean.argmax(-1)
@@ -167,7 +177,9 @@ class Faithfulness:
         at_once = questions_at_once(model, states, self.positions, memory_budget)
         for start in range(0, len(questions), at_once):
             part = questions[start : start + at_once]
-            kept = torch.stack([kept_neurons(model, lists[q.name], q) for q in part], 1)
+            kept = torch.stack([kept_neurons(model, lists[q.name], q, sites.get(q.name, "ffn")) for q in part], 1)
+            if not sites:  # attention is left alone altogether
+                kept = kept[..., : model.n_neurons]
             edited = edited_scores(model, states, kept, replacement, self.positions).float().softmax(-1)
             for column, question in enumerate(part):
                 answers[question.key] = edited[:, column].argmax(-1) == prediction
@@ -179,6 +191,7 @@ class Faithfulness:
         answers: Mapping[str, Tensor],
         seeds_of: Mapping[str, Sequence[str]],
         matched: Mapping[str, Sequence[str]] | None = None,
+        sites: Mapping[str, str] | None = None,
     ) -> list[Result]:
         """Percentages, counts, probability drops and areas, with standard errors over examples.
 
@@ -187,17 +200,23 @@ class Faithfulness:
             seeds_of: method → names of its lists, one per seed; the mean over seeds of each example comes first.
             matched: method → names of its matched controls; they become rows of `random_neurons` with the method as
                 reference group.
+            sites: as in `answers`.
         """
-        results = [row for method, names in seeds_of.items() for row in self._rows(answers, method, names)]
+        sites = sites or {}
+        results = [
+            row
+            for method, names in seeds_of.items()
+            for row in self._rows(answers, method, names, site=sites.get(names[0], "ffn"))
+        ]
         for method, names in (matched or {}).items():
-            results += self._rows(answers, CONTROL, names, matches=method)
+            results += self._rows(answers, CONTROL, names, matches=method, site=sites.get(names[0], "ffn"))
         return results
 
     def _rows(
-        self, answers: Mapping[str, Tensor], method: str, names: Sequence[str], matches: str = ""
+        self, answers: Mapping[str, Tensor], method: str, names: Sequence[str], matches: str = "", site: str = "ffn"
     ) -> Iterator[Result]:
         """All rows of one method: per test and r preserved %, flips and drop, and per test the area."""
-        row = partial(_row, method=method, reference_group=matches, variant=self._variant(bool(matches)))
+        row = partial(_row, method=method, reference_group=matches, variant=self._variant(bool(matches), site))
         for test, counts in self.counts.items():
             directions: list[Better] = ["higher", "lower"]
             better, worse = directions if test == "sufficiency" else reversed(directions)
@@ -213,12 +232,13 @@ class Faithfulness:
             if len(set(counts)) > 1:
                 yield row(f"{test}_auc", area(torch.stack(shares), counts), 100, better)
 
-    def _variant(self, matched: bool) -> str:
+    def _variant(self, matched: bool, site: str) -> str:
         """Settings other than the default, `key=value;…`."""
         said = ["control=matched"] if matched else []
         said += [f"intervention={self.intervention}"] if self.intervention != "zero" else []
         said += [f"positions={self.positions}"] if self.positions != "last" else []
         said += ["reference=train"] if self.intervention != "zero" and self.reference == "train" else []
+        said += [f"site={site}"] if site != "ffn" else []
         return ";".join(said)
 
 
@@ -243,8 +263,15 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
     return total
 
 
-def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question) -> Tensor:
-    """Which activations an edited forward keeps, bool [batch, layers, neurons]."""
+def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question, site: str = "ffn") -> Tensor:
+    """Which activations an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
     layer, unit = neurons
-    listed = chosen_mask(layer[:, : question.r], unit[:, : question.r], model.n_layers, model.n_neurons)
-    return listed if question.test == "sufficiency" else ~listed
+    unit = side_by_side(unit[:, : question.r], model.n_neurons)
+    listed = chosen_mask(layer[:, : question.r], unit, model.n_layers, model.n_neurons + model.n_attention)
+    if question.test == "comprehensiveness":
+        return ~listed
+    ffn, attention = SITES_OF[site]
+    kept = listed.clone()
+    kept[..., : model.n_neurons] |= not ffn
+    kept[..., model.n_neurons :] |= not attention
+    return kept

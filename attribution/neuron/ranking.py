@@ -7,6 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+SITES = ("ffn", "attn")
+"""Where units lie: inputs of the MLP's down-projection, inputs of the attention's output projection."""
+FFN, ATTENTION = range(len(SITES))
+
+FIRST_ATTENTION = 2**30
+"""Added to units of attention neurons where both sites share one number; no layer has as many FFN neurons."""
+
 
 @dataclass(frozen=True)
 class NeuronScores:
@@ -17,6 +24,9 @@ class NeuronScores:
         score: [batch, top_k], float32.
         target, target_prob: class explained and its probability, [batch]; None: no class in particular.
         completeness: residual per layer, [batch, layers], or None where the method has none.
+        position: token of each entry, counted from the sentence's first, int32 [batch, top_k]; −1, or None, where
+            entries have none.
+        site: number in `SITES` of each entry, int8 [batch, top_k]; None: all are FFN neurons.
     """
 
     layer: Tensor
@@ -25,6 +35,8 @@ class NeuronScores:
     target: Tensor | None = None
     target_prob: Tensor | None = None
     completeness: Tensor | None = None
+    position: Tensor | None = None
+    site: Tensor | None = None
 
 
 def rank_neurons(
@@ -68,3 +80,9 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
     flat = torch.where(layer < 0, n_layers * n_neurons, flat)
     listed.scatter_(1, flat, True)
     return listed[:, :-1].unflatten(1, (n_layers, n_neurons))
+
+
+def side_by_side(unit: Tensor, n_neurons: int) -> Tensor:
+    """Units of both sites as one row of a layer's units: attention neurons, from `FIRST_ATTENTION` on, follow the
+    layer's `n_neurons` FFN neurons."""
+    return torch.where(unit >= FIRST_ATTENTION, unit - FIRST_ATTENTION + n_neurons, unit)
