@@ -19,12 +19,14 @@ import torch
 from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import bridge, faithfulness, ig, instance, record
+from benchmarks import bridge, faithfulness, ig, instance, knowledge, record
 from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
 TOLERANCE = 1e-5
 """Relative difference that rounding explains in float32."""
+LOOP_TOLERANCE = 1e-3
+"""Relative difference that rounding explains where scores are the small difference of two logarithms in float32."""
 TINY = {"n_layer": 2, "n_embd": 32, "n_head": 4, "vocab_size": 60, "bos_token_id": 0, "eos_token_id": 0}
 
 
@@ -136,6 +138,23 @@ def benchmark_faithfulness(arguments: argparse.Namespace, outcome: Outcome, n_to
     outcome.add(compare(name, *measured, arguments.pairs, faithfulness.difference, TOLERANCE, note))
 
 
+def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Log-probability increase: the search against the dense form, the dense form against one neuron at a time."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    pairs = min(arguments.pairs, 2)  # the dense form takes most of a minute
+    subject = knowledge.build_subject(config, 1, 16, 100)
+    knowledge.search(subject)
+    measured = partial(knowledge.search, subject), partial(knowledge.dense, subject)
+    note = f"1 sentence, {shape}; exact top {subject.top_k} of all FFN neurons against scoring every one"
+    outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, knowledge.list_difference, TOLERANCE, note))
+    subject = knowledge.build_subject(config, 4, 16, 100)
+    layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 100
+    ours, peer = (partial(part, subject, layer, n_units) for part in (knowledge.dense_part, knowledge.loop_part))
+    note = f"4 sentences, {shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
+    outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
+
+
 def captum_is_installed() -> bool:
     """Whether the extra `bench` is there."""
     try:
@@ -200,6 +219,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benchmark_faithfulness(parsed, outcome, n_tokens)
     benchmark_instance(parsed, outcome)
     benchmark_bridge(parsed, outcome)
+    benchmark_knowledge(parsed, outcome)
     settings = {name: value for name, value in vars(parsed).items() if name != "output"}
     command = shlex.join(["python", "-m", "benchmarks.run", *without_output(given)])
     file = record.write(parsed.output, command, settings, outcome.comparisons, outcome.values, outcome.skipped)

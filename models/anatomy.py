@@ -97,6 +97,51 @@ class Anatomy:
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act_fn
 
+    def gate_projection(self, block: Any) -> nn.Module | None:
+        """What the up-projection is multiplied with, before its non-linearity; None for MLPs that are not gated."""
+        return block.mlp.gate_proj if self.gated else None
+
+    def attention(self, block: Any) -> nn.Module:
+        """The attention module; the second of its outputs are its weights where it writes them out."""
+        return block.self_attn
+
+    def value_projection(self, block: Any) -> nn.Module:
+        """The projection that makes the heads' values, possibly together with queries and keys."""
+        return block.self_attn.v_proj
+
+    def head_values(self, projected: Tensor) -> Tensor:
+        """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
+        return projected.unflatten(-1, (-1, self.head_dim))
+
+    def pre_attention_norm(self, block: Any) -> nn.Module:
+        return block.input_layernorm
+
+    def pre_mlp_norm(self, block: Any) -> nn.Module:
+        return block.post_attention_layernorm
+
+    @property
+    def last_norm(self) -> nn.Module | None:
+        """The norm after the last block, where there is one."""
+        return self.backbone.norm
+
+    @property
+    def last_projection(self) -> nn.Linear | None:
+        """A linear map without bias between the last norm and the head, where there is one."""
+        return None
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the MLP reads the block's input beside the attention instead of after it."""
+        return False
+
+    @property
+    def n_heads(self) -> int:
+        return self.config.num_attention_heads
+
+    @property
+    def head_dim(self) -> int:
+        return projection_rows(self.attention_output(self.blocks[0])).shape[0] // self.n_heads
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         """From the last block's output to what the head reads."""
         return self.backbone.norm(hidden)
@@ -209,15 +254,15 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
         down: Any = anatomy.down_projection(anatomy.blocks[layer])
         act = seen["activation"][layer]
         bias = 0 if down.bias is None else down.bias
-        _require_equal(
+        require_equal(
             act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
         )
         parts = seen["input"][layer] + seen["attention"][layer] + seen["mlp"][layer]
-        _require_equal(
+        require_equal(
             parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
         )
     final = anatomy.final_norm(seen["output"][-1])
-    _require_equal(final, seen["final"][0], "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
+    require_equal(final, seen["final"][0], "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
     return anatomy
 
 
@@ -261,9 +306,8 @@ def first(args: tuple, kwargs: dict) -> Tensor:
     return args[0] if args else kwargs["hidden_states"]
 
 
-def _require_equal(
-    got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float
-) -> None:
+def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:
+    """Refuse a model of which an identity fails by more than `tolerance` of the largest entry."""
     error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not error <= tolerance:
         raise UserError(

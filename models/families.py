@@ -37,6 +37,25 @@ class Gpt2(Anatomy):
     def attention_output(self, block: Any) -> nn.Module:
         return block.attn.c_proj
 
+    def attention(self, block: Any) -> nn.Module:
+        return block.attn
+
+    def value_projection(self, block: Any) -> nn.Module:
+        return block.attn.c_attn
+
+    def head_values(self, projected: Tensor) -> Tensor:
+        return projected.chunk(3, -1)[2].unflatten(-1, (self.n_heads, -1))
+
+    def pre_attention_norm(self, block: Any) -> nn.Module:
+        return block.ln_1
+
+    def pre_mlp_norm(self, block: Any) -> nn.Module:
+        return block.ln_2
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.backbone.ln_f
+
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act
 
@@ -68,6 +87,20 @@ class Opt(Anatomy):
 
     def attention_output(self, block: Any) -> nn.Module:
         return block.self_attn.out_proj
+
+    def pre_attention_norm(self, block: Any) -> nn.Module:
+        return block.self_attn_layer_norm
+
+    def pre_mlp_norm(self, block: Any) -> nn.Module:
+        return block.final_layer_norm  # the layer's own; the decoder's has the same name
+
+    @property
+    def last_norm(self) -> nn.Module | None:
+        return self.backbone.decoder.final_layer_norm
+
+    @property
+    def last_projection(self) -> nn.Linear | None:
+        return self.backbone.decoder.project_out
 
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.activation_fn
@@ -114,6 +147,23 @@ class GptNeoX(Anatomy):
     def attention_output(self, block: Any) -> nn.Module:
         return block.attention.dense
 
+    def attention(self, block: Any) -> nn.Module:
+        return block.attention
+
+    def value_projection(self, block: Any) -> nn.Module:
+        return block.attention.query_key_value
+
+    def head_values(self, projected: Tensor) -> Tensor:
+        return interleaved_values(projected, self.n_heads)
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.backbone.final_layer_norm
+
+    @property
+    def parallel(self) -> bool:
+        return self.config.use_parallel_residual
+
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.act
 
@@ -151,6 +201,23 @@ class Bloom(Anatomy):
     def attention_output(self, block: Any) -> nn.Module:
         return block.self_attention.dense
 
+    def attention(self, block: Any) -> nn.Module:
+        return block.self_attention
+
+    def value_projection(self, block: Any) -> nn.Module:
+        return block.self_attention.query_key_value
+
+    def head_values(self, projected: Tensor) -> Tensor:
+        return interleaved_values(projected, self.n_heads)
+
+    @property
+    def n_heads(self) -> int:
+        return self.config.n_head
+
+    @property
+    def last_norm(self) -> nn.Module:
+        return self.backbone.ln_f
+
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         return block.mlp.gelu_impl
 
@@ -173,6 +240,11 @@ class Bloom(Anatomy):
                 "(apply_residual_connection_post_layernorm=true), so it has no additive residual stream to edit; "
                 "expected false, as in bloom-560m: choose another model or only instance methods (method=gradsim)."
             )
+
+
+def interleaved_values(projected: Tensor, n_heads: int) -> Tensor:
+    """The values where query, key and value of one head lie side by side: [..., 3·hidden] → [..., heads, head_dim]."""
+    return projected.unflatten(-1, (n_heads, 3, -1))[..., 2, :]
 
 
 FAMILIES: tuple[type[Anatomy], ...] = (Llama, Gpt2, Opt, GptNeoX, Bloom)

@@ -1,0 +1,203 @@
+"""The exact best neurons without scoring every neuron: sort by an upper bound, evaluate from the top, stop in time.
+
+The tangent of the log-probability bounds the increase from above (see `increase`), and costs one product per layer.
+Neurons are evaluated in the order of their bounds until the k-th best exact score is above the next bound: no neuron
+that was not evaluated can be among the k best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attribution.base import UserError
+from attribution.neuron.increase import Points, Units, points_of, require_room, row_increases
+from attribution.neuron.readout import Readout
+
+UNIT_BLOCK = 1024
+"""Neurons whose value vectors are widened and sent through the final norm at a time."""
+
+
+@dataclass(frozen=True)
+class TopUnits:
+    """The best neurons of each example, best first; ties go to the lower layer, unit and position.
+
+    Attributes:
+        layer, unit, position: int32 [batch, k]; position −1 for neurons that have none.
+        score: [batch, k].
+        bound: highest upper bound of a neuron that was not evaluated, −inf where all were, [batch].
+        evaluated: neurons whose exact score was computed, int64 [batch].
+    """
+
+    layer: Tensor
+    unit: Tensor
+    position: Tensor
+    score: Tensor
+    bound: Tensor
+    evaluated: Tensor
+
+    @property
+    def certified(self) -> Tensor:
+        """Whether the list is proven to be the exact one, [batch]; the search ends only when it is."""
+        return self.score[:, -1] > self.bound
+
+
+def top_units(
+    readout: Readout, units: Units, top_k: int, memory_budget: int, score: str = "logprob_increase"
+) -> TopUnits:
+    """The exact `top_k` neurons of each example.
+
+    Args:
+        memory_budget: bytes that the search may take; results do not depend on it.
+        score: `logprob_increase` (Eq. 13), `log_prob` = lp(c·v), `prob_increase` = p(w|x+c·v) − p(w|x): all grow with
+            the increase at their point, so the same bound serves them.
+
+    Raises:
+        UserError: when the budget does not hold one example, see `search_bytes`; an unknown score; a readout that is
+            not linear, for which no bound is known.
+    """
+    if not readout.linear:
+        raise UserError(
+            "the bound needs a linear readout, and this head is not linear; expected model.head=linear or lm_head: "
+            "take the dense form (static_scores.best_neurons chooses by itself)."
+        )
+    if score not in ("logprob_increase", "log_prob", "prob_increase"):
+        raise UserError(
+            f"no bound is known for the score '{score}'; expected logprob_increase, log_prob, prob_increase."
+        )
+    if score == "log_prob":
+        units = units.at_origin()
+    n_examples, n_layers, n_units, n_positions = units.coefficient.shape
+    itemsize = readout.scale.element_size()
+    shape = (n_layers, n_units, n_positions, readout.n_outputs, units.base.shape[-1])
+    each, row = search_bytes(*shape, itemsize), 4 * (readout.n_outputs + shape[-1]) * itemsize
+    block = 3 * min(n_units, UNIT_BLOCK) * shape[-1] * itemsize
+    least = each + row + block
+    require_room(memory_budget >= least, least, memory_budget, "the scores and bounds of one sentence")
+    step = max(1, min(n_examples, (memory_budget - block) // 2 // each))
+    n_rows = max(1, (memory_budget - step * each) // row)
+    parts = [
+        _search(readout.rows(i, i + step), units.rows(i, i + step), top_k, n_rows, score)
+        for i in range(0, n_examples, step)
+    ]
+    names = ("layer", "unit", "position", "score", "bound", "evaluated")
+    return TopUnits(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str) -> TopUnits:
+    """The search over examples that fit together, `n_rows` exact evaluations at a time."""
+    n_examples, _, n_units, n_positions = units.coefficient.shape
+    points = points_of(readout, units.base)
+    bound = _bounds(readout, units, points)
+    per_layer = n_units * n_positions
+    at_layer = points.log_prob[:, :, None, None]
+    bound = transformed(bound, at_layer, score).flatten(1)
+    # a coefficient of 0 adds nothing: its score is known, and no exponential is needed
+    idle = (units.coefficient == 0).flatten(1)
+    nothing = transformed(torch.zeros_like(at_layer), at_layer, score).expand(units.coefficient.shape).flatten(1)
+    found = torch.where(idle, nothing, -torch.inf)
+    ordered, order = bound.masked_fill_(idle, -torch.inf).sort(dim=1, descending=True)
+    del bound, nothing
+    top_k = min(top_k, found.shape[1])
+    evaluated = torch.zeros(n_examples, dtype=torch.int64, device=found.device)
+    width = top_k
+    while True:
+        best = found.topk(top_k, 1).values[:, -1:]
+        columns = evaluated[:, None] + torch.arange(width, device=found.device)
+        inside = columns < found.shape[1]
+        columns = columns.clamp(max=found.shape[1] - 1)
+        bounds = ordered.gather(1, columns)
+        worth = inside & (bounds >= best) & (bounds > -torch.inf)
+        if not bool(worth.any()):
+            break
+        example, place = worth.nonzero().T
+        flat = order[example, columns[example, place]]
+        for start in range(0, len(flat), n_rows):
+            part = slice(start, start + n_rows)
+            found[example[part], flat[part]] = _exact(
+                readout, units, points, example[part], flat[part], per_layer, score
+            )
+        evaluated += worth.sum(1)
+        width = max(16, top_k // 4)
+    rest = ordered.gather(1, evaluated[:, None].clamp(max=found.shape[1] - 1))[:, 0]
+    rest = rest.where(evaluated < found.shape[1], -torch.inf)
+    return listed(found, None, top_k, n_units, n_positions, units.positional, rest, evaluated)
+
+
+def _bounds(readout: Readout, units: Units, points: Points) -> Tensor:
+    """Upper bounds of the increase, [batch, layers, units, positions], raised by what rounding may take off."""
+    bound = units.coefficient.to(readout.dtype) * readout.scale[:, None, None, None]
+    # of a product summed in any order; exact scores are rounded by less than the bound's own error
+    rounding = 16 * torch.finfo(readout.dtype).eps
+    for layer in range(units.n_layers):
+        slope, values = points.slope[:, layer], units.values(layer)
+        length = slope.norm(dim=-1, keepdim=True)
+        for start in range(0, len(values), UNIT_BLOCK):
+            part = slice(start, start + UNIT_BLOCK)
+            directions = readout.direction(values[part]).to(readout.dtype)
+            slack = rounding * length * directions.norm(dim=-1)
+            size = bound[:, layer, part].abs() * slack[..., None]
+            bound[:, layer, part] = bound[:, layer, part] * (slope @ directions.T)[..., None] + size
+    return bound
+
+
+def _exact(
+    readout: Readout, units: Units, points: Points, example: Tensor, flat: Tensor, per_layer: int, score: str
+) -> Tensor:
+    """Exact scores of neurons by their place in [layers · units · positions], [rows]."""
+    n_positions = units.coefficient.shape[3]
+    layer, within = flat // per_layer, flat % per_layer
+    unit, position = within // n_positions, within % n_positions
+    vectors = points.slope.new_empty(len(flat), points.slope.shape[-1])
+    for present in layer.unique().tolist():
+        chosen = layer == present
+        vectors[chosen] = readout.direction(units.values(present)[unit[chosen]]).to(readout.dtype)
+    coefficient = units.coefficient[example, layer, unit, position].to(readout.dtype) * readout.scale[example]
+    increase = row_increases(readout, units.base, points, example, layer, vectors * coefficient[:, None])
+    return transformed(increase, points.log_prob[example, layer], score)
+
+
+def transformed(increase: Tensor, log_prob: Tensor, score: str) -> Tensor:
+    """A score from the increase and the log-probability at its point; grows with the increase."""
+    if score == "prob_increase":
+        return log_prob.exp() * increase.expm1()
+    return increase + log_prob if score == "log_prob" else increase
+
+
+def listed(
+    scores: Tensor,
+    places: Tensor | None,
+    top_k: int,
+    n_units: int,
+    n_positions: int,
+    positional: bool,
+    rest: Tensor,
+    evaluated: Tensor,
+) -> TopUnits:
+    """The `top_k` best of scores [batch, candidates], which lie at `places` in [layers · units · positions].
+
+    `places` None: the candidates are all of them, in order. Equal scores keep the order they come in.
+    """
+    ordered, chosen = scores.sort(dim=1, descending=True, stable=True)
+    ordered, chosen = ordered[:, :top_k], chosen[:, :top_k]
+    place = chosen if places is None else places.gather(1, chosen)
+    position = place % n_positions if positional else torch.full_like(place, -1)
+    return TopUnits(
+        layer=(place // (n_units * n_positions)).int(),
+        unit=(place // n_positions % n_units).int(),
+        position=position.int(),
+        score=ordered,
+        bound=rest,
+        evaluated=evaluated,
+    )
+
+
+def search_bytes(n_layers: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
+    """What the search holds per example beside the rows it evaluates, in bytes; `states` not counted.
+
+    Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places.
+    """
+    units = n_layers * n_units * n_positions
+    return itemsize * (n_layers * (3 * n_outputs + 2 * hidden) + 6 * units) + 17 * units

@@ -1,0 +1,256 @@
+"""Log-probability increase in delta form: what vectors add to the log-probability at a point of the residual stream.
+
+With the final norm frozen and z the scores at the point x, p = softmax(z), a vector c·v adds m·c·(Uv) to the scores, so
+
+    Imp = lp(x + c·v) − lp(x) = m·c·(U_w − pᵀU)·v − log Σ_i p_i exp(m·c·(U_i − pᵀU)·v).
+
+The first term is the tangent. The second is the logarithm of a mean of exponentials whose exponents have mean 0, hence
+never negative (Jensen): the tangent is an upper bound, and the difference is summed with expm1, which keeps the digits
+of small increases that a difference of two logsumexps would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attribution.base import UserError
+from attribution.neuron.readout import Readout, at_target
+
+
+@dataclass(frozen=True)
+class Points:
+    """Points of the residual stream at which vectors are added.
+
+    Attributes:
+        log_prob: lp(x) of the target, [batch, layers].
+        probability: softmax of the scores, [batch, layers, outputs].
+        mean: pᵀU, [batch, layers, width].
+        slope: U_w − pᵀU, gradient of lp by the final hidden state, [batch, layers, width].
+    """
+
+    log_prob: Tensor
+    probability: Tensor
+    mean: Tensor
+    slope: Tensor
+
+
+@dataclass(frozen=True)
+class Units:
+    """Neurons of one site as coefficient times value vector, the vector shared by all examples.
+
+    Attributes:
+        base: residual stream that a layer's neurons are added to, [batch, layers, hidden].
+        coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
+        values: layer → value vectors, [units, hidden].
+        positional: whether the last axis of `coefficient` stands for tokens.
+    """
+
+    base: Tensor
+    coefficient: Tensor
+    values: Callable[[int], Tensor]
+    positional: bool
+
+    @property
+    def n_layers(self) -> int:
+        return self.coefficient.shape[1]
+
+    def rows(self, start: int, stop: int) -> Units:
+        """A contiguous part of the examples."""
+        return replace(self, base=self.base[start:stop], coefficient=self.coefficient[start:stop])
+
+    def at_origin(self) -> Units:
+        """The same neurons added to nothing: lp(c·v) itself is their increase at 0 plus lp(0)."""
+        return replace(self, base=torch.zeros_like(self.base))
+
+
+def points_of(readout: Readout, base: Tensor) -> Points:
+    """All that `Points` keeps of base [batch, layers, hidden], for linear readouts."""
+    log_probs = readout.scores(base).log_softmax(-1)
+    log_prob = at_target(log_probs, readout.target)
+    probability = log_probs.exp_()
+    mean = readout.mean_output(probability)
+    assert readout.weight is not None
+    own = readout.weight[readout.target].to(readout.dtype)
+    return Points(log_prob, probability, mean, own[:, None] - mean)
+
+
+def row_increases(
+    readout: Readout, base: Tensor, points: Points, example: Tensor, layer: Tensor, vectors: Tensor
+) -> Tensor:
+    """Imp of rows with addresses of their own, [rows].
+
+    Args:
+        base: as given to `points_of`.
+        example, layer: of each row, int64 [rows].
+        vectors: direction(v) times coefficient and scale, [rows, width].
+    """
+    tangent = (vectors * points.slope[example, layer]).sum(-1)
+    exponent = readout.times_outputs(vectors)
+    exponent -= (vectors * points.mean[example, layer]).sum(-1, keepdim=True)
+    excess = torch.linalg.vecdot(exponent.expm1_(), points.probability[example, layer])
+    increase = tangent - torch.log1p(excess.clamp(min=0))
+    return mended(readout, base, increase, excess, example, layer, vectors)
+
+
+def mended(
+    readout: Readout, base: Tensor, increase: Tensor, excess: Tensor, example: Tensor, layer: Tensor, vectors: Tensor
+) -> Tensor:
+    """Increases with the rows whose exponentials overflowed computed again from logarithms, in float64."""
+    for row in (~torch.isfinite(excess)).nonzero()[:, 0].tolist():
+        b, point = int(example[row]), base[int(example[row]), int(layer[row])]
+        before = readout.rows(b, b + 1).scores(point[None]).double()[0].log_softmax(-1)
+        after = (before + readout.times_outputs(vectors[row]).double()).log_softmax(-1)
+        target = int(readout.target[b])
+        increase[row] = (after[target] - before[target]).to(increase.dtype)
+    return increase
+
+
+def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Iterator[tuple[int, Tensor]]:
+    """Imp of every neuron, one layer at a time: (layer, [batch, units, positions]).
+
+    Streams over neurons and vocabulary; U·v is shared by all examples and positions. A readout that is not linear is
+    evaluated for each neuron.
+
+    Raises:
+        UserError: when the budget does not hold the examples' distributions, see `dense_bytes`.
+    """
+    if not readout.linear:
+        yield from _dense_by_head(readout, units, memory_budget)
+        return
+    n_units, n_positions = units.coefficient.shape[2:]
+    hidden, itemsize = units.base.shape[-1], readout.scale.element_size()
+    fixed = dense_bytes(len(readout), n_units, n_positions, readout.n_outputs, hidden, itemsize)
+    entries = (memory_budget - fixed) // (2 * itemsize)
+    least = 2 * itemsize * (hidden + 1)
+    require_room(entries > hidden, fixed + least, memory_budget, f"the distributions of {len(readout)} sentences")
+    on_cpu = units.base.device.type == "cpu"
+    # on CPUs a block and its exponentials should stay in the cache
+    n_rows = max(1, min(n_units, 512 if on_cpu else 8192, entries // (2 * hidden)))
+    n_columns = max(1, min(entries // n_rows - hidden, (1 << 20 if on_cpu else 1 << 27) // n_rows))
+    for layer in range(units.n_layers):
+        points = points_of(readout, units.base[:, layer : layer + 1])
+        values = units.values(layer)
+        blocks = []
+        for start in range(0, n_units, n_rows):
+            coefficient = units.coefficient[:, layer, start : start + n_rows].to(readout.dtype)
+            blocks.append(_dense_block(readout, points, values[start : start + n_rows], coefficient, n_columns))
+        increase, excess = (torch.cat(part, 1) for part in zip(*blocks, strict=True))
+        yield layer, _with_overflows_mended(readout, units, layer, increase, excess)
+
+
+def _dense_block(
+    readout: Readout, points: Points, values: Tensor, coefficient: Tensor, n_columns: int
+) -> tuple[Tensor, Tensor]:
+    """Imp and the mean of the exponentials less 1, both [batch, units, positions], for a block of one layer's neurons.
+
+    Args:
+        points: of that layer alone.
+        values: [units, hidden].
+        coefficient: [batch, units, positions].
+    """
+    directions = readout.direction(values).to(readout.dtype)
+    coefficient = coefficient * readout.scale[:, None, None]
+    mean = directions @ points.mean[:, 0].T
+    excess = torch.zeros_like(coefficient)
+    # padding and silent neurons add nothing; columns that hold nothing else are passed over
+    live = (coefficient != 0).any(1).nonzero().tolist()
+    for left in range(0, readout.n_outputs, n_columns):
+        shared = directions @ readout.outputs(left, left + n_columns).T
+        weights = points.probability[:, 0, left : left + n_columns]
+        for b, p in live:
+            exponent = torch.sub(shared, mean[:, b, None]).mul_(coefficient[b, :, p, None])
+            excess[b, :, p] += exponent.expm1_() @ weights[b]
+    tangent = coefficient * (directions @ points.slope[:, 0].T).T[..., None]
+    return tangent - torch.log1p(excess.clamp(min=0)), excess
+
+
+def _with_overflows_mended(readout: Readout, units: Units, layer: int, increase: Tensor, excess: Tensor) -> Tensor:
+    """A layer's increases [batch, units, positions] with those that overflowed computed from logarithms."""
+    b, unit, p = (~torch.isfinite(excess)).nonzero().T
+    if len(b):
+        coefficient = units.coefficient[b, layer, unit, p].to(readout.dtype) * readout.scale[b]
+        vectors = readout.direction(units.values(layer)[unit]).to(readout.dtype) * coefficient[:, None]
+        at_layer = torch.full_like(b, layer)
+        increase[b, unit, p] = mended(
+            readout, units.base, increase[b, unit, p], excess[b, unit, p], b, at_layer, vectors
+        )
+    return increase
+
+
+def _dense_by_head(readout: Readout, units: Units, memory_budget: int) -> Iterator[tuple[int, Tensor]]:
+    """The dense form for heads that are not linear: lp at every x + c·v."""
+    hidden = units.base.shape[-1]
+    n_examples, n_layers, n_units, n_positions = units.coefficient.shape
+    step = memory_budget // (8 * hidden * n_positions * readout.scale.element_size())
+    require_room(step > 0, 8 * hidden * n_positions * 4, memory_budget, "one neuron's hidden states")
+    for layer in range(n_layers):
+        values = units.values(layer).to(readout.dtype)
+        scores = []
+        for b in range(n_examples):
+            own, point = readout.rows(b, b + 1), units.base[b : b + 1, layer].to(readout.dtype)
+            before = own.log_prob(point)
+            for start in range(0, n_units, step):
+                coefficient = units.coefficient[b, layer, start : start + step, :, None].to(readout.dtype)
+                added = coefficient * values[start : start + step, None]
+                scores.append((own.log_prob(point[:, None, None] + added[None]) - before)[0])
+        yield layer, torch.cat(scores).unflatten(0, (n_examples, n_units))
+
+
+def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_budget: int) -> Tensor:
+    """lp(x + v) − lp(x) for vectors of each example's own: heads, heads at a position, layers.
+
+    Args:
+        base: [batch, layers, hidden].
+        vectors: [batch, layers, vectors, hidden].
+
+    Returns:
+        [batch, layers, vectors].
+
+    Raises:
+        UserError: when the budget does not hold one example's distributions.
+    """
+    n_examples, n_layers, n_vectors = vectors.shape[:3]
+    itemsize = readout.scale.element_size()
+    if not readout.linear:
+        base = base.to(readout.dtype)
+        after = readout.log_prob(base[:, :, None] + vectors.to(readout.dtype))
+        return after - readout.log_prob(base)[..., None]
+    fixed = itemsize * (n_layers * (3 * readout.n_outputs + 3 * base.shape[-1]) + n_layers * n_vectors * base.shape[-1])
+    step = (memory_budget - fixed) // (3 * readout.n_outputs * itemsize)
+    require_room(step > 0, fixed + 3 * readout.n_outputs * itemsize, memory_budget, "one sentence's distributions")
+    scores = []
+    for b in range(n_examples):
+        own, point = readout.rows(b, b + 1), base[b : b + 1]
+        points = points_of(own, point)
+        layer = torch.arange(n_layers, device=base.device).repeat_interleave(n_vectors)
+        rows = (readout.direction(vectors[b].flatten(0, 1)).to(readout.dtype)) * own.scale
+        zero = torch.zeros_like(layer)
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            scores.append(row_increases(own, point, points, zero[part], layer[part], rows[part]))
+    return torch.cat(scores).unflatten(0, (n_examples, n_layers, n_vectors))
+
+
+def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
+    """What `dense_increases` holds of one layer beside its blocks, in bytes; `states` not counted.
+
+    The blocks take what the budget leaves, at least two rows of `hidden` numbers.
+    """
+    return itemsize * (n_examples * (3 * n_outputs + 2 * hidden) + 5 * n_units * n_examples * n_positions)
+
+
+def require_room(enough: bool, needed: int, memory_budget: int, what: str) -> None:
+    """Refuse a budget that does not hold what cannot be split further.
+
+    Raises:
+        UserError: with both numbers.
+    """
+    if not enough:
+        raise UserError(
+            f"memory_budget is {memory_budget / 1e6:.0f} MB, but {what} need {needed / 1e6:.0f} MB at once; expected "
+            "more than that: raise memory_budget or take fewer or shorter sentences per batch."
+        )

@@ -1,0 +1,102 @@
+"""Log-probability increase (paper 2, Eq. 13): neurons of both sites, heads, heads at a position, layers.
+
+Units: nats. Sign: positive, the part raises the target's log-probability. Each layer's attention is added to x_l, its
+MLP to x_l + attention; where the MLP runs beside the attention (GPT-NeoX) it is added after it all the same, so that
+the layers' increases sum to lp(h^L) − lp(h^0) on every model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from attribution.base import ResidualModel, ResidualStates
+from attribution.neuron.increase import Units, vector_increases
+from attribution.neuron.readout import Readout
+
+
+def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:
+    """FFN neurons (l, n): a[l,q,n] · W_down[n] added to x_l + attention output."""
+    return Units(
+        base=states.residual[:, :-1] + states.attention_output,
+        coefficient=states.activation[..., None],
+        values=model.values,
+        positional=False,
+    )
+
+
+def attention_units(model: ResidualModel, states: ResidualStates) -> Units:
+    """Attention neurons (l, h·head_dim + j, p): A[l,h,q,p] · v[l,h,p,j] · W_o[h,j] added to x_l.
+
+    Raises:
+        ValueError: if the states were taken without attention.
+    """
+    return Units(
+        base=states.residual[:, :-1],
+        coefficient=torch.stack(
+            [attention_coefficients(model, states, i).transpose(2, 3).flatten(1, 2) for i in range(model.n_layers)], 1
+        ),
+        values=model.attention_values,
+        positional=True,
+    )
+
+
+def attention_coefficients(model: ResidualModel, states: ResidualStates, layer: int) -> Tensor:
+    """A[l,h,q,p] · v[l,h,p,j] of a layer, [batch, heads, tokens, head_dim]; heads that share values repeat them."""
+    if states.attention is None or states.value is None:
+        raise ValueError("attention neurons need states(batch, attention=True).")
+    value = states.value[:, layer].repeat_interleave(model.n_heads // model.n_key_heads, 1)
+    return states.attention[:, layer, ..., None] * value
+
+
+def head_vectors(model: ResidualModel, states: ResidualStates, layer: int, by_position: bool = False) -> Tensor:
+    """What every head of a layer adds, output bias not included.
+
+    Returns:
+        [batch, heads, hidden], or [batch, heads, tokens, hidden] with `by_position`.
+    """
+    coefficient = attention_coefficients(model, states, layer)
+    rows = model.attention_values(layer).unflatten(0, (model.n_heads, model.head_dim))
+    if by_position:
+        return torch.einsum("bhpj,hjd->bhpd", coefficient, rows)
+    return torch.einsum("bhj,hjd->bhd", coefficient.sum(2), rows)
+
+
+def head_increases(model: ResidualModel, states: ResidualStates, readout: Readout, memory_budget: int) -> Tensor:
+    """lp(x_l + head) − lp(x_l), [batch, layers, heads]."""
+    return _by_layer(model, states, readout, memory_budget, by_position=False)
+
+
+def head_position_increases(
+    model: ResidualModel, states: ResidualStates, readout: Readout, memory_budget: int
+) -> Tensor:
+    """lp(x_l + head at p) − lp(x_l), [batch, layers, heads, tokens]; 0 on padding."""
+    return _by_layer(model, states, readout, memory_budget, by_position=True)
+
+
+def _by_layer(
+    model: ResidualModel, states: ResidualStates, readout: Readout, memory_budget: int, by_position: bool
+) -> Tensor:
+    layers = []
+    for layer in range(model.n_layers):
+        vectors = head_vectors(model, states, layer, by_position)
+        flat = vectors.flatten(1, -2)[:, None]
+        room = memory_budget - vectors.numel() * vectors.element_size()
+        found = vector_increases(readout, states.residual[:, layer : layer + 1], flat, room)
+        layers.append(found[:, 0].unflatten(1, vectors.shape[1:-1]))
+    return torch.stack(layers, 1)
+
+
+def layer_increases(states: ResidualStates, readout: Readout, memory_budget: int) -> tuple[Tensor, Tensor]:
+    """Attention and MLP outputs, biases included, each [batch, layers]; together they sum to lp(h^L) − lp(h^0)."""
+    entering, between = states.residual[:, :-1], states.residual[:, :-1] + states.attention_output
+    attention = vector_increases(readout, entering, states.attention_output[:, :, None], memory_budget)
+    mlp = vector_increases(readout, between, states.mlp_output[:, :, None], memory_budget)
+    return attention[..., 0], mlp[..., 0]
+
+
+def segment_curve(states: ResidualStates, readout: Readout, segments: int = 61) -> Tensor:
+    """lp along the straight line from h^0 to h^L (Figures 3 and 6), [batch, segments]; both ends included."""
+    start, end = states.residual[:, 0].to(readout.dtype), states.residual[:, -1].to(readout.dtype)
+    shares = torch.linspace(0, 1, segments, device=start.device, dtype=start.dtype)
+    return torch.stack([readout.log_prob(start + share * (end - start)) for share in shares], 1)

@@ -1,0 +1,200 @@
+"""From vectors of the residual stream to log-probabilities, with the final norm's statistic frozen.
+
+bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (paper 2, Eq. 9–12), so that what a vector
+does to every token's score does not depend on what it is added to. A head that is not linear is evaluated as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import ResidualModel, ResidualStates
+
+Mode = Literal["corrected", "notebook"]
+
+OUTPUT_BLOCK = 4096
+"""Outputs whose half-precision rows are widened at a time."""
+
+
+@dataclass(frozen=True)
+class Readout:
+    """The readout of a batch with the final norm frozen at its own states.
+
+    Attributes:
+        direction: linear part of the final norm, [..., hidden] → [..., width].
+        scale: 1 / the final norm's statistic, [batch].
+        target: output explained, [batch].
+        head: from the final hidden state [..., width] to scores [..., outputs].
+        weight, bias: of a linear head, [outputs, width] and [outputs]; weight None: the head is not linear.
+        norm_bias: what the final norm adds, [width]; None: nothing, or left out as the notebooks do.
+        offset: constants added to each example's scores, [batch, outputs], or None. Multiple choice in this form: the
+            output of the explained sequence is row 0, the other choices' scores are constants with rows of zeros.
+    """
+
+    direction: Callable[[Tensor], Tensor]
+    scale: Tensor
+    target: Tensor
+    head: Callable[[Tensor], Tensor]
+    weight: Tensor | None
+    bias: Tensor | None = None
+    norm_bias: Tensor | None = None
+    offset: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    @property
+    def linear(self) -> bool:
+        """Whether scores are affine in the residual stream, which the fast forms need."""
+        return self.weight is not None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of all sums: float32 at least, so that half-precision models rank alike."""
+        return self.scale.dtype
+
+    @property
+    def n_outputs(self) -> int:
+        """Outputs of a linear head."""
+        assert self.weight is not None
+        return len(self.weight)
+
+    def rows(self, start: int, stop: int) -> Readout:
+        """A contiguous part of the examples."""
+        offset = None if self.offset is None else self.offset[start:stop]
+        return replace(self, scale=self.scale[start:stop], target=self.target[start:stop], offset=offset)
+
+    def outputs(self, start: int, stop: int) -> Tensor:
+        """Rows of the linear head's weight in the type of all sums, [stop − start, width]."""
+        assert self.weight is not None
+        return self.weight[start:stop].to(self.dtype)
+
+    def project(self, vectors: Tensor) -> Tensor:
+        """Scores that vectors [..., hidden] stand for, no scale and no bias: U · direction(v), [..., outputs].
+
+        For linear readouts; the whole of it at once, so for a few vectors.
+        """
+        return self.times_outputs(self.direction(vectors).to(self.dtype))
+
+    def times_outputs(self, features: Tensor) -> Tensor:
+        """Product with the head's rows, [..., width] → [..., outputs], wider copies of them made block by block."""
+        assert self.weight is not None
+        if self.weight.dtype == self.dtype:
+            return features @ self.weight.T
+        scores = features.new_empty(*features.shape[:-1], self.n_outputs)
+        for start in range(0, self.n_outputs, OUTPUT_BLOCK):
+            scores[..., start : start + OUTPUT_BLOCK] = features @ self.outputs(start, start + OUTPUT_BLOCK).T
+        return scores
+
+    def mean_output(self, probability: Tensor) -> Tensor:
+        """Mean row of the head under distributions [..., outputs], [..., width]."""
+        assert self.weight is not None
+        if self.weight.dtype == self.dtype:
+            return probability @ self.weight
+        starts = range(0, self.n_outputs, OUTPUT_BLOCK)
+        parts = [probability[..., i : i + OUTPUT_BLOCK] @ self.outputs(i, i + OUTPUT_BLOCK) for i in starts]
+        return torch.stack(parts).sum(0)
+
+    def features(self, vectors: Tensor) -> Tensor:
+        """Final hidden state at residual vectors [batch, ..., hidden], norm frozen, [batch, ..., width]."""
+        directed = self.direction(vectors).to(self.dtype)
+        directed = directed * per_example(self.scale, directed)
+        return directed if self.norm_bias is None else directed + self.norm_bias.to(self.dtype)
+
+    def scores(self, vectors: Tensor) -> Tensor:
+        """bs(v): readout scores at residual vectors [batch, ..., hidden], [batch, ..., outputs]."""
+        features = self.features(vectors)
+        if self.weight is None:
+            scores = self.head(features).to(self.dtype)
+        else:
+            scores = self.times_outputs(features)
+            scores = scores if self.bias is None else scores + self.bias.to(self.dtype)
+        return scores if self.offset is None else scores + per_example(self.offset, scores)
+
+    def log_prob(self, vectors: Tensor) -> Tensor:
+        """lp(v) = log softmax(bs(v))[target] at residual vectors [batch, ..., hidden], [batch, ...]."""
+        scores = self.scores(vectors)
+        return at_target(scores, self.target) - scores.logsumexp(-1)
+
+
+def readout_of(
+    model: ResidualModel,
+    states: ResidualStates,
+    target: Tensor,
+    mode: Mode = "corrected",
+    offset: Tensor | None = None,
+) -> Readout:
+    """The model's readout with the norm frozen at `states`.
+
+    Args:
+        target: output whose log-probability is explained, [batch], int64.
+        mode: `corrected` keeps the final norm's bias, so that lp(h^L) is the model's own log-probability; `notebook`
+            drops it, as the notebooks of paper 2 do.
+        offset: constants of each example's scores, see `Readout`.
+    """
+    return Readout(
+        direction=model.final_direction,
+        scale=1 / states.statistic,
+        target=target.long(),
+        head=model.head,
+        weight=model.output_weight,
+        bias=model.output_bias,
+        norm_bias=model.final_bias if mode == "corrected" else None,
+        offset=offset,
+    )
+
+
+def choice_readout(
+    model: ResidualModel, states: ResidualStates, other_scores: Tensor, mode: Mode = "corrected"
+) -> Readout:
+    """Multiple choice: softmax over one output per sequence, of which only the explained sequence's is attributed.
+
+    Args:
+        states: of the explained sequence of each question, under a head with one output.
+        other_scores: scores of the question's other choices, constants here, [batch, choices − 1].
+
+    Returns:
+        a readout whose output 0 is the explained choice, which is the target.
+    """
+    target = torch.zeros(len(other_scores), dtype=torch.int64, device=other_scores.device)
+    readout = readout_of(model, states, target, mode)
+    offset = torch.cat([torch.zeros_like(other_scores[:, :1]), other_scores], 1).to(readout.dtype)
+    n_others = other_scores.shape[1]
+
+    def head(features: Tensor) -> Tensor:
+        own = model.head(features)
+        return torch.cat([own, own.new_zeros(*own.shape[:-1], n_others)], -1)
+
+    weight, bias = readout.weight, readout.bias
+    if weight is not None:
+        weight = torch.cat([weight, weight.new_zeros(n_others, weight.shape[1])])
+    if bias is not None:
+        bias = torch.cat([bias, bias.new_zeros(n_others)])
+    return replace(readout, head=head, weight=weight, bias=bias, offset=offset)
+
+
+def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Outputs that each of [n, hidden] vectors raises most (Table 9: neurons in vocabulary space), best first.
+
+    Returns:
+        numbers of the outputs, int64 [n, k], and U·direction(v) there, [n, k].
+    """
+    best = readout.project(vectors).topk(min(k, readout.n_outputs), -1)
+    return best.indices, best.values
+
+
+def per_example(values: Tensor, like: Tensor) -> Tensor:
+    """[batch] or [batch, outputs] shaped so that it meets [batch, ..., outputs] entry by entry."""
+    middle = [1] * (like.dim() - values.dim())
+    return values.reshape(len(values), *middle, *values.shape[1:])
+
+
+def at_target(scores: Tensor, target: Tensor) -> Tensor:
+    """Each example's own output of [batch, ..., outputs], [batch, ...]."""
+    index = target.reshape(-1, *[1] * (scores.dim() - 1)).expand(*scores.shape[:-1], 1)
+    return scores.gather(-1, index)[..., 0]

@@ -1,0 +1,304 @@
+"""The residual stream taken apart: what every layer, head and neuron adds at the answer position.
+
+One forward without gradients gives the parts, further ones zero units at every token. Attention weights need the eager
+implementation, which is switched on for such a forward alone. Conventions: the answer position is the last token of the
+mask; where the MLP runs beside the attention (GPT-NeoX, `parallel`), it is added after the attention all the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from attribution.base import Batch, LayerStates, ResidualStates, UserError
+from models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, first, projection_rows
+from models.footprint import footprint_of
+from models.last_token import removing
+from models.norms import norm_of, wide
+
+
+class ResidualEngine:
+    """Satisfies `attribution.base.ResidualModel`; built and verified by `models.residual_identities.build_residual`.
+
+    Args:
+        anatomy: verified adapter of the backbone.
+        readout: from the final hidden state [..., width] to scores [..., outputs]: `lm_head` or a classification head.
+    """
+
+    def __init__(self, anatomy: Anatomy, readout: Callable[[Tensor], Tensor]) -> None:
+        self.anatomy = anatomy
+        self.readout = readout
+        self.family = anatomy.config.model_type
+        self.n_layers = anatomy.n_layers
+        self.n_neurons = anatomy.n_neurons
+        self.n_heads = anatomy.n_heads
+        self.head_dim = anatomy.head_dim
+        self.gated = anatomy.gated
+        self.parallel = anatomy.parallel
+        blocks = list(anatomy.blocks)
+        self.final_norm = norm_of(anatomy.last_norm)
+        self.mlp_norms = [norm_of(anatomy.pre_mlp_norm(block)) for block in blocks]
+        self.attention_norms = [norm_of(anatomy.pre_attention_norm(block)) for block in blocks]
+        linear = readout if isinstance(readout, nn.Linear) else None
+        self.output_weight = None if linear is None else linear.weight.detach()
+        self.output_bias = None if linear is None or linear.bias is None else linear.bias.detach()
+        bias = self.final_norm.bias
+        self.final_bias = None if bias is None else self._projected(bias)
+        self.n_key_heads = len(self._value_weights(0))
+
+    # -- one forward ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
+        """One forward over the batch; see `attribution.base.ResidualStates`."""
+        mask = batch["attention_mask"]
+        positions = answer_positions(mask)
+        kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}
+        weights: list[Tensor] = []
+        values: list[Tensor] = []
+
+        def visit(layer: LayerStates) -> None:
+            parts = (layer.residual, layer.attention_output, layer.mlp_output, layer.activation)
+            for name, part in zip(kept, parts, strict=True):
+                kept[name].append(at_positions(part, positions))
+
+        with self._recording(visit, mask.shape) as last:
+            if attention:
+                with self._attending(weights, values, positions):
+                    hidden = self._run(batch)
+            else:
+                hidden = self._run(batch)
+        residual = torch.stack([*kept["residual"], at_positions(last[0], positions)], 1)
+        return ResidualStates(
+            residual=residual,
+            attention_output=torch.stack(kept["attention"], 1),
+            mlp_output=torch.stack(kept["mlp"], 1),
+            activation=torch.stack(kept["activation"], 1),
+            attention=torch.stack(weights, 1) * mask[:, None, None] if attention else None,
+            value=torch.stack(values, 1) if attention else None,
+            statistic=self.final_norm.statistic(residual[:, -1]),
+            scores=wide(self.head(at_positions(hidden, positions))),
+            position=positions,
+        )
+
+    @torch.no_grad()
+    def stream(self, batch: Batch, visit: Callable[[LayerStates], None]) -> None:
+        """Show every block at every token; see `ResidualModel.stream`."""
+        with self._recording(visit, batch["attention_mask"].shape):
+            self._run(batch)
+
+    def _run(self, batch: Batch) -> Tensor:
+        """Final hidden state of every token, [batch, tokens, width]."""
+        arguments = backbone_arguments(type(self.anatomy), batch)
+        return self.anatomy.backbone(**arguments, use_cache=False).last_hidden_state
+
+    @contextmanager
+    def _recording(self, visit: Callable[[LayerStates], None], shape: torch.Size) -> Iterator[list[Tensor]]:
+        """Call `visit` after every block; yields a list that receives the last block's output."""
+        parts: dict[str, Tensor] = {}
+        last: list[Tensor] = []
+
+        def keep(name: str, tensor: Tensor) -> None:
+            parts[name] = tensor.reshape(*shape, tensor.shape[-1])  # OPT flattens [batch, tokens] before its MLP
+
+        def finish(layer: int, output: Any) -> None:
+            visit(LayerStates(layer, **parts))
+            parts.clear()
+            if layer == self.n_layers - 1:
+                last.append(output[0] if isinstance(output, tuple) else output)
+
+        handles: list[RemovableHandle] = []
+        for layer, block in enumerate(self.anatomy.blocks):
+            down = self.anatomy.down_projection(block)
+            handles += [
+                block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
+                self.anatomy.attention_output(block).register_forward_hook(
+                    lambda m, a, out: keep("attention_output", out)
+                ),
+                down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
+                down.register_forward_hook(lambda m, a, out: keep("mlp_output", out)),
+                block.register_forward_hook(lambda m, a, out, layer=layer: finish(layer, out)),
+            ]
+        with removing(handles):
+            yield last
+
+    @contextmanager
+    def _attending(self, weights: list[Tensor], values: list[Tensor], positions: Tensor) -> Iterator[None]:
+        """Keep the answer token's attention and all value vectors of every layer, under the eager implementation."""
+
+        def keep_weights(module: nn.Module, args: tuple, output: Any) -> None:
+            if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
+                raise UserError(
+                    f"this {self.family} model writes out no attention weights (attention implementation "
+                    f"'{backbone.config._attn_implementation}'), which scores of attention neurons and heads need; "
+                    "expected 'eager': load the model with model.attention=eager or attribute site=ffn alone."
+                )
+            weights.append(at_positions(output[1].transpose(1, 2), positions))
+
+        def keep_values(module: nn.Module, args: tuple, output: Tensor) -> None:
+            # a copy, so that queries and keys projected together with the values are let go
+            values.append(self.anatomy.head_values(output).transpose(1, 2).clone())
+
+        backbone = self.anatomy.backbone
+        handles = []
+        for block in self.anatomy.blocks:
+            handles.append(self.anatomy.attention(block).register_forward_hook(keep_weights))
+            handles.append(self.anatomy.value_projection(block).register_forward_hook(keep_values))
+        usual = backbone.config._attn_implementation
+        backbone.set_attn_implementation("eager")
+        try:
+            with removing(handles):
+                yield
+        finally:
+            backbone.set_attn_implementation(usual)
+
+    # -- readout -------------------------------------------------------------------------------------------------
+
+    def head(self, features: Tensor) -> Tensor:
+        """Scores of the readout, computed in its own type."""
+        parameter = next(self.readout.parameters(), None) if isinstance(self.readout, nn.Module) else None
+        return self.readout(features if parameter is None else features.to(parameter.dtype))
+
+    def final_direction(self, vectors: Tensor) -> Tensor:
+        """Linear part of the final norm and of what lies between it and the head; see `ResidualModel`."""
+        return self._projected(self.final_norm.direction(vectors))
+
+    def _projected(self, vectors: Tensor) -> Tensor:
+        projection = self.anatomy.last_projection
+        return vectors if projection is None else wide(vectors) @ wide(projection.weight.detach()).T
+
+    # -- weights -------------------------------------------------------------------------------------------------
+
+    def values(self, layer: int) -> Tensor:
+        """Down-projection rows, [neurons, hidden]."""
+        return self.anatomy.value_rows(layer).detach()
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Output-projection rows, [heads · head_dim, hidden]."""
+        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
+
+    def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
+        """Rows [units, factors, hidden] and constants [units, factors]; see `ResidualModel.mlp_keys`."""
+        block = self.anatomy.blocks[layer]
+        norm = self.mlp_norms[layer]
+        if not corrected and self.gated:
+            rows = wide(self.values(layer)[units])[:, None]
+            return rows * scale_of(norm.weight, rows), rows.new_zeros(len(rows), 1)
+        up = self.anatomy.up_projection(block)
+        gate = self.anatomy.gate_projection(block)
+        projections: list[Any] = [up] if gate is None else [up, gate]
+        rows = torch.stack([wide(projection_rows(p).detach().T[units]) for p in projections], 1)
+        biases = [rows.new_zeros(len(units)) if p.bias is None else wide(p.bias.detach()[units]) for p in projections]
+        return self._through(norm, rows, torch.stack(biases, 1), corrected)
+
+    def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
+        """Rows [units, 1, hidden] and constants [units, 1]; see `ResidualModel.attention_keys`.
+
+        Raises:
+            UserError: not `corrected` with fewer key heads than heads, where the notebooks' rows do not exist.
+        """
+        if not corrected and self.n_key_heads != self.n_heads:
+            raise UserError(
+                f"mode=notebook takes row head·{self.head_dim}+dim of the value projection, but this {self.family} "
+                f"model shares {self.n_key_heads} key heads between {self.n_heads} heads, so it has no such row; "
+                "expected as many key heads as heads: use mode=corrected."
+            )
+        repeats = self.n_heads // self.n_key_heads
+        head, dim = units // self.head_dim // repeats, units % self.head_dim
+        projection: Any = self.anatomy.value_projection(self.anatomy.blocks[layer])
+        rows = wide(self._value_weights(layer)[head, dim])[:, None]
+        if projection.bias is None:
+            bias = rows.new_zeros(len(rows), 1)
+        else:
+            bias = wide(self.anatomy.head_values(projection.bias.detach())[head, dim])[:, None]
+        return self._through(self.attention_norms[layer], rows, bias, corrected)
+
+    def _value_weights(self, layer: int) -> Tensor:
+        """Rows of the value projection, [key heads, head_dim, hidden]."""
+        projection = self.anatomy.value_projection(self.anatomy.blocks[layer])
+        return self.anatomy.head_values(projection_rows(projection).detach()).movedim(0, -1)
+
+    def _through(self, norm: Any, rows: Tensor, bias: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
+        if not corrected:
+            return rows * scale_of(norm.weight, rows), torch.zeros_like(bias)
+        if norm.bias is not None:
+            bias = bias + rows @ norm.bias.to(rows.dtype)
+        return norm.gradient(rows), bias
+
+    def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
+        """By which the norm before the MLP divides, [..., hidden] → [...]."""
+        return self.mlp_norms[layer].statistic(residual)
+
+    def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
+        """By which the norm before the attention divides, [..., hidden] → [...]."""
+        return self.attention_norms[layer].statistic(residual)
+
+    # -- edited forwards -----------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
+        """Scores with units zeroed at every token; see `ResidualModel.zeroed_scores`."""
+        mask = batch["attention_mask"]
+
+        def zeroing(chosen: Tensor) -> Callable[[nn.Module, tuple], tuple]:
+            def hook(module: nn.Module, args: tuple) -> tuple:
+                rows = args[0].reshape(*mask.shape, -1)
+                return (rows.masked_fill(chosen[:, None], 0).reshape(args[0].shape), *args[1:])
+
+            return hook
+
+        handles = []
+        for layer, block in enumerate(self.anatomy.blocks):
+            for chosen, part in ((ffn, self.anatomy.down_projection), (attention, self.anatomy.attention_output)):
+                if chosen is not None and bool(chosen[:, layer].any()):
+                    handles.append(part(block).register_forward_pre_hook(zeroing(chosen[:, layer])))
+        with removing(handles):
+            hidden = self._run(batch)
+        return wide(self.head(at_positions(hidden, answer_positions(mask))))
+
+    def mlp_gradient(self, batch: Batch, target: Tensor) -> Tensor:
+        """Gradient by the MLP outputs at the answer position; see `ResidualModel.mlp_gradient`."""
+        mask = batch["attention_mask"]
+        positions = answer_positions(mask)
+        here = torch.zeros_like(mask).scatter_(1, positions[:, None], 1)
+        leaves: list[Tensor] = []
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            leaf = output.new_zeros(len(mask), output.shape[-1]).requires_grad_()
+            leaves.append(leaf)
+            return output + (leaf[:, None] * here[..., None].to(leaf.dtype)).reshape(output.shape)
+
+        handles = [self.anatomy.down_projection(b).register_forward_hook(hook) for b in self.anatomy.blocks]
+        with removing(handles), torch.enable_grad():
+            final = at_positions(self._run(batch), positions)
+            log_prob = wide(self.head(final)).log_softmax(-1).gather(1, target[:, None])
+            return torch.stack(torch.autograd.grad(log_prob.sum(), leaves), 1)
+
+    # -- memory --------------------------------------------------------------------------------------------------
+
+    def bytes_per_example(self, tokens: int, attention: bool = True) -> int:
+        """Kept: the answer token's parts and, for attention, weights and values. Passing: one block at every token."""
+        width, size = self.anatomy.hidden_size, next(self.anatomy.backbone.parameters()).element_size()
+        kept = self.n_layers * (3 * width + self.n_neurons)
+        passing = tokens * (8 * width + 4 * self.n_neurons)
+        if attention:
+            kept += self.n_layers * tokens * (2 * self.n_heads + self.n_key_heads * self.head_dim)
+            passing += 4 * self.n_heads * tokens * tokens
+        outputs = 0 if self.output_weight is None else 2 * len(self.output_weight)
+        # what is stacked stands twice for a moment
+        return size * (2 * kept + passing) + 4 * outputs
+
+    def bytes_per_gradient(self, tokens: int) -> int:
+        """One full forward with what backward keeps, and the scores."""
+        outputs = 0 if self.output_weight is None else len(self.output_weight)
+        return footprint_of(self.anatomy.backbone).sequence(tokens) + 12 * outputs
+
+
+def scale_of(weight: Tensor | None, like: Tensor) -> Tensor:
+    """A norm's scale in the type of `like`, 1 without a norm."""
+    return like.new_ones(()) if weight is None else weight.to(like.dtype)

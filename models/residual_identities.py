@@ -1,0 +1,73 @@
+"""The residual engine checks itself against the model's own forward before anybody relies on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attribution.base import LayerStates
+from models.anatomy import Anatomy, require_equal
+from models.residual import ResidualEngine
+
+
+@torch.no_grad()
+def build_residual(
+    anatomy: Anatomy, readout: Callable[[Tensor], Tensor], tolerance: float | None = None
+) -> ResidualEngine:
+    """The verified engine over a backbone and its readout.
+
+    Runs three tokens and checks in every layer: attention weights · value vectors · output rows + bias = attention
+    output; keys reproduce value vectors and FFN coefficients from the residual stream; the final norm in its frozen
+    form = the model's own. `tolerance` is relative to the largest entry; None allows for rounding.
+
+    Raises:
+        UserError: naming the identity and the layer that fails, or a model without attention weights.
+    """
+    engine = ResidualEngine(anatomy, readout)
+    parameter = next(anatomy.backbone.parameters())
+    ids = torch.arange(1, 4, device=parameter.device)[None] % anatomy.config.vocab_size
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    states = engine.states(batch)
+    if tolerance is None:
+        tolerance = max(1e-4, 16 * torch.finfo(parameter.dtype).eps)
+    assert states.attention is not None
+    assert states.value is not None
+    repeats = engine.n_heads // engine.n_key_heads
+    layers: list[LayerStates] = []
+    engine.stream(batch, layers.append)
+    for seen in layers:
+        layer, block = seen.layer, anatomy.blocks[seen.layer]
+        value = states.value[:, layer]
+        context = torch.einsum("bhp,bhpj->bhj", states.attention[:, layer], value.repeat_interleave(repeats, 1))
+        output: Any = anatomy.attention_output(block)
+        bias = 0 if output.bias is None else output.bias
+        got = context.flatten(1) @ engine.attention_values(layer) + bias
+        check(got, states.attention_output[:, layer], "attention · values · output rows", layer, anatomy, tolerance)
+
+        heads = torch.arange(engine.n_heads * engine.head_dim, device=ids.device)
+        rows, constant = engine.attention_keys(layer, heads)
+        statistic = engine.attention_statistic(layer, seen.residual)
+        got = seen.residual.to(rows.dtype) @ rows[:, 0].T / statistic[..., None] + constant[:, 0]
+        expected = value.repeat_interleave(repeats, 1).transpose(1, 2).flatten(2)
+        check(got, expected, "residual · attention keys = values", layer, anatomy, tolerance)
+
+        rows, constant = engine.mlp_keys(layer, torch.arange(engine.n_neurons, device=ids.device))
+        entering = seen.residual if engine.parallel else seen.residual + seen.attention_output
+        statistic = engine.mlp_statistic(layer, entering)
+        factors = torch.einsum("btd,nfd->btnf", entering.to(rows.dtype), rows) / statistic[..., None, None] + constant
+        act = anatomy.activation_function(block)
+        got = act(factors[..., 1]) * factors[..., 0] if engine.gated else act(factors[..., 0])
+        check(got, seen.activation, "residual · MLP keys = coefficients", layer, anatomy, tolerance)
+    final = states.residual[:, -1]
+    got = engine.final_direction(final) / states.statistic[:, None]
+    got = got if engine.final_bias is None else got + engine.final_bias
+    check(got, anatomy.final_norm(final), "frozen final norm = final norm", engine.n_layers - 1, anatomy, tolerance)
+    return engine
+
+
+def check(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:
+    """One identity, in the wider of the two types."""
+    require_equal(got.to(expected.dtype), expected, identity, layer, anatomy, tolerance)
