@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from attribution.base import UserError
 from callbacks.fit import n_processes
-from callbacks.inputs import open_inputs
+from callbacks.inputs import model_node, open_inputs
 from callbacks.outcome import exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages, splits_needed
@@ -68,7 +68,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common, config.choices)
     parts = Parts(
         plain(config),
-        partial(build, config.model, tokenizer=tokenizer, **session.model_arguments),
+        partial(build, model_node(config.model, data.readout), tokenizer=tokenizer, **session.model_arguments),
         lambda: [build(node) for node in config.callbacks.values()],
         methods,
         evaluations,

@@ -11,6 +11,7 @@ from attribution.evaluation.concepts import COLUMN as CONCEPT
 from attribution.evaluation.needs import what_is_missing
 from attribution.evaluation.result import Result
 from callbacks.evaluation_inputs import (
+    answers_of,
     available,
     best_rows,
     compared_instances,
@@ -66,7 +67,8 @@ def evaluate_stage(
             return _skipped(name, "one sequence per example, and multiple choice has several")
         return knowledge_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
-        "examples": _examples, "instance": _instances, "lists": _lists, "pairs": _pairs, "concepts": _concepts,
+        "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
+        "concepts": _concepts,
     }  # fmt: skip
     return by_need[evaluation.requires](session, name, evaluation, methods)
 
@@ -93,6 +95,18 @@ def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str
         for split in sorted(session.predictions)
         if split != "train"
         for result in evaluation.evaluate(*folded_predictions(session, split), split)
+    ]
+
+
+def _answers(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
+    """Of every predicted split of prompts but train."""
+    if session.data.readout != "token":
+        return _skipped(name, "prompts with answers (e.g. data=knowledge)")
+    return [
+        result
+        for split in sorted(session.predictions)
+        if split != "train"
+        for result in evaluation.evaluate(*answers_of(session, split), split)
     ]
 
 

@@ -158,6 +158,13 @@ def folded_predictions(session: Session, split: str) -> tuple[Tensor, Tensor, in
     return torch.tensor(fold.of_class)[predicted], label, len(fold.names)
 
 
+def answers_of(session: Session, split: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:
+    """Rank and probability of each prompt's answer token, its id, [prompts] each, and the prompts' types."""
+    predictions = session.predictions[split]
+    rank, prob, label = (predictions.column(name) for name in ("target_rank", "target_prob", "label"))
+    return rank, prob, label, list(session.data.splits[split]["type"][:])
+
+
 def reference(session: Session) -> Reference:
     """What refitted models are compared with on the explained split."""
     predictions, fold = session.predictions[session.split], fold_of(session, session.split)

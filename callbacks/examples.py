@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 import pyarrow
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,10 +24,12 @@ from callbacks.passes import run_pass
 from callbacks.session import Epoch, Predictions, Session
 from callbacks.store import code_hash
 from models.footprint import footprint_of
+from models.language_model import LanguageModel
 from models.module import TextClassifier
 
 CODE = (
     "models.module",
+    "models.language_model",
     "models.choice",
     "models.anatomy",
     "callbacks.examples",
@@ -48,7 +51,7 @@ def examples_stage(session: Session, split: str) -> None:
     link(entry.path / "dataset", session.folder / "examples" / split)
 
 
-def epochs_stage(session: Session, make_model: Callable[..., TextClassifier], split: str) -> None:
+def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | LanguageModel], split: str) -> None:
     """Predict a split with the weights of every kept epoch, or read an earlier prediction, and note its folder.
 
     Args:
@@ -88,13 +91,14 @@ def _digest(rows: datasets.Dataset) -> str:
 
 
 def _predict(session: Session, split: str, folder: Path) -> None:
-    model = session.classifier
+    model, readout = session.readable, session.data.readout
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
         scores = model.scores(features).float()
         require_finite(scores, f"the model's score on {split}", batch["index"])
-        return {"index": batch["index"], "features": features.float(), "prob": scores.softmax(-1)}
+        said = next_token(scores, batch["labels"]) if readout == "token" else {"prob": scores.softmax(-1)}
+        return {"index": batch["index"], "features": features.float(), **said}
 
     shards = session.shards(split)
     need = prediction_need(footprint_of(model.backbone), session.sequences)
@@ -105,9 +109,41 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     if not is_first_process():
         return
     save_file({"features": result.rows["features"].contiguous()}, folder / "features.safetensors")
-    readout = "classification" if session.data.n_choices is None else "choice"
-    table = with_predictions(session.data.splits[split], result.rows["prob"], readout)
+    if readout == "token":
+        table = with_next_tokens(session.data.splits[split], result.rows)
+    else:
+        table = with_predictions(session.data.splits[split], result.rows["prob"], readout)
     datasets.Dataset(table).save_to_disk(str(folder / "dataset"))
+
+
+def next_token(scores: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    """What a language model says about the next token, each [prompts].
+
+    Args:
+        scores: logits, [prompts, vocabulary].
+        labels: the token that should come next, −1 where the model's own first one is looked at, [prompts].
+
+    Returns:
+        `prediction`: the token that ranks first; `target_prob` and `target_rank` of the token that should come next:
+        its probability, and 1 + the number of tokens with a higher logit.
+    """
+    prediction = scores.argmax(-1)
+    target = torch.where(labels >= 0, labels, prediction)[:, None]
+    target_rank = 1 + (scores > scores.gather(-1, target)).sum(-1)
+    return {
+        "prediction": prediction,
+        "target_prob": scores.softmax(-1).gather(-1, target)[:, 0],
+        "target_rank": target_rank,
+    }
+
+
+def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor]) -> pyarrow.Table:
+    """The split's own columns with `readout` and what `next_token` gives beside them."""
+    table = rows.with_format("arrow")[:]
+    table = table.append_column("readout", pyarrow.array(["token"] * len(rows)))
+    for name in ("prediction", "target_prob", "target_rank"):
+        table = table.append_column(name, pyarrow.array(said[name].numpy()))
+    return table
 
 
 def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "classification") -> pyarrow.Table:

@@ -1,4 +1,4 @@
-"""The fit stage: fine-tune once per (model, data, seed, settings), keep the best validation checkpoint."""
+"""The fit stage: train once per (model, data, seed, settings), keep the best validation checkpoint."""
 
 from __future__ import annotations
 
@@ -30,9 +30,18 @@ from callbacks.session import Epoch, Session
 from callbacks.storage import KEPT
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
+from models.language_model import LanguageModel
 from models.module import TextClassifier
 
-CODE = ("models.module", "models.backbone", "callbacks.fit", "callbacks.checkpoint")
+CODE = (
+    "models.module",
+    "models.language_model",
+    "models.recipe",
+    "models.backbone",
+    "models.causal",
+    "callbacks.fit",
+    "callbacks.checkpoint",
+)
 WITHOUT_EFFECT = frozenset(
     {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
 )
@@ -43,7 +52,7 @@ FINISHED = "fit.json"
 EPOCHS = "epochs"
 """Folder of a fit that keeps the weights of every epoch."""
 
-MakeModel = Callable[..., TextClassifier]
+MakeModel = Callable[..., TextClassifier | LanguageModel]
 
 
 def fit_stage(
@@ -56,11 +65,11 @@ def fit_stage(
     loggers: Sequence[Logger],
     keep_epochs: bool = False,
 ) -> None:
-    """Fit the classifier, or read an earlier fit of the same thing, and put it into the session.
+    """Fit the model, or read an earlier fit of the same thing, and put it into the session.
 
     Args:
         session: gets `model` and `weights`, and `epochs` where they are kept; the run folder gets a link `model`.
-        make_model: builds the classifier; keyword `path` replaces the configured checkpoint.
+        make_model: builds the model; keyword `path` replaces the configured checkpoint.
         model_settings: configuration of the model, plain values.
         trainer_settings: configuration of the Trainer, plain values.
         callback_settings: configuration of the fit's callbacks, plain values.
@@ -109,8 +118,13 @@ def fit_into(
     _fit(session, make_model(), trainer, checkpoint, folder)
 
 
+def trains(session: Session, fit: bool) -> bool:
+    """Whether the run trains its model: where `fit` says so and a language model has a train split to learn from."""
+    return fit and (session.data.readout != "token" or "train" in session.data.splits)
+
+
 def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
-    """Use a trained classifier as it is (fit=false)."""
+    """Use a trained model as it is (fit=false, or prompts alone)."""
     folder = Path(resolve(path))
     if folder.is_dir():
         _take(session, make_model, folder)
@@ -188,7 +202,13 @@ def n_processes(trainer_settings: Mapping[str, Any]) -> int:
     return on_each * int(trainer_settings.get("num_nodes", 1))
 
 
-def _fit(session: Session, model: TextClassifier, trainer: Trainer, checkpoint: FitCheckpoint, folder: Path) -> None:
+def _fit(
+    session: Session,
+    model: TextClassifier | LanguageModel,
+    trainer: Trainer,
+    checkpoint: FitCheckpoint,
+    folder: Path,
+) -> None:
     write_whole_checkpoints(trainer)
     last = last_checkpoint(folder / "checkpoints")
     data: Any = session.data

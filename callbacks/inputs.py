@@ -18,6 +18,9 @@ from models.backbone import (
 )
 from models.choice import scores_choices
 
+LANGUAGE_MODEL = "models.language_model.LanguageModel"
+"""What the checkpoint becomes for data that ask for the next token."""
+
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
     """The prepared data and the model's tokenizer.
@@ -28,23 +31,27 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
 
     Raises:
         UserError: bad data, an unreadable checkpoint, or labels of a trained classifier that do not match the data.
+            Where the data ask for the next token, any causal language model can be used as it is.
     """
     model = config.model
+    data = build(config.data)
     trained, of_choices = None, False
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
             require_safetensors(model.path)
-        trained = None if config.fit else require_trained_classifier(checkpoint, model.path)
+        if not config.fit and data.readout != "token":
+            trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)
     elif not config.fit:
+        what = "language model" if data.readout == "token" else "classifier"
         raise UserError(
-            f"fit=false uses a trained classifier as it is, but model={model.name} starts from scratch; expected "
+            f"fit=false uses a trained {what} as it is, but model={model.name} starts from scratch; expected "
             "model.path: set model=local model.path=DIR."
         )
-    unordered = trained is not None and not of_choices and config.data.get("label_names", ()) is None
-    data = build(config.data, **({"label_names": trained} if unordered else {}))
+    if trained is not None and not of_choices and config.data.get("label_names", ()) is None:
+        data = build(config.data, label_names=trained)
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code)
     data.prepare(tokenizer)
     if trained is not None:
@@ -52,6 +59,19 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         if not of_choices:
             require_matching_labels(trained, data.label_names, model.path)
     return data, tokenizer
+
+
+def model_node(model: Any, readout: str) -> Any:
+    """The model's configuration for the readout of the data: the node itself, which describes a classifier, or for
+    `token` the same checkpoint and recipe as a language model, which brings its own head.
+
+    Args:
+        model: the configuration's node.
+        readout: of the data, see `data.base`.
+    """
+    if readout != "token":
+        return model
+    return {**{name: value for name, value in model.items() if name != "head"}, "_target_": LANGUAGE_MODEL}
 
 
 def require_matching_readout(

@@ -17,7 +17,7 @@ from callbacks.attribute import attribute_stage
 from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
-from callbacks.fit import MakeModel, fit_stage, load_stage
+from callbacks.fit import MakeModel, fit_stage, load_stage, trains
 from callbacks.method_graph import in_order, kind_of, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
@@ -35,7 +35,7 @@ class Parts:
 
     Attributes:
         settings: the whole configuration as plain values.
-        make_model: builds the classifier; keyword `path` replaces the checkpoint.
+        make_model: builds the classifier or language model; keyword `path` replaces the checkpoint.
         make_callbacks: builds the callbacks of the fit.
         methods, evaluations: by name.
         loggers: of the fit and the final results.
@@ -133,7 +133,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         return result
 
     settings = parts.settings
-    if settings["fit"]:
+    fits = trains(session, settings["fit"])
+    if fits:
         timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
@@ -152,7 +153,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
-            recipe if settings["fit"] else None, finished,
+            recipe if fits else None, finished,
         )  # fmt: skip
         run.add_results(name, finished[name], common)
     if not is_first_process():

@@ -14,8 +14,10 @@ from torch.utils.data import DataLoader
 from callbacks.costs import Sequences
 from callbacks.passes import TrainerFactory, index_shards
 from callbacks.store import Store
+from data.base import Readout
 from data.sampling import length_sorted_batches
 from models.choice import Choices
+from models.language_model import LanguageModel
 from models.module import TextClassifier
 
 ROWS_PER_SHARD = 256
@@ -44,6 +46,7 @@ class DataModule(Protocol):
     eval_batch_size: int
     batch_size: int
     n_choices: int | None
+    readout: Readout
     splits: dict[str, Dataset]
     folds: Mapping[str, Any]
     pair_columns: tuple[str, str] | None
@@ -105,7 +108,7 @@ class Session:
         memory_budget: bytes that chunks and solvers may take.
         seed: the run's seed.
         choices: whose neurons are edited in multiple choice, see `models.choice`.
-        model: the classifier, once fitted or loaded.
+        model: the classifier, or for data with readout `token` the language model, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
         epochs: of the fit, where a method reads checkpoints.
@@ -122,7 +125,7 @@ class Session:
     memory_budget: int
     seed: int
     choices: Choices = "predicted"
-    model: TextClassifier | None = None
+    model: TextClassifier | LanguageModel | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
@@ -131,7 +134,13 @@ class Session:
 
     @property
     def classifier(self) -> TextClassifier:
-        """The classifier; available after the fit stage."""
+        """The classifier of data with classes or choices; available after the fit stage."""
+        assert isinstance(self.model, TextClassifier), "the fit stage comes first"
+        return self.model
+
+    @property
+    def readable(self) -> TextClassifier | LanguageModel:
+        """The model, whatever it reads out; available after the fit stage."""
         assert self.model is not None, "the fit stage comes first"
         return self.model
 
@@ -142,7 +151,9 @@ class Session:
 
     @property
     def model_arguments(self) -> dict[str, Any]:
-        """Arguments of the classifier that the data and the run give."""
+        """Arguments of the model that the data and the run give."""
+        if self.data.readout == "token":
+            return {"seed": self.seed}
         readout = {"label_names": self.data.label_names, "n_choices": self.data.n_choices, "choices": self.choices}
         return {**readout, "seed": self.seed}
 

@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import datasets
 from lightning import LightningDataModule
@@ -25,6 +25,7 @@ from data.tokenise import CHOICE, Tokenisation
 __all__ = ["SPLITS", "SourceRows", "TextDataModule"]
 
 SPLITS = ("train", "validation", "test")
+Readout = Literal["classification", "choice", "token"]
 
 
 class TextDataModule(LightningDataModule):
@@ -54,6 +55,8 @@ class TextDataModule(LightningDataModule):
         padding_side: `right` or `left`.
 
     Attributes:
+        readout: what the labels number: classes, the choices of a question (with `n_choices`) or, of `token`, the
+            vocabulary, where a label is the token that should come next.
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
@@ -61,6 +64,7 @@ class TextDataModule(LightningDataModule):
             lower case too, among those of a fold.
     """
 
+    readout: ClassVar[Readout] = "classification"
     name: str
     label_names: list[str]
     text_columns: list[str]
@@ -148,6 +152,10 @@ class TextDataModule(LightningDataModule):
     def adjust_plants(self, sources: dict[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:
         """Rewrite plant columns that point at rows of another split, given the rows used of each; none by default."""
 
+    def finish(self, split: str, rows: datasets.Dataset, tokenizer: Any) -> datasets.Dataset:
+        """A tokenised split with what else the tokenizer decides about it; as it is by default."""
+        return rows
+
     def prepare(self, tokenizer: Any) -> None:
         """Load, limit, select and tokenise all splits and fill `report`; a second call with the same tokenizer is free.
 
@@ -171,7 +179,10 @@ class TextDataModule(LightningDataModule):
             self.max_length,
             self.bos,
         )
-        self.splits = {split: tokenisation.split(split, rows, chosen[split]) for split, rows in sources.items()}
+        self.splits = {
+            split: self.finish(split, tokenisation.split(split, rows, chosen[split]), tokenizer)
+            for split, rows in sources.items()
+        }
         self.report, self._tokenizer = tokenisation.report.as_dict(), tokenizer
 
     def fingerprint(self, split: str) -> str:

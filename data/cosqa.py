@@ -8,10 +8,10 @@ candidate answer, no external knowledge.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from attribution.base import UserError
-from data.base import SourceRows, TextDataModule
+from data.base import Readout, SourceRows, TextDataModule
 from data.files import Row, read_rows
 from data.hub import fetch
 from data.labels import choice_names, label_numbers
@@ -34,6 +34,8 @@ class CosqaDataModule(TextDataModule):
         validation_size: questions of the train file set aside for validation.
         options: see `TextDataModule`.
     """
+
+    readout: ClassVar[Readout] = "choice"
 
     def __init__(
         self,

@@ -14,10 +14,10 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from attribution.base import UserError
-from data.base import SPLITS, SourceRows, TextDataModule
+from data.base import SPLITS, Readout, SourceRows, TextDataModule
 from data.labels import choice_names
 from data.questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from data.sampling import follow_twins
@@ -110,6 +110,8 @@ class DemoChoiceDataModule(TextDataModule):
         wrong_label_rate: share of training questions with a wrong answer, the twins among them.
         options: see `TextDataModule`.
     """
+
+    readout: ClassVar[Readout] = "choice"
 
     def __init__(
         self,

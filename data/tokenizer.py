@@ -54,16 +54,16 @@ def train() -> Tokenizer:
     return tokenizer
 
 
-def save(folder: Path) -> None:
+def write(tokenizer: Tokenizer, folder: Path, maximum_length: int) -> None:
     """Write tokenizer.json and tokenizer_config.json, which `AutoTokenizer.from_pretrained(folder)` reads offline."""
     folder.mkdir(parents=True, exist_ok=True)
-    train().save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "pad_token": PAD,
         "bos_token": BOS,
         "eos_token": EOS,
-        "model_max_length": MAXIMUM_LENGTH,
+        "model_max_length": maximum_length,
         "clean_up_tokenization_spaces": False,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description="Train the tokenizer of the tiny model.")
     parser.add_argument("--output", type=Path, required=True, help="folder for the tokenizer files")
-    save(parser.parse_args(arguments).output)
+    write(train(), parser.parse_args(arguments).output, MAXIMUM_LENGTH)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
         UserError: the directory or hub id cannot be read.
     """
     _refuse_missing_folder(path)
-    with _readable(path):
+    with readable(path):
         return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
 
 
@@ -55,7 +55,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
         UserError: the directory or hub id cannot be read, or has no fast tokenizer.
     """
     _refuse_missing_folder(path)
-    with _readable(path):
+    with readable(path):
         tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
         raise UserError(f"model.path={path}: its tokenizer has no fast version (tokenizer.json); expected one: add it.")
@@ -132,10 +132,10 @@ def architecture_of(
             config = load_config(path, trust_remote_code)
             head = head_of(config) or head
             config.num_labels = len(label_names)
-            with _readable(path):
+            with readable(path):
                 lm = AutoModelForSequenceClassification.from_config(
                     config,
-                    attn_implementation=_attention_of(config, attention),
+                    attn_implementation=attention_of(config, attention),
                     dtype=torch.float32,
                     trust_remote_code=trust_remote_code,
                 )
@@ -160,7 +160,7 @@ def _from_scratch(
     settings = {**architecture, **labels, "vocab_size": vocabulary}
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
     return AutoModelForSequenceClassification.from_config(
-        config, attn_implementation=_attention_of(config, attention), dtype=torch.float32
+        config, attn_implementation=attention_of(config, attention), dtype=torch.float32
     )
 
 
@@ -178,11 +178,11 @@ def _from_checkpoint(
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is meant, not worth a warning
     try:
-        with _readable(path):
+        with readable(path):
             lm, info = AutoModelForSequenceClassification.from_pretrained(
                 resolve(path),
                 dtype=torch.float32,
-                attn_implementation=_attention_of(config, attention),
+                attn_implementation=attention_of(config, attention),
                 trust_remote_code=trust_remote_code,
                 use_safetensors=None if trust_remote_code else True,
                 output_loading_info=True,
@@ -255,7 +255,7 @@ def head_weights(folder: Path) -> dict[str, torch.Tensor]:
     return weights
 
 
-def _attention_of(config: PretrainedConfig, attention: str) -> str:
+def attention_of(config: PretrainedConfig, attention: str) -> str:
     return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
 
 
@@ -269,7 +269,7 @@ def _refuse_missing_folder(path: str) -> None:
         )
 
 
-class _readable:
+class readable:
     """Turn what the loading library raises for unreadable checkpoints into one sentence."""
 
     def __init__(self, path: str) -> None:

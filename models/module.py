@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -19,6 +18,7 @@ from models.anatomy import answer_positions, at_positions, build_anatomy, positi
 from models.backbone import HeadKind, load_classifier, save_classifier
 from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
 from models.last_token import LastTokenEngine
+from models.recipe import Schedule, adamw
 
 
 class TextClassifier(LightningModule):
@@ -61,7 +61,7 @@ class TextClassifier(LightningModule):
         learning_rate: float = 1e-5,
         weight_decay: float = 0.01,
         warmup_fraction: float = 0.0,
-        schedule: Literal["constant", "linear"] = "constant",
+        schedule: Schedule = "constant",
         batch_size: int = 8,
         max_epochs: int = 5,
         gradient_clip_val: float | None = None,
@@ -78,7 +78,7 @@ class TextClassifier(LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
-        self.schedule = schedule
+        self.schedule: Schedule = schedule
         self.n_choices = n_choices
         self.choices: Choices = choices
         outputs = output_names(label_names, n_choices)
@@ -153,14 +153,4 @@ class TextClassifier(LightningModule):
         self.log_dict(self.validation_metrics, prog_bar=True, batch_size=len(losses))
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        total = int(self.trainer.estimated_stepping_batches)
-        warmup = int(self.warmup_fraction * total)
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / (warmup + 1)
-            return 1.0 if self.schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)

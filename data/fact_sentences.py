@@ -1,0 +1,43 @@
+"""Sentences of the project's own facts, for training a small language model on them from scratch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from attribution.base import UserError
+from data.base import SourceRows
+from data.fact_patterns import OPENINGS
+from data.facts import prompts, sentences
+from data.prompts import PromptDataModule, prompt_rows
+
+
+class FactSentencesDataModule(PromptDataModule):
+    """Whole sentences as train split, prompts with their answers as validation and test split.
+
+    A training sentence stands in the column `prompt` and has no answer. Validation and test ask for every fact once,
+    each in a pattern that no training sentence and no prompt of the other split has.
+
+    Args:
+        variants: sentences of every fact and training pattern, with different openings.
+        options: see `TextDataModule`.
+    """
+
+    def __init__(self, name: str = "fact_sentences", path: None = None, variants: int = 4, **options: Any) -> None:
+        super().__init__(name, path, **options)
+        self.variants = variants
+        if not 1 <= variants <= len(OPENINGS):
+            raise UserError(
+                f"data.variants={variants}, expected between 1 and {len(OPENINGS)}, the number of openings: change it."
+            )
+
+    def load_splits(self) -> dict[str, SourceRows]:
+        """Generate all three splits."""
+        train = [
+            {"prompt": text, "answer": "", "type": fact.type}
+            for fact, text in sentences(self.variants, self.split_seed)
+        ]
+        splits = {"train": train}
+        for split in ("validation", "test"):
+            splits[split] = [asdict(prompt) for prompt in prompts(split)]  # type: ignore[arg-type]
+        return {split: prompt_rows(rows, range(len(rows))) for split, rows in splits.items()}

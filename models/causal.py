@@ -1,0 +1,118 @@
+"""Loading and saving causal language models with their own readout, the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from attribution.base import UserError
+from models.backbone import attention_of, load_config, readable, require_architecture
+from models.checkpoint_files import require_safetensors, resolve
+
+
+def load_language_model(
+    path: str | None,
+    architecture: Mapping[str, Any] | None,
+    model_type: str | None,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    attention: str,
+    trust_remote_code: bool,
+) -> PreTrainedModel:
+    """A causal language model in float32 as it was trained, or a new one drawn from `seed` alone.
+
+    The vocabulary is never enlarged, unlike a classifier's: a row for a padding token that the model does not know
+    would take part in the softmax. Padding is masked, so that any known id serves for it.
+
+    Raises:
+        UserError: unreadable path, another architecture than `model_type`, no causal language model, a checkpoint with
+            missing weights, or a tokenizer with ids that the model does not have.
+    """
+    torch.manual_seed(seed)
+    lm: Any
+    if path is None:
+        lm = _from_scratch(architecture, tokenizer, attention)
+    else:
+        lm = _from_checkpoint(path, model_type, attention, trust_remote_code)
+    require_known_tokens(lm, tokenizer, path)
+    return lm
+
+
+def save_language_model(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM."""
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def require_known_tokens(lm: Any, tokenizer: PreTrainedTokenizerBase, path: str | None) -> None:
+    """Refuse a tokenizer with tokens, other than that for padding, that the model has no embedding for.
+
+    Raises:
+        UserError: naming both sizes.
+    """
+    known = lm.get_input_embeddings().num_embeddings
+    largest = max(number for number in tokenizer.get_vocab().values() if number != tokenizer.pad_token_id)
+    if largest >= known:
+        raise UserError(
+            f"the tokenizer of model.path={path} has the token id {largest}, but the model knows {known} tokens; "
+            "expected the tokenizer that the model was trained with: set model.tokenizer_path."
+        )
+
+
+def _from_scratch(
+    architecture: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase, attention: str
+) -> PreTrainedModel:
+    if architecture is None:
+        raise UserError(
+            "the model has neither model.path (a directory or hub id) nor model.architecture (settings to start from "
+            "scratch); expected one of them: set model.path=DIR."
+        )
+    special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    settings = {**architecture, **special, "vocab_size": len(tokenizer)}
+    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    return AutoModelForCausalLM.from_config(
+        config, attn_implementation=attention_of(config, attention), dtype=torch.float32
+    )
+
+
+def _from_checkpoint(path: str, model_type: str | None, attention: str, trust_remote_code: bool) -> PreTrainedModel:
+    config = load_config(path, trust_remote_code)
+    require_architecture(config, model_type, path)
+    _refuse_other_heads(config, path)
+    if not trust_remote_code:
+        require_safetensors(path)
+    with readable(path):
+        lm, info = AutoModelForCausalLM.from_pretrained(
+            resolve(path),
+            dtype=torch.float32,
+            attn_implementation=attention_of(config, attention),
+            trust_remote_code=trust_remote_code,
+            use_safetensors=None if trust_remote_code else True,
+            output_loading_info=True,
+        )
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise UserError(
+            f"the checkpoint {path} lacks {len(missing)} weights of a {config.model_type} language model (first: "
+            f"{missing[0]}); expected a complete checkpoint of that architecture: check model.path."
+        )
+    return lm
+
+
+def _refuse_other_heads(config: PretrainedConfig, path: str) -> None:
+    names = config.architectures or []
+    if any("ForSequenceClassification" in name for name in names):
+        raise UserError(
+            f"model.path={path} holds a classifier ({', '.join(names)}), but these data ask a language model for its "
+            "next token; expected a causal language model: set model.path to one."
+        )

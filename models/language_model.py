@@ -1,0 +1,148 @@
+"""The LightningModule of data with the vocabulary as readout: a causal language model as it is, or being trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
+from transformers import PreTrainedTokenizerBase
+
+from attribution.base import Batch, UserError, require_finite
+from models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from models.causal import load_language_model, save_language_model
+from models.recipe import Schedule, adamw
+
+
+class LanguageModel(LightningModule):
+    """A causal language model whose scores are those of the next token behind a prompt.
+
+    Trained with cross-entropy over all tokens of the training rows; validated on prompts by the first token of their
+    answers (`labels`): `validation/accuracy` is the share of answers that rank first.
+
+    Args:
+        name: short name, used in results and paths.
+        tokenizer: tokenizer of the model; a padding token may lie beyond the model's vocabulary.
+        path: directory or hub id of the checkpoint; None starts from `architecture`.
+        architecture: transformers configuration values (with `model_type`) of a model from scratch.
+        model_type: architecture the checkpoint must have; None accepts any decoder.
+        tokenizer_path: where the tokenizer is loaded from when not from `path`.
+        learning_rate, weight_decay: of AdamW.
+        warmup_fraction: share of the training steps in which the learning rate rises linearly from zero.
+        schedule: `constant`, or `linear` decay to zero after the warm-up.
+        batch_size, max_epochs, gradient_clip_val: the training recipe beside the optimiser's; data.batch_size and the
+            Trainer's settings of the same name follow it unless given.
+        attention: attention implementation of transformers.
+        trust_remote_code: run code from the checkpoint's repository.
+        seed: draws the parameters of a model from scratch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: PreTrainedTokenizerBase,
+        path: str | None = None,
+        architecture: Mapping[str, Any] | None = None,
+        model_type: str | None = None,
+        tokenizer_path: str | None = None,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_fraction: float = 0.0,
+        schedule: Schedule = "constant",
+        batch_size: int = 64,
+        max_epochs: int = 5,
+        gradient_clip_val: float | None = None,
+        attention: str = "sdpa",
+        trust_remote_code: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.tokenizer = tokenizer
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.warmup_fraction = warmup_fraction
+        self.schedule: Schedule = schedule
+        self.lm: Any = load_language_model(
+            path, architecture, model_type, tokenizer, seed, attention, trust_remote_code
+        )
+        self.known = MeanMetric()
+
+    # -- parts ---------------------------------------------------------------------------------------------------
+
+    @property
+    def backbone(self) -> Any:
+        """The language model without readout."""
+        return self.lm.base_model
+
+    @property
+    def head(self) -> nn.Module:
+        """From the final hidden state, [..., hidden], to scores of the vocabulary, [..., vocabulary]."""
+        return self.lm.get_output_embeddings()
+
+    def save(self, folder: Path) -> None:
+        """Write safetensors, configuration and tokenizer."""
+        save_language_model(self.lm, self.tokenizer, folder)
+
+    # -- forward -------------------------------------------------------------------------------------------------
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """Final hidden states, [batch, tokens, hidden].
+
+        Raises:
+            UserError: a prompt longer than the model.
+        """
+        mask = batch["attention_mask"]
+        self._refuse_too_long(int(mask.sum(-1).max()))
+        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
+        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
+            arguments["position_ids"] = position_ids_from_mask(mask)
+        return self.backbone(**arguments, use_cache=False).last_hidden_state
+
+    def features(self, batch: Batch) -> Tensor:
+        """Final hidden state at the answer position, the readout's input: [batch, hidden]."""
+        return at_positions(self.hidden(batch), answer_positions(batch["attention_mask"]))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores of the next token, [batch, vocabulary]."""
+        return self.scores(self.features(batch))
+
+    def scores(self, features: Tensor) -> Tensor:
+        """From the readout's inputs, [..., hidden], to scores, [..., vocabulary]."""
+        return self.head(features)
+
+    def _refuse_too_long(self, tokens: int) -> None:
+        longest = getattr(self.lm.config, "max_position_embeddings", None)
+        if longest is not None and tokens > longest:
+            raise UserError(
+                f"a prompt has {tokens} tokens, but model={self.name} has {longest} positions; expected at most as "
+                f"many: set data.max_length={longest} or leave the prompt out."
+            )
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of every token behind the first, padding left out."""
+        scores = self.scores(self.hidden(batch))[:, :-1].float()
+        mask, next_ids = batch["attention_mask"].bool(), batch["input_ids"][:, 1:]
+        predicts = mask[:, :-1] & mask[:, 1:]
+        losses = cross_entropy(scores.flatten(0, 1), next_ids.flatten(), reduction="none").view_as(next_ids) * predicts
+        require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
+        loss = losses.sum() / predicts.sum()
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        scores, labels = self(batch).float(), batch["labels"]
+        losses = cross_entropy(scores, labels, reduction="none")
+        require_finite(losses, "the validation loss", batch["index"])
+        self.known.update((scores.argmax(-1) == labels).float())
+        self.log("validation/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
+        self.log("validation/accuracy", self.known, prog_bar=True, batch_size=len(losses))
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)

@@ -1,0 +1,34 @@
+"""The optimiser of every fit: AdamW with a linear warm-up and a schedule."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+
+Schedule = Literal["constant", "linear"]
+
+
+def adamw(
+    module: LightningModule, learning_rate: float, weight_decay: float, warmup_fraction: float, schedule: Schedule
+) -> Any:
+    """What `configure_optimizers` returns: AdamW over all parameters, its rate set after every step.
+
+    Args:
+        module: attached to a Trainer, which knows the number of steps.
+        learning_rate, weight_decay: of AdamW.
+        warmup_fraction: share of the steps in which the rate rises linearly from zero.
+        schedule: `constant`, or `linear` decay to zero after the warm-up.
+    """
+    optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
+    total = int(module.trainer.estimated_stepping_batches)
+    warmup = int(warmup_fraction * total)
+
+    def factor(step: int) -> float:
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 1.0 if schedule == "constant" else max(0.0, (total - step) / max(1, total - warmup))
+
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
