@@ -19,6 +19,9 @@ Batch = Mapping[str, Tensor]
 In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
 """
 
+ReadoutKind = Literal["classification", "choice", "token"]
+"""What the scores of a model number: classes, the choices of a question, the vocabulary."""
+
 ActivationEdit = Callable[[int, Tensor], Tensor]
 """(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
 
@@ -78,7 +81,8 @@ class NeuronModel(Protocol):
     `models.choice.ChoiceEngine` provide it.
 
     Attributes:
-        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each.
+        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
+            of `token` the vocabulary.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
     """
@@ -87,7 +91,7 @@ class NeuronModel(Protocol):
     n_layers: int
     n_neurons: int
     gated: bool
-    readout: Literal["classification", "choice"]
+    readout: ReadoutKind
     sequences_per_example: int
 
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
@@ -301,7 +305,7 @@ class ResidualModel(Protocol):
 
     `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
     `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
-    [width] is what the final norm adds, None where it adds nothing.
+    [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
     """
 
     family: str
@@ -310,8 +314,10 @@ class ResidualModel(Protocol):
     n_heads: int
     n_key_heads: int
     head_dim: int
+    hidden_size: int
     gated: bool
     parallel: bool
+    vocabulary: bool
     output_weight: Tensor | None
     output_bias: Tensor | None
     final_bias: Tensor | None

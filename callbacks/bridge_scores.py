@@ -10,7 +10,7 @@ import torch
 from attribution.bridge import InstanceNeurons
 from callbacks.files import is_first_process, write_yaml
 from callbacks.neuron_scores import tensors_of, write_neuron_scores
-from callbacks.score_tables import read_best_instances, read_neuron_lists
+from callbacks.score_tables import at_sites, read_best_instances, read_neuron_lists
 from callbacks.session import Session
 
 CODE = ("callbacks.bridge_scores", "callbacks.score_tables", "callbacks.neuron_scores")
@@ -36,13 +36,14 @@ def build_bridge_scores(
     """
     if not is_first_process():
         return
-    engine = session.classifier.engine()
+    footprint = session.footprint
+    shape = footprint.n_layers, footprint.n_neurons, footprint.query_width
     # the top-1 neuron of each train instance is all that is asked for
-    train = read_neuron_lists(session.scores[method.neurons, "train"] / "train", 1, engine.n_layers, engine.n_neurons)
+    train = read_neuron_lists(session.scores[method.neurons, "train"] / "train", 1, *shape)
     # without duplicates, neurons further down replace those that stand twice
     length = source_length if method.dedup else method.top_k
     top_index, top_score = read_best_instances(session.scores[method.source, split] / split, length)
-    scores = method.compose(top_index, top_score, train)
+    scores = at_sites(method.compose(top_index, top_score, train), footprint.n_neurons)
     rows = {"index": torch.arange(len(top_index)), **tensors_of(scores)}
     write_neuron_scores(folder, split, rows, session.predictions[split])
     write_yaml(folder / "method.yaml", {"name": name, **method.describe()})

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from attribution.base import ResidualModel
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.neuron.ig import IntegratedGradients
+from attribution.neuron.protocol import ResidualMethod
 from attribution.neuron.random_neurons import RandomNeurons
 from callbacks.memory import Need
 from models.footprint import Footprint
@@ -26,13 +28,15 @@ class Shape:
         footprint: of the decoder.
         parameters: number of all parameters.
         matmul_parameters: those that every token is multiplied with: all matrices but the embeddings.
-        head: the classification head, perhaps without values (on the meta device).
+        head: the readout, perhaps without values (on the meta device).
+        residual: the residual engine over the same, for its sizes alone; None: the family has no adapter.
     """
 
     footprint: Footprint
     parameters: int
     matmul_parameters: int
     head: Any
+    residual: ResidualModel | None = None
 
     def block_operations(self, columns: int) -> float:
         """Forward of one token through one block that sees `columns` columns."""
@@ -81,8 +85,13 @@ def prediction_need(footprint: Footprint, sequences: Sequences = ONE) -> Need:
     return Need(forward, forward)
 
 
-def neuron_need(method: Any, footprint: Footprint, sequences: Sequences = ONE) -> Need:
+def neuron_need(
+    method: Any, footprint: Footprint, sequences: Sequences = ONE, residual: ResidualModel | None = None
+) -> Need:
     """A neuron method's pass.
+
+    Methods over the residual stream say themselves what an example takes; in multiple choice the other choices' scores
+    are computed before, one sequence at a time if need be.
 
     Integrated gradients: the forward beside the prefix's keys and values, then variant rows with what backward keeps
     of the blocks above them, one row at the least and all layers' rows at the most; at other positions than the last,
@@ -90,6 +99,9 @@ def neuron_need(method: Any, footprint: Footprint, sequences: Sequences = ONE) -
     """
     if isinstance(method, RandomNeurons):
         return Need(lambda columns: footprint.random_ranking(), lambda columns: footprint.random_ranking())
+    if residual is not None and isinstance(method, ResidualMethod):
+        each = partial(method.bytes_per_example, residual)
+        return Need(each, each)
     if not isinstance(method, IntegratedGradients):
         return Need(partial(sequences.states, footprint), partial(sequences.states, footprint))
     edited = sequences.edited
@@ -167,9 +179,12 @@ def neuron_operations(method: Any, shape: Shape, tokens: int, sequences: Sequenc
     layers = footprint.n_layers
     if isinstance(method, RandomNeurons):
         return 50.0 * layers * footprint.n_neurons * len(method.seeds)
+    forward = shape.forward_operations(tokens)
+    if shape.residual is not None and isinstance(method, ResidualMethod):
+        extra = sequences.read if sequences.read > 1 else 0
+        return (1 + extra) * forward + method.operations(shape.residual, tokens)
     if not isinstance(method, IntegratedGradients):
         return None
-    forward = shape.forward_operations(tokens)
     if method.path(footprint).positions == "last":
         blocks = (method.n_steps + 1) * layers * (layers - 1) / 2
         return sequences.forwards() * forward + sequences.edited * 2 * blocks * shape.block_operations(tokens)

@@ -20,20 +20,22 @@ from attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
 from attribution.evaluation.retraining import Reference
 from attribution.evaluation.train_ranking import RankBy, train_ranking
 from attribution.instance.protocol import InstanceScores
-from callbacks.method_graph import kind_of
-from callbacks.score_tables import score_name
+from callbacks.method_graph import kind_of, names_neurons
+from callbacks.score_tables import read_addresses, score_name
 from callbacks.session import Session
 
 # -- methods -----------------------------------------------------------------------------------------------------
 
 
 def of_kind(methods: Mapping[str, Any], *kinds: MethodKind) -> dict[str, Any]:
-    """The methods of some kinds, by name."""
+    """The methods of some kinds, by name; those that score heads or layers are of none."""
     return {name: method for name, method in methods.items() if _kind(method) in kinds}
 
 
-def _kind(method: Any) -> MethodKind:
-    return "ia_neurons" if isinstance(method, InstanceNeurons) else kind_of(method)
+def _kind(method: Any) -> MethodKind | None:
+    if isinstance(method, InstanceNeurons):
+        return "ia_neurons"
+    return None if kind_of(method) == "neuron" and not names_neurons(method) else kind_of(method)
 
 
 def seeds_of(method: Any) -> list[int | None]:
@@ -129,9 +131,9 @@ def compared_neurons(session: Session, methods: Mapping[str, Any], kind: MethodK
     for name, method in of_kind(methods, kind).items():
         layers, units = [], []
         for seed in seeds_of(method):
-            rows = scores_of(session, name, seed).with_format(None)
-            layers.append(padded(rows["layer"][:], method.top_k))
-            units.append(padded(rows["unit"][:], method.top_k))
+            layer, unit = read_addresses(score_folder(session, name, seed) / session.split, method.top_k)
+            layers.append(layer)
+            units.append(unit)
         found[name] = ComparedNeurons(torch.stack(layers), torch.stack(units))
     return found
 

@@ -23,7 +23,6 @@ from callbacks.memory import WithinMemory
 from callbacks.passes import run_pass
 from callbacks.session import Epoch, Predictions, Session
 from callbacks.store import code_hash
-from models.footprint import footprint_of
 from models.language_model import LanguageModel
 from models.module import TextClassifier
 
@@ -101,7 +100,7 @@ def _predict(session: Session, split: str, folder: Path) -> None:
         return {"index": batch["index"], "features": features.float(), **said}
 
     shards = session.shards(split)
-    need = prediction_need(footprint_of(model.backbone), session.sequences)
+    need = prediction_need(session.footprint, session.sequences)
     cut = WithinMemory(f"predict {split}", compute, session.memory_budget, need)
     result = run_pass(
         f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers

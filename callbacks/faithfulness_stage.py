@@ -193,7 +193,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
     cut = length_sorted_batches(rows.select(sample), session.data.eval_batch_size, rows_per_shard(len(sample)))
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
-    engine = session.classifier.engine()
+    engine = session.readable.engine()
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         activation = engine.states(batch).activation.float()
@@ -202,9 +202,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     title = f"{name}: activations on {split}"
     need = reference_need(engine.footprint, session.sequences)
     cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
-    result = run_pass(
-        title, session.classifier, cut_to_fit, shards, session.loader(split), folder, session.trainers
-    ).rows
+    result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
     return Reference(result["index"], result["activation"], split == session.split)
 
 
@@ -216,7 +214,7 @@ def _answers(
     reference: Reference | None,
     folder: Path,
 ) -> dict[str, Tensor]:
-    engine = session.classifier.engine()
+    engine = session.readable.engine()
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)
@@ -229,7 +227,7 @@ def _answers(
     title = f"{name} on {session.split}"
     return run_pass(
         title,
-        session.classifier,
+        session.readable,
         WithinMemory(title, compute, session.memory_budget, need),
         session.shards(session.split),
         session.loader(session.split),

@@ -77,9 +77,10 @@ def texts_of(session: Session, split: str) -> list[str]:
 
 def neuron_lists_of(session: Session, method: Any, split: str) -> NeuronLists:
     """The stored lists of the method's source, as long as the method reads them on either side."""
-    engine = session.classifier.engine()
+    footprint = session.footprint
     length = max(method.train_list, method.test_list) if split == "train" else method.test_list
-    return read_neuron_lists(session.scores[method.source, split] / split, length, engine.n_layers, engine.n_neurons)
+    shape = footprint.n_layers, footprint.n_neurons, footprint.query_width
+    return read_neuron_lists(session.scores[method.source, split] / split, length, *shape)
 
 
 def _labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:

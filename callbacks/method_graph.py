@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
-from attribution.neuron.protocol import NeuronMethod
+from attribution.neuron.protocol import NeuronMethod, unit_kind
 
 Kind = Literal["instance", "neuron"]
 
@@ -15,6 +15,11 @@ Kind = Literal["instance", "neuron"]
 def kind_of(method: Any) -> Kind:
     """What a method's scores are about."""
     return "neuron" if isinstance(method, NeuronMethod | InstanceNeurons) else "instance"
+
+
+def names_neurons(method: Any) -> bool:
+    """Whether a method's scores are of neurons, which can be edited and compared, and not of heads or layers."""
+    return kind_of(method) == "neuron" and unit_kind(method) == "neuron"
 
 
 def reads_of(method: Any) -> str:
@@ -92,6 +97,11 @@ def _require_kind(name: str, key: str, method: Any, source: str, given: Any) -> 
         raise UserError(
             f"method.{name}.{key}={source} is {_a(kind_of(given))} method, expected {_a(wanted)} method: name one, "
             f"such as {example}."
+        )
+    if wanted == "neuron" and not names_neurons(given):
+        raise UserError(
+            f"method.{name}.{key}={source} scores {unit_kind(given)}s, expected a method that scores neurons: name "
+            f"one, such as {example}."
         )
     if isinstance(given, InstanceNeurons):
         raise UserError(

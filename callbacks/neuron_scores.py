@@ -8,8 +8,8 @@ from typing import Any
 import datasets
 from torch import Tensor
 
-from attribution.base import Batch, NeuronModel, require_finite
-from attribution.neuron.protocol import NeuronMethod
+from attribution.base import Batch, NeuronModel, ResidualModel, require_finite
+from attribution.neuron.protocol import NeuronMethod, Role, UnitKind, engine_kind, role, unit_kind
 from attribution.neuron.ranking import NeuronScores
 from callbacks.costs import neuron_need
 from callbacks.files import is_first_process, write_yaml
@@ -17,9 +17,16 @@ from callbacks.memory import WithinMemory
 from callbacks.passes import index_loader, run_pass
 from callbacks.score_tables import neuron_table
 from callbacks.session import Predictions, Session, row_shards
-from models.footprint import footprint_of
+from models.residual import ResidualEngine
 
-CODE = ("models.last_token", "models.choice", "models.families", "callbacks.neuron_scores", "callbacks.score_tables")
+CODE = (
+    "models.last_token",
+    "models.choice",
+    "models.families",
+    "models.residual_identities",
+    "callbacks.neuron_scores",
+    "callbacks.score_tables",
+)
 
 
 def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
@@ -29,20 +36,31 @@ def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
 
 def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split: str, folder: Path) -> None:
     """Attribute a split and write `<split>/` and `method.yaml`."""
-    engine = session.classifier.engine()
+    engine = engine_of(session.readable, method)
     description = method.describe(engine)
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
-        write_neuron_scores(folder, split, rows, session.predictions[split])
+        write_neuron_scores(folder, split, rows, session.predictions[split], (role(method), unit_kind(method)))
         write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
 
 
-def write_neuron_scores(folder: Path, split: str, rows: dict[str, Tensor], predictions: Predictions) -> None:
-    """Write `<split>/`; scores that explain no class in particular are said of the predicted one."""
+def engine_of(model: Any, method: NeuronMethod) -> NeuronModel | ResidualModel:
+    """The engine that a method asks for, over the model's current weights."""
+    return model.residual_engine() if engine_kind(method) == "residual" else model.engine()
+
+
+def write_neuron_scores(
+    folder: Path,
+    split: str,
+    rows: dict[str, Tensor],
+    predictions: Predictions,
+    kind: tuple[Role, UnitKind] = ("value", "neuron"),
+) -> None:
+    """Write `<split>/`; scores that explain nothing in particular are said of what the model is asked for: its answer
+    where the classes are a vocabulary, else the predicted class."""
     if "target" not in rows:
-        target = predictions.column("prediction")
-        rows = {**rows, "target": target, "target_prob": predictions.column("prob").gather(1, target[:, None])[:, 0]}
-    datasets.Dataset(neuron_table(rows)).save_to_disk(str(folder / split))
+        rows = {**rows, **predictions.explained()}
+    datasets.Dataset(neuron_table(rows, *kind)).save_to_disk(str(folder / split))
 
 
 def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:
@@ -51,13 +69,21 @@ def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:
 
 
 def _neuron_pass(
-    session: Session, name: str, method: NeuronMethod, engine: NeuronModel, split: str, folder: Path
+    session: Session,
+    name: str,
+    method: NeuronMethod,
+    engine: NeuronModel | ResidualModel,
+    split: str,
+    folder: Path,
 ) -> dict[str, Tensor]:
     """All examples' best neurons, in the order of `index`."""
     title = f"{name} on {split}"
+    there: list[Any] = []
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        scores = method.attribute(engine, batch, budget)
+        if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
+            there.append(engine.where_it_is() if isinstance(engine, ResidualEngine) else engine)
+        scores = method.attribute(there[0], batch, budget)
         require_finite(scores.score, f"the score of {title}", batch["index"])
         return {"index": batch["index"], **tensors_of(scores)}
 
@@ -65,6 +91,7 @@ def _neuron_pass(
         shards, loader = session.shards(split), session.loader(split)
     else:
         shards, loader = row_shards(len(session.data.splits[split])), index_loader
-    need = neuron_need(method, footprint_of(session.classifier.backbone), session.sequences)
+    residual = engine if isinstance(engine, ResidualEngine) else None
+    need = neuron_need(method, session.footprint, session.sequences, residual)
     cut = WithinMemory(title, compute, session.memory_budget, need)
-    return run_pass(title, session.classifier, cut, shards, loader, folder / "shards", session.trainers).rows
+    return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows

@@ -18,7 +18,7 @@ from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
 from callbacks.fit import MakeModel, fit_stage, load_stage, trains
-from callbacks.method_graph import in_order, kind_of, reads_of, require_sources, train_lists_of
+from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
 from callbacks.report_tables import mismatch_note, published_rows
@@ -105,7 +105,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if hasattr(evaluation, "require_length") and kind_of(method) == "neuron":
+            if hasattr(evaluation, "require_length") and names_neurons(method):
                 evaluation.require_length(name, method.top_k)
 
 

@@ -33,7 +33,7 @@ from callbacks.files import is_first_process, remove_empty
 from callbacks.fit import epochs_of, fit_inputs, source_of
 from callbacks.instance_costs import instance_cost
 from callbacks.memory import Need
-from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
+from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
 from callbacks.plan_rate import heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
@@ -98,7 +98,7 @@ class Planner:
             lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
             planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():
-            of_neurons = {k: m for k, m in self.parts.methods.items() if kind_of(m) == "neuron"}
+            of_neurons = {k: m for k, m in self.parts.methods.items() if names_neurons(m)}
             if evaluation.requires == "neuron" and of_neurons:
                 lines.append(self._faithfulness(name, evaluation, of_neurons))
         return lines
@@ -204,7 +204,7 @@ class Planner:
         each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
-        need = costs.neuron_need(method, self.shape.footprint, session.sequences)
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
         return self._model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:

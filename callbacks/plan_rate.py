@@ -8,9 +8,12 @@ from typing import Any
 
 import torch
 
+from attribution.base import UserError
 from callbacks import costs
 from callbacks.session import Session
+from models.anatomy import family_of
 from models.footprint import footprint_of
+from models.residual import ResidualEngine
 
 MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
@@ -20,12 +23,23 @@ def shape_of(lm: Any) -> costs.Shape:
     """Sizes of a classifier that may have no values."""
     embeddings = {id(m.weight) for m in lm.base_model.modules() if isinstance(m, torch.nn.Embedding)}
     matrices = (p for p in lm.base_model.parameters() if p.dim() > 1 and id(p) not in embeddings)
+    head = lm.score if hasattr(lm, "score") else lm.get_output_embeddings()
+    vocabulary = head is lm.get_output_embeddings()
     return costs.Shape(
-        footprint=footprint_of(lm.base_model),
+        footprint=footprint_of(lm.base_model, head.out_features if vocabulary else 0),
         parameters=sum(p.numel() for p in lm.parameters()),
         matmul_parameters=sum(p.numel() for p in matrices),
-        head=lm.score,
+        head=head,
+        residual=residual_shape(lm.base_model, head, vocabulary),
     )
+
+
+def residual_shape(backbone: Any, head: Any, vocabulary: bool) -> ResidualEngine | None:
+    """The residual engine for its sizes alone, unverified; None where the family has no adapter."""
+    try:
+        return ResidualEngine(family_of(backbone)(backbone), head, vocabulary)
+    except UserError:
+        return None
 
 
 def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) -> float:

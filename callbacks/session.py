@@ -11,12 +11,13 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from attribution.base import ReadoutKind
 from callbacks.costs import Sequences
 from callbacks.passes import TrainerFactory, index_shards
 from callbacks.store import Store
-from data.base import Readout
 from data.sampling import length_sorted_batches
 from models.choice import Choices
+from models.footprint import Footprint, footprint_of
 from models.language_model import LanguageModel
 from models.module import TextClassifier
 
@@ -46,7 +47,7 @@ class DataModule(Protocol):
     eval_batch_size: int
     batch_size: int
     n_choices: int | None
-    readout: Readout
+    readout: ReadoutKind
     splits: dict[str, Dataset]
     folds: Mapping[str, Any]
     pair_columns: tuple[str, str] | None
@@ -76,6 +77,15 @@ class Predictions:
     def column(self, name: str) -> torch.Tensor:
         """A numeric column, [examples]."""
         return self.dataset.with_format("torch", columns=[name])[name][:]
+
+    def explained(self) -> dict[str, torch.Tensor]:
+        """`target` and `target_prob`, [examples] each: the answer of next-token data (where one is named), else the
+        predicted class."""
+        target = self.column("prediction")
+        if "target_prob" not in self.dataset.column_names:
+            return {"target": target, "target_prob": self.column("prob").gather(1, target[:, None])[:, 0]}
+        label = self.column("label")
+        return {"target": torch.where(label < 0, target, label), "target_prob": self.column("target_prob")}
 
 
 @dataclass(frozen=True)
@@ -167,6 +177,18 @@ class Session:
         """Sequences of one example: those that are read and those that edits concern."""
         read = self.data.n_choices or 1
         return Sequences(read, read if self.choices == "all" else 1)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Sizes of the model that decide what its passes need; a vocabulary's scores count."""
+        model = self.readable
+        outputs = model.n_tokens if isinstance(model, LanguageModel) else 0
+        return footprint_of(model.backbone, outputs)
+
+    @property
+    def readout(self) -> ReadoutKind:
+        """What the model's scores number."""
+        return self.data.readout
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
 from models.last_token import LastTokenEngine
 
 Choices = Literal["predicted", "all"]
@@ -44,7 +44,7 @@ class ChoiceEngine:
             sequences of all choices at once.
     """
 
-    readout: Literal["classification", "choice"] = "choice"
+    readout: ReadoutKind = "choice"
 
     def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Choices = "predicted") -> None:
         self.engine = engine

@@ -7,7 +7,7 @@ its intermediate results, one with a kernel of its own keeps its input.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attribution.base import UserError
@@ -30,6 +30,7 @@ class Footprint:
         eager: whether attention weights are written out instead of computed in one kernel.
         written_out: whether the activation is a chain of tensor operations.
         element_size: bytes of a number.
+        n_outputs: tokens of a vocabulary readout, whose scores are wider than a block; 0: a few classes.
     """
 
     family: str
@@ -43,6 +44,7 @@ class Footprint:
     eager: bool
     written_out: bool
     element_size: int = 4
+    n_outputs: int = 0
 
     # -- parts of a block ----------------------------------------------------------------------------------------
 
@@ -73,7 +75,8 @@ class Footprint:
     def forward(self, tokens: int) -> int:
         """Peak of a gradient-free forward: the largest block, hidden states around it."""
         per_token = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
-        return tokens * per_token * self.element_size
+        # scores of the last token, their float32 copy and its softmax
+        return (tokens * per_token + 3 * self.n_outputs) * self.element_size
 
     def kept(self, tokens: int) -> int:
         """What `states` leaves: keys and values of the prefix, and every layer's vectors at the answer position."""
@@ -87,7 +90,8 @@ class Footprint:
 
     def sequence(self, tokens: int) -> int:
         """A full forward with all that backward keeps, and the gradients of one block."""
-        return tokens * (self.n_layers * self._saved(tokens) + 3 * self.n_neurons) * self.element_size
+        blocks = tokens * (self.n_layers * self._saved(tokens) + 3 * self.n_neurons)
+        return (blocks + 6 * self.n_outputs) * self.element_size
 
     # -- variant rows of the answer token ------------------------------------------------------------------------
 
@@ -107,7 +111,8 @@ class Footprint:
         """One row that enters at block `layer`, with what backward keeps and the gradients of one block."""
         above = self.n_layers - layer
         kept = above * self._saved(tokens) + 3 * self.n_neurons * (above > 0)
-        return (kept + 3 * self.hidden_size) * self.element_size
+        # scores and softmax with their gradients
+        return (kept + 3 * self.hidden_size + 6 * self.n_outputs) * self.element_size
 
     def edited_row(self, tokens: int) -> int:
         """One edited copy of the answer token without gradients: its largest block, and which neurons are edited.
@@ -115,7 +120,7 @@ class Footprint:
         The edit's two masks (one per question, and all stacked) take a byte per neuron of every layer.
         """
         per_row = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
-        return per_row * self.element_size + 2 * self.n_layers * self.n_neurons
+        return (per_row + 3 * self.n_outputs) * self.element_size + 2 * self.n_layers * self.n_neurons
 
     def edited_sequence(self, tokens: int) -> int:
         """One full forward edited in all layers: its largest block, the edited copy, and which neurons are edited."""
@@ -133,18 +138,23 @@ class Footprint:
         return self.n_layers * self.n_neurons * (5 * 8 + 20)
 
 
-def footprint_of(backbone: Any) -> Footprint:
+def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:
     """The footprint of a decoder, with or without values in its weights (on the meta device).
 
     A family without adapter, which serves instance methods only, is described by its configuration.
+
+    Args:
+        n_outputs: tokens of a vocabulary readout; 0: a few classes.
     """
     try:
         anatomy = family_of(backbone)(backbone)
     except UserError:
         hidden = backbone.config.hidden_size
         neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden
-        return _from_config(backbone, backbone.config.num_hidden_layers, neurons, hidden, False)
-    return _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
+        found = _from_config(backbone, backbone.config.num_hidden_layers, neurons, hidden, False)
+    else:
+        found = _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
+    return replace(found, n_outputs=n_outputs)
 
 
 def _from_config(backbone: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:

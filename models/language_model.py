@@ -13,9 +13,12 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import Batch, UserError, require_finite
-from models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
 from models.causal import load_language_model, save_language_model
+from models.last_token import LastTokenEngine
 from models.recipe import Schedule, adamw
+from models.residual import ResidualEngine
+from models.residual_identities import build_residual
 
 
 class LanguageModel(LightningModule):
@@ -83,6 +86,23 @@ class LanguageModel(LightningModule):
     def head(self) -> nn.Module:
         """From the final hidden state, [..., hidden], to scores of the vocabulary, [..., vocabulary]."""
         return self.lm.get_output_embeddings()
+
+    @property
+    def n_tokens(self) -> int:
+        """Size of the vocabulary, which is the number of scores."""
+        return int(self.lm.get_output_embeddings().out_features)
+
+    def engine(self) -> LastTokenEngine:
+        """The verified last-token engine over this model's current weights."""
+        return LastTokenEngine(build_anatomy(self.backbone), self.head, "token")
+
+    def residual_engine(self) -> ResidualEngine:
+        """The verified engine over the residual stream at this model's current weights.
+
+        Raises:
+            UserError: a model without additive residual stream, or without attention weights.
+        """
+        return build_residual(build_anatomy(self.backbone), self.head, vocabulary=True)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""

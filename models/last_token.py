@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
 from models.anatomy import (
     Anatomy,
     BlockInputs,
@@ -36,19 +36,23 @@ class LastTokenEngine:
     Args:
         anatomy: verified adapter of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
+        readout: what the scores number, `classification` or `token`.
     """
 
-    readout: Literal["classification", "choice"] = "classification"
     sequences_per_example: int = 1
 
-    def __init__(self, anatomy: Anatomy, head: Callable[[Tensor], Tensor]) -> None:
+    def __init__(
+        self, anatomy: Anatomy, head: Callable[[Tensor], Tensor], readout: ReadoutKind = "classification"
+    ) -> None:
         self.anatomy = anatomy
+        self.readout = readout
         self.head = head
         self.n_layers = anatomy.n_layers
         self.n_neurons = anatomy.n_neurons
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
-        self.footprint = footprint_of(anatomy.backbone)
+        outputs = int(getattr(head, "out_features", 0)) if readout == "token" else 0
+        self.footprint = footprint_of(anatomy.backbone, outputs)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 

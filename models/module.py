@@ -13,12 +13,14 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import PreTrainedTokenizerBase
 
-from attribution.base import Batch, require_finite
+from attribution.base import Batch, UserError, require_finite
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
 from models.backbone import HeadKind, load_classifier, save_classifier
 from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
 from models.last_token import LastTokenEngine
 from models.recipe import Schedule, adamw
+from models.residual import ResidualEngine
+from models.residual_identities import build_residual
 
 
 class TextClassifier(LightningModule):
@@ -109,6 +111,21 @@ class TextClassifier(LightningModule):
         """The verified last-token engine over this model's current weights."""
         engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
         return engine if self.n_choices is None else ChoiceEngine(engine, self.n_choices, self.choices)
+
+    def residual_engine(self) -> ResidualEngine:
+        """The verified engine over the residual stream at this model's current weights.
+
+        In multiple choice it explains the sequence of one choice, with the other choices' scores as constants.
+
+        Raises:
+            UserError: a model without additive residual stream; choices=all, which no score over one stream serves.
+        """
+        if self.n_choices is not None and self.choices == "all":
+            raise UserError(
+                "choices=all edits the neurons of all choices' sequences at once, but scores over the residual stream "
+                "read one sequence; expected choices=predicted: set it or choose method=ig."
+            )
+        return build_residual(build_anatomy(self.backbone), self.head)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""

@@ -28,16 +28,19 @@ class ResidualEngine:
     Args:
         anatomy: verified adapter of the backbone.
         readout: from the final hidden state [..., width] to scores [..., outputs]: `lm_head` or a classification head.
+        vocabulary: whether the outputs are tokens.
     """
 
-    def __init__(self, anatomy: Anatomy, readout: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, anatomy: Anatomy, readout: Callable[[Tensor], Tensor], vocabulary: bool = False) -> None:
         self.anatomy = anatomy
+        self.vocabulary = vocabulary
         self.readout = readout
         self.family = anatomy.config.model_type
         self.n_layers = anatomy.n_layers
         self.n_neurons = anatomy.n_neurons
         self.n_heads = anatomy.n_heads
         self.head_dim = anatomy.head_dim
+        self.hidden_size = anatomy.hidden_size
         self.gated = anatomy.gated
         self.parallel = anatomy.parallel
         blocks = list(anatomy.blocks)
@@ -50,6 +53,10 @@ class ResidualEngine:
         bias = self.final_norm.bias
         self.final_bias = None if bias is None else self._projected(bias)
         self.n_key_heads = len(self._value_weights(0))
+
+    def where_it_is(self) -> ResidualEngine:
+        """The engine over the weights where they are now: a model may have been moved to another device."""
+        return ResidualEngine(self.anatomy, self.readout, self.vocabulary)
 
     # -- one forward ---------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from models.residual import ResidualEngine
 
 @torch.no_grad()
 def build_residual(
-    anatomy: Anatomy, readout: Callable[[Tensor], Tensor], tolerance: float | None = None
+    anatomy: Anatomy, readout: Callable[[Tensor], Tensor], tolerance: float | None = None, vocabulary: bool = False
 ) -> ResidualEngine:
     """The verified engine over a backbone and its readout.
 
@@ -26,7 +26,7 @@ def build_residual(
     Raises:
         UserError: naming the identity and the layer that fails, or a model without attention weights.
     """
-    engine = ResidualEngine(anatomy, readout)
+    engine = ResidualEngine(anatomy, readout, vocabulary)
     parameter = next(anatomy.backbone.parameters())
     ids = torch.arange(1, 4, device=parameter.device)[None] % anatomy.config.vocab_size
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}

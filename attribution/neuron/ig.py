@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 from attribution.base import Batch, ModelKind, NeuronModel, UserError
+from attribution.neuron.explained import TargetOf, described_target
 from attribution.neuron.path_integral import Path, Positions, integrated_gradients
+from attribution.neuron.protocol import EngineKind, Role, UnitKind
 from attribution.neuron.quadrature import nodes_and_weights
 from attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
 
@@ -37,11 +39,15 @@ class IntegratedGradients:
         n_steps: steps m of the quadrature.
         positions: None takes the preset's; `last` scales the answer token's activation, `all` every position's own,
             `broadcast_last` writes the answer token's scaled activation into every position.
-        target: class whose probability is attributed, the `predicted` or the `gold` label. In multiple choice its
-            sequence is the one whose neurons are scored, unless the model edits all sequences at once.
+        target: class whose probability is attributed, the `predicted` or the `gold` label; None: the predicted one,
+            or of a vocabulary the answer that the data name. In multiple choice its sequence is the one whose neurons
+            are scored, unless the model edits all sequences at once.
         top_k: neurons kept per example, best first.
     """
 
+    engine: ClassVar[EngineKind] = "last_token"
+    unit_kind: ClassVar[UnitKind] = "neuron"
+    role: ClassVar[Role] = "value"
     reads_text = True
     sign = "positive: the neuron's activation raises the target's P"
 
@@ -50,7 +56,7 @@ class IntegratedGradients:
         preset: Preset = "paper",
         n_steps: int = 20,
         positions: Positions | None = None,
-        target: Literal["predicted", "gold"] = "predicted",
+        target: TargetOf | None = None,
         top_k: int = 100,
     ) -> None:
         if preset not in PRESETS:
@@ -91,7 +97,7 @@ class IntegratedGradients:
             "site": path.site,
             "positions": path.positions,
             "threshold": path.threshold,
-            "target": self.target,
+            "target": described_target(self.target, model.readout == "token"),
             "top_k": self.top_k,
             "unit": path.quantity(model),
             "sign": self.sign,

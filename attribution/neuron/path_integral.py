@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import AnswerStates, Batch, NeuronModel, UserError
+from attribution.base import AnswerStates, Batch, NeuronModel
+from attribution.neuron.explained import TargetOf, explained_class, require_labels
 from attribution.neuron.quadrature import Rule, nodes_and_weights
 
 Positions = Literal["last", "all", "broadcast_last"]
@@ -55,7 +56,7 @@ class IntegratedGradientsResult:
 
 
 def integrated_gradients(
-    model: NeuronModel, batch: Batch, path: Path, n_steps: int, target: str, memory_budget: int
+    model: NeuronModel, batch: Batch, path: Path, n_steps: int, target: TargetOf | None, memory_budget: int
 ) -> IntegratedGradientsResult:
     """Dense integrated gradients of every neuron of every layer.
 
@@ -71,9 +72,9 @@ def integrated_gradients(
         UserError: `target: gold` for an example without a label.
     """
     nodes, weights = nodes_and_weights(path.rule, n_steps)
-    gold = None if target == "predicted" else gold_classes(batch)
+    gold = gold_classes(batch) if target == "gold" else None
     states = model.states(batch, gold)
-    target_class = states.scores.argmax(-1) if gold is None else gold
+    target_class = explained_class(states.scores, batch, target, model.readout == "token")
     chosen = Target(target_class, path.quantity(model))
     if path.positions == "last":
         gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)
@@ -112,12 +113,7 @@ def gold_classes(batch: Batch) -> Tensor:
     Raises:
         UserError: an example without a label.
     """
-    missing = batch["labels"] < 0
-    if bool(missing.any()):
-        raise UserError(
-            f"target=gold needs a label for every example, but index {batch['index'][missing].tolist()} has none; "
-            "use target=predicted."
-        )
+    require_labels(batch)
     return batch["labels"]
 
 

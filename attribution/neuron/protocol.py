@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from attribution.base import Batch, NeuronModel
+from attribution.base import Batch, ResidualModel
 from attribution.neuron.ranking import NeuronScores
+
+EngineKind = Literal["last_token", "residual"]
+UnitKind = Literal["neuron", "head", "layer"]
+Role = Literal["value", "query"]
 
 
 @runtime_checkable
 class NeuronMethod(Protocol):
     """A configured method.
+
+    A method may also say what it is given as `model` and what its entries are, see `engine_kind`, `unit_kind`, `role`.
 
     Attributes:
         top_k: length of the stored lists.
@@ -20,8 +26,36 @@ class NeuronMethod(Protocol):
     top_k: int
     reads_text: bool
 
-    def describe(self, model: NeuronModel) -> dict[str, object]:
+    def describe(self, model: Any) -> dict[str, object]:
         """Resolved settings, sign and unit, for `method.yaml`; refuses models the method does not serve."""
 
-    def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:
+    def attribute(self, model: Any, batch: Batch, memory_budget: int) -> NeuronScores:
         """The `top_k` best neurons of every example; the result does not depend on `memory_budget` (bytes)."""
+
+
+@runtime_checkable
+class ResidualMethod(NeuronMethod, Protocol):
+    """A method over the residual stream, which can say what it needs."""
+
+    engine: ClassVar[EngineKind]
+
+    def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
+        """Memory that one example of so many tokens takes at least, beside the weights."""
+
+    def operations(self, model: ResidualModel, tokens: int) -> float:
+        """Floating-point operations of one example beside its forward, roughly."""
+
+
+def engine_kind(method: Any) -> EngineKind:
+    """What a method is given as `model`: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
+    return getattr(method, "engine", "last_token")
+
+
+def unit_kind(method: Any) -> UnitKind:
+    """What a method's entries stand for; neurons unless it says otherwise."""
+    return getattr(method, "unit_kind", "neuron")
+
+
+def role(method: Any) -> Role:
+    """Whether a method's entries carry the target themselves (value, default) or activate what does (query)."""
+    return getattr(method, "role", "value")

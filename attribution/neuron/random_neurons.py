@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
 from attribution.base import Batch, NeuronModel
 from attribution.counter_random import uniform
+from attribution.neuron.protocol import EngineKind, Role, UnitKind
 from attribution.neuron.ranking import NeuronScores, rank_neurons
 
 
@@ -21,6 +23,9 @@ class RandomNeurons:
         top_k: neurons kept per example.
     """
 
+    engine: ClassVar[EngineKind] = "last_token"
+    unit_kind: ClassVar[UnitKind] = "neuron"
+    role: ClassVar[Role] = "value"
     reads_text = False
 
     def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:

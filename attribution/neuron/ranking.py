@@ -7,6 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+SITES = ("ffn", "attn")
+"""Where units lie: inputs of the MLP's down-projection, inputs of the attention's output projection."""
+FFN, ATTENTION = range(len(SITES))
+
 
 @dataclass(frozen=True)
 class NeuronScores:
@@ -17,6 +21,9 @@ class NeuronScores:
         score: [batch, top_k], float32.
         target, target_prob: class explained and its probability, [batch]; None: no class in particular.
         completeness: residual per layer, [batch, layers], or None where the method has none.
+        position: token of each entry, counted from the sentence's first, int32 [batch, top_k]; −1, or None, where
+            entries have none.
+        site: number in `SITES` of each entry, int8 [batch, top_k]; None: all are FFN neurons.
     """
 
     layer: Tensor
@@ -25,6 +32,8 @@ class NeuronScores:
     target: Tensor | None = None
     target_prob: Tensor | None = None
     completeness: Tensor | None = None
+    position: Tensor | None = None
+    site: Tensor | None = None
 
 
 def rank_neurons(

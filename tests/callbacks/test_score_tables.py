@@ -24,7 +24,7 @@ def test_lists_of_any_length_come_back(
     table = neuron_table({**rows, "target_prob": torch.ones(4)})
     datasets.Dataset(table).save_to_disk(str(tmp_path / "neurons"))
     monkeypatch.setattr(score_tables, "ROWS_READ_AT_ONCE", at_once)
-    lists = read_neuron_lists(tmp_path / "neurons", length, n_layers=3, n_neurons=20)
+    lists = read_neuron_lists(tmp_path / "neurons", length, n_layers=3, n_neurons=20, n_attention=0)
     wide = torch.nn.functional.pad
     assert torch.equal(lists.layer, wide(layer, (0, 2), value=-1)[:, :length])
     assert torch.equal(lists.unit, wide(unit, (0, 2), value=-1)[:, :length])

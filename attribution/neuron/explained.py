@@ -1,0 +1,183 @@
+"""What a score over the residual stream is computed from: a batch's states and its readout at the class explained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from attribution.base import Batch, ResidualModel, ResidualStates, UserError
+from attribution.neuron.ranking import NeuronScores
+from attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
+
+TargetOf = Literal["predicted", "gold"]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Some examples of a batch, each by one sequence.
+
+    Attributes:
+        tokens: `input_ids` and `attention_mask`, [batch, tokens].
+        states: of these sequences.
+        readout: at the target.
+        target, target_prob: class explained and its probability, [batch]; of a vocabulary, the token.
+    """
+
+    tokens: Batch
+    states: ResidualStates
+    readout: Readout
+    target: Tensor
+    target_prob: Tensor
+
+    @property
+    def gradient_target(self) -> Tensor:
+        """Output whose log-probability is differentiated, [batch]."""
+        return self.readout.target
+
+
+def explained_class(scores: Tensor, batch: Batch, target: TargetOf | None, vocabulary: bool) -> Tensor:
+    """The class (or token) that is explained, [batch].
+
+    Args:
+        scores: readout scores, [batch, classes].
+        target: None: the answer that the data name where the classes are a vocabulary, and without one, as for any
+            other readout, the predicted class.
+
+    Raises:
+        UserError: `gold` for an example without a label.
+    """
+    predicted: Tensor = scores.argmax(-1)
+    if target == "predicted" or (target is None and not vocabulary):
+        return predicted
+    labels = batch["labels"]
+    if target == "gold":
+        require_labels(batch)
+    return torch.where(labels < 0, predicted, labels)
+
+
+def require_labels(batch: Batch) -> None:
+    """Refuse `gold` targets that are not there.
+
+    Raises:
+        UserError: an example without a label.
+    """
+    missing = batch["labels"] < 0
+    if bool(missing.any()):
+        raise UserError(
+            f"target=gold needs a label for every example, but index {batch['index'][missing].tolist()} has none; "
+            "use target=predicted."
+        )
+
+
+def described_target(target: TargetOf | None, vocabulary: bool) -> str:
+    """The target for method.yaml."""
+    return target or ("answer" if vocabulary else "predicted")
+
+
+def explain(
+    model: ResidualModel, batch: Batch, target: TargetOf | None, mode: Mode, attention: bool, memory_budget: int
+) -> Iterator[tuple[Tensor, Explained, int]]:
+    """Go through a batch in parts that fit the budget.
+
+    In multiple choice (`input_ids` [batch, choices, tokens]) the sequence of the choice explained is taken, with the
+    other choices' scores as constants.
+
+    Args:
+        attention: whether scores have positions. Sequences of one length then go together, without padding, so that
+            columns are the tokens' places in their sentence whatever the batch.
+
+    Yields:
+        rows of the batch, [rows]; what is to be scored; bytes that the budget leaves beside its states.
+    """
+    own, other_scores, chosen = _sequences(model, batch, target, memory_budget)
+    for rows in _groups(own["attention_mask"], attention):
+        tokens = _unpadded(own, rows) if attention else {name: tensor[rows] for name, tensor in own.items()}
+        each = model.bytes_per_example(tokens["attention_mask"].shape[1], attention)
+        step = max(1, min(len(rows), memory_budget // 2 // each))
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            sequences = {name: tensor[part] for name, tensor in tokens.items()}
+            states = model.states(sequences, attention)
+            if other_scores is None or chosen is None:
+                labels = {name: batch[name][rows[part]] for name in ("index", "labels") if name in batch}
+                explained = explained_class(states.scores, labels, target, model.vocabulary)
+                readout = readout_of(model, states, explained, mode)
+            else:
+                explained = chosen[rows[part]]
+                readout = choice_readout(model, states, other_scores[rows[part]], mode)
+            scores = states.scores if readout.offset is None else states.scores + readout.offset
+            probability = scores.softmax(-1).gather(1, readout.target[:, None])[:, 0]
+            found = Explained(sequences, states, readout, explained, probability)
+            yield rows[part], found, max(0, memory_budget - len(sequences["input_ids"]) * each)
+
+
+def score_parts(
+    model: ResidualModel,
+    batch: Batch,
+    target: TargetOf | None,
+    mode: Mode,
+    attention: bool,
+    memory_budget: int,
+    top_k: int,
+    score: Callable[[Explained, int], NeuronScores],
+) -> NeuronScores:
+    """The scores of all parts in the order of the batch, lists of `top_k` entries; shorter ones end with −1.
+
+    Sentences have more heads at tokens the longer they are, so that the length must not be taken from the batch.
+    """
+    order: list[Tensor] = []
+    parts: list[NeuronScores] = []
+    for rows, part, room in explain(model, batch, target, mode, attention, memory_budget):
+        order.append(rows)
+        parts.append(replace(score(part, room), target=part.target, target_prob=part.target_prob))
+    back = torch.cat(order).argsort()
+    joined: dict[str, Tensor] = {}
+    for name in ("layer", "unit", "position", "site", "score", "target", "target_prob"):
+        tensors = [getattr(part, name) for part in parts]
+        if tensors[0] is None:
+            continue
+        if tensors[0].dim() == 2:
+            fill = 0 if name in ("score", "site") else -1
+            tensors = [pad(tensor, (0, top_k - tensor.shape[1]), value=fill) for tensor in tensors]
+        joined[name] = torch.cat(tensors)[back]
+    return NeuronScores(**joined)
+
+
+def _sequences(
+    model: ResidualModel, batch: Batch, target: TargetOf | None, memory_budget: int
+) -> tuple[Batch, Tensor | None, Tensor | None]:
+    """One sequence per example; in multiple choice the other choices' scores and the choice explained as well."""
+    names = ("input_ids", "attention_mask")
+    if batch["input_ids"].dim() == 2:
+        return {name: batch[name] for name in names}, None, None
+    n, choices, tokens = batch["input_ids"].shape
+    flat = {name: batch[name].flatten(0, 1) for name in names}
+    step = max(1, memory_budget // model.bytes_per_example(tokens, attention=False))
+    parts = [
+        model.zeroed_scores({name: tensor[start : start + step] for name, tensor in flat.items()}, None, None)
+        for start in range(0, n * choices, step)
+    ]
+    scores = torch.cat(parts).view(n, choices)
+    chosen = explained_class(scores, batch, target, vocabulary=False)
+    rest = torch.ones_like(scores, dtype=torch.bool).scatter(1, chosen[:, None], False)
+    row = torch.arange(n, device=chosen.device)
+    return {name: batch[name][row, chosen] for name in names}, scores[rest].view(n, choices - 1), chosen
+
+
+def _groups(mask: Tensor, by_length: bool) -> list[Tensor]:
+    """Rows that go together: all of them, or those of each length."""
+    if not by_length:
+        return [torch.arange(len(mask), device=mask.device)]
+    lengths = mask.sum(1)
+    return [(lengths == length).nonzero()[:, 0] for length in lengths.unique().tolist()]
+
+
+def _unpadded(batch: Batch, rows: Tensor) -> Batch:
+    """Sequences of one length without their padding."""
+    real = batch["attention_mask"][rows].bool()
+    return {name: batch[name][rows][real].view(len(rows), -1) for name in ("input_ids", "attention_mask")}

@@ -1,0 +1,131 @@
+"""Query side of paper 2 as configured methods: the layers and FFN neurons that activate the best value neurons."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from attribution.base import Batch, ResidualModel, UserError
+from attribution.neuron.bounded_search import TopUnits
+from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from attribution.neuron.knowledge_scores import PAPER, NeuronScore
+from attribution.neuron.logprob_increase import attention_units, ffn_units
+from attribution.neuron.part_scores import ranked_layers
+from attribution.neuron.protocol import EngineKind, Role, UnitKind
+from attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
+from attribution.neuron.ranking import NeuronScores, rank_neurons
+from attribution.neuron.readout import Mode
+from attribution.neuron.static_scores import best_neurons
+
+ValueSite = Literal["ffn", "attn"]
+SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"
+
+
+class _QueryScore:
+    """What both granularities share; see `QueryLayers` and `QueryNeurons`."""
+
+    engine: ClassVar[EngineKind] = "residual"
+    role: ClassVar[Role] = "query"
+    granularity: str
+    reads_text = True
+
+    def __init__(
+        self,
+        site: ValueSite,
+        n_values: int,
+        target: TargetOf | None = None,
+        mode: Mode = "corrected",
+        top_k: int = 100,
+    ) -> None:
+        if site not in ("ffn", "attn"):
+            raise UserError(f"unknown site '{site}' of value neurons; expected ffn or attn.")
+        if n_values < 1:
+            raise UserError(f"n_values={n_values} asks for no value neuron; expected at least 1: raise it.")
+        self.site = site
+        self.n_values = n_values
+        self.target = target
+        self.mode: Mode = mode
+        self.top_k = top_k
+
+    def describe(self, model: ResidualModel) -> dict[str, object]:
+        """Resolved settings for method.yaml."""
+        return {
+            "method": f"query {self.granularity} of the {self.n_values} best {self.site} value neurons",
+            "source": f"{PAPER}, Sec. 3.4",
+            "granularity": self.granularity,
+            "site_of_values": self.site,
+            "n_values": self.n_values,
+            "mode": self.mode,
+            "target": described_target(self.target, model.vocabulary),
+            "top_k": self.top_k,
+            "unit": "nats: share of the value neurons' log-probability increase",
+            "sign": SIGN,
+        }
+
+    def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:
+        """The `top_k` best of every example.
+
+        Raises:
+            UserError: a budget that does not hold one example, `target: gold` on an unlabelled one, or `notebook` with
+                shared key heads.
+        """
+
+        def score(part: Explained, room: int) -> NeuronScores:
+            units = attention_units if self.site == "attn" else ffn_units
+            found = best_neurons(part.readout, units(model, part.states), "logprob_increase", self.n_values, room)
+            return self.best(model, part, found, room)
+
+        return score_parts(model, batch, self.target, self.mode, self.site == "attn", memory_budget, self.top_k, score)
+
+    def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
+        """Query side of some examples."""
+        raise NotImplementedError
+
+    def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
+        """The value neurons' search, or their keys beside the states."""
+        search = NeuronScore("logprob_increase", self.site, top_k=self.n_values).bytes_per_example(model, tokens)
+        keys = query_bytes(model, tokens, self.n_values, model.hidden_size)
+        return max(search, model.bytes_per_example(tokens, self.site == "attn") + keys)
+
+    def operations(self, model: ResidualModel, tokens: int) -> float:
+        """The value neurons' search and their keys' products with every contribution."""
+        search = NeuronScore("logprob_increase", self.site, top_k=self.n_values).operations(model, tokens)
+        products = model.n_neurons if self.granularity == "neurons" else 2
+        return search + 4.0 * self.n_values * model.n_layers * products * model.hidden_size
+
+
+class QueryLayers(_QueryScore):
+    """Layers' attention and MLP outputs by their share in activating the value neurons.
+
+    What the embedding and the biases inside the keys contribute belongs to no layer and is not listed.
+
+    Args:
+        site: of the value neurons.
+        n_values: best value neurons by log-probability increase that are asked.
+        target, mode, top_k: see `attribution.neuron.knowledge_scores.NeuronScore`; `notebook` also leaves centring and
+            biases out of the keys and divides by the plain sum, see `attribution.neuron.query`.
+    """
+
+    unit_kind: ClassVar[UnitKind] = "layer"
+    granularity = "layers"
+
+    def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
+        """Query layers of some examples."""
+        neurons = ValueNeurons.of(values, part.states)
+        found = query_layers(model, part.tokens, neurons, room, self.mode)
+        return ranked_layers(found.attention, found.mlp, self.top_k)
+
+
+class QueryNeurons(_QueryScore):
+    """FFN neurons below the value neurons by their share in activating these, at the value neurons' own tokens.
+
+    Args:
+        site, n_values, target, mode, top_k: see `QueryLayers`.
+    """
+
+    unit_kind: ClassVar[UnitKind] = "neuron"
+    granularity = "neurons"
+
+    def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
+        """Query neurons of some examples."""
+        neurons = ValueNeurons.of(values, part.states)
+        return rank_neurons(query_neurons(model, part.tokens, neurons, room, self.mode), self.top_k)
