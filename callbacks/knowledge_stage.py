@@ -28,8 +28,9 @@ from callbacks.passes import run_pass
 from callbacks.score_tables import score_name
 from callbacks.session import Session
 from callbacks.store import code_hash
+from models.residual import ResidualEngine
 
-CODE = ("models.residual", "models.families", "models.norms", "callbacks.knowledge_stage")
+CODE = ("models.residual_identities", "models.families", "callbacks.knowledge_stage")
 VALUES_ASKED = 16
 """Value neurons whose keys an evaluation reads where it does not say how many (`longest`)."""
 
@@ -44,13 +45,13 @@ def knowledge_stage(
     Args:
         methods: the run's neuron methods, whose stored lists of value neurons some evaluations read.
     """
-    model = session.classifier.residual_engine()
+    model = session.readable.residual_engine()
     lists = value_lists(session, evaluation, methods) if getattr(evaluation, "reads_lists", False) else {}
     inputs = knowledge_inputs(session, evaluation, settings, lists)
     answers, fingerprint = _stored(session, name, inputs, model, evaluation, evaluation.answers, lists)
     keys = {method: [score_name(method, seed) for seed in seeds_of(found)] for method, found in methods.items()}
     names = {method: found for method, found in keys.items() if found[0] in lists}
-    prompts = Prompts(types_of(session), model, partial(token_text, session.classifier.tokenizer, session), names)
+    prompts = Prompts(types_of(session), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names)
     if hasattr(evaluation, "second"):
         chosen = evaluation.chosen(answers, prompts)
         if chosen:
@@ -79,7 +80,7 @@ def explained(session: Session) -> Tensor:
     """Outputs that are explained, [examples]: the answer's token where there is one, else what the model predicts."""
     predictions = session.predictions[session.split]
     predicted = predictions.column("prediction")
-    if getattr(session.data, "readout", "classification") != "token":
+    if session.data.readout != "token":
         return predicted
     label = predictions.column("label")
     return torch.where(label < 0, predicted, label)
@@ -93,7 +94,7 @@ def types_of(session: Session) -> tuple[str, ...]:
 
 def token_text(tokenizer: Any, session: Session, output: int) -> str:
     """What an output stands for: a token of the vocabulary, or a class."""
-    if getattr(session.data, "readout", "classification") != "token":
+    if session.data.readout != "token":
         return session.data.label_names[output]
     return str(tokenizer.decode([output]))
 
@@ -135,7 +136,7 @@ def _stored(
     session: Session,
     name: str,
     inputs: Mapping[str, Any],
-    model: ResidualModel,
+    engine: ResidualEngine,
     evaluation: Any,
     answer: Answer,
     lists: Mapping[str, ListedNeurons],
@@ -143,6 +144,7 @@ def _stored(
     """Answers of all explained sentences, in their order, and the fingerprint of the entry."""
     target = explained(session)
     title = f"{name} on {session.split}"
+    there: list[ResidualModel] = []
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         index = batch["index"]
@@ -151,14 +153,16 @@ def _stored(
             key: ListedNeurons(*(getattr(neurons, part)[rows].to(index.device) for part in ("attention", "layer", "unit")))
             for key, neurons in lists.items()
         }
-        sentences = Sentences(model, batch, target[rows].to(index.device), budget, asked)
+        if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
+            there.append(engine.where_it_is())
+        sentences = Sentences(there[0], batch, target[rows].to(index.device), budget, asked)
         return {"index": index, **answer(sentences)}
 
     def build(folder: Path) -> None:
         found = run_pass(
             title,
-            session.classifier,
-            WithinMemory(title, compute, session.memory_budget, knowledge_need(model, evaluation)),
+            session.readable,
+            WithinMemory(title, compute, session.memory_budget, knowledge_need(engine, evaluation)),
             session.shards(session.split),
             session.loader(session.split),
             folder / "shards",

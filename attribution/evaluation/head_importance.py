@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.evaluation.knowledge import Prompts, Sentences, decreases, mean_row, require_counts
+from attribution.evaluation.knowledge import Prompts, Sentences, decreases, mean_row, places, require_counts
 from attribution.evaluation.result import Result
 from attribution.neuron.interventions import head_mask
 from attribution.neuron.logprob_increase import head_increases
@@ -62,17 +62,16 @@ class HeadImportance:
         return found
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
-        """`head_increase` of the best heads, k their place, named a<layer>.<head> (Table 10); `mrr_decrease` and
+        """`head_place` and `head_increase` of the best heads, named a<layer>.<head> (Table 10); `mrr_decrease` and
         `prob_decrease` of a type's sentences (group) without the heads of another (reference_group) (Table 11)."""
-        found = []
-        n_heads = answers["increase"].shape[2]
-        for name, rows in prompts.groups():
-            values = answers["increase"][rows].flatten(1)
-            for place, head in enumerate(_best(values.double().mean(0))[: self.top].tolist()):
-                address = f"a{head // n_heads}.{head % n_heads}"
-                found.append(
-                    mean_row("head_increase", values[:, head], k=place + 1, group=name, reference_group=address)
-                )
+        increase = answers["increase"]
+        n_heads = increase.shape[2]
+        names = [f"a{head // n_heads}.{head % n_heads}" for head in range(increase[0].numel())]
+        found = places("head_place", increase.flatten(1), names, prompts, self.top)
+        for row in list(found):
+            rows = dict(prompts.groups())[row.group]
+            values = increase.flatten(1)[rows, names.index(row.reference_group)]
+            found.append(mean_row("head_increase", values, group=row.group, reference_group=row.reference_group))
         for key, after in answers.items():
             if key.startswith("without|"):
                 zeroed = key.partition("|")[2]

@@ -107,6 +107,16 @@ def mean_row(metric: str, values: Tensor, unit: float = 1.0, **cells: object) ->
     return Result(metric, float(values.mean()) * unit, stderr, n=len(values), **cells)  # type: ignore[arg-type]
 
 
+def places(metric: str, values: Tensor, names: Sequence[str], prompts: Prompts, top: int = 10) -> list[Result]:
+    """Places 1 … `top` of named things by the mean of values [sentences, things], in every group (reference_group)."""
+    found = []
+    for group, rows in prompts.groups():
+        order = values[rows].double().mean(0).sort(descending=True, stable=True).indices[:top].tolist()
+        for place, thing in enumerate(order):
+            found.append(Result(metric, place + 1, n=len(rows), group=group, reference_group=names[thing]))
+    return found
+
+
 def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) -> list[Result]:
     """By how many per cent MRR and mean probability fall (Tables 7, 11, 13), over all sentences and by type.
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
-from attribution.evaluation.knowledge import Prompts, Sentences, means
+from attribution.evaluation.knowledge import Prompts, Sentences, means, places
 from attribution.evaluation.result import Result
 from attribution.neuron.logprob_increase import layer_increases
 from attribution.neuron.readout import Mode, readout_of
@@ -33,8 +34,11 @@ class LayerImportance:
         return {"attention": attention, "ffn": ffn}
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
-        """`layer_sum` by site (Table 3); `layer_increase` by layer a0, f0, … (Table 4)."""
-        found = []
+        """`layer_sum` by site (Table 3); `layer_increase` of every layer a0, …, f0, …, `layer_place` of the best ten
+        (Table 4)."""
+        both = torch.cat([answers["attention"], answers["ffn"]], 1)
+        names = [f"{letter}{layer}" for letter in "af" for layer in range(answers["ffn"].shape[1])]
+        found = places("layer_place", both, names, prompts)
         for site, letter in (("attention", "a"), ("ffn", "f")):
             found += means("layer_sum", answers[site].sum(1), prompts, reference_group=site)
             for layer in range(answers[site].shape[1]):

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.evaluation.knowledge import Prompts, Sentences, limited, means, require_counts
+from attribution.evaluation.knowledge import Prompts, Sentences, limited, means, places, require_counts
 from attribution.evaluation.result import Result
 from attribution.evaluation.value_neurons import attention_values, ffn_values
 from attribution.neuron import query
@@ -64,10 +64,12 @@ class QueryLayers:
         return found
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
-        """`ffn_query` and `attention_query` of every layer: embedding, a0, …, f0, …, constant (reference_group)."""
+        """`ffn_query` and `attention_query` of every layer: embedding, a0, …, f0, …, constant (reference_group);
+        `ffn_query_place` and `attention_query_place` of the best ten layers (Tables 6 and 14)."""
         n_layers, found = prompts.model.n_layers, []
         names = ["embedding", *(f"{letter}{layer}" for letter in "af" for layer in range(n_layers)), "constant"]
         for site, shares in answers.items():
+            found += places(f"{site}_query_place", shares[:, 1:-1], names[1:-1], prompts)
             for column, name in enumerate(names):
                 found += means(f"{site}_query", shares[:, column], prompts, reference_group=name)
         return found

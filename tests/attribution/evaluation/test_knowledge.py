@@ -168,8 +168,11 @@ def test_heads_of_one_type_are_zeroed_for_all() -> None:
     rows = evaluation.evaluate({**answers, **after}, prompts("gpt2"))
     expected = decrease(answers["original"][1:2, 0], after["without|capital"][1:2, 0])
     assert value_of(rows, "mrr_decrease", group="colour", reference_group="capital") == pytest.approx(expected)
-    first = next(r for r in rows if r.metric == "head_increase" and r.group == "capital" and r.k == 1)
-    assert first.reference_group == f"a{wanted[0] // 4}.{wanted[0] % 4}"
+    name = f"a{wanted[0] // 4}.{wanted[0] % 4}"
+    assert value_of(rows, "head_place", group="capital", reference_group=name) == 1
+    assert value_of(rows, "head_increase", group="capital", reference_group=name) == pytest.approx(
+        float(means[wanted[0]]), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
