@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from callbacks.charts import Chart, estimate
 from callbacks.figures_faithfulness import METRICS, faithfulness_charts
+from callbacks.figures_knowledge import knowledge_charts
 from callbacks.figures_overlap import overlap_charts
 from callbacks.figures_png import chart_figure
 from callbacks.figures_retraining import retraining_charts
@@ -59,7 +60,7 @@ def write_results_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """All charts of results rows: faithfulness curves, then the paper's figures by number."""
     numbered = sorted([*retraining_charts(rows), *overlap_charts(rows)], key=lambda chart: chart.name)
-    return [*faithfulness_charts(rows), *numbered]
+    return [*faithfulness_charts(rows), *numbered, *knowledge_charts(rows)]
 
 
 def layer_heat_map(profiles: Sequence[LayerProfile]) -> Figure:
