@@ -51,7 +51,9 @@ def knowledge_stage(
     answers, fingerprint = _stored(session, name, inputs, model, evaluation, evaluation.answers, lists)
     keys = {method: [score_name(method, seed) for seed in seeds_of(found)] for method, found in methods.items()}
     names = {method: found for method, found in keys.items() if found[0] in lists}
-    prompts = Prompts(types_of(session), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names)
+    prompts = Prompts(
+        types_of(session), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names
+    )
     if hasattr(evaluation, "second"):
         chosen = evaluation.chosen(answers, prompts)
         if chosen:
@@ -150,7 +152,9 @@ def _stored(
         index = batch["index"]
         rows = index.cpu()
         asked = {
-            key: ListedNeurons(*(getattr(neurons, part)[rows].to(index.device) for part in ("attention", "layer", "unit")))
+            key: ListedNeurons(
+                *(getattr(neurons, part)[rows].to(index.device) for part in ("attention", "layer", "unit"))
+            )
             for key, neurons in lists.items()
         }
         if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights

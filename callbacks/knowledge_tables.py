@@ -71,9 +71,7 @@ LAYOUTS = (
         _by_type,
     ),
     _place(f"{PREFIX}4", "Most important layers", "layer_importance", "layer_place", "layer"),
-    Layout(
-        f"{PREFIX}5_12", "Sums of neurons' log-probability increases", "importance_sums", _SUMS, _SUM, _by_type
-    ),
+    Layout(f"{PREFIX}5_12", "Sums of neurons' log-probability increases", "importance_sums", _SUMS, _SUM, _by_type),
     _place(f"{PREFIX}6", "Query layers of the best FFN value neurons", "query_layers", "ffn_query_place", "layer"),
     Layout(
         f"{PREFIX}7",

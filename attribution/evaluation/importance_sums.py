@@ -31,9 +31,7 @@ class ImportanceSums:
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"
 
-    def __init__(
-        self, top: Sequence[int] = (100, 200), largest_share: float = 0.05, mode: Mode = "corrected"
-    ) -> None:
+    def __init__(self, top: Sequence[int] = (100, 200), largest_share: float = 0.05, mode: Mode = "corrected") -> None:
         self.top = sorted(set(top))
         require_counts("importance_sums", top=self.top[0] if self.top else 0, largest_share=largest_share)
         self.largest_share = largest_share

@@ -54,9 +54,7 @@ class NeuronLayers:
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """Entries by layer, [batch, layers], by name of the list."""
         layers = torch.arange(sentences.model.n_layers, device=sentences.target.device)
-        return {
-            name: (neurons.layer[:, : self.k, None] == layers).sum(1) for name, neurons in sentences.lists.items()
-        }
+        return {name: (neurons.layer[:, : self.k, None] == layers).sum(1) for name, neurons in sentences.lists.items()}
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`top_neurons` by method and layer (group)."""

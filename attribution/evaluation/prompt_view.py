@@ -81,7 +81,9 @@ class PromptView:
         n_asked = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
         found = attention_values(model, states, readout, max(n_asked, self.top), room)
         asked = ValueNeurons.of(found, states)
-        asked = ValueNeurons(asked.site, *(getattr(asked, n)[:, :n_asked] for n in ("layer", "unit", "column", "weight")))
+        asked = ValueNeurons(
+            asked.site, *(getattr(asked, n)[:, :n_asked] for n in ("layer", "unit", "column", "weight"))
+        )
         query = query_neurons(model, sentences.batch, asked, room, self.mode).flatten(1)
         best = query.sort(dim=1, descending=True, stable=True)
         layer = best.indices[:, : self.top].div(model.n_neurons, rounding_mode="floor")

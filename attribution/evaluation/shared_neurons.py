@@ -10,7 +10,13 @@ from torch import Tensor
 from attribution.base import ResidualModel
 from attribution.evaluation.knowledge import ListedNeurons, Prompts, Sentences, limited, require_counts
 from attribution.evaluation.result import Result
-from attribution.evaluation.value_neurons import attention_values, distinct_attention_values, ffn_list, ffn_values, joined
+from attribution.evaluation.value_neurons import (
+    attention_values,
+    distinct_attention_values,
+    ffn_list,
+    ffn_values,
+    joined,
+)
 from attribution.neuron.query import ValueNeurons, query_neurons
 from attribution.neuron.readout import Mode, readout_of
 
@@ -113,9 +119,7 @@ class SharedNeurons:
                 found += neuron_tokens(prompts, numbers[order].tolist(), self.tokens, name, role)
             if shares:
                 mean = sum(shares) / len(shares)
-                found.append(
-                    Result("shared_neurons", mean, n=len(prompts.types), k=length, reference_group=role)
-                )
+                found.append(Result("shared_neurons", mean, n=len(prompts.types), k=length, reference_group=role))
         return found
 
 
@@ -137,9 +141,7 @@ def neuron_tokens(prompts: Prompts, numbers: list[int], n_tokens: int, group: st
         best = scores.topk(min(n_tokens, len(scores)))
         for place, (output, score) in enumerate(zip(best.indices.tolist(), best.values.tolist(), strict=True)):
             text = f"{name} {prompts.token(output)}"
-            found.append(
-                Result("vocabulary_token", score, k=place + 1, group=group, method=role, reference_group=text)
-            )
+            found.append(Result("vocabulary_token", score, k=place + 1, group=group, method=role, reference_group=text))
     return found
 
 

@@ -20,7 +20,7 @@ from attribution.evaluation.knowledge import (
     require_counts,
 )
 from attribution.evaluation.result import Result
-from attribution.evaluation.value_neurons import SCORE, distinct_attention_values, ffn_values, ffn_list
+from attribution.evaluation.value_neurons import SCORE, distinct_attention_values, ffn_list, ffn_values
 from attribution.neuron.interventions import random_mask
 from attribution.neuron.readout import Mode, readout_of
 

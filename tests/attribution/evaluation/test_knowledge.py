@@ -73,7 +73,9 @@ def test_interventions_zero_the_first_distinct_neurons_of_each_sentence(name: st
         assert answers["original"][row].tolist() == pytest.approx(zeroed(c, row), abs=2e-5)
     assert value_of(rows, "mrr", method="both", k=5, group="") == pytest.approx(float(answers["both|5"][:, 0].mean()))
     capital = answers["both|5"][[0, 2]]
-    assert value_of(rows, "prob", method="both", k=5, group="capital") == pytest.approx(100 * float(capital[:, 1].mean()))
+    assert value_of(rows, "prob", method="both", k=5, group="capital") == pytest.approx(
+        100 * float(capital[:, 1].mean())
+    )
     assert value_of(rows, "logp", method="original", k=None, group="colour") == pytest.approx(
         float(answers["original"][1, 2])
     )
@@ -242,7 +244,9 @@ def test_shared_neurons_stand_in_most_lists_of_a_type() -> None:
     token = next(r for r in rows if r.metric == "vocabulary_token" and r.group == "colour" and r.method == "value")
     name = token.reference_group.partition(" ")[0]
     layer, *unit = map(int, name[1:].split("."))
-    vector = c.engine.values(layer)[unit[0]] if name[0] == "f" else c.engine.attention_values(layer)[unit[0] * 8 + unit[1]]
+    vector = (
+        c.engine.values(layer)[unit[0]] if name[0] == "f" else c.engine.attention_values(layer)[unit[0] * 8 + unit[1]]
+    )
     scores = c.head.weight @ c.engine.final_direction(vector)
     assert token.k == 1
     assert token.reference_group.endswith(f" t{int(scores.argmax())}")
