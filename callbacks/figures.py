@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from callbacks.charts import Chart, estimate
 from callbacks.figures_faithfulness import METRICS, faithfulness_charts
-from callbacks.figures_knowledge import knowledge_charts
+from callbacks.figures_knowledge import head_heat_map, knowledge_charts
 from callbacks.figures_overlap import overlap_charts
 from callbacks.figures_png import chart_figure
 from callbacks.figures_retraining import retraining_charts
@@ -29,6 +29,7 @@ from callbacks.report_layers import LayerProfile, layer_profiles
 from callbacks.results_table import Cell, Row, format_number
 
 LAYER_HEAT_MAP = "layer_heat_map.png"
+HEAD_HEAT_MAP = "prompt_heads.png"
 FAITHFULNESS = "faithfulness.png"
 FAITHFULNESS_METRICS = tuple(METRICS)
 
@@ -42,6 +43,8 @@ def write_figures(run_dir: Path) -> list[Path]:
     folder = run_dir / "figures"
     profiles = layer_profiles(run)
     paths = [save(layer_heat_map(profiles), folder / LAYER_HEAT_MAP)] if profiles else []
+    heads = [row for row in run.results if row["evaluation"] == "prompt" and row["metric"] == "head_increase"]
+    paths += [save(head_heat_map(heads), folder / HEAD_HEAT_MAP)] if heads else []
     return [*paths, *write_results_figures(run.results, folder)]
 
 

@@ -1,10 +1,15 @@
-"""The second paper's figures: where the best neurons lie (2, 5), curves along the segments (3, 6), query neurons (4)."""
+"""The second paper's figures: where the best neurons lie (2, 5), the segments (3, 6), query neurons (4)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+
 from callbacks.charts import Chart, Panel, Point, Series, colours, estimate, points_over_k, settings_of, titled, within
+from callbacks.figures_style import DPI, STYLE
 from callbacks.results_table import Row
 
 _SEGMENTS = {"segment_logp": "log-probability (nats)", "segment_prob": "probability (%)"}
@@ -31,6 +36,30 @@ def knowledge_charts(rows: Sequence[Row]) -> list[Chart]:
         )
         found.append(Chart("knowledge_figure3_6", "From the first to the last hidden state", caption, panels))
     return found
+
+
+def head_heat_map(rows: Sequence[Row]) -> Figure:
+    """Increase of every head (columns) of every layer (lines) of the first sentence that the prompt view shows.
+
+    Args:
+        rows: `head_increase`, named a<layer>.<head>.
+    """
+    first = [row for row in rows if row["group"] == rows[0]["group"]]
+    places = [tuple(map(int, str(row["reference_group"])[1:].split("."))) for row in first]
+    values = np.zeros((1 + max(layer for layer, _ in places), 1 + max(head for _, head in places)))
+    for place, row in zip(places, first, strict=True):
+        values[place] = row["value"]
+    largest = float(np.abs(values).max()) or 1.0
+    with rc_context(STYLE):
+        size = (2.5 + 0.3 * values.shape[1], 1.4 + 0.25 * values.shape[0])
+        figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+        axis = figure.subplots()
+        image = axis.imshow(values, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto", interpolation="nearest")
+        axis.set_xlabel("head")
+        axis.set_ylabel("layer")
+        axis.set_title("Increase of the log-probability by head (nats)")
+        figure.colorbar(image, ax=axis, aspect=12)
+    return figure
 
 
 def _segments(rows: Sequence[Row], title: str, label: str) -> Panel:

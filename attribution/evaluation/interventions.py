@@ -1,4 +1,4 @@
-"""Interventions on neurons (paper 2, Table 2): zero the first k of every score's list, see what is left of the target."""
+"""Interventions on neurons (paper 2, Table 2): zero every score's first k, see what is left of the target."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Interventions:
         """
         if self.control_of is not None and self.control_of not in names:
             raise UserError(
-                f"evaluation.interventions.control_of={self.control_of} is no neuron method of the run; expected one of "
+                f"evaluation.interventions.control_of={self.control_of} is no neuron method of the run; expected one "
                 f"{', '.join(names)}: add method={self.control_of} or leave it empty."
             )
         return self.control_of or (REFERENCE if REFERENCE in names else names[0])

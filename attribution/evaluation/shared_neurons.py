@@ -146,7 +146,7 @@ def neuron_tokens(prompts: Prompts, numbers: list[int], n_tokens: int, group: st
 
 
 def neuron_name(layer: int, unit: int, n_neurons: int, head_dim: int) -> str:
-    """f<layer>.<unit> of an FFN neuron, a<layer>.<head>.<dim> of an attention neuron, whose unit starts at n_neurons."""
+    """f<layer>.<unit> of an FFN neuron, a<layer>.<head>.<dim> of an attention neuron: unit ≥ n_neurons."""
     if unit < n_neurons:
         return f"f{layer}.{unit}"
     head, dim = divmod(unit - n_neurons, head_dim)

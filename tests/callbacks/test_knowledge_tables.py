@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from callbacks.figures_knowledge import knowledge_charts
+from callbacks.figures_knowledge import head_heat_map, knowledge_charts
 from callbacks.knowledge_tables import knowledge_tables
 from callbacks.published import with_published
 from tests.callbacks.test_results_table import row
@@ -39,3 +39,13 @@ def test_figures_by_layer_and_segment() -> None:
     assert [(p.x, p.y) for p in charts["knowledge_figure2_5"].panels[0].series[0].points] == [(1, 3.0)]
     probability = charts["knowledge_figure3_6"].panels[1].series[0]
     assert [(p.x, p.y) for p in probability.points] == [(0.0, 3.0), (1.0, 9.0)]
+
+
+def test_heads_of_a_prompt_are_a_map_of_layers_and_heads() -> None:
+    rows = [
+        of("prompt", "head_increase", layer - head, group="0", reference_group=f"a{layer}.{head}")
+        for layer in range(2)
+        for head in range(3)
+    ]
+    image = head_heat_map(rows).axes[0].get_images()[0].get_array()
+    assert image.tolist() == [[0, -1, -2], [1, 0, -1]]
