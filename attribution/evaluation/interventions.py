@@ -70,8 +70,8 @@ class Interventions:
         """
         if self.control_of is not None and self.control_of not in names:
             raise UserError(
-                f"evaluation.interventions.control_of={self.control_of} is no neuron method of the run; expected one "
-                f"{', '.join(names)}: add method={self.control_of} or leave it empty."
+                f"evaluation.interventions.control_of={self.control_of} is no neuron method of the run; expected one of"
+                f" {', '.join(names)}: add method={self.control_of} or leave it empty."
             )
         return self.control_of or (REFERENCE if REFERENCE in names else names[0])
 
