@@ -27,6 +27,7 @@ from callbacks.evaluation_inputs import (
     train_facts,
 )
 from callbacks.faithfulness_stage import faithfulness_stage
+from callbacks.knowledge_stage import knowledge_stage
 from callbacks.retrain import Recipe, retraining_results
 from callbacks.session import Session
 
@@ -61,6 +62,10 @@ def evaluate_stage(
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
         return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+    if evaluation.requires == "knowledge":
+        if session.data.n_choices is not None:
+            return _skipped(name, "one sequence per example, and multiple choice has several")
+        return knowledge_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
         "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
         "concepts": _concepts,

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from callbacks.charts import Chart, estimate
 from callbacks.figures_faithfulness import METRICS, faithfulness_charts
+from callbacks.figures_knowledge import head_heat_map, knowledge_charts
 from callbacks.figures_overlap import overlap_charts
 from callbacks.figures_png import chart_figure
 from callbacks.figures_retraining import retraining_charts
@@ -28,6 +29,7 @@ from callbacks.report_layers import LayerProfile, layer_profiles
 from callbacks.results_table import Cell, Row, format_number
 
 LAYER_HEAT_MAP = "layer_heat_map.png"
+HEAD_HEAT_MAP = "prompt_heads.png"
 FAITHFULNESS = "faithfulness.png"
 FAITHFULNESS_METRICS = tuple(METRICS)
 
@@ -41,6 +43,8 @@ def write_figures(run_dir: Path) -> list[Path]:
     folder = run_dir / "figures"
     profiles = layer_profiles(run)
     paths = [save(layer_heat_map(profiles), folder / LAYER_HEAT_MAP)] if profiles else []
+    heads = [row for row in run.results if row["evaluation"] == "prompt" and row["metric"] == "head_increase"]
+    paths += [save(head_heat_map(heads), folder / HEAD_HEAT_MAP)] if heads else []
     return [*paths, *write_results_figures(run.results, folder)]
 
 
@@ -59,7 +63,7 @@ def write_results_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
 def charts(rows: Sequence[Row]) -> list[Chart]:
     """All charts of results rows: faithfulness curves, then the paper's figures by number."""
     numbered = sorted([*retraining_charts(rows), *overlap_charts(rows)], key=lambda chart: chart.name)
-    return [*faithfulness_charts(rows), *numbered]
+    return [*faithfulness_charts(rows), *numbered, *knowledge_charts(rows)]
 
 
 def layer_heat_map(profiles: Sequence[LayerProfile]) -> Figure:

@@ -95,7 +95,7 @@ def _table1(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int]) -> Tabl
     for model, data in dict.fromkeys((_text(row, "model"), _text(row, "data")) for row in mine):
         if (model, data) in n_train:
             full.append({"method": "Full", "model": model, "data": data, "value": n_train[model, data]})
-    return _grid(
+    return grid(
         "table1",
         "Unique instances among the ten most influential training instances of every test instance",
         ("method", "model"),
@@ -109,7 +109,7 @@ def _table2(rows: Sequence[Row]) -> Table | None:
     asked = [row for row in rows if row["metric"] in PAPER_R and not row.get("group")]
     mine = [row for row in asked if row["k"] == PAPER_R[str(row["metric"])]]
     mine += [row for row in asked if row["metric"] not in {other["metric"] for other in mine}]
-    return _grid(
+    return grid(
         "table2",
         "Percentage of predictions preserved while only the best neurons are kept (sufficiency) or while they are "
         "zeroed (comprehensiveness)",
@@ -136,7 +136,7 @@ def _table3(rows: Sequence[Row]) -> Table | None:
         return (shown, format_number(row.get("k")), _text(row, "model"))
 
     order = sorted(mine, key=lambda row: (_sortable(row["k"]), GROUPS.get(_text(row, "group"), 9), _rank(row)))
-    return _grid(
+    return grid(
         "table3",
         "Diversity of the first n % of the training instances, and the coefficients of a regression of accuracy on it",
         ("group", "n", "model"),
@@ -150,7 +150,7 @@ def _table3(rows: Sequence[Row]) -> Table | None:
 def _table4(rows: Sequence[Row]) -> Table | None:
     mine = [row for row in rows if row["metric"] == "lexical_overlap"]
     mine.sort(key=lambda row: (_text(row, "model"), _sortable(row["k"])))
-    return _grid(
+    return grid(
         "table4",
         "Lexical overlap between premise and hypothesis of the most influential training instances, for challenge "
         "instances mispredicted as entailment",
@@ -166,7 +166,7 @@ def _table5(rows: Sequence[Row]) -> Table | None:
     columns = {"validation": "dev accuracy", "test": "test accuracy"}
     mine = [row for row in rows if row["evaluation"] == "accuracy" and row["metric"] == "accuracy"]
     mine = [row for row in mine if row["split"] in columns and not row.get("group")]
-    return _grid(
+    return grid(
         "table5",
         "Accuracy of the model itself",
         ("data", "model"),
@@ -177,7 +177,7 @@ def _table5(rows: Sequence[Row]) -> Table | None:
 
 
 def _concepts(rows: Sequence[Row]) -> Table | None:
-    return _grid(
+    return grid(
         "concepts",
         "Concepts of questions and their coverage",
         ("data", "metric", "method", "k"),
@@ -192,7 +192,7 @@ def _concepts(rows: Sequence[Row]) -> Table | None:
     )
 
 
-def _grid(
+def grid(
     name: str,
     title: str,
     keys: Sequence[str],

@@ -106,7 +106,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if evaluation.requires == "neuron" and names_neurons(method):
+            if hasattr(evaluation, "require_length") and names_neurons(method):
                 evaluation.require_length(name, method.top_k)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from callbacks.knowledge_tables import knowledge_tables
 from callbacks.paper_tables import PUBLISHED, paper_tables
 from callbacks.published import explain_mismatch, with_published
 from callbacks.report_data import RunFiles
@@ -40,12 +41,15 @@ def train_sizes(run: RunFiles) -> dict[tuple[str, str], int]:
 
 def write_tables(run: RunFiles) -> list[Path]:
     """Write the paper's tables that the run's results allow to <run>/tables."""
-    return [table.write(run.path / "tables") for table in paper_tables(published_rows(run), train_sizes(run))]
+    rows = published_rows(run)
+    tables = [*paper_tables(rows, train_sizes(run)), *knowledge_tables(rows)]
+    return [table.write(run.path / "tables") for table in tables]
 
 
 def paper_table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Every table of tables/*.csv for the page, with the title of the paper's, numbers rounded."""
-    titles = {table.name: table.title for table in paper_tables(published_rows(run))}
+    rows = published_rows(run)
+    titles = {table.name: table.title for table in [*paper_tables(rows), *knowledge_tables(rows)]}
     for name, (header, lines) in run.tables.items():
         number = name.removeprefix(_NUMBERED)
         columns = [_numbers([line[i] for line in lines]) for i in range(len(header))]

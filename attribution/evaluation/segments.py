@@ -1,0 +1,46 @@
+"""The target's log-probability and probability from the first to the last hidden state (paper 2, Figures 3 and 6)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from attribution.evaluation.knowledge import Prompts, Sentences, mean_row, require_counts
+from attribution.evaluation.result import Result
+from attribution.neuron.logprob_increase import segment_curve
+from attribution.neuron.readout import Mode, readout_of
+
+
+class Segments:
+    """Both along the straight line from the embedding h^0 to the final state h^L, the final norm frozen at h^L.
+
+    Args:
+        segments: points on the line, both ends among them; the paper's 61.
+        mode: `corrected`: with the final norm's bias; `notebook`: without.
+
+    Raises:
+        UserError: no segment.
+    """
+
+    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+
+    def __init__(self, segments: int = 61, mode: Mode = "corrected") -> None:
+        require_counts("segments", segments=segments)
+        self.segments = segments
+        self.mode: Mode = mode
+
+    def answers(self, sentences: Sentences) -> dict[str, Tensor]:
+        """`log_prob`, [batch, segments]."""
+        states = sentences.model.states(sentences.batch, attention=False)
+        readout = readout_of(sentences.model, states, sentences.target, self.mode)
+        return {"log_prob": segment_curve(states, readout, self.segments)}
+
+    def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
+        """`segment_logp` (nats) and `segment_prob` (per cent), k the segment from 0 on, by type."""
+        curve, found = answers["log_prob"].double(), []
+        for group, rows in prompts.groups():
+            for k in range(curve.shape[1]):
+                found.append(mean_row("segment_logp", curve[rows, k], k=k, group=group))
+                found.append(mean_row("segment_prob", curve[rows, k].exp(), 100, k=k, group=group))
+        return found
