@@ -63,9 +63,9 @@ class Faithfulness:
 
     Sufficiency keeps the first r entries of a list and switches off every other neuron of all layers;
     comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
-    share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites that
-    it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites alone
-    (`variant` says which). In multiple choice edits concern the predicted choice's
+    share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites it
+    ranks: the other stays on, so that its sufficiency compares with lists of the same sites alone (`variant` says
+    which). In multiple choice edits concern the predicted choice's
     sequence, or all (see `attribution.base.NeuronModel.sequences_per_example`).
 
     Args:
