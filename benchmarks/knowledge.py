@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2Model
 
-from attribution.base import ResidualStates
 from attribution.neuron.bounded_search import top_units
 from attribution.neuron.increase import Units, dense_increases
 from attribution.neuron.logprob_increase import ffn_units
 from attribution.neuron.readout import Readout, readout_of
+from attribution.residual_base import ResidualStates
 from benchmarks.pairs import Timed, progress, timed
 from models.anatomy import build_anatomy
 from models.residual import ResidualEngine

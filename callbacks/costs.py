@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from attribution.base import ResidualModel
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.neuron.ig import IntegratedGradients
 from attribution.neuron.protocol import ResidualMethod
 from attribution.neuron.random_neurons import RandomNeurons
+from attribution.residual_base import ResidualModel
 from callbacks.memory import Need
 from models.footprint import Footprint
 

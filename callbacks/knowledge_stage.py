@@ -17,9 +17,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attribution.base import Batch, ResidualModel
+from attribution.base import Batch
 from attribution.evaluation.knowledge import ListedNeurons, Prompts, Sentences, sentence_bytes
 from attribution.evaluation.result import Result
+from attribution.residual_base import ResidualModel
 from callbacks.evaluation_inputs import padded, seeds_of
 from callbacks.files import is_first_process
 from callbacks.fingerprints import with_imports

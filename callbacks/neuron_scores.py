@@ -8,9 +8,10 @@ from typing import Any
 import datasets
 from torch import Tensor
 
-from attribution.base import Batch, NeuronModel, ResidualModel, require_finite
+from attribution.base import Batch, NeuronModel, require_finite
 from attribution.neuron.protocol import NeuronMethod, Role, UnitKind, engine_kind, role, unit_kind
 from attribution.neuron.ranking import NeuronScores
+from attribution.residual_base import ResidualModel
 from callbacks.costs import neuron_need
 from callbacks.files import is_first_process, write_yaml
 from callbacks.memory import WithinMemory

@@ -39,7 +39,7 @@ from callbacks.memory import Need
 from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, train_lists_of
 from callbacks.pipeline import Parts, keeps_epochs, splits_needed
 from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations, ranked_methods, retraining_line
-from callbacks.plan_rate import configured_architecture, heading, operations_per_second, shape_of
+from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
 from callbacks.retrain import Recipe
 from callbacks.score_tables import score_name
@@ -302,11 +302,9 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     """
     shape = shape_of(configured_architecture(session.data, parts.settings["model"], tokenizer))
     device = session.trainers.for_pass([]).strategy.root_device
-    dtype = torch.bfloat16 if "bf16" in session.trainers.precision else torch.float32
-    dtype = torch.float16 if session.trainers.precision.startswith("16") else dtype
     width = shape.footprint.hidden_size
     try:
-        rate = operations_per_second(device, width, dtype)
+        rate = operations_per_second(device, width, computed_in(session.trainers.precision))
     except RuntimeError as error:
         raise UserError(
             f"the rate of {device} cannot be measured ({str(error).splitlines()[0]}); expected a free device: "

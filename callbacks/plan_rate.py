@@ -23,6 +23,13 @@ MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
 
 
+def computed_in(precision: str) -> torch.dtype:
+    """The type of matrix products under Lightning's name of a precision."""
+    if "bf16" in precision:
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
+
+
 def configured_architecture(data: DataModule, model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
     """The configured model without values.
 

@@ -27,8 +27,10 @@ class KnowledgeDataModule(PromptDataModule):
     """Query → answer prompts of several types, all in the test split.
 
     Args:
-        path: a file or folder in one of the formats of `data.knowledge_formats`; None: the project's own facts, in a
-            wording that the shipped model was not trained with.
+        path: a file or folder in one of the formats of `data.knowledge_formats`; None: the project's own facts, in
+            `wording`.
+        wording: held-out pattern of the own facts, in neither of which the shipped model saw them: `validation` chose
+            its epoch, and it answers them; `test` it answers less often.
         prompt: one prompt instead; its type is `prompt`.
         prompt_answer: answer of `prompt`; None: none, so that the model's own next token is looked at.
         answer: what of an answer counts: its `first` token, or the summed log-probability of its `full` length.
@@ -42,6 +44,7 @@ class KnowledgeDataModule(PromptDataModule):
         self,
         name: str = "knowledge",
         path: str | None = None,
+        wording: Literal["validation", "test"] = "validation",
         prompt: str | None = None,
         prompt_answer: str | None = None,
         answer: Literal["first", "full"] = "first",
@@ -50,6 +53,7 @@ class KnowledgeDataModule(PromptDataModule):
         **options: Any,
     ) -> None:
         super().__init__(name, path, **options)
+        self.wording = wording
         self.prompt = prompt
         self.prompt_answer = prompt_answer
         self.answer = answer
@@ -63,7 +67,7 @@ class KnowledgeDataModule(PromptDataModule):
             row = {"prompt": self.prompt.rstrip(), "answer": self.prompt_answer or "", "type": NO_TYPE}
             return {"test": prompt_rows([row], [0])}
         if self.path is None:
-            rows: list[Row] = [asdict(prompt) for prompt in prompts("test")]
+            rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording)]
         else:
             rows = read_prompts(Path(self.path).expanduser())
         present = list(dict.fromkeys(row["type"] for row in rows))
@@ -106,6 +110,8 @@ class KnowledgeDataModule(PromptDataModule):
     def _check_prompt_options(self) -> None:
         if self.answer not in ("first", "full"):
             raise UserError(f"data.answer={self.answer!r}, expected first or full: use one of these.")
+        if self.wording not in ("validation", "test"):
+            raise UserError(f"data.wording={self.wording!r}, expected validation or test: use one of these.")
         if self.prompt is not None and self.path is not None:
             raise UserError("data.prompt and data.path are both set, expected one of them: set the other to null.")
         if self.prompt is not None and not self.prompt.strip():

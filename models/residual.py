@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from attribution.base import Batch, LayerStates, ResidualStates, UserError
+from attribution.base import Batch, UserError
+from attribution.residual_base import LayerStates, ResidualStates
 from models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, first, projection_rows
 from models.footprint import footprint_of
 from models.last_token import removing
@@ -23,7 +24,7 @@ from models.norms import norm_of, wide
 
 
 class ResidualEngine:
-    """Satisfies `attribution.base.ResidualModel`; built and verified by `models.residual_identities.build_residual`.
+    """Satisfies `attribution.residual_base.ResidualModel`; `models.residual_identities.build_residual` makes it.
 
     Args:
         anatomy: verified adapter of the backbone.
@@ -62,7 +63,7 @@ class ResidualEngine:
 
     @torch.no_grad()
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
-        """One forward over the batch; see `attribution.base.ResidualStates`."""
+        """One forward over the batch; see `attribution.residual_base.ResidualStates`."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.base import LayerStates
+from attribution.residual_base import LayerStates
 from models.anatomy import Anatomy, require_equal
 from models.residual import ResidualEngine
 

@@ -188,6 +188,10 @@ ONE_SHARE = "evaluation.retraining.fractions=[50]"
 """Seven fits instead of up to 28."""
 UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)), "all")
 
+NEURON_LEVEL = (
+    *(f"table{n}" for n in range(2, 15)), *(f"figure{n}" for n in range(2, 7)), "all", "prompt", "pretrain",
+)  # fmt: skip
+
 
 @pytest.mark.parametrize("name", UNIFIED[:-1])
 def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(command: CommandLine, name: str) -> None:
@@ -208,6 +212,12 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
     challenge = datasets.load_from_disk(str(sweep / "2" / "examples" / "test"))
     assert challenge.features["label"].names == ["supported", "not supported"]
     assert challenge["folded_prediction"][:] == [min(prediction, 1) for prediction in challenge["prediction"]]
+
+
+@pytest.mark.parametrize("name", NEURON_LEVEL)
+def test_every_experiment_of_the_second_paper_runs_offline(command: CommandLine, name: str) -> None:
+    finished = command(f"experiment=neuron_level/{name}", base=FAST)
+    assert finished.code == 0, finished.err
 
 
 @pytest.mark.parametrize("experiment", ["averitec", "averitec_tiny"])
@@ -231,5 +241,5 @@ def test_every_experiment_is_tried(repository: Path) -> None:
         path.relative_to(repository / "conf" / "experiment").as_posix()
         for path in (repository / "conf" / "experiment").rglob("*.yaml")
     }
-    paper = {f"unified/{name}.yaml" for name in UNIFIED}
-    assert found == {"averitec.yaml", "averitec_tiny.yaml", *paper}
+    papers = {f"unified/{name}.yaml" for name in UNIFIED} | {f"neuron_level/{name}.yaml" for name in NEURON_LEVEL}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", *papers}

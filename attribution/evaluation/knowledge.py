@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, ResidualModel, UserError
+from attribution.base import Batch, UserError
 from attribution.evaluation.result import Result
 from attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
 from attribution.neuron.increase import dense_bytes
 from attribution.neuron.interventions import TargetMetrics, distinct_mask, zeroed_metrics
 from attribution.neuron.query import query_bytes
+from attribution.residual_base import ResidualModel
 
 ORIGINAL = "original"
 """Method name of the model without intervention."""

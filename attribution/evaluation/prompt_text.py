@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attribution.base import ResidualModel
 from attribution.evaluation.knowledge import Prompts
 from attribution.evaluation.shared_neurons import neuron_name, neuron_tokens
+from attribution.residual_base import ResidualModel
 
 _BAR = 24
 _SHADES = " ·░▒▓█"

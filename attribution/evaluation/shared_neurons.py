@@ -7,7 +7,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import ResidualModel
 from attribution.evaluation.knowledge import ListedNeurons, Prompts, Sentences, limited, require_counts
 from attribution.evaluation.result import Result
 from attribution.evaluation.value_neurons import (
@@ -19,6 +18,7 @@ from attribution.evaluation.value_neurons import (
 )
 from attribution.neuron.query import ValueNeurons, query_neurons
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 ROLES = ("value", "query")
 

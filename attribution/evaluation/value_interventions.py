@@ -8,7 +8,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import ResidualModel
 from attribution.evaluation.controls import CONTROL
 from attribution.evaluation.knowledge import (
     ORIGINAL,
@@ -23,6 +22,7 @@ from attribution.evaluation.result import Result
 from attribution.evaluation.value_neurons import SCORE, distinct_attention_values, ffn_list, ffn_values
 from attribution.neuron.interventions import random_mask
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class ValueInterventions:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attribution.base import ResidualModel, ResidualStates
 from attribution.evaluation.knowledge import ListedNeurons
 from attribution.neuron.bounded_search import TopUnits
 from attribution.neuron.increase import Units
 from attribution.neuron.logprob_increase import attention_units, ffn_units
 from attribution.neuron.readout import Readout
 from attribution.neuron.static_scores import best_neurons
+from attribution.residual_base import ResidualModel, ResidualStates
 
 SCORE = "logprob_increase"
 

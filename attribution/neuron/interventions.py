@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, ResidualModel
+from attribution.base import Batch
 from attribution.counter_random import uniform
 from attribution.neuron.increase import require_room
+from attribution.residual_base import ResidualModel
 
 
 @dataclass(frozen=True)

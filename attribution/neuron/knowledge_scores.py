@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from attribution.base import Batch, ResidualModel, UserError
+from attribution.base import Batch, UserError
 from attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, search_bytes
 from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from attribution.neuron.increase import Units, dense_bytes
@@ -15,6 +15,7 @@ from attribution.neuron.protocol import EngineKind, Role, UnitKind
 from attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from attribution.neuron.readout import Mode
 from attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
+from attribution.residual_base import ResidualModel
 
 PAPER = "Yu, Ananiadou 2024 (arXiv 2312.12141)"
 Site = Literal["ffn", "attn", "both"]

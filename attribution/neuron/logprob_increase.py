@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attribution.base import ResidualModel, ResidualStates
 from attribution.neuron.increase import Units, vector_increases
 from attribution.neuron.readout import Readout
+from attribution.residual_base import ResidualModel, ResidualStates
 
 
 def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:

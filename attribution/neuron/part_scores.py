@@ -7,13 +7,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, ResidualModel
+from attribution.base import Batch
 from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from attribution.neuron.knowledge_scores import PAPER, SIGNED, UNITS, outputs_of
 from attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
 from attribution.neuron.protocol import EngineKind, Role, UnitKind
 from attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from attribution.neuron.readout import Mode
+from attribution.residual_base import ResidualModel
 
 Granularity = Literal["heads", "head_positions", "layers"]
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from attribution.base import Batch, ResidualModel
+from attribution.base import Batch
 from attribution.neuron.ranking import NeuronScores
+from attribution.residual_base import ResidualModel
 
 EngineKind = Literal["last_token", "residual"]
 UnitKind = Literal["neuron", "head", "layer"]

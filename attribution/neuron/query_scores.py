@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from attribution.base import Batch, ResidualModel, UserError
+from attribution.base import Batch, UserError
 from attribution.neuron.bounded_search import TopUnits
 from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from attribution.neuron.knowledge_scores import PAPER, NeuronScore
@@ -15,6 +15,7 @@ from attribution.neuron.query import ValueNeurons, query_bytes, query_layers, qu
 from attribution.neuron.ranking import NeuronScores, rank_neurons
 from attribution.neuron.readout import Mode
 from attribution.neuron.static_scores import best_neurons
+from attribution.residual_base import ResidualModel
 
 ValueSite = Literal["ffn", "attn"]
 SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import ResidualModel, ResidualStates
+from attribution.residual_base import ResidualModel, ResidualStates
 
 Mode = Literal["corrected", "notebook"]
 

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, ResidualModel, UserError
+from attribution.base import Batch, UserError
 from attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
 from attribution.neuron.increase import Units, dense_increases
 from attribution.neuron.readout import OUTPUT_BLOCK, Readout
+from attribution.residual_base import ResidualModel
 
 BOUNDED = ("logprob_increase", "log_prob", "prob_increase")
 """Scores of which the best neurons are found through an upper bound where the readout is linear."""

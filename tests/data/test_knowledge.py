@@ -102,6 +102,7 @@ def test_bad_rows_are_named(
     ("options", "message"),
     [
         ({"answer": "all"}, "expected first or full"),
+        ({"wording": "train"}, "expected validation or test"),
         ({"prompt": "a", "path": "b"}, "both set"),
         ({"prompt": " "}, "blank"),
         ({"prompt_answer": "Paris"}, r"no data\.prompt"),

@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from attribution.base import ResidualModel, UserError
+from attribution.base import UserError
 from attribution.neuron.bounded_search import search_bytes
 from attribution.neuron.increase import dense_bytes
 from attribution.neuron.query import query_bytes
+from attribution.residual_base import ResidualModel
 from models.anatomy import build_anatomy, family_of
 from models.norms import norm_of
 from models.residual import ResidualEngine

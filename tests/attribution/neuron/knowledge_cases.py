@@ -8,8 +8,8 @@ from functools import cache
 import torch
 from torch import Tensor, nn
 
-from attribution.base import ResidualStates
 from attribution.neuron.readout import Readout, readout_of
+from attribution.residual_base import ResidualStates
 from models.anatomy import Anatomy, build_anatomy
 from models.residual import ResidualEngine
 from models.residual_identities import build_residual
