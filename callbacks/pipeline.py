@@ -22,8 +22,7 @@ from callbacks.known_prompts import filters, known_stage
 from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
-from callbacks.report_tables import mismatch_note, published_rows
-from callbacks.results_table import format_table
+from callbacks.report_tables import printed_results
 from callbacks.retrain import Recipe
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
@@ -163,9 +162,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         return
     run.write()
     files = RunFiles(session.folder)
-    print(
-        "\n".join(filter(None, [format_table(published_rows(files), run.directions), mismatch_note(files)])), flush=True
-    )
+    told = [name for name, evaluation in parts.evaluations.items() if hasattr(evaluation, "text")]
+    print(printed_results(files, run.directions, told), flush=True)
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
     log_run(parts.loggers, shown, run.rows, session.folder)

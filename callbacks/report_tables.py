@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,12 @@ from callbacks.knowledge_tables import knowledge_tables
 from callbacks.paper_tables import PUBLISHED, paper_tables
 from callbacks.published import explain_mismatch, with_published
 from callbacks.report_data import RunFiles
-from callbacks.results_table import Cell, format_number
+from callbacks.results_table import Cell, format_number, format_table
 
 MAX_ROWS = 500
 """A longer table of tables/*.csv is shown up to here; the file has the rest."""
+LISTS = frozenset({"vocabulary_token"})
+"""Metrics with a row for every entry of a list, too long for a terminal; tables and figures show them."""
 _NUMBERED = "table"
 _NAMES = {"concepts": "Section 5.1"}
 
@@ -26,6 +28,23 @@ def n_train(run: RunFiles) -> int | None:
 def published_rows(run: RunFiles) -> list[dict[str, Cell]]:
     """The rows of results.csv with the paper's figure in `published` wherever the run is comparable with it."""
     return with_published(run.results, run.config, n_train(run))
+
+
+def printed_results(run: RunFiles, directions: Mapping[str, str], told: Collection[str] = ()) -> str:
+    """What the terminal shows of results.csv, with a note where published figures are left out.
+
+    Args:
+        run: its files.
+        directions: metric → which direction is better.
+        told: evaluations that have printed their results in words already.
+    """
+    rows = published_rows(run)
+    shown = [row for row in rows if row["evaluation"] not in told and row["metric"] not in LISTS]
+    rest = (
+        f"{len(rows) - len(shown)} more rows, of lists and maps, are in results.csv" if len(shown) < len(rows) else ""
+    )
+    table = format_table(shown, directions) if shown or not rest else ""
+    return "\n".join(filter(None, [table, rest, mismatch_note(run)]))
 
 
 def mismatch_note(run: RunFiles) -> str:
