@@ -14,8 +14,9 @@ from callbacks.results_table import Cell, format_number, format_table
 
 MAX_ROWS = 500
 """A longer table of tables/*.csv is shown up to here; the file has the rest."""
-LISTS = frozenset({"vocabulary_token"})
-"""Metrics with a row for every entry of a list, too long for a terminal; tables and figures show them."""
+LISTS = frozenset({"vocabulary_token", "segment_logp", "segment_prob"})
+"""Metrics with a row for every entry of a list, or point of a curve, too long for a terminal; tables and
+figures show them."""
 _NUMBERED = "table"
 _NAMES = {"concepts": "Section 5.1"}
 

@@ -57,7 +57,7 @@ def test_columns_labels_and_answer_ids(tmp_path: Path, fact_tokenizer: Any) -> N
 def test_without_a_path_the_own_facts_are_asked(fact_tokenizer: Any) -> None:
     rows = prepared(fact_tokenizer, types=["month", "capital"]).splits["test"]
     assert set(rows["type"]) == {"month", "capital"}
-    assert rows["prompt"][0] == "The name of France's capital city is"
+    assert rows["prompt"][0] == "The city called the capital of France is"
     assert rows["source_index"][-1] >= len(rows)
 
 
