@@ -37,7 +37,8 @@ class KnowledgeDataModule(PromptDataModule):
         types: types to use, in any order; None: all.
         only_known: go on with the prompts alone whose answer ranks in the model's top 10 and above its type's others; a
             single `prompt` is always gone on with.
-        options: see `TextDataModule`; `limit.test` keeps the first prompts of the types that are used.
+        options: see `TextDataModule`; `limit.test` keeps the first prompts of the types that are used; limits of
+            other splits, as `debug=fdr` has them, limit nothing.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class KnowledgeDataModule(PromptDataModule):
         **options: Any,
     ) -> None:
         super().__init__(name, path, **options)
+        self.limit = {split: rows for split, rows in self.limit.items() if split == "test"}
         self.wording = wording
         self.prompt = prompt
         self.prompt_answer = prompt_answer
