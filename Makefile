@@ -19,7 +19,7 @@ demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated
 	$(BIN)/python train.py
 
 test: lint ## Run linters, type checks and the test suite, on two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(INSTALLED) ## Run ruff and mypy
 	$(BIN)/ruff check

@@ -111,15 +111,14 @@ class Store:
     def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
         """What the first process does: build with it where it holds the lock, read where it has read or finished."""
         lock, joined = self._lock(final), False
-        while joined or not self._finished(final):
+        while not self._finished(final):
             if not joined and (lock.holder() or {}).get("launch") == self.launch.token:
                 partial = final.with_suffix(".partial")
                 partial.mkdir(parents=True, exist_ok=True)
                 build(partial)
                 joined = True
-            if joined and self._finished(final):
-                break
-            time.sleep(ASK_AGAIN_SECONDS)
+            else:
+                time.sleep(ASK_AGAIN_SECONDS)
         return Entry(stage, fingerprint, final, reused=not joined)
 
     def _lock(self, final: Path) -> Lock:

@@ -10,7 +10,7 @@ from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.influence import Influence
 from attribution.instance.similarity import HiddenSimilarity
 from attribution.instance.tracin import TracIn
-from callbacks.costs import instance_cost
+from callbacks.instance_costs import instance_cost
 
 BUDGET = 2**28
 KNOWN = [
