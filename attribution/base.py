@@ -172,6 +172,31 @@ class NeuronModel(Protocol):
 
 
 @dataclass(frozen=True)
+class LinearLayer:
+    """A linear map inside a model, y = x Wᵀ + b, whatever module class implements it.
+
+    Attributes:
+        name: dotted name within the model.
+        module: maps inputs [..., d_in] to outputs [..., d_out]; runs once in a forward.
+        d_in, d_out: widths.
+        has_bias: whether there is a b.
+        block: number of the decoder block that it lies in; None: outside of all, as the head.
+    """
+
+    name: str
+    module: nn.Module
+    d_in: int
+    d_out: int
+    has_bias: bool
+    block: int | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in W and b."""
+        return self.d_out * (self.d_in + self.has_bias)
+
+
+@dataclass(frozen=True)
 class HeadInputs:
     """What instance attribution over the head needs of one split.
 

@@ -7,15 +7,17 @@ gradient step on i lowers the loss of t.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
+from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.projection import ProjectionKind
 from attribution.instance.factors import LayerFactors, gram, squared_norms
 from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
-from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from attribution.instance.protocol import LabelSource, Reads
 
 Similarity = Literal["dot", "cosine"]
 
@@ -26,23 +28,44 @@ class GradientSimilarity:
 
     Attributes:
         similarity: `dot` is the inner product (the paper's), `cosine` divides by both lengths.
-        params: parameters of the head that are differentiated.
+        params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
         labels: labels in both losses; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
-        dtype: type of the matrix products. Gradients are always taken in float64.
+        dtype: type of the matrix products. The head's gradients are always taken in float64.
+        projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
+        projection_dim: numbers per side of a projected layer.
+        projection_seed: draws the random projection.
+        per: train rows are examples, or for language models the tokens of the training text.
     """
 
-    reads: ClassVar[Reads] = "head"
-
     similarity: Similarity = "dot"
-    params: HeadParameters = "all"
+    params: str = "head"
     labels: LabelSource = "gold"
     top_k: int = 100
     dtype: Literal["float64", "float32"] = "float64"
+    projection: ProjectionKind = "none"
+    projection_dim: int = 16
+    projection_seed: int = 0
+    per: Per = "example"
+
+    def __post_init__(self) -> None:
+        self.gradients.check()
+
+    @property
+    def gradients(self) -> GradientOptions:
+        """Which gradients the method is about."""
+        return gradient_options(
+            self.params, self.labels, self.projection, self.projection_dim, self.projection_seed, self.per
+        )
+
+    @property
+    def reads(self) -> Reads:
+        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
+        return self.gradients.reads
 
     def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer:
         """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
-        head = differentiable_head(train.head, self.params, train.sequences)
+        head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
         return GradientSimilarityScorer(self, head, train, memory_budget)
 

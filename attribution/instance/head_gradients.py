@@ -94,7 +94,7 @@ def differentiable_head(head: nn.Module, params: HeadParameters, sequences: int 
 
     Args:
         head: maps features [..., hidden] to outputs [..., outputs], each sequence on its own.
-        params: `weight` differentiates the weight matrices only, `all` every parameter.
+        params: `weight` differentiates the weight matrices only, `head` every parameter.
         sequences: sequences per example; the example's logits are the outputs of all.
 
     Raises:
@@ -129,7 +129,7 @@ def differentiable_head(head: nn.Module, params: HeadParameters, sequences: int 
     return DifferentiableHead(
         module=module,
         layers=layers,  # type: ignore[arg-type]  # get_submodule is typed as Module
-        has_bias=tuple(layer.bias is not None and params == "all" for layer in layers),
+        has_bias=tuple(layer.bias is not None and params == "head" for layer in layers),
         is_linear=len(layers) == 1 and logits is order.outputs[0],
         sequences=sequences,
     )
@@ -236,18 +236,22 @@ def loss_factors(head: DifferentiableHead, inputs: HeadInputs) -> list[LayerFact
 
 
 def loss_cotangents(head: DifferentiableHead, inputs: HeadInputs) -> Tensor:
-    """Gradient of each example's loss at its logits, [examples, classes].
+    """Gradient of each example's loss at its logits, [examples, classes]."""
+    return logit_cotangents(head_logits(head, inputs.features), inputs.labels, inputs.fold)
 
-    p − onehot(label); where classes are folded the loss is −log Σ p over the classes of the label, and the gradient
+
+def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
+    """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
+
+    Where classes are folded (`HeadInputs.fold`) the loss is −log Σ p over the classes of the label, and the gradient
     p − p restricted to them and renormalised.
     """
-    logits = head_logits(head, inputs.features)
     cotangents = logits.softmax(-1)
-    labels = inputs.labels.to(cotangents.device)
-    if inputs.fold is None:
+    labels = labels.to(cotangents.device)
+    if fold is None:
         cotangents[torch.arange(len(labels), device=labels.device), labels] -= 1
         return cotangents
-    within = inputs.fold.to(labels.device)[None] == labels[:, None]
+    within = fold.to(labels.device)[None] == labels[:, None]
     return cotangents - logits.masked_fill(~within, -torch.inf).softmax(-1)
 
 

@@ -9,11 +9,13 @@ recursion depth nor scale has to be tuned as for LiSSA.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
 from attribution.base import HeadInputs, UserError
+from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.projection import ProjectionKind
 from attribution.instance.cg import ConjugateGradientScorer, iterative_plan
 from attribution.instance.curvature import ggn_matrix, ggn_trace
 from attribution.instance.direct import DirectScorer, direct_plan
@@ -24,7 +26,7 @@ from attribution.instance.identity import IdentityScorer
 from attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
 from attribution.instance.lissa import LissaScorer, Recursion
 from attribution.instance.products import CurvatureProducts
-from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from attribution.instance.protocol import LabelSource, Reads
 from attribution.instance.solve import SolvedScorer, SolverPlan
 from attribution.sizes import bytes_in_words
 
@@ -48,7 +50,7 @@ class Influence:
             an absolute λ of damping · lissa_scale.
         fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
             `empirical`, the train labels.
-        params: parameters of the head that are differentiated.
+        params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
         labels: labels in all losses; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         cg_tolerance: relative residual at which `cg` accepts a solution.
@@ -58,15 +60,17 @@ class Influence:
         lissa_batch: train examples per step.
         lissa_repeats: recursions that are averaged.
         lissa_seed: draws the order of the train examples.
+        projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
+        projection_dim: numbers per side of a projected layer.
+        projection_seed: draws the random projection.
+        per: train rows are examples, or for language models the tokens of the training text.
     """
-
-    reads: ClassVar[Reads] = "head"
 
     curvature: Curvature = "ggn"
     solver: Solver = "auto"
     damping: float = 0.1
     fisher: Fisher = "expectation"
-    params: HeadParameters = "all"
+    params: str = "head"
     labels: LabelSource = "gold"
     top_k: int = 100
     cg_tolerance: float = 1e-6
@@ -76,6 +80,10 @@ class Influence:
     lissa_batch: int = 8
     lissa_repeats: int = 1
     lissa_seed: int = 0
+    projection: ProjectionKind = "none"
+    projection_dim: int = 16
+    projection_seed: int = 0
+    per: Per = "example"
 
     def __post_init__(self) -> None:
         if not self.damping > 0:
@@ -95,6 +103,19 @@ class Influence:
             )
         if self.solver == "lissa":
             self.recursion()
+        self.gradients.check()
+
+    @property
+    def gradients(self) -> GradientOptions:
+        """Which gradients the method is about."""
+        return gradient_options(
+            self.params, self.labels, self.projection, self.projection_dim, self.projection_seed, self.per
+        )
+
+    @property
+    def reads(self) -> Reads:
+        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
+        return self.gradients.reads
 
     def recursion(self) -> Recursion:
         """The constants of LiSSA."""
@@ -109,7 +130,7 @@ class Influence:
             UserError: if no solver fits the budget, the curvature vanishes or stays indefinite, an iteration does not
                 converge, or inputs are bad.
         """
-        head = differentiable_head(train.head, self.params, train.sequences)
+        head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
         if self.curvature == "identity":
             description = {**self._describe(head, "direct"), "damping_absolute": self.damping}

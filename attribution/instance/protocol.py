@@ -7,18 +7,19 @@ a tests × train matrix; `attribution.instance.stream` chooses the blocks and ke
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor
 
-Reads = Literal["head", "checkpoints", "text", "neurons"]
+Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
 """What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, or `attribution.bridge.NeuronLists`."""
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `attribution.bridge.NeuronLists`, the whole
+gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
 
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 
-HeadParameters = Literal["weight", "all"]
+HeadParameters = Literal["weight", "head"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
 
@@ -91,8 +92,10 @@ class InstanceMethod(Protocol):
         top_k: length of the stored best and worst lists.
     """
 
-    reads: ClassVar[Reads]
     top_k: int
+
+    @property
+    def reads(self) -> Reads: ...
 
     def prepare(self, train: Any, memory_budget: int) -> InstanceScorer:
         """Do once what all tests share.

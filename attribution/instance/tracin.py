@@ -33,7 +33,7 @@ class TracIn:
 
     reads: ClassVar[Reads] = "checkpoints"
 
-    params: HeadParameters = "all"
+    params: HeadParameters = "head"
     labels: LabelSource = "gold"
     top_k: int = 100
     dtype: Literal["float64", "float32"] = "float64"

@@ -37,7 +37,7 @@ def gradients(split, weights_only=False):
     return oracles.head_gradients(split.head, split.features, split.labels, weights_only, split.fold)
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_gradients_and_their_products_equal_autograd(kind, params):
     head = choice_head(kind)
@@ -61,7 +61,7 @@ def test_gradients_and_their_products_equal_autograd(kind, params):
 
 def test_a_choice_heads_gradient_is_one_vector():
     head = choice_head("linear")
-    (factors,) = loss_factors(differentiable_head(head, "all", CHOICES), make_choices(head, 5))
+    (factors,) = loss_factors(differentiable_head(head, "head", CHOICES), make_choices(head, 5))
     assert factors.sequences == 1
     assert factors.deltas.numel() == 5 * head.in_features
 
@@ -71,7 +71,7 @@ def test_a_choice_heads_gradient_is_one_vector():
 def test_curvatures_equal_the_oracles(kind, memory_budget):
     head = choice_head(kind)
     train = make_choices(head, 6)
-    prepared = differentiable_head(head, "all", CHOICES)
+    prepared = differentiable_head(head, "head", CHOICES)
     hessian = oracles.mean_loss_hessian(head, train.features, train.labels)
     ggn = oracles.mean_loss_ggn(head, train.features)
     assert_close(exact_hessian(prepared, train, memory_budget), hessian)
@@ -171,7 +171,7 @@ def test_a_certain_folded_prediction_has_a_finite_gradient():
     with torch.no_grad():
         head.weight.mul_(1e4)
     split = make_split(head, 6)
-    factors = loss_factors(differentiable_head(head, "all"), HeadInputs(split.features, FOLD[split.labels], head, FOLD))
+    factors = loss_factors(differentiable_head(head, "head"), HeadInputs(split.features, FOLD[split.labels], head, FOLD))
     assert torch.isfinite(dense(factors)).all()
 
 

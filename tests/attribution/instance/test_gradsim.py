@@ -10,7 +10,7 @@ from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split, prepared_scores
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 @pytest.mark.parametrize("kind", ["linear", "linear_bias", "mlp", "mlp_no_bias"])
 def test_equals_per_example_autograd(kind, similarity, params):

@@ -15,7 +15,7 @@ from tests.attribution.instance.cases import make_head, make_split
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_dense_factors_equal_autograd(kind, params):
     head = make_head(kind)
@@ -30,23 +30,23 @@ def test_dense_factors_equal_autograd(kind, params):
 @pytest.mark.parametrize("kind", HEADS)
 def test_gram_and_norms_are_those_of_the_dense_gradients(kind):
     head = make_head(kind)
-    prepared = differentiable_head(head, "all")
+    prepared = differentiable_head(head, "head")
     left, right = (loss_factors(prepared, make_split(head, n, seed=n)) for n in (4, 7))
     torch.testing.assert_close(gram(left, right), dense(left) @ dense(right).T, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(squared_norms(left), dense(left).square().sum(1), rtol=1e-12, atol=1e-14)
 
 
 def test_only_a_single_layer_that_yields_the_logits_is_linear():
-    assert differentiable_head(make_head("linear_bias"), "all").is_linear
-    assert differentiable_head(nn.Sequential(nn.Dropout(0.1), nn.Linear(5, 3)).eval(), "all").is_linear
-    assert not differentiable_head(nn.Sequential(nn.Linear(5, 3), nn.Tanh()), "all").is_linear
-    assert not differentiable_head(make_head("mlp"), "all").is_linear
+    assert differentiable_head(make_head("linear_bias"), "head").is_linear
+    assert differentiable_head(nn.Sequential(nn.Dropout(0.1), nn.Linear(5, 3)).eval(), "head").is_linear
+    assert not differentiable_head(nn.Sequential(nn.Linear(5, 3), nn.Tanh()), "head").is_linear
+    assert not differentiable_head(make_head("mlp"), "head").is_linear
 
 
 def test_the_callers_head_is_left_alone():
     head = make_head("mlp")
     before = copy.deepcopy(head.state_dict())
-    loss_factors(differentiable_head(head, "all"), make_split(head, 3))
+    loss_factors(differentiable_head(head, "head"), make_split(head, 3))
     assert all(torch.equal(before[name], value) for name, value in head.state_dict().items())
     assert all(p.dtype == torch.float32 and p.grad is None and p.requires_grad for p in head.parameters())
     assert not any(m._forward_hooks for m in head.modules())
@@ -56,27 +56,27 @@ def test_the_callers_head_is_left_alone():
 def test_gradients_are_taken_inside_gradient_free_contexts(context):
     head = make_head("mlp")
     inputs = make_split(head, 3)
-    expected = dense(loss_factors(differentiable_head(head, "all"), inputs))
+    expected = dense(loss_factors(differentiable_head(head, "head"), inputs))
     with context():
         inside = HeadInputs(inputs.features.clone(), inputs.labels.clone(), head)
         for dtype in (torch.float32, torch.float64):
             cast = HeadInputs(inside.features.to(dtype), inside.labels, head)
-            torch.testing.assert_close(dense(loss_factors(differentiable_head(head, "all"), cast)), expected)
+            torch.testing.assert_close(dense(loss_factors(differentiable_head(head, "head"), cast)), expected)
 
 
 def test_foreign_parameters_are_refused_by_name():
     with pytest.raises(UserError, match=r"outside nn.Linear layers: 1.weight, 1.bias; expected nn.Linear"):
-        differentiable_head(nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3)), "all")
+        differentiable_head(nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Linear(4, 3)), "head")
 
 
 def test_active_dropout_is_refused():
     head = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.1), nn.Linear(4, 3))
     with pytest.raises(UserError, match="train mode with dropout"):
-        differentiable_head(head.train(), "all")
-    differentiable_head(head.eval(), "all")
+        differentiable_head(head.train(), "head")
+    differentiable_head(head.eval(), "head")
 
 
 def test_a_layer_that_runs_twice_is_refused():
     shared = nn.Linear(4, 4)
     with pytest.raises(UserError, match="runs 2 times"):
-        differentiable_head(nn.Sequential(shared, nn.Tanh(), shared), "all")
+        differentiable_head(nn.Sequential(shared, nn.Tanh(), shared), "head")

@@ -31,7 +31,7 @@ def assert_close(actual, expected):
     torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("solver", ["direct", "dual"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_ggn_influence_equals_the_explicit_inverse(kind, solver, params):
@@ -47,7 +47,7 @@ def test_ggn_influence_equals_the_explicit_inverse(kind, solver, params):
     assert scorer.describe()["damping_absolute"] == pytest.approx(0.05 * float(matrix.trace()) / len(matrix))
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("kind", HEADS)
 def test_hessian_influence_equals_the_explicit_inverse(kind, params):
     head = make_head(kind)
@@ -66,7 +66,7 @@ def test_hessian_influence_equals_the_explicit_inverse(kind, params):
 def test_exact_hessian_and_ggn_equal_the_oracles_in_any_blocks(kind, memory_budget):
     head = make_head(kind)
     train = make_split(head, 7)
-    prepared = differentiable_head(head, "all")
+    prepared = differentiable_head(head, "head")
     hessian = oracles.mean_loss_hessian(head, train.features, train.labels)
     ggn = oracles.mean_loss_ggn(head, train.features)
     torch.testing.assert_close(exact_hessian(prepared, train, memory_budget), hessian, rtol=1e-10, atol=1e-13)
@@ -201,7 +201,7 @@ def test_auto_takes_the_cheaper_solver_that_fits():
     many_rows = make_split(make_head("linear"), 200)
     assert isinstance(Influence().prepare(few_rows, BUDGET), DualScorer)
     assert isinstance(Influence().prepare(many_rows, BUDGET), DirectScorer)
-    head = differentiable_head(many_rows.head, "all")
+    head = differentiable_head(many_rows.head, "head")
     assert direct_plan(head, 200).memory < dual_plan(head, 200).memory
     with pytest.raises(UserError, match="solver=dual does not fit"):
         Influence(solver="dual").prepare(many_rows, direct_plan(head, 200).memory)

@@ -71,7 +71,7 @@ def test_cg_tends_to_the_direct_solution(kind, curvature):
 @pytest.mark.parametrize("kind", ["linear_bias", "mlp", "deep"])
 def test_hessian_products_and_trace_equal_the_matrix(kind):
     train, _ = splits(kind)
-    for params in ("weight", "all"):
+    for params in ("weight", "head"):
         head = differentiable_head(train.head, params)
         matrix = oracles.mean_loss_hessian(train.head, train.features, train.labels, params == "weight")
         vectors = torch.randn(3, len(matrix), dtype=torch.float64)
@@ -98,7 +98,7 @@ def test_cg_on_an_indefinite_hessian_is_refused_with_its_curvature():
 def test_auto_falls_back_to_cg():
     head = make_head("mlp", hidden=40)
     train = make_split(head, 60, hidden=40)
-    budget = 2 * iterative_plan(differentiable_head(head, "all")).memory
+    budget = 2 * iterative_plan(differentiable_head(head, "head")).memory
     scorer = Influence().prepare(train, budget)
     assert isinstance(scorer, ConjugateGradientScorer)
     assert isinstance(Influence("hessian", damping=30.0).prepare(train, budget), ConjugateGradientScorer)

@@ -32,7 +32,7 @@ def checkpoints(kind, n, seed, rates=RATES):
     return CheckpointInputs(tuple(steps))
 
 
-@pytest.mark.parametrize("params", ["weight", "all"])
+@pytest.mark.parametrize("params", ["weight", "head"])
 @pytest.mark.parametrize("kind", ["linear_bias", "mlp"])
 def test_equals_the_sum_over_checkpoints_of_autograd_products(kind, params):
     train, test = checkpoints(kind, 9, 1), checkpoints(kind, 4, 2)
@@ -104,7 +104,7 @@ def test_equals_captum(fast):
         peer = influence.TracInCP(model, data, loss_fn=loss, sample_wise_grads_per_batch=False, **common)
     expected = peer.influence((test.steps[0][0].features, test.steps[0][0].labels)).double()
     # The fast form takes the layer's input and output gradient alone, without the bias.
-    method = TracIn("weight" if fast else "all")
+    method = TracIn("weight" if fast else "head")
     torch.testing.assert_close(prepared_scores(method, train, test), expected, rtol=1e-4, atol=1e-5)
     own = peer.self_influence(torch.utils.data.DataLoader(data, batch_size=4)).double()
     torch.testing.assert_close(method.prepare(train, BUDGET).self_influence(), own, rtol=1e-4, atol=1e-5)

@@ -1,0 +1,72 @@
+"""Per-example gradients of one linear layer, full or projected, from what the tape hands over."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TwoSided:
+    """A projection of a layer's gradient G [d_out, d_in + bias] to Rᵀ G L, [k_out, k_in].
+
+    Attributes:
+        inputs: L, [d_in + bias, k_in]; None: the identity. The last row meets the 1 that stands for the bias.
+        outputs: R, [d_out, k_out]; None: the identity.
+    """
+
+    inputs: Tensor | None
+    outputs: Tensor | None
+
+    def to(self, device: torch.device) -> TwoSided:
+        """The same on another device."""
+        return TwoSided(*(None if side is None else side.to(device) for side in (self.inputs, self.outputs)))
+
+
+UNPROJECTED = TwoSided(None, None)
+
+
+def project_sides(inputs: Tensor, deltas: Tensor, bias: bool, projection: TwoSided) -> tuple[Tensor, Tensor]:
+    """Inputs with a 1 for the bias, and deltas, each projected; float32 at least.
+
+    Args:
+        inputs: [sequences, tokens, d_in].
+        deltas: [sequences, tokens, d_out].
+        bias: whether the gradient with respect to the bias belongs to the layer's.
+        projection: applied before any outer product, so that no gradient of full size exists.
+
+    Returns:
+        [sequences, tokens, k_in], [sequences, tokens, k_out].
+    """
+    dtype = torch.promote_types(deltas.dtype, torch.float32)
+    inputs, deltas = inputs.to(dtype), deltas.to(dtype)
+    if projection.inputs is not None:
+        weights = projection.inputs.to(dtype)
+        inputs = inputs @ weights[:-1] + weights[-1] if bias else inputs @ weights
+    elif bias:
+        inputs = torch.cat([inputs, inputs.new_ones(*inputs.shape[:-1], 1)], -1)
+    if projection.outputs is not None:
+        deltas = deltas @ projection.outputs.to(dtype)
+    return inputs, deltas
+
+
+def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
+    """Each example's gradient Σ_tokens δ_t ⊗ a_t.
+
+    Args:
+        inputs: [sequences, tokens, k_in], the sequences of one example next to each other.
+        deltas: [sequences, tokens, k_out].
+        n_examples: sequences are shared evenly among them.
+
+    Returns:
+        [examples, k_out, k_in].
+    """
+    inputs = inputs.reshape(n_examples, -1, inputs.shape[-1])
+    return torch.bmm(deltas.reshape(n_examples, -1, deltas.shape[-1]).mT, inputs)
+
+
+def token_blocks(inputs: Tensor, deltas: Tensor) -> Tensor:
+    """The share δ_t ⊗ a_t of each token, [sequences, tokens, k_out, k_in]; they add up to the example's gradient."""
+    return deltas[..., :, None] * inputs[..., None, :]

@@ -1,0 +1,80 @@
+"""Which gradients an instance method is about: of which layers, whose labels, how small."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attribution.base import UserError
+from attribution.gradients.projection import Projection, ProjectionKind
+from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+
+Per = Literal["example", "token"]
+"""What a train row is: an example, or one token of a language model's training text."""
+
+
+@dataclass(frozen=True)
+class GradientOptions:
+    """The gradients of one method.
+
+    Attributes:
+        params: `weight` (the head's weight matrices), `head` (its biases too), `all` (every linear layer of the model),
+            or glob patterns over the names of layers with commas between them.
+        labels: labels in the losses.
+        projection: how layers' gradients are made small before they are kept.
+        per: what a train row is.
+    """
+
+    params: str
+    labels: LabelSource
+    projection: Projection
+    per: Per = "example"
+
+    @property
+    def reads(self) -> Reads:
+        """The head alone is served from cached head inputs, exactly."""
+        if self.of_head:
+            return "head"
+        return "layers" if self.projection.kind == "none" else "rows"
+
+    @property
+    def of_head(self) -> bool:
+        """Whether only the head's parameters are differentiated."""
+        return self.params in ("weight", "head")
+
+    @property
+    def head_parameters(self) -> HeadParameters:
+        """`params` where they are the head's."""
+        assert self.params == "weight" or self.params == "head"
+        return self.params  # type: ignore[return-value]  # narrowed by the line above
+
+    def check(self) -> None:
+        """Refuse what contradicts itself.
+
+        Raises:
+            UserError: a projection or tokens for the head alone.
+        """
+        if self.of_head and self.projection.kind != "none":
+            raise UserError(
+                f"projection={self.projection.kind} makes gradients of whole layers small, but params={self.params} is "
+                "the head alone, whose gradients are exact from cached inputs; expected projection=none there: set "
+                "params=all or leave the projection out."
+            )
+        if self.of_head and self.per == "token":
+            raise UserError(
+                f"per=token shares the gradients of layers among tokens, but params={self.params} is the head, which "
+                "reads one token; expected layers of the model: set params=all."
+            )
+
+
+def gradient_options(
+    params: str, labels: LabelSource, projection: ProjectionKind, dim: int, seed: int, per: Per
+) -> GradientOptions:
+    """The options of a method's flat settings.
+
+    Raises:
+        UserError: see `GradientOptions.check`.
+    """
+    options = GradientOptions(params, labels, Projection(projection, dim, seed), per)
+    options.check()
+    return options

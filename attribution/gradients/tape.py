@@ -1,0 +1,97 @@
+"""What linear layers see in a forward and its backward: their inputs and the gradients at their outputs.
+
+The gradient of an example's loss with respect to W is Σ_tokens δ_t ⊗ a_t, a the layer's input and δ the gradient at
+its output. The tape hands (a, δ) of one layer after the other to a consumer while the backward runs, so that nothing
+but one layer's δ stands in memory at a time; parameters need no gradients of their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attribution.base import LinearLayer, UserError
+
+Consumer = Callable[[int, Tensor, Tensor], None]
+"""(number of the layer, inputs [sequences, tokens, d_in], output gradients [sequences, tokens, d_out]) → None.
+
+A layer that sees no token axis (a head at the answer position) has one token."""
+
+
+class Tape:
+    """Inputs and outputs of some layers in one forward; made by `recording`.
+
+    Args:
+        layers: the layers, each of which runs at most once in a forward.
+    """
+
+    def __init__(self, layers: Sequence[LinearLayer]) -> None:
+        self.layers = layers
+        self.inputs: dict[int, Tensor] = {}
+        self._outputs: dict[int, Tensor] = {}
+        self._leaves: list[Tensor] = []
+
+    def gradients(self, scores: Tensor, cotangents: Tensor, consume: Consumer, more: bool = False) -> None:
+        """Run the backward of ⟨cotangents, scores⟩ and hand over what each layer sees, the last layer first.
+
+        Args:
+            scores: what the forward gave, [examples, classes].
+            cotangents: gradient at the scores, of the same shape; an example's own loss, not a mean over the batch.
+            consume: called once for each layer that the scores depend on.
+            more: whether another backward of the same forward follows.
+        """
+        handles = []
+        for number, output in self._outputs.items():
+
+            def hand_over(delta: Tensor, number: int = number) -> None:
+                with torch.no_grad():
+                    consume(number, _with_tokens(self.inputs[number]), _with_tokens(delta))
+
+            handles.append(output.register_hook(hand_over))
+        try:
+            torch.autograd.grad(scores, self._leaves, cotangents.to(scores.dtype), retain_graph=more, allow_unused=True)
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _record(self, number: int, given: Tensor, output: Tensor) -> Tensor:
+        if number in self.inputs:
+            raise UserError(
+                f"the layer {self.layers[number].name} runs more than once in a forward; expected layers that run "
+                "once: leave it out of the method's params."
+            )
+        if not output.requires_grad:  # nothing recorded below: the backward ends here
+            output = output.detach().requires_grad_(True)
+            self._leaves.append(output)
+        self.inputs[number] = given.detach()
+        self._outputs[number] = output
+        return output
+
+
+@contextmanager
+def recording(layers: Sequence[LinearLayer]) -> Iterator[Tape]:
+    """Record one forward over frozen parameters.
+
+    Gradients are enabled inside; the forward's result and the tape are used inside too.
+    """
+    tape = Tape(layers)
+
+    def hook_of(number: int) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        return lambda _, arguments, output: tape._record(number, arguments[0], output)
+
+    handles = [layer.module.register_forward_hook(hook_of(number)) for number, layer in enumerate(layers)]
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield tape
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _with_tokens(values: Tensor) -> Tensor:
+    """[sequences, tokens, d] from [sequences, d] or [sequences, tokens, d]; further axes are tokens."""
+    return values[:, None] if values.dim() == 2 else values.flatten(1, -2)

@@ -1,0 +1,59 @@
+"""The linear layers of a model by name, whatever class implements them."""
+
+from __future__ import annotations
+
+import re
+from fnmatch import fnmatchcase
+from math import inf
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from attribution.base import LinearLayer, UserError
+
+ALL = "all"
+
+
+def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[LinearLayer]:
+    """The layers whose parameters an instance method differentiates, in the order of the model's modules.
+
+    nn.Linear and GPT-2's Conv1D count, wherever they lie: fused and separate projections of queries, keys and values,
+    MLPs, the classification head, and adapters such as LoRA's, which are linear layers of their own. A readout over
+    the vocabulary is left out of `all`: it shares its weights with the embedding in most models, and its gradient has
+    vocabulary × hidden numbers; a pattern can name it.
+
+    Args:
+        model: the whole model.
+        head: its readout.
+        params: `all`, or a glob pattern over dotted names (`*.mlp.*`, `*.h.11.*`), several with commas between them.
+
+    Raises:
+        UserError: if no layer matches, with some of those that there are.
+    """
+    found: list[LinearLayer] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Conv1D):
+            d_in, d_out = module.weight.shape
+        elif isinstance(module, nn.Linear):
+            d_in, d_out = module.in_features, module.out_features
+        else:
+            continue
+        found.append(LinearLayer(name, module, d_in, d_out, module.bias is not None, block_of(name)))
+    if params == ALL:
+        vocabulary = max((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=inf)
+        return [layer for layer in found if layer.module is not head or layer.d_out < vocabulary]
+    patterns = [pattern.strip() for pattern in params.split(",")]
+    chosen = [layer for layer in found if any(fnmatchcase(layer.name, pattern) for pattern in patterns)]
+    if not chosen:
+        shown = ", ".join(layer.name for layer in found[:8]) + (" …" if len(found) > 8 else "")
+        raise UserError(
+            f"params={params} matches no linear layer; expected head, weight, all or a pattern over the names {shown}: "
+            "correct the pattern."
+        )
+    return chosen
+
+
+def block_of(name: str) -> int | None:
+    """Number of the decoder block in a dotted name, the first number there."""
+    numbers = re.findall(r"(?<=\.)\d+(?=\.)", f".{name}.")
+    return int(numbers[0]) if numbers else None
