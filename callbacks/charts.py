@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -145,6 +145,14 @@ def colours(names: Iterable[str]) -> dict[str, str]:
         else:
             found[name] = PALETTE[(free.pop(0) if free else len(found)) % len(PALETTE)]
     return found
+
+
+def lines(colour: Mapping[str, str]) -> dict[str, Line]:
+    """How to draw each name's line: of those that share a colour the first solid, the second dashed, others dotted."""
+    styles: tuple[Line, ...] = ("solid", "dashed", "dotted")
+    names = list(colour)
+    earlier = {name: sum(colour[other] == colour[name] for other in names[:i]) for i, name in enumerate(names)}
+    return {name: styles[min(count, len(styles) - 1)] for name, count in earlier.items()}
 
 
 def shown_name(method: Cell) -> str:

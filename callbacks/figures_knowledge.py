@@ -8,7 +8,19 @@ import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from callbacks.charts import Chart, Panel, Point, Series, colours, estimate, points_over_k, settings_of, titled, within
+from callbacks.charts import (
+    Chart,
+    Panel,
+    Point,
+    Series,
+    colours,
+    estimate,
+    lines,
+    points_over_k,
+    settings_of,
+    titled,
+    within,
+)
 from callbacks.figures_style import DPI, STYLE
 from callbacks.results_table import Row
 
@@ -85,7 +97,10 @@ def _layered(rows: Sequence[Row], evaluation: str) -> Chart | None:
         own = within(mine, setting)
         keys = list(dict.fromkeys(_series_name(row) for row in own))
         colour = colours(keys)
-        series = tuple(Series(key, _points([r for r in own if _series_name(r) == key]), colour[key]) for key in keys)
+        line = lines(colour)
+        series = tuple(
+            Series(key, _points([r for r in own if _series_name(r) == key]), colour[key], line[key]) for key in keys
+        )
         y_label = "nats" if evaluation == "prompt" else "neurons per sentence"
         panels.append(Panel(titled(setting), "layer", y_label, series))
     return Chart(name, title, f"{title}, mean over sentences.", tuple(panels))

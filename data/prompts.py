@@ -25,7 +25,8 @@ class PromptDataModule(TextDataModule):
     `label` (id of the answer's first token, −1 without an answer) and `answer_ids` (all tokens of the answer).
 
     The answer's tokens are those behind the prompt's in `prompt + " " + answer`, tokenised in one piece, which is how
-    the model would read it; so for a tokenizer that joins spaces to words the first one begins with the space.
+    the model would read it; so for a tokenizer that joins spaces to words the first one begins with the space, whether
+    or not the answer was written with one.
 
     Args:
         options: see `TextDataModule`.
@@ -80,7 +81,7 @@ def answer_tokens(
     Raises:
         UserError: an answer that gives no token, or one that the tokenizer does not know.
     """
-    whole = [f"{prompt} {answer}" for prompt, answer in zip(prompts, answers, strict=True)]
+    whole = [f"{prompt} {answer.lstrip()}" for prompt, answer in zip(prompts, answers, strict=True)]
     options = {"add_special_tokens": False, "return_attention_mask": False, "truncation": False, "verbose": False}
     together = tokenizer(whole, return_offsets_mapping=True, **options)
     alone = tokenizer(list(prompts), **options)["input_ids"]

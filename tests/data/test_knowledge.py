@@ -118,6 +118,7 @@ def test_an_answer_that_the_tokenizer_does_not_know_is_refused() -> None:
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
     assert answer_tokens(tokenizer, ["a b"], ["b a"], [0]) == [[2, 1]]
+    assert answer_tokens(tokenizer, ["a b"], [" b a"], [0]) == [[2, 1]]  # written with its space or without
     with pytest.raises(UserError, match=r"row 7 .* 'z'"):
         answer_tokens(tokenizer, ["a b"], ["z"], [7])
 
