@@ -15,7 +15,7 @@ import torch
 
 from benchmarks.pairs import Comparison
 
-PACKAGES = ("twinlens", "torch", "transformers", "captum", "numpy")
+PACKAGES = ("twinlens", "torch", "transformers", "captum", "kronfluence", "dattri", "numpy")
 
 
 def environment() -> dict[str, object]:

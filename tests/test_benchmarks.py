@@ -11,20 +11,23 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import ig, run
+from benchmarks import ig
+from benchmarks.outcome import TINY, is_installed
 from benchmarks.pairs import Comparison, Timed, compare
-from benchmarks.run import captum_is_installed, main
+from benchmarks.run import main
+from benchmarks.scaling import fitted_exponent
 
 RATIOS = [
     "ig_vs_loop_T16",
     "faithfulness_vs_prefix_T16",
     "ig_gauss8_vs_riemann20_T16",
+    "ig_in_floors_T16",
     "gradsim_vs_autograd_loop",
     "dcns_vs_double_loop",
     "lpi_topk_vs_dense",
     "lpi_dense_vs_loop",
 ]
-NEEDS_CAPTUM = pytest.mark.skipif(not captum_is_installed(), reason="needs captum (extra bench)")
+NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 
 
 def smoke(folder: Path) -> tuple[int, dict]:
@@ -64,7 +67,7 @@ def test_results_agree_and_gauss_needs_fewer_steps(tmp_path: Path) -> None:
 def test_captum_agrees(tmp_path: Path) -> None:
     _, record = smoke(tmp_path)
     assert 0 < record["comparisons"]["ig_vs_captum_T16"]["relative_difference"] < 1e-5
-    assert not record["skipped"]
+    assert "ig_vs_captum_T16" not in record["skipped"]
 
 
 def test_absent_captum_is_said(
@@ -74,7 +77,7 @@ def test_absent_captum_is_said(
     code, record = smoke(tmp_path)
     assert code == 0
     assert "ig_vs_captum_T16 skipped: needs pip install twinlens[bench]\n" in capsys.readouterr().out
-    assert list(record["skipped"]) == ["ig_vs_captum_T16"]
+    assert {name for name in record["skipped"] if "captum" in name} == {"ig_vs_captum_T16", "gradsim_head_vs_captum"}
 
 
 def test_differing_results_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +117,7 @@ def test_timed_layers(n_layers: int, count: int, layers: list[int]) -> None:
 
 def test_scaling_to_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two layers timed: whole = clean forward + 2 × that layer."""
-    subject = ig.build_subject(ig.GPT2Config(**run.TINY), 8, 2)
+    subject = ig.build_subject(ig.GPT2Config(**TINY), 8, 2)
     clock = iter([0.0, 1.0, 10.0, 15.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     found = ig.plain_loop(subject, [1])
@@ -122,7 +125,14 @@ def test_scaling_to_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.parts == [5.0]
 
 
-@pytest.mark.parametrize("arguments", [["--pairs", "0"], ["--lengths", "128,x"], ["--lengths", "2048"]])
+def test_the_exponent_is_a_slope() -> None:
+    assert fitted_exponent([1, 10, 100], [2.0, 20.0, 200.0]) == pytest.approx(1.0)
+    assert fitted_exponent([1, 10, 100], [3.0, 300.0, 30000.0]) == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--only", "ig,speed"], ["--pairs", "0"], ["--lengths", "128,x"], ["--lengths", "2048"]]
+)
 def test_impossible_arguments_are_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -1,0 +1,74 @@
+"""The benchmarks' lines about training instances and bridges."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from benchmarks import bridge, head_peers, instance, scaling
+from benchmarks.outcome import TOLERANCE, Outcome
+from benchmarks.pairs import compare, progress
+
+PEER_TOLERANCE = 1e-4
+"""Relative difference that rounding explains where a peer solves a linear system in float32."""
+
+
+def benchmark_instance(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Gradient similarity, streamed, against one backward per example."""
+    sizes = (60, 8, 16, 3, 10) if arguments.smoke else (2000, 200, 768, 4, 100)
+    splits = instance.build_splits(*sizes)
+    instance.ours(splits)
+    instance.autograd_loop(instance.Splits(splits.train.rows(0, 50), splits.test.rows(0, 2), 10))
+    n_train, n_test, hidden, n_classes, top_k = sizes
+    note = f"n_train={n_train}, n_test={n_test}, hidden {hidden}, {n_classes} classes, linear head, top {top_k}"
+    measured = partial(instance.ours, splits), partial(instance.autograd_loop, splits)
+    outcome.add(
+        compare("gradsim_vs_autograd_loop", *measured, arguments.pairs, instance.relative_difference, TOLERANCE, note)
+    )
+
+
+def benchmark_head_peers(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Gradient similarity and exact influence over a linear head beside captum and dattri, from cached head inputs."""
+    n_train, n_test, hidden = (60, 8, 16) if arguments.smoke else (10_000, 1_000, 768)
+    splits = instance.build_splits(n_train, n_test, hidden, 4, 10 if arguments.smoke else 100)
+    note = f"n_train={n_train}, n_test={n_test}, hidden {hidden}, 4 classes, cached inputs, top {splits.top_k}, float32"
+    peers = {"captum": ("weight", head_peers.captum_gradsim), "dattri": ("head", head_peers.dattri_gradsim)}
+    for package, (params, peer) in peers.items():
+        name = f"gradsim_head_vs_{package}"
+        if outcome.skip_absent(name, package):
+            continue
+        measured = partial(head_peers.gradsim, splits, params), partial(peer, splits)
+        for side in measured:
+            side()
+        outcome.add(compare(name, *measured, arguments.pairs, instance.relative_difference, TOLERANCE, note))
+    name = "influence_head_vs_dattri"
+    if outcome.skip_absent(name, "dattri"):
+        return
+    # the peer's Hessian at width 768 takes minutes
+    splits = instance.build_splits(n_train, n_test, hidden // 3, 4, splits.top_k)
+    damping = head_peers.absolute_damping(splits)
+    note = note.replace(f"hidden {hidden}", f"hidden {hidden // 3}") + "; twinlens solves in float64"
+    ours, theirs = partial(head_peers.influence, splits), partial(head_peers.dattri_influence, splits, damping)
+    pairs = min(arguments.pairs, 3)
+    outcome.add(compare(name, ours, theirs, pairs, instance.relative_difference, PEER_TOLERANCE, note))
+
+
+def benchmark_scaling(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Exponents of time in the number of train rows, and the gain of a second process."""
+    sizes = [100, 1000] if arguments.smoke else [1_000, 3_000, 10_000, 30_000, 100_000]
+    for name in scaling.METHODS:
+        progress(f"{name}: {', '.join(map(str, sizes))} train rows")
+        seconds = scaling.seconds_over_n_train(name, sizes, 20 if arguments.smoke else 200, 256, arguments.pairs)
+        outcome.add_value(f"{name}_exponent_of_n_train", scaling.fitted_exponent(sizes, seconds))
+    if not arguments.smoke:  # runs of the whole program
+        outcome.add(scaling.compare_processes(arguments.pairs))
+
+
+def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """NA-Instances, streamed, against a double loop over the lists."""
+    n, length, top_k, n_loop = (60, 20, 10, 2) if arguments.smoke else (10_000, 100, 100, 2)
+    splits = bridge.build_splits(n, n, length, top_k, n_loop)
+    bridge.ours(bridge.Splits(splits.train.rows(0, 50), splits.test.rows(0, 50), top_k, n_loop))
+    note = f"{n} × {n} lists of {length} neurons, raw gains, top {top_k}; peer timed for {n_loop} tests and scaled up"
+    measured = partial(bridge.ours, splits), partial(bridge.double_loop, splits)
+    outcome.add(compare("dcns_vs_double_loop", *measured, arguments.pairs, bridge.relative_difference, TOLERANCE, note))

@@ -1,0 +1,109 @@
+"""The benchmarks' lines about neurons."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch
+from transformers import GPT2Config
+
+from attribution.neuron.ig import PRESETS
+from benchmarks import engine, faithfulness, ig, knowledge
+from benchmarks.outcome import TINY, TOLERANCE, Outcome
+from benchmarks.pairs import Timed, compare, progress
+
+LOOP_TOLERANCE = 1e-3
+"""Relative difference that rounding explains where scores are the small difference of two logarithms in float32."""
+
+
+def benchmark_ig(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
+    """Integrated gradients against both peers, and quadrature rules against each other, at one input length."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    subject = ig.build_subject(config, n_tokens, arguments.steps)
+    layers = ig.chosen_layers(subject.n_layers, subject.n_layers if arguments.full_loop else arguments.peer_layers)
+    scaled = "" if len(layers) == subject.n_layers else ", scaled to all layers by their mean"
+    task = f"batch 1, {n_tokens} tokens, {subject.n_layers} layers, m={subject.n_steps}, right Riemann sum, float32"
+    note = f"{task}; peer timed at layers {layers}{scaled}"
+
+    def difference(scores: torch.Tensor, reference: torch.Tensor) -> float:
+        return ig.relative_difference(scores[layers], reference)
+
+    batch_size = arguments.captum_batch
+    peers: dict[str, tuple[Callable[..., Timed[torch.Tensor]], str]] = {
+        "loop": (ig.plain_loop, note),
+        "captum": (partial(ig.captum_scores, internal_batch_size=batch_size), f"{note}; {batch_size} steps per batch"),
+    }
+    for name, (peer, its_note) in peers.items():
+        line = f"ig_vs_{name}_T{n_tokens}"
+        if name == "captum" and outcome.skip_absent(line, "captum"):
+            continue
+        progress(f"{line}: warming up")
+        ig.ours(subject)
+        peer(replace(subject, n_steps=2), layers[-1:])
+        measured = partial(ig.ours, subject), partial(peer, subject, layers)
+        outcome.add(compare(line, *measured, arguments.pairs, difference, TOLERANCE, its_note))
+    benchmark_quadrature(arguments, outcome, subject, f"T{n_tokens}")
+
+
+def benchmark_quadrature(arguments: argparse.Namespace, outcome: Outcome, subject: ig.Subject, suffix: str) -> None:
+    """Gauss–Legendre with 8 nodes and the right Riemann sum with 20, against Gauss–Legendre with 64."""
+    gauss = partial(ig.ours, subject, PRESETS["gauss"])
+    riemann = partial(ig.ours, subject, PRESETS["paper"])
+    reference = gauss(64).result
+    outcome.add_value(f"ig_gauss8_error_{suffix}", ig.relative_error(gauss(8).result, reference))
+    outcome.add_value(f"ig_riemann20_error_{suffix}", ig.relative_error(riemann(20).result, reference))
+    note = "twinlens with Gauss–Legendre, m=8, against twinlens with the right Riemann sum, m=20"
+    name = f"ig_gauss8_vs_riemann20_{suffix}"
+    outcome.add(compare(name, partial(gauss, 8), partial(riemann, 20), arguments.pairs, None, None, note))
+
+
+def benchmark_engine(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
+    """Integrated gradients against the work that no implementation avoids; here twinlens is the peer."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    subject = ig.build_subject(config, n_tokens, arguments.steps)
+    ig.ours(subject)
+    engine.floor(subject)
+    rows = subject.n_layers * subject.n_steps // 2
+    note = (
+        f"batch 1, {n_tokens} tokens, {subject.n_layers} layers, m={subject.n_steps}; the floor is one forward without "
+        f"gradients and one forward and backward over {rows} single-token rows; the peer's column is twinlens, the "
+        "ratio its cost in floors"
+    )
+    measured = partial(engine.floor, subject), partial(ig.ours, subject)
+    outcome.add(compare(f"ig_in_floors_T{n_tokens}", *measured, arguments.pairs, None, None, note))
+
+
+def benchmark_faithfulness(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
+    """Faithfulness of ten lists in plain forwards over the same examples: here the ratio is twinlens' own cost."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    n_examples, n_lists, top_k = (2, 3, 5) if arguments.smoke else (8, 10, 100)
+    task = faithfulness.build_task(config, n_tokens, n_examples, n_lists, top_k)
+    faithfulness.edits(task)
+    faithfulness.forward(task)
+    note = (
+        f"{n_lists} lists, sufficiency @1 and comprehensiveness @{top_k}, batch {n_examples}, {n_tokens} tokens, "
+        f"{config.n_layer} layers, float32; the peer's column is faithfulness, twinlens' the plain forward"
+    )
+    measured = partial(faithfulness.forward, task), partial(faithfulness.edits, task)
+    name = f"faithfulness_vs_prefix_T{n_tokens}"
+    outcome.add(compare(name, *measured, arguments.pairs, faithfulness.difference, TOLERANCE, note))
+
+
+def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Log-probability increase: the search against the dense form, the dense form against one neuron at a time."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    pairs = min(arguments.pairs, 2)  # the dense form takes most of a minute
+    subject = knowledge.build_subject(config, 1, 16, 100)
+    knowledge.search(subject)
+    measured = partial(knowledge.search, subject), partial(knowledge.dense, subject)
+    note = f"1 sentence, {shape}; exact top {subject.top_k} of all FFN neurons against scoring every one"
+    outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, knowledge.list_difference, TOLERANCE, note))
+    subject = knowledge.build_subject(config, 4, 16, 100)
+    layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 100
+    ours, peer = (partial(part, subject, layer, n_units) for part in (knowledge.dense_part, knowledge.loop_part))
+    note = f"4 sentences, {shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
+    outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
