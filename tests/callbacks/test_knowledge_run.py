@@ -16,17 +16,8 @@ from models.backbone import load_tokenizer
 from models.language_model import LanguageModel
 from tests.oracles_knowledge import Parts, attention_vector, ffn_score, head_vector, lp, parts_of
 from tests.running import CommandLine
+from tests.tiny_llama import LLAMA
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.3,
-}
 PROMPTS = ["The capital of France is", "Grass is", "In Spain people speak", "After May comes", "The number of days is"]
 BASE = ("trainer.accelerator=cpu", "data=knowledge", "evaluation=[]", "model=local")
 
