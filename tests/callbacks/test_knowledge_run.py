@@ -180,10 +180,17 @@ def test_whole_answers_count_by_their_summed_log_probability(command: CommandLin
 
 
 def test_the_plan_knows_prompts_and_their_scores(command: CommandLine, case: Case) -> None:
-    asked = (*case.arguments, "method=[logprob_increase,heads,ig]")
-    planned = command(*asked, "plan=true", base=BASE)
+    evaluations = (
+        "interventions", "layer_importance", "head_importance", "importance_sums", "value_interventions",
+        "query_layers", "query_interventions", "shared_neurons", "neuron_layers", "segments",
+    )  # fmt: skip
+    base = [argument for argument in BASE if argument != "evaluation=[]"]
+    asked = (*case.arguments, "method=[logprob_increase,heads,ig]", f"evaluation=[{','.join(evaluations)}]")
+    planned = command(*asked, "plan=true", base=base)
     assert planned.code == 0, planned.err
     assert "unknown" not in planned.out
     assert "\nfit" not in planned.out
-    assert command(*asked, base=BASE).code == 0
-    assert "to do: 0 of 4 passes" in command(*asked, "plan=true", base=BASE).out
+    passes = [line.split("  ")[0] for line in planned.out.splitlines()]
+    assert set(evaluations) | {"head_importance, second pass"} <= set(passes)
+    assert command(*asked, base=base).code == 0
+    assert "to do: 0 of 15 passes" in command(*asked, "plan=true", base=base).out
