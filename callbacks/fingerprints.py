@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 OWN_PACKAGES = ("attribution", "models")
@@ -26,7 +27,8 @@ def with_imports(modules: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _own_imports(module: str) -> list[str]:
+@cache  # a process imports its code once, and parsing it anew for every stage takes a noticeable time
+def _own_imports(module: str) -> tuple[str, ...]:
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(module)
@@ -37,7 +39,7 @@ def _own_imports(module: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             submodules = [f"{node.module}.{alias.name}" for alias in node.names]
             names += [name for name in submodules if _is_module(name)] or [node.module]
-    return [name for name in names if name.split(".")[0] in OWN_PACKAGES]
+    return tuple(name for name in names if name.split(".")[0] in OWN_PACKAGES)
 
 
 def _is_module(name: str) -> bool:

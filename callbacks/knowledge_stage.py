@@ -91,7 +91,11 @@ def explained(session: Session) -> Tensor:
 
 def types_of(session: Session) -> tuple[str, ...]:
     """Type of knowledge of every explained example, empty where the data have none."""
-    rows = session.data.splits[session.split]
+    return types_in(session.predictions[session.split].dataset)
+
+
+def types_in(rows: datasets.Dataset) -> tuple[str, ...]:
+    """Type of knowledge of every row, empty where the data have none."""
     return tuple(rows["type"][:]) if "type" in rows.column_names else ("",) * len(rows)
 
 

@@ -6,9 +6,9 @@ device at plan time. Memory is counted as the stages themselves count it (`callb
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,64 +18,28 @@ from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
-from attribution.evaluation.retraining import Retraining
-from attribution.neuron.random_neurons import RandomNeurons
 from callbacks import costs
 from callbacks.attribute import for_seed, method_inputs
 from callbacks.examples import examples_inputs
-from callbacks.faithfulness_stage import (
-    control_names,
-    controls_of,
-    faithfulness_inputs,
-    list_names,
-    neuron_lists,
-    reference_split,
-)
 from callbacks.files import is_first_process, remove_empty
-from callbacks.fit import epochs_of, fit_inputs, source_of, trains
+from callbacks.fit import epochs_of, fit_inputs, trains
 from callbacks.instance_costs import instance_cost
 from callbacks.known_prompts import filters, known_inputs
-from callbacks.memory import Need
-from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, train_lists_of
-from callbacks.pipeline import Parts, keeps_epochs, splits_needed
-from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations, ranked_methods, retraining_line
+from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
+from callbacks.pipeline import Parts, splits_needed
+from callbacks.plan_base import PlanBase
+from callbacks.plan_evaluations import evaluation_lines
+from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations
 from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
-from callbacks.retrain import Recipe
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
-from data.sampling import token_lengths
 from models.backbone import resolve
 
-UNKNOWN_WEIGHTS = "weights not yet read"
 
-
-@dataclass
-class Planner:
-    """Lines of the plan, gathered in the order of the stages.
-
-    Args:
-        session: of the run; its model stays unread.
-        parts: of the run.
-        shape: of the classifier.
-        device: of the passes over the model.
-        rate, host_rate: operations per second there in the run's type, and on the host in float64.
-    """
-
-    session: Session
-    parts: Parts
-    shape: costs.Shape
-    device: torch.device
-    rate: float
-    host_rate: float
-
-    def __post_init__(self) -> None:
-        # what is found in the store is put into a session of the plan's own
-        self.session = replace(self.session, predictions={}, epoch_examples={}, scores={})
-        self.model_bytes = self.shape.parameters * 4
-        self.keeps_epochs = keeps_epochs(self.parts.methods)
-        self.lengths = {split: token_lengths(rows) for split, rows in self.session.data.splits.items()}
+class Planner(PlanBase):
+    """Lines of the plan, gathered in the order of the stages."""
 
     def lines(self) -> list[Line]:
         """One line per pass.
@@ -103,11 +67,7 @@ class Planner:
             lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
             planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():
-            of_neurons = {k: m for k, m in self.parts.methods.items() if names_neurons(m)}
-            if evaluation.requires == "neuron" and of_neurons:
-                lines.append(self._faithfulness(name, evaluation, of_neurons))
-            if isinstance(evaluation, Retraining) and settings["fit"] and ranked_methods(self.parts.methods):
-                lines.append(self._retraining(name, evaluation))
+            lines += evaluation_lines(self, name, evaluation)
         return lines
 
     # -- stages --------------------------------------------------------------------------------------------------
@@ -121,7 +81,7 @@ class Planner:
         settings, session = self.parts.settings, self.session
         trainer, lengths = settings["trainer"], self.lengths["train"]
         operations = fit_operations(self.shape, session, trainer, lengths, self.lengths.get("validation", []))
-        source = self._source(settings["model"]["path"])
+        source = self.source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
             inputs = fit_inputs(session, settings["model"], trainer, source, self.keeps_epochs)
@@ -132,18 +92,9 @@ class Planner:
         working = fit_memory(self.shape, session, lengths)
         kept = CHECKPOINTS + epochs_of_fit(trainer) * self.keeps_epochs
         return Line(
-            "fit", len(lengths), self._said(source is not None, found), operations / self.rate,
+            "fit", len(lengths), self.said(source is not None, found), operations / self.rate,
             kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
         )  # fmt: skip
-
-    def _source(self, path: str | None) -> Any:
-        """What the weights start from, as far as it is known without reading them."""
-        if path is None:
-            return "scratch"
-        folder = Path(resolve(path))
-        if folder.is_dir():
-            return known_weights_hash(folder, self.session.store.root)
-        return source_of(self.session, {"path": path})
 
     def _predict(self, split: str) -> Line:
         """The forward's largest block; on the disk head inputs and probabilities, once in shards, once as a whole."""
@@ -162,7 +113,7 @@ class Planner:
         lengths = self.lengths[split]
         read = session.sequences.read
         width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
-        return self._model_line(
+        return self.model_line(
             f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
             read * sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
         )  # fmt: skip
@@ -183,7 +134,7 @@ class Planner:
                     found = session.store.peek("examples", inputs)
                 if found is not None:
                     session.epoch_examples[number, split] = found
-                name, stored = f"{line.name}, epoch {number}", self._said(bool(session.weights), found)
+                name, stored = f"{line.name}, epoch {number}", self.said(bool(session.weights), found)
                 planned.append(replace(line, name=name, stored=stored, peak=line.peak + self.model_bytes))
         return planned
 
@@ -204,13 +155,13 @@ class Planner:
         disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
         if isinstance(method, InstanceNeurons):
             memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
-            said = self._said(bool(session.weights), found)
+            said = self.said(bool(session.weights), found)
             return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
         each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
         need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
-        return self._model_line(title, split, found, need, total, disk)
+        return self.model_line(title, split, found, need, total, disk)
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:
         """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
@@ -230,63 +181,9 @@ class Planner:
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
-            title, n_test, self._said(bool(session.weights), found), seconds, disk,
+            title, n_test, self.said(bool(session.weights), found), seconds, disk,
             cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
-
-    def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
-        session = self.session
-        uniform, matched = controls_of(evaluation, methods)
-        titles = [key for method, configured in methods.items() for key in list_names(method, configured)]
-        found = None
-        if all((title, session.split) in session.scores for title in titles):
-            lists = neuron_lists(session, evaluation, methods)
-            settings = self.parts.settings["evaluation"][name]
-            found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists))
-        controls = control_names(uniform, matched)
-        questions = len(evaluation.questions([*titles, *controls]))
-        lengths = self.lengths[session.split]
-        drawn = costs.neuron_operations(RandomNeurons(list(range(len(controls)))), self.shape, 1) or 0.0
-        counted = questions, session.sequences, evaluation.positions
-        total = sum(costs.faithfulness_operations(self.shape, length, *counted) + drawn for length in lengths)
-        split = reference_split(session, evaluation)
-        if split is not None:
-            sample = sorted(self.lengths[split])[-evaluation.reference_size :]
-            total += sum(costs.faithfulness_operations(self.shape, length, 0, session.sequences) for length in sample)
-        need = costs.faithfulness_need(self.shape.footprint, questions, bool(controls), session.sequences, evaluation)
-        # a byte and a probability of every question, in shards and as a whole
-        return self._model_line(name, session.split, found, need, total, 2 * 5 * questions * len(lengths))
-
-    def _retraining(self, name: str, evaluation: Retraining) -> Line:
-        settings, parts = self.parts.settings, self.parts
-        recipe = Recipe(
-            parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
-        )
-        return retraining_line(
-            self.session, name, evaluation, parts.methods, recipe, self._source(settings["model"]["path"]),
-            self.shape, self.lengths, self.rate, self.device.type,
-        )  # fmt: skip
-
-    # -- common --------------------------------------------------------------------------------------------------
-
-    def _model_line(
-        self, title: str, split: str, found: Path | None, need: Need, operations: float | None, disk: int
-    ) -> Line:
-        session, lengths = self.session, self.lengths[split]
-        batches = [batch for shard in session.shards(split) for batch in shard]
-        working = max(
-            need.peak(n, columns, session.memory_budget) for n, columns in costs.batch_shapes(batches, lengths)
-        )
-        seconds = None if operations is None else operations / self.rate
-        said = self._said(bool(session.weights), found)
-        return Line(title, len(lengths), said, seconds, disk, working, self.model_bytes + working, self.device.type)
-
-    def _said(self, known: bool, found: Path | None) -> str:
-        if found is not None:
-            return "yes"
-        path = self.parts.settings["model"]["path"]
-        unread = not known and path is not None and self._source(path) is None
-        return UNKNOWN_WEIGHTS if unread else "no"
 
 
 def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
+from attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
 from callbacks.report_data import ScoreSet
 from callbacks.results_table import Cell, Row, format_table
 from callbacks.sweep_jobs import Job
@@ -34,7 +35,8 @@ COLUMNS = (
 )
 LENGTHS = (1, 10, 100)
 """First entries of both lists that are compared."""
-FAITHFULNESS = ("sufficiency", "comprehensiveness")
+DIFFERENCES = ("sufficiency", "comprehensiveness", "mrr", "prob", "logp")
+"""Metrics of a method whose difference between two jobs is taken."""
 MAX_PRINTED = 60
 
 
@@ -43,8 +45,9 @@ def compare(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
 
     `instance_overlap_per_test`: of the first k training instances of an example's list, the share in per cent that the
     other list has too. `neuron_overlap`: neurons among the first k of both lists, in per cent of their union; for jobs
-    of one model only, since neurons of two models are different things. `<test>_difference`: the first job's percentage
-    of preserved predictions minus the reference's, with the error of a difference of independent means.
+    of one model only, since neurons of two models are different things. `<metric>_difference`: the first job's
+    percentage of preserved predictions, or what is left of the target without the method's neurons, minus the
+    reference's, with the error of a difference of independent means.
     """
     return [row for first, second in combinations(jobs, 2) for row in compare_jobs(first, second)]
 
@@ -64,11 +67,11 @@ def compare_jobs(first: Job, second: Job) -> Iterator[dict[str, Cell]]:
         if a.kind == "instance" and same_train:
             for k, found in _instances(a, b):
                 yield common | {"metric": "instance_overlap_per_test", "k": k, **_mean(found)}
-        if a.kind == "neuron" and first.model == second.model:
+        if first.model == second.model and _names_neurons(a) and _names_neurons(b):
             for k, found in _neurons(a, b):
                 yield common | {"metric": "neuron_overlap", "k": k, **_mean(found)}
         if a.kind == "neuron":
-            for row in _faithfulness(first, second, a.name, b.name):
+            for row in _differences(first, second, a.name, b.name):
                 yield common | row
 
 
@@ -121,8 +124,9 @@ def _instances(a: ScoreSet, b: ScoreSet) -> Iterator[tuple[int, Tensor]]:
 def _neurons(a: ScoreSet, b: ScoreSet) -> Iterator[tuple[int, Tensor]]:
     lists = []
     for scores in (a, b):
-        layer, unit = (_aligned(scores, column, _common(a, b)) for column in ("layer", "unit"))
-        lists.append(torch.where(layer < 0, -1, layer * UNITS_PER_LAYER + unit))
+        layer, unit, attention = (_aligned(scores, column, _common(a, b)) for column in ("layer", "unit", "site"))
+        address = layer * UNITS_PER_LAYER + unit + FIRST_ATTENTION * (attention == ATTENTION)
+        lists.append(torch.where(layer < 0, -1, address))
     for k in LENGTHS:
         if k <= min(found.shape[1] for found in lists):
             parts = compare_lists(lists[0][:, :k], lists[1][:, :k])
@@ -130,14 +134,23 @@ def _neurons(a: ScoreSet, b: ScoreSet) -> Iterator[tuple[int, Tensor]]:
             yield k, 100 * parts.common[union > 0] / union[union > 0]
 
 
+def _names_neurons(scores: ScoreSet) -> bool:
+    """Whether a method lists neurons, no heads or layers."""
+    if scores.kind != "neuron":
+        return False
+    return all(kind == "neuron" for row in scores.rows.dataset["unit_kind"][:] for kind in row)
+
+
 def _common(a: ScoreSet, b: ScoreSet) -> list[int]:
     return np.intersect1d(a.rows.index, b.rows.index).tolist()
 
 
 def _aligned(scores: ScoreSet, column: str, index: Sequence[int]) -> Tensor:
-    """The lists of these examples, −1 where one has ended, int64 [examples, longest]."""
+    """The lists of these examples, −1 where one has ended, int64 [examples, longest]; sites as their numbers."""
     lists = scores.rows.dataset.select(scores.rows.positions(index).tolist())[column][:]
     longest = max((len(found) for found in lists), default=0)
+    if column == "site":
+        lists = [[SITES.index(site) for site in found] for found in lists]
     padded = [list(found) + [-1] * (longest - len(found)) for found in lists]
     return torch.tensor(padded, dtype=torch.int64).reshape(len(lists), longest)
 
@@ -148,13 +161,13 @@ def _mean(values: Tensor) -> dict[str, Cell]:
     return {"value": float(values.mean()) if n else None, "stderr": error, "n": n}
 
 
-def _faithfulness(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:
+def _differences(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:
     def found(job: Job, method: str) -> dict[tuple[Cell, ...], Row]:
         names = ("metric", "k", "split", "variant")
         return {
             tuple(row.get(name) for name in names): row
             for row in job.rows
-            if row["method"] == method and row["metric"] in FAITHFULNESS and not row.get("group")
+            if row["method"] == method and row["metric"] in DIFFERENCES and not row.get("group")
         }
 
     other = found(second, b)

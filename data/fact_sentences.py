@@ -23,7 +23,7 @@ class FactSentencesDataModule(PromptDataModule):
         options: see `TextDataModule`.
     """
 
-    def __init__(self, name: str = "fact_sentences", path: None = None, variants: int = 4, **options: Any) -> None:
+    def __init__(self, name: str = "fact_sentences", path: None = None, variants: int = 3, **options: Any) -> None:
         super().__init__(name, path, **options)
         self.variants = variants
         if not 1 <= variants <= len(OPENINGS):

@@ -100,7 +100,7 @@ class LanguageModel(LightningModule):
         """The verified engine over the residual stream at this model's current weights.
 
         Raises:
-            UserError: a model without additive residual stream, or without attention weights.
+            UserError: a model without additive residual stream.
         """
         return build_residual(build_anatomy(self.backbone), self.head, vocabulary=True)
 

@@ -23,6 +23,10 @@ from models.last_token import removing
 from models.norms import norm_of, wide
 
 
+class NoAttentionWeights(UserError):
+    """The model keeps its attention weights to itself, which scores of attention neurons and heads need."""
+
+
 class ResidualEngine:
     """Satisfies `attribution.residual_base.ResidualModel`; `models.residual_identities.build_residual` makes it.
 
@@ -141,7 +145,7 @@ class ResidualEngine:
 
         def keep_weights(module: nn.Module, args: tuple, output: Any) -> None:
             if not isinstance(output, tuple) or len(output) < 2 or output[1] is None:
-                raise UserError(
+                raise NoAttentionWeights(
                     f"this {self.family} model writes out no attention weights (attention implementation "
                     f"'{backbone.config._attn_implementation}'), which scores of attention neurons and heads need; "
                     "expected 'eager': load the model with model.attention=eager or attribute site=ffn alone."

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.residual_base import LayerStates
+from attribution.residual_base import LayerStates, ResidualStates
 from models.anatomy import Anatomy, require_equal
-from models.residual import ResidualEngine
+from models.residual import NoAttentionWeights, ResidualEngine
 
 
 @torch.no_grad()
@@ -21,51 +21,66 @@ def build_residual(
 
     Runs three tokens and checks in every layer: attention weights · value vectors · output rows + bias = attention
     output; keys reproduce value vectors and FFN coefficients from the residual stream; the final norm in its frozen
-    form = the model's own. `tolerance` is relative to the largest entry; None allows for rounding.
+    form = the model's own. A model that writes out no attention weights serves what needs none: of it the first two
+    are not checked, and its states with attention are refused when they are asked for. `tolerance` is relative to the
+    largest entry; None allows for rounding.
 
     Raises:
-        UserError: naming the identity and the layer that fails, or a model without attention weights.
+        UserError: naming the identity and the layer that fails.
     """
     engine = ResidualEngine(anatomy, readout, vocabulary)
     parameter = next(anatomy.backbone.parameters())
     ids = torch.arange(1, 4, device=parameter.device)[None] % anatomy.config.vocab_size
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    states = engine.states(batch)
     if tolerance is None:
         tolerance = max(1e-4, 16 * torch.finfo(parameter.dtype).eps)
-    assert states.attention is not None
-    assert states.value is not None
-    repeats = engine.n_heads // engine.n_key_heads
+    try:
+        states = engine.states(batch)
+    except NoAttentionWeights:
+        states = engine.states(batch, attention=False)
     layers: list[LayerStates] = []
     engine.stream(batch, layers.append)
     for seen in layers:
-        layer, block = seen.layer, anatomy.blocks[seen.layer]
-        value = states.value[:, layer]
-        context = torch.einsum("bhp,bhpj->bhj", states.attention[:, layer], value.repeat_interleave(repeats, 1))
-        output: Any = anatomy.attention_output(block)
-        bias = 0 if output.bias is None else output.bias
-        got = context.flatten(1) @ engine.attention_values(layer) + bias
-        check(got, states.attention_output[:, layer], "attention · values · output rows", layer, anatomy, tolerance)
-
-        heads = torch.arange(engine.n_heads * engine.head_dim, device=ids.device)
-        rows, constant = engine.attention_keys(layer, heads)
-        statistic = engine.attention_statistic(layer, seen.residual)
-        got = seen.residual.to(rows.dtype) @ rows[:, 0].T / statistic[..., None] + constant[:, 0]
-        expected = value.repeat_interleave(repeats, 1).transpose(1, 2).flatten(2)
-        check(got, expected, "residual · attention keys = values", layer, anatomy, tolerance)
-
-        rows, constant = engine.mlp_keys(layer, torch.arange(engine.n_neurons, device=ids.device))
-        entering = seen.residual if engine.parallel else seen.residual + seen.attention_output
-        statistic = engine.mlp_statistic(layer, entering)
-        factors = torch.einsum("btd,nfd->btnf", entering.to(rows.dtype), rows) / statistic[..., None, None] + constant
-        act = anatomy.activation_function(block)
-        got = act(factors[..., 1]) * factors[..., 0] if engine.gated else act(factors[..., 0])
-        check(got, seen.activation, "residual · MLP keys = coefficients", layer, anatomy, tolerance)
+        if states.attention is not None:
+            check_attention(engine, states, seen, tolerance)
+        check_mlp(engine, seen, tolerance)
     final = states.residual[:, -1]
     got = engine.final_direction(final) / states.statistic[:, None]
     got = got if engine.final_bias is None else got + engine.final_bias
     check(got, anatomy.final_norm(final), "frozen final norm = final norm", engine.n_layers - 1, anatomy, tolerance)
     return engine
+
+
+def check_attention(engine: ResidualEngine, states: ResidualStates, seen: LayerStates, tolerance: float) -> None:
+    """Attention weights, value vectors and output rows of one layer give its output, and its keys its values."""
+    assert states.attention is not None
+    assert states.value is not None
+    layer, anatomy = seen.layer, engine.anatomy
+    value = states.value[:, layer].repeat_interleave(engine.n_heads // engine.n_key_heads, 1)
+    context = torch.einsum("bhp,bhpj->bhj", states.attention[:, layer], value)
+    output: Any = anatomy.attention_output(anatomy.blocks[layer])
+    bias = 0 if output.bias is None else output.bias
+    got = context.flatten(1) @ engine.attention_values(layer) + bias
+    check(got, states.attention_output[:, layer], "attention · values · output rows", layer, anatomy, tolerance)
+
+    units = torch.arange(engine.n_heads * engine.head_dim, device=value.device)
+    rows, constant = engine.attention_keys(layer, units)
+    statistic = engine.attention_statistic(layer, seen.residual)
+    got = seen.residual.to(rows.dtype) @ rows[:, 0].T / statistic[..., None] + constant[:, 0]
+    expected = value.transpose(1, 2).flatten(2)
+    check(got, expected, "residual · attention keys = values", layer, anatomy, tolerance)
+
+
+def check_mlp(engine: ResidualEngine, seen: LayerStates, tolerance: float) -> None:
+    """The keys of one layer's FFN neurons give their coefficients at every token."""
+    layer, anatomy = seen.layer, engine.anatomy
+    rows, constant = engine.mlp_keys(layer, torch.arange(engine.n_neurons, device=seen.residual.device))
+    entering = seen.residual if engine.parallel else seen.residual + seen.attention_output
+    statistic = engine.mlp_statistic(layer, entering)
+    factors = torch.einsum("btd,nfd->btnf", entering.to(rows.dtype), rows) / statistic[..., None, None] + constant
+    act = anatomy.activation_function(anatomy.blocks[layer])
+    got = act(factors[..., 1]) * factors[..., 0] if engine.gated else act(factors[..., 0])
+    check(got, seen.activation, "residual · MLP keys = coefficients", layer, anatomy, tolerance)
 
 
 def check(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:

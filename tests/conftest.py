@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import settings
 from tests.running import CommandLine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# code of checkpoints is copied there before it runs
+os.environ.setdefault("HF_MODULES_CACHE", str(Path(tempfile.gettempdir()) / "twinlens-tests-modules"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 settings.register_profile("twinlens", deadline=None)  # machines are shared: a slow example is no failure

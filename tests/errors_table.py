@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.bad_inputs import BAD_INPUTS, BadInput
+from tests.bad_input_files import BadInput
+from tests.bad_inputs import BAD_INPUTS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
 WRITE_TO = "TWINLENS_ERRORS_TABLE"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.bad_inputs import FILE, GOOD, row
+from tests.bad_input_files import FILE, GOOD, row
 from tests.running import CommandLine
 
 

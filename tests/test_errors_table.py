@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.bad_inputs import BAD_INPUTS, BadInput
+from tests.bad_input_files import BadInput
+from tests.bad_inputs import BAD_INPUTS
 from tests.errors_table import PAGE, WRITE_TO, cells, row_of, rows_of
 from tests.running import CommandLine
 

@@ -21,7 +21,12 @@ SCORES = {
     "influence": "top_score",
     "na_instances": "top_score",
     "gradsim_neurons": "score",
+    "logprob_increase": "score",
+    "head_positions": "score",
+    "query_neurons": "score",
 }
+SOME = ("ig", "gradsim", "logprob_increase")
+"""Of these alone three processes give scores: what matters is that the rows do not divide evenly."""
 
 
 def start(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -44,7 +49,8 @@ def test_one_two_and_three_processes_give_the_same_scores(command: CommandLine, 
             "fit=false",
             "model=local",
             f"model.path={trained / 'model'}",
-            "method=[ig,gradsim,influence,na_instances,gradsim_neurons]",
+            f"method=[{','.join(SOME if n == 3 else SCORES)}]",
+            f"evaluation=[{'accuracy' if n == 3 else 'accuracy,faithfulness,interventions,head_importance'}]",
             "data.n_train=60",
             "data.n_validation=10",
             "data.n_test=23",
@@ -57,17 +63,21 @@ def test_one_two_and_three_processes_give_the_same_scores(command: CommandLine, 
             finished = start(repository, command.folder, *arguments, "trainer=ddp_cpu", f"trainer.devices={n}")
             code, out, err = finished.returncode, finished.stdout, finished.stderr
         assert code == 0, err
-        for name in SCORES:
+        for name in SOME if n == 3 else SCORES:
             assert out.count(f"{name}: computed") == 1
         folders[n] = command.folder / out.strip().splitlines()[-1]
     for n in (2, 3):
-        for name, column in SCORES.items():
+        for name in SOME if n == 3 else SCORES:
+            column = SCORES[name]
             one, several = (
                 datasets.load_from_disk(str(folders[k] / "scores" / name / "test")).with_format("numpy") for k in (1, n)
             )
             assert np.array_equal(one["index"][:], several["index"][:])
-            np.testing.assert_allclose(several[column][:], one[column][:], rtol=1e-5, atol=1e-7)
-        assert (folders[n] / "results.csv").read_text() == (folders[1] / "results.csv").read_text()
+            # a sentence has as many heads at tokens as it has tokens: lists of different lengths, joined
+            expected, found = (np.concatenate(list(table[column][:])) for table in (one, several))
+            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+        results = [(folders[k] / "results.csv").read_text().splitlines() for k in (1, n)]
+        assert results[1] == (results[0][: len(results[1])] if n == 3 else results[0])
 
 
 @pytest.mark.parametrize("n_test", [1])

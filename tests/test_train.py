@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from pathlib import Path
 
 import datasets
@@ -184,6 +185,16 @@ def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.M
 
 
 FAST = ("debug=fdr", "trainer.accelerator=cpu")
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Fast development runs over one store, so that experiments share what they have in common, as a user's do."""
+    base = tmp_path_factory.getbasetemp()
+    ours = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # one for all workers
+    return (*FAST, f"paths.store={ours / 'experiments' / 'store'}")
+
+
 ONE_SHARE = "evaluation.retraining.fractions=[50]"
 """Seven fits instead of up to 28."""
 UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)), "all")
@@ -194,16 +205,18 @@ NEURON_LEVEL = (
 
 
 @pytest.mark.parametrize("name", UNIFIED[:-1])
-def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(command: CommandLine, name: str) -> None:
+def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(
+    command: CommandLine, fast: tuple[str, ...], name: str
+) -> None:
     shares = [ONE_SHARE] if name in ("table3", "figure2", "figure6") else []
-    finished = command(f"experiment=unified/{name}", *shares, base=FAST)
+    finished = command(f"experiment=unified/{name}", *shares, base=fast)
     assert finished.code == 0, finished.err
     kind = "tables" if name.startswith("table") else "figures"
     assert [path for path in (finished.folder / kind).iterdir() if path.stem == name]
 
 
-def test_one_command_writes_every_table_and_figure_of_the_paper(command: CommandLine) -> None:
-    finished = command("experiment=unified/all", ONE_SHARE, base=FAST)
+def test_one_command_writes_every_table_and_figure_of_the_paper(command: CommandLine, fast: tuple[str, ...]) -> None:
+    finished = command("experiment=unified/all", ONE_SHARE, base=fast)
     assert finished.code == 0, finished.err
     (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
     assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done"] * 3
@@ -215,8 +228,10 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
 
 
 @pytest.mark.parametrize("name", NEURON_LEVEL)
-def test_every_experiment_of_the_second_paper_runs_offline(command: CommandLine, name: str) -> None:
-    finished = command(f"experiment=neuron_level/{name}", base=FAST)
+def test_every_experiment_of_the_second_paper_runs_offline(
+    command: CommandLine, fast: tuple[str, ...], name: str
+) -> None:
+    finished = command(f"experiment=neuron_level/{name}", base=fast)
     assert finished.code == 0, finished.err
 
 

@@ -11,7 +11,9 @@ from attribution.evaluation.knowledge import Prompts, Sentences, decreases, mean
 from attribution.evaluation.result import Result
 from attribution.neuron.interventions import head_mask
 from attribution.neuron.logprob_increase import head_increases
+from attribution.neuron.part_scores import HeadScore
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class HeadImportance:
@@ -60,6 +62,14 @@ class HeadImportance:
             mask = head_mask(heads[None].to(device), sentences.model.head_dim)
             found[f"without|{name}"] = sentences.metrics(attention=mask.expand(len(sentences.target), -1, -1))
         return found
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Two forwards and every head's distribution; of the second pass see `second_operations`."""
+        return 2 * forward + HeadScore().operations(model, tokens)
+
+    def second_operations(self, forward: float, n_types: int) -> float:
+        """A forward without the heads of every type."""
+        return forward * n_types
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`head_place` and `head_increase` of the best heads, named a<layer>.<head> (Table 10); `mrr_decrease` and

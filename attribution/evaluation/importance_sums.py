@@ -11,8 +11,10 @@ from torch import Tensor
 from attribution.evaluation.knowledge import Prompts, Sentences, limited, means, require_counts
 from attribution.evaluation.result import Result
 from attribution.neuron.increase import Units, dense_increases
+from attribution.neuron.knowledge_scores import outputs_of
 from attribution.neuron.logprob_increase import attention_units, ffn_units
 from attribution.neuron.readout import Mode, Readout, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class ImportanceSums:
@@ -57,6 +59,11 @@ class ImportanceSums:
     def counts(self, n_units: int) -> list[int]:
         """Numbers of best neurons on a model of this size."""
         return [limited(k, self.largest_share, n_units) for k in self.top]
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward and the distribution of every neuron, an attention neuron's at every token."""
+        units = model.n_layers * (model.n_neurons + model.n_heads * model.head_dim * tokens)
+        return forward + 2.0 * units * outputs_of(model) * model.hidden_size
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`increase_all`, `increase_positive`, `increase_top` (k neurons) by site; `distinct_neurons` of the latter."""

@@ -14,6 +14,7 @@ from attribution.evaluation.knowledge import ORIGINAL, Prompts, Sentences, liste
 from attribution.evaluation.needs import Available, missing_methods
 from attribution.evaluation.result import Result
 from attribution.neuron.interventions import random_mask
+from attribution.residual_base import ResidualModel
 
 REFERENCE = "logprob_increase"
 _ROWS: tuple[tuple[str, float], ...] = (("mrr", 1.0), ("prob", 100.0), ("logp", 1.0))
@@ -93,6 +94,10 @@ class Interventions:
                         drawn = [None if mask is None else random_mask(mask, seed, index) for mask in masks]
                         answers[f"{_control(seed)}|{k}"] = sentences.metrics(*drawn)
         return answers
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward of the model as it is, then one of every list and control at every k."""
+        return forward * (1 + len(self.k) * (n_lists + len(self.control_seeds)))
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """Rows by method, k and type of knowledge."""

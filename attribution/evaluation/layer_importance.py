@@ -10,7 +10,9 @@ from torch import Tensor
 from attribution.evaluation.knowledge import Prompts, Sentences, means, places
 from attribution.evaluation.result import Result
 from attribution.neuron.logprob_increase import layer_increases
+from attribution.neuron.part_scores import LayerScore
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class LayerImportance:
@@ -32,6 +34,10 @@ class LayerImportance:
         readout = readout_of(model, states, sentences.target, self.mode)
         attention, ffn = layer_increases(states, readout, sentences.room)
         return {"attention": attention, "ffn": ffn}
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward and every layer's distributions."""
+        return forward + LayerScore().operations(model, tokens)
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`layer_sum` by site (Table 3); `layer_increase` of every layer a0, …, f0, …, `layer_place` of the best ten

@@ -11,6 +11,7 @@ from attribution.base import UserError
 from attribution.evaluation.knowledge import Prompts, Sentences, mean_row, require_counts
 from attribution.evaluation.needs import Available, missing_methods
 from attribution.evaluation.result import Result
+from attribution.residual_base import ResidualModel
 
 
 class NeuronLayers:
@@ -55,6 +56,10 @@ class NeuronLayers:
         """Entries by layer, [batch, layers], by name of the list."""
         layers = torch.arange(sentences.model.n_layers, device=sentences.target.device)
         return {name: (neurons.layer[:, : self.k, None] == layers).sum(1) for name, neurons in sentences.lists.items()}
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """None worth the name: entries of lists are counted."""
+        return 0.0
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`top_neurons` by method and layer (group)."""

@@ -14,11 +14,14 @@ from attribution.evaluation.knowledge import Prompts, Sentences, limited, requir
 from attribution.evaluation.prompt_text import best_heads, names_of, sentence_text
 from attribution.evaluation.result import Result
 from attribution.evaluation.shared_neurons import neuron_tokens
-from attribution.evaluation.value_neurons import attention_values, ffn_values
+from attribution.evaluation.value_neurons import attention_values, ffn_values, search_operations
 from attribution.neuron.bounded_search import TopUnits
 from attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
+from attribution.neuron.part_scores import HeadScore, LayerScore
 from attribution.neuron.query import ValueNeurons, query_neurons
+from attribution.neuron.query_scores import QueryNeurons
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 KINDS = ("ffn_value", "attention_value", "query")
 
@@ -114,6 +117,13 @@ class PromptView:
             own = row[..., mask.bool()][..., -self.positions :]
             rows.append(pad(own, (0, self.positions - own.shape[-1])))
         return torch.stack(rows)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Two forwards, every layer's, head's and position's distributions, searches and keys."""
+        parts = (LayerScore(), HeadScore(), HeadScore(by_position=True), QueryNeurons("attn", self.attention))
+        return (
+            2 * forward + search_operations(model, tokens, self.top) + sum(p.operations(model, tokens) for p in parts)
+        )
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """Rows per sentence (group: its number): `prompt_logp`, `layer_increase`, `head_increase`,

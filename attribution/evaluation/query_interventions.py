@@ -19,10 +19,12 @@ from attribution.evaluation.knowledge import (
     require_counts,
 )
 from attribution.evaluation.result import Result
-from attribution.evaluation.value_neurons import attention_values, ffn_values
+from attribution.evaluation.value_neurons import attention_values, ffn_values, search_operations
 from attribution.neuron.interventions import distinct_mask, random_mask
 from attribution.neuron.query import ValueNeurons, query_neurons
+from attribution.neuron.query_scores import QueryNeurons
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 METHOD = "query_neurons"
 
@@ -89,6 +91,12 @@ class QueryInterventions:
     def count(self, n_units: int) -> int:
         """Query neurons on a model with so many FFN neurons."""
         return limited(self.k, self.largest_share, n_units)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Searches, keys, and forwards: of either, of the model as it is, without the neurons and of every control."""
+        k = self.count(model.n_layers * model.n_neurons)
+        asked = search_operations(model, tokens, k) + QueryNeurons("attn", self.attention).operations(model, tokens)
+        return forward * (4 + len(self.control_seeds)) + asked
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`mrr_decrease`, `prob_decrease` by type; `query_only`, `query_value` by layer (group), mean neurons."""

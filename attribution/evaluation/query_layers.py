@@ -12,7 +12,10 @@ from attribution.evaluation.result import Result
 from attribution.evaluation.value_neurons import attention_values, ffn_values
 from attribution.neuron import query
 from attribution.neuron.query import ValueNeurons
+from attribution.neuron.query_scores import QueryLayers as QueryLayerScore
+from attribution.neuron.query_scores import ValueSite
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class QueryLayers:
@@ -62,6 +65,11 @@ class QueryLayers:
             parts = (shares.embedding[:, None], shares.attention, shares.mlp, shares.constant[:, None])
             found[site] = torch.cat(parts, 1)
         return found
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward, and of either site one more, its search and its keys' products with every layer."""
+        sites: tuple[tuple[ValueSite, int], ...] = (("ffn", self.ffn), ("attn", self.attention))
+        return 3 * forward + sum(QueryLayerScore(site, k).operations(model, tokens) for site, k in sites)
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`ffn_query` and `attention_query` of every layer: embedding, a0, …, f0, …, constant (reference_group);

@@ -8,8 +8,10 @@ from torch import Tensor
 
 from attribution.evaluation.knowledge import Prompts, Sentences, mean_row, require_counts
 from attribution.evaluation.result import Result
+from attribution.neuron.knowledge_scores import outputs_of
 from attribution.neuron.logprob_increase import segment_curve
 from attribution.neuron.readout import Mode, readout_of
+from attribution.residual_base import ResidualModel
 
 
 class Segments:
@@ -35,6 +37,10 @@ class Segments:
         states = sentences.model.states(sentences.batch, attention=False)
         readout = readout_of(sentences.model, states, sentences.target, self.mode)
         return {"log_prob": segment_curve(states, readout, self.segments)}
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward and a distribution of every segment."""
+        return forward + 2.0 * self.segments * outputs_of(model) * model.hidden_size
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`segment_logp` (nats) and `segment_prob` (per cent), k the segment from 0 on, by type."""

@@ -15,8 +15,10 @@ from attribution.evaluation.value_neurons import (
     ffn_list,
     ffn_values,
     joined,
+    search_operations,
 )
 from attribution.neuron.query import ValueNeurons, query_neurons
+from attribution.neuron.query_scores import QueryNeurons
 from attribution.neuron.readout import Mode, readout_of
 from attribution.residual_base import ResidualModel
 
@@ -100,6 +102,12 @@ class SharedNeurons:
         value = limited(self.top, self.largest_share, n_layers * (n_neurons + n_units))
         value = min(value, n_layers * n_neurons, n_layers * n_units)
         return value, limited(self.top, self.largest_share, n_layers * n_neurons)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Two forwards, both sites' searches, and the keys of the value neurons that are asked."""
+        value, _ = self.counts(model.n_neurons, model.n_heads * model.head_dim, model.n_layers)
+        keys = QueryNeurons("attn", self.attention).operations(model, tokens)
+        return 2 * forward + search_operations(model, tokens, value, 2 * value) + keys
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`shared_neurons`: per cent of a list's length, by role (reference_group) and type, their mean over types

@@ -19,7 +19,13 @@ from attribution.evaluation.knowledge import (
     require_counts,
 )
 from attribution.evaluation.result import Result
-from attribution.evaluation.value_neurons import SCORE, distinct_attention_values, ffn_list, ffn_values
+from attribution.evaluation.value_neurons import (
+    SCORE,
+    distinct_attention_values,
+    ffn_list,
+    ffn_values,
+    search_operations,
+)
 from attribution.neuron.interventions import random_mask
 from attribution.neuron.readout import Mode, readout_of
 from attribution.residual_base import ResidualModel
@@ -76,6 +82,11 @@ class ValueInterventions:
         """Attention and FFN neurons zeroed on a model of this size."""
         attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
         return attention, limited(self.ffn, self.largest_share, model.n_layers * model.n_neurons)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Both searches, and forwards: theirs, of the model as it is, without the neurons and of every control."""
+        attention, ffn = self.counts(model)
+        return forward * (3 + len(self.control_seeds)) + search_operations(model, tokens, ffn, 2 * attention)
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`mrr_decrease` and `prob_decrease`; k counts the neurons of both sites."""

@@ -8,6 +8,7 @@ from torch import Tensor
 from attribution.evaluation.knowledge import ListedNeurons
 from attribution.neuron.bounded_search import TopUnits
 from attribution.neuron.increase import Units
+from attribution.neuron.knowledge_scores import NeuronScore, Site
 from attribution.neuron.logprob_increase import attention_units, ffn_units
 from attribution.neuron.readout import Readout
 from attribution.neuron.static_scores import best_neurons
@@ -73,3 +74,9 @@ def joined(first: ListedNeurons, second: ListedNeurons) -> ListedNeurons:
     """Both lists, one behind the other."""
     parts = ((getattr(neurons, name) for neurons in (first, second)) for name in ("attention", "layer", "unit"))
     return ListedNeurons(*(torch.cat([*part], 1) for part in parts))
+
+
+def search_operations(model: ResidualModel, tokens: int, ffn: int = 0, attention: int = 0) -> float:
+    """Floating-point operations of one sentence's searches for so many value neurons of either site, roughly."""
+    sites: tuple[tuple[Site, int], ...] = (("ffn", ffn), ("attn", attention))
+    return sum(NeuronScore(SCORE, site, top_k=k).operations(model, tokens) for site, k in sites if k)

@@ -37,6 +37,7 @@ class Questions:
     """What the stages ask of a data module, over five questions of three choices."""
 
     name = "questions"
+    readout = "choice"
     n_choices: int | None = 3
     eval_batch_size = 2
     batch_size = 2

@@ -73,7 +73,8 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
             scores[score_name(name, None if name == "gradsim" else seed), "test"] = place
     for name, units in {"ig": [[1, 2], [3]], "gradsim_neurons": [[2, 2], [3, 4]]}.items():
         layers = [[0] * len(row) for row in units]
-        Dataset.from_dict({"layer": layers, "unit": units}).save_to_disk(str(folder / name / "test"))
+        sites = [["ffn"] * len(row) for row in units]
+        Dataset.from_dict({"layer": layers, "unit": units, "site": sites}).save_to_disk(str(folder / name / "test"))
         scores[name, "test"] = folder / name
     features = torch.arange(8.0).reshape(4, 2)
     defaults = {

@@ -16,17 +16,8 @@ from models.backbone import load_tokenizer
 from models.language_model import LanguageModel
 from tests.oracles_knowledge import Parts, attention_vector, ffn_score, head_vector, lp, parts_of
 from tests.running import CommandLine
+from tests.tiny_llama import LLAMA
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "intermediate_size": 48,
-    "max_position_embeddings": 32,
-    "initializer_range": 0.3,
-}
 PROMPTS = ["The capital of France is", "Grass is", "In Spain people speak", "After May comes", "The number of days is"]
 BASE = ("trainer.accelerator=cpu", "data=knowledge", "evaluation=[]", "model=local")
 
@@ -189,10 +180,17 @@ def test_whole_answers_count_by_their_summed_log_probability(command: CommandLin
 
 
 def test_the_plan_knows_prompts_and_their_scores(command: CommandLine, case: Case) -> None:
-    asked = (*case.arguments, "method=[logprob_increase,heads,ig]")
-    planned = command(*asked, "plan=true", base=BASE)
+    evaluations = (
+        "interventions", "layer_importance", "head_importance", "importance_sums", "value_interventions",
+        "query_layers", "query_interventions", "shared_neurons", "neuron_layers", "segments",
+    )  # fmt: skip
+    base = [argument for argument in BASE if argument != "evaluation=[]"]
+    asked = (*case.arguments, "method=[logprob_increase,heads,ig]", f"evaluation=[{','.join(evaluations)}]")
+    planned = command(*asked, "plan=true", base=base)
     assert planned.code == 0, planned.err
     assert "unknown" not in planned.out
     assert "\nfit" not in planned.out
-    assert command(*asked, base=BASE).code == 0
-    assert "to do: 0 of 4 passes" in command(*asked, "plan=true", base=BASE).out
+    passes = [line.split("  ")[0] for line in planned.out.splitlines()]
+    assert set(evaluations) | {"head_importance, second pass"} <= set(passes)
+    assert command(*asked, base=base).code == 0
+    assert "to do: 0 of 15 passes" in command(*asked, "plan=true", base=base).out

@@ -113,6 +113,31 @@ def test_comparison_equals_the_plain_loop(sweep: Path) -> None:
     assert found["sufficiency_difference", "ig", 1]["stderr"] == pytest.approx(1.5 * 2**0.5)
 
 
+def test_neurons_of_two_sites_are_different_things_and_heads_are_none(sweep: Path) -> None:
+    jobs = ("seed=0", "seed=1")
+    shutil.rmtree(sweep / "1" / "scores" / "ig" / "test")
+    rows = load_from_disk(str(sweep / "0" / "scores" / "ig" / "test"))
+    for column, cell, overlap in (("role", "value", {100.0}), ("site", "attn", {0.0}), ("unit_kind", "head", set())):
+        changed = rows.remove_columns(column).add_column(column, [[cell] * len(row) for row in rows[column]])
+        changed.save_to_disk(str(sweep / column))
+        (sweep / "1" / "scores" / "ig" / "test").unlink(missing_ok=True)
+        (sweep / "1" / "scores" / "ig" / "test").symlink_to(sweep / column)
+        found = [row for row in compare(jobs_of(sweep, *jobs)) if row["metric"] == "neuron_overlap"]
+        assert {row["value"] for row in found} == overlap, column
+
+
+def test_what_is_left_of_the_target_is_compared(sweep: Path) -> None:
+    for seed, value in ((0, 0.2), (1, 0.5)):
+        rows = read_results(sweep / str(seed) / "results.csv")
+        of_ig = next(row for row in rows if row["method"] == "ig") | {"evaluation": "interventions", "k": 10}
+        groups = [of_ig | {"metric": "mrr", "group": group, "value": value, "stderr": 0.3} for group in ("", "month")]
+        write_results(sweep / str(seed) / "results.csv", [*rows, *groups])
+    found = [row for row in compare(jobs_of(sweep, "seed=0", "seed=1")) if row["metric"] == "mrr_difference"]
+    assert [(row["method"], row["k"]) for row in found] == [("ig", 10)]
+    assert found[0]["value"] == pytest.approx(-0.3)
+    assert found[0]["stderr"] == pytest.approx(0.3 * 2**0.5)
+
+
 def test_methods_that_only_one_job_has_are_compared_with_each_other(tmp_path: Path) -> None:
     for job, instance in enumerate((("gradsim",), ("influence", "random_instances"))):
         FakeRun(**SMALL | {"instance": instance, "neuron": ()}).write(tmp_path / str(job))

@@ -13,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from data.base import TextDataModule
 from data.mnli import SPLIT_SIZES
 
-NAMES = ["averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "mnli", "table"]
+NAMES = [
+    "averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "fact_sentences", "knowledge", "mnli", "table",
+]  # fmt: skip
 
 
 def load(repository: Path, name: str, overrides: list[str]) -> DictConfig:
@@ -34,7 +36,8 @@ def test_keys_reach_the_module(repository: Path, name: str):
     assert isinstance(module, TextDataModule)
     assert module.name == {"demo_challenge": "demo/challenge"}.get(name, name)
     assert (module.seed, module.split_seed, module.batch_size, module.path) == (7, 0, 4, "somewhere")
-    assert module.limit == {"train": None, "validation": None, "test": 50}
+    unlimited = {} if name == "knowledge" else {"train": None, "validation": None}  # prompts are a test split alone
+    assert module.limit == {**unlimited, "test": 50}
     assert list(module.select["test"] or []) == [3, 17]
 
 

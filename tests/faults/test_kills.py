@@ -9,12 +9,22 @@ from pathlib import Path
 
 STAGES = {"fit", "predict", "attribute", "evaluate", "report"}
 KILLS = 50
+IN_A_ROW = 10
+"""Fewer commands have to run to their end than with shorter chains, and more often one goes on with what is there."""
 
 
 def test_fifty_kills_lose_nothing_and_mix_nothing(tmp_path: Path, repository: Path) -> None:
     # a process of its own, which computes nothing itself: only such a one can fork runs
     done = subprocess.run(
-        [sys.executable, "-m", "tests.faults.run", f"--kills={KILLS}", "--seed=3", f"--folder={tmp_path / 'runs'}"],
+        [
+            sys.executable,
+            "-m",
+            "tests.faults.run",
+            f"--kills={KILLS}",
+            f"--in-a-row={IN_A_ROW}",
+            "--seed=3",
+            f"--folder={tmp_path / 'runs'}",
+        ],
         cwd=repository,
         capture_output=True,
         text=True,

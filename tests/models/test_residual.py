@@ -60,11 +60,14 @@ def test_streamed_layers_are_every_token() -> None:
     assert torch.allclose(after, seen[2].residual, atol=1e-5)
 
 
-def test_models_that_write_out_no_attention_are_refused_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = tiny_backbone("llama")
+def test_models_that_write_out_no_attention_serve_what_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, batch = tiny_backbone("llama"), random_batch([3, 5])
+    expected = build_residual(build_anatomy(backbone), linear_head(backbone)).states(batch, attention=False)
     monkeypatch.setattr(backbone, "set_attn_implementation", lambda kind: None)
+    engine = build_residual(build_anatomy(backbone), linear_head(backbone))
+    assert torch.equal(engine.states(batch, attention=False).activation, expected.activation)
     with pytest.raises(UserError, match="writes out no attention weights"):
-        build_residual(build_anatomy(backbone), linear_head(backbone))
+        engine.states(batch)
 
 
 def test_post_norm_models_are_refused_by_name() -> None:

@@ -1,0 +1,78 @@
+"""What every line of a plan is made with: shapes, rates and the splits' lengths."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from callbacks import costs
+from callbacks.fit import source_of
+from callbacks.memory import Need
+from callbacks.pipeline import Parts, keeps_epochs
+from callbacks.plan_table import Line
+from callbacks.session import Session
+from callbacks.store import known_weights_hash
+from data.sampling import token_lengths
+from models.backbone import resolve
+
+UNKNOWN_WEIGHTS = "weights not yet read"
+
+
+@dataclass
+class PlanBase:
+    """What lines of a plan are made with.
+
+    Args:
+        session: of the run; its model stays unread.
+        parts: of the run.
+        shape: of the classifier.
+        device: of the passes over the model.
+        rate, host_rate: operations per second there in the run's type, and on the host in float64.
+    """
+
+    session: Session
+    parts: Parts
+    shape: costs.Shape
+    device: torch.device
+    rate: float
+    host_rate: float
+
+    def __post_init__(self) -> None:
+        # what is found in the store is put into a session of the plan's own
+        self.session = replace(self.session, predictions={}, epoch_examples={}, scores={})
+        self.model_bytes = self.shape.parameters * 4
+        self.keeps_epochs = keeps_epochs(self.parts.methods)
+        self.lengths = {split: token_lengths(rows) for split, rows in self.session.data.splits.items()}
+
+    def source(self, path: str | None) -> Any:
+        """What the weights start from, as far as it is known without reading them."""
+        if path is None:
+            return "scratch"
+        folder = Path(resolve(path))
+        if folder.is_dir():
+            return known_weights_hash(folder, self.session.store.root)
+        return source_of(self.session, {"path": path})
+
+    def model_line(
+        self, title: str, split: str, found: Path | None, need: Need, operations: float | None, disk: int
+    ) -> Line:
+        """A pass over the model: what its largest batch needs, and how long it takes."""
+        session, lengths = self.session, self.lengths[split]
+        batches = [batch for shard in session.shards(split) for batch in shard]
+        working = max(
+            need.peak(n, columns, session.memory_budget) for n, columns in costs.batch_shapes(batches, lengths)
+        )
+        seconds = None if operations is None else operations / self.rate
+        stored = self.said(bool(session.weights), found)
+        return Line(title, len(lengths), stored, seconds, disk, working, self.model_bytes + working, self.device.type)
+
+    def said(self, known: bool, found: Path | None) -> str:
+        """Whether the store has a pass, as far as that can be known without reading weights."""
+        if found is not None:
+            return "yes"
+        path = self.parts.settings["model"]["path"]
+        unread = not known and path is not None and self.source(path) is None
+        return UNKNOWN_WEIGHTS if unread else "no"

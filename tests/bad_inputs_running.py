@@ -1,0 +1,59 @@
+"""What only a run in progress finds."""
+
+from __future__ import annotations
+
+from tests.bad_input_files import (
+    AS_IT_IS,
+    GOOD,
+    LOCAL,
+    Entry,
+    checkpoint,
+    lines,
+    not_finite,
+    without_a_layer,
+)
+from tests.running import SMALL_DEMO
+
+WHILE_RUNNING: list[Entry] = [
+    (
+        "a loss that is not finite",
+        (
+            "method=gradsim",
+            "model.learning_rate=1e30",
+            "model.gradient_clip_val=null",
+            *SMALL_DEMO,
+            "trainer.limit_train_batches=1.0",
+        ),
+        ("NaN or infinite", "index", "learning_rate"),
+        None,
+    ),
+    ("weights that are not finite", AS_IT_IS, ("NaN or infinite", "index"), checkpoint(not_finite)),
+    ("a checkpoint without one of its layers", AS_IT_IS, ("lacks", "layers.1"), checkpoint(without_a_layer)),
+    (
+        "gold labels of unlabelled examples",
+        (
+            "fit=false",
+            *LOCAL,
+            "data=table",
+            "data.path=data.jsonl",
+            "data.label=null",
+            "method=ig",
+            "method.ig.target=gold",
+            "evaluation=uniqueness",
+        ),
+        ("target=gold", "needs a label"),
+        lambda folder, trained: [checkpoint()(folder, trained), lines(*GOOD)(folder, trained)],
+    ),
+    (
+        "a solver that fits no memory",
+        (*AS_IT_IS, "method=influence", "evaluation=accuracy", "memory_budget=1KiB"),
+        ("memory budget", "data.limit.train"),
+        checkpoint(),
+    ),
+    (
+        "a store where there is a file",
+        (*AS_IT_IS, "method=gradsim", "evaluation=accuracy", "paths.store=taken/store"),
+        ("store", "paths.store=DIR"),
+        lambda folder, trained: [checkpoint()(folder, trained), (folder / "taken").write_text("")],
+    ),
+]

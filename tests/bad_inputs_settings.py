@@ -1,0 +1,119 @@
+"""Settings that are refused."""
+
+from __future__ import annotations
+
+from tests.bad_input_files import (
+    Entry,
+)
+from tests.running import SMALL_DEMO
+
+SETTINGS: list[Entry] = [
+    ("a model that does not exist", ("model=pythia401m",), ("model=pythia401m", "pythia410m")),
+    ("data that do not exist", ("data=averitek",), ("data=averitek", "averitec")),
+    ("a method that does not exist", ("method=gradsym",), ("method=gradsym", "gradsim")),
+    ("an evaluation that does not exist", ("evaluation=faithfullness",), ("faithfulness",)),
+    ("a trainer that does not exist", ("trainer=dpp",), ("trainer=dpp", "ddp")),
+    ("a logger that does not exist", ("logger=wandbb",), ("logger=wandbb", "wandb")),
+    ("an experiment that does not exist", ("experiment=averitec_tny",), ("averitec_tiny",)),
+    ("a misspelt group", ("modle=tiny",), ("modle", "model")),
+    ("a misspelt key of a method", ("method.ig.n_step=5",), ("n_step", "n_steps")),
+    ("a misspelt key of the Trainer", ("trainer.max_epoch=1",), ("max_epoch", "max_epochs")),
+    ("a key of a method that is not in the run", ("method=ig", "method.gradsim.top_k=5"), ("gradsim", "method=[ig,")),
+    ("text where a number belongs", ("seed=abc",), ("seed", "abc", "int")),
+    ("text where a number of a method belongs", ("method.ig.n_steps=many",), ("n_steps", "many", "int")),
+    ("a word where yes or no belongs", ("fit=maybe",), ("fit", "maybe", "true or false")),
+    ("a value out of a closed set", ("model.head=conv",), ("head", "conv", "linear")),
+    ("a preset that does not exist", ("method.ig.preset=papr",), ("papr", "paper")),
+    ("a method named twice", ("method=[ig,ig]",), ("ig", "twice")),
+    ("an amount of memory without a number", ("memory_budget=lots",), ("memory_budget", "lots")),
+    ("an amount of memory with an unknown unit", ("memory_budget=4GiBs",), ("memory_budget", "4GiBs")),
+    ("no step on the path", ("method.ig.n_steps=0",), ("n_steps=0", "at least 1")),
+    ("no neuron kept", ("evaluation.faithfulness.sufficiency=[0]",), ("r ≥ 1",)),
+    ("damping of zero", ("method=influence", "method.influence.damping=0"), ("damping=0", "above 0")),
+    ("lists of no length", ("method=gradsim", "method.gradsim.top_k=0"), ("top_k",)),
+    ("draws without a seed", ("method=random_neurons", "method.random_neurons.seeds=[]"), ("seeds=[]", "one seed")),
+    (
+        "lists shorter than a test needs",
+        ("method=ig", "method.ig.top_k=50", "evaluation=faithfulness"),
+        ("100 best neurons", "method.ig.top_k=50"),
+    ),
+    (
+        "half precision without a GPU",
+        ("trainer.accelerator=cpu", "trainer.precision=16-mixed"),
+        ("trainer.precision=16-mixed", "bf16-mixed"),
+    ),
+    ("a required value that is not set", ("model=local",), ("model.path",)),
+    ("an argument without =", ("tiny",), ("'tiny'", "model=tiny")),
+    ("an unclosed bracket", ("tags=[a",), ("tags=[a",)),
+    ("an unknown option", ("--multirn",), ("--multirn", "--multirun")),
+    ("an option where a setting belongs", ("--seed=3",), ("--seed=3", "seed=3")),
+    ("several values without -m", ("seed=0,1",), ("seed=0,1", "-m")),
+    ("one bad job of a sweep", ("-m", "seed=0,1", "model=pythia401m"), ("pythia401m",)),
+    ("a split that is none", ("attribute_split=tests",), ("attribute_split", "tests")),
+    ("fit=false without a classifier", ("fit=false",), ("fit=false", "model.path")),
+    ("a reference to nothing", ("name=${nowhere}",), ("name", "nowhere")),
+    ("a word that says nothing to prune", ("store.prune=yesterday",), ("store.prune=yesterday", "7d")),
+    ("a fingerprint that is not stored", ("store.prune=0123456789",), ("0123456789", "store.list=true")),
+    ("a value for the store itself", ("store=elsewhere",), ("store='elsewhere'", "paths.store")),
+    (
+        "a bridge whose source is no method of the run",
+        ("method=[ig,gradsim_neurons]",),
+        ("method.gradsim_neurons.source=gradsim", "method=[gradsim,ig,gradsim_neurons]"),
+    ),
+    (
+        "a bridge from a method of the wrong kind",
+        ("method=[gradsim,na_instances]", "method.na_instances.source=gradsim"),
+        ("method.na_instances.source=gradsim", "a neuron method"),
+    ),
+    (
+        "a bridge from a random method",
+        ("method=[random_neurons,na_instances]", "method.na_instances.source=random_neurons"),
+        ("method.na_instances.source=random_neurons", "ig"),
+    ),
+    (
+        "a bridge from a bridge that has no train neurons",
+        ("method=[ig,gradsim,gradsim_neurons,na_instances]", "method.na_instances.source=gradsim_neurons"),
+        ("method.na_instances.source=gradsim_neurons", "ig"),
+    ),
+    (
+        "lists shorter than a bridge reads",
+        ("method=[ig,na_instances]", "method.ig.top_k=50", "evaluation=accuracy"),
+        ("method.na_instances.train_list=100", "method.ig.top_k=50"),
+    ),
+    (
+        "subsets of nothing",
+        ("method=gradsim", "evaluation=retraining", "evaluation.retraining.fractions=[0,10]"),
+        ("fractions=[0, 10]", "above 0"),
+    ),
+    (
+        "subsets larger than the whole",
+        ("method=gradsim", "evaluation=retraining", "evaluation.retraining.fractions=[120]"),
+        ("fractions=[120]", "at most 100"),
+    ),
+    (
+        "overlap of lists of no length",
+        ("method=[gradsim,influence]", "evaluation=overlap", "evaluation.overlap.top=[0]"),
+        ("evaluation.overlap", "at least 1"),
+    ),
+    ("a share beyond the whole", ("method=bm25", "method.bm25.b=2"), ("b=2", "from 0 to 1")),
+    (
+        "a solver that a curvature does not have",
+        ("method=influence", "method.influence.curvature=kfac", "method.influence.solver=cg"),
+        ("solver=cg", "curvature=kfac", "solver=direct"),
+    ),
+    (
+        "gold targets where labels join several classes",
+        ("data=demo_challenge", "method=ig", "method.ig.target=gold", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("method.ig.target=gold", "not supported", "target=predicted"),
+    ),
+    (
+        "pre-activations of a gated model",
+        ("method=ig_reference", "evaluation=accuracy", "model.architecture.model_type=llama", *SMALL_DEMO[1:5]),
+        ("preset=reference", "llama", "preset=paper"),
+    ),
+    (
+        "epochs of a fit that is none",
+        ("method=tracin", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
+        ("method=tracin", "fit=false", "fit=true"),
+    ),
+]
