@@ -171,7 +171,9 @@ def test_a_certain_folded_prediction_has_a_finite_gradient():
     with torch.no_grad():
         head.weight.mul_(1e4)
     split = make_split(head, 6)
-    factors = loss_factors(differentiable_head(head, "head"), HeadInputs(split.features, FOLD[split.labels], head, FOLD))
+    factors = loss_factors(
+        differentiable_head(head, "head"), HeadInputs(split.features, FOLD[split.labels], head, FOLD)
+    )
     assert torch.isfinite(dense(factors)).all()
 
 
