@@ -127,3 +127,24 @@ def fisher_of_layers(
 def loss_at(scores_of: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]) -> Tensor:
     """Summed cross-entropy of a batch."""
     return cross_entropy(scores_of(batch), batch["labels"], reduction="sum")
+
+
+def whole_scores(
+    test: Sequence[Tensor], train: Sequence[Tensor], damped: Sequence[Tensor] | None = None, cosine: bool = False
+) -> Tensor:
+    """Σ_layers ⟨H⁻¹G_t, G_i⟩, [tests, examples], one pair after the other.
+
+    Args:
+        test, train: layers → [examples, d_out, d_in + bias].
+        damped: each layer's matrix H with its damping; None: the identity.
+    """
+    scores = torch.zeros(len(test[0]), len(train[0]), dtype=torch.float64)
+    for t in range(len(test[0])):
+        for i in range(len(train[0])):
+            for layer in range(len(test)):
+                g, h = test[layer][t].flatten(), train[layer][i].flatten()
+                scores[t, i] += (g if damped is None else torch.linalg.solve(damped[layer], g)) @ h
+    if cosine:
+        norms = [sum(layer.square().sum((1, 2)) for layer in split) for split in (test, train)]
+        scores /= (norms[0][:, None] * norms[1]).sqrt()  # type: ignore[index]
+    return scores

@@ -12,7 +12,7 @@ rotating first is cheaper, mostly by far.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -105,28 +105,54 @@ def squares(basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int) 
         deltas: δ, [sequences, tokens, k_out].
         n_examples: whose sequences they are, evenly and in order.
     """
-    right, left = basis.inputs.to(inputs), basis.outputs.to(deltas)
-    a, d = inputs.reshape(n_examples, -1, len(right)), deltas.reshape(n_examples, -1, len(left))
-    n_tokens = a.shape[1]
-    # the sum over tokens leaves d_out rows to rotate on the right, d_in columns on the left
-    a_first, d_first = n_tokens <= len(left), n_tokens <= len(right)
-    a, d = a @ right if a_first else a, d @ left if d_first else d
-    if n_tokens == 1:
+    a, d, rotated = rotated_sides(basis, inputs, deltas, n_examples)
+    if a.shape[1] == 1:
         return (d[:, 0].square().T @ a[:, 0].square()).double()
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=a.device)
+    total = torch.zeros_like(basis.eigenvalues, dtype=torch.float64)
     for start, stop in example_chunks(n_examples, total.numel()):
-        rotated = example_blocks(a[start:stop], d[start:stop], stop - start)
-        if not a_first:
-            rotated = rotated @ right
-        if not d_first:
-            rotated = left.T @ rotated
-        total += rotated.square_().sum(0)
+        total += rotated(start, stop).square_().sum(0)
     return total
 
 
-def example_chunks(n_examples: int, numbers: int) -> Iterator[tuple[int, int]]:
-    """Cut examples so that `numbers` of each stand in memory, `BLOCK_NUMBERS` of all."""
-    size = max(1, BLOCK_NUMBERS // numbers)
+def weighted_squares(basis: LayerBasis, damping: float, inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
+    """Each example's gᵀ(F + λ)⁻¹g, [examples], float64; arguments as for `squares`, λ absolute."""
+    a, d, rotated = rotated_sides(basis, inputs, deltas, n_examples)
+    weights = (1 / (basis.eigenvalues + damping)).to(a)
+    if a.shape[1] == 1:
+        return ((d[:, 0].square() @ weights) * a[:, 0].square()).sum(1).double()
+    parts = [
+        (rotated(start, stop).square_().flatten(1) @ weights.flatten()).double()
+        for start, stop in example_chunks(n_examples, weights.numel())
+    ]
+    return torch.cat(parts)
+
+
+def rotated_sides(
+    basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int
+) -> tuple[Tensor, Tensor, Callable[[int, int], Tensor]]:
+    """Both factors by example, rotated where that is cheaper before the sum over tokens, and the rotated gradients.
+
+    Returns:
+        [examples, tokens, k_in]; [examples, tokens, k_out]; (start, stop) → Q_Sᵀ G Q_A of these examples,
+        [stop − start, k_out, k_in]. With one token both factors are rotated.
+    """
+    right, left = basis.inputs.to(inputs), basis.outputs.to(deltas)
+    a, d = inputs.reshape(n_examples, -1, len(right)), deltas.reshape(n_examples, -1, len(left))
+    # the sum over tokens leaves d_out rows to rotate on the right, d_in columns on the left
+    a_first, d_first = a.shape[1] <= len(left), a.shape[1] <= len(right)
+    a, d = a @ right if a_first else a, d @ left if d_first else d
+
+    def rotated(start: int, stop: int) -> Tensor:
+        block = example_blocks(a[start:stop], d[start:stop], stop - start)
+        block = block if a_first else block @ right
+        return block if d_first else left.T @ block
+
+    return a, d, rotated
+
+
+def example_chunks(n_examples: int, numbers: int, most: int | None = None) -> Iterator[tuple[int, int]]:
+    """Cut examples so that `numbers` of each stand in memory, `most` of all (None: `BLOCK_NUMBERS`)."""
+    size = max(1, (BLOCK_NUMBERS if most is None else most) // numbers)
     for start in range(0, n_examples, size):
         yield start, min(start + size, n_examples)
 
