@@ -136,7 +136,7 @@ def stream_scores(
         stop = min(start + test_rows, n_tests)
         index = test_index[start:stop].cpu()
         query = scorer.query(test.rows(start, stop), index)
-        best, worst = _Leaders(top_k, largest=True), _Leaders(top_k, largest=False)
+        best, worst = Leaders(top_k, largest=True), Leaders(top_k, largest=False)
         sums, maxima = [], []
         ranks = RankSums() if ranks_whole_rows(scorer) else None
         for first in range(0, n_train, train_rows):
@@ -148,8 +148,9 @@ def stream_scores(
                 ranks.update(ranked)
             sums.append(block.sum(0, dtype=torch.float64).cpu())
             maxima.append(ranked.amax(0).double().cpu())
-            best.update(ranked, first)
-            worst.update(ranked, first)
+            rows = torch.arange(first, last, device=ranked.device)
+            best.update(ranked, rows)
+            worst.update(ranked, rows)
             del block, ranked  # else they would stand beside the next block's
             if advance is not None:
                 advance((stop - start) * (last - first))
@@ -205,7 +206,7 @@ def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
     return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)
 
 
-class _Leaders:
+class Leaders:
     """Running k best of a stream of score blocks, for each test.
 
     Score and train row are packed into one int64, ordered by score and then by lower row: all keys differ, so the
@@ -217,9 +218,9 @@ class _Leaders:
         self.largest = largest
         self.keys: Tensor | None = None
 
-    def update(self, scores: Tensor, first: int) -> None:
-        """Take in scores [tests, rows], float32, of the train rows from `first` on."""
-        keys = _pack(scores if self.largest else -scores, first)
+    def update(self, scores: Tensor, rows: Tensor) -> None:
+        """Take in scores [tests, rows], float32, of train rows [rows], or [tests, rows] where each test has its own."""
+        keys = _pack(scores if self.largest else -scores, rows)
         if keys.shape[1] > self.k:
             keys = keys.topk(self.k, dim=1, sorted=False).values
         if self.keys is not None:
@@ -233,11 +234,10 @@ class _Leaders:
         return index, scores if self.largest else 0.0 - scores
 
 
-def _pack(scores: Tensor, first: int) -> Tensor:
+def _pack(scores: Tensor, rows: Tensor) -> Tensor:
     """Keys that sort like (score, −row)."""
     bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns −0 into 0, its equal
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # reverses the order of negative floats, whose bits grow downwards
-    rows = torch.arange(first, first + scores.shape[1], dtype=torch.int64, device=scores.device)
     return (ordered.to(torch.int64) << _INDEX_BITS) | (_INDEX_MASK - rows)
 
 
