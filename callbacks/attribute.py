@@ -8,10 +8,10 @@ from typing import Any
 
 from attribution.bridge import InstanceNeurons
 from attribution.neuron.protocol import NeuronMethod
-from callbacks import bridge_scores, instance_scores, neuron_scores
+from callbacks import bridge_scores, instance_scores, layer_scores, neuron_scores
 from callbacks.files import link
 from callbacks.fingerprints import with_imports
-from callbacks.method_graph import train_lists_of
+from callbacks.method_graph import reads_of, train_lists_of
 from callbacks.score_tables import score_name
 from callbacks.session import Session
 from callbacks.store import Entry, code_hash
@@ -52,6 +52,8 @@ def attribute_split(
             bridge_scores.build_bridge_scores(session, name, method, longest, split, folder)
         elif isinstance(method, NeuronMethod):
             neuron_scores.build_neuron_scores(session, name, method, split, folder)
+        elif reads_of(method) == "layers":
+            layer_scores.build_layer_scores(session, name, method, split, folder)
         else:
             instance_scores.build_instance_scores(session, name, method, split, folder)
 
@@ -77,6 +79,8 @@ def method_inputs(session: Session, method: Any, settings: Mapping[str, Any], sp
         read, code = bridge_scores.bridge_inputs(session, method, split), bridge_scores.CODE
     elif isinstance(method, NeuronMethod):
         read, code = neuron_scores.neuron_inputs(session, split), neuron_scores.CODE
+    elif reads_of(method) == "layers":
+        read, code = layer_scores.layer_score_inputs(session, method, split), layer_scores.CODE
     else:
         read, code = instance_scores.instance_score_inputs(session, method, split), instance_scores.CODE
     return {

@@ -48,7 +48,7 @@ def inputs_read(session: Session, method: Any, split: str) -> Any:
 
 def head_inputs(session: Session, method: Any, split: str) -> HeadInputs:
     """Cached head inputs of a split with the labels that the method asks for."""
-    labels, fold = _labels(session, method, split)
+    labels, fold = labels_of(session, method, split)
     return HeadInputs(session.predictions[split].features, labels, session.classifier.head, fold)
 
 
@@ -57,7 +57,7 @@ def checkpoint_inputs(session: Session, method: Any, split: str) -> CheckpointIn
 
     Predicted labels are those of the explained model.
     """
-    labels, fold = _labels(session, method, split)
+    labels, fold = labels_of(session, method, split)
     steps = []
     for epoch in session.epochs:
         features = load_file(session.epoch_examples[epoch.number, split] / "features.safetensors")["features"]
@@ -83,7 +83,7 @@ def neuron_lists_of(session: Session, method: Any, split: str) -> NeuronLists:
     return read_neuron_lists(session.scores[method.source, split] / split, length, *shape)
 
 
-def _labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
+def labels_of(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
     """Labels of the method's loss and the split's fold; a method without a loss has the predictions.
 
     In a folded split gold labels are folded classes, so predicted ones are folded too.

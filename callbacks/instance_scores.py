@@ -58,11 +58,18 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
     if not is_first_process():
         return
-    datasets.Dataset(instance_table(InstanceScores(**result.rows))).save_to_disk(str(folder / split))
     summary = TrainSummary.empty(len(train))
     for part in result.partials:
         summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
-    columns = summary.finalize(scorer.self_influence())
+    write_instance_scores(folder, split, InstanceScores(**result.rows), summary, scorer.self_influence())
+    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
+
+
+def write_instance_scores(
+    folder: Path, split: str, scores: InstanceScores, summary: TrainSummary, self_influence: Tensor | None
+) -> None:
+    """Write `<split>/` and `train_summary/`."""
+    datasets.Dataset(instance_table(scores)).save_to_disk(str(folder / split))
+    columns = summary.finalize(self_influence)
     table = pyarrow.table({key: pyarrow.array(value.numpy()) for key, value in columns.items()})
     datasets.Dataset(table).save_to_disk(str(folder / "train_summary"))
-    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})

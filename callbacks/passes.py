@@ -120,9 +120,26 @@ def run_pass(
     folder: Path,
     trainers: TrainerFactory,
 ) -> PassResult:
-    """Run a computation over all shards and merge what they wrote.
+    """Run a computation over all shards and merge what they wrote, see `run_shards`."""
+    run_shards(name, model, compute, shards, loader, folder, trainers)
+    if not is_first_process():  # which alone goes on with the whole, and may rename the folder at any time
+        return PassResult({}, [])
+    return PassResult(*merge_shards(folder, len(shards)))
 
-    Shards found complete in `folder` are not computed again. Every process takes every world_size-th missing shard;
+
+def run_shards(
+    name: str,
+    model: nn.Module,
+    compute: Compute,
+    shards: Shards,
+    loader: Callable[[list[list[int]]], DataLoader],
+    folder: Path,
+    trainers: TrainerFactory,
+) -> None:
+    """Run a computation over all shards; each writes its file.
+
+    A batch for which `compute` returns nothing adds nothing to its shard. Shards found complete in `folder` are not
+    computed again. Every process takes every world_size-th missing shard;
     the merged result does not depend on the number of processes.
 
     Raises:
@@ -156,9 +173,6 @@ def run_pass(
             for parameter, flag in zip(model.parameters(), flags, strict=True):
                 parameter.requires_grad_(flag)
         trainer.strategy.barrier()
-    if not is_first_process():  # which alone goes on with the whole, and may rename the folder at any time
-        return PassResult({}, [])
-    return PassResult(*merge_shards(folder, len(shards)))
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from callbacks.files import is_first_process, remove_empty
 from callbacks.fit import epochs_of, fit_inputs, trains
 from callbacks.instance_costs import instance_cost
 from callbacks.known_prompts import filters, known_inputs
+from callbacks.layer_costs import layer_cost
 from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
 from callbacks.pipeline import Parts, splits_needed
 from callbacks.plan_base import PlanBase
@@ -165,6 +166,8 @@ class Planner(PlanBase):
 
     def _instances(self, title: str, method: Any, found: Path | None) -> Line:
         """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
+        if reads_of(method) == "layers":
+            return self._layers(title, method, found)
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
@@ -183,6 +186,15 @@ class Planner(PlanBase):
         return Line(
             title, n_test, self.said(bool(session.weights), found), seconds, disk,
             cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
+        )  # fmt: skip
+
+    def _layers(self, title: str, method: Any, found: Path | None) -> Line:
+        """Whole gradients: passes over the train split, for the factors and for each block of tests."""
+        cost, disk = layer_cost(self.session, self.shape, method, self.lengths)
+        seconds = None if cost.operations is None else cost.operations / self.rate
+        return Line(
+            title, len(self.lengths[self.session.split]), self.said(bool(self.session.weights), found), seconds, disk,
+            cost.memory, cost.memory + self.model_bytes, self.device.type, cost.remark,
         )  # fmt: skip
 
 

@@ -82,7 +82,11 @@ def merge_shards(folder: Path, count: int) -> tuple[dict[str, Tensor], list[dict
 
 
 def concatenated(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Outputs of a shard's batches as one: rows are concatenated, partial sums must come from a single batch."""
+    """Outputs of a shard's batches as one: rows are concatenated, partial sums must come from a single batch.
+
+    Batches without any output, whose results come with a later one, are left out.
+    """
+    batches = [batch for batch in batches if batch]
     if len(batches) == 1:
         return dict(batches[0])
     return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}

@@ -274,15 +274,31 @@ def check_inputs(inputs: HeadInputs, head: DifferentiableHead, index: Tensor, wh
             f"{what} examples have {inputs.sequences} sequence(s) each, but the train split has {head.sequences}; "
             "expected the same number in both: explain data with as many choices as the model was trained on."
         )
-    n_labels = head.n_classes
-    if inputs.fold is not None:
+    check_labels(inputs.labels, inputs.fold, head.n_classes, index, what)
+
+
+def check_labels(labels: Tensor, fold: Tensor | None, n_classes: int, index: Tensor, what: str) -> None:
+    """Refuse labels that no loss is of.
+
+    Args:
+        labels: [examples]; folded classes where there is a `fold`.
+        fold: class → folded class.
+        n_classes: of the model.
+        index: [examples], row of each in its split.
+        what: name of the split for the message; `train` cannot be folded.
+
+    Raises:
+        UserError: labels outside the (folded) classes, naming the rows, or folded train labels.
+    """
+    n_labels = n_classes
+    if fold is not None:
         if what == "train":
             raise UserError(
                 "The train split's labels are folded, so that its loss is not the one the model was trained with; "
                 "expected folded labels in explained splits only: give data.train a file with the model's own classes."
             )
-        n_labels = int(inputs.fold.max()) + 1
-    wrong = (inputs.labels < 0) | (inputs.labels >= n_labels)
+        n_labels = int(fold.max()) + 1
+    wrong = (labels < 0) | (labels >= n_labels)
     if bool(wrong.any()):
         rows = index[wrong.to(index.device)].tolist()
         raise UserError(

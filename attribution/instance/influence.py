@@ -104,6 +104,12 @@ class Influence:
         if self.solver == "lissa":
             self.recursion()
         self.gradients.check()
+        if self.reads == "layers" and self.curvature in ("ggn", "hessian"):
+            raise UserError(
+                f"curvature={self.curvature} of whole layers (params={self.params}, projection=none) would have as "
+                "many rows as they have parameters; expected one that is built layer by layer: use curvature=ekfac or "
+                "curvature=kfac, or projection=random for curvature=ggn."
+            )
 
     @property
     def gradients(self) -> GradientOptions:

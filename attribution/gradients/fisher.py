@@ -1,0 +1,189 @@
+"""The Fisher matrix of one linear layer inside a model, by (EK-)FAC, from what the tape hands over.
+
+K-FAC (Martens and Grosse 2015) takes the block of a layer as A ⊗ S, A the mean of a aᵀ over the tokens that its inputs
+come from and S the mean over examples of Σ_tokens δ δᵀ (K-FAC-expand, Eschenhagen et al. 2023). EK-FAC (George et al.
+2018) keeps their eigenvectors and takes as eigenvalues the mean squares of the examples' gradients in that basis.
+Sums and decompositions are float64, products float32 at least, whatever the model's precision.
+
+An example's gradient in the basis, Q_Sᵀ (Σ_t δ_t a_tᵀ) Q_A, can be rotated on either side before or after the sum over
+tokens: before costs tokens · d² numbers, after d_out · d_in · d. Texts are short beside a layer's width, so that
+rotating first is cheaper, mostly by far.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from attribution.base import UserError
+from attribution.gradients.blocks import example_blocks
+from attribution.instance.curvature import softmax_root
+from attribution.instance.head_gradients import logit_cotangents
+from attribution.instance.kronecker import Fisher, LayerBasis
+
+MOST_CLASSES = 512
+"""Classes up to which the expectation over labels is taken, which costs classes − 1 backward passes."""
+
+BLOCK_NUMBERS = 2**24
+"""Numbers of per-example gradients in memory at a time: more of them are no faster."""
+
+
+def fisher_cotangents(scores: Tensor, labels: Tensor, fisher: Fisher) -> Tensor:
+    """Gradients at the scores whose outer products make up the Fisher matrix, [rows, examples, classes], float64.
+
+    Args:
+        scores: logits, [examples, classes].
+        labels: class of each example, [examples]; read by `empirical` alone.
+        fisher: `expectation` over the model's distribution, classes − 1 rows (see `softmax_root`), or `empirical`, one
+            row from the labels.
+
+    Raises:
+        UserError: an expectation over a vocabulary.
+    """
+    scores = scores.detach().double()
+    if fisher == "empirical":
+        return logit_cotangents(scores, labels)[None]
+    if scores.shape[1] > MOST_CLASSES:
+        raise UserError(
+            f"fisher=expectation needs a backward pass for each of {scores.shape[1]} classes; expected at most "
+            f"{MOST_CLASSES}: use fisher=empirical."
+        )
+    return softmax_root(scores.softmax(-1)).transpose(0, 1)
+
+
+def token_mask(inputs: Tensor, attention_mask: Tensor) -> Tensor | None:
+    """Which of the handed-over tokens are no padding, [sequences, tokens] as the inputs; None: all of them.
+
+    Args:
+        inputs: [sequences, tokens, d], as the tape hands them over.
+        attention_mask: of the batch, of any shape with one entry per token.
+    """
+    shape = inputs.shape[:2]
+    # a layer that reads one token per sequence, a head, sees the answer position, which is never padding
+    return attention_mask.to(inputs.device).bool().reshape(shape) if attention_mask.numel() == shape.numel() else None
+
+
+def covariances(inputs: Tensor, deltas: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Σ a aᵀ over the tokens that are no padding, and Σ δ δᵀ, float64.
+
+    Args:
+        inputs: a, [sequences, tokens, k_in], with their 1 for a bias and projected where they are to be.
+        deltas: δ, [sequences, tokens, k_out]; zero at padding.
+        valid: [sequences, tokens], see `token_mask`.
+
+    Returns:
+        [k_in, k_in], [k_out, k_out]. The first over the number of tokens is A, the second over that of examples S.
+    """
+    a = inputs.flatten(0, 1) if valid is None else inputs[valid]
+    d = deltas.flatten(0, 1)
+    return (a.T @ a).double(), (d.T @ d).double()
+
+
+def eigenbasis(inputs: Tensor, outputs: Tensor) -> LayerBasis:
+    """K-FAC's block in its eigenbasis.
+
+    Args:
+        inputs: A, [k_in, k_in].
+        outputs: S, [k_out, k_out].
+    """
+    input_values, input_vectors = torch.linalg.eigh(inputs.double())
+    output_values, output_vectors = torch.linalg.eigh(outputs.double())
+    products = output_values.clamp_min(0)[:, None] * input_values.clamp_min(0)
+    return LayerBasis(output_vectors, input_vectors, products)
+
+
+def squares(basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
+    """Sum over examples of their squared gradients in the basis, Σ (Q_Sᵀ G Q_A)², [k_out, k_in], float64.
+
+    Over the number of examples these are EK-FAC's eigenvalues (with several rows per example, summed over them).
+
+    Args:
+        basis: of the layer.
+        inputs: a, [sequences, tokens, k_in], as for `covariances`.
+        deltas: δ, [sequences, tokens, k_out].
+        n_examples: whose sequences they are, evenly and in order.
+    """
+    a, d, rotated = rotated_sides(basis, inputs, deltas, n_examples)
+    if a.shape[1] == 1:
+        return (d[:, 0].square().T @ a[:, 0].square()).double()
+    total = torch.zeros_like(basis.eigenvalues, dtype=torch.float64)
+    for start, stop in example_chunks(n_examples, total.numel()):
+        total += rotated(start, stop).square_().sum(0)
+    return total
+
+
+def weighted_squares(basis: LayerBasis, damping: float, inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
+    """Each example's gᵀ(F + λ)⁻¹g, [examples], float64; arguments as for `squares`, λ absolute."""
+    a, d, rotated = rotated_sides(basis, inputs, deltas, n_examples)
+    weights = (1 / (basis.eigenvalues + damping)).to(a)
+    if a.shape[1] == 1:
+        return ((d[:, 0].square() @ weights) * a[:, 0].square()).sum(1).double()
+    parts = [
+        (rotated(start, stop).square_().flatten(1) @ weights.flatten()).double()
+        for start, stop in example_chunks(n_examples, weights.numel())
+    ]
+    return torch.cat(parts)
+
+
+def rotated_sides(
+    basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int
+) -> tuple[Tensor, Tensor, Callable[[int, int], Tensor]]:
+    """Both factors by example, rotated where that is cheaper before the sum over tokens, and the rotated gradients.
+
+    Returns:
+        [examples, tokens, k_in]; [examples, tokens, k_out]; (start, stop) → Q_Sᵀ G Q_A of these examples,
+        [stop − start, k_out, k_in]. With one token both factors are rotated.
+    """
+    right, left = basis.inputs.to(inputs), basis.outputs.to(deltas)
+    a, d = inputs.reshape(n_examples, -1, len(right)), deltas.reshape(n_examples, -1, len(left))
+    # the sum over tokens leaves d_out rows to rotate on the right, d_in columns on the left
+    a_first, d_first = a.shape[1] <= len(left), a.shape[1] <= len(right)
+    a, d = a @ right if a_first else a, d @ left if d_first else d
+
+    def rotated(start: int, stop: int) -> Tensor:
+        block = example_blocks(a[start:stop], d[start:stop], stop - start)
+        block = block if a_first else block @ right
+        return block if d_first else left.T @ block
+
+    return a, d, rotated
+
+
+def example_chunks(n_examples: int, numbers: int, most: int | None = None) -> Iterator[tuple[int, int]]:
+    """Cut examples so that `numbers` of each stand in memory, `most` of all (None: `BLOCK_NUMBERS`)."""
+    size = max(1, (BLOCK_NUMBERS if most is None else most) // numbers)
+    for start in range(0, n_examples, size):
+        yield start, min(start + size, n_examples)
+
+
+def absolute_damping(basis: LayerBasis, damping: float, name: str) -> float:
+    """λ of a layer: `damping` times the mean eigenvalue of its block.
+
+    Raises:
+        UserError: the block vanishes.
+    """
+    mean = float(basis.eigenvalues.mean())
+    if not mean > 0:
+        raise UserError(
+            f"The Fisher block of the layer {name} has mean eigenvalue {mean:.4g}, so that relative damping cannot "
+            "make it invertible; expected a positive one: leave the layer out of the method's params, train less "
+            "(trainer.max_epochs) or use gradsim."
+        )
+    return damping * mean
+
+
+def solve(basis: LayerBasis, damping: float, gradients: Tensor) -> Tensor:
+    """(F + λ)⁻¹ applied to gradients: rotate, divide by the eigenvalues plus λ, rotate back.
+
+    Args:
+        basis: of the layer.
+        damping: λ, absolute.
+        gradients: [rows, k_out, k_in].
+
+    Returns:
+        The same shape and dtype.
+    """
+    right, left = basis.inputs.to(gradients), basis.outputs.to(gradients)
+    rotated = left.T @ (gradients @ right)
+    return left @ (rotated.div_((basis.eigenvalues + damping).to(gradients)) @ right.T)

@@ -1,0 +1,192 @@
+"""Scores from whole gradients of any linear layers: test gradients are held, train gradients pass by.
+
+The score of train example i for test t is Σ_layers ⟨(H + λ)⁻¹G_t, G_i⟩. The solved test gradients stay in memory, as
+many as fit; each train batch runs forward and backward once per block of tests, and inside the backward one layer's
+gradients G_i after the other are formed and multiplied with all held ones. No train gradient is kept.
+
+Without curvature a test's gradient can also be held as its factors, and ⟨G_t, G_i⟩ = Σ_uv (a_u · a_v)(δ_u · δ_v) over
+tokens u of one and v of the other. For few tokens, above all for a head, which reads one, that is fewer operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attribution.base import LinearLayer
+from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
+from attribution.gradients.fisher import example_chunks, solve, weighted_squares
+from attribution.gradients.tape import Tape
+from attribution.instance.head_gradients import logit_cotangents
+from attribution.instance.kronecker import LayerBasis
+
+
+@dataclass(frozen=True)
+class Inverse:
+    """(H + λ)⁻¹ of one layer.
+
+    Attributes:
+        basis: H in its eigenbasis; None: no curvature, which leaves 1/λ.
+        damping: λ, absolute.
+    """
+
+    basis: LayerBasis | None = None
+    damping: float = 1.0
+
+    def of(self, gradients: Tensor) -> Tensor:
+        """Applied to gradients, [rows, d_out, d_in + bias]."""
+        return gradients / self.damping if self.basis is None else solve(self.basis, self.damping, gradients)
+
+    def to(self, device: torch.device) -> Inverse:
+        """The same on another device."""
+        if self.basis is None:
+            return self
+        parts = (self.basis.outputs, self.basis.inputs, self.basis.eigenvalues)
+        return Inverse(LayerBasis(*(part.to(device) for part in parts)), self.damping)
+
+
+@dataclass
+class _Held:
+    """One layer's solved test gradients: written out, [tests, d_out · (d_in + bias)], or batches of their factors."""
+
+    dense: Tensor | None
+    factors: list[tuple[Tensor, Tensor]]
+
+
+class HeldTests:
+    """Solved gradients of a block of tests, and what train batches are multiplied with.
+
+    Args:
+        layers: the layers that are differentiated.
+        inverses: of each layer, where the model is.
+        n_tests: tests of the block.
+        workspace: bytes that a layer's gradients of some train examples may take.
+    """
+
+    def __init__(
+        self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse], n_tests: int, workspace: int
+    ) -> None:
+        self.layers = layers
+        self.inverses = inverses
+        self.n_tests = n_tests
+        self.workspace = workspace
+        self.own = torch.zeros(n_tests, dtype=torch.float64)
+        self._held: dict[int, _Held] = {}
+        self._filled = 0
+
+    def add(self, tape: Tape, scores: Tensor, labels: Tensor, fold: Tensor | None = None) -> None:
+        """Hold the next tests, whose forward the tape has recorded.
+
+        Args:
+            scores: logits, [examples, classes].
+            labels: class (or folded class) whose loss is differentiated, [examples].
+            fold: class → folded class, see `attribution.base.HeadInputs`.
+        """
+        first, n = self._filled, len(scores)
+        own = torch.zeros(n, dtype=torch.float64, device=scores.device)
+
+        def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
+            with torch.autocast(inputs.device.type, enabled=False):
+                a, d = self._by_example(number, inputs, deltas, n)
+                own.add_(self._own(number, a, d))
+                held = self._layer(number, a, d)
+                if held.dense is None:
+                    held.factors.append((a, d / self.inverses[number].damping))
+                    return
+                rows = held.dense[first : first + n].view(n, d.shape[2], a.shape[2])
+                for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
+                    rows[start:stop] = self.inverses[number].of(
+                        example_blocks(a[start:stop], d[start:stop], stop - start)
+                    )
+
+        tape.gradients(scores, logit_cotangents(scores.detach().double(), labels, fold), consume)
+        self.own[first : first + n] = own.cpu()
+        self._filled += n
+
+    def scores(self, tape: Tape, scores: Tensor, labels: Tensor, own: bool) -> tuple[Tensor, Tensor | None]:
+        """Scores of a train batch, whose forward the tape has recorded.
+
+        Args:
+            scores: logits, [examples, classes].
+            labels: class whose loss is differentiated, [examples].
+            own: whether each train example is also scored against itself.
+
+        Returns:
+            [tests, examples] and [examples], float64, where the model is. None where it was not asked for.
+        """
+        n = len(scores)
+        total = torch.zeros(self.n_tests, n, dtype=torch.float64, device=scores.device)
+        itself = torch.zeros(n, dtype=torch.float64, device=scores.device)
+
+        def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
+            with torch.autocast(inputs.device.type, enabled=False):
+                a, d = self._by_example(number, inputs, deltas, n)
+                held = self._held[number]
+                shares_block = own and self.inverses[number].basis is None and held.dense is not None
+                if own and not shares_block:
+                    itself.add_(self._own(number, a, d))
+                if held.dense is None:
+                    self._add_pairs(total, held.factors, a, d)
+                    return
+                for start, stop in example_chunks(n, held.dense.shape[1], self._numbers(a)):
+                    block = example_blocks(a[start:stop], d[start:stop], stop - start).flatten(1)
+                    total[:, start:stop] += held.dense @ block.T
+                    if shares_block:
+                        itself[start:stop] += block.square_().sum(1) / self.inverses[number].damping
+
+        tape.gradients(scores, logit_cotangents(scores.detach().double(), labels), consume)
+        return total, itself if own else None
+
+    def _by_example(self, number: int, inputs: Tensor, deltas: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        """[examples, tokens, d_in + bias], [examples, tokens, d_out]."""
+        a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
+        return a.reshape(n, -1, a.shape[-1]), d.reshape(n, -1, d.shape[-1])
+
+    def _layer(self, number: int, a: Tensor, d: Tensor) -> _Held:
+        """Where the layer's tests go; the first batch, which has the longest tests, decides on the form."""
+        if number not in self._held:
+            numbers = a.shape[2] * d.shape[2]
+            factored = self.inverses[number].basis is None and a.shape[1] ** 2 * (a.shape[2] + d.shape[2]) < numbers
+            self._held[number] = _Held(None if factored else a.new_zeros(self.n_tests, numbers), [])
+        return self._held[number]
+
+    def _own(self, number: int, a: Tensor, d: Tensor) -> Tensor:
+        """Σ G · (H + λ)⁻¹G of a layer, [examples], float64."""
+        inverse = self.inverses[number]
+        if inverse.basis is not None:
+            return weighted_squares(inverse.basis, inverse.damping, a, d, len(a))
+        if a.shape[1] * (a.shape[2] + d.shape[2]) < a.shape[2] * d.shape[2]:
+            return ((a @ a.mT) * (d @ d.mT)).sum((1, 2)).double() / inverse.damping
+        parts = [
+            example_blocks(a[start:stop], d[start:stop], stop - start).square_().sum((1, 2)).double()
+            for start, stop in example_chunks(len(a), a.shape[2] * d.shape[2], self._numbers(a))
+        ]
+        return torch.cat(parts) / inverse.damping
+
+    def _add_pairs(self, total: Tensor, held: Sequence[tuple[Tensor, Tensor]], a: Tensor, d: Tensor) -> None:
+        """Add ⟨G_t, G_i⟩ over pairs of tokens."""
+        first = 0
+        for test_a, test_d in held:
+            tests, test_tokens = test_a.shape[:2]
+            for start, stop in example_chunks(len(a), tests * test_tokens * a.shape[1], self._numbers(a) // 2):
+                pairs = test_a.flatten(0, 1) @ a[start:stop].flatten(0, 1).T
+                pairs *= test_d.flatten(0, 1) @ d[start:stop].flatten(0, 1).T
+                total[first : first + tests, start:stop] += pairs.view(tests, test_tokens, stop - start, -1).sum((1, 3))
+            first += tests
+
+    def _numbers(self, like: Tensor) -> int:
+        return self.workspace // like.element_size()
+
+
+def cosines(scores: Tensor, tests: Tensor, train: Tensor) -> Tensor:
+    """Inner products over both lengths; a vanishing gradient has no direction and a cosine of 0 with any other.
+
+    Args:
+        scores: inner products, [tests, examples].
+        tests, train: squared lengths, [tests], [examples].
+    """
+    products = (tests.to(scores)[:, None] * train.to(scores)).sqrt()
+    return torch.where(products > 0, scores / products, 0.0)

@@ -1,0 +1,115 @@
+"""(EK-)FAC of any layer equals the matrices written out from one example and one label at a time."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from attribution.base import UserError
+from attribution.gradients import fisher as module
+from attribution.gradients.blocks import UNPROJECTED, project_sides
+from attribution.gradients.fisher import (
+    absolute_damping,
+    covariances,
+    eigenbasis,
+    fisher_cotangents,
+    solve,
+    squares,
+    token_mask,
+)
+from attribution.gradients.tape import recording
+from attribution.instance.kronecker import Fisher, LayerBasis
+from tests.attribution.gradients.cases import FAMILIES, Case, case
+from tests.families import random_batch
+from tests.oracles_gradients import fisher_of_layers
+
+LAYERS = "*.0.*.o_proj,*.0.*out_proj,*h.0.attn.c_proj,*.0.attention.dense,*.1.fc1,head"
+"""Small enough that their matrices can be written out; OPT flattens the tokens before fc1."""
+
+
+def bases_of(model: Case, batch: dict[str, Tensor], fisher: Fisher, corrected: bool) -> list[LayerBasis]:
+    n = len(batch["labels"])
+
+    def sided(number: int, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
+        return project_sides(a, d, model.layers[number].has_bias, UNPROJECTED)
+
+    sums: dict[int, list[Tensor | int]] = {}
+    with recording(model.layers) as tape:
+        scores = model.scores(batch)
+        rows = fisher_cotangents(scores, batch["labels"], fisher)
+
+        def cover(number: int, inputs: Tensor, deltas: Tensor) -> None:
+            valid = token_mask(inputs, batch["attention_mask"])
+            a, s = covariances(*sided(number, inputs, deltas), valid)
+            tokens = inputs.shape[:2].numel() if valid is None else int(valid.sum())
+            if number in sums:
+                sums[number] = [x + y for x, y in zip(sums[number], (a, s, tokens), strict=True)]
+            else:
+                sums[number] = [a, s, tokens]
+
+        for cotangents in rows:
+            tape.gradients(scores, cotangents, cover, more=True)
+        bases = [eigenbasis(sums[k][0] / sums[k][2], sums[k][1] / n) for k in range(len(model.layers))]
+        if corrected:
+            for basis in bases:
+                basis.eigenvalues.zero_()
+
+            def square(number: int, inputs: Tensor, deltas: Tensor) -> None:
+                bases[number].eigenvalues.add_(squares(bases[number], *sided(number, inputs, deltas), n) / n)
+
+            for cotangents in rows:
+                tape.gradients(scores, cotangents, square, more=True)
+    return bases
+
+
+def written_out(basis: LayerBasis) -> Tensor:
+    vectors = torch.kron(basis.outputs, basis.inputs)
+    return vectors @ basis.eigenvalues.flatten().diag() @ vectors.T
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["kfac", "ekfac"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_blocks_equal_the_matrices_written_out(family: str, corrected: bool) -> None:
+    model, batch = case(family, LAYERS), random_batch([5, 3, 7], "left" if corrected else "right")
+    assert len(model.layers) == 2 + (family == "opt")
+    # norms in float32 round each backward differently, whatever the model's type
+    tolerance = 1e-6 if family in ("llama", "qwen2") else 1e-8
+    for fisher in get_args(Fisher):
+        expected = fisher_of_layers(model.layers, model.scores, batch, fisher == "expectation", corrected)
+        for found, wanted in zip(bases_of(model, batch, fisher, corrected), expected, strict=True):
+            largest = float(wanted.abs().max())
+            torch.testing.assert_close(written_out(found), wanted, rtol=tolerance, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize("n_tokens", [1, 3, 9, 20])
+def test_squares_do_not_depend_on_when_and_in_which_pieces_gradients_are_rotated(
+    n_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, d = torch.randn(5, n_tokens, 12, dtype=torch.float64), torch.randn(5, n_tokens, 7, dtype=torch.float64)
+    basis = LayerBasis(
+        torch.linalg.qr(torch.randn(7, 7).double()).Q,
+        torch.linalg.qr(torch.randn(12, 12).double()).Q,
+        torch.ones(7, 12),
+    )
+    expected = (basis.outputs.T @ torch.einsum("ntj,nti->nji", d, a) @ basis.inputs).square().sum(0)
+    torch.testing.assert_close(squares(basis, a, d, 5), expected)
+    monkeypatch.setattr(module, "BLOCK_NUMBERS", 2 * 7 * 12)
+    torch.testing.assert_close(squares(basis, a, d, 5), expected)
+
+
+def test_solutions_invert_the_damped_block() -> None:
+    basis = eigenbasis(torch.cov(torch.randn(4, 9).double()), torch.cov(torch.randn(3, 9).double()))
+    damping = absolute_damping(basis, 0.3, "layer")
+    gradients = torch.randn(2, 3, 4, dtype=torch.float64)
+    expected = torch.linalg.solve(written_out(basis) + damping * torch.eye(12), gradients.flatten(1).T).T
+    torch.testing.assert_close(solve(basis, damping, gradients).flatten(1), expected)
+
+
+def test_a_vanishing_block_and_an_expectation_over_a_vocabulary_are_refused() -> None:
+    with pytest.raises(UserError, match="layer mlp has mean eigenvalue 0,"):
+        absolute_damping(eigenbasis(torch.zeros(2, 2), torch.zeros(3, 3)), 0.1, "mlp")
+    with pytest.raises(UserError, match=r"each of 513 classes.*fisher=empirical"):
+        fisher_cotangents(torch.zeros(2, 513), torch.zeros(2, dtype=torch.int64), "expectation")
