@@ -21,7 +21,8 @@ from conf.dump import scrub
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
 
-LET_THE_FIRST_SPEAK_SECONDS = 3.0
+LET_THE_FIRST_SPEAK_SECONDS = 15.0
+"""The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
 
 INTERRUPTED = "finished stages are kept in the store; the same command goes on"
 
@@ -70,7 +71,9 @@ def end_output() -> None:
 
 def _first_process_goes_on(parent: int = os.getppid()) -> bool:
     """Whether the first process, which started this one, has not met the same failure and told of it."""
-    time.sleep(LET_THE_FIRST_SPEAK_SECONDS)
+    until = time.monotonic() + LET_THE_FIRST_SPEAK_SECONDS
+    while os.getppid() == parent and time.monotonic() < until:
+        time.sleep(0.1)
     return os.getppid() == parent
 
 
