@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 from attribution.base import UserError
 from callbacks.fit import n_processes
 from callbacks.inputs import model_node, open_inputs
-from callbacks.outcome import exit_code, outcome_of
+from callbacks.outcome import OUTCOMES, exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages
 from callbacks.plan import print_plan
@@ -31,13 +31,13 @@ from callbacks.session import Session
 from callbacks.store import Store
 from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
+from callbacks.sweep_outcomes import outcomes_elsewhere, telling_of_lost_jobs
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
 from conf.plain import chosen, plain
 from conf.units import parse_bytes
 
 CONFIG_DIR = Path(__file__).parent / "conf"
-OUTCOMES: list[dict[str, Any]] = []  # what became of each job of this process
 
 
 def build(node: Any, **given: Any) -> Any:
@@ -90,7 +90,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
-        OUTCOMES.append(run_as_process(Path(__file__), sys.argv[1:], overrides, folder))
+        OUTCOMES.append(run_as_process(Path(__file__), hydra_config, overrides, folder))
     else:
         OUTCOMES.append(outcome_of(lambda: store_command(config) or train(config, folder, overrides), folder))
     return OUTCOMES[-1]
@@ -112,8 +112,8 @@ def run_command_line() -> None:
 def main() -> int:
     """Run the command line; 0 for success, 2 for what the user can mend, 130 interrupted, 1 for a defect."""
     quiet_libraries()
-    checked = outcome_of(run_command_line)
-    return exit_code([*OUTCOMES, checked])
+    checked = outcome_of(telling_of_lost_jobs()(run_command_line))
+    return exit_code([*OUTCOMES, *outcomes_elsewhere(), checked])
 
 
 if __name__ == "__main__":

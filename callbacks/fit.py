@@ -27,6 +27,7 @@ from callbacks.memory import is_out_of_memory
 from callbacks.passes import interruptible
 from callbacks.progress import fit_progress, on_terminal
 from callbacks.session import Epoch, Session
+from callbacks.sharded import whole_model
 from callbacks.storage import KEPT
 from callbacks.store import code_hash, weights_hash
 from models.backbone import load_config, resolve
@@ -46,6 +47,9 @@ WITHOUT_EFFECT = frozenset(
     {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
 )
 """Trainer settings that must not change what is learned, so that they are not part of the fingerprint."""
+
+TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+"""Precisions in which the weights themselves are of another type than float32."""
 
 FINISHED = "fit.json"
 """Written when everything else of a fit is there."""
@@ -115,7 +119,7 @@ def fit_into(
         enable_model_summary=False,
         use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
     )
-    _fit(session, make_model(), trainer, checkpoint, folder)
+    _fit(session, make_model, trainer, checkpoint, folder)
 
 
 def trains(session: Session, fit: bool) -> bool:
@@ -141,6 +145,9 @@ def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
 
 def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
     session.model = make_model(path=str(folder)).eval()
+    if session.trainers.precision in TRUE_TYPES:
+        # as Lightning does when a pass begins: without it, what is read beside passes would depend on their order
+        session.model.to(TRUE_TYPES[session.trainers.precision])
     session.weights = weights_hash(folder, session.store.root / "weights.json")
     link(folder, session.folder / "model")
 
@@ -204,11 +211,12 @@ def n_processes(trainer_settings: Mapping[str, Any]) -> int:
 
 def _fit(
     session: Session,
-    model: TextClassifier | LanguageModel,
+    make_model: MakeModel,
     trainer: Trainer,
     checkpoint: FitCheckpoint,
     folder: Path,
 ) -> None:
+    model: Any = make_model()
     write_whole_checkpoints(trainer)
     last = last_checkpoint(folder / "checkpoints")
     data: Any = session.data
@@ -223,7 +231,7 @@ def _fit(
         return
     if checkpoint.best_model_path:
         state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
-        model.load_state_dict(state["state_dict"])
+        model = whole_model(model, make_model, state["state_dict"])
     model.cpu().float().save(folder / "model")
     best = checkpoint.best_model_score
     write_json(

@@ -21,6 +21,9 @@ from conf.dump import scrub
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
 
+OUTCOMES: list[dict[str, Any]] = []
+"""What became of each job of this process."""
+
 LET_THE_FIRST_SPEAK_SECONDS = 15.0
 """The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
 

@@ -9,26 +9,25 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-OPTIONS_WITH_VALUE = ("--config-dir", "-cd", "--config-name", "-cn")
 STATUSES = {0: "done", 2: "refused", 130: "interrupted"}
 
 
-def run_as_process(script: Path, arguments: Sequence[str], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
+def run_as_process(script: Path, hydra: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
     """Run a job and report its outcome as `callbacks.outcome.outcome_of` would.
 
     Args:
         script: train.py.
-        arguments: the sweep's own command line, whose configuration folder and name are passed on.
+        hydra: Hydra's node of the job, whose configuration folders and name are passed on.
         overrides: the job's overrides.
         folder: the job's run folder.
     """
     # mode: an experiment file may ask for a sweep, of which this is one job
     single = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
-    command = [sys.executable, str(script), *configuration_options(arguments), *overrides, *single]
+    command = [sys.executable, str(script), *configuration_options(hydra), *overrides, *single]
     finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     sys.stderr.write(finished.stderr)
     status = STATUSES.get(finished.returncode, "error")
@@ -39,11 +38,14 @@ def run_as_process(script: Path, arguments: Sequence[str], overrides: Sequence[s
     return {"status": status, "message": message}
 
 
-def configuration_options(arguments: Sequence[str]) -> list[str]:
-    """The options of a command line that say which configuration is the primary one."""
-    kept: list[str] = []
-    for position, argument in enumerate(arguments):
-        name, _, value = argument.partition("=")
-        if name in OPTIONS_WITH_VALUE:
-            kept += [argument] if value else list(arguments[position : position + 2])
-    return kept
+def configuration_options(hydra: Mapping[str, Any]) -> list[str]:
+    """The options of a command line that say which configuration is the primary one.
+
+    Read from Hydra's node: in a launcher's process `sys.argv` is the launcher's.
+    """
+    folders = {source["provider"]: source["path"] for source in hydra["runtime"]["config_sources"]}
+    options = ["--config-name", str(hydra["job"]["config_name"])]
+    for provider, option in (("main", "--config-path"), ("command-line", "--config-dir")):
+        if provider in folders:
+            options += [option, str(folders[provider])]
+    return options

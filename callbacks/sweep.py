@@ -16,8 +16,11 @@ from omegaconf import DictConfig
 from attribution.base import UserError
 from callbacks import sweep_comparison, sweep_summary
 from callbacks.figures import write_results_figures
+from callbacks.files import is_first_process
 from callbacks.paper_tables import paper_tables
+from callbacks.quiet import quiet_libraries
 from callbacks.sweep_jobs import Job, finished_jobs, rows_of_all, sizes_of_all
+from callbacks.sweep_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
 from callbacks.sweep_summary import write_rows
 from conf.dump import redact_overrides
 
@@ -29,50 +32,60 @@ HEADLINES = ("accuracy/accuracy",)
 class SweepTable(Callback):
     """Collects the outcome of every job into sweep.csv and prints the table.
 
-    Written after each job: when one fails, Hydra never calls `on_multirun_end`.
+    Written after each job: when one fails, Hydra never calls `on_multirun_end`. A launcher may run several jobs at
+    once, each in a process of its own with a copy of this object, so that all it knows stands in files.
     """
 
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Note where the sweep's outcomes will be found."""
+        begin_sweep(Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove Hydra's copy of the sweep's raw configuration: it holds whatever was typed, keys and paths included.
 
         Each job's own config.yaml and overrides.yaml say what ran.
         """
-        if is_sweep(config):
-            (Path(config.hydra.sweep.dir) / "multirun.yaml").unlink(missing_ok=True)
-            # written before the job so that its loggers find the sweep it belongs to
-            write_sweep(Path(config.hydra.sweep.dir) / "sweep.csv", self.rows)
+        if not is_sweep(config) or not is_first_process():
+            return
+        quiet_libraries()  # in a launcher's process nothing else has
+        folder = Path(config.hydra.sweep.dir)
+        (folder / "multirun.yaml").unlink(missing_ok=True)
+        # written before the job so that its loggers find the sweep it belongs to
+        with alone(folder):
+            write_sweep(folder / "sweep.csv", rows_so_far(folder))
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
-        if not is_sweep(config):
+        if not is_sweep(config) or not is_first_process():
             return
         outcome = job_return._return_value
         known = isinstance(outcome, dict)
         metrics = outcome.get("metrics", {}) if known else {}
-        self.rows.append(
-            {
-                "job": hydra.job.num,
-                "status": outcome["status"] if known else "error",
-                "overrides": " ".join(redact_overrides(hydra.overrides.task)),
-                "headline": " ".join(f"{name}={metrics[name]:.4g}" for name in HEADLINES if name in metrics),
-                "folder": str(hydra.sweep.subdir),
-                "message": outcome.get("message", "") if known else str(outcome),
-            }
-        )
+        row = {
+            "job": hydra.job.num,
+            "status": outcome["status"] if known else "error",
+            "overrides": " ".join(redact_overrides(hydra.overrides.task)),
+            "headline": " ".join(f"{name}={metrics[name]:.4g}" for name in HEADLINES if name in metrics),
+            "folder": str(hydra.sweep.subdir),
+            "message": outcome.get("message", "") if known else str(outcome),
+        }
         folder = Path(hydra.sweep.dir)
-        write_sweep(folder / "sweep.csv", self.rows)
-        print(format_sweep(self.rows), flush=True)
-        jobs = finished_jobs(folder, self.rows)
-        if jobs:
-            write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
+        add_row(folder, row)
+        with alone(folder):
+            rows = rows_so_far(folder)
+            write_sweep(folder / "sweep.csv", rows)
+            print(format_sweep(rows), flush=True)
+            jobs = finished_jobs(folder, rows)
+            if jobs:
+                write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Print the summary; write and print the comparison of the jobs; write their common tables and figures."""
         folder = Path(config.hydra.sweep.dir)
-        jobs = finished_jobs(folder, self.rows)
+        rows = rows_so_far(folder)
+        if not all(map(ran_here, rows)):
+            print(format_sweep(rows), flush=True)
+        jobs = finished_jobs(folder, rows)
         if not jobs:
             return
         print(sweep_summary.format_summary(sweep_summary.summarise(jobs)), flush=True)

@@ -20,6 +20,13 @@ from conf.schema import SEVERAL
 from conf.suggest import advice, nearest
 from conf.tree import ConfigTree
 
+EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_local": "submitit",
+    "hydra/launcher/submitit_slurm": "submitit",
+}
+"""Options that come with a package of their own, and the extra of this project that installs it."""
+
 Attempt = Callable[[list[str]], DictConfig]
 """Compose the primary configuration with these overrides."""
 
@@ -77,6 +84,8 @@ def _explain_choice(
     names = [str(name) for name in (value if isinstance(value, list) else [value])]
     for name in names:
         if name not in options and not override.is_delete():
+            if f"{group}/{name}" in EXTRAS:
+                return _not_installed(line, f"{group}/{name}")
             return UserError(f"{line}: there is no such {group}{advice(name, options)}")
     if getattr(error, "missing_cfg_file", None):
         return _broken_files(error, command.tree, f"{group}/{','.join(names)}")
@@ -153,6 +162,8 @@ def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError
         return UserError(f"{place}: this is not valid YAML ({problem}); correct the line.")
     missing = getattr(error, "missing_cfg_file", None)
     if missing:
+        if missing in EXTRAS:
+            return _not_installed(f"{primary}.yaml", missing)
         group, _, name = str(missing).rpartition("/")
         near = nearest(name, tree.options(group))
         meant = f"did you mean {group}/{near}?" if near else f"available: {', '.join(tree.options(group)) or 'none'}."
@@ -160,6 +171,14 @@ def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError
     return UserError(
         f"{primary}.yaml cannot be composed ({_first_line(error)}); expected configuration files as in conf/: correct "
         "the file named."
+    )
+
+
+def _not_installed(where: str, option: str) -> UserError:
+    extra = EXTRAS[option]
+    return UserError(
+        f"{where}: {option} is not installed; expected the extra {extra}: pip install -e '.[{extra}]', "
+        "or leave hydra/launcher out and the jobs run one after the other."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,14 @@ SMALL_DEMO = (
     "trainer.accelerator=cpu",
 )
 """Every stage in a few seconds."""
+
+
+def installed(package: str) -> bool:
+    """Whether a package of an extra is there."""
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from conf.dump import replayable
 from models import families
 from models.anatomy import build_anatomy
 from models.families import Llama
-from tests.running import CommandLine
+from tests.running import CommandLine, installed
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -116,6 +116,9 @@ def test_every_command_is_accepted(page: str, arguments: str, extended: Path, ru
 
     from train import compose
 
+    launcher = re.search(r"hydra/launcher=(joblib|submitit)", arguments)
+    if launcher and not installed(f"hydra_plugins.hydra_{launcher[1]}_launcher"):
+        pytest.skip(f"the extra {launcher[1]} is not installed")
     typed = [str(run_folder) if word == "RUN" else word for word in shlex.split(arguments, comments=True)]
     if page == "extending.md":
         typed += ["--config-dir", str(extended)]

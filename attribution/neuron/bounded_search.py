@@ -78,10 +78,12 @@ def top_units(
     require_room(memory_budget >= least, least, memory_budget, "the scores and bounds of one sentence")
     step = max(1, min(n_examples, (memory_budget - block) // 2 // each))
     n_rows = max(1, (memory_budget - step * each) // row)
-    parts = [
-        _search(readout.rows(i, i + step), units.rows(i, i + step), top_k, n_rows, score)
-        for i in range(0, n_examples, step)
-    ]
+    # products rounded to bf16 would break the bounds: autocast is for the model's forward
+    with torch.autocast(units.base.device.type, enabled=False):
+        parts = [
+            _search(readout.rows(i, i + step), units.rows(i, i + step), top_k, n_rows, score)
+            for i in range(0, n_examples, step)
+        ]
     names = ("layer", "unit", "position", "score", "bound", "evaluated")
     return TopUnits(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 

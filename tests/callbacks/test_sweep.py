@@ -175,6 +175,7 @@ def config(sweep: Path, job: int = 0, mode: str = "MULTIRUN") -> Any:
 
 def run_sweep(sweep: Path, outcomes: list[dict[str, Any]]) -> None:
     table = SweepTable()
+    table.on_multirun_start(config(sweep))
     for job, returned in enumerate(outcomes):
         table.on_job_start(config(sweep, job))
         assert sweep_id(sweep / str(job)) == "sweep"  # known before the job's loggers are built
