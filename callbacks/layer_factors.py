@@ -8,17 +8,14 @@ than what an example leaves elsewhere.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from attribution.base import Batch, LinearLayer, UserError
-from attribution.gradients.blocks import UNPROJECTED, project_sides
-from attribution.gradients.fisher import covariances, eigenbasis, fisher_cotangents, squares, token_mask
+from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
 from attribution.gradients.tape import recording
 from attribution.instance.kronecker import LayerBasis
 from attribution.sizes import bytes_in_words
@@ -32,12 +29,11 @@ from callbacks.shards import PARTIAL_SUMS, read_shard, shard_path
 from callbacks.store import code_hash
 
 STAGE = "factors"
-CODE = ("attribution.gradients.fisher", "callbacks.layer_factors", "callbacks.layer_inputs", "callbacks.segments")
+CODE = ("attribution.gradients.factor_sums", "callbacks.layer_factors", "callbacks.layer_inputs", "callbacks.segments")
 SEGMENTS = 8
 """Each leaves a file as large as the covariances of all layers."""
 
-Add = Callable[[Tensor, int, Tensor, Tensor, bool], dict[str, Tensor]]
-"""(attention mask, layer, a, δ, whether these are the first cotangents of the forward) → sums of a part of a batch."""
+BASES, EIGENVALUES = "bases.safetensors", "eigenvalues.safetensors"
 
 
 def stored_factors(session: Session, name: str, method: Any) -> tuple[list[LayerBasis], str]:
@@ -59,7 +55,7 @@ def stored_factors(session: Session, name: str, method: Any) -> tuple[list[Layer
         STAGE, inputs, lambda folder: _build_covariances(session, name, method, layers, folder), told
     )
     print(f"{name}, covariances: {'read from the store' if entry.reused else 'computed'}", flush=True)
-    bases = _read(entry.path / "bases.safetensors", layers)
+    bases = _read(entry.path / BASES, layers)
     if method.curvature == "kfac":
         return bases, entry.fingerprint
     inputs = {**inputs, "eigenvalues_in": entry.fingerprint}
@@ -67,8 +63,11 @@ def stored_factors(session: Session, name: str, method: Any) -> tuple[list[Layer
         STAGE, inputs, lambda folder: _build_eigenvalues(session, name, method, layers, bases, folder), told
     )
     print(f"{name}, eigenvalues: {'read from the store' if entry.reused else 'computed'}", flush=True)
-    values = load_file(entry.path / "eigenvalues.safetensors")
-    corrected = [LayerBasis(b.outputs, b.inputs, values[layer.name]) for b, layer in zip(bases, layers, strict=True)]
+    values = load_file(entry.path / EIGENVALUES)
+    corrected = [
+        LayerBasis(basis.outputs, basis.inputs, values[f"{layer.name}/eigenvalues"])
+        for layer, basis in zip(layers, bases, strict=True)
+    ]
     return corrected, entry.fingerprint
 
 
@@ -99,86 +98,47 @@ def _require_room(session: Session, layers: list[LinearLayer], method: Any) -> N
 
 
 def _build_covariances(session: Session, name: str, method: Any, layers: list[LinearLayer], folder: Path) -> None:
-    def add(mask: Tensor, number: int, a: Tensor, d: Tensor, first: bool) -> dict[str, Tensor]:
-        valid = token_mask(a, mask)
-        inputs, outputs = covariances(a, d, valid)
-        key = f"{layers[number].name}/"
-        if not first:  # the inputs are those of the forward, whatever the cotangents
-            return {f"{key}outputs": outputs}
-        count = torch.tensor(a.shape[:2].numel()) if valid is None else valid.sum()
-        return {f"{key}inputs": inputs, f"{key}outputs": outputs, f"{key}tokens": count.double()}
-
-    sums = _summed(session, f"{name}, covariances", method, layers, add, folder)
+    sums = _summed(session, f"{name}, covariances", method, FactorSums(layers, method.fisher), folder)
     if sums is None:
         return
-    n_train = len(session.data.splits["train"])
     kept: dict[str, Tensor] = {}
-    for layer in layers:
-        outputs, inputs = sums.pop(f"{layer.name}/outputs", None), sums.pop(f"{layer.name}/inputs", None)
-        if outputs is None or inputs is None:
-            raise UserError(
-                f"the layer {layer.name} takes no part in the model's scores, so that it has no curvature; expected "
-                "layers that do: leave it out of the method's params."
-            )
-        basis = eigenbasis(inputs / sums.pop(f"{layer.name}/tokens"), outputs / n_train)
+    for layer, basis in zip(layers, kfac_bases(layers, sums, len(session.data.splits["train"])), strict=True):
         # decomposed in float64; products with float32 gradients need no more than that
         kept[f"{layer.name}/outputs"] = basis.outputs.float()
         kept[f"{layer.name}/inputs"] = basis.inputs.float()
         kept[f"{layer.name}/eigenvalues"] = basis.eigenvalues
-    _save(kept, folder / "bases.safetensors")
+    _save(kept, folder, BASES)
 
 
 def _build_eigenvalues(
     session: Session, name: str, method: Any, layers: list[LinearLayer], bases: list[LayerBasis], folder: Path
 ) -> None:
-    there: dict[int, LayerBasis] = {}  # one layer's basis after the other on the device of the model
-
-    def add(mask: Tensor, number: int, a: Tensor, d: Tensor, first: bool) -> dict[str, Tensor]:
-        if number not in there:
-            basis = bases[number]
-            there[number] = LayerBasis(
-                *(part.to(a.device) for part in (basis.outputs, basis.inputs, basis.eigenvalues))
-            )
-        return {layers[number].name: squares(there[number], a, d, len(mask))}
-
-    sums = _summed(session, f"{name}, eigenvalues", method, layers, add, folder)
-    if sums is not None:
-        n_train = len(session.data.splits["train"])
-        _save({key: value / n_train for key, value in sums.items()}, folder / "eigenvalues.safetensors")
+    sums = _summed(session, f"{name}, eigenvalues", method, FactorSums(layers, method.fisher, bases), folder)
+    if sums is None:
+        return
+    corrected = ekfac_bases(layers, bases, sums, len(session.data.splits["train"]))
+    values = {f"{layer.name}/eigenvalues": basis.eigenvalues for layer, basis in zip(layers, corrected, strict=True)}
+    _save(values, folder, EIGENVALUES)
 
 
-def _summed(
-    session: Session, title: str, method: Any, layers: list[LinearLayer], add: Add, folder: Path
-) -> dict[str, Tensor] | None:
-    """Sums over the train split of what `add` gives, in the first process; None in all others."""
+def _summed(session: Session, title: str, method: Any, factors: FactorSums, folder: Path) -> dict[str, Tensor] | None:
+    """Sums over the train split, in the first process; None in all others."""
     model: Any = session.readable
     labels, _ = checked_labels(session, method, "train")
-    need = gradient_need(layers, session.footprint, session.sequences)
+    need = gradient_need(list(factors.layers), session.footprint, session.sequences)
     shards = segments_of(session.data.splits["train"], session.data.eval_batch_size, 1, SEGMENTS)
-    progress, sums = Progress(shards), dict[str, Tensor]()
-
-    def part(batch: Batch) -> None:
-        mask = batch["attention_mask"]
-        with recording(layers) as tape:
-            scores = model(batch)
-            rows = fisher_cotangents(scores, labels[batch["index"].cpu()].to(scores.device), method.fisher)
-            for row, cotangents in enumerate(rows):
-
-                def consume(number: int, inputs: Tensor, deltas: Tensor, first: bool = row == 0) -> None:
-                    with torch.autocast(inputs.device.type, enabled=False):
-                        a, d = project_sides(inputs, deltas, layers[number].has_bias, UNPROJECTED)
-                        for key, value in add(mask, number, a, d, first).items():
-                            sums[key] = sums[key].add_(value) if key in sums else value
-
-                tape.gradients(scores, cotangents, consume, more=row + 1 < len(rows))
+    progress = Progress(shards)
 
     def compute(batch: Batch) -> dict[str, Tensor]:
-        for piece in cut_batch(batch, need, session.memory_budget // 4):
-            part(piece)
+        for part in cut_batch(batch, need, session.memory_budget // 4):
+            with recording(factors.layers) as tape:
+                scores = model(part)
+                given = labels[part["index"].cpu()].to(scores.device)
+                factors.add(tape, scores, given, part["attention_mask"])
         if not progress.ends(batch["index"]):
             return {}
-        done = {f"{PARTIAL_SUMS}{key}": value for key, value in sums.items()}
-        sums.clear()
+        done = {f"{PARTIAL_SUMS}{key}": value for key, value in factors.sums.items()}
+        factors.sums = {}
         return done
 
     parts = folder / "shards"
@@ -196,10 +156,10 @@ def _summed(
     return total
 
 
-def _save(tensors: dict[str, Tensor], path: Path) -> None:
+def _save(tensors: dict[str, Tensor], folder: Path, name: str) -> None:
     """Write the result of a build; the segments' files go, each of which is as large."""
-    save_file({key: value.contiguous() for key, value in tensors.items()}, path)
-    shutil.rmtree(path.parent / "shards")
+    save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
+    shutil.rmtree(folder / "shards")
 
 
 def _read(path: Path, layers: list[LinearLayer]) -> list[LayerBasis]:

@@ -10,16 +10,8 @@ from torch import Tensor
 
 from attribution.base import UserError
 from attribution.gradients import fisher as module
-from attribution.gradients.blocks import UNPROJECTED, project_sides
-from attribution.gradients.fisher import (
-    absolute_damping,
-    covariances,
-    eigenbasis,
-    fisher_cotangents,
-    solve,
-    squares,
-    token_mask,
-)
+from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
+from attribution.gradients.fisher import absolute_damping, eigenbasis, fisher_cotangents, solve, squares
 from attribution.gradients.tape import recording
 from attribution.instance.kronecker import Fisher, LayerBasis
 from tests.attribution.gradients.cases import FAMILIES, Case, case
@@ -30,39 +22,22 @@ LAYERS = "*.0.*.o_proj,*.0.*out_proj,*h.0.attn.c_proj,*.0.attention.dense,*.1.fc
 """Small enough that their matrices can be written out; OPT flattens the tokens before fc1."""
 
 
-def bases_of(model: Case, batch: dict[str, Tensor], fisher: Fisher, corrected: bool) -> list[LayerBasis]:
+def bases_of(
+    model: Case, batch: dict[str, Tensor], fisher: Fisher, corrected: bool, batch_size: int = 2
+) -> list[LayerBasis]:
+    """The blocks of all layers from passes in small batches."""
     n = len(batch["labels"])
 
-    def sided(number: int, a: Tensor, d: Tensor) -> tuple[Tensor, Tensor]:
-        return project_sides(a, d, model.layers[number].has_bias, UNPROJECTED)
+    def summed(bases: list[LayerBasis] | None = None) -> dict[str, Tensor]:
+        factors = FactorSums(model.layers, fisher, bases)
+        for start in range(0, n, batch_size):
+            part = {name: values[start : start + batch_size] for name, values in batch.items()}
+            with recording(model.layers) as tape:
+                factors.add(tape, model.scores(part), part["labels"], part["attention_mask"])
+        return factors.sums
 
-    sums: dict[int, list[Tensor | int]] = {}
-    with recording(model.layers) as tape:
-        scores = model.scores(batch)
-        rows = fisher_cotangents(scores, batch["labels"], fisher)
-
-        def cover(number: int, inputs: Tensor, deltas: Tensor) -> None:
-            valid = token_mask(inputs, batch["attention_mask"])
-            a, s = covariances(*sided(number, inputs, deltas), valid)
-            tokens = inputs.shape[:2].numel() if valid is None else int(valid.sum())
-            if number in sums:
-                sums[number] = [x + y for x, y in zip(sums[number], (a, s, tokens), strict=True)]
-            else:
-                sums[number] = [a, s, tokens]
-
-        for cotangents in rows:
-            tape.gradients(scores, cotangents, cover, more=True)
-        bases = [eigenbasis(sums[k][0] / sums[k][2], sums[k][1] / n) for k in range(len(model.layers))]
-        if corrected:
-            for basis in bases:
-                basis.eigenvalues.zero_()
-
-            def square(number: int, inputs: Tensor, deltas: Tensor) -> None:
-                bases[number].eigenvalues.add_(squares(bases[number], *sided(number, inputs, deltas), n) / n)
-
-            for cotangents in rows:
-                tape.gradients(scores, cotangents, square, more=True)
-    return bases
+    bases = kfac_bases(model.layers, summed(), n)
+    return ekfac_bases(model.layers, bases, summed(bases), n) if corrected else bases
 
 
 def written_out(basis: LayerBasis) -> Tensor:

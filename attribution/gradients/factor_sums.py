@@ -1,0 +1,113 @@
+"""Sums over train examples that (EK-)FAC is made of: covariances first, then squares in their eigenbasis.
+
+Sums are tensors by name, so that those of batches, files and processes simply add up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from attribution.base import LinearLayer, UserError
+from attribution.gradients.blocks import UNPROJECTED, project_sides
+from attribution.gradients.fisher import covariances, eigenbasis, fisher_cotangents, squares, token_mask
+from attribution.gradients.tape import Tape
+from attribution.instance.kronecker import Fisher, LayerBasis
+
+
+class FactorSums:
+    """Running sums of one pass over the train split.
+
+    Args:
+        layers: the layers.
+        fisher: labels in the Fisher matrix.
+        bases: of the layers, for squares of gradients in them; None: covariances.
+
+    Attributes:
+        sums: by layer and part, float64.
+    """
+
+    def __init__(
+        self, layers: Sequence[LinearLayer], fisher: Fisher, bases: Sequence[LayerBasis] | None = None
+    ) -> None:
+        self.layers = layers
+        self.fisher: Fisher = fisher
+        self.bases = bases
+        self.sums: dict[str, Tensor] = {}
+        self._there: dict[int, LayerBasis] = {}  # the bases on the device and in the type of the products
+
+    def add(self, tape: Tape, scores: Tensor, labels: Tensor, attention_mask: Tensor) -> None:
+        """Take in a batch whose forward the tape has recorded.
+
+        Args:
+            scores: logits, [examples, classes].
+            labels: [examples]; read where the Fisher matrix is empirical.
+            attention_mask: of the batch.
+
+        Raises:
+            UserError: an expectation over a vocabulary.
+        """
+        rows = fisher_cotangents(scores, labels, self.fisher)
+        for row, cotangents in enumerate(rows):
+
+            def consume(number: int, inputs: Tensor, deltas: Tensor, first: bool = row == 0) -> None:
+                with torch.autocast(inputs.device.type, enabled=False):
+                    a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
+                    if self.bases is None:
+                        self._cover(number, a, d, token_mask(a, attention_mask), first)
+                    else:
+                        self._sum("eigenvalues", number, squares(self._basis(number, a), a, d, len(scores)))
+
+            tape.gradients(scores, cotangents, consume, more=row + 1 < len(rows))
+
+    def _cover(self, number: int, a: Tensor, d: Tensor, valid: Tensor | None, first: bool) -> None:
+        if not first:  # the inputs are those of the forward, whatever the cotangents
+            d = d.flatten(0, 1)
+            self._sum("outputs", number, (d.T @ d).double())
+            return
+        count = torch.tensor(a.shape[:2].numel(), device=a.device) if valid is None else valid.sum()
+        for part, value in zip(("inputs", "outputs"), covariances(a, d, valid), strict=True):
+            self._sum(part, number, value)
+        self._sum("tokens", number, count.double())
+
+    def _sum(self, part: str, number: int, value: Tensor) -> None:
+        key = f"{self.layers[number].name}/{part}"
+        self.sums[key] = self.sums[key].add_(value) if key in self.sums else value
+
+    def _basis(self, number: int, like: Tensor) -> LayerBasis:
+        assert self.bases is not None
+        if number not in self._there:
+            basis = self.bases[number]
+            values = basis.eigenvalues.to(like.device)
+            self._there[number] = LayerBasis(basis.outputs.to(like), basis.inputs.to(like), values)
+        return self._there[number]
+
+
+def kfac_bases(layers: Sequence[LinearLayer], sums: Mapping[str, Tensor], n_train: int) -> list[LayerBasis]:
+    """K-FAC's blocks from covariances, in the order of the layers.
+
+    Raises:
+        UserError: a layer that the scores do not depend on.
+    """
+    bases = []
+    for layer in layers:
+        if f"{layer.name}/outputs" not in sums:
+            raise UserError(
+                f"the layer {layer.name} takes no part in the model's scores, so that it has no curvature; expected "
+                "layers that do: leave it out of the method's params."
+            )
+        inputs, outputs, tokens = (sums[f"{layer.name}/{part}"] for part in ("inputs", "outputs", "tokens"))
+        bases.append(eigenbasis(inputs / tokens, outputs / n_train))
+    return bases
+
+
+def ekfac_bases(
+    layers: Sequence[LinearLayer], bases: Sequence[LayerBasis], sums: Mapping[str, Tensor], n_train: int
+) -> list[LayerBasis]:
+    """The same bases with EK-FAC's eigenvalues, from squares."""
+    return [
+        LayerBasis(basis.outputs, basis.inputs, sums[f"{layer.name}/eigenvalues"] / n_train)
+        for layer, basis in zip(layers, bases, strict=True)
+    ]

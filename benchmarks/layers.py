@@ -1,0 +1,282 @@
+"""Influence over all linear layers of a GPT-2-shaped classifier by EK-FAC: ours beside kronfluence.
+
+`python -m benchmarks.layers` runs both, each in a process of its own, and prints seconds, peak memory and how far the
+scores lie apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import AutoModel, GPT2Config
+from transformers.pytorch_utils import Conv1D
+
+from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
+from attribution.gradients.fisher import absolute_damping
+from attribution.gradients.tape import recording
+from attribution.gradients.whole import HeldTests, Inverse
+from benchmarks.memory import growth
+from benchmarks.pairs import Timed, timed
+from callbacks.memory import return_freed_memory
+from models.anatomy import answer_positions, at_positions
+from models.linear_layers import linear_layers
+
+N_CLASSES = 3
+DAMPING = 0.1
+WORKSPACE = 2**28
+"""Bytes of per-example gradients that stand side by side."""
+
+
+class Classifier(nn.Module):
+    """A decoder and a linear head at the answer position."""
+
+    def __init__(self, backbone: Any, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """[examples, classes]."""
+        hidden = self.backbone(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+        return self.head(at_positions(hidden, answer_positions(attention_mask)))
+
+
+Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with random weights and two splits of random tokens, of equal length."""
+
+    model: Classifier
+    train: Batch
+    test: Batch
+    batch_size: int
+
+
+def build_task(config: GPT2Config, n_tokens: int, n_train: int, n_test: int, batch_size: int) -> Task:
+    """Weights of a fresh model, labels drawn at random."""
+    torch.manual_seed(0)
+    backbone = AutoModel.from_config(config).eval()
+    head = nn.Linear(config.n_embd, N_CLASSES, bias=False)
+    model = Classifier(backbone, head).requires_grad_(False)
+
+    def split(n: int) -> Batch:
+        ids = torch.randint(0, config.vocab_size, (n, n_tokens))
+        mask, labels = torch.ones_like(ids), torch.randint(0, N_CLASSES, (n,))
+        return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+    return Task(model, split(n_train), split(n_test), batch_size)
+
+
+def ours(task: Task) -> Timed[Tensor]:
+    """Scores [tests, train examples]; factors in float64 sums, products in float32. Part: the decompositions."""
+    parts_of_time: list[float] = []
+
+    def run() -> Tensor:
+        layers = linear_layers(task.model, task.model.head, "all")
+        n_train = len(task.train["labels"])
+
+        def summed(bases: Any = None) -> dict[str, Tensor]:
+            factors = FactorSums(layers, "empirical", bases)
+            for batch in _batches(task.train, task.batch_size):
+                with recording(layers) as tape:
+                    factors.add(tape, _scores(task.model, batch), batch["labels"], batch["attention_mask"])
+            return factors.sums
+
+        covered = summed()
+        began = time.perf_counter()
+        bases = kfac_bases(layers, covered, n_train)
+        parts_of_time.append(time.perf_counter() - began)
+        bases = ekfac_bases(layers, bases, summed(bases), n_train)
+        inverses = [
+            Inverse(basis, absolute_damping(basis, DAMPING, layer.name))
+            for basis, layer in zip(bases, layers, strict=True)
+        ]
+        held = HeldTests(layers, inverses, len(task.test["labels"]), WORKSPACE)
+        for batch in _batches(task.test, task.batch_size):
+            with recording(layers) as tape:
+                held.add(tape, _scores(task.model, batch), batch["labels"])
+        parts = []
+        for batch in _batches(task.train, task.batch_size):
+            with recording(layers) as tape:
+                parts.append(held.scores(tape, _scores(task.model, batch), batch["labels"], own=False)[0])
+        return torch.cat(parts, 1)
+
+    done = timed(run)
+    return Timed(done.seconds, done.result, parts_of_time)
+
+
+def peer(task: Task) -> Timed[Tensor]:
+    """The same by kronfluence in float32, its factors kept on a temporary disk as it does."""
+    parts_of_time: list[float] = []
+
+    def run() -> Tensor:
+        with tempfile.TemporaryDirectory() as folder:
+            splits = as_dataset(task.test), as_dataset(task.train)
+            given = task.model, *splits, task.batch_size, folder, torch.float32, "ekfac"
+            return kronfluence_scores(*given, parts_of_time).double()
+
+    done = timed(run)
+    return Timed(done.seconds, done.result, parts_of_time)
+
+
+def as_dataset(batch: Batch) -> torch.utils.data.TensorDataset:
+    """Ids, mask and labels of every example."""
+    return torch.utils.data.TensorDataset(batch["input_ids"], batch["attention_mask"], batch["labels"])
+
+
+def kronfluence_scores(
+    model: Classifier,
+    test: torch.utils.data.Dataset,
+    train: torch.utils.data.Dataset,
+    batch_size: int,
+    folder: str,
+    dtype: torch.dtype,
+    strategy: str,
+    decomposing: list[float] | None = None,
+) -> Tensor:
+    """kronfluence's pairwise scores with empirical labels, damped by 0.1 of each layer's mean eigenvalue.
+
+    Args:
+        decomposing: gets the seconds of the decompositions.
+
+    Returns:
+        [tests, train examples].
+    """
+    from kronfluence.analyzer import Analyzer, prepare_model
+    from kronfluence.arguments import FactorArguments, ScoreArguments
+    from kronfluence.task import Task as PeerTask
+
+    class Losses(PeerTask):  # type: ignore[misc]  # the library has no types
+        def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
+            assert not sample
+            return cross_entropy(model(batch[0], batch[1]), batch[2], reduction="sum")
+
+        def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
+            return self.compute_train_loss(batch, model)
+
+        def get_attention_mask(self, batch: Any) -> Tensor:
+            return batch[1]
+
+    task = Losses()
+    given = copy.deepcopy(model)
+    for module in list(given.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, Conv1D):  # which kronfluence does not know
+                setattr(module, name, as_linear(child))
+    prepared = prepare_model(given.requires_grad_(True), task)
+    analyzer = Analyzer("peer", prepared, task, cpu=True, output_dir=folder, disable_tqdm=True)
+    factors = FactorArguments(
+        strategy=strategy,
+        use_empirical_fisher=True,
+        activation_covariance_dtype=dtype,
+        gradient_covariance_dtype=dtype,
+        eigendecomposition_dtype=torch.float64,
+        per_sample_gradient_dtype=dtype,
+        lambda_dtype=dtype,
+    )
+    analyzer.fit_covariance_matrices("factors", train, per_device_batch_size=batch_size, factor_args=factors)
+    began = time.perf_counter()
+    analyzer.perform_eigendecomposition("factors", factor_args=factors)
+    if decomposing is not None:
+        decomposing.append(time.perf_counter() - began)
+    analyzer.fit_lambda_matrices("factors", train, per_device_batch_size=batch_size, factor_args=factors)
+    scores = ScoreArguments(
+        damping_factor=None,  # 0.1 of the mean eigenvalue
+        score_dtype=dtype,
+        per_sample_gradient_dtype=dtype,
+        precondition_dtype=dtype,
+    )
+    analyzer.compute_pairwise_scores(
+        "scores",
+        "factors",
+        test,
+        train,
+        per_device_query_batch_size=batch_size,
+        per_device_train_batch_size=batch_size,
+        score_args=scores,
+    )
+    return analyzer.load_pairwise_scores("scores")["all_modules"]
+
+
+def as_linear(layer: Conv1D) -> nn.Linear:
+    """The same map as an nn.Linear."""
+    d_in, d_out = layer.weight.shape
+    linear = nn.Linear(d_in, d_out).to(layer.weight.dtype)
+    linear.weight.data, linear.bias.data = layer.weight.data.T.contiguous(), layer.bias.data.clone()
+    return linear
+
+
+def relative_difference(scores: Tensor, reference: Tensor) -> float:
+    """Largest difference of a test's scores relative to its largest score, both [tests, train examples]."""
+    return float(((scores - reference).abs().amax(1) / reference.abs().amax(1)).max())
+
+
+def _scores(model: Classifier, batch: Batch) -> Tensor:
+    return model(batch["input_ids"], batch["attention_mask"])
+
+
+def _batches(split: Batch, size: int) -> list[Batch]:
+    starts = range(0, len(split["labels"]), size)
+    return [{name: values[start : start + size] for name, values in split.items()} for start in starts]
+
+
+def main(given: Sequence[str] | None = None) -> int:
+    """One row for each of the two; 0 always: the figures are for a reader."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description="EK-FAC beside kronfluence.")
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--hidden", type=int, default=768)
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--train", type=int, default=48)
+    parser.add_argument("--tests", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--single", choices=["ours", "peer"], help="one of the two, here, as JSON")
+    parser.add_argument("--scores", type=Path, help="where a single run leaves its scores")
+    words = list(sys.argv[1:] if given is None else given)
+    asked = parser.parse_args(words)
+    if asked.single:
+        return_freed_memory()
+        config = GPT2Config(
+            n_layer=asked.layers, n_embd=asked.hidden, n_head=asked.hidden // 64, vocab_size=1000, bos_token_id=0,
+            eos_token_id=0, pad_token_id=0,
+        )  # fmt: skip
+        task = build_task(config, asked.tokens, asked.train, asked.tests, asked.batch)
+        small = build_task(GPT2Config(n_layer=1, n_embd=64, n_head=1, vocab_size=60, pad_token_id=0), 4, 4, 2, 2)
+        work = ours if asked.single == "ours" else peer
+        work(small)
+        found: list[Timed[Tensor]] = []
+        peak = growth(lambda: found.append(work(task)))
+        torch.save(found[0].result, asked.scores)
+        print(json.dumps({"seconds": found[0].seconds, "decomposing": found[0].parts[0], "bytes": peak}))
+        return 0
+    print("| who | seconds | of these in eigendecompositions | peak, MiB |\n|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for who in ("ours", "peer"):
+            command = [sys.executable, "-m", "benchmarks.layers", *words, "--single", who]
+            done = subprocess.run(
+                [*command, "--scores", f"{folder}/{who}.pt"], capture_output=True, text=True, check=True
+            )
+            measured = json.loads(done.stdout.splitlines()[-1])
+            times = f"{measured['seconds']:.1f} | {measured['decomposing']:.1f}"
+            print(f"| {who} | {times} | {measured['bytes'] / 2**20:.0f} |", flush=True)
+        one, other = (torch.load(f"{folder}/{who}.pt", weights_only=True) for who in ("ours", "peer"))
+    print(f"largest relative difference: {relative_difference(one, other):.1e}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
