@@ -5,60 +5,40 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from attribution.base import Batch, LinearLayer, UserError, require_finite
+from attribution.base import Batch, LinearLayer, UserError
 from attribution.gradients.blocks import UNPROJECTED, TwoSided
-from attribution.gradients.fisher import fisher_cotangents
-from attribution.gradients.options import GradientOptions, Per
+from attribution.gradients.options import GradientOptions
 from attribution.gradients.row_pass import RowPass
 from attribution.gradients.rows import GradientRows
-from attribution.gradients.tape import recording
-from attribution.instance.head_gradients import logit_cotangents
 from callbacks.files import is_first_process, write_json
 from callbacks.fingerprints import with_imports
-from callbacks.memory import Need, WithinMemory
-from callbacks.passes import PassResult, index_shards, run_pass
+from callbacks.gradient_pass import BatchGradients, Wanted, documents, gradient_need, partial_sums, summed_covariances
+from callbacks.memory import WithinMemory
+from callbacks.passes import index_shards, run_pass
 from callbacks.row_files import MANIFEST, RowFiles, listed
 from callbacks.session import Session
-from callbacks.shards import PARTIAL_SUMS, read_shard
+from callbacks.shards import read_shard
 from callbacks.store import ASK_AGAIN_SECONDS, code_hash, fingerprint_of
 from models.linear_layers import linear_layers
 
-CODE = ("attribution.gradients.row_pass", "models.linear_layers", "callbacks.gradient_store", "callbacks.row_files")
+CODE = (
+    "attribution.gradients.row_pass",
+    "models.linear_layers",
+    "callbacks.gradient_pass",
+    "callbacks.gradient_store",
+    "callbacks.row_files",
+)
 PCA_ROWS = 1024
 """Train rows whose covariances choose a projection onto leading eigenvectors: many times its dimensions."""
 ROWS_PER_PCA_SHARD = 64
-
-Losses = Literal["loss", "expectation"]
-"""Whose gradients: of an example's loss, or (classes − 1 rows) those that the GGN of its scores is made of."""
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """One entry of the stage `gradients`.
-
-    Attributes:
-        options: of the method.
-        split: whose rows.
-        losses: see `Losses`.
-    """
-
-    options: GradientOptions
-    split: str
-    losses: Losses = "loss"
-
-    @property
-    def per(self) -> Per:
-        """What has a row: tokens in the train split alone, and never in the curvature."""
-        return self.options.per if self.split == "train" and self.losses == "loss" else "example"
 
 
 def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
@@ -83,11 +63,6 @@ def projection_inputs(session: Session, options: GradientOptions) -> dict[str, A
     """Everything that projections taken from the train split depend on; they are those of example gradients."""
     plain = replace(options, per="example", projection=replace(options.projection, kind="none"))
     return {**gradient_inputs(session, Wanted(plain, "train")), "pca": asdict(options.projection)}
-
-
-def documents(session: Session, split: str) -> bool:
-    """Whether a row's loss is that of a whole text: for next-token data the train split's, as in training."""
-    return session.readout == "token" and split == "train"
 
 
 def stored_rows(session: Session, wanted: Wanted) -> GradientRows:
@@ -136,74 +111,6 @@ def n_rows_of(session: Session, wanted: Wanted) -> list[int]:
     return [0, *np.cumsum(counts).tolist()]
 
 
-# -- the pass --------------------------------------------------------------------------------------------------------
-
-
-class BatchGradients:
-    """Runs the model on a batch and takes its rows.
-
-    Args:
-        session: of the run.
-        wanted: which gradients.
-        plan: layers and projections.
-    """
-
-    def __init__(self, session: Session, wanted: Wanted, plan: RowPass) -> None:
-        self.model: Any = session.readable
-        self.losses = wanted.losses
-        self.plan = plan
-        self.whole_texts = documents(session, wanted.split)
-        self.title = f"gradients of {wanted.split}"
-        self.labels, self.fold = (None, None) if self.whole_texts else session_labels(session, wanted)
-
-    def __call__(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
-        """See `RowPass.of_batch`."""
-        with recording(self.plan.layers) as tape:
-            scores, cotangents = self._scores(batch)
-            require_finite(scores.detach(), f"a score in the {self.title}", batch["index"])
-            return self.plan.of_batch(tape, scores, cotangents, batch["attention_mask"])
-
-    def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        if self.whole_texts:
-            losses = self.model.token_losses(batch)[0].sum(1)
-            return losses, torch.ones_like(losses)[None]
-        scores = self.model(batch)
-        assert self.labels is not None
-        labels = self.labels[batch["index"].cpu()].to(scores.device)
-        if self.losses == "expectation":
-            return scores, fisher_cotangents(scores, labels, "expectation")
-        return scores, logit_cotangents(scores.detach().double(), labels, self.fold)[None]
-
-
-def session_labels(session: Session, wanted: Wanted) -> tuple[Tensor, Tensor | None]:
-    """Labels of the losses, [examples]: gold or predicted classes; of a prompt its answer, or else the predicted token.
-
-    Returns:
-        the labels, and the split's fold.
-    """
-    predictions = session.predictions[wanted.split]
-    gold, predicted = predictions.column("label"), predictions.column("prediction")
-    fold = session.data.folds.get(wanted.split)
-    of_class = None if fold is None else torch.tensor(fold.of_class)
-    if wanted.options.labels == "gold":
-        return torch.where(gold < 0, predicted, gold) if session.readout == "token" else gold, of_class
-    return predicted if of_class is None else of_class[predicted], of_class
-
-
-def gradient_need(session: Session, plan: RowPass, rank: int) -> Need:
-    """A full forward with all that backward keeps, and the rows with their parts."""
-    footprint, read = session.footprint, session.sequences.read
-    numbers = plan.layout.n_numbers
-
-    def each(columns: int) -> int:
-        scores = 3 * 4 * footprint.n_outputs * columns if footprint.n_outputs else 0
-        return (
-            read * footprint.sequence(columns) + scores + 2 * 4 * numbers * (columns if plan.per == "token" else rank)
-        )
-
-    return Need(each, each)
-
-
 def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, Any], folder: Path) -> None:
     starts = n_rows_of(session, wanted)
     rank = len(session.data.label_names) - 1 if wanted.losses == "expectation" else 1
@@ -222,7 +129,7 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
         rows, sums = gradients(batch)
         index = batch["index"].tolist()
         files.write([row for item in index for row in range(starts[item], starts[item + 1])], rows)
-        return {"index": batch["index"], **_partial_sums(sums)}
+        return {"index": batch["index"], **partial_sums(sums)}
 
     title = f"{gradients.title} ({plan.layout.n_numbers} numbers a row)"
     cut = WithinMemory(title, compute, session.memory_budget, gradient_need(session, plan, rank))
@@ -240,7 +147,7 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
         return
     if not files.written().all():
         raise RuntimeError(f"{folder} lacks {int((~files.written()).sum())} rows")
-    save_file(_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
+    save_file(summed_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
 
 
 def _room(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any]) -> RowFiles:
@@ -273,29 +180,6 @@ def _batches_to_repair(
     return [batch for batch in batches if bad.intersection(batch)]
 
 
-def _partial_sums(sums: Sequence[tuple[Tensor, Tensor, int]]) -> dict[str, Tensor]:
-    """Sums of one batch, with an axis along which those of a shard's batches are put together."""
-    parts = {}
-    for layer, (inputs, outputs, n_tokens) in enumerate(sums):
-        parts[f"{PARTIAL_SUMS}{layer}/inputs"] = inputs[None]
-        parts[f"{PARTIAL_SUMS}{layer}/outputs"] = outputs[None]
-        parts[f"{PARTIAL_SUMS}{layer}/tokens"] = torch.tensor([n_tokens])
-    return parts
-
-
-def _covariances(result: PassResult, plan: RowPass, n_examples: int) -> dict[str, Tensor]:
-    """A and S of each layer, as `GradientRows.covariances`."""
-    found = {}
-    for layer in range(len(plan.layers)):
-        inputs, outputs, tokens = (
-            torch.stack([part[f"{layer}/{name}"].sum(0) for part in result.partials]).sum(0)
-            for name in ("inputs", "outputs", "tokens")
-        )
-        found[f"{layer}/inputs"] = (inputs / tokens.clamp_min(1)).contiguous()
-        found[f"{layer}/outputs"] = (outputs / n_examples).contiguous()
-    return found
-
-
 def _open(folder: Path, wanted: Wanted, plan: RowPass) -> GradientRows:
     files = RowFiles(folder)
     rank = int(files.manifest["rank"])
@@ -326,7 +210,7 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     gradients = BatchGradients(session, wanted, plan)
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], **_partial_sums(gradients(batch)[1])}
+        return {"index": batch["index"], **partial_sums(gradients(batch)[1])}
 
     split = session.data.splits["train"]
     sample = np.unique(np.linspace(0, len(split) - 1, min(PCA_ROWS, len(split))).round().astype(int)).tolist()
@@ -341,8 +225,8 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     result = run_pass(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
     if not is_first_process():
         return
-    sums = _covariances(result, plan, len(sample))
-    kept = {}
+    sums = summed_covariances(result, plan, len(sample))
+    kept: dict[str, Tensor] = {}
     for number, layer in enumerate(layers):
         chosen = options.projection.leading(layer, sums[f"{number}/inputs"], sums[f"{number}/outputs"])
         sides = {"inputs": chosen.inputs, "outputs": chosen.outputs}

@@ -27,7 +27,9 @@ class Inverse(Protocol):
     """
 
     bytes_held: int
-    description: dict[str, object]
+
+    @property
+    def description(self) -> dict[str, object]: ...
 
     def apply(self, groups: list[Tensor]) -> list[Tensor]:
         """(H + λ)⁻¹ g, of each group [rows, width], float64."""

@@ -81,7 +81,7 @@ class GradientSimilarity:
     def prepare(self, train: HeadInputs | GradientRows, memory_budget: int) -> GradientSimilarityScorer | RowScorer:
         """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
         if isinstance(train, GradientRows):
-            said = {"similarity": self.similarity, "sign": SIGN, "unit": self.unit}
+            said: dict[str, object] = {"similarity": self.similarity, "sign": SIGN, "unit": self.unit}
             return RowScorer(train, said, memory_budget, cosine=self.similarity == "cosine")
         head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
