@@ -22,9 +22,9 @@ from callbacks.files import is_first_process, write_json
 from callbacks.fingerprints import with_imports
 from callbacks.gradient_pass import BatchGradients, Wanted, documents, gradient_need, partial_sums, summed_covariances
 from callbacks.memory import WithinMemory
-from callbacks.passes import index_shards, run_pass
+from callbacks.passes import run_pass
 from callbacks.row_files import MANIFEST, RowFiles, listed
-from callbacks.session import Session
+from callbacks.session import Session, row_shards
 from callbacks.shards import read_shard
 from callbacks.store import ASK_AGAIN_SECONDS, code_hash, fingerprint_of
 from models.linear_layers import linear_layers
@@ -38,7 +38,6 @@ CODE = (
 )
 PCA_ROWS = 1024
 """Train rows whose covariances choose a projection onto leading eigenvectors: many times its dimensions."""
-ROWS_PER_PCA_SHARD = 64
 
 
 def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
@@ -214,10 +213,7 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
 
     split = session.data.splits["train"]
     sample = np.unique(np.linspace(0, len(split) - 1, min(PCA_ROWS, len(split))).round().astype(int)).tolist()
-    shards = [
-        [[sample[place] for place in batch] for batch in shard]
-        for shard in index_shards(len(sample), ROWS_PER_PCA_SHARD)
-    ]
+    shards = [[[sample[place] for place in batch] for batch in shard] for shard in row_shards(len(sample))]
     cut = WithinMemory(
         f"projections of {options.params}", compute, session.memory_budget, gradient_need(session, plan, 0)
     )
