@@ -16,16 +16,19 @@ from attribution.instance.stream import TrainSummary, stream_scores
 from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_inputs import inputs_read, instance_inputs
 from callbacks.memory import within_memory
+from callbacks.method_graph import reads_of
 from callbacks.passes import index_loader, run_pass
 from callbacks.score_tables import instance_table
 from callbacks.session import Session, row_shards
 from callbacks.shards import PARTIAL_SUMS
+from callbacks.token_rows import of_documents, token_rows, token_table, with_places
 
 CODE = (
     "attribution.instance.stream",
     "callbacks.instance_scores",
     "callbacks.instance_inputs",
     "callbacks.score_tables",
+    "callbacks.token_rows",
 )
 
 
@@ -39,7 +42,7 @@ def instance_score_inputs(session: Session, method: Any, split: str) -> dict[str
 
 
 def build_instance_scores(session: Session, name: str, method: InstanceMethod, split: str, folder: Path) -> None:
-    """Score a split and write `<split>/`, `train_summary/` and `method.yaml`."""
+    """Score a split and write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
     title = f"{name} on {split}"
     train, test = (instance_inputs(session, method, which) for which in ("train", split))
     scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
@@ -58,11 +61,16 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
     if not is_first_process():
         return
-    datasets.Dataset(instance_table(InstanceScores(**result.rows))).save_to_disk(str(folder / split))
+    tokens = token_rows(session) if reads_of(method) == "rows" and method.gradients.per == "token" else None
+    lists, positions = (result.rows, None) if tokens is None else with_places(result.rows, tokens)
+    datasets.Dataset(instance_table(InstanceScores(**lists), positions)).save_to_disk(str(folder / split))
     summary = TrainSummary.empty(len(train))
     for part in result.partials:
         summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
     columns = summary.finalize(scorer.self_influence())
+    if tokens is not None:
+        datasets.Dataset(token_table(columns, tokens)).save_to_disk(str(folder / "train_tokens"))
+        columns = of_documents(columns, tokens)
     table = pyarrow.table({key: pyarrow.array(value.numpy()) for key, value in columns.items()})
     datasets.Dataset(table).save_to_disk(str(folder / "train_summary"))
     write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
