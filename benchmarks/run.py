@@ -10,6 +10,7 @@ import argparse
 import importlib.util
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -19,7 +20,7 @@ import torch
 from transformers import GPT2Config
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import bridge, faithfulness, ig, instance, knowledge, record
+from benchmarks import bridge, faithfulness, ig, instance, knowledge, record, rows
 from benchmarks.pairs import Comparison, Timed, compare, progress
 
 RESULTS = Path(__file__).parent / "results"
@@ -155,6 +156,23 @@ def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None
     outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
 
 
+def benchmark_rows(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Scores over stored rows beside the plain matrix product that they are limited by: here the ratio is its share."""
+    n_train, n_test, side, layers, top_k = (300, 8, 4, 3, 10) if arguments.smoke else (100_000, 1000, 16, 16, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        progress("rows_vs_plain_product: writing")
+        subject = rows.build_subject(Path(folder), n_train, n_test, side, layers, top_k)
+        grown = rows.anonymous_growth(lambda: rows.ours(subject))
+        note = (
+            f"n_train={n_train}, n_test={n_test}, {side * side * layers} numbers a row, top {top_k}, float32; the "
+            "peer's column is the product alone, twinlens' adds ranking and summary"
+        )
+        measured = partial(rows.ours, subject), partial(rows.plain_product, subject)
+        pairs = min(arguments.pairs, 3)
+        outcome.add(compare("rows_vs_plain_product", *measured, pairs, rows.relative_difference, TOLERANCE, note))
+    outcome.add_value("rows_anonymous_gb", grown / 2**30)
+
+
 def captum_is_installed() -> bool:
     """Whether the extra `bench` is there."""
     try:
@@ -218,6 +236,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         benchmark_ig(parsed, outcome, n_tokens)
         benchmark_faithfulness(parsed, outcome, n_tokens)
     benchmark_instance(parsed, outcome)
+    benchmark_rows(parsed, outcome)
     benchmark_bridge(parsed, outcome)
     benchmark_knowledge(parsed, outcome)
     settings = {name: value for name, value in vars(parsed).items() if name != "output"}
