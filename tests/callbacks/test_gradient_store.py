@@ -20,8 +20,8 @@ SMALL = ("data.limit.train=48", "data.limit.test=12", "data.n_train=60", "data.n
 
 
 def layers(name: str, *more: str) -> list[str]:
-    settings = ("params=all", "projection=random", "projection_dim=6", *more)
-    return [f"method={name}", *(f"method.{name}.{setting}" for setting in settings)]
+    settings = {"params": "all", "projection": "random", "projection_dim": "6"} | dict(item.split("=") for item in more)
+    return [f"method={name}", *(f"method.{name}.{key}={value}" for key, value in settings.items())]
 
 
 @pytest.fixture
@@ -66,8 +66,8 @@ def test_methods_of_one_kind_share_the_rows(command: CommandLine, model: tuple[s
 def test_scores_do_not_depend_on_batch_and_padding(command: CommandLine, model: tuple[str, ...]) -> None:
     found = []
     for number, change in enumerate(("data.eval_batch_size=2", "data.eval_batch_size=32", "data.padding_side=left")):
-        base = (*model, "trainer.accelerator=cpu", f"paths.store=store{number}")
-        found.append(lists(command(*layers("influence", "projection=pca"), change, base=base), "influence"))
+        base = (*model, "trainer.accelerator=cpu", f"paths.store=store{number}", change)
+        found.append(lists(command(*layers("influence", "projection=pca"), base=base), "influence"))
     for index, score in found[1:]:
         np.testing.assert_allclose(score, found[0][1], rtol=1e-4, atol=1e-5 * np.abs(found[0][1]).max())
         assert (index[:, 0] == found[0][0][:, 0]).all()

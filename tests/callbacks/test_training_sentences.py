@@ -65,7 +65,7 @@ def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine) -> None
 
 def test_sentences_of_the_same_fact_rank_high(command: CommandLine) -> None:
     """All are of one kind, capitals; chance would give each of a dozen facts the same share of the ten best."""
-    run = command("data.limit.train=432", "data.limit.validation=12", base=SMALL)
+    run = command(base=(*SMALL, "data.limit.train=432", "data.limit.validation=12"))
     assert run.code == 0, run.err
     rows = datasets.load_from_disk(str(run.folder / "scores" / "gradsim_cosine" / "validation")).with_format("numpy")
     facts = [fact for fact, _ in sentences(3, 0)][:432]
