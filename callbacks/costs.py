@@ -30,6 +30,7 @@ class Shape:
         matmul_parameters: those that every token is multiplied with: all matrices but the embeddings.
         head: the readout, perhaps without values (on the meta device).
         residual: the residual engine over the same, for its sizes alone; None: the family has no adapter.
+        lm: the whole model, perhaps without values, for the names and widths of its linear layers.
     """
 
     footprint: Footprint
@@ -37,6 +38,7 @@ class Shape:
     matmul_parameters: int
     head: Any
     residual: ResidualModel | None = None
+    lm: Any = None
 
     def block_operations(self, columns: int) -> float:
         """Forward of one token through one block that sees `columns` columns."""

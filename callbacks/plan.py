@@ -42,6 +42,7 @@ from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_oper
 from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
 from callbacks.retrain import Recipe
+from callbacks.rows_costs import rows_cost
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
@@ -217,6 +218,8 @@ class Planner:
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
+        if reads_of(method) == "rows":
+            return self._rows(title, method, found, shard)
         epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
         cost = instance_cost(
             method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
@@ -232,6 +235,18 @@ class Planner:
         return Line(
             title, n_test, self._said(bool(session.weights), found), seconds, disk,
             cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
+        )  # fmt: skip
+
+    def _rows(self, title: str, method: Any, found: Path | None, tests: int) -> Line:
+        """Passes that store gradients, then products with them on the host."""
+        session = self.session
+        train, test = self.lengths["train"], self.lengths[session.split]
+        classes = len(session.data.label_names)
+        cost = rows_cost(method, self.shape, train, test, classes, tests, session.memory_budget)
+        seconds = cost.model_operations * session.sequences.read / self.rate + cost.host_operations / self.host_rate
+        return Line(
+            title, len(test), self._said(bool(session.weights), found), seconds, cost.disk,
+            cost.memory, cost.memory + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
 
     def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:

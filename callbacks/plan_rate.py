@@ -64,6 +64,7 @@ def shape_of(lm: Any) -> costs.Shape:
         matmul_parameters=sum(p.numel() for p in matrices),
         head=head,
         residual=residual_shape(lm.base_model, head, vocabulary),
+        lm=lm,
     )
 
 
