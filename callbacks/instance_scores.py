@@ -61,7 +61,8 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
     if not is_first_process():
         return
-    tokens = token_rows(session) if reads_of(method) == "rows" and method.gradients.per == "token" else None
+    per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
+    tokens = token_rows(session) if per_token else None
     lists, positions = (result.rows, None) if tokens is None else with_places(result.rows, tokens)
     datasets.Dataset(instance_table(InstanceScores(**lists), positions)).save_to_disk(str(folder / split))
     summary = TrainSummary.empty(len(train))

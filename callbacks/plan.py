@@ -42,7 +42,7 @@ from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_oper
 from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
 from callbacks.retrain import Recipe
-from callbacks.rows_costs import rows_cost
+from callbacks.rows_costs import rows_line
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
@@ -219,7 +219,7 @@ class Planner:
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
         if reads_of(method) == "rows":
-            return self._rows(title, method, found, shard)
+            return rows_line(self, title, method, self._said(bool(session.weights), found))
         epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
         cost = instance_cost(
             method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
@@ -228,25 +228,12 @@ class Planner:
         held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         if isinstance(method, NeuronInstances):
             held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
-        if reads_of(method) == "checkpoints":
-            held *= epochs
+        held *= epochs if reads_of(method) == "checkpoints" else 1
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
             title, n_test, self._said(bool(session.weights), found), seconds, disk,
             cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
-        )  # fmt: skip
-
-    def _rows(self, title: str, method: Any, found: Path | None, tests: int) -> Line:
-        """Passes that store gradients, then products with them on the host."""
-        session = self.session
-        train, test = self.lengths["train"], self.lengths[session.split]
-        classes = len(session.data.label_names)
-        cost = rows_cost(method, self.shape, train, test, classes, tests, session.memory_budget)
-        seconds = cost.model_operations * session.sequences.read / self.rate + cost.host_operations / self.host_rate
-        return Line(
-            title, len(test), self._said(bool(session.weights), found), seconds, cost.disk,
-            cost.memory, cost.memory + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
 
     def _faithfulness(self, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
@@ -328,7 +315,6 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
     if is_first_process():
-        print(heading(shape, session, device, rate))
-        print(format_plan(lines), flush=True)
+        print(f"{heading(shape, session, device, rate)}\n{format_plan(lines)}", flush=True)
         remove_empty(session.folder)
     return {}

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from attribution.gradients.projected import BYTES_PER_NUMBER
 from attribution.gradients.projected_curvature import BLOCK_BYTES, choose_ggn_solver, ggn_bytes
 from callbacks.costs import Shape
 from callbacks.instance_costs import _Blocks, stream_memory
+from callbacks.plan_table import Line
+from callbacks.session import Session, rows_per_shard
 from models.linear_layers import linear_layers
 
 
@@ -81,3 +83,28 @@ def rows_cost(
         max(prepared, held + stream_memory(blocks, tests, budget)),
         passes, solving + 2.0 * numbers * n_rows * len(test), remark,
     )  # fmt: skip
+
+
+class Planned(Protocol):
+    """What a plan knows: the session, the model's sizes, tokens of each example by split, operations per second."""
+
+    session: Session
+    shape: Shape
+    lengths: Mapping[str, Sequence[int]]
+    rate: float
+    host_rate: float
+
+
+def rows_line(plan: Planned, title: str, method: Any, stored: str) -> Line:
+    """The plan's line: passes that store gradients, then products with them on the host.
+
+    Args:
+        stored: whether the scores are in the store, in words.
+    """
+    session, shape, lengths = plan.session, plan.shape, plan.lengths
+    test = lengths[session.split]
+    classes, tests = len(session.data.label_names), rows_per_shard(len(test))
+    cost = rows_cost(method, shape, lengths["train"], test, classes, tests, session.memory_budget)
+    seconds = cost.model_operations * session.sequences.read / plan.rate + cost.host_operations / plan.host_rate
+    peak = cost.memory + 4 * shape.parameters
+    return Line(title, len(test), stored, seconds, cost.disk, cost.memory, peak, "cpu", cost.remark)
