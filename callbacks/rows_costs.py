@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,7 +90,7 @@ class Planned(Protocol):
 
     session: Session
     shape: Shape
-    lengths: Mapping[str, Sequence[int]]
+    lengths: dict[str, list[int]]
     rate: float
     host_rate: float
 
