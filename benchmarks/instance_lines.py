@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from functools import partial
+from pathlib import Path
 
-from benchmarks import bridge, head_peers, instance, scaling
+from benchmarks import bridge, head_peers, instance, rows, scaling
 from benchmarks.outcome import TOLERANCE, Outcome
 from benchmarks.pairs import compare, progress
 
@@ -62,6 +64,23 @@ def benchmark_scaling(arguments: argparse.Namespace, outcome: Outcome) -> None:
         outcome.add_value(f"{name}_exponent_of_n_train", scaling.fitted_exponent(sizes, seconds))
     if not arguments.smoke:  # runs of the whole program
         outcome.add(scaling.compare_processes(arguments.pairs))
+
+
+def benchmark_rows(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Scores over stored rows beside the plain matrix product that they are limited by: here the ratio is its share."""
+    n_train, n_test, side, layers, top_k = (300, 8, 4, 3, 10) if arguments.smoke else (100_000, 1000, 16, 16, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        progress("rows_vs_plain_product: writing")
+        subject = rows.build_subject(Path(folder), n_train, n_test, side, layers, top_k)
+        grown = rows.anonymous_growth(lambda: rows.ours(subject))
+        note = (
+            f"n_train={n_train}, n_test={n_test}, {side * side * layers} numbers a row, top {top_k}, float32; the "
+            "peer's column is the product alone, twinlens' adds ranking and summary"
+        )
+        measured = partial(rows.ours, subject), partial(rows.plain_product, subject)
+        pairs = min(arguments.pairs, 3)
+        outcome.add(compare("rows_vs_plain_product", *measured, pairs, rows.relative_difference, TOLERANCE, note))
+    outcome.add_value("rows_anonymous_gb", grown / 2**30)
 
 
 def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:

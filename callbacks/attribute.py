@@ -92,7 +92,7 @@ def method_inputs(session: Session, method: Any, settings: Mapping[str, Any], sp
 
 def _link_scores(session: Session, name: str, seed: int | None, split: str, entry: Entry) -> None:
     folder = session.folder / "scores" / score_name(name, seed)
-    for part in (split, "train_summary"):
+    for part in (split, "train_summary", "train_tokens"):
         if (entry.path / part).is_dir():
             link(entry.path / part, folder / part)
     link(entry.path / "method.yaml", session.folder / "scores" / name / "method.yaml")

@@ -31,6 +31,7 @@ class Shape:
         head: the readout, perhaps without values (on the meta device).
         lm: the whole model, for its layers' names and sizes.
         residual: the residual engine over the same, for its sizes alone; None: the family has no adapter.
+        lm: the whole model, perhaps without values, for the names and widths of its linear layers.
     """
 
     footprint: Footprint

@@ -1,10 +1,11 @@
-"""What instance methods read of a split: head inputs, those of every kept epoch, texts, or neuron lists."""
+"""What instance methods read of a split: head inputs, those of every kept epoch, stored gradients, texts or lists."""
 
 from __future__ import annotations
 
 import copy
 import hashlib
 import json
+from dataclasses import replace
 from typing import Any
 
 from safetensors.torch import load_file
@@ -12,9 +13,12 @@ from torch import Tensor, nn, tensor
 
 from attribution.base import CheckpointInputs, HeadInputs, TextInputs
 from attribution.bridge import NeuronLists
+from attribution.gradients.rows import GradientRows
+from callbacks.gradient_store import Wanted, gradient_inputs, stored_rows
 from callbacks.method_graph import reads_of
 from callbacks.score_tables import read_neuron_lists
 from callbacks.session import Epoch, Session
+from callbacks.store import fingerprint_of
 from data.tokenise import CHOICE, CHOICES
 from models.backbone import head_weights
 
@@ -28,6 +32,8 @@ def instance_inputs(session: Session, method: Any, split: str) -> Any:
         return neuron_lists_of(session, method, split)
     if reads == "checkpoints":
         return checkpoint_inputs(session, method, split)
+    if reads == "rows":
+        return row_inputs(session, method, split)
     return head_inputs(session, method, split)
 
 
@@ -38,6 +44,9 @@ def inputs_read(session: Session, method: Any, split: str) -> Any:
         return hashlib.sha256(json.dumps(texts_of(session, split)).encode()).hexdigest()
     if reads == "neurons":
         return session.scores[method.source, split].name
+    if reads == "rows":
+        wanted = rows_wanted(method, split)
+        return {"gradients": [fingerprint_of(gradient_inputs(session, one)) for one in wanted]}
     predicted: dict[str, Any] = {"examples": session.predictions[split].fingerprint}
     if reads == "checkpoints":
         predicted["epochs"] = [
@@ -50,6 +59,24 @@ def head_inputs(session: Session, method: Any, split: str) -> HeadInputs:
     """Cached head inputs of a split with the labels that the method asks for."""
     labels, fold = labels_of(session, method, split)
     return HeadInputs(session.predictions[split].features, labels, session.classifier.head, fold)
+
+
+def row_inputs(session: Session, method: Any, split: str) -> GradientRows:
+    """Stored rows of projected gradients, of the train split with those that the method's curvature is made of."""
+    rows, *fisher = [stored_rows(session, wanted) for wanted in rows_wanted(method, split)]
+    return replace(rows, fisher=fisher[0]) if fisher else rows
+
+
+def rows_wanted(method: Any, split: str) -> list[Wanted]:
+    """The method's rows of a split, then those of its curvature where they are others."""
+    options = method.gradients
+    wanted = [Wanted(options, split)]
+    curvature = getattr(method, "curvature", "identity")
+    if split != "train" or curvature == "identity":
+        return wanted
+    if curvature == "ggn" or (curvature in ("kfac", "ekfac") and method.fisher == "expectation"):
+        return [*wanted, Wanted(options, split, "expectation")]
+    return [*wanted, Wanted(replace(options, per="example"), split)] if options.per == "token" else wanted
 
 
 def checkpoint_inputs(session: Session, method: Any, split: str) -> CheckpointInputs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +17,19 @@ from attribution.instance.stream import TrainSummary, stream_scores
 from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_inputs import inputs_read, instance_inputs
 from callbacks.memory import within_memory
+from callbacks.method_graph import reads_of
 from callbacks.passes import index_loader, run_pass
 from callbacks.score_tables import instance_table
 from callbacks.session import Session, row_shards
 from callbacks.shards import PARTIAL_SUMS
+from callbacks.token_rows import TokenRows, of_documents, token_rows, token_table, with_places
 
 CODE = (
     "attribution.instance.stream",
     "callbacks.instance_scores",
     "callbacks.instance_inputs",
     "callbacks.score_tables",
+    "callbacks.token_rows",
 )
 
 
@@ -39,7 +43,7 @@ def instance_score_inputs(session: Session, method: Any, split: str) -> dict[str
 
 
 def build_instance_scores(session: Session, name: str, method: InstanceMethod, split: str, folder: Path) -> None:
-    """Score a split and write `<split>/`, `train_summary/` and `method.yaml`."""
+    """Score a split and write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
     title = f"{name} on {split}"
     train, test = (instance_inputs(session, method, which) for which in ("train", split))
     scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
@@ -61,15 +65,31 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     summary = TrainSummary.empty(len(train))
     for part in result.partials:
         summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
-    write_instance_scores(folder, split, InstanceScores(**result.rows), summary, scorer.self_influence())
+    per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
+    tokens = token_rows(session) if per_token else None
+    write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), tokens)
     write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
 
 
 def write_instance_scores(
-    folder: Path, split: str, scores: InstanceScores, summary: TrainSummary, self_influence: Tensor | None
+    folder: Path,
+    split: str,
+    rows: Mapping[str, Tensor],
+    summary: TrainSummary,
+    self_influence: Tensor | None,
+    tokens: TokenRows | None = None,
 ) -> None:
-    """Write `<split>/` and `train_summary/`."""
-    datasets.Dataset(instance_table(scores)).save_to_disk(str(folder / split))
+    """Write `<split>/` and `train_summary/`.
+
+    Args:
+        rows: columns of `InstanceScores`.
+        tokens: what train rows are where they are tokens; then `train_tokens/` is written too.
+    """
+    lists, positions = (dict(rows), None) if tokens is None else with_places(rows, tokens)
+    datasets.Dataset(instance_table(InstanceScores(**lists), positions)).save_to_disk(str(folder / split))
     columns = summary.finalize(self_influence)
+    if tokens is not None:
+        datasets.Dataset(token_table(columns, tokens)).save_to_disk(str(folder / "train_tokens"))
+        columns = of_documents(columns, tokens)
     table = pyarrow.table({key: pyarrow.array(value.numpy()) for key, value in columns.items()})
     datasets.Dataset(table).save_to_disk(str(folder / "train_summary"))

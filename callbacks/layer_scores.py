@@ -83,7 +83,7 @@ def build_layer_scores(session: Session, name: str, method: WholeMethod, split: 
             own = result.rows["own"] if number == 0 else own
     if not is_first_process():
         return
-    write_instance_scores(folder, split, concatenate(parts, min(method.top_k, len(rows))), summary, own)
+    write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
     write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **describe(method, layers, inverses)})
 
 

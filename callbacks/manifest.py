@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from callbacks import row_files
 from callbacks.files import write_json
 
 MANIFEST = "manifest.json"
@@ -31,7 +32,7 @@ def write_manifest(
         labels: what a person knows it by (model, data, method, seed …); no part of the fingerprint.
     """
     files = {
-        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _sha256(file)}
+        file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _own_sha256(file)}
         for file in sorted(folder.rglob("*"))
         if file.is_file() and NOT_READ not in file.relative_to(folder).parts
     }
@@ -59,7 +60,7 @@ def damage_of(folder: Path) -> str | None:
     """What is wrong with an entry: empty where nothing is, None where there is no finished entry.
 
     Sizes are compared always, contents where a file is younger than the manifest, so that opening a large entry costs
-    nothing and a file that somebody wrote to is found. Names the file that is missing, cut or altered.
+    nothing and a file that somebody wrote to is found. Names the file that is missing, cut or altered, or the rows.
     """
     try:
         written = (folder / MANIFEST).stat().st_mtime
@@ -68,6 +69,7 @@ def damage_of(folder: Path) -> str | None:
     manifest = read_manifest(folder)
     if not manifest:
         return f"{MANIFEST} cannot be read"
+    rows_changed = False
     for name, known in manifest.get("files", {}).items():
         file = folder / name
         size = file.stat().st_size if file.is_file() else None
@@ -75,9 +77,12 @@ def damage_of(folder: Path) -> str | None:
             return f"{name} is missing"
         if size != known["size"]:
             return f"{name} has {size} bytes instead of {known['size']}"
-        if file.stat().st_mtime > written and _sha256(file) != known["sha256"]:
-            return f"the content of {name} has changed"
-    return ""
+        if file.stat().st_mtime > written:
+            if known["sha256"] is None:
+                rows_changed = True
+            elif _sha256(file) != known["sha256"]:
+                return f"the content of {name} has changed"
+    return row_files.damage_of_rows(folder) if rows_changed else ""
 
 
 def note_use(folder: Path) -> None:
@@ -97,6 +102,11 @@ def last_use(folder: Path) -> float:
         if (folder / name).is_file():
             return (folder / name).stat().st_mtime
     return max((file.lstat().st_mtime for file in [folder, *folder.rglob("*")]), default=0.0)
+
+
+def _own_sha256(file: Path) -> str | None:
+    """None for an array whose rows have check words of their own: it is not read once more as a whole."""
+    return None if file.suffix == row_files.SUFFIX else _sha256(file)
 
 
 def _sha256(file: Path) -> str:

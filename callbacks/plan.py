@@ -33,6 +33,7 @@ from callbacks.plan_evaluations import evaluation_lines
 from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations
 from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
+from callbacks.rows_costs import rows_line
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
@@ -168,6 +169,8 @@ class Planner(PlanBase):
         """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
         if reads_of(method) == "layers":
             return self._layers(title, method, found)
+        if reads_of(method) == "rows":
+            return rows_line(self, title, method, self.said(bool(self.session.weights), found))
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
@@ -179,8 +182,7 @@ class Planner(PlanBase):
         held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         if isinstance(method, NeuronInstances):
             held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
-        if reads_of(method) == "checkpoints":
-            held *= epochs
+        held *= epochs if reads_of(method) == "checkpoints" else 1
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return Line(
@@ -222,7 +224,6 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
     if is_first_process():
-        print(heading(shape, session, device, rate))
-        print(format_plan(lines), flush=True)
+        print(f"{heading(shape, session, device, rate)}\n{format_plan(lines)}", flush=True)
         remove_empty(session.folder)
     return {}

@@ -67,8 +67,8 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
     )
 
 
-def instance_table(scores: InstanceScores) -> pyarrow.Table:
-    """The contract's columns of instance scores."""
+def instance_table(scores: InstanceScores, positions: Mapping[str, Tensor] | None = None) -> pyarrow.Table:
+    """The contract's columns of instance scores; `positions` are further lists, of tokens in their texts."""
 
     def lists(values: Tensor) -> pyarrow.Array:
         flat = pyarrow.array(values.flatten().numpy())
@@ -78,6 +78,7 @@ def instance_table(scores: InstanceScores) -> pyarrow.Table:
     columns = {"index": pyarrow.array(scores.index.numpy())}
     for name in ("top_index", "top_score", "bottom_index", "bottom_score"):
         columns[name] = lists(getattr(scores, name))
+    columns |= {name: lists(values) for name, values in (positions or {}).items()}
     return pyarrow.table(columns)
 
 

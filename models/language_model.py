@@ -143,17 +143,25 @@ class LanguageModel(LightningModule):
                 f"many: set data.max_length={longest} or leave the prompt out."
             )
 
-    # -- training ------------------------------------------------------------------------------------------------
+    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of every token behind the first, zero at padding, and which tokens predict a next one.
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of every token behind the first, padding left out."""
+        Both [batch, tokens − 1]; a text's sum is its share of the training loss.
+        """
         scores = self.scores(self.hidden(batch))[:, :-1].float()
         mask, next_ids = batch["attention_mask"].bool(), batch["input_ids"][:, 1:]
         predicts = mask[:, :-1] & mask[:, 1:]
         losses = cross_entropy(scores.flatten(0, 1), next_ids.flatten(), reduction="none").view_as(next_ids) * predicts
+        return losses, predicts
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Mean cross-entropy of every token behind the first, padding left out."""
+        losses, predicts = self.token_losses(batch)
         require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
         loss = losses.sum() / predicts.sum()
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(mask))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -23,6 +23,7 @@ RATIOS = [
     "ig_gauss8_vs_riemann20_T16",
     "ig_in_floors_T16",
     "gradsim_vs_autograd_loop",
+    "rows_vs_plain_product",
     "dcns_vs_double_loop",
     "lpi_topk_vs_dense",
     "lpi_dense_vs_loop",
@@ -57,7 +58,7 @@ def test_every_ratio_is_printed_and_recorded(tmp_path: Path, capsys: pytest.Capt
 def test_results_agree_and_gauss_needs_fewer_steps(tmp_path: Path) -> None:
     _, record = smoke(tmp_path)
     assert 0 < record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] < 1e-5
-    for name in ("gradsim_vs_autograd_loop", "lpi_topk_vs_dense"):
+    for name in ("gradsim_vs_autograd_loop", "rows_vs_plain_product", "lpi_topk_vs_dense"):
         assert record["comparisons"][name]["relative_difference"] < 1e-5
     assert record["comparisons"]["lpi_dense_vs_loop"]["relative_difference"] < 1e-3
     assert record["values"]["ig_gauss8_error_T16"] < record["values"]["ig_riemann20_error_T16"] / 10

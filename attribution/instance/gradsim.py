@@ -7,19 +7,22 @@ gradient step on i lowers the loss of t.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
 from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.projected import RowScorer
 from attribution.gradients.projection import ProjectionKind
+from attribution.gradients.rows import GradientRows
 from attribution.instance.factors import LayerFactors, gram, squared_norms
 from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
 from attribution.instance.protocol import LabelSource, Reads
 
 Similarity = Literal["dot", "cosine"]
+SIGN = "positive: a gradient step on the train example lowers the test loss"
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,8 @@ class GradientSimilarity:
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
         labels: labels in both losses; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
-        dtype: type of the matrix products. The head's gradients are always taken in float64.
+        dtype: type of the matrix products. The head's gradients are always taken in float64; stored rows, and products
+            of them, are float32.
         projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
@@ -63,8 +67,22 @@ class GradientSimilarity:
         """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
         return self.gradients.reads
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer:
+    @property
+    def unit(self) -> str:
+        """Unit of the scores."""
+        return "loss change per unit learning rate, nats" if self.similarity == "dot" else "cosine, -1 to 1"
+
+    @overload
+    def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer: ...
+
+    @overload
+    def prepare(self, train: GradientRows, memory_budget: int) -> RowScorer: ...
+
+    def prepare(self, train: HeadInputs | GradientRows, memory_budget: int) -> GradientSimilarityScorer | RowScorer:
         """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
+        if isinstance(train, GradientRows):
+            said: dict[str, object] = {"similarity": self.similarity, "sign": SIGN, "unit": self.unit}
+            return RowScorer(train, said, memory_budget, cosine=self.similarity == "cosine")
         head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
         return GradientSimilarityScorer(self, head, train, memory_budget)
@@ -96,15 +114,14 @@ class GradientSimilarityScorer:
 
     def describe(self) -> dict[str, object]:
         """Settings, sign and unit."""
-        dot = self.method.similarity == "dot"
         return {
             "similarity": self.method.similarity,
             "params": self.method.params,
             "labels": self.method.labels,
             "dtype": self.method.dtype,
             "n_parameters": self.head.n_parameters,
-            "sign": "positive: a gradient step on the train example lowers the test loss",
-            "unit": "loss change per unit learning rate, nats" if dot else "cosine, -1 to 1",
+            "sign": SIGN,
+            "unit": self.method.unit,
         }
 
     def query(self, test: HeadInputs, index: Tensor) -> list[LayerFactors]:

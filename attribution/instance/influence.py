@@ -9,13 +9,16 @@ recursion depth nor scale has to be tuned as for LiSSA.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 
 from attribution.base import HeadInputs, UserError
 from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.projected import Inverse, RowScorer
+from attribution.gradients.projected_curvature import DataInfInverse, GGNInverse, IdentityInverse, KroneckerInverse
 from attribution.gradients.projection import ProjectionKind
+from attribution.gradients.rows import GradientRows
 from attribution.instance.cg import ConjugateGradientScorer, iterative_plan
 from attribution.instance.curvature import ggn_matrix, ggn_trace
 from attribution.instance.direct import DirectScorer, direct_plan
@@ -30,9 +33,11 @@ from attribution.instance.protocol import LabelSource, Reads
 from attribution.instance.solve import SolvedScorer, SolverPlan
 from attribution.sizes import bytes_in_words
 
-Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "identity"]
+Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "datainf", "identity"]
 Solver = Literal["auto", "direct", "dual", "cg", "lissa"]
 ChosenSolver = Literal["direct", "dual", "cg", "lissa"]
+SIGN = "positive: training on the train example more lowers the test loss"
+UNIT = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,14 @@ class Influence:
 
     Attributes:
         curvature: `ggn`, always positive semi-definite, or `hessian`, the exact one; equal for a linear head. `kfac`
-            and `ekfac` approximate the Fisher matrix layer by layer, `identity` leaves the curvature out.
+            and `ekfac` approximate the Fisher matrix layer by layer, `datainf` averages inverses over train examples
+            (stored rows alone), `identity` leaves the curvature out.
         solver: `direct` factorises P × P parameters (or decomposes the factors of (EK-)FAC), `dual` the rows of the
             GGN, n·(classes − 1) of them, `cg` iterates to `cg_tolerance`, `lissa` runs a stochastic recursion. `auto`
             takes the cheaper of direct and dual that fits the memory budget, else cg.
-        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac` and `ekfac` of each
-            layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which acts as
-            an absolute λ of damping · lissa_scale.
+        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac` and `datainf`
+            of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
+            acts as an absolute λ of damping · lissa_scale.
         fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
             `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
@@ -91,7 +97,7 @@ class Influence:
                 f"damping={self.damping:g} leaves the curvature singular; expected a number above 0, relative to the "
                 "mean eigenvalue: use damping=0.1."
             )
-        if self.curvature in ("kfac", "ekfac", "identity") and self.solver not in ("auto", "direct"):
+        if self.curvature in ("kfac", "ekfac", "datainf", "identity") and self.solver not in ("auto", "direct"):
             raise UserError(
                 f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
                 "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
@@ -109,6 +115,16 @@ class Influence:
                 f"curvature={self.curvature} of whole layers (params={self.params}, projection=none) would have as "
                 "many rows as they have parameters; expected one that is built layer by layer: use curvature=ekfac or "
                 "curvature=kfac, or projection=random for curvature=ggn."
+            )
+        if self.reads == "rows" and self.curvature == "hessian":
+            raise UserError(
+                "curvature=hessian is of the head alone, but projected gradients of layers are asked for; expected "
+                "curvature=ggn, ekfac, kfac, datainf or identity: set one of them."
+            )
+        if self.reads != "rows" and self.curvature == "datainf":
+            raise UserError(
+                "curvature=datainf is solved over stored rows of projected gradients; expected a projection: set "
+                "params=all projection=random."
             )
 
     @property
@@ -129,13 +145,21 @@ class Influence:
             self.damping, self.lissa_depth, self.lissa_scale, self.lissa_batch, self.lissa_repeats, self.lissa_seed
         )
 
-    def prepare(self, train: HeadInputs, memory_budget: int) -> SolvedScorer:
+    @overload
+    def prepare(self, train: HeadInputs, memory_budget: int) -> SolvedScorer: ...
+
+    @overload
+    def prepare(self, train: GradientRows, memory_budget: int) -> RowScorer: ...
+
+    def prepare(self, train: HeadInputs | GradientRows, memory_budget: int) -> SolvedScorer | RowScorer:
         """Build and factorise the curvature.
 
         Raises:
             UserError: if no solver fits the budget, the curvature vanishes or stays indefinite, an iteration does not
                 converge, or inputs are bad.
         """
+        if isinstance(train, GradientRows):
+            return self._over_rows(train, memory_budget)
         head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
         if self.curvature == "identity":
@@ -217,6 +241,22 @@ class Influence:
         description["cg_tolerance"] = self.cg_tolerance
         return ConjugateGradientScorer(products, damping, self.cg_tolerance, self.cg_max_steps, description, budget)
 
+    def _over_rows(self, train: GradientRows, budget: int) -> RowScorer:
+        fisher = train.curvature_rows
+        inverse: Inverse
+        if self.curvature == "identity":
+            inverse = IdentityInverse(self.damping)
+        elif self.curvature == "datainf":
+            inverse = DataInfInverse(fisher, self.damping, budget)
+        elif self.curvature == "kfac" or self.curvature == "ekfac":
+            inverse = KroneckerInverse(fisher, self.damping, self.curvature == "ekfac")
+        else:
+            inverse = GGNInverse(fisher, self.damping, self.solver, budget)
+        said = {"curvature": self.curvature, "solver": "direct", "damping": self.damping}
+        if self.curvature in ("kfac", "ekfac"):
+            said["fisher"] = self.fisher
+        return RowScorer(train, {**said, "sign": SIGN, "unit": UNIT}, budget, inverse)
+
     def _kronecker(self, head: DifferentiableHead, train: HeadInputs, budget: int) -> SolvedScorer:
         plan = kronecker_plan(head)
         if plan.memory > budget:
@@ -251,6 +291,6 @@ class Influence:
             "labels": self.labels,
             "dtype": "float64",
             "n_parameters": head.n_parameters,
-            "sign": "positive: training on the train example more lowers the test loss",
-            "unit": "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out",
+            "sign": SIGN,
+            "unit": UNIT,
         }

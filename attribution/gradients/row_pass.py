@@ -1,0 +1,92 @@
+"""Rows of projected gradients from one recorded forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from attribution.base import LinearLayer, UserError
+from attribution.gradients.blocks import TwoSided, example_blocks, project_sides, token_blocks
+from attribution.gradients.fisher import covariances, token_mask
+from attribution.gradients.rows import RowLayout, row_layout
+from attribution.gradients.tape import Tape
+
+
+@dataclass(frozen=True)
+class RowPass:
+    """What a pass over a split computes of each batch.
+
+    Attributes:
+        layers: the layers, in the order of the rows.
+        projections: of each layer.
+        shapes: (k_out, k_in) of each layer's block.
+        per: what has a row: each example, each token, or nothing, where the sums alone are wanted.
+    """
+
+    layers: Sequence[LinearLayer]
+    projections: Sequence[TwoSided]
+    shapes: Sequence[tuple[int, int]]
+    per: Literal["example", "token", "nothing"] = "example"
+
+    @property
+    def layout(self) -> RowLayout:
+        """Where each layer's block lies."""
+        return row_layout([layer.name for layer in self.layers], self.shapes)
+
+    def of_batch(
+        self, tape: Tape, scores: Tensor, cotangents: Tensor, attention_mask: Tensor
+    ) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
+        """Run the backwards of a recorded forward.
+
+        Args:
+            tape: of the forward.
+            scores: what the forward gave, [examples, …].
+            cotangents: gradients at the scores, one backward for each, [rank, examples, …].
+            attention_mask: of the batch, [sequences, tokens] or [examples, choices, tokens].
+
+        Returns:
+            One tensor per group, [examples, rank · width], or [tokens that are no padding, width] in the order of
+            examples and positions, or none; and per layer Σ a aᵀ, Σ δ δᵀ (over all backwards) and the number of tokens.
+
+        Raises:
+            UserError: rows of tokens with a layer that reads one token per sequence.
+        """
+        layout, rank, n = self.layout, len(cotangents), len(scores)
+        columns = {"example": rank, "token": attention_mask.shape[-1], "nothing": 0}[self.per]
+        out = [torch.zeros(n, columns, width, device=scores.device) for width in layout.widths]
+        place = {layer: (group, part) for group in range(len(out)) for layer, part in layout.parts(group)}
+        none = torch.zeros((), dtype=torch.float64, device=scores.device)
+        sums: list[tuple[Tensor, Tensor, int]] = [
+            (none.expand(k_in, k_in), none.expand(k_out, k_out), 0) for k_out, k_in in self.shapes
+        ]
+        for row, cotangent in enumerate(cotangents):
+
+            def consume(number: int, inputs: Tensor, deltas: Tensor, row: int = row) -> None:
+                valid = token_mask(inputs, attention_mask)
+                a, d = project_sides(inputs, deltas, self.layers[number].has_bias, self.projections[number])
+                before, outer = sums[number][:2]
+                more, more_outer = covariances(a, d, valid)
+                n_tokens = a.shape[:2].numel() if valid is None else int(valid.sum())
+                # the inputs are the same in every backward
+                sums[number] = (before if row else more, outer + more_outer, n_tokens)
+                group, part = place[number]
+                if self.per == "token":
+                    if a.shape[:2].numel() != attention_mask.numel():
+                        raise UserError(
+                            f"per=token shares gradients among tokens, but the layer {self.layers[number].name} reads "
+                            "one token per text; expected layers that read all: leave it out of the method's params."
+                        )
+                    blocks = token_blocks(a.reshape(n, columns, -1), d.reshape(n, columns, -1))
+                    out[group][:, :, part] = blocks.flatten(2)
+                elif self.per == "example":
+                    out[group][:, row, part] = example_blocks(a, d, n).flatten(1)
+
+            tape.gradients(scores, cotangent, consume, more=row < rank - 1)
+        if self.per == "token":
+            kept = attention_mask.bool()
+            return [rows[kept] for rows in out], sums
+        return [rows.flatten(1) for rows in out], sums
