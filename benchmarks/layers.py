@@ -99,7 +99,7 @@ def ours(task: Task) -> Timed[Tensor]:
 
         covered = summed()
         began = time.perf_counter()
-        bases = kfac_bases(layers, covered, n_train)
+        bases = kfac_bases(layers, covered, n_train, torch.float32)
         parts_of_time.append(time.perf_counter() - began)
         bases = ekfac_bases(layers, bases, summed(bases), n_train)
         inverses = [

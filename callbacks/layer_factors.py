@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -102,10 +103,11 @@ def _build_covariances(session: Session, name: str, method: Any, layers: list[Li
     if sums is None:
         return
     kept: dict[str, Tensor] = {}
-    for layer, basis in zip(layers, kfac_bases(layers, sums, len(session.data.splits["train"])), strict=True):
-        # decomposed in float64; products with float32 gradients need no more than that
-        kept[f"{layer.name}/outputs"] = basis.outputs.float()
-        kept[f"{layer.name}/inputs"] = basis.inputs.float()
+    # products with float32 gradients need no more than float32
+    bases = kfac_bases(layers, sums, len(session.data.splits["train"]), torch.float32)
+    for layer, basis in zip(layers, bases, strict=True):
+        kept[f"{layer.name}/outputs"] = basis.outputs
+        kept[f"{layer.name}/inputs"] = basis.inputs
         kept[f"{layer.name}/eigenvalues"] = basis.eigenvalues
     _save(kept, folder, BASES)
 

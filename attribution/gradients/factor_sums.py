@@ -85,8 +85,16 @@ class FactorSums:
         return self._there[number]
 
 
-def kfac_bases(layers: Sequence[LinearLayer], sums: Mapping[str, Tensor], n_train: int) -> list[LayerBasis]:
+def kfac_bases(
+    layers: Sequence[LinearLayer], sums: dict[str, Tensor], n_train: int, dtype: torch.dtype = torch.float64
+) -> list[LayerBasis]:
     """K-FAC's blocks from covariances, in the order of the layers.
+
+    Args:
+        layers: the layers.
+        sums: of `FactorSums`; emptied layer by layer, so that covariances and eigenvectors never stand side by side.
+        n_train: number of train examples.
+        dtype: of the eigenvectors that are kept; decomposed is in float64.
 
     Raises:
         UserError: a layer that the scores do not depend on.
@@ -98,8 +106,9 @@ def kfac_bases(layers: Sequence[LinearLayer], sums: Mapping[str, Tensor], n_trai
                 f"the layer {layer.name} takes no part in the model's scores, so that it has no curvature; expected "
                 "layers that do: leave it out of the method's params."
             )
-        inputs, outputs, tokens = (sums[f"{layer.name}/{part}"] for part in ("inputs", "outputs", "tokens"))
-        bases.append(eigenbasis(inputs / tokens, outputs / n_train))
+        inputs, outputs, tokens = (sums.pop(f"{layer.name}/{part}") for part in ("inputs", "outputs", "tokens"))
+        basis = eigenbasis(inputs / tokens, outputs / n_train)
+        bases.append(LayerBasis(basis.outputs.to(dtype), basis.inputs.to(dtype), basis.eigenvalues))
     return bases
 
 

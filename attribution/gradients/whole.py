@@ -18,7 +18,7 @@ from torch import Tensor
 
 from attribution.base import LinearLayer
 from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from attribution.gradients.fisher import example_chunks, solve, weighted_squares
+from attribution.gradients.fisher import example_chunks, solve_sides, weighted_squares
 from attribution.gradients.tape import Tape
 from attribution.instance.head_gradients import logit_cotangents
 from attribution.instance.kronecker import LayerBasis
@@ -36,9 +36,11 @@ class Inverse:
     basis: LayerBasis | None = None
     damping: float = 1.0
 
-    def of(self, gradients: Tensor) -> Tensor:
-        """Applied to gradients, [rows, d_out, d_in + bias]."""
-        return gradients / self.damping if self.basis is None else solve(self.basis, self.damping, gradients)
+    def of(self, inputs: Tensor, deltas: Tensor) -> Tensor:
+        """Applied to the gradients of examples, [examples, d_out, d_in + bias], from the two sides of their tokens."""
+        if self.basis is None:
+            return example_blocks(inputs, deltas, len(inputs)) / self.damping
+        return solve_sides(self.basis, self.damping, inputs, deltas)
 
     def to(self, device: torch.device) -> Inverse:
         """The same on another device."""
@@ -98,9 +100,7 @@ class HeldTests:
                     return
                 rows = held.dense[first : first + n].view(n, d.shape[2], a.shape[2])
                 for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
-                    rows[start:stop] = self.inverses[number].of(
-                        example_blocks(a[start:stop], d[start:stop], stop - start)
-                    )
+                    rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
 
         tape.gradients(scores, logit_cotangents(scores.detach().double(), labels, fold), consume)
         self.own[first : first + n] = own.cpu()
