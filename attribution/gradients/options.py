@@ -52,7 +52,7 @@ class GradientOptions:
         """Refuse what contradicts itself.
 
         Raises:
-            UserError: a projection or tokens for the head alone.
+            UserError: a projection or tokens for the head alone, or tokens without stored rows.
         """
         if self.of_head and self.projection.kind != "none":
             raise UserError(
@@ -64,6 +64,11 @@ class GradientOptions:
             raise UserError(
                 f"per=token shares the gradients of layers among tokens, but params={self.params} is the head, which "
                 "reads one token; expected layers of the model: set params=all."
+            )
+        if self.per == "token" and self.projection.kind == "none":
+            raise UserError(
+                "per=token keeps a row of every train token, but projection=none keeps no rows; expected small ones: "
+                "set projection=random."
             )
 
 

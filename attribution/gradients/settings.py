@@ -18,13 +18,8 @@ def needs_factors(method: WholeMethod) -> bool:
     """Whether the method has a curvature.
 
     Raises:
-        UserError: one that is not built layer by layer, or rows that are tokens.
+        UserError: one that is not built layer by layer.
     """
-    if method.per == "token":
-        raise UserError(
-            "per=token keeps a row of every train token, but projection=none keeps no rows; expected small ones: set "
-            "projection=random."
-        )
     curvature = method.curvature if isinstance(method, Influence) else "identity"
     if curvature not in ("identity", "kfac", "ekfac"):
         raise UserError(

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from callbacks.row_files import RowFiles
 from tests.running import CommandLine, Finished
-from tests.test_processes import start
 
 SMALL = ("data.limit.train=48", "data.limit.test=12", "data.n_train=60", "data.n_validation=10", "data.n_test=20",
          "data.n_twins=2", "logger=none", "evaluation=accuracy")  # fmt: skip
@@ -138,14 +137,3 @@ def test_damage_in_a_finished_entry_costs_the_damaged_rows_alone(
     for found, wanted in zip(arrays(entries(command.folder / "outputs" / "store")[0]), reference, strict=True):
         assert torch.equal(found, wanted)
     assert "gradients of" not in command(*layers("influence", "curvature=datainf"), base=cpu).out
-
-
-def test_two_processes_give_the_same_scores(command: CommandLine, model: tuple[str, ...], repository: Path) -> None:
-    arguments = (*model, *layers("influence", "curvature=ekfac", "projection=pca"))
-    one = lists(command("trainer.accelerator=cpu", base=(*arguments, "paths.store=one")), "influence")
-    finished = start(repository, command.folder, *arguments, "trainer=ddp_cpu", "trainer.devices=2", "paths.store=two")
-    assert finished.returncode == 0, finished.stderr
-    run = Finished(0, str(command.folder / finished.stdout.strip().splitlines()[-1]), "")
-    index, score = lists(run, "influence")
-    np.testing.assert_allclose(score, one[1], rtol=1e-5, atol=1e-6 * np.abs(one[1]).max())
-    assert np.array_equal(index[:, 0], one[0][:, 0])
