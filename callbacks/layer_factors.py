@@ -154,7 +154,7 @@ def _summed(
     model: Any = session.readable
     labels, _ = checked_labels(session, method, "train")
     need = gradient_need(layers, session.footprint, session.sequences)
-    shards = segments_of(session.data.splits["train"], session.data.eval_batch_size, 1, SEGMENTS)
+    shards = segments_of(session.data.splits["train"], session.eval_batch_size, 1, SEGMENTS)
     progress, sums = Progress(shards), dict[str, Tensor]()
 
     def part(batch: Batch) -> None:
