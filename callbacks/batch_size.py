@@ -43,7 +43,7 @@ class Search:
     """What the number depends on.
 
     Attributes:
-        device: the device's name, of several the first one's.
+        device: see `device_name`.
         footprint: sizes of the model.
         bytes_per_example: counted peak of the longest example's forward.
         split, row, longest: where the longest example stands, and its tokens.
@@ -137,14 +137,22 @@ def search_of(session: Session, footprint: Footprint, splits: Sequence[str], tra
         splits: those that are predicted.
         trainer: of a pass.
     """
-    # the same device in all processes of a machine, whatever their own is: all must look for the same number
-    device = (getattr(trainer.strategy, "parallel_devices", None) or [trainer.strategy.root_device])[0]
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     lengths = {split: token_lengths(session.data.splits[split]) for split in splits}
     longest, split = max(((max(found), split) for split, found in lengths.items()), key=lambda pair: pair[0])
     each = prediction_need(footprint, session.sequences).least(longest)
     at_most = min(AT_MOST, max(map(len, lengths.values())))
-    return Search(name, footprint, each, split, lengths[split].index(longest), longest, at_most)
+    return Search(device_name(trainer), footprint, each, split, lengths[split].index(longest), longest, at_most)
+
+
+def device_name(trainer: Trainer) -> str:
+    """Name of the devices, the same in all processes of a run, which must all look for the same number.
+
+    Of several devices of a machine the first one's; of several machines, whose devices may differ, their count.
+    """
+    device = (getattr(trainer.strategy, "parallel_devices", None) or [trainer.strategy.root_device])[0]
+    if trainer.num_nodes > 1:
+        return f"{device.type} of {trainer.num_nodes} machines"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def largest(at_most: int, fits: Callable[[int], bool]) -> int:
