@@ -16,7 +16,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lightning.pytorch.utilities import rank_zero_only
 
-from attribution.base import UserError
 from callbacks import batch_size
 from callbacks.batch_size import (
     AT_MOST,
@@ -31,7 +30,6 @@ from callbacks.costs import prediction_need
 from callbacks.plan_rate import shape_of
 from callbacks.session import Session
 from callbacks.store import Store
-from data.base import TextDataModule
 from tests.callbacks.layer_case import LENGTHS, Rows, session_of
 from tests.running import CommandLine
 
@@ -294,21 +292,3 @@ def scores_of(folder: Path) -> list[np.ndarray]:
         np.asarray(datasets.load_from_disk(str(folder / name))[column][:], dtype=float)
         for name, column in columns.items()
     ]
-
-
-def test_the_fit_validates_by_its_own_batch_size() -> None:
-    class Fixed(TextDataModule):
-        def load_splits(self) -> dict[str, Any]:
-            return {}
-
-        def templates(self) -> dict[str, str]:
-            return {}
-
-    data = Fixed("fixed", batch_size=3, eval_batch_size="auto")
-    data.splits["validation"] = datasets.Dataset.from_dict(
-        {"index": range(7), "input_ids": [[1]] * 7, "label": [0] * 7}
-    )
-    data._tokenizer = SimpleNamespace(pad_token_id=0)
-    assert [len(batch["index"]) for batch in data.val_dataloader()] == [3, 3, 1]
-    with pytest.raises(UserError, match=r"data\.batch_size=0"):
-        Fixed("fixed", batch_size=0, eval_batch_size="auto")
