@@ -225,7 +225,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
         return None
     rows = session.data.splits[split]
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
-    cut = length_sorted_batches(rows.select(sample), session.data.eval_batch_size, rows_per_shard(len(sample)))
+    cut = length_sorted_batches(rows.select(sample), session.eval_batch_size, rows_per_shard(len(sample)))
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
     engine = session.readable.engine()
 

@@ -46,7 +46,7 @@ def layer_cost(
         scored + own + (_factor_operations(session, method, layers, forward, tokens, rotation) if factors else 0)
     )
     rows = session.data.splits["train"]
-    shards = segments_of(rows, session.data.eval_batch_size, rows_per_shard(n_train), SEGMENTS)
+    shards = segments_of(rows, session.eval_batch_size, rows_per_shard(n_train), SEGMENTS)
     need = gradient_need(layers, shape.footprint, session.sequences)
     batches = batch_shapes([batch for segment in shards for batch in segment], list(lengths["train"]))
     working = max(need.peak(n, columns, session.memory_budget // 4) for n, columns in batches)

@@ -128,7 +128,7 @@ def _summed(session: Session, title: str, method: Any, factors: FactorSums, fold
     model: Any = session.readable
     labels, _ = checked_labels(session, method, "train")
     need = gradient_need(list(factors.layers), session.footprint, session.sequences)
-    shards = segments_of(session.data.splits["train"], session.data.eval_batch_size, 1, SEGMENTS)
+    shards = segments_of(session.data.splits["train"], session.eval_batch_size, 1, SEGMENTS)
     progress = Progress(shards)
 
     def compute(batch: Batch) -> dict[str, Tensor]:

@@ -63,7 +63,7 @@ def build_layer_scores(session: Session, name: str, method: WholeMethod, split: 
     bases = stored_factors(session, name, method)[0] if needs_factors(method) else None
     inverses = inverses_of(method, layers, bases)
     rows = session.data.splits["train"]
-    shards = segments_of(rows, session.data.eval_batch_size, rows_per_shard(len(rows)), SEGMENTS)
+    shards = segments_of(rows, session.eval_batch_size, rows_per_shard(len(rows)), SEGMENTS)
     parts: list[InstanceScores] = []
     summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
     blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
@@ -180,7 +180,7 @@ class _Block:
         fold = None if fold is None else fold.to(device)
         inverses = [inverse.to(device) for inverse in self.inverses]
         held = HeldTests(self.layers, inverses, len(self.tests), session.memory_budget // 8)
-        size = session.data.eval_batch_size
+        size = session.eval_batch_size
         batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
         for loaded in session.loader(self.split)(batches):
             batch = {key: value.to(device) for key, value in default_convert(loaded).items()}

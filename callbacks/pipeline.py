@@ -14,6 +14,7 @@ from lightning.pytorch.loggers import Logger
 from attribution.base import UserError
 from attribution.evaluation.result import Result
 from callbacks.attribute import attribute_stage
+from callbacks.batch_size import batch_size_stage
 from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
@@ -141,7 +142,9 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"]["path"])
-    for split in splits_needed(session.data.splits, session.split, parts.methods):
+    splits = splits_needed(session.data.splits, session.split, parts.methods)
+    timed("predict", batch_size_stage, splits)
+    for split in splits:
         predicted = timed("predict", examples_stage, split)
         if split == session.split and filters(session):
             run.metrics.update(timed("predict", known_stage, split, predicted))

@@ -20,6 +20,7 @@ from attribution.base import UserError
 from attribution.bridge import InstanceNeurons, NeuronInstances
 from callbacks import costs
 from callbacks.attribute import for_seed, method_inputs
+from callbacks.batch_size import planned_batch_size
 from callbacks.examples import examples_inputs
 from callbacks.files import is_first_process, remove_empty
 from callbacks.fit import epochs_of, fit_inputs, trains
@@ -222,6 +223,8 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
             "set trainer.accelerator=cpu or wait for it."
         ) from error
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
+    splits = splits_needed(session.data.splits, session.split, parts.methods)
+    session = replace(session, found_batch_size=planned_batch_size(session, shape.footprint, splits))
     lines = Planner(session, parts, shape, device, rate, host_rate).lines()
     if is_first_process():
         print(f"{heading(shape, session, device, rate)}\n{format_plan(lines)}", flush=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from datasets import Dataset
@@ -44,7 +44,7 @@ class DataModule(Protocol):
     label_names: list[str]
     text_columns: list[str]
     plant_columns: list[str]
-    eval_batch_size: int
+    eval_batch_size: int | Literal["auto"]
     batch_size: int
     n_choices: int | None
     readout: ReadoutKind
@@ -125,6 +125,7 @@ class Session:
         epoch_examples: folder of the stored predictions by epoch and split, once computed.
         scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
             folder's name is their fingerprint.
+        found_batch_size: examples per batch that fit, where `data.eval_batch_size` is auto, once found.
     """
 
     folder: Path
@@ -141,6 +142,7 @@ class Session:
     epochs: tuple[Epoch, ...] = ()
     epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
     scores: dict[tuple[str, str], Path] = field(default_factory=dict)
+    found_batch_size: int | None = None
 
     @property
     def classifier(self) -> TextClassifier:
@@ -190,10 +192,19 @@ class Session:
         """What the model's scores number."""
         return self.data.readout
 
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples per batch wherever no weights change; with auto available after `batch_size_stage`."""
+        asked = self.data.eval_batch_size
+        if asked != "auto":
+            return asked
+        assert self.found_batch_size is not None, "the batch size has to be found first"
+        return self.found_batch_size
+
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
         rows = self.data.splits[split]
-        return length_sorted_batches(rows, self.data.eval_batch_size, rows_per_shard(len(rows)))
+        return length_sorted_batches(rows, self.eval_batch_size, rows_per_shard(len(rows)))
 
     def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
         """Makes loaders over given batches of a split."""

@@ -44,7 +44,8 @@ class TextDataModule(LightningDataModule):
         template: a template name of the dataset or a format string over its text columns.
         max_length: longest input in tokens.
         batch_size: training rows per step.
-        eval_batch_size: rows per batch wherever no weights change.
+        eval_batch_size: rows per batch wherever no weights change; `auto`: as many as fit, found before the first
+            prediction, and in the validations of the fit, which come before, `batch_size`.
         num_workers: loader processes.
         limit: split → number of rows used, the first ones; None: all.
         select: split → row numbers of the split, applied before `limit`; None: all.
@@ -81,7 +82,7 @@ class TextDataModule(LightningDataModule):
         template: str = "reference",
         max_length: int = 512,
         batch_size: int = 8,
-        eval_batch_size: int = 32,
+        eval_batch_size: int | Literal["auto"] = 32,
         num_workers: int = 0,
         limit: Mapping[str, int | None] | None = None,
         select: Mapping[str, Sequence[int] | None] | None = None,
@@ -211,7 +212,8 @@ class TextDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader:
         """The validation split in its own order."""
-        return self._loader(self._split("validation"), batch_size=self.eval_batch_size, shuffle=False)
+        size = self.batch_size if self.eval_batch_size == "auto" else self.eval_batch_size
+        return self._loader(self._split("validation"), batch_size=size, shuffle=False)
 
     def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader:
         """Exactly these batches of row numbers, in this order."""
@@ -267,8 +269,9 @@ class TextDataModule(LightningDataModule):
                     f"data.{option}.{unknown[0]} names no split, expected one of {', '.join(SPLITS)}: use one of these."
                 )
         for option in ("max_length", "batch_size", "eval_batch_size"):
-            if getattr(self, option) < 1:
-                raise UserError(f"data.{option}={getattr(self, option)}, expected at least 1: raise it.")
+            value = getattr(self, option)
+            if (option, value) != ("eval_batch_size", "auto") and value < 1:
+                raise UserError(f"data.{option}={value}, expected at least 1: raise it.")
         if self.padding_side not in ("right", "left"):
             raise UserError(
                 f"data.padding_side={self.padding_side!r}, expected right or left: use right unless a test needs left."

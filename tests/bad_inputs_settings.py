@@ -21,6 +21,7 @@ SETTINGS: list[Entry] = [
     ("a key of a method that is not in the run", ("method=ig", "method.gradsim.top_k=5"), ("gradsim", "method=[ig,")),
     ("text where a number belongs", ("seed=abc",), ("seed", "abc", "int")),
     ("text where a number of a method belongs", ("method.ig.n_steps=many",), ("n_steps", "many", "int")),
+    ("a word that is no batch size", ("data.eval_batch_size=many",), ("eval_batch_size", "many", "an int or 'auto'")),
     ("a word where yes or no belongs", ("fit=maybe",), ("fit", "maybe", "true or false")),
     ("a value out of a closed set", ("model.head=conv",), ("head", "conv", "linear")),
     ("a preset that does not exist", ("method.ig.preset=papr",), ("papr", "paper")),

@@ -202,6 +202,9 @@ def test_training_order_depends_on_seed_and_epoch_alone(tmp_path: Path, tokenize
 def test_validation_keeps_its_order(tmp_path: Path, tokenizer: Any):
     data = module(tmp_path, tokenizer, eval_batch_size=3)
     assert [batch["index"].tolist() for batch in data.val_dataloader()] == [[0, 1, 2], [3]]
+    # the number that fits is not known before the fit: its batches, which need more memory, fit
+    data = module(tmp_path, tokenizer, eval_batch_size="auto", batch_size=2)
+    assert [batch["index"].tolist() for batch in data.val_dataloader()] == [[0, 1], [2, 3]]
 
 
 def test_a_tokenizer_without_a_pad_token_serves(tmp_path: Path, shared_data: Path):
