@@ -11,10 +11,12 @@ from attribution.base import UserError
 from attribution.evaluation.faithfulness import Faithfulness
 from attribution.neuron.ig import PRESETS, IntegratedGradients
 from callbacks.faithfulness_stage import reference_split
+from callbacks.method_graph import reads_of
 from callbacks.pipeline import splits_needed
 from callbacks.plan_rate import configured_architecture
 from callbacks.session import Session
 from models.footprint import footprint_of
+from models.linear_layers import linear_layers
 
 
 def refuse_what_the_inputs_rule_out(
@@ -34,7 +36,7 @@ def refuse_what_the_inputs_rule_out(
 
     Raises:
         UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a
-            folded split, or a path through pre-activations on a gated model.
+            folded split, layers that the model does not have, or a path through pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(isinstance(method, IntegratedGradients) for method in methods.values()):
@@ -44,6 +46,11 @@ def refuse_what_the_inputs_rule_out(
     for name, method in methods.items():
         if isinstance(method, IntegratedGradients):
             _require_target(session, name, method)
+    beyond_head = [method for method in methods.values() if reads_of(method) in ("layers", "rows")]
+    if beyond_head:
+        lm = configured_architecture(session.data, model, tokenizer)
+        for method in beyond_head:
+            linear_layers(lm, lm.score if hasattr(lm, "score") else lm.get_output_embeddings(), method.params)
     before_activation = [
         method
         for method in methods.values()

@@ -117,4 +117,39 @@ SETTINGS: list[Entry] = [
         ("method=tracin", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
         ("method=tracin", "fit=false", "fit=true"),
     ),
+    (
+        "layers that the model does not have",
+        ("method=gradsim", "method.gradsim.params=*.nothing"),
+        ("params=*.nothing", "matches no linear layer"),
+    ),
+    (
+        "a projection of the head alone",
+        ("method=gradsim", "method.gradsim.projection=random"),
+        ("projection=random", "params=head", "params=all"),
+    ),
+    (
+        "the whole curvature of all layers",
+        ("method=influence", "method.influence.params=all"),
+        ("curvature=ggn", "curvature=ekfac", "projection=random"),
+    ),
+    (
+        "a curvature of stored rows without rows",
+        ("method=influence", "method.influence.params=all", "method.influence.curvature=datainf"),
+        ("curvature=datainf", "projection=random"),
+    ),
+    (
+        "rows of tokens without rows",
+        ("method=gradsim", "method.gradsim.params=all", "method.gradsim.per=token"),
+        ("per=token", "projection=random"),
+    ),
+    (
+        "a projection that keeps nothing",
+        (
+            "method=gradsim",
+            "method.gradsim.params=all",
+            "method.gradsim.projection=random",
+            "method.gradsim.projection_dim=0",
+        ),
+        ("projection_dim=0", "at least 1"),
+    ),
 ]
