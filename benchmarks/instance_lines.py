@@ -72,7 +72,6 @@ def benchmark_rows(arguments: argparse.Namespace, outcome: Outcome) -> None:
     with tempfile.TemporaryDirectory() as folder:
         progress("rows_vs_plain_product: writing")
         subject = rows.build_subject(Path(folder), n_train, n_test, side, layers, top_k)
-        grown = rows.anonymous_growth(lambda: rows.ours(subject))
         note = (
             f"n_train={n_train}, n_test={n_test}, {side * side * layers} numbers a row, top {top_k}, float32; the "
             "peer's column is the product alone, twinlens' adds ranking and summary"
@@ -80,7 +79,6 @@ def benchmark_rows(arguments: argparse.Namespace, outcome: Outcome) -> None:
         measured = partial(rows.ours, subject), partial(rows.plain_product, subject)
         pairs = min(arguments.pairs, 3)
         outcome.add(compare("rows_vs_plain_product", *measured, pairs, rows.relative_difference, TOLERANCE, note))
-    outcome.add_value("rows_anonymous_gb", grown / 2**30)
 
 
 def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:
