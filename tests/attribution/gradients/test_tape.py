@@ -113,6 +113,32 @@ def test_leading_eigenvectors_keep_all_where_the_data_have_few_directions() -> N
     )
 
 
+class LowRank(nn.Module):
+    """An adapter as PEFT builds it: the frozen layer, and beside it two linear layers of low rank."""
+
+    def __init__(self, base: nn.Module, d_in: int, d_out: int) -> None:
+        super().__init__()
+        self.base_layer = base
+        self.lora_A = nn.ModuleDict({"default": nn.Linear(d_in, 2, bias=False)})
+        self.lora_B = nn.ModuleDict({"default": nn.Linear(2, d_out, bias=False)})
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.base_layer(inputs) + self.lora_B["default"](self.lora_A["default"](inputs))
+
+
+def test_adapters_alone() -> None:
+    model, batch = case("llama"), random_batch([5, 3, 7])
+    for block in model.module["backbone"].layers:
+        projection = block.self_attn.q_proj
+        adapted = LowRank(projection, projection.in_features, projection.out_features).double()
+        block.self_attn.q_proj = adapted.requires_grad_(False)
+    adapters = Case(model.module, linear_layers(model.module, model.module["head"], "*lora_A*,*lora_B*"))
+    assert len(adapters.layers) == 2 * len(model.module["backbone"].layers)
+    expected = layer_gradients(adapters.layers, adapters.loss, batch)
+    for found, wanted in zip(taped_blocks(adapters, batch), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
+
+
 def test_a_layer_that_runs_twice_is_refused() -> None:
     shared = nn.Linear(4, 4)
     model = nn.Sequential(shared, nn.Tanh(), shared)
