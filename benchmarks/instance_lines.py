@@ -7,10 +7,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bridge, head_peers, instance, rows, scaling
+from benchmarks import bridge, head_peers, instance, layers, rows, scaling
 from benchmarks.outcome import TOLERANCE, Outcome
-from benchmarks.pairs import compare, progress
+from benchmarks.pairs import Comparison, compare, progress
 
+LAYERS_TOLERANCE = 1e-3
+"""The same where both sum covariances in float32: eigenvectors of nearly equal eigenvalues turn with rounding."""
 PEER_TOLERANCE = 1e-4
 """Relative difference that rounding explains where a peer solves a linear system in float32."""
 
@@ -53,6 +55,24 @@ def benchmark_head_peers(arguments: argparse.Namespace, outcome: Outcome) -> Non
     ours, theirs = partial(head_peers.influence, splits), partial(head_peers.dattri_influence, splits, damping)
     pairs = min(arguments.pairs, 3)
     outcome.add(compare(name, ours, theirs, pairs, instance.relative_difference, PEER_TOLERANCE, note))
+
+
+def benchmark_layers(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """EK-FAC over all linear layers of a block of GPT-2-small's shape beside kronfluence, each in its own process."""
+    name = "ekfac_layers_vs_kronfluence"
+    if arguments.smoke:
+        outcome.skip(name, "skipped: takes minutes")
+        return
+    if outcome.skip_absent(name, "kronfluence"):
+        return
+    progress(f"{name}: two runs of about a minute or two each")
+    words = ["--layers", "1", "--tokens", "64", "--train", "192", "--tests", "16"]
+    ours, peer = (layers.alone(who, words) for who in ("ours", "peer"))
+    note = f"python -m benchmarks.layers {' '.join(words)}; one run each, empirical labels, float32"
+    difference = layers.relative_difference(ours.scores, peer.scores)
+    outcome.add(Comparison(name, [ours.seconds], [peer.seconds], difference, LAYERS_TOLERANCE, note))
+    outcome.add_value("ekfac_layers_peak_mib", ours.peak / 2**20)
+    outcome.add_value("ekfac_layers_peak_mib_kronfluence", peer.peak / 2**20)
 
 
 def benchmark_scaling(arguments: argparse.Namespace, outcome: Outcome) -> None:

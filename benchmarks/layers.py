@@ -235,6 +235,34 @@ def _batches(split: Batch, size: int) -> list[Batch]:
     return [{name: values[start : start + size] for name, values in split.items()} for start in starts]
 
 
+@dataclass(frozen=True)
+class Run:
+    """One side, run in a process of its own.
+
+    Attributes:
+        seconds: of everything from text ids to scores.
+        decomposing: seconds of these in eigendecompositions.
+        peak: growth of resident memory, in bytes.
+        scores: [tests, train examples].
+    """
+
+    seconds: float
+    decomposing: float
+    peak: int
+    scores: Tensor
+
+
+def alone(who: str, words: Sequence[str]) -> Run:
+    """Run `ours` or the `peer` in a process of its own; `words` are the options of the command line."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "scores.pt"
+        command = [sys.executable, "-m", "benchmarks.layers", *words, "--single", who, "--scores", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        measured = json.loads(done.stdout.splitlines()[-1])
+        scores = torch.load(file, weights_only=True)
+    return Run(measured["seconds"], measured["decomposing"], measured["bytes"], scores)
+
+
 def main(given: Sequence[str] | None = None) -> int:
     """One row for each of the two; 0 always: the figures are for a reader."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description="EK-FAC beside kronfluence.")
@@ -264,17 +292,10 @@ def main(given: Sequence[str] | None = None) -> int:
         print(json.dumps({"seconds": found[0].seconds, "decomposing": found[0].parts[0], "bytes": peak}))
         return 0
     print("| who | seconds | of these in eigendecompositions | peak, MiB |\n|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for who in ("ours", "peer"):
-            command = [sys.executable, "-m", "benchmarks.layers", *words, "--single", who]
-            done = subprocess.run(
-                [*command, "--scores", f"{folder}/{who}.pt"], capture_output=True, text=True, check=True
-            )
-            measured = json.loads(done.stdout.splitlines()[-1])
-            times = f"{measured['seconds']:.1f} | {measured['decomposing']:.1f}"
-            print(f"| {who} | {times} | {measured['bytes'] / 2**20:.0f} |", flush=True)
-        one, other = (torch.load(f"{folder}/{who}.pt", weights_only=True) for who in ("ours", "peer"))
-    print(f"largest relative difference: {relative_difference(one, other):.1e}")
+    one, other = (alone(who, words) for who in ("ours", "peer"))
+    for who, run in (("ours", one), ("peer", other)):
+        print(f"| {who} | {run.seconds:.1f} | {run.decomposing:.1f} | {run.peak / 2**20:.0f} |", flush=True)
+    print(f"largest relative difference: {relative_difference(one.scores, other.scores):.1e}")
     return 0
 
 

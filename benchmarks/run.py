@@ -29,6 +29,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "head_peers": instance_lines.benchmark_head_peers,
     "bridge": instance_lines.benchmark_bridge,
     "knowledge": neuron_lines.benchmark_knowledge,
+    "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
     "scaling": instance_lines.benchmark_scaling,
 }

@@ -201,6 +201,7 @@ UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2,
 
 NEURON_LEVEL = (
     *(f"table{n}" for n in range(2, 15)), *(f"figure{n}" for n in range(2, 7)), "all", "prompt", "pretrain",
+    "training_sentences",
 )  # fmt: skip
 
 
