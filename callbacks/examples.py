@@ -121,7 +121,7 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     kept = ("features", *FILTERED_BY) if asked else ("features",)
     save_file({name: result.rows[name].contiguous() for name in kept}, folder / "features.safetensors")
     if asked:
-        table = with_next_tokens(rows, result.rows)
+        table = with_next_tokens(rows, result.rows, model.tokenizer)
     else:
         table = with_predictions(rows, result.rows["prob"], session.readout)
     fold = session.data.folds.get(split)

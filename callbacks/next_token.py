@@ -12,6 +12,7 @@ from torch import Tensor
 
 from attribution.base import Batch
 from attribution.evaluation.knowledge_filter import best_other_logit, other_answers, target_rank
+from callbacks.report_data import SPELLED
 from models.language_model import LanguageModel
 
 COLUMNS = ("prediction", "target_prob", "target_rank")
@@ -78,12 +79,18 @@ class NextTokens:
         return torch.stack(sums)
 
 
-def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor]) -> pyarrow.Table:
-    """The split's own columns with `readout` and `COLUMNS` beside them; a prompt without an answer has no label."""
+def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor], tokenizer: Any) -> pyarrow.Table:
+    """The split's own columns with `readout`, `COLUMNS` and `SPELLED` beside them.
+
+    A prompt without an answer has no label, and no text for it.
+    """
     table = rows.with_format("arrow")[:]
     table = table.append_column("readout", pyarrow.array(["token"] * len(rows)))
     for name in COLUMNS:
         table = table.append_column(name, pyarrow.array(said[name].numpy()))
+    for name, ids in zip(SPELLED, (said["prediction"].tolist(), rows["label"][:]), strict=True):
+        written = [tokenizer.decode([number]).strip() if number >= 0 else "" for number in ids]
+        table = table.append_column(name, pyarrow.array(written))
     return table
 
 

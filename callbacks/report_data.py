@@ -22,6 +22,8 @@ from datasets import Dataset, load_from_disk
 from attribution.base import UserError
 from callbacks.results_table import Cell, read_csv, read_results, unprotect
 
+SPELLED = ("prediction_token", "label_token")
+"""Of next-token data: the tokens that `prediction` and `label` number, as they are written."""
 PLANTS = ("twin", "wrong_label", "shortcut")
 """Columns in which demo data records what was planted."""
 
@@ -184,13 +186,13 @@ class RunFiles:
         return self._rows(self.path / "examples" / split, _EXAMPLE_COLUMNS)
 
     def text_columns(self, split: str) -> list[str]:
-        """The columns of texts and of lists of texts, in the order of the file; `readout` is none of them."""
+        """The columns of texts and of lists of texts, in the order of the file; what the run wrote is none of them."""
         dataset = self.examples(split).dataset
         return [
             name
             for name, feature in dataset.features.items()
             if getattr(getattr(feature, "feature", feature), "dtype", "") in ("string", "large_string")
-            and name not in ("readout", *PLANTS)
+            and name not in ("readout", *SPELLED, *PLANTS)
         ]
 
     @cached_property

@@ -51,6 +51,9 @@ def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine) -> None
     documents, shares, positions = scores_of(run, position=True)
     tokens = datasets.load_from_disk(str(run.folder / "scores" / "gradsim" / "train_tokens"))
     train = datasets.load_from_disk(str(run.folder / "examples" / "train"))
+    asked = datasets.load_from_disk(str(run.folder / "examples" / "validation"))
+    assert all(row["answer"].startswith(row["label_token"]) and row["label_token"] for row in asked)
+    assert all((row["prediction"] == row["label"]) == (row["prediction_token"] == row["label_token"]) for row in asked)
     assert len(tokens) == sum(map(len, train["input_ids"][:])) == documents.shape[1]
     assert "".join(row["text"] for row in tokens if row["document"] == 3) == f"<bos> {train[3]['prompt']}"
     for test in range(len(index)):
