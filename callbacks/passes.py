@@ -139,8 +139,8 @@ def run_shards(
     """Run a computation over all shards; each writes its file.
 
     A batch for which `compute` returns nothing adds nothing to its shard. Shards found complete in `folder` are not
-    computed again. Every process takes every world_size-th missing shard;
-    the merged result does not depend on the number of processes.
+    computed again. Every process takes every world_size-th missing shard; the merged result does not depend on the
+    number of processes.
 
     Raises:
         UserError: more processes than shards cannot all work; said in one sentence.

@@ -53,12 +53,11 @@ class FactorSums:
         for row, cotangents in enumerate(rows):
 
             def consume(number: int, inputs: Tensor, deltas: Tensor, first: bool = row == 0) -> None:
-                with torch.autocast(inputs.device.type, enabled=False):
-                    a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
-                    if self.bases is None:
-                        self._cover(number, a, d, token_mask(a, attention_mask), first)
-                    else:
-                        self._sum("eigenvalues", number, squares(self._basis(number, a), a, d, len(scores)))
+                a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
+                if self.bases is None:
+                    self._cover(number, a, d, token_mask(a, attention_mask), first)
+                else:
+                    self._sum("eigenvalues", number, squares(self._basis(number, a), a, d, len(scores)))
 
             tape.gradients(scores, cotangents, consume, more=row + 1 < len(rows))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from attribution.base import UserError
 from attribution.gradients.projection import Projection, ProjectionKind
@@ -72,14 +72,38 @@ class GradientOptions:
             )
 
 
-def gradient_options(
-    params: str, labels: LabelSource, projection: ProjectionKind, dim: int, seed: int, per: Per
-) -> GradientOptions:
-    """The options of a method's flat settings.
+class GradientSettings(Protocol):
+    """A method's flat settings, see `GradientOptions` and `Projection`."""
 
-    Raises:
-        UserError: see `GradientOptions.check`.
-    """
-    options = GradientOptions(params, labels, Projection(projection, dim, seed), per)
-    options.check()
-    return options
+    @property
+    def params(self) -> str: ...
+
+    @property
+    def labels(self) -> LabelSource: ...
+
+    @property
+    def projection(self) -> ProjectionKind: ...
+
+    @property
+    def projection_dim(self) -> int: ...
+
+    @property
+    def projection_seed(self) -> int: ...
+
+    @property
+    def per(self) -> Per: ...
+
+
+class OverLayers:
+    """What methods over the gradients of any layers have in common, beside their `GradientSettings`."""
+
+    @property
+    def gradients(self: GradientSettings) -> GradientOptions:
+        """Which gradients the method is about; a method checks them when it is made."""
+        projection = Projection(self.projection, self.projection_dim, self.projection_seed)
+        return GradientOptions(self.params, self.labels, projection, self.per)
+
+    @property
+    def reads(self) -> Reads:
+        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
+        return self.gradients.reads  # type: ignore[misc]  # whoever inherits has the settings

@@ -6,6 +6,7 @@ The rows of `GradientRows.curvature_rows` are gradients whose outer products add
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 import torch
@@ -162,7 +163,7 @@ def _joined(block: GradientRows) -> Tensor:
     return torch.cat([group.double() for group in block.groups], 1)
 
 
-class LayerwiseInverse:
+class LayerwiseInverse(ABC):
     """Layer by layer, nothing between layers.
 
     Args:
@@ -191,9 +192,9 @@ class LayerwiseInverse:
             solved.append(out)
         return solved
 
+    @abstractmethod
     def solve_layer(self, layer: int, gradients: Tensor) -> Tensor:
         """(H_l + λ_l)⁻¹ applied to rows, [rows, k_out · k_in]."""
-        raise NotImplementedError
 
 
 class KroneckerInverse(LayerwiseInverse):

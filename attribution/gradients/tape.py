@@ -48,7 +48,8 @@ class Tape:
         for number, output in self._outputs.items():
 
             def hand_over(delta: Tensor, number: int = number) -> None:
-                with torch.no_grad():
+                # under mixed precision sums over tokens and examples stay in the type that the consumer chooses
+                with torch.no_grad(), torch.autocast(delta.device.type, enabled=False):
                     consume(number, _with_tokens(self.inputs[number]), _with_tokens(delta))
 
             handles.append(output.register_hook(hand_over))

@@ -91,16 +91,15 @@ class HeldTests:
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)
 
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
-            with torch.autocast(inputs.device.type, enabled=False):
-                a, d = self._by_example(number, inputs, deltas, n)
-                own.add_(self._own(number, a, d))
-                held = self._layer(number, a, d)
-                if held.dense is None:
-                    held.factors.append((a, d / self.inverses[number].damping))
-                    return
-                rows = held.dense[first : first + n].view(n, d.shape[2], a.shape[2])
-                for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
-                    rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
+            a, d = self._by_example(number, inputs, deltas, n)
+            own.add_(self._own(number, a, d))
+            held = self._layer(number, a, d)
+            if held.dense is None:
+                held.factors.append((a, d / self.inverses[number].damping))
+                return
+            rows = held.dense[first : first + n].view(n, d.shape[2], a.shape[2])
+            for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
+                rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
 
         tape.gradients(scores, logit_cotangents(scores.detach().double(), labels, fold), consume)
         self.own[first : first + n] = own.cpu()
@@ -122,20 +121,19 @@ class HeldTests:
         itself = torch.zeros(n, dtype=torch.float64, device=scores.device)
 
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
-            with torch.autocast(inputs.device.type, enabled=False):
-                a, d = self._by_example(number, inputs, deltas, n)
-                held = self._held[number]
-                shares_block = own and self.inverses[number].basis is None and held.dense is not None
-                if own and not shares_block:
-                    itself.add_(self._own(number, a, d))
-                if held.dense is None:
-                    self._add_pairs(total, held.factors, a, d)
-                    return
-                for start, stop in example_chunks(n, held.dense.shape[1], self._numbers(a)):
-                    block = example_blocks(a[start:stop], d[start:stop], stop - start).flatten(1)
-                    total[:, start:stop] += held.dense @ block.T
-                    if shares_block:
-                        itself[start:stop] += block.square_().sum(1) / self.inverses[number].damping
+            a, d = self._by_example(number, inputs, deltas, n)
+            held = self._held[number]
+            shares_block = own and self.inverses[number].basis is None and held.dense is not None
+            if own and not shares_block:
+                itself.add_(self._own(number, a, d))
+            if held.dense is None:
+                self._add_pairs(total, held.factors, a, d)
+                return
+            for start, stop in example_chunks(n, held.dense.shape[1], self._numbers(a)):
+                block = example_blocks(a[start:stop], d[start:stop], stop - start).flatten(1)
+                total[:, start:stop] += held.dense @ block.T
+                if shares_block:
+                    itself[start:stop] += block.square_().sum(1) / self.inverses[number].damping
 
         tape.gradients(scores, logit_cotangents(scores.detach().double(), labels), consume)
         return total, itself if own else None

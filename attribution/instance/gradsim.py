@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 
 from attribution.base import HeadInputs
-from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.options import OverLayers, Per
 from attribution.gradients.projected import RowScorer
 from attribution.gradients.projection import ProjectionKind
 from attribution.gradients.rows import GradientRows
 from attribution.instance.factors import LayerFactors, gram, squared_norms
 from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
-from attribution.instance.protocol import LabelSource, Reads
+from attribution.instance.protocol import LabelSource
 
 Similarity = Literal["dot", "cosine"]
 SIGN = "positive: a gradient step on the train example lowers the test loss"
 
 
 @dataclass(frozen=True)
-class GradientSimilarity:
+class GradientSimilarity(OverLayers):
     """Inner product or cosine of head gradients.
 
     Attributes:
@@ -54,18 +54,6 @@ class GradientSimilarity:
 
     def __post_init__(self) -> None:
         self.gradients.check()
-
-    @property
-    def gradients(self) -> GradientOptions:
-        """Which gradients the method is about."""
-        return gradient_options(
-            self.params, self.labels, self.projection, self.projection_dim, self.projection_seed, self.per
-        )
-
-    @property
-    def reads(self) -> Reads:
-        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
-        return self.gradients.reads
 
     @property
     def unit(self) -> str:

@@ -14,7 +14,7 @@ from typing import Literal, overload
 import torch
 
 from attribution.base import HeadInputs, UserError
-from attribution.gradients.options import GradientOptions, Per, gradient_options
+from attribution.gradients.options import OverLayers, Per
 from attribution.gradients.projected import Inverse, RowScorer
 from attribution.gradients.projected_curvature import DataInfInverse, GGNInverse, IdentityInverse, KroneckerInverse
 from attribution.gradients.projection import ProjectionKind
@@ -29,7 +29,7 @@ from attribution.instance.identity import IdentityScorer
 from attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
 from attribution.instance.lissa import LissaScorer, Recursion
 from attribution.instance.products import CurvatureProducts
-from attribution.instance.protocol import LabelSource, Reads
+from attribution.instance.protocol import LabelSource
 from attribution.instance.solve import SolvedScorer, SolverPlan
 from attribution.sizes import bytes_in_words
 
@@ -41,7 +41,7 @@ UNIT = "loss change per unit of weight in the mean train loss, nats; over n_trai
 
 
 @dataclass(frozen=True)
-class Influence:
+class Influence(OverLayers):
     """Influence functions.
 
     Attributes:
@@ -126,18 +126,6 @@ class Influence:
                 "curvature=datainf is solved over stored rows of projected gradients; expected a projection: set "
                 "params=all projection=random."
             )
-
-    @property
-    def gradients(self) -> GradientOptions:
-        """Which gradients the method is about."""
-        return gradient_options(
-            self.params, self.labels, self.projection, self.projection_dim, self.projection_seed, self.per
-        )
-
-    @property
-    def reads(self) -> Reads:
-        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
-        return self.gradients.reads
 
     def recursion(self) -> Recursion:
         """The constants of LiSSA."""

@@ -51,6 +51,17 @@ def test_a_pattern_ends_the_backward_where_it_is_satisfied() -> None:
         torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-10)
 
 
+def test_consumers_choose_their_own_type_under_mixed_precision() -> None:
+    model, batch = case("llama", "head", torch.float32), random_batch([5, 3])
+    products: list[torch.dtype] = []
+    with torch.autocast("cpu", torch.bfloat16), recording(model.layers) as tape:
+        scores = model.scores(batch)
+        assert scores.dtype == torch.bfloat16
+        cotangents = logit_cotangents(scores.detach().float(), batch["labels"])
+        tape.gradients(scores, cotangents, lambda number, a, d: products.append((a.float() @ a.float().mT).dtype))
+    assert products == [torch.float32]
+
+
 def test_token_shares_add_up() -> None:
     inputs, deltas = torch.randn(2, 4, 3), torch.randn(2, 4, 5)
     torch.testing.assert_close(token_blocks(inputs, deltas).sum(1), example_blocks(inputs, deltas, 2))
