@@ -48,4 +48,7 @@ $(INSTALLED): pyproject.toml constraints.txt | $(BIN)/python
 $(BENCH_INSTALLED): $(INSTALLED)
 	@echo "Installing what the benchmarks compare with into $(VENV)"
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[dev,bench]'
+# kronfluence declares torchvision and imports nothing of it. A build for another torch than the one here would keep
+# transformers from being imported at all.
+	@$(BIN)/python -c 'import torchvision' 2>/dev/null || $(BIN)/python -m pip uninstall -q -y torchvision
 	@touch $@

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from attribution.base import HeadInputs
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.influence import Influence
-from attribution.instance.stream import TrainSummary, stream_scores
+from attribution.instance.stream import stream_scores
+from attribution.instance.train_summary import TrainSummary
 from benchmarks.memory import growth
 from benchmarks.pairs import Timed, timed
 from callbacks.memory import return_freed_memory

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from attribution.base import Batch
 from attribution.instance.protocol import InstanceMethod, InstanceScores
-from attribution.instance.stream import TrainSummary, stream_scores
+from attribution.instance.stream import stream_scores
+from attribution.instance.train_summary import TrainSummary
 from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_inputs import inputs_read, instance_inputs
 from callbacks.memory import within_memory

@@ -20,8 +20,10 @@ from attribution.base import Batch, LinearLayer, UserError, require_finite
 from attribution.gradients.settings import WholeMethod, describe, inverses_of, needs_factors
 from attribution.gradients.tape import recording
 from attribution.gradients.whole import HeldTests, Inverse, cosines
+from attribution.instance.leaders import Leaders
 from attribution.instance.protocol import InstanceScores
-from attribution.instance.stream import Leaders, TrainSummary, concatenate, count_votes
+from attribution.instance.stream import concatenate
+from attribution.instance.train_summary import TrainSummary, count_votes
 from attribution.sizes import bytes_in_words
 from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_scores import write_instance_scores

@@ -46,6 +46,10 @@ class LayerFactors:
         """A contiguous part of the examples."""
         return LayerFactors(self.inputs[start:stop], self.deltas[start:stop], self.has_bias)
 
+    def at(self, index: Tensor) -> LayerFactors:
+        """The examples with these numbers, [examples]."""
+        return LayerFactors(self.inputs[index], self.deltas[index], self.has_bias)
+
     def scaled(self, scale: Tensor | float) -> LayerFactors:
         """The gradients times a number, or a number per example [examples]."""
         factor = scale[:, None, None, None] if isinstance(scale, Tensor) else scale

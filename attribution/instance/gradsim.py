@@ -17,8 +17,9 @@ from attribution.gradients.options import OverLayers, Per
 from attribution.gradients.projected import RowScorer
 from attribution.gradients.projection import ProjectionKind
 from attribution.gradients.rows import GradientRows
-from attribution.instance.factors import LayerFactors, gram, squared_norms
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
+from attribution.instance.factors import LayerFactors, gram
+from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
+from attribution.instance.loss_gradients import LossGradients
 from attribution.instance.protocol import LabelSource
 
 Similarity = Literal["dot", "cosine"]
@@ -67,13 +68,14 @@ class GradientSimilarity(OverLayers):
     def prepare(self, train: GradientRows, memory_budget: int) -> RowScorer: ...
 
     def prepare(self, train: HeadInputs | GradientRows, memory_budget: int) -> GradientSimilarityScorer | RowScorer:
-        """Check the train split; nothing is precomputed, as the factors of a block cost less than reading them back."""
+        """Check the train split; factors are taken block by block, as they cost less than reading them back."""
         if isinstance(train, GradientRows):
             said: dict[str, object] = {"similarity": self.similarity, "sign": SIGN, "unit": self.unit}
             return RowScorer(train, said, memory_budget, cosine=self.similarity == "cosine")
         head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
-        return GradientSimilarityScorer(self, head, train, memory_budget)
+        scorer = InnerProducts if self.similarity == "dot" else GradientSimilarityScorer
+        return scorer(self, head, LossGradients.take(head, train, memory_budget), memory_budget)
 
 
 def similarity_block_bytes(head: DifferentiableHead) -> int:
@@ -87,7 +89,7 @@ class GradientSimilarityScorer:
 
     method: GradientSimilarity
     head: DifferentiableHead
-    train: HeadInputs
+    train: LossGradients
     memory_budget: int
     n_train: int = field(init=False)
     bytes_per_query: int = field(init=False)
@@ -95,7 +97,7 @@ class GradientSimilarityScorer:
     bytes_held: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "n_train", len(self.train))
+        object.__setattr__(self, "n_train", len(self.train.squares))
         per_example = similarity_block_bytes(self.head)
         object.__setattr__(self, "bytes_per_query", per_example)
         object.__setattr__(self, "bytes_per_row", per_example)
@@ -115,27 +117,41 @@ class GradientSimilarityScorer:
     def query(self, test: HeadInputs, index: Tensor) -> list[LayerFactors]:
         """Factored loss gradients of the tests (of unit length for the cosine)."""
         check_inputs(test, self.head, index, "test")
-        return self._factors(test)
+        return self._compared(LossGradients.take(self.head, test, self.memory_budget), slice(0, len(test)))
 
     def scores(self, query: list[LayerFactors], start: int, stop: int) -> Tensor:
         """[tests, stop − start]."""
-        return gram(query, self._factors(self.train.rows(start, stop)))
+        return gram(query, self._compared(self.train, slice(start, stop)))
 
     def self_influence(self) -> Tensor:
         """Squared gradient length for `dot`; 1, or 0 for a vanishing gradient, for `cosine`. [n_train], float64."""
-        block = max(1, self.memory_budget // (8 * self.head.squares_numbers))
-        parts = [
-            squared_norms(loss_factors(self.head, self.train.rows(start, start + block)))
-            for start in range(0, self.n_train, block)
-        ]
-        norms = torch.cat(parts)
-        return norms if self.method.similarity == "dot" else (norms > 0).double()
+        squares = self.train.squares
+        return squares if self.method.similarity == "dot" else (squares > 0).double()
 
-    def _factors(self, inputs: HeadInputs) -> list[LayerFactors]:
-        factors = loss_factors(self.head, inputs)
+    def _compared(self, gradients: LossGradients, rows: Tensor | slice) -> list[LayerFactors]:
+        factors = gradients.at(rows, getattr(torch, self.method.dtype))
         if self.method.similarity == "cosine":
-            norms = squared_norms(factors).sqrt()
+            lengths = gradients.squares[rows].sqrt()
             # A vanishing gradient has no direction: its similarity to anything is 0.
-            scale = torch.where(norms > 0, 1 / norms, 0.0)
-            factors = [f.scaled(scale) for f in factors]
-        return [f.to(getattr(torch, self.method.dtype)) for f in factors]
+            scale = torch.where(lengths > 0, 1 / lengths, 0.0)
+            factors = [f.scaled(scale.to(f.deltas.dtype)) for f in factors]
+        return factors
+
+
+@dataclass(frozen=True)
+class InnerProducts(GradientSimilarityScorer):
+    """The same for `dot`, an `attribution.instance.bounded.InnerProductScorer`.
+
+    Attributes:
+        lengths: of the train gradients, [n_train], float64.
+    """
+
+    lengths: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "lengths", self.train.squares.sqrt())
+
+    def train_gradients(self, rows: Tensor) -> list[LayerFactors]:
+        """Gradients of train examples, [rows], in factors."""
+        return self._compared(self.train, rows)

@@ -46,7 +46,7 @@ class CurvatureProducts:
         Returns:
             [vectors, P].
         """
-        part = self.train if rows is None else _rows_at(self.train, rows)
+        part = self.train if rows is None else self.train.at(rows)
         result = torch.zeros_like(vectors)
         per_row = product_bytes(self.head, len(vectors))
         for start, stop in blocks(len(part), per_row, self.workspace):
@@ -65,8 +65,3 @@ def product_bytes(head: DifferentiableHead, vectors: int) -> int:
     if len(head.layers) > 1:
         for_each += 4 * head.widths  # the exact Hessian's tangents of every activation and gradient
     return 8 * (vectors * for_each + head.n_classes * head.factor_numbers)
-
-
-def _rows_at(inputs: HeadInputs, rows: Tensor) -> HeadInputs:
-    rows = rows.to(inputs.features.device)
-    return HeadInputs(inputs.features[rows], inputs.labels[rows.to(inputs.labels.device)], inputs.head)

@@ -7,23 +7,26 @@ and ties go to the lower train row.
 A scorer that declares `ranks` may give −∞: no influence at all. Lists keep their fixed length and their train rows, so
 that −∞ entries stand at the end of the best list and at the head of the worst; they are no votes. As a mean over tests
 says nothing then, each train example also gets its mean rank, for which whole rows of scores are kept and sorted.
+
+A scorer of inner products is streamed by `attribution.instance.bounded`, which leaves out what cannot count.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from attribution.base import require_finite
+from attribution.instance.bounded import InnerProductScorer, bounded_scores
+from attribution.instance.leaders import Leaders
 from attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
 from attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
-
-VOTES_TOP = 10
-"""Length of the lists in which an instance's appearances are counted as votes."""
+from attribution.instance.train_summary import TrainSummary, count_votes
 
 BYTES_PER_PAIR = 48
 """Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""
@@ -34,83 +37,9 @@ BYTES_PER_PRODUCT = 16
 _PAIRS_PER_BLOCK = 2**20
 """Scores per block at most: larger blocks fall out of the caches and are slower, whatever memory there is."""
 
-_INDEX_BITS = 32
-_INDEX_MASK = (1 << _INDEX_BITS) - 1
-
-
-@dataclass(frozen=True)
-class TrainSummary:
-    """What all tests together say of each train example; shards of tests are reduced with `merge`.
-
-    Attributes:
-        sum: sum of scores over tests, [n_train], float64.
-        max: highest score over tests, [n_train], float64; −∞ before any test.
-        votes: number of tests that have the example in their top 10, [n_train], int64; −∞ is no vote.
-        n_test: number of tests.
-        rank_sum: sum over tests of the example's rank among all train examples, 1 = best, equal scores sharing the
-            mean of their ranks, [n_train], float64. A single NaN where the scorer does not declare `ranks`.
-    """
-
-    sum: Tensor
-    max: Tensor
-    votes: Tensor
-    n_test: int
-    rank_sum: Tensor = field(default_factory=lambda: torch.tensor(math.nan, dtype=torch.float64))
-
-    @staticmethod
-    def empty(n_train: int) -> TrainSummary:
-        """The summary of no tests."""
-        return TrainSummary(
-            torch.zeros(n_train, dtype=torch.float64),
-            torch.full((n_train,), -math.inf, dtype=torch.float64),
-            torch.zeros(n_train, dtype=torch.int64),
-            0,
-            torch.zeros((), dtype=torch.float64),  # neutral for both, sums of ranks and the NaN that stands for none
-        )
-
-    def merge(self, other: TrainSummary) -> TrainSummary:
-        """The summary of both sets of tests."""
-        return TrainSummary(
-            self.sum + other.sum,
-            torch.maximum(self.max, other.max),
-            self.votes + other.votes,
-            self.n_test + other.n_test,
-            self.rank_sum + other.rank_sum,
-        )
-
-    def finalize(self, self_influence: Tensor | None = None) -> dict[str, Tensor]:
-        """Columns of the stored summary, one row per train example.
-
-        Args:
-            self_influence: [n_train] of the scorer, or None where the method has none.
-
-        Returns:
-            `index`, `mean` (NaN where a score was −∞), `max`, `votes` and `self_influence` (NaN where there is none);
-            with ranks also `mean_rank`, the lower the better, by which to order the train split. Each [n_train].
-        """
-        if self.n_test == 0:
-            raise ValueError("A train summary needs at least one test.")
-        n_train = len(self.sum)
-        own = torch.full((n_train,), math.nan, dtype=torch.float64) if self_influence is None else self_influence.cpu()
-        columns = {
-            "index": torch.arange(n_train),
-            "mean": torch.where(self.sum > -math.inf, self.sum / self.n_test, math.nan),
-            "max": self.max,
-            "votes": self.votes,
-            "self_influence": own,
-        }
-        if not bool(self.rank_sum.isnan().any()):
-            columns["mean_rank"] = self.rank_sum / self.n_test
-        return columns
-
 
 def stream_scores(
-    scorer: InstanceScorer,
-    test: Inputs,
-    test_index: Tensor,
-    top_k: int,
-    memory_budget: int,
-    advance: Callable[[int], None] | None = None,
+    scorer: InstanceScorer, test: Inputs, test_index: Tensor, top_k: int, memory_budget: int
 ) -> tuple[InstanceScores, TrainSummary]:
     """Score all tests against all train examples.
 
@@ -120,7 +49,6 @@ def stream_scores(
         test_index: their rows in the split, [tests].
         top_k: length of the lists; they are n_train long where there are fewer train examples.
         memory_budget: bytes of working memory, what the scorer holds among them.
-        advance: called after each block with the number of (test, train) pairs done, for a progress bar.
 
     Returns:
         The lists, on the CPU, in the order of `test`; and the summary.
@@ -136,43 +64,45 @@ def stream_scores(
         stop = min(start + test_rows, n_tests)
         index = test_index[start:stop].cpu()
         query = scorer.query(test.rows(start, stop), index)
-        best, worst = Leaders(top_k, largest=True), Leaders(top_k, largest=False)
-        sums, maxima = [], []
-        ranks = RankSums() if ranks_whole_rows(scorer) else None
-        for first in range(0, n_train, train_rows):
-            last = min(first + train_rows, n_train)
-            block = scorer.scores(query, first, last)
-            require_finite(block if ranks is None else without_minus_infinity(block), "An instance score", index)
-            ranked = block.to(torch.float32)
-            if ranks is not None:
-                ranks.update(ranked)
-            sums.append(block.sum(0, dtype=torch.float64).cpu())
-            maxima.append(ranked.amax(0).double().cpu())
-            rows = torch.arange(first, last, device=ranked.device)
-            best.update(ranked, rows)
-            worst.update(ranked, rows)
-            del block, ranked  # else they would stand beside the next block's
-            if advance is not None:
-                advance((stop - start) * (last - first))
-        scores = InstanceScores(index, *best.result(), *worst.result())
-        part = TrainSummary(torch.cat(sums), torch.cat(maxima), count_votes(scores, n_train), stop - start)
-        if ranks is not None:
-            part = replace(part, rank_sum=ranks.result(max(0, memory_budget - scorer.bytes_held) // 2))
+        if isinstance(scorer, InnerProductScorer):
+            scores, part = bounded_scores(scorer, query, index, top_k, train_rows)
+        else:
+            ranking = max(0, memory_budget - scorer.bytes_held) // 2
+            scores, part = _all_scores(scorer, query, index, top_k, train_rows, ranking)
         summary = summary.merge(part)
         lists.append(scores)
         del query
     return concatenate(lists, min(top_k, n_train)), summary
 
 
+def _all_scores(
+    scorer: InstanceScorer, query: Any, index: Tensor, top_k: int, train_rows: int, ranking: int
+) -> tuple[InstanceScores, TrainSummary]:
+    """Score a block of tests against all train examples; `ranking` in bytes bounds what mean ranks take."""
+    best, worst = Leaders(top_k, largest=True), Leaders(top_k, largest=False)
+    sums, maxima = [], []
+    ranks = RankSums() if ranks_whole_rows(scorer) else None
+    for first in range(0, scorer.n_train, train_rows):
+        last = min(first + train_rows, scorer.n_train)
+        block = scorer.scores(query, first, last)
+        require_finite(block if ranks is None else without_minus_infinity(block), "An instance score", index)
+        ranked = block.to(torch.float32)
+        if ranks is not None:
+            ranks.update(ranked)
+        sums.append(block.sum(0, dtype=torch.float64).cpu())
+        maxima.append(ranked.amax(0).double().cpu())
+        rows = torch.arange(first, last, device=ranked.device)
+        best.update(ranked, rows)
+        worst.update(ranked, rows)
+        del block, ranked  # else they would stand beside the next block's
+    scores = InstanceScores(index, *best.result(), *worst.result())
+    part = TrainSummary(torch.cat(sums), torch.cat(maxima), count_votes(scores, scorer.n_train), len(index))
+    return scores, part if ranks is None else replace(part, rank_sum=ranks.result(ranking))
+
+
 def without_minus_infinity(scores: Tensor) -> Tensor:
     """The scores with 0 in place of −∞."""
     return scores.masked_fill(scores == -math.inf, 0)
-
-
-def count_votes(scores: InstanceScores, n_train: int) -> Tensor:
-    """How many of the tests have each train example in their top 10, with a score above −∞, [n_train], int64."""
-    index, score = scores.top_index[:, :VOTES_TOP], scores.top_score[:, :VOTES_TOP]
-    return torch.bincount(index[score > -math.inf], minlength=n_train)
 
 
 def concatenate(parts: Iterable[InstanceScores], k: int) -> InstanceScores:
@@ -204,67 +134,3 @@ def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[i
 def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
     """What a train row adds to a block: its gradients beside the products, later the scores being ranked."""
     return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)
-
-
-class Leaders:
-    """Running k best of a stream of score blocks, for each test.
-
-    Score and train row are packed into one int64, ordered by score and then by lower row: all keys differ, so the
-    selection is the same in whatever pieces they come.
-    """
-
-    def __init__(self, k: int, largest: bool) -> None:
-        self.k = k
-        self.largest = largest
-        self.keys: Tensor | None = None
-
-    def update(self, scores: Tensor, rows: Tensor) -> None:
-        """Take in scores [tests, rows], float32, of train rows [rows], or [tests, rows] where each test has its own."""
-        signed = scores if self.largest else -scores
-        keys = self._hopeful(signed, rows)
-        if keys is None:
-            keys = _pack(signed, rows)
-        if keys.shape[1] > self.k:
-            keys = keys.topk(self.k, dim=1, sorted=False).values
-        if self.keys is not None:
-            keys = torch.cat([self.keys, keys], 1)
-        self.keys = keys.topk(min(self.k, keys.shape[1]), dim=1).values
-
-    def _hopeful(self, signed: Tensor, rows: Tensor) -> Tensor | None:
-        """Keys of the scores that can still enter a list, [tests, most of any test], filled up with the lowest key.
-
-        Once the lists are full few can, and finding them costs a fifth of selecting among all. None where the lists are
-        not full yet, or where too many can, as with many equal scores.
-        """
-        if self.keys is None or self.keys.shape[1] < self.k:
-            return None
-        hopeful = signed >= _unpack(self.keys[:, -1:])[1]  # an equal score enters where its row is lower
-        counts = hopeful.sum(1)
-        widest = int(counts.max())
-        if widest > signed.shape[1] // 4:
-            return None
-        tests, columns = hopeful.nonzero(as_tuple=True)  # ordered by test
-        places = torch.arange(len(tests), device=tests.device) - (counts.cumsum(0) - counts)[tests]
-        keys = torch.full((len(signed), widest), torch.iinfo(torch.int64).min, device=signed.device)
-        keys[tests, places] = _pack(signed[tests, columns], rows[columns] if rows.dim() == 1 else rows[tests, columns])
-        return keys
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Train rows and scores, best first, [tests, k], on the CPU."""
-        assert self.keys is not None
-        index, scores = _unpack(self.keys.cpu())
-        return index, scores if self.largest else 0.0 - scores
-
-
-def _pack(scores: Tensor, rows: Tensor) -> Tensor:
-    """Keys that sort like (score, −row)."""
-    bits = (scores + 0.0).view(torch.int32)  # + 0.0 turns −0 into 0, its equal
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)  # reverses the order of negative floats, whose bits grow downwards
-    return (ordered.to(torch.int64) << _INDEX_BITS) | (_INDEX_MASK - rows)
-
-
-def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows and scores of keys."""
-    ordered = (keys >> _INDEX_BITS).to(torch.int32)
-    bits = ordered ^ ((ordered >> 31) & 0x7FFFFFFF)
-    return _INDEX_MASK - (keys & _INDEX_MASK), bits.view(torch.float32)

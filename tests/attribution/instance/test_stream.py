@@ -11,15 +11,14 @@ from torch import Tensor
 from attribution.base import HeadInputs, UserError
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.influence import Influence
-from attribution.instance.protocol import InstanceScorer
 from attribution.instance.random_instances import RandomInstances
 from attribution.instance.stream import (
     InstanceScores,
-    TrainSummary,
     block_sizes,
     concatenate,
     stream_scores,
 )
+from attribution.instance.train_summary import TrainSummary
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split
 
@@ -182,7 +181,7 @@ def test_fewer_train_examples_than_the_list_is_long():
 
 def test_no_tests_give_empty_lists_and_a_neutral_summary():
     scorer = GradientSimilarity().prepare(make_split(make_head("linear"), 4), BUDGET)
-    nothing = make_split(scorer.train.head, 0)
+    nothing = make_split(make_head("linear"), 0)
     scores, summary = stream_scores(scorer, nothing, torch.arange(0), 3, BUDGET)
     assert len(scores) == 0
     assert scores.top_index.shape == (0, 3)
@@ -212,12 +211,3 @@ def test_finalize_gives_the_stored_columns():
         "self_influence": [5.0, 6.0],
     }
     assert torch.isnan(summary.finalize()["self_influence"]).all()
-
-
-def test_progress_counts_every_pair_once():
-    done: list[int] = []
-    scorer = FixedScorer(torch.zeros(9, 50), 2**16, 2**16)
-    assert isinstance(scorer, InstanceScorer)
-    stream_scores(scorer, numbered_tests(9), torch.arange(9), 3, 2**20, advance=done.append)
-    assert sum(done) == 450
-    assert len(done) > 1
