@@ -2,7 +2,9 @@
 
     python -m benchmarks.precision [--model DIR] [--n-train N] [--n-test N] [--epochs N]
 
-A classifier is fine-tuned in float32 on the demo data, from scratch or from a checkpoint, and explained three times.
+A classifier is fine-tuned in float32 on the demo data, from scratch or from a checkpoint, and explained in each
+precision. A run has one setting of each method, so that gradients of the head, whole gradients of all layers and stored
+rows of them are three runs, which share their predictions.
 Per test example: share of the float32 list's best 10 and 100 that are among the other's best, Spearman's correlation
 over the units or rows that both lists hold, and the largest difference of a score over the largest score.
 """
@@ -24,7 +26,18 @@ import numpy as np
 
 TRAIN = Path(__file__).resolve().parents[1] / "train.py"
 PRECISIONS = ("bf16-mixed", "bf16-true")
-NEURON, INSTANCE = ("ig", "logprob_increase"), ("gradsim", "influence")
+NEURON, INSTANCE = ("ig", "logprob_increase"), ("gradsim", "influence", "similarity")
+GRADIENTS = ("gradsim", "influence")
+EKFAC = ("method.influence.curvature=ekfac",)
+SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "": ((*NEURON, *INSTANCE), ()),
+    ", all layers, whole": (GRADIENTS, (*(f"method.{name}.params=all" for name in GRADIENTS), *EKFAC)),
+    ", all layers, stored": (
+        GRADIENTS,
+        (*(f"method.{name}.{key}" for name in GRADIENTS for key in ("params=all", "projection=random")), *EKFAC),
+    ),
+}
+"""What is said behind a method's name → methods of a run, and their settings."""
 LIST = 1000
 """Length of the compared lists: all training rows, and of neurons as many as the model has up to this."""
 
@@ -75,22 +88,27 @@ def measure(folder: Path, model: str | None, n_train: int, n_test: int, epochs: 
     common = [*sizes, "evaluation=accuracy", "logger=none"]
     start = ["model=local", f"model.path={Path(model).resolve()}", "model.learning_rate=1e-3"] if model else []
     fitted = run(folder, *common, *start, "method=gradsim", f"trainer.max_epochs={epochs}")
-    methods = f"method=[{','.join((*NEURON, *INSTANCE))}]"
-    lists = [f"method.{name}.top_k={n_train if name in INSTANCE else LIST}" for name in (*NEURON, *INSTANCE)]
-    explain = [*common, "fit=false", "model=local", f"model.path={fitted.resolve() / 'model'}", methods, *lists]
-    whole = run(folder, *explain, "trainer.precision=32-true")
+    explain = [*common, "fit=false", "model=local", f"model.path={fitted.resolve() / 'model'}"]
     rows = []
-    for precision in PRECISIONS:
-        lower = run(folder, *explain, f"trainer.precision={precision}")
-        for method in (*NEURON, *INSTANCE):
-            pairs = zip(rankings(whole, method), rankings(lower, method), strict=True)
-            found = [agreement(reference, other) for reference, other in pairs]
-            means = {name: np.mean([one[name] for one in found]) for name in ("top10", "top100", "spearman")}
-            worst = max(one["difference"] for one in found)
-            of_hundred = "–" if method in INSTANCE and n_train <= 100 else f"{means['top100']:.1%}"  # all are in both
-            shown = [f"{means['top10']:.1%}", of_hundred, f"{means['spearman']:.4f}", f"{worst:.1%}"]
-            rows.append([method, precision, *shown])
+    for said, (methods, settings) in SETTINGS.items():
+        lists = [f"method.{name}.top_k={n_train if name in INSTANCE else LIST}" for name in methods]
+        asked = [*explain, f"method=[{','.join(methods)}]", *settings, *lists]
+        whole = run(folder, *asked, "trainer.precision=32-true")
+        for precision in PRECISIONS:
+            lower = run(folder, *asked, f"trainer.precision={precision}")
+            for method in methods:
+                pairs = zip(rankings(whole, method), rankings(lower, method), strict=True)
+                shown = summary([agreement(*pair) for pair in pairs], method not in INSTANCE or n_train > 100)
+                rows.append([method + said, precision, *shown])
     return rows
+
+
+def summary(found: Sequence[dict[str, float]], has_hundred: bool) -> list[str]:
+    """Means over the tests, and the worst difference; lists of a hundred or fewer are in both as a whole."""
+    means = {name: np.mean([one[name] for one in found]) for name in ("top10", "top100", "spearman")}
+    worst = max(one["difference"] for one in found)
+    of_hundred = f"{means['top100']:.1%}" if has_hundred else "–"
+    return [f"{means['top10']:.1%}", of_hundred, f"{means['spearman']:.4f}", f"{worst:.1%}"]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -98,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", help="a pretrained checkpoint to fine-tune; without it: model=tiny from scratch")
     parser.add_argument("--n-train", type=int, default=200)
-    parser.add_argument("--n-test", type=int, default=20)
+    parser.add_argument("--n-test", type=int, default=50)
     parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")

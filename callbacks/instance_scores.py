@@ -53,9 +53,11 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     def compute(batch: Batch) -> dict[str, Tensor]:
         index = batch["index"].cpu()
         part = test.rows(int(index[0]), int(index[-1]) + 1)  # shards hold consecutive rows
-        (scores, summary), allowed[0] = within_memory(
-            title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
-        )
+        # nothing of the model runs here, so that mixed precision has no business in the products
+        with torch.autocast(batch["index"].device.type, enabled=False):
+            (scores, summary), allowed[0] = within_memory(
+                title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
+            )
         sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
         return {**vars(scores), **sums}
 
