@@ -57,9 +57,8 @@ class RowPass:
         """
         layout, rank, n = self.layout, len(cotangents), len(scores)
         columns = {"example": rank, "token": attention_mask.shape[-1], "nothing": 0}[self.per]
-        # whatever the model's precision, which is the default type while a pass runs under bf16-true
-        dtype = torch.promote_types(scores.dtype, torch.float32)
-        out = [torch.zeros(n, columns, width, dtype=dtype, device=scores.device) for width in layout.widths]
+        # as rows are stored, whatever the model's precision; that is the default type while a pass runs under bf16-true
+        out = [torch.zeros(n, columns, width, dtype=torch.float32, device=scores.device) for width in layout.widths]
         place = {layer: (group, part) for group in range(len(out)) for layer, part in layout.parts(group)}
         none = torch.zeros((), dtype=torch.float64, device=scores.device)
         sums: list[tuple[Tensor, Tensor, int]] = [
