@@ -10,9 +10,39 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from transformers import AutoConfig, PretrainedConfig
 
 from benchmarks.ig import Subject
 from benchmarks.pairs import Timed, timed
+
+FAMILIES: dict[str, dict[str, object]] = {
+    "gpt2": {},
+    "opt": {"word_embed_proj_dim": "hidden_size", "ffn_dim": "intermediate_size"},
+    "gpt_neox": {},
+    "bloom": {},
+    "llama": {},
+    "mistral": {"num_key_value_heads": 2, "sliding_window": 64},
+    "qwen2": {"num_key_value_heads": 2},
+    "gemma": {"num_key_value_heads": 1, "head_dim": 64},
+}
+"""What each family adds to the common shape; a text names the value of the shape that it stands for."""
+
+
+def config_of(family: str, smoke: bool) -> PretrainedConfig:
+    """A model of a family with 6 layers of width 512 and a small vocabulary, whose embedding is no part of the work."""
+    layers, width = (2, 64) if smoke else (6, 512)
+    shape = {
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64 if not smoke else 2,
+        "intermediate_size": 4 * width,
+    }
+    own = {
+        name: shape.get(value, value) if isinstance(value, str) else value for name, value in FAMILIES[family].items()
+    }
+    return AutoConfig.for_model(
+        family, **{**shape, "vocab_size": 1000, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, **own}
+    )
 
 
 def floor(subject: Subject) -> Timed[None]:

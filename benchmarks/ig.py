@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import GPT2Config, GPT2Model
+from transformers import AutoModel, PretrainedConfig
 
 from attribution.neuron.ig import PRESETS
 from attribution.neuron.path_integral import Path, integrated_gradients
@@ -39,7 +39,7 @@ class Subject:
         n_steps: steps m of the quadrature.
     """
 
-    backbone: Any  # GPT2Model, whose blocks are untyped
+    backbone: Any  # of transformers, whose blocks are untyped; the peers expect GPT-2's
     head: nn.Linear
     engine: LastTokenEngine
     input_ids: Tensor
@@ -47,15 +47,15 @@ class Subject:
 
     @property
     def n_layers(self) -> int:
-        return len(self.backbone.h)
+        return self.engine.n_layers
 
 
-def build_subject(config: GPT2Config, n_tokens: int, n_steps: int, seed: int = 0) -> Subject:
+def build_subject(config: PretrainedConfig, n_tokens: int, n_steps: int, seed: int = 0) -> Subject:
     """Random weights as transformers draws them, and a head whose scores are of order one."""
     torch.manual_seed(seed)
-    backbone = GPT2Model(config).eval().requires_grad_(False)
-    head = nn.Linear(config.n_embd, N_CLASSES).requires_grad_(False)
-    head.weight.normal_(std=1 / math.sqrt(config.n_embd))
+    backbone = AutoModel.from_config(config).eval().requires_grad_(False)
+    head = nn.Linear(config.hidden_size, N_CLASSES).requires_grad_(False)
+    head.weight.normal_(std=1 / math.sqrt(config.hidden_size))
     input_ids = torch.randint(0, config.vocab_size, (1, n_tokens))
     return Subject(backbone, head, LastTokenEngine(build_anatomy(backbone), head), input_ids, n_steps)
 

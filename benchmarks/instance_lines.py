@@ -7,14 +7,12 @@ import tempfile
 from functools import partial
 from pathlib import Path
 
-from benchmarks import bridge, head_peers, instance, layers, rows, scaling
+from benchmarks import bridge, head_peers, instance, layers, rows, scaling, trained
 from benchmarks.outcome import TOLERANCE, Outcome
 from benchmarks.pairs import Comparison, compare, progress
 
-LAYERS_TOLERANCE = 1e-3
-"""The same where both sum covariances in float32: eigenvectors of nearly equal eigenvalues turn with rounding."""
 PEER_TOLERANCE = 1e-4
-"""Relative difference that rounding explains where a peer solves a linear system in float32."""
+"""Relative difference that rounding explains where a peer solves a linear system, or predicts, in float32."""
 
 
 def benchmark_instance(arguments: argparse.Namespace, outcome: Outcome) -> None:
@@ -57,20 +55,42 @@ def benchmark_head_peers(arguments: argparse.Namespace, outcome: Outcome) -> Non
     outcome.add(compare(name, ours, theirs, pairs, instance.relative_difference, PEER_TOLERANCE, note))
 
 
+def benchmark_trained(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Gradient similarity on a trained model beside captum: from cached head inputs, and from texts to scores."""
+    names = "gradsim_trained_head_vs_captum", "gradsim_from_texts_vs_captum"
+    absent = [outcome.skip_absent(name, "captum") for name in names]
+    if any(absent):
+        return
+    n_train, n_test, hidden, top_k = (400, 40, 64, 10) if arguments.smoke else (10_000, 1_000, 768, 100)
+    with tempfile.TemporaryDirectory() as folder:
+        subject = trained.train(Path(folder), n_train, n_test, hidden, top_k)
+    task = f"n_train={n_train}, n_test={n_test}, one block of width {hidden} fine-tuned on claims, top {top_k}, float32"
+    measured = partial(head_peers.gradsim, subject.splits, "weight"), partial(head_peers.captum_gradsim, subject.splits)
+    for side in measured:
+        side()
+    note = f"{task}; cached head inputs"
+    difference = instance.relative_difference
+    outcome.add(compare(names[0], *measured, arguments.pairs, difference, TOLERANCE, note))
+    peer = trained.captum_from_texts(subject)
+    note = f"{task}; predictions and attribution of a run of train.py, one run each, tokenised in advance"
+    away = difference(subject.top_score, peer.result)
+    outcome.add(Comparison(names[1], [subject.seconds], [peer.seconds], away, PEER_TOLERANCE, note))
+
+
 def benchmark_layers(arguments: argparse.Namespace, outcome: Outcome) -> None:
-    """EK-FAC over all linear layers of a block of GPT-2-small's shape beside kronfluence, each in its own process."""
+    """EK-FAC over all linear layers of GPT-2-small's shape beside kronfluence, each in its own process."""
     name = "ekfac_layers_vs_kronfluence"
     if arguments.smoke:
         outcome.skip(name, "skipped: takes minutes")
         return
     if outcome.skip_absent(name, "kronfluence"):
         return
-    progress(f"{name}: two runs of about a minute or two each")
-    words = ["--layers", "1", "--tokens", "64", "--train", "192", "--tests", "16"]
+    progress(f"{name}: two runs, of about half a minute and a minute for each block")
+    words = ["--layers", str(arguments.layers), "--tokens", "64", "--train", "96", "--tests", "16"]
     ours, peer = (layers.alone(who, words) for who in ("ours", "peer"))
-    note = f"python -m benchmarks.layers {' '.join(words)}; one run each, empirical labels, float32"
+    note = f"python -m benchmarks.layers {' '.join(words)}; one run each, empirical labels, covariances in float64"
     difference = layers.relative_difference(ours.scores, peer.scores)
-    outcome.add(Comparison(name, [ours.seconds], [peer.seconds], difference, LAYERS_TOLERANCE, note))
+    outcome.add(Comparison(name, [ours.seconds], [peer.seconds], difference, PEER_TOLERANCE, note))
     outcome.add_value("ekfac_layers_peak_mib", ours.peak / 2**20)
     outcome.add_value("ekfac_layers_peak_mib_kronfluence", peer.peak / 2**20)
 

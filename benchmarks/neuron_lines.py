@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 
 import torch
-from transformers import GPT2Config
+from transformers import GPT2Config, PretrainedConfig
 
 from attribution.neuron.ig import PRESETS
 from benchmarks import engine, faithfulness, ig, knowledge
@@ -63,17 +63,32 @@ def benchmark_quadrature(arguments: argparse.Namespace, outcome: Outcome, subjec
 def benchmark_engine(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
     """Integrated gradients against the work that no implementation avoids; here twinlens is the peer."""
     config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    compare_with_floor(arguments, outcome, config, f"ig_in_floors_T{n_tokens}", n_tokens)
+
+
+def benchmark_families(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """The same for a model of every family, at one input length."""
+    n_tokens = 16 if arguments.smoke else 128
+    for family in engine.FAMILIES:
+        config = engine.config_of(family, arguments.smoke)
+        compare_with_floor(arguments, outcome, config, f"ig_in_floors_{family}_T{n_tokens}", n_tokens)
+
+
+def compare_with_floor(
+    arguments: argparse.Namespace, outcome: Outcome, config: PretrainedConfig, name: str, n_tokens: int
+) -> None:
+    """One line: what integrated gradients of one example take, in floors."""
     subject = ig.build_subject(config, n_tokens, arguments.steps)
     ig.ours(subject)
     engine.floor(subject)
     rows = subject.n_layers * subject.n_steps // 2
     note = (
-        f"batch 1, {n_tokens} tokens, {subject.n_layers} layers, m={subject.n_steps}; the floor is one forward without "
-        f"gradients and one forward and backward over {rows} single-token rows; the peer's column is twinlens, the "
-        "ratio its cost in floors"
+        f"batch 1, {n_tokens} tokens, {subject.n_layers} layers of width {config.hidden_size}, m={subject.n_steps}; "
+        f"the floor is one forward without gradients and one forward and backward over {rows} single-token rows; the "
+        "peer's column is twinlens, the ratio its cost in floors"
     )
     measured = partial(engine.floor, subject), partial(ig.ours, subject)
-    outcome.add(compare(f"ig_in_floors_T{n_tokens}", *measured, arguments.pairs, None, None, note))
+    outcome.add(compare(name, *measured, arguments.pairs, None, None, note))
 
 
 def benchmark_faithfulness(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:

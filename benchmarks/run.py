@@ -25,8 +25,10 @@ PER_LENGTH: dict[str, Callable[[argparse.Namespace, Outcome, int], None]] = {
     "faithfulness": neuron_lines.benchmark_faithfulness,
 }
 ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
+    "families": neuron_lines.benchmark_families,
     "instance": instance_lines.benchmark_instance,
     "head_peers": instance_lines.benchmark_head_peers,
+    "trained": instance_lines.benchmark_trained,
     "bridge": instance_lines.benchmark_bridge,
     "knowledge": neuron_lines.benchmark_knowledge,
     "layers": instance_lines.benchmark_layers,
