@@ -8,9 +8,9 @@ nothing of twinlens; the weights are frozen for all.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,7 +39,7 @@ class Subject:
         n_steps: steps m of the quadrature.
     """
 
-    backbone: Any  # of transformers, whose blocks are untyped; the peers expect GPT-2's
+    backbone: Any  # of transformers, whose outputs are untyped
     head: nn.Linear
     engine: LastTokenEngine
     input_ids: Tensor
@@ -48,6 +48,12 @@ class Subject:
     @property
     def n_layers(self) -> int:
         return self.engine.n_layers
+
+    @property
+    def projections(self) -> list[nn.Module]:
+        """Every layer's MLP down-projection, whose inputs are the neurons."""
+        anatomy = self.engine.anatomy
+        return [anatomy.down_projection(block) for block in anatomy.blocks]
 
 
 def build_subject(config: PretrainedConfig, n_tokens: int, n_steps: int, seed: int = 0) -> Subject:
@@ -143,7 +149,7 @@ def probabilities(subject: Subject, layer: int, points: Tensor) -> Tensor:
     def replace(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         return (torch.cat([args[0][:, :-1], points[:, None]], 1),)
 
-    handle = subject.backbone.h[layer].mlp.c_proj.register_forward_pre_hook(replace)
+    handle = subject.projections[layer].register_forward_pre_hook(replace)
     try:
         output = subject.backbone(subject.input_ids.expand(len(points), -1), use_cache=False)
     finally:
@@ -168,9 +174,9 @@ def _layer_by_layer(
     activations, target = clean.result
     scores, seconds = [], []
     for layer in layers:
-        start = time.perf_counter()
-        scores.append(one_layer(layer, activations[layer], target))
-        seconds.append(time.perf_counter() - start)
+        found = timed(partial(one_layer, layer, activations[layer], target))
+        scores.append(found.result)
+        seconds.append(found.seconds)
     whole = clean.seconds + sum(seconds) / len(layers) * subject.n_layers
     return Timed(whole, torch.stack(scores), seconds)
 
@@ -180,8 +186,8 @@ def _clean(subject: Subject) -> tuple[list[Tensor], int]:
     """The last token's activation in every layer, [neurons] each, and the predicted class, from one forward."""
     kept: list[Tensor] = []
     handles = [
-        block.mlp.c_proj.register_forward_pre_hook(lambda module, args: kept.append(args[0][0, -1]))
-        for block in subject.backbone.h
+        projection.register_forward_pre_hook(lambda module, args: kept.append(args[0][0, -1]))
+        for projection in subject.projections
     ]
     try:
         output = subject.backbone(subject.input_ids, use_cache=False)

@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2Config, PretrainedConfig
 
 from attribution.neuron.ig import PRESETS
-from benchmarks import engine, faithfulness, ig, knowledge
+from benchmarks import device, engine, faithfulness, ig, knowledge
 from benchmarks.outcome import TINY, TOLERANCE, Outcome
 from benchmarks.pairs import Timed, compare, progress
 
@@ -88,6 +88,33 @@ def compare_with_floor(
         "peer's column is twinlens, the ratio its cost in floors"
     )
     measured = partial(engine.floor, subject), partial(ig.ours, subject)
+    outcome.add(compare(name, *measured, arguments.pairs, None, None, note))
+
+
+def benchmark_device(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """The device's matrix and copy rates; on a CUDA device integrated gradients of pythia-410m's shape beside them."""
+    on_gpu = torch.cuda.is_available()
+    where = torch.device("cuda" if on_gpu else "cpu")
+    side = 64 if arguments.smoke else 8192 if on_gpu else 2048
+    rates = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        rates[dtype] = device.matrix_rate(where, dtype, side)
+        outcome.add_value(f"device_flops_{str(dtype).removeprefix('torch.')}", rates[dtype])
+    outcome.add_value("device_copy_bytes_per_s", device.copy_rate(where, 2**16 if arguments.smoke else 2**30))
+    n_tokens, n = (16, 2) if arguments.smoke else (512, 8)
+    name = f"ig_pythia410m_vs_loop_T{n_tokens}"
+    if not on_gpu and not arguments.smoke:
+        outcome.skip(name, "skipped: needs a CUDA device")
+        return
+    task = device.build_task(where, torch.bfloat16, n, n_tokens, arguments.steps, arguments.smoke)
+    seconds = device.best_seconds(lambda: device.attribute(task))
+    outcome.add_value("ig_pythia410m_instances_per_s", n / seconds)
+    outcome.add_value("ig_pythia410m_share_of_flops", device.operations(task) / seconds / rates[torch.bfloat16])
+    layers = ig.chosen_layers(task.subject.n_layers, arguments.peer_layers)
+    note = f"batch {n}, {n_tokens} tokens, m={arguments.steps}, bf16, time per instance; loop timed at layers {layers}"
+    measured = partial(device.per_instance, task), partial(ig.plain_loop, task.subject, layers)
+    for side_of_pair in measured:
+        side_of_pair()
     outcome.add(compare(name, *measured, arguments.pairs, None, None, note))
 
 

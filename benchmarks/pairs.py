@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import torch
+
 Result = TypeVar("Result")
 
 
@@ -66,10 +68,17 @@ class Comparison:
 
 
 def timed(task: Callable[[], Result]) -> Timed[Result]:
-    """Run a task once on the clock."""
+    """Run a task once on the clock, which waits for what a CUDA device has been told to do."""
+    _wait()
     start = time.perf_counter()
     result = task()
+    _wait()
     return Timed(time.perf_counter() - start, result)
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def compare(

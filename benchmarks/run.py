@@ -25,6 +25,7 @@ PER_LENGTH: dict[str, Callable[[argparse.Namespace, Outcome, int], None]] = {
     "faithfulness": neuron_lines.benchmark_faithfulness,
 }
 ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
+    "device": neuron_lines.benchmark_device,
     "families": neuron_lines.benchmark_families,
     "instance": instance_lines.benchmark_instance,
     "head_peers": instance_lines.benchmark_head_peers,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import GPT2Config
 
 from benchmarks import ig
+from benchmarks.device import Operations
 from benchmarks.outcome import TINY, is_installed
 from benchmarks.pairs import Comparison, Timed, compare
 from benchmarks.run import main
@@ -22,6 +27,8 @@ RATIOS = [
     "faithfulness_vs_prefix_T16",
     "ig_gauss8_vs_riemann20_T16",
     "ig_in_floors_T16",
+    "ig_in_floors_bloom_T16",
+    "ig_pythia410m_vs_loop_T16",
     "gradsim_vs_autograd_loop",
     "rows_vs_plain_product",
     "dcns_vs_double_loop",
@@ -31,17 +38,36 @@ RATIOS = [
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 
 
-def smoke(folder: Path) -> tuple[int, dict]:
-    """Exit code and record of a run at tiny size."""
-    code = main(["--smoke", "--output", str(folder)])
+@dataclass(frozen=True)
+class Finished:
+    """A run at tiny size: exit code, what it printed, its record and its table."""
+
+    code: int
+    printed: str
+    record: dict
+    table: str
+
+
+def smoke(folder: Path, *arguments: str) -> Finished:
+    """Run at tiny size."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        code = main(["--smoke", *arguments, "--output", str(folder)])
     (file,) = folder.glob("*.json")
-    return code, json.loads(file.read_text(encoding="utf-8"))
+    record = json.loads(file.read_text(encoding="utf-8"))
+    return Finished(code, printed.getvalue(), record, file.with_suffix(".md").read_text(encoding="utf-8"))
 
 
-def test_every_ratio_is_printed_and_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, record = smoke(tmp_path)
-    lines = dict(line.split(" ", 1) for line in capsys.readouterr().out.splitlines())
-    assert code == 0
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """All groups, once for the tests that read what is there."""
+    return smoke(tmp_path_factory.mktemp("results"))
+
+
+def test_every_ratio_is_printed_and_recorded(everything: Finished) -> None:
+    lines = dict(line.split(" ", 1) for line in everything.printed.splitlines())
+    record = everything.record
+    assert everything.code == 0
     for name in RATIOS:
         assert float(lines[name]) > 0
         found = record["comparisons"][name]
@@ -51,34 +77,39 @@ def test_every_ratio_is_printed_and_recorded(tmp_path: Path, capsys: pytest.Capt
     assert record["command"] == "python -m benchmarks.run --smoke"
     assert record["machine"]["torch"] == torch.__version__
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", record["date"])
-    (table,) = tmp_path.glob("*.md")
-    assert all(f"| {name} |" in table.read_text(encoding="utf-8") for name in RATIOS)
+    assert all(f"| {name} |" in everything.table for name in RATIOS)
 
 
-def test_results_agree_and_gauss_needs_fewer_steps(tmp_path: Path) -> None:
-    _, record = smoke(tmp_path)
-    assert 0 < record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] < 1e-5
+def test_results_agree_and_gauss_needs_fewer_steps(everything: Finished) -> None:
+    found = everything.record["comparisons"]
+    assert 0 < found["ig_vs_loop_T16"]["relative_difference"] < 1e-5
     for name in ("gradsim_vs_autograd_loop", "rows_vs_plain_product", "lpi_topk_vs_dense"):
-        assert record["comparisons"][name]["relative_difference"] < 1e-5
-    assert record["comparisons"]["lpi_dense_vs_loop"]["relative_difference"] < 1e-3
-    assert record["values"]["ig_gauss8_error_T16"] < record["values"]["ig_riemann20_error_T16"] / 10
+        assert found[name]["relative_difference"] < 1e-5
+    assert found["lpi_dense_vs_loop"]["relative_difference"] < 1e-3
+    values = everything.record["values"]
+    assert values["ig_gauss8_error_T16"] < values["ig_riemann20_error_T16"] / 10
 
 
 @NEEDS_CAPTUM
-def test_captum_agrees(tmp_path: Path) -> None:
-    _, record = smoke(tmp_path)
-    assert 0 < record["comparisons"]["ig_vs_captum_T16"]["relative_difference"] < 1e-5
-    assert "ig_vs_captum_T16" not in record["skipped"]
+def test_captum_agrees(everything: Finished) -> None:
+    found = everything.record["comparisons"]
+    assert 0 < found["ig_vs_captum_T16"]["relative_difference"] < 1e-5
+    assert found["gradsim_trained_head_vs_captum"]["relative_difference"] < 1e-5
+    assert 0 < found["gradsim_from_texts_vs_captum"]["relative_difference"] < 1e-4
+    assert "ig_vs_captum_T16" not in everything.record["skipped"]
 
 
-def test_absent_captum_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_absent_captum_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "captum", None)
-    code, record = smoke(tmp_path)
-    assert code == 0
-    assert "ig_vs_captum_T16 skipped: needs pip install twinlens[bench]\n" in capsys.readouterr().out
-    assert {name for name in record["skipped"] if "captum" in name} == {"ig_vs_captum_T16", "gradsim_head_vs_captum"}
+    done = smoke(tmp_path, "--only", "ig,head_peers,trained")
+    assert done.code == 0
+    assert "ig_vs_captum_T16 skipped: needs pip install twinlens[bench]\n" in done.printed
+    assert {name for name in done.record["skipped"] if "captum" in name} == {
+        "ig_vs_captum_T16",
+        "gradsim_head_vs_captum",
+        "gradsim_trained_head_vs_captum",
+        "gradsim_from_texts_vs_captum",
+    }
 
 
 def test_differing_results_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +120,9 @@ def test_differing_results_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         return Timed(run.seconds, run.result * 1.001, run.parts)
 
     monkeypatch.setattr(ig, "plain_loop", wrong)
-    code, record = smoke(tmp_path)
-    assert code == 1
-    assert record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] > 1e-5
+    done = smoke(tmp_path, "--only", "ig")
+    assert done.code == 1
+    assert done.record["comparisons"]["ig_vs_loop_T16"]["relative_difference"] > 1e-5
 
 
 def test_nan_never_agrees() -> None:
@@ -118,12 +149,19 @@ def test_timed_layers(n_layers: int, count: int, layers: list[int]) -> None:
 
 def test_scaling_to_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     """One of two layers timed: whole = clean forward + 2 × that layer."""
-    subject = ig.build_subject(ig.GPT2Config(**TINY), 8, 2)
+    subject = ig.build_subject(GPT2Config(**TINY), 8, 2)
     clock = iter([0.0, 1.0, 10.0, 15.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     found = ig.plain_loop(subject, [1])
     assert found.seconds == 1.0 + 2 * 5.0
     assert found.parts == [5.0]
+
+
+def test_operations_are_those_of_products_forward_and_backward() -> None:
+    left = torch.randn(2, 3, requires_grad=True)
+    with Operations() as counted:
+        torch.autograd.grad((left @ torch.randn(3, 4)).sum(), left)
+    assert counted.total == 2 * (2 * 2 * 3 * 4)  # the product, and its gradient at one side
 
 
 def test_the_exponent_is_a_slope() -> None:
