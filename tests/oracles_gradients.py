@@ -89,8 +89,13 @@ def fisher_of_layers(
     batch: Mapping[str, Tensor],
     expectation: bool,
     corrected: bool,
+    projections: Sequence[tuple[Tensor | None, Tensor | None]] | None = None,
 ) -> list[Tensor]:
-    """Each layer's (EK-)FAC matrix written out, [d_out·(d_in + bias), …], with labels weighted one by one."""
+    """Each layer's (EK-)FAC matrix written out, [d_out·(d_in + bias), …], with labels weighted one by one.
+
+    Args:
+        projections: of each layer's inputs and of its output gradients, applied to both before anything else.
+    """
     n = len(batch["labels"])
     with torch.no_grad():
         probabilities = scores_of(batch).softmax(-1)
@@ -106,7 +111,8 @@ def fisher_of_layers(
         relabelled = {**batch, "labels": labels}
         seen = seen_by_layers(layers, lambda rows: loss_at(scores_of, rows), relabelled)
         for number, examples in enumerate(seen):
-            for weight, (a, d) in zip(weights.tolist(), examples, strict=True):
+            for weight, sides in zip(weights.tolist(), examples, strict=True):
+                a, d = projected(sides, None if projections is None else projections[number])
                 covered[number][0] = covered[number][0] + a.T @ a
                 covered[number][1] = covered[number][1] + weight * d.T @ d / n
                 n_tokens[number] += len(a)
@@ -122,6 +128,43 @@ def fisher_of_layers(
         assert isinstance(values, Tensor)
         matrices.append(basis @ values.diag() @ basis.T)
     return matrices
+
+
+def projected(
+    sides: tuple[Tensor, Tensor], projections: tuple[Tensor | None, Tensor | None] | None
+) -> tuple[Tensor, Tensor]:
+    """Both sides of a layer's tokens times their matrix; None: as they are."""
+    if projections is None:
+        return sides
+    a, d = (side if matrix is None else side @ matrix for side, matrix in zip(sides, projections, strict=True))
+    return a, d
+
+
+def ggn_of_layers(
+    layers: Sequence[LinearLayer],
+    scores_of: Callable[[Mapping[str, Tensor]], Tensor],
+    batch: Mapping[str, Tensor],
+    flattened: Callable[[list[Tensor]], Tensor],
+) -> Tensor:
+    """1/n Σ Jᵀ(diag(p) − ppᵀ)J over examples, J the derivatives of an example's logits in all layers.
+
+    Args:
+        flattened: gradients of all layers, each [examples, d_out, d_in + bias] → [examples, numbers].
+
+    Returns:
+        [numbers, numbers].
+    """
+    with torch.no_grad():
+        probabilities = scores_of(batch).softmax(-1)
+    jacobians = torch.stack(
+        [
+            flattened(layer_gradients(layers, lambda rows, c=label: scores_of(rows)[0, c], batch))  # type: ignore[misc]
+            for label in range(probabilities.shape[1])
+        ],
+        1,
+    )
+    inner = torch.diag_embed(probabilities) - probabilities[:, :, None] * probabilities[:, None, :]
+    return torch.einsum("nci,ncd,ndj->ij", jacobians, inner, jacobians) / len(probabilities)
 
 
 def loss_at(scores_of: Callable[[Mapping[str, Tensor]], Tensor], batch: Mapping[str, Tensor]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor
@@ -15,12 +17,13 @@ from attribution.gradients.tape import recording
 from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.head_gradients import logit_cotangents
 from attribution.instance.influence import Influence
+from attribution.instance.kronecker import Fisher
 from attribution.instance.protocol import InstanceScorer
 from attribution.instance.stream import stream_scores
 from tests import oracles_rows as oracle
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.families import random_batch
-from tests.oracles_gradients import layer_gradients
+from tests.oracles_gradients import fisher_of_layers, ggn_of_layers, layer_gradients
 
 SHAPES = [(3, 2), (4, 4), (2, 5)]
 BUDGET = 2**30
@@ -149,14 +152,16 @@ def test_vanishing_gradients_are_refused_by_name() -> None:
 # -- from a model ----------------------------------------------------------------------------------------------------
 
 
-def taped(model: Case, batch: dict[str, Tensor], projection: Projection, fisher: bool, per: str = "example") -> tuple:
+def taped(
+    model: Case, batch: dict[str, Tensor], projection: Projection, fisher: Fisher | None = None, per: str = "example"
+) -> tuple:
     """Rows of a batch as the pass takes them, with their sums."""
     projections = [projection.random(layer) for layer in model.layers]
     plan = RowPass(model.layers, projections, [projection.sides(layer) for layer in model.layers], per)  # type: ignore[arg-type]
     with recording(model.layers) as tape:
         scores = model.scores(batch)
-        if fisher:
-            cotangents = fisher_cotangents(scores, batch["labels"], "expectation")
+        if fisher is not None:
+            cotangents = fisher_cotangents(scores, batch["labels"], fisher)
         else:
             cotangents = logit_cotangents(scores.detach(), batch["labels"])[None]
         rows, sums = plan.of_batch(tape, scores, cotangents, batch["attention_mask"])
@@ -171,25 +176,62 @@ def taped(model: Case, batch: dict[str, Tensor], projection: Projection, fisher:
 def test_scores_equal_per_example_autograd_and_an_explicit_projection(family: str, curvature: str) -> None:
     model, draw = case(family), Projection("random", 6, 1)
     train_batch, test_batch = random_batch([5, 3, 7, 4]), random_batch([6, 2], "left", seed=9)
-    train, plan = taped(model, train_batch, draw, fisher=False)
-    test, _ = taped(model, test_batch, draw, fisher=False)
+    train, plan = taped(model, train_batch, draw)
+    test, _ = taped(model, test_batch, draw)
     if curvature in ("ggn", "ekfac"):
-        fisher = taped(model, train_batch, draw, fisher=True)[0]
+        fisher = taped(model, train_batch, draw, fisher="expectation")[0]
         train = GradientRows(train.layout, train.groups, 1, train.covariances, fisher)
 
     def explicit(batch: dict[str, Tensor]) -> Tensor:
-        parts = []
-        for gradient, sides in zip(layer_gradients(model.layers, model.loss, batch), plan.projections, strict=True):
-            small = gradient if sides.inputs is None else gradient @ sides.inputs.double()
-            small = small if sides.outputs is None else sides.outputs.double().T @ small
-            parts.append(small.flatten(1))
-        return torch.cat(parts, 1)
+        return explicitly_projected(plan, layer_gradients(model.layers, model.loss, batch))
 
     torch.testing.assert_close(dense(train), explicit(train_batch), rtol=1e-5, atol=1e-6)
     method = Influence(curvature=curvature, params="all", projection="random")  # type: ignore[arg-type]
     wanted = expected(method, as_rows(train, explicit(test_batch)), as_rows(train, explicit(train_batch)))
     found = all_scores(method.prepare(train, BUDGET), test)
     torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-4 * float(wanted.abs().max()))
+
+
+def explicitly_projected(plan: RowPass, gradients: list[Tensor]) -> Tensor:
+    """Every layer's gradients between its two matrices, side by side, [examples, numbers]."""
+    parts = []
+    for gradient, (inputs, outputs) in zip(gradients, projections_of(plan), strict=True):
+        small = gradient if inputs is None else gradient @ inputs
+        parts.append((small if outputs is None else outputs.T @ small).flatten(1))
+    return torch.cat(parts, 1)
+
+
+def projections_of(plan: RowPass) -> list[tuple[Tensor | None, Tensor | None]]:
+    """Of each layer's inputs and output gradients, float64."""
+
+    def double(matrix: Tensor | None) -> Tensor | None:
+        return None if matrix is None else matrix.double()
+
+    return [(double(sides.inputs), double(sides.outputs)) for sides in plan.projections]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_rows_of_curvature_are_the_generalised_gauss_newton_matrix(family: str) -> None:
+    model, batch = case(family), random_batch([5, 3, 7, 4], "left")
+    rows, plan = taped(model, batch, Projection("random", 6, 1), fisher="expectation")
+    wanted = ggn_of_layers(model.layers, model.scores, batch, lambda found: explicitly_projected(plan, found))
+    found = dense(rows).T @ dense(rows) / 4
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
+
+
+@pytest.mark.parametrize("corrected", [False, True], ids=["kfac", "ekfac"])
+@pytest.mark.parametrize("fisher", get_args(Fisher))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sums_and_rows_give_the_projected_factors_written_out(family: str, fisher: Fisher, corrected: bool) -> None:
+    model, batch = case(family), random_batch([5, 3, 7, 4])
+    rows, plan = taped(model, batch, Projection("random", 5, 1), fisher=fisher)
+    wanted = fisher_of_layers(
+        model.layers, model.scores, batch, fisher == "expectation", corrected, projections_of(plan)
+    )
+    for number, (layer_rows, matrix) in enumerate(zip(layers_of(rows), wanted, strict=True)):
+        sums = rows.covariances[number]
+        found = oracle.ekfac_matrix(*sums, layer_rows, 4) if corrected else oracle.kfac_matrix(*sums)
+        torch.testing.assert_close(found, matrix, rtol=1e-5, atol=2e-6 * float(matrix.abs().max()))
 
 
 def as_rows(like: GradientRows, numbers: Tensor) -> GradientRows:
@@ -200,8 +242,8 @@ def as_rows(like: GradientRows, numbers: Tensor) -> GradientRows:
 @pytest.mark.parametrize("family", ["gpt2", "opt", "llama"])
 def test_rows_of_tokens_add_up_to_their_example(family: str) -> None:
     model, draw, batch = case(family, "backbone.*"), Projection("random", 6, 1), random_batch([5, 3, 7], "left")
-    whole = dense(taped(model, batch, draw, fisher=False)[0])
-    tokens = dense(taped(model, batch, draw, fisher=False, per="token")[0])
+    whole = dense(taped(model, batch, draw)[0])
+    tokens = dense(taped(model, batch, draw, per="token")[0])
     assert len(tokens) == 15
     torch.testing.assert_close(
         torch.stack([part.sum(0) for part in tokens.split([5, 3, 7])]), whole, rtol=1e-4, atol=1e-5
@@ -210,4 +252,4 @@ def test_rows_of_tokens_add_up_to_their_example(family: str) -> None:
 
 def test_a_layer_that_reads_one_token_has_no_rows_of_tokens() -> None:
     with pytest.raises(UserError, match="layer head reads one token"):
-        taped(case("llama"), random_batch([5, 3]), Projection("random", 4), fisher=False, per="token")
+        taped(case("llama"), random_batch([5, 3]), Projection("random", 4), per="token")
