@@ -43,12 +43,14 @@ CONFIG_DIR = Path(__file__).parent / "conf"
 def build(node: Any, **given: Any) -> Any:
     """The object that a `_target_` node describes; a user error inside its constructor comes out as it is."""
     try:
-        return instantiate(node, **given)
+        return instantiate(node, _convert_="all", **given)  # libraries refuse what is no plain dictionary
     except InstantiationException as error:
         cause: BaseException | None = error
         while cause is not None and not isinstance(cause, UserError):
             cause = cause.__cause__
-        raise cause or error from error
+        if cause is None:
+            raise
+        raise cause from error
 
 
 def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, float]:

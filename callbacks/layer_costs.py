@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from attribution.base import LinearLayer
 from attribution.gradients.settings import needs_factors
 from callbacks.costs import Shape, batch_shapes
-from callbacks.instance_costs import InstanceCost
 from callbacks.layer_factors import factor_bytes
 from callbacks.layer_inputs import gradient_need
 from callbacks.layer_scores import SEGMENTS, test_blocks
@@ -17,13 +17,48 @@ from callbacks.session import Session, rows_per_shard
 from models.linear_layers import linear_layers
 
 
-def layer_cost(
-    session: Session, shape: Shape, method: Any, lengths: Mapping[str, Sequence[int]]
-) -> tuple[InstanceCost, int]:
-    """Memory and operations of a method's passes, and bytes on the disk.
+@dataclass(frozen=True)
+class WholeWork:
+    """Operations of the passes over whole gradients, or how many of them a second does.
 
-    Every train example runs forward and backward, its gradients are formed and multiplied with those of the tests, once
-    for each block of tests; the factors take a backward pass for each row of the Fisher matrix, twice for EK-FAC.
+    Attributes:
+        covariances, eigenvalues: of the factors' passes over the train split.
+        scoring: forward, backward and gradients of the train split, once for each block of tests.
+        products: of these gradients with those of the tests.
+        decompositions: of the factors.
+    """
+
+    covariances: float
+    eigenvalues: float
+    scoring: float
+    products: float
+    decompositions: float
+
+    def seconds(self, rates: WholeWork) -> float:
+        """Time at the rates of another one; what takes no operations takes no time."""
+        pairs = zip(astuple(self), astuple(rates), strict=True)
+        return sum(operations / rate for operations, rate in pairs if operations)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What scores from whole gradients take.
+
+    Attributes:
+        memory: peak in bytes.
+        disk: bytes.
+        work: operations.
+        remark: layers, and blocks of tests.
+    """
+
+    memory: int
+    disk: int
+    work: WholeWork
+    remark: str
+
+
+def layer_cost(session: Session, shape: Shape, method: Any, lengths: Mapping[str, Sequence[int]]) -> LayerCost:
+    """Memory, disk and operations of a method's passes.
 
     Args:
         lengths: of the splits, tokens of every row.
@@ -36,15 +71,8 @@ def layer_cost(
     n_train, n_test = len(lengths["train"]), len(lengths[session.split])
     blocks = test_blocks(session, layers, factors, n_test)
     parameters = sum(layer.n_parameters for layer in layers)
-    read = session.sequences.read
-    forward = read * sum(map(shape.forward_operations, lengths["train"]))
-    tokens = read * sum(lengths["train"])
-    scored = len(blocks) * (2 * forward + 2.0 * tokens * parameters) + 2.0 * parameters * n_train * n_test
-    rotation = 2.0 * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
-    own = tokens * (rotation if factors else 0.0)
-    operations = (
-        scored + own + (_factor_operations(session, method, layers, forward, tokens, rotation) if factors else 0)
-    )
+    n_classes, read = len(session.data.label_names), session.sequences.read
+    work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
     rows = session.data.splits["train"]
     shards = segments_of(rows, session.eval_batch_size, rows_per_shard(n_train), SEGMENTS)
     need = gradient_need(layers, shape.footprint, session.sequences)
@@ -54,15 +82,41 @@ def layer_cost(
     fixed = factor_bytes(layers) if factors else 0
     disk = n_test * method.top_k * 24 * (len(shards) + 1) + len(blocks) * n_train * 32 + n_train * 40 + fixed
     remark = f"{len(layers)} layers, {len(blocks)} block{'s' if len(blocks) > 1 else ''} of tests"
-    return InstanceCost(held + fixed + working + session.memory_budget // 8, operations, remark), disk
+    return LayerCost(held + fixed + working + session.memory_budget // 8, disk, work, remark)
 
 
-def _factor_operations(
-    session: Session, method: Any, layers: Sequence[LinearLayer], forward: float, tokens: int, rotation: float
-) -> float:
-    """Covariances, decompositions and, for EK-FAC, squares of rotated gradients."""
-    backwards = 1 if method.fisher == "empirical" else max(1, len(session.data.label_names) - 1)
-    passes = 1 + (method.curvature == "ekfac")
-    decomposed = sum(10.0 * (layer.d_in**3 + layer.d_out**3) for layer in layers)
-    formed = 2.0 * tokens * sum(layer.n_parameters for layer in layers) * (passes - 1)
-    return passes * forward * (1 + backwards) + backwards * (passes * tokens * rotation + formed) + decomposed
+def whole_work(
+    layers: Sequence[LinearLayer],
+    shape: Shape,
+    method: Any,
+    n_classes: int,
+    lengths: Sequence[int],
+    n_test: int,
+    n_blocks: int,
+    read: int,
+) -> WholeWork:
+    """Operations over a train split.
+
+    Every train example runs forward and backward, its gradients are formed and multiplied with those of the tests, once
+    for each block of tests; the factors take a backward pass for each row of the Fisher matrix, twice for EK-FAC.
+
+    Args:
+        lengths: tokens of every train example.
+        read: sequences of an example.
+    """
+    factors = needs_factors(method)
+    parameters = sum(layer.n_parameters for layer in layers)
+    forward = read * sum(map(shape.forward_operations, lengths))
+    tokens = read * sum(lengths)
+    rotation = 2.0 * tokens * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
+    formed = 2.0 * tokens * parameters
+    scoring = n_blocks * (2 * forward + formed) + factors * rotation
+    products = 2.0 * parameters * len(lengths) * n_test
+    if not factors:
+        return WholeWork(0.0, 0.0, scoring, products, 0.0)
+    backwards = 1 if method.fisher == "empirical" else max(1, n_classes - 1)
+    covariances = forward * (1 + backwards) + backwards * rotation
+    corrected = method.curvature == "ekfac"
+    eigenvalues = corrected * (covariances + backwards * formed)
+    decompositions = sum(10.0 * (layer.d_in**3 + layer.d_out**3) for layer in layers)
+    return WholeWork(covariances, eigenvalues, scoring, products, decompositions)

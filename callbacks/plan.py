@@ -1,7 +1,7 @@
 """The plan of a run: what every pass will take, from shapes, data and the store alone; nothing is computed or written.
 
-Time is counted floating-point operations over the rate of a matrix product of the model's width, measured on the
-device at plan time. Memory is counted as the stages themselves count it (`callbacks.costs`).
+Time is counted floating-point operations over the rate of the pass that does them, measured on the device at plan time
+(`callbacks.plan_probe`). Memory is counted as the stages themselves count it (`callbacks.costs`).
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from callbacks.method_graph import in_order, kind_of, reads_of, train_lists_of
 from callbacks.pipeline import Parts, splits_needed
 from callbacks.plan_base import PlanBase
 from callbacks.plan_evaluations import evaluation_lines
-from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_operations
+from callbacks.plan_fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
+from callbacks.plan_probe import probe_of
 from callbacks.plan_rate import computed_in, configured_architecture, heading, operations_per_second, shape_of
 from callbacks.plan_table import Line, format_plan
+from callbacks.plan_times import Times
 from callbacks.rows_costs import rows_line
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
@@ -83,7 +85,8 @@ class Planner(PlanBase):
         """
         settings, session = self.parts.settings, self.session
         trainer, lengths = settings["trainer"], self.lengths["train"]
-        operations = fit_operations(self.shape, session, trainer, lengths, self.lengths.get("validation", []))
+        validation = self.lengths.get("validation", [])
+        seconds = fit_seconds(self.times, self.shape, session, trainer, lengths, validation)
         source = self.source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
@@ -95,7 +98,7 @@ class Planner(PlanBase):
         working = fit_memory(self.shape, session, lengths)
         kept = CHECKPOINTS + epochs_of_fit(trainer) * self.keeps_epochs
         return Line(
-            "fit", len(lengths), self.said(source is not None, found), operations / self.rate,
+            "fit", len(lengths), self.said(source is not None, found), seconds,
             kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
         )  # fmt: skip
 
@@ -118,7 +121,7 @@ class Planner(PlanBase):
         width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
         return self.model_line(
             f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
-            read * sum(map(self.shape.forward_operations, lengths)), 2 * 4 * width * len(lengths),
+            self.times.forward(read * sum(map(self.shape.forward_operations, lengths))), 2 * 4 * width * len(lengths),
         )  # fmt: skip
 
     def _epochs(self, lines: Sequence[Line]) -> list[Line]:
@@ -153,7 +156,7 @@ class Planner(PlanBase):
         title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
         lengths = self.lengths[split]
         if kind_of(method) == "instance":
-            return self._instances(title, method, found)
+            return self._instances(name, title, method, found)
         # shards: layer, unit and score; table: these with a position and three words of text
         disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
         if isinstance(method, InstanceNeurons):
@@ -162,16 +165,18 @@ class Planner(PlanBase):
             return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
         each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
-        total = None if None in each else sum(by_length[length] or 0.0 for length in lengths)
+        seconds = None
+        if None not in each:
+            seconds = self.times.neurons(name, method, sum(by_length[length] or 0.0 for length in lengths))
         need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
-        return self.model_line(title, split, found, need, total, disk)
+        return self.model_line(title, split, found, need, seconds, disk)
 
-    def _instances(self, title: str, method: Any, found: Path | None) -> Line:
+    def _instances(self, name: str, title: str, method: Any, found: Path | None) -> Line:
         """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
         if reads_of(method) == "layers":
-            return self._layers(title, method, found)
+            return self._layers(name, title, method, found)
         if reads_of(method) == "rows":
-            return rows_line(self, title, method, self.said(bool(self.session.weights), found))
+            return rows_line(self, name, title, method, self.said(bool(self.session.weights), found))
         session = self.session
         n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
         shard = rows_per_shard(n_test)
@@ -179,7 +184,7 @@ class Planner(PlanBase):
         cost = instance_cost(
             method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
         )
-        seconds = None if cost.operations is None else cost.operations / self.host_rate
+        seconds = None if cost.operations is None else cost.operations / self.times.host
         held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
         if isinstance(method, NeuronInstances):
             held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
@@ -191,13 +196,13 @@ class Planner(PlanBase):
             cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
         )  # fmt: skip
 
-    def _layers(self, title: str, method: Any, found: Path | None) -> Line:
+    def _layers(self, name: str, title: str, method: Any, found: Path | None) -> Line:
         """Whole gradients: passes over the train split, for the factors and for each block of tests."""
-        cost, disk = layer_cost(self.session, self.shape, method, self.lengths)
-        seconds = None if cost.operations is None else cost.operations / self.rate
+        cost = layer_cost(self.session, self.shape, method, self.lengths)
+        seconds = self.times.whole(name, method, len(self.session.data.label_names), cost.work)
         return Line(
-            title, len(self.lengths[self.session.split]), self.said(bool(self.session.weights), found), seconds, disk,
-            cost.memory, cost.memory + self.model_bytes, self.device.type, cost.remark,
+            title, len(self.lengths[self.session.split]), self.said(bool(self.session.weights), found), seconds,
+            cost.disk, cost.memory, cost.memory + self.model_bytes, self.device.type, cost.remark,
         )  # fmt: skip
 
 
@@ -213,7 +218,8 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
         UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
     """
     shape = shape_of(configured_architecture(session.data, parts.settings["model"], tokenizer))
-    device = session.trainers.for_pass([]).strategy.root_device
+    trainer = session.trainers.for_pass([])
+    device = trainer.strategy.root_device
     width = shape.footprint.hidden_size
     try:
         rate = operations_per_second(device, width, computed_in(session.trainers.precision))
@@ -225,8 +231,9 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     splits = splits_needed(session.data.splits, session.split, parts.methods)
     session = replace(session, found_batch_size=planned_batch_size(session, shape.footprint, splits))
-    lines = Planner(session, parts, shape, device, rate, host_rate).lines()
+    probe = probe_of(session, parts.make_model, shape, trainer)
+    lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
     if is_first_process():
-        print(f"{heading(shape, session, device, rate)}\n{format_plan(lines)}", flush=True)
+        print(f"{heading(shape, session, device, rate, probe is not None)}\n{format_plan(lines)}", flush=True)
         remove_empty(session.folder)
     return {}

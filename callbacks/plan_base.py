@@ -1,4 +1,4 @@
-"""What every line of a plan is made with: shapes, rates and the splits' lengths."""
+"""What every line of a plan is made with: shapes, times and the splits' lengths."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from callbacks.fit import source_of
 from callbacks.memory import Need
 from callbacks.pipeline import Parts, keeps_epochs
 from callbacks.plan_table import Line
+from callbacks.plan_times import Times
 from callbacks.session import Session
 from callbacks.store import known_weights_hash
 from data.sampling import token_lengths
@@ -30,15 +31,14 @@ class PlanBase:
         parts: of the run.
         shape: of the classifier.
         device: of the passes over the model.
-        rate, host_rate: operations per second there in the run's type, and on the host in float64.
+        times: how long operations take there and on the host.
     """
 
     session: Session
     parts: Parts
     shape: costs.Shape
     device: torch.device
-    rate: float
-    host_rate: float
+    times: Times
 
     def __post_init__(self) -> None:
         # what is found in the store is put into a session of the plan's own
@@ -57,15 +57,14 @@ class PlanBase:
         return source_of(self.session, {"path": path})
 
     def model_line(
-        self, title: str, split: str, found: Path | None, need: Need, operations: float | None, disk: int
+        self, title: str, split: str, found: Path | None, need: Need, seconds: float | None, disk: int
     ) -> Line:
-        """A pass over the model: what its largest batch needs, and how long it takes."""
+        """A pass over the model, and what its largest batch needs."""
         session, lengths = self.session, self.lengths[split]
         batches = [batch for shard in session.shards(split) for batch in shard]
         working = max(
             need.peak(n, columns, session.memory_budget) for n, columns in costs.batch_shapes(batches, lengths)
         )
-        seconds = None if operations is None else operations / self.rate
         stored = self.said(bool(session.weights), found)
         return Line(title, len(lengths), stored, seconds, disk, working, self.model_bytes + working, self.device.type)
 

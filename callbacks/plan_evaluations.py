@@ -82,7 +82,9 @@ def _pass(
     # metrics of every intervention, in shards and as a whole
     disk = 2 * METRIC_BYTES * (1 + n_lists + n_types) * len(lengths)
     title = f"{name}, second pass" if is_second else name
-    return plan.model_line(title, plan.session.split, found, knowledge_need(model, evaluation), total, disk)
+    return plan.model_line(
+        title, plan.session.split, found, knowledge_need(model, evaluation), plan.times.forward(total), disk
+    )
 
 
 def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
@@ -107,7 +109,9 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
         total += sum(costs.faithfulness_operations(plan.shape, length, 0, session.sequences) for length in sample)
     need = costs.faithfulness_need(plan.shape.footprint, questions, bool(controls), session.sequences, evaluation)
     # a byte and a probability of every question, in shards and as a whole
-    return plan.model_line(name, session.split, found, need, total, 2 * 5 * questions * len(lengths))
+    return plan.model_line(
+        name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)
+    )
 
 
 def fits_line(plan: PlanBase, name: str, evaluation: Retraining) -> Line:
@@ -118,5 +122,5 @@ def fits_line(plan: PlanBase, name: str, evaluation: Retraining) -> Line:
     )
     return retraining_line(
         plan.session, name, evaluation, parts.methods, recipe, plan.source(settings["model"]["path"]),
-        plan.shape, plan.lengths, plan.rate, plan.device.type,
+        plan.shape, plan.lengths, plan.times, plan.device.type,
     )  # fmt: skip

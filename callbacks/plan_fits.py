@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from callbacks import costs
 from callbacks.evaluation_inputs import seedless_rankings
 from callbacks.method_graph import kind_of
 from callbacks.plan_table import Line
+from callbacks.plan_times import Times
 from callbacks.retrain import Recipe, cell_inputs, restricted
 from callbacks.score_tables import score_name
 from callbacks.session import Session
@@ -19,10 +21,15 @@ CHECKPOINTS = 7
 """Models on the disk at the highest: two checkpoints of weights and two moments, and the saved model."""
 
 
-def fit_operations(
-    shape: costs.Shape, session: Session, trainer: Mapping[str, Any], lengths: Sequence[int], validation: Sequence[int]
+def fit_seconds(
+    times: Times,
+    shape: costs.Shape,
+    session: Session,
+    trainer: Mapping[str, Any],
+    lengths: Sequence[int],
+    validation: Sequence[int],
 ) -> float:
-    """Three forwards per train example and epoch, one per validation example.
+    """Three forwards per train example and epoch, one per validation example, and the optimiser's steps.
 
     Args:
         trainer: settings of the Trainer.
@@ -32,7 +39,10 @@ def fit_operations(
     batches = -(-len(lengths) // session.data.batch_size)
     share = min(1.0, limit if isinstance(limit, float) else limit / batches)
     train, checked = (sum(map(shape.forward_operations, part)) for part in (lengths, validation))
-    return epochs_of_fit(trainer) * session.sequences.read * (3 * share * train + checked)
+    epochs, read = epochs_of_fit(trainer), session.sequences.read
+    n_steps = epochs * math.ceil(share * batches / int(trainer.get("accumulate_grad_batches") or 1))
+    trained = times.fit(3 * epochs * read * share * train, n_steps, shape.parameters)
+    return trained + times.forward(epochs * read * checked)
 
 
 def epochs_of_fit(trainer: Mapping[str, Any]) -> int:
@@ -61,7 +71,7 @@ def retraining_line(
     source: Any,
     shape: costs.Shape,
     lengths: Mapping[str, Sequence[int]],
-    rate: float,
+    times: Times,
     device: str,
 ) -> Line:
     """All fits of an evaluation as one line: they follow each other, and only predictions are kept of them.
@@ -73,7 +83,7 @@ def retraining_line(
         session: with the scores that the store has.
         source: what the weights start from, None where it is not known without reading them.
         lengths: tokens by split.
-        rate: operations per second.
+        times: how long operations take.
         device: kind of device.
     """
     ranked = ranked_methods(methods)
@@ -98,15 +108,15 @@ def retraining_line(
     mean = sum(whole) / n_train
     longest = max(sizes.values())
     validation = lengths.get("validation", [])
-    predicted = session.sequences.read * sum(map(shape.forward_operations, lengths[session.split]))
+    predicted = times.forward(session.sequences.read * sum(map(shape.forward_operations, lengths[session.split])))
     by_size = {
-        rows: fit_operations(shape, session, recipe.trainer, [round(mean)] * rows, validation) + predicted
+        rows: fit_seconds(times, shape, session, recipe.trainer, [round(mean)] * rows, validation) + predicted
         for rows in set(fits)
     }
     working = fit_memory(shape, session, sorted(whole)[-longest:])
     model = 4 * shape.parameters
     return Line(
-        name, n_test, "yes" if stored == len(fits) else "no", sum(by_size[rows] for rows in fits) / rate,
+        name, n_test, "yes" if stored == len(fits) else "no", sum(by_size[rows] for rows in fits),
         CHECKPOINTS * model + len(fits) * 8 * n_test, working, model + working, device,
         f"{len(fits)} fits" + (f", {stored} in store" if 0 < stored < len(fits) else ""),
     )  # fmt: skip

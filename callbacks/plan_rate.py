@@ -94,13 +94,13 @@ def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) 
     return count * 2.0 * 256 * width * 4 * width / elapsed if elapsed else 1.0
 
 
-def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float) -> str:
+def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float, probed: bool) -> str:
     """What the plan is about and what its times rest on."""
     footprint = shape.footprint
+    how = "every kind of pass timed just now on a few blocks" if probed else "counted operations at the rate of"
     rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
     return (
         f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
         f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
-        f"times: counted operations at {rate / 1e9:.0f} GFLOP/s, a matrix product of the model's width measured just "
-        f"now on {device}, one process"
+        f"times: on {device}, one process; {how}, a matrix product of the model's width {rate / 1e9:.0f} GFLOP/s"
     )

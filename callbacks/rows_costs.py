@@ -9,8 +9,10 @@ from typing import Any, Protocol
 from attribution.gradients.projected import BYTES_PER_NUMBER
 from attribution.gradients.projected_curvature import BLOCK_BYTES, choose_ggn_solver, ggn_bytes
 from callbacks.costs import Shape
+from callbacks.gradient_store import PCA_ROWS
 from callbacks.instance_costs import _Blocks, stream_memory
 from callbacks.plan_table import Line
+from callbacks.plan_times import Times
 from callbacks.session import Session, rows_per_shard
 from models.linear_layers import linear_layers
 
@@ -23,7 +25,9 @@ class RowsCost:
         numbers: of a row.
         disk: bytes of the rows of both splits, with those of the curvature.
         memory: peak of the scores in bytes; mapped rows are the system's.
-        model_operations: of the passes that take gradients.
+        gradient_operations: of the passes that store the gradients of both splits' losses, and choose projections.
+        fisher_operations: of the pass that stores the curvature's rows.
+        rank: rows of an example in the curvature.
         host_operations: of the solve and the products.
         remark: size of a row, and the solver where there is a choice.
     """
@@ -31,7 +35,9 @@ class RowsCost:
     numbers: int
     disk: int
     memory: int
-    model_operations: float
+    gradient_operations: float
+    fisher_operations: float
+    rank: int
     host_operations: float
     remark: str
 
@@ -52,7 +58,8 @@ def rows_cost(
     Raises:
         UserError: no layer matches, or no solver fits the budget.
     """
-    sides = [method.gradients.projection.sides(layer) for layer in linear_layers(shape.lm, shape.head, method.params)]
+    layers = linear_layers(shape.lm, shape.head, method.params)
+    sides = [method.gradients.projection.sides(layer) for layer in layers]
     sizes = [k_out * k_in for k_out, k_in in sides]
     numbers, n_rows = sum(sizes), sum(train) if method.per == "token" else len(train)
     curvature = getattr(method, "curvature", None)
@@ -61,8 +68,12 @@ def rows_cost(
     rank = n_classes - 1 if expected else 1
     fisher_rows = len(train) * rank
     # the forward, and twice as much backward for every row of an example
-    passes = 3 * sum(map(shape.forward_operations, [*train, *test]))
-    passes += own * (1 + 2 * rank) * sum(map(shape.forward_operations, train))
+    gradients = 3 * sum(map(shape.forward_operations, [*train, *test]))
+    if method.gradients.projection.kind == "pca":
+        sampled = min(1.0, PCA_ROWS / len(train))
+        squares = 2.0 * sum(train) * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
+        gradients += sampled * (3 * sum(map(shape.forward_operations, train)) + squares)
+    fisher = own * (1 + 2 * rank) * sum(map(shape.forward_operations, train))
     held, solving, remark, prepared = 0, 0.0, f"{numbers} numbers a row", 0
     if curvature == "ggn":
         solver = choose_ggn_solver(numbers, fisher_rows, method.solver, budget)
@@ -81,30 +92,33 @@ def rows_cost(
     return RowsCost(
         numbers, 4 * numbers * (n_rows + len(test) + own * fisher_rows),
         max(prepared, held + stream_memory(blocks, tests, budget)),
-        passes, solving + 2.0 * numbers * n_rows * len(test), remark,
+        gradients, fisher, rank, solving + 2.0 * numbers * n_rows * len(test), remark,
     )  # fmt: skip
 
 
 class Planned(Protocol):
-    """What a plan knows: the session, the model's sizes, tokens of each example by split, operations per second."""
+    """What a plan knows: the session, the model's sizes, tokens of each example by split, how long work takes."""
 
     session: Session
     shape: Shape
     lengths: dict[str, list[int]]
-    rate: float
-    host_rate: float
+    times: Times
 
 
-def rows_line(plan: Planned, title: str, method: Any, stored: str) -> Line:
+def rows_line(plan: Planned, name: str, title: str, method: Any, stored: str) -> Line:
     """The plan's line: passes that store gradients, then products with them on the host.
 
     Args:
+        name: of the method.
         stored: whether the scores are in the store, in words.
     """
     session, shape, lengths = plan.session, plan.shape, plan.lengths
     test = lengths[session.split]
     classes, tests = len(session.data.label_names), rows_per_shard(len(test))
     cost = rows_cost(method, shape, lengths["train"], test, classes, tests, session.memory_budget)
-    seconds = cost.model_operations * session.sequences.read / plan.rate + cost.host_operations / plan.host_rate
+    read, times = session.sequences.read, plan.times
+    seconds = times.rows(name, method, 1, read * cost.gradient_operations) + cost.host_operations / times.host
+    if cost.fisher_operations:
+        seconds += times.rows(name, method, cost.rank, read * cost.fisher_operations)
     peak = cost.memory + 4 * shape.parameters
     return Line(title, len(test), stored, seconds, cost.disk, cost.memory, peak, "cpu", cost.remark)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -13,9 +14,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 
 from attribution.neuron.ig import IntegratedGradients
 from callbacks.costs import neuron_need
+from callbacks.layer_costs import WholeWork
+from callbacks.plan_probe import shortened
 from callbacks.plan_rate import shape_of
 from callbacks.plan_table import Line, bytes_in_words, format_plan, time_in_words
+from callbacks.plan_times import Times
+from models.anatomy import family_of
 from models.backbone import architecture_of, load_tokenizer
+from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -132,3 +138,71 @@ def test_peak_memory_is_within_a_quarter_of_the_plan(name: str, budget: int) -> 
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     found = json.loads(done.stdout.splitlines()[-1])
     assert 0.75 <= found["measured"] / found["planned"] <= 1.25, found
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+def test_a_shortened_model_has_the_same_blocks(name: str) -> None:
+    backbone = tiny_backbone(name)
+    settings = shortened(backbone.config, 2)
+    settings["vocab_size"] = 50
+    short = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
+    blocks, all_blocks = (list(family_of(lm)(lm).blocks) for lm in (short.base_model, backbone))
+    assert len(blocks) == 2 < len(all_blocks)
+    for block, same in zip(blocks, all_blocks, strict=False):
+        sizes = [{key: value.shape for key, value in one.state_dict().items()} for one in (block, same)]
+        assert sizes[0] == sizes[1]
+
+
+def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> None:
+    class Counting:
+        calls: ClassVar[list[str]] = []
+
+        def forward(self) -> float:
+            self.calls.append("forward")
+            return 10.0
+
+        def training(self) -> tuple[float, float]:
+            self.calls.append("training")
+            return 5.0, 0.5
+
+        def whole(self, method: object, n_classes: int) -> WholeWork:
+            self.calls.append("whole")
+            return WholeWork(2.0, 0.0, 4.0, 0.0, 0.0)
+
+    times = Times(100.0, 1000.0, Counting())  # type: ignore[arg-type]
+    assert (times.forward(20.0), times.forward(40.0)) == (2.0, 4.0)
+    assert times.fit(50.0, 3, 4) == 10.0 + 6.0
+    assert times.whole("influence", None, 2, WholeWork(2.0, 0.0, 8.0, 300.0, 5000.0)) == 1.0 + 2.0 + 3.0 + 5.0
+    assert Counting.calls == ["forward", "training", "whole"]
+    unmeasured = Times(100.0, 1000.0, None)
+    assert unmeasured.forward(200.0) == unmeasured.fit(200.0, 9, 9) == unmeasured.rows("a", None, 1, 200.0) == 2.0
+    assert unmeasured.whole("influence", None, 2, WholeWork(100.0, 0.0, 0.0, 0.0, 100.0)) == 2.0
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("data=demo", "method=[ig,gradsim,influence]", "method.gradsim.params=all", "method.gradsim.projection=pca",
+         "method.influence.params=all", "method.influence.curvature=ekfac"),
+        ("data=demo_choice", "method=[ig,gradsim,influence]", "method.gradsim.params=all",
+         "method.influence.params=all", "method.influence.projection=random", "method.influence.curvature=ggn"),
+        ("experiment=neuron_level/training_sentences", "method=[logprob_increase,gradsim]", "evaluation=[]"),
+    ],
+)  # fmt: skip
+def test_every_kind_of_pass_is_timed_for_every_readout(command: CommandLine, arguments: tuple[str, ...]) -> None:
+    finished = command(*arguments, "plan=true", "trainer.accelerator=cpu", base=())
+    assert finished.code == 0, finished.err
+    assert "every kind of pass timed just now" in finished.out
+    assert "unknown" not in finished.out
+    assert not list(command.folder.iterdir())
+
+
+def test_gpt_neo_is_shortened_with_its_list_of_attentions() -> None:
+    config = AutoConfig.for_model("gpt_neo", hidden_size=32, num_layers=4, num_heads=4,
+                                  attention_types=[[["global", "local"], 2]])  # fmt: skip
+    settings = shortened(config, 3)
+    assert AutoConfig.for_model(settings.pop("model_type"), **settings).attention_layers == [
+        "global",
+        "local",
+        "global",
+    ]
