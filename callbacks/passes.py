@@ -162,7 +162,7 @@ def run_shards(
             )
         batches, last_batch = _batches_of(shards, mine)
         trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]
-        was_training, flags = model.training, [parameter.requires_grad for parameter in model.parameters()]
+        was_training, flags = model.training, {name: p.requires_grad for name, p in model.named_parameters()}
         # frozen: gradients are taken with respect to activations only
         model.eval().requires_grad_(False)
         try:
@@ -170,8 +170,8 @@ def run_shards(
                 trainer.predict(AttributionPass(model, compute), loader(batches), return_predictions=False)
         finally:
             model.train(was_training)
-            for parameter, flag in zip(model.parameters(), flags, strict=True):
-                parameter.requires_grad_(flag)
+            for name, parameter in model.named_parameters():  # fewer, where the strategy has shared out the others
+                parameter.requires_grad_(flags[name])
         trainer.strategy.barrier()
 
 
