@@ -80,9 +80,13 @@ class Gathering:
         return self._kept[unit]
 
     def serve(self) -> None:
-        """Give parts until no process lacks anything: a pass ends in all of them or in none."""
+        """Give parts until no process lacks anything: a pass ends in all of them or in none.
+
+        Then all let their units go, so that outside passes they lack the same.
+        """
         while self._round(NOTHING):
             pass
+        self._kept.clear()
 
     @property
     def n_whole(self) -> int:
