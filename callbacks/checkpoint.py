@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from callbacks.files import is_first_process, write_json
+from callbacks.sharded import is_sharded, whole_model
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 EPOCH = "epoch.json"
@@ -73,10 +74,12 @@ class EpochWeights(Callback):
 
     Args:
         folder: where they go.
+        make_model: builds the model anew, for weights that a strategy has shared out.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make_model: Callable[[], LightningModule]) -> None:
         self.folder = folder
+        self.make_model = make_model
         self._learning_rate: float | None = None
         self._written_at = -1
 
@@ -94,12 +97,15 @@ class EpochWeights(Callback):
         if self._learning_rate is None or self._written_at == trainer.global_step:
             return
         self._written_at = trainer.global_step
+        # all processes have a part in it, so it comes before the first one goes on alone
+        state = trainer.strategy.lightning_module_state_dict() if is_sharded(pl_module) else None
         if not trainer.is_global_zero:
             return
+        whole: Any = pl_module if state is None else whole_model(pl_module, self.make_model, state)
         number = trainer.current_epoch + 1
         final, partial = self.folder / str(number), self.folder / f".{number}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        pl_module.save(partial)
+        whole.save(partial)
         write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

@@ -87,7 +87,7 @@ def fit_stage(
         )
 
     def build(folder: Path) -> None:
-        keeping: list[Callback] = [EpochWeights(folder / EPOCHS)] if keep_epochs else []
+        keeping: list[Callback] = [EpochWeights(folder / EPOCHS, make_model)] if keep_epochs else []
         fit_into(folder, session, make_model, lambda: [*make_callbacks(), *keeping], loggers)
 
     inputs = {

@@ -162,7 +162,8 @@ def run_shards(
             )
         batches, last_batch = _batches_of(shards, mine)
         trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]
-        was_training, flags = model.training, [parameter.requires_grad for parameter in model.parameters()]
+        was_training = model.training
+        flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         # frozen: gradients are taken with respect to activations only
         model.eval().requires_grad_(False)
         try:
@@ -170,8 +171,8 @@ def run_shards(
                 trainer.predict(AttributionPass(model, compute), loader(batches), return_predictions=False)
         finally:
             model.train(was_training)
-            for parameter, flag in zip(model.parameters(), flags, strict=True):
-                parameter.requires_grad_(flag)
+            for name, parameter in model.named_parameters():  # a strategy may have spread some of them
+                parameter.requires_grad_(flags.get(name, False))
         trainer.strategy.barrier()
 
 

@@ -27,7 +27,6 @@ from callbacks.report_tables import printed_results
 from callbacks.retrain import Recipe
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
-from callbacks.sharded import refuse_what_needs_whole_blocks
 from callbacks.wandb_logger import log_run
 
 
@@ -92,7 +91,6 @@ def refuse_what_cannot_run(
             f"set fit=true or leave {name} out."
         )
     require_precision(trainer)
-    refuse_what_needs_whole_blocks(methods, trainer)
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:

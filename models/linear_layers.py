@@ -33,7 +33,7 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     found: list[LinearLayer] = []
     for name, module in model.named_modules():
         if isinstance(module, Conv1D):
-            d_in, d_out = module.weight.shape
+            d_in, d_out = module.nx, module.nf
         elif isinstance(module, nn.Linear):
             d_in, d_out = module.in_features, module.out_features
         else:
