@@ -26,6 +26,9 @@ NOTHING = -1
 PART = "part_of_block"
 """Name of the parameter that holds a process's part of a block."""
 
+all_gather: Any = getattr(torch.distributed, "all_gather_single", None) or torch.distributed.all_gather_into_tensor
+"""From a tensor of each process to one of all; older versions of PyTorch have the second name alone."""
+
 
 @dataclass(frozen=True)
 class Place:
@@ -171,14 +174,14 @@ class Gathering:
             whether any process wanted something.
         """
         answers = torch.empty(self.world_size, dtype=torch.long, device=self.device)
-        torch.distributed.all_gather_into_tensor(answers, torch.tensor([wanted], device=self.device))
+        all_gather(answers, torch.tensor([wanted], device=self.device))
         asked = answers.tolist()
         for block in sorted(set(asked) - {NOTHING}):
             # as bytes: not every backend knows every type of numbers
             part = self._part(block).to(self.device).view(torch.uint8)
             if asked.count(block) == self.world_size:
                 assert numbers is not None
-                torch.distributed.all_gather_into_tensor(numbers.view(torch.uint8), part)
+                all_gather(numbers.view(torch.uint8), part)
                 continue
             for rank, other in enumerate(asked):  # no whole block where nobody reads it
                 if other == block:

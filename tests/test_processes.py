@@ -38,8 +38,10 @@ SOME = ("ig", "gradsim", "logprob_increase")
 """Of these alone three processes give scores: what matters is that the rows do not divide evenly."""
 
 
-def start(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python train.py …` as a user starts it, on one thread per process."""
+def start(
+    repository: Path, folder: Path, *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python train.py …` as a user starts it, on one thread per process; killed after `timeout` seconds."""
     return subprocess.run(
         [sys.executable, str(repository / "train.py"), *arguments],
         cwd=folder,
@@ -47,6 +49,7 @@ def start(repository: Path, folder: Path, *arguments: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
+        timeout=timeout,
     )
 
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import gc
-import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attribution.gradients.tape import recording
 from callbacks.gathering import KEPT, PART
 from callbacks.sharded import gathering_of, spread
 from models.anatomy import backbone_arguments, build_anatomy, family_of
 from models.last_token import LastTokenEngine
 from models.linear_layers import linear_layers
 from models.residual_identities import build_residual
-from attribution.gradients.tape import recording
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
 
 TIMEOUT = 240
@@ -107,7 +106,8 @@ def compare(rank: int, folder: str, names: list[str]) -> None:
             # after a pass every process reads equally often, here a block each of its own
             torch.testing.assert_close(build_anatomy(owner.backbone, 1.0).value_rows(1 + rank), copy_of(name, 1 + rank))
             gathering.finish()
-            backward_holds_no_matrix(owner, gathering)
+            if name == "gpt2":
+                backward_holds_no_matrix(owner, gathering, autocast)
     torch.distributed.destroy_process_group()
 
 
@@ -115,19 +115,20 @@ def copy_of(name: str, layer: int) -> Tensor:
     return build_anatomy(tiny_backbone(name)).value_rows(layer)
 
 
-def backward_holds_no_matrix(owner: Owner, gathering: Any) -> None:
-    """Between forward and backward no more than the kept blocks are alive."""
+def backward_holds_no_matrix(owner: Owner, gathering: Any, autocast: bool) -> None:
+    """Between forward and backward no more than the kept blocks are alive, each perhaps in two types."""
     batch = random_batch([5, 5])
-    with recording(linear_layers(owner, owner.head, "all")[:1]) as tape:
+    layers = linear_layers(owner, owner.head, "all")[:1]
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast), recording(layers) as tape:
         scores = owner(batch)
         sizes = {len(gathering._part(block)) * gathering.world_size for block in range(len(gathering._homes))}
         gc.collect()
         alive = {
             tensor.untyped_storage().data_ptr()
             for tensor in gc.get_objects()
-            if isinstance(tensor, Tensor) and tensor.dim() == 1 and len(tensor) in sizes
+            if issubclass(type(tensor), Tensor) and tensor.dim() == 1 and len(tensor) in sizes
         }
-        assert len(alive) <= KEPT
+        assert 0 < len(alive) <= KEPT * (1 + autocast)
         tape.gradients(scores, torch.ones_like(scores), lambda *_: None)
     gathering.finish()
 
@@ -135,9 +136,11 @@ def backward_holds_no_matrix(owner: Owner, gathering: Any) -> None:
 @pytest.mark.parametrize("names", [ALL_MODELS])
 def test_every_family_reads_the_same_spread_over_two_processes(tmp_path: Path, names: list[str]) -> None:
     context = torch.multiprocessing.spawn(compare, (str(tmp_path), names), nprocs=2, join=False)
+    assert context is not None
+    deadline = time.monotonic() + TIMEOUT
     try:
-        assert context is not None
-        assert context.join(TIMEOUT, TIMEOUT), "the processes wait for each other"
+        while not context.join(1):
+            assert time.monotonic() < deadline, "the processes wait for each other"
     finally:
         for process in context.processes:  # those that have ended stay as they are
             process.kill()
