@@ -74,10 +74,10 @@ class EpochWeights(Callback):
 
     Args:
         folder: where they go.
-        make_model: builds the model anew, to save one that is sharded among processes.
+        make_model: builds the model anew, for weights that a strategy has shared out.
     """
 
-    def __init__(self, folder: Path, make_model: Callable[[], Any]) -> None:
+    def __init__(self, folder: Path, make_model: Callable[[], LightningModule]) -> None:
         self.folder = folder
         self.make_model = make_model
         self._learning_rate: float | None = None
@@ -97,15 +97,15 @@ class EpochWeights(Callback):
         if self._learning_rate is None or self._written_at == trainer.global_step:
             return
         self._written_at = trainer.global_step
-        sharded = is_sharded(pl_module)
-        state = trainer.strategy.lightning_module_state_dict() if sharded else {}  # collected from all processes
+        # all processes have a part in it, so it comes before the first one goes on alone
+        state = trainer.strategy.lightning_module_state_dict() if is_sharded(pl_module) else None
         if not trainer.is_global_zero:
             return
-        model: Any = whole_model(pl_module, self.make_model, state) if sharded else pl_module
+        whole: Any = pl_module if state is None else whole_model(pl_module, self.make_model, state)
         number = trainer.current_epoch + 1
         final, partial = self.folder / str(number), self.folder / f".{number}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        model.save(partial)
+        whole.save(partial)
         write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)

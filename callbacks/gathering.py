@@ -1,146 +1,238 @@
-"""A model whose matrices are shared out among processes and put together whenever one is read.
+"""A frozen model over several processes: each holds a part of every block and puts a block together when it is read.
 
-Passes call single blocks, read single weights and take gradients at activations, and each process has its own batches:
-which block comes next is another in every process, and so is their number. Therefore nothing is gathered by schedule.
-Reading a matrix asks for the block it belongs to. Whoever lacks one begins a round, in which all processes say what
-they lack and then give their parts of all that; a process that is done with its own goes on giving.
+Methods call single blocks, read their weights as tensors and go backward through them, and every process does so for
+shards of its own, in an order of its own. So nothing is gathered by a schedule. A process that reads weights which it
+does not have announces the block in a *round*; in a round all processes say what they want, and all contribute their
+parts of it. One that has finished its share keeps serving rounds until all have finished.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
+from transformers.pytorch_utils import Conv1D
 
 KEPT = 2
-"""Blocks that stay whole in a process: the one that runs and the one before it, which methods compare."""
+"""Blocks that a process holds whole: the one that is read and the one before."""
 NOTHING = -1
-"""What a process that is done asks for."""
+"""What a process wants that has finished its share."""
+PART = "part_of_block"
+"""Name of the parameter that holds a process's part of a block."""
 
-Weights = Sequence[tuple[nn.Module, str]]
-"""Parameters by their module and their name in it."""
+all_gather: Any = getattr(torch.distributed, "all_gather_single", None) or torch.distributed.all_gather_into_tensor
+"""From a tensor of each process to one of all; older versions of PyTorch have the second name alone."""
 
 
 @dataclass(frozen=True)
-class _Place:
-    """Where a matrix lies.
+class Place:
+    """Where a tensor lies in its block put together.
 
     Attributes:
-        unit: number of the unit.
-        offset: of its first number in the unit.
-        shape: its own.
+        block: number of the block.
+        dtype: type of the numbers; another one than the block's is a copy that mixed precision computes with.
+        size, stride, offset: of the tensor over the block's numbers.
     """
 
-    unit: int
+    block: int
+    dtype: torch.dtype
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
     offset: int
-    shape: torch.Size
 
 
 class Gathering:
-    """Shares out the matrices of some units among all processes, in place; from then on reading one gathers its unit.
+    """The matrices of some blocks, spread over all processes of the run in place; vectors stay whole everywhere.
 
-    Outside passes all processes read the same in the same order; inside, whatever they like until `serve`.
+    Reading such a matrix (`module.weight`) gathers its block, so all processes must read equally often, or be inside
+    a pass that ends with `finish` in each of them. What backward needs of a matrix is gathered again in its time.
 
     Args:
-        units: matrices that are gathered together, those of a block for example.
-        device: where each process keeps its part.
-        anchor: a parameter that stays whole: matrices are handed out where it is.
+        blocks: each with parameters of its own, and the same in all processes.
+        whole: parameters that stay whole, as others share them.
+        device: where processes exchange tensors.
     """
 
-    def __init__(self, units: Sequence[Weights], device: torch.device, anchor: nn.Parameter) -> None:
-        self._rank, self._world = distributed.get_rank(), distributed.get_world_size()
-        self._device = device
-        self._anchor = anchor
-        self._kept: OrderedDict[int, Tensor] = OrderedDict()
-        self._parts = [self._share_out(number, weights) for number, weights in enumerate(units)]
+    def __init__(self, blocks: Iterable[Sequence[nn.Module]], whole: set[nn.Parameter], device: torch.device) -> None:
+        self.device = device
+        self.rank = torch.distributed.get_rank()
+        self.world_size = torch.distributed.get_world_size()
+        self._homes: list[nn.Module] = []
+        self._kept: OrderedDict[int, dict[torch.dtype, Tensor]] = OrderedDict()
+        self._addresses: dict[int, tuple[int, torch.dtype]] = {}
+        for modules in blocks:
+            self._spread(modules, whole)
 
-    def _share_out(self, unit: int, weights: Weights) -> Tensor:
-        """This process's part of a unit, [numbers / processes]; the rest is let go."""
-        offset, flat = 0, []
-        for module, name in weights:
-            weight = module._parameters.pop(name)
-            assert weight is not None
-            _read_from(self, module, name, _Place(unit, offset, weight.shape))
-            flat.append(weight.detach().flatten())
-            offset += weight.numel()
-        flat.append(flat[0].new_zeros(-offset % self._world))
-        return torch.cat(flat).chunk(self._world)[self._rank].clone().to(self._device)
+    def read(self, place: Place) -> Tensor:
+        """A view of the matrix at a place; it stays valid for whoever holds it."""
+        return self._numbers(place.block, place.dtype).as_strided(place.size, place.stride, place.offset)
 
-    def whole(self, unit: int) -> Tensor:
-        """All numbers of a unit, [numbers]; gathered unless it is among those kept."""
-        if unit not in self._kept:
-            self._round(unit)
-        self._kept.move_to_end(unit)
-        return self._kept[unit]
-
-    def serve(self) -> None:
-        """Give parts until no process lacks anything: a pass ends in all of them or in none.
-
-        Then all let their units go, so that outside passes they lack the same.
-        """
-        while self._round(NOTHING):
-            pass
-        self._kept.clear()
+    def type_of(self, block: int) -> torch.dtype:
+        """Type of a block's numbers, which conversions of the model change."""
+        return self._part(block).dtype
 
     @property
-    def n_whole(self) -> int:
-        """Units that are whole in this process now."""
-        return len(self._kept)
+    def whole(self) -> list[int]:
+        """Blocks that this process holds whole, the one that was read last at the end."""
+        return list(self._kept)
 
-    @contextmanager
-    def saving_references(self) -> Iterator[None]:
-        """Let what backward needs of a matrix be gathered again, instead of keeping every block whole until then."""
-        with saved_tensors_hooks(self._pack, self._unpack):
-            yield
+    def finish(self) -> None:
+        """Serve the other processes until all have come here, then keep no block whole."""
+        while self._round(NOTHING, None):
+            pass
+        self._drop(0)
 
-    def _round(self, wanted: int) -> bool:
-        """Say what this process lacks and serve all; whether any lacked something."""
-        mine = torch.tensor([wanted], device=self._device)
-        said = [torch.empty_like(mine) for _ in range(self._world)]
-        distributed.all_gather(said, mine)
-        asked = [int(unit) for unit in said]
-        for rank, unit in enumerate(asked):
-            if unit != NOTHING:
-                self._gather(unit, rank)
-        return any(unit != NOTHING for unit in asked)
+    def saving(self) -> AbstractContextManager[None]:
+        """Inside, autograd keeps the places of matrices instead of the matrices."""
+        return saved_tensors_hooks(self._pack, self._unpack)
 
-    def _gather(self, unit: int, rank: int) -> None:
-        part = self._parts[unit]
-        if rank != self._rank:
-            distributed.gather(part, dst=rank)
-            return
-        while len(self._kept) >= KEPT:
-            self._kept.popitem(last=False)
-        flat = part.new_empty(self._world * len(part))
-        distributed.gather(part, list(flat.chunk(self._world)), dst=rank)
-        self._kept[unit] = flat.to(self._anchor.device)
+    # -- spreading -----------------------------------------------------------------------------------------------
 
-    def _pack(self, tensor: Tensor) -> Any:
-        memory = tensor.untyped_storage().data_ptr()
-        for unit, flat in self._kept.items():
-            if memory == flat.untyped_storage().data_ptr():
-                return unit, tensor.shape, tensor.stride(), tensor.storage_offset()
-        return tensor
+    def _spread(self, modules: Sequence[nn.Module], whole: set[nn.Parameter]) -> None:
+        """Replace the matrices of a block by this process's part of them, and those attributes by reads of the block.
 
-    def _unpack(self, packed: Any) -> Tensor:
-        if isinstance(packed, Tensor):
-            return packed
-        unit, shape, stride, offset = packed
-        return self.whole(unit).as_strided(shape, stride, offset)
+        Matrices of one type make a block of numbers, so that a part has one type.
+        """
+        owners: dict[nn.Parameter, list[tuple[nn.Module, str]]] = {}
+        for module in modules:
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter.dim() > 1 and parameter not in whole:
+                    owners.setdefault(parameter, []).append((module, name))
+        for dtype in dict.fromkeys(parameter.dtype for parameter in owners):
+            self._spread_numbers({p: where for p, where in owners.items() if p.dtype == dtype})
+
+    def _spread_numbers(self, owners: dict[nn.Parameter, list[tuple[nn.Module, str]]]) -> None:
+        block = len(self._homes)
+        total = sum(parameter.numel() for parameter in owners)
+        length = -(-total // self.world_size)
+        first = next(iter(owners))
+        part = first.new_zeros(length)
+        start, offset = self.rank * length, 0
+        for parameter, where in owners.items():
+            flat = parameter.detach().reshape(-1)
+            low, high = max(start, offset), min(start + length, offset + len(flat))
+            if low < high:
+                part[low - start : high - start] = flat[low - offset : high - offset]
+            for module, name in where:
+                del module._parameters[name]
+                read_from(self, module, name, block, tuple(parameter.shape), offset)
+            offset += len(flat)
+        home = owners[first][0][0]
+        home.register_parameter(f"{PART}_{block}", nn.Parameter(part, requires_grad=False))
+        self._homes.append(home)
+
+    def _part(self, block: int) -> Tensor:
+        part = self._homes[block]._parameters[f"{PART}_{block}"]
+        assert part is not None
+        return part.detach()
+
+    # -- rounds --------------------------------------------------------------------------------------------------
+
+    def _numbers(self, block: int, dtype: torch.dtype) -> Tensor:
+        """All numbers of a block, in its own type or in that of mixed precision."""
+        if block not in self._kept:
+            self._gather(block)
+        self._kept.move_to_end(block)
+        types = self._kept[block]
+        if dtype not in types:
+            with torch.no_grad():
+                self._keep(block, next(iter(types.values())).to(dtype))
+        return types[dtype]
+
+    def _gather(self, block: int) -> None:
+        self._drop(KEPT - 1)
+        part = self._part(block)
+        with torch.inference_mode(False):
+            # taken before the round begins: where there is no room for it, no other process waits for this one
+            numbers = torch.empty(self.world_size * len(part), dtype=part.dtype, device=self.device)
+            self._round(block, numbers)
+            self._kept[block] = {}
+            self._keep(block, numbers.to(part.device))
+
+    def _keep(self, block: int, numbers: Tensor) -> None:
+        self._kept[block][numbers.dtype] = numbers
+        self._addresses[numbers.untyped_storage().data_ptr()] = (block, numbers.dtype)
+
+    def _drop(self, leave: int) -> None:
+        """Let the blocks go that were read longest ago."""
+        while len(self._kept) > leave:
+            _, types = self._kept.popitem(last=False)
+            for numbers in types.values():
+                del self._addresses[numbers.untyped_storage().data_ptr()]
+
+    @torch.no_grad()
+    def _round(self, wanted: int, numbers: Tensor | None) -> bool:
+        """Say what this process wants, contribute to what all want, and fill `numbers` with its block.
+
+        Returns:
+            whether any process wanted something.
+        """
+        answers = torch.empty(self.world_size, dtype=torch.long, device=self.device)
+        all_gather(answers, torch.tensor([wanted], device=self.device))
+        asked = answers.tolist()
+        for block in sorted(set(asked) - {NOTHING}):
+            # as bytes: not every backend knows every type of numbers
+            part = self._part(block).to(self.device).view(torch.uint8)
+            if asked.count(block) == self.world_size:
+                assert numbers is not None
+                all_gather(numbers.view(torch.uint8), part)
+                continue
+            for rank, other in enumerate(asked):  # no whole block where nobody reads it
+                if other == block:
+                    mine = None
+                    if rank == self.rank:
+                        assert numbers is not None
+                        mine = list(numbers.view(torch.uint8).chunk(self.world_size))
+                    torch.distributed.gather(part, mine, dst=rank)
+        return any(block != NOTHING for block in asked)
+
+    # -- backward ------------------------------------------------------------------------------------------------
+
+    def _pack(self, tensor: Tensor) -> Tensor | Place:
+        known = self._addresses.get(tensor.untyped_storage().data_ptr())
+        if known is None:
+            return tensor
+        return Place(*known, tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()))
+
+    def _unpack(self, packed: Tensor | Place) -> Tensor:
+        return self.read(packed) if isinstance(packed, Place) else packed
 
 
-def _read_from(gathering: Gathering, module: nn.Module, name: str, place: _Place) -> None:
-    """Make a module's attribute a look-up, as torch's parametrizations do: by a class of the module's own."""
+def read_from(
+    gathering: Gathering, module: nn.Module, name: str, block: int, shape: tuple[int, ...], offset: int
+) -> None:
+    """Make an attribute of a module a read of its block, by a class of its own, whose forward saves places alone.
 
-    def read(self: nn.Module) -> Tensor:
-        whole = gathering.whole(place.unit)
-        return whole[place.offset : place.offset + place.shape.numel()].view(place.shape)
+    Args:
+        name: of the attribute, which the module no longer has.
+        block, shape, offset: where its numbers lie; they are contiguous.
+    """
+    kind: Any = type(module)
+    linear = isinstance(module, nn.Linear | Conv1D)
+    stride = torch.empty(shape, device="meta").stride()
 
-    own = type(module)
-    module.__class__ = type(own.__name__, (own,), {"__module__": own.__module__, name: property(read)})
+    def read(self: Any) -> Tensor:
+        dtype = gathering.type_of(block)
+        if self.__dict__.get("_runs") and linear and torch.is_autocast_enabled(gathering.device.type):
+            # autocast would make this copy by itself, and backward would then keep it
+            dtype = torch.get_autocast_dtype(gathering.device.type)
+        return gathering.read(Place(block, dtype, shape, stride, offset))
+
+    def forward(self: Any, *arguments: Any, **named: Any) -> Any:
+        self.__dict__["_runs"] = True
+        try:
+            with gathering.saving():
+                return kind.forward(self, *arguments, **named)
+        finally:
+            self.__dict__["_runs"] = False
+
+    parts: dict[str, Any] = {name: property(read), "__module__": kind.__module__}
+    if not getattr(kind, "saves_places", False):
+        parts |= {"forward": forward, "saves_places": True}
+    module.__class__ = type(kind.__name__, (kind,), parts)

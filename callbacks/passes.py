@@ -162,7 +162,8 @@ def run_shards(
             )
         batches, last_batch = _batches_of(shards, mine)
         trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]
-        was_training, flags = model.training, {name: p.requires_grad for name, p in model.named_parameters()}
+        was_training = model.training
+        flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         # frozen: gradients are taken with respect to activations only
         model.eval().requires_grad_(False)
         try:
@@ -170,8 +171,8 @@ def run_shards(
                 trainer.predict(AttributionPass(model, compute), loader(batches), return_predictions=False)
         finally:
             model.train(was_training)
-            for name, parameter in model.named_parameters():  # fewer, where the strategy has shared out the others
-                parameter.requires_grad_(flags[name])
+            for name, parameter in model.named_parameters():  # a strategy may have spread some of them
+                parameter.requires_grad_(flags.get(name, False))
         trainer.strategy.barrier()
 
 

@@ -1,4 +1,8 @@
-"""One model over several devices (`trainer=fsdp`): each holds a part of every block and gathers it for its turn."""
+"""One model over several devices (`trainer=fsdp`): each holds a part of every layer and gathers it for its turn.
+
+Fits shard by PyTorch's `fully_shard`, whose gathering follows whole forwards and backwards that all processes make
+together. Passes look inside the model, each process in its own order: theirs is `callbacks.gathering`.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +20,15 @@ from callbacks.gathering import Gathering
 
 
 class ShardedStrategy(ModelParallelStrategy):
-    """Fully sharded data parallelism on GPUs or CPU processes, for the fit and for all passes.
+    """Fully sharded data parallelism for fits and passes, on GPUs or CPU processes.
 
-    A fit runs every block in the same order in all processes: PyTorch's `fully_shard` gathers ahead of it and shards
-    gradients and moments too; checkpoints are written whole, so that a fit in the store is the same as of any other
-    strategy. A pass runs and reads blocks in its own order: `callbacks.gathering` gathers each when it is read.
+    In a fit the blocks of the language model are sharded one by one, what remains of it together, and its head by
+    itself; in passes the head stays whole. Checkpoints are written whole, so that a fit in the store is the same as of
+    any other strategy.
     """
 
     def __init__(self) -> None:
         super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
-        self._gathering: Gathering | None = None
 
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes
@@ -41,23 +44,24 @@ class ShardedStrategy(ModelParallelStrategy):
         if fitting:
             shard(self.model, self.device_mesh["data_parallel"])
         else:
-            self._gathering = spread(self.model, self.root_device)
+            spread(self.model, self.root_device)
         self.model_to_device()
         self.barrier()
         if fitting:
             self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
-    def predict_step(self, *args: Any, **kwargs: Any) -> Any:
-        if self._gathering is None:
-            return super().predict_step(*args, **kwargs)
-        with self._gathering.saving_references():
-            return super().predict_step(*args, **kwargs)
-
     def on_predict_end(self) -> None:
-        """Go on giving until every process has computed its share: these differ in size."""
-        if self._gathering is not None:
-            self._gathering.serve()
+        """Go on serving until every process has computed its share: these differ in size."""
+        gathering = gathering_of(self.model)
+        if gathering is not None:
+            gathering.finish()
+
+    def teardown(self) -> None:
+        """Leave the model where other strategies do after a pass: in main memory."""
+        super().teardown()
+        if self.lightning_module is not None and gathering_of(self.lightning_module) is not None:
+            self.lightning_module.cpu()
 
 
 def owner_of(module: nn.Module | None) -> Any:
@@ -67,10 +71,10 @@ def owner_of(module: nn.Module | None) -> Any:
 
 
 def shard(module: nn.Module, mesh: Any) -> None:
-    """Shard a classifier or language model that is to be fitted, in place; one sharded before stays as it is.
+    """Shard the language model inside a module in place for a fit; a module without one stays as it is.
 
     Args:
-        module: the model.
+        module: a classifier or language model.
         mesh: the devices.
 
     Raises:
@@ -79,9 +83,7 @@ def shard(module: nn.Module, mesh: Any) -> None:
     owner = owner_of(module)
     if owner is None or isinstance(owner.backbone, FSDPModule):
         return
-    head = set(owner.head.parameters())
-    shared = head & set(owner.backbone.parameters())
-    if shared:
+    if set(owner.head.parameters()) & set(owner.backbone.parameters()):
         raise UserError(
             f"trainer=fsdp cannot train model={owner.name}, whose output weights are its embeddings: expected a model "
             "with output weights of its own: use trainer=ddp, or fit=false."
@@ -92,40 +94,27 @@ def shard(module: nn.Module, mesh: Any) -> None:
     fully_shard(owner.head, mesh=mesh)
 
 
-def spread(module: nn.Module, device: torch.device) -> Gathering | None:
-    """Share out the language model inside a module in place, once; None where there is none.
+def spread(module: nn.Module, device: torch.device) -> None:
+    """Spread the language model inside a module over all processes in place, for passes; its head stays whole.
 
-    Matrices are shared out block by block, and each embedding by itself. What is small stays whole everywhere: vectors,
-    which engines keep, and the head, whose weights methods read; so does an embedding that is the head's weight.
+    A module without a language model, or one spread before, stays as it is.
 
     Args:
-        module: a pass, or what it runs on.
-        device: where the parts are kept.
+        module: a classifier or language model, or a pass over one.
+        device: of this process.
     """
     owner = owner_of(module)
-    if owner is None:
-        return None
-    backbone = owner.backbone
-    if "gathering" not in vars(backbone):
-        whole = set(owner.head.parameters())
-        blocks = list(blocks_of(backbone))
-        inside = {part for block in blocks for part in block.modules()}
-        outside = [part for part in backbone.modules() if part not in inside]
-        embeddings = [part for part in outside if isinstance(part, nn.Embedding)]
-        units = [matrices_of(part, whole) for part in (*blocks, *embeddings)]
-        # on the backbone, which outlives the Trainers of its passes
-        vars(backbone)["gathering"] = Gathering([unit for unit in units if unit], device, next(owner.head.parameters()))
-    return vars(backbone)["gathering"]
+    if owner is None or gathering_of(module) is not None:
+        return
+    blocks = [list(block.modules()) for block in blocks_of(owner.backbone)]
+    inside = {part for block in blocks for part in block}
+    rest = [part for part in owner.backbone.modules() if part not in inside]
+    owner.gathering = Gathering([*blocks, rest], set(owner.head.parameters()), device)
 
 
-def matrices_of(module: nn.Module, whole: set[nn.Parameter]) -> list[tuple[nn.Module, str]]:
-    """The parameters inside a module that have two axes or more and are not to stay whole."""
-    return [
-        (part, name)
-        for part in module.modules()
-        for name, parameter in part.named_parameters(recurse=False)
-        if parameter.dim() > 1 and parameter not in whole
-    ]
+def gathering_of(module: nn.Module | None) -> Gathering | None:
+    """What puts the blocks of the language model inside a module together; None where it is not spread."""
+    return getattr(owner_of(module), "gathering", None)
 
 
 def blocks_of(backbone: nn.Module) -> nn.ModuleList:
@@ -133,13 +122,13 @@ def blocks_of(backbone: nn.Module) -> nn.ModuleList:
     return max((part for part in backbone.modules() if isinstance(part, nn.ModuleList)), key=len)
 
 
+def is_sharded(model: nn.Module) -> bool:
+    """Whether a fit has sharded the model."""
+    return any(isinstance(part, FSDPModule) for part in model.modules())
+
+
 def whole_model(model: LightningModule, make_model: Any, state: Mapping[str, Any]) -> LightningModule:
     """The model with the weights of a whole checkpoint; a sharded one is built anew: loading would need all ranks."""
     whole = make_model() if is_sharded(model) else model
     whole.load_state_dict(state)
     return whole
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether a model is one that `shard` has sharded for its fit."""
-    return any(isinstance(part, FSDPModule) for part in model.modules())

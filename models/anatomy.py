@@ -78,11 +78,11 @@ class Anatomy:
     @property
     def n_neurons(self) -> int:
         """Neurons of one layer: inputs of its MLP down-projection."""
-        return projection_sizes(self.down_projection(self.blocks[0]))[0]
+        return projection_shape(self.down_projection(self.blocks[0]))[0]
 
     @property
     def hidden_size(self) -> int:
-        return projection_sizes(self.down_projection(self.blocks[0]))[1]
+        return projection_shape(self.down_projection(self.blocks[0]))[1]
 
     def down_projection(self, block: Any) -> nn.Module:
         return block.mlp.down_proj
@@ -140,7 +140,7 @@ class Anatomy:
 
     @property
     def head_dim(self) -> int:
-        return projection_sizes(self.attention_output(self.blocks[0]))[0] // self.n_heads
+        return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         """From the last block's output to what the head reads."""
@@ -189,9 +189,9 @@ def projection_rows(module: nn.Module) -> Tensor:
     return weight.T if isinstance(module, nn.Linear) else weight
 
 
-def projection_sizes(module: Any) -> tuple[int, int]:
-    """(inputs, outputs) of a Linear or transformers' Conv1D, without reading its weight."""
-    return (module.in_features, module.out_features) if isinstance(module, nn.Linear) else (module.nx, module.nf)
+def projection_shape(module: Any) -> tuple[int, int]:
+    """Inputs and outputs of a projection; its weights are not read, which may lie on several devices."""
+    return (module.in_features, module.out_features) if hasattr(module, "in_features") else (module.nx, module.nf)
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from attribution.base import LinearLayer, UserError
-from models.anatomy import projection_sizes
 
 ALL = "all"
 
@@ -33,9 +32,12 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     """
     found: list[LinearLayer] = []
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D):
+        if isinstance(module, Conv1D):
+            d_in, d_out = module.nx, module.nf
+        elif isinstance(module, nn.Linear):
+            d_in, d_out = module.in_features, module.out_features
+        else:
             continue
-        d_in, d_out = projection_sizes(module)
         found.append(LinearLayer(name, module, d_in, d_out, module.bias is not None, block_of(name)))
     if params == ALL:
         vocabulary = max((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=inf)

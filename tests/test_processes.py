@@ -34,14 +34,14 @@ LAYERS = (
     "method.influence_ekfac.params=all",
 )
 """Stored rows of projected gradients, and whole gradients with factors of every layer."""
-PATIENCE = 900
-"""Seconds until a command counts as hanging: many times what any takes on a busy machine."""
 SOME = ("ig", "gradsim", "logprob_increase")
 """Of these alone three processes give scores: what matters is that the rows do not divide evenly."""
 
 
-def start(repository: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`python train.py …` as a user starts it, on one thread per process; one that hangs fails."""
+def start(
+    repository: Path, folder: Path, *arguments: str, timeout: float | None = None
+) -> subprocess.CompletedProcess[str]:
+    """`python train.py …` as a user starts it, on one thread per process; killed after `timeout` seconds."""
     return subprocess.run(
         [sys.executable, str(repository / "train.py"), *arguments],
         cwd=folder,
@@ -49,7 +49,7 @@ def start(repository: Path, folder: Path, *arguments: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=PATIENCE,
+        timeout=timeout,
     )
 
 

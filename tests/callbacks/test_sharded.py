@@ -11,12 +11,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 
-from callbacks.sharded import blocks_of
+from attribution.base import UserError
+from callbacks.sharded import blocks_of, shard
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
 from tests.test_processes import start
 
+TIMEOUT = 900
+"""Seconds until processes that wait for each other count as hanging."""
 SIZES = ("data.n_train=60", "data.n_validation=10", "data.n_test=23", "data.n_twins=2", "trainer.max_epochs=1")
 ONE = ("trainer.accelerator=cpu", "data.batch_size=8")
 FSDP = ("trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2", "data.batch_size=4")
@@ -44,7 +48,7 @@ WHAT = (
 
 
 def test_two_processes_with_half_of_each_block_find_what_one_finds(command: CommandLine, repository: Path) -> None:
-    several = start(repository, command.folder, *WHAT, *FSDP, "paths.store=sharded")
+    several = start(repository, command.folder, *WHAT, *FSDP, "paths.store=sharded", timeout=TIMEOUT)
     assert several.returncode == 0, several.stderr
     assert several.stdout.count("fit: computed") == 1
     shutil.copytree(command.folder / "sharded" / "fit", command.folder / "same_fit" / "fit", symlinks=True)
@@ -79,3 +83,17 @@ def test_blocks_are_found_in_every_family(name: str) -> None:
     assert len(blocks) == backbone.config.num_hidden_layers
     inside = sum(parameter.numel() for parameter in blocks.parameters())
     assert inside > 0
+
+
+def test_a_head_tied_to_the_embeddings_cannot_be_trained() -> None:
+    class Tied(nn.Module):
+        name = "tied"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Embedding(4, 3)
+            self.head = nn.Linear(3, 4, bias=False)
+            self.head.weight = self.backbone.weight
+
+    with pytest.raises(UserError, match=r"model=tied.*trainer=ddp"):
+        shard(Tied(), None)
