@@ -71,9 +71,8 @@ def test_two_processes_with_half_of_each_layer_give_the_scores_of_one(command: C
     whole, sharded = (load_file(folder / "model" / "model.safetensors") for folder in folders)
     assert whole.keys() == sharded.keys()
     for name, weights in whole.items():
-        torch.testing.assert_close(
-            sharded[name], weights, rtol=1e-5, atol=5e-5
-        )  # AdamW magnifies rounding where gradients vanish
+        # AdamW magnifies rounding where gradients vanish
+        torch.testing.assert_close(sharded[name], weights, rtol=1e-5, atol=5e-5)
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
