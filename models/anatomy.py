@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from attribution.base import UserError
+from models.linear_layers import projection_shape
 
 
 class KeyValueCache(Protocol):
@@ -187,11 +188,6 @@ def projection_rows(module: nn.Module) -> Tensor:
     """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D."""
     weight: Any = module.weight
     return weight.T if isinstance(module, nn.Linear) else weight
-
-
-def projection_shape(module: Any) -> tuple[int, int]:
-    """Inputs and outputs of a projection; its weights are not read, which may lie on several devices."""
-    return (module.in_features, module.out_features) if hasattr(module, "in_features") else (module.nx, module.nf)
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:

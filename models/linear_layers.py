@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from fnmatch import fnmatchcase
 from math import inf
+from typing import Any
 
 from torch import nn
 from transformers.pytorch_utils import Conv1D
@@ -32,12 +33,9 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     """
     found: list[LinearLayer] = []
     for name, module in model.named_modules():
-        if isinstance(module, Conv1D):
-            d_in, d_out = module.nx, module.nf
-        elif isinstance(module, nn.Linear):
-            d_in, d_out = module.in_features, module.out_features
-        else:
+        if not isinstance(module, nn.Linear | Conv1D):
             continue
+        d_in, d_out = projection_shape(module)
         found.append(LinearLayer(name, module, d_in, d_out, module.bias is not None, block_of(name)))
     if params == ALL:
         vocabulary = max((m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding)), default=inf)
@@ -51,6 +49,11 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
             "correct the pattern."
         )
     return chosen
+
+
+def projection_shape(module: Any) -> tuple[int, int]:
+    """Inputs and outputs of a projection; its weights are not read, which may lie on several devices."""
+    return (module.in_features, module.out_features) if hasattr(module, "in_features") else (module.nx, module.nf)
 
 
 def block_of(name: str) -> int | None:

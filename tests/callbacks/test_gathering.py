@@ -99,7 +99,7 @@ def compare(rank: int, folder: str, names: list[str]) -> None:
             for _ in range(1 + 2 * rank):
                 got = readings(owner, autocast)
                 for key, value in expected.items():
-                    torch.testing.assert_close(got[key], value, msg=lambda m, key=key: f"{name} {key}: {m}")
+                    torch.testing.assert_close(got[key], value, msg=f"{name}: {key}")
             gathering.finish()
             assert max(most) == KEPT
             assert gathering.whole == []
