@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
-from attribution.base import UserError
+from callbacks.causes import user_error_in
 from callbacks.fit import n_processes
 from callbacks.inputs import model_node, open_inputs
 from callbacks.outcome import OUTCOMES, exit_code, outcome_of
@@ -45,10 +45,8 @@ def build(node: Any, **given: Any) -> Any:
     try:
         return instantiate(node, **given)
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        raise cause or error from error
+        told = user_error_in(error) or error
+    raise told  # not inside the handler: there the error it caused would become its context, a cycle
 
 
 def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, float]:
