@@ -32,6 +32,7 @@ from callbacks.store import Store
 from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
 from callbacks.sweep_outcomes import outcomes_elsewhere, telling_of_lost_jobs
+from callbacks.watch import watch_started
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
 from conf.plain import chosen, plain
@@ -59,6 +60,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     methods = {name: build(node) for name, node in chosen(config, "method").items()}
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
+    watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
