@@ -1,4 +1,4 @@
-"""Processes that torchrun or srun starts: the scores of one process, an end together, and no run beside its settings."""
+"""Processes that torchrun or srun starts: the scores of one, an end together, and no run beside its settings."""
 
 from __future__ import annotations
 
