@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
-from attribution.base import UserError
+from callbacks.causes import user_error_in
 from callbacks.fit import n_processes
 from callbacks.inputs import model_node, open_inputs
 from callbacks.outcome import OUTCOMES, exit_code, outcome_of
@@ -32,6 +32,7 @@ from callbacks.store import Store
 from callbacks.store_admin import store_command
 from callbacks.subjob import run_as_process
 from callbacks.sweep_outcomes import outcomes_elsewhere, telling_of_lost_jobs
+from callbacks.watch import watch_started
 from conf.checks import check_command_line
 from conf.dump import redact_overrides, replayable
 from conf.plain import chosen, plain
@@ -45,12 +46,8 @@ def build(node: Any, **given: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **given)  # libraries refuse what is no plain dictionary
     except InstantiationException as error:
-        cause: BaseException | None = error
-        while cause is not None and not isinstance(cause, UserError):
-            cause = cause.__cause__
-        if cause is None:
-            raise
-        raise cause from error
+        told = user_error_in(error) or error
+    raise told  # not inside the handler: there the error it caused would become its context, a cycle
 
 
 def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, float]:
@@ -63,6 +60,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     methods = {name: build(node) for name, node in chosen(config, "method").items()}
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
+    watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed

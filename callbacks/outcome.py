@@ -14,6 +14,7 @@ from typing import Any
 from attribution.base import UserError
 from callbacks.files import is_first_process
 from callbacks.run_lock import release
+from callbacks.signs import speaks_for_all, tell_the_others
 from callbacks.storage import writing
 from callbacks.watch import let_the_watch_speak
 from conf.dump import scrub
@@ -83,9 +84,17 @@ def _first_process_goes_on(parent: int = os.getppid()) -> bool:
 def exit_code(outcomes: list[dict[str, Any]]) -> int:
     """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
     messages = [f"{outcome['status']}: {outcome['message']}" for outcome in outcomes if "message" in outcome]
-    if is_first_process() or (messages and _first_process_goes_on()):
+    statuses = {outcome["status"] for outcome in outcomes}
+    code = next((code for status, code in EXIT_CODES.items() if status in statuses), 0)
+    tell_the_others(code)
+    if messages and _speaks():
         for message in messages:
             print(message, file=sys.stderr, flush=True)
     end_output()
-    statuses = {outcome["status"] for outcome in outcomes}
-    return next((code for status, code in EXIT_CODES.items() if status in statuses), 0)
+    return code
+
+
+def _speaks() -> bool:
+    """Whether it is this process that says what all processes of the run may have met."""
+    decided = speaks_for_all()
+    return (is_first_process() or _first_process_goes_on()) if decided is None else decided

@@ -18,8 +18,9 @@ from callbacks.batch_size import batch_size_stage
 from callbacks.evaluate import evaluate_stage, evaluations_in_order
 from callbacks.examples import epochs_stage, examples_stage
 from callbacks.files import is_first_process
-from callbacks.fit import MakeModel, fit_stage, load_stage, trains
+from callbacks.fit import MakeModel, fit_stage, load_stage, n_processes, trains
 from callbacks.known_prompts import filters, known_stage
+from callbacks.launch import refuse_other_processes
 from callbacks.method_graph import in_order, kind_of, names_neurons, reads_of, require_sources, train_lists_of
 from callbacks.report import write_report
 from callbacks.report_data import RunFiles
@@ -79,8 +80,8 @@ def refuse_what_cannot_run(
     """Refuse, before anything is read or trained, what would fail later.
 
     Raises:
-        UserError: lists too short, sources that a method cannot have, epochs of a fit that is none, or a precision that
-            the device does not have.
+        UserError: lists too short, sources that a method cannot have, epochs of a fit that is none, a precision that
+            the device does not have, or other processes than torchrun or SLURM has started.
     """
     require_long_lists(methods, evaluations)
     require_sources(methods)
@@ -90,6 +91,7 @@ def refuse_what_cannot_run(
             f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit: "
             f"set fit=true or leave {name} out."
         )
+    refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer)
 
 

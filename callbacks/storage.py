@@ -7,9 +7,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 
 from attribution.base import UserError
+from callbacks.causes import chain_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -57,11 +59,8 @@ def _reason(error: BaseException, folder: Path, existed: bool, key: str) -> str 
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, then what it was raised from."""
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, UserError):
-        yield seen
-        seen = seen.__cause__ or seen.__context__
+    """The error, then what it was raised from, up to what has already been said to the user."""
+    return takewhile(lambda cause: not isinstance(cause, UserError), chain_of(error))
 
 
 def _error_number(error: BaseException) -> int | None:

@@ -165,7 +165,8 @@ def size_text(size: int) -> str:
 
 
 def _stages(root: Path) -> list[Path]:
-    return [folder for folder in sorted(root.iterdir()) if folder.is_dir()] if root.is_dir() else []
+    stages = [folder for folder in sorted(root.iterdir()) if folder.is_dir()] if root.is_dir() else []
+    return [folder for folder in stages if not folder.name.startswith(".")]  # signs of processes are no stage
 
 
 def _of_stage(stage: Path) -> Iterator[Stored]:

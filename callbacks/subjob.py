@@ -7,13 +7,20 @@ whole sweep and could mix configurations, so each job becomes a single run.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from callbacks.files import is_first_process
+
 STATUSES = {0: "done", 2: "refused", 130: "interrupted"}
+UNDER_TORCHRUN = (
+    "torchrun has started this sweep, whose jobs are runs of several processes; expected one run for each torchrun: "
+    "leave -m out and start every job by itself, or let hydra/launcher=submitit_slurm start them."
+)
 
 
 def run_as_process(script: Path, hydra: Mapping[str, Any], overrides: Sequence[str], folder: Path) -> dict[str, Any]:
@@ -25,6 +32,8 @@ def run_as_process(script: Path, hydra: Mapping[str, Any], overrides: Sequence[s
         overrides: the job's overrides.
         folder: the job's run folder.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # its processes meet once: a second job would meet what the first left
+        return {"status": "refused", "message": UNDER_TORCHRUN}
     # mode: an experiment file may ask for a sweep, of which this is one job
     single = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
     command = [sys.executable, str(script), *configuration_options(hydra), *overrides, *single]
@@ -32,7 +41,8 @@ def run_as_process(script: Path, hydra: Mapping[str, Any], overrides: Sequence[s
     sys.stderr.write(finished.stderr)
     status = STATUSES.get(finished.returncode, "error")
     if status == "done":
-        return {"status": status, "metrics": json.loads((folder / "metrics.json").read_text())}
+        written = json.loads((folder / "metrics.json").read_text()) if is_first_process() else {}
+        return {"status": status, "metrics": written}
     told = [line for line in finished.stderr.splitlines() if line.strip()]
     message = told[-1].removeprefix(f"{status}: ") if told else f"the process ended with code {finished.returncode}"
     return {"status": status, "message": message}

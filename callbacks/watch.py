@@ -7,9 +7,13 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+
+from callbacks.launch import RANKS
+from callbacks.signs import are_watched, join_processes
 
 EVERY_SECONDS = 0.2
 GRACE_SECONDS = 5.0
@@ -24,16 +28,22 @@ def watch_processes(trainer: Trainer) -> None:
     if trainer.world_size < 2 or _watching.is_set():
         return
     _watching.set()
-    if trainer.global_rank == 0:
+    if trainer.global_rank == 0 and not any(name in os.environ for name in RANKS):
         threading.Thread(target=_watch_children, args=(trainer.strategy.launcher,), daemon=True).start()
     else:
         threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
 
 
+def watch_started(store: Path) -> None:
+    """Watch the processes that torchrun or srun has started beside this one, from signs that they leave in the store;
+    nothing where there are none."""
+    join_processes(store, _end)
+
+
 def let_the_watch_speak() -> None:
     """Wait, after an error, for the sentence about a process that has died: what remains of it here is a broken
     connection, whose own words say nothing."""
-    if _watching.is_set():
+    if _watching.is_set() or are_watched():
         time.sleep(GRACE_SECONDS + 5 * EVERY_SECONDS)
 
 
@@ -60,13 +70,17 @@ def _watch_parent(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(EVERY_SECONDS)
     time.sleep(GRACE_SECONDS)
-    _end(f"the first process of the run ({parent}) has ended", 1)
+    started = "what started it" if any(name in os.environ for name in RANKS) else "the first process of the run"
+    _end(f"{started} ({parent}) has ended", 1)
 
 
-def _end(what: str, code: int) -> None:
-    print(
-        f"stopped: {what}, so the others stop too; finished stages and shards are kept, and the same command goes on",
-        file=sys.stderr,
-        flush=True,
-    )
+def _end(what: str | None, code: int) -> None:
+    """End this process; `what` has become of another one is None where that has been said."""
+    if what is not None:
+        print(
+            f"stopped: {what}, so the others stop too; finished stages and shards are kept, and the same command goes "
+            "on",
+            file=sys.stderr,
+            flush=True,
+        )
     os._exit(code)  # the main thread may hang in a collective for ever

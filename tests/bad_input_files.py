@@ -30,6 +30,7 @@ class BadInput:
         told: parts that the message must hold.
         make: writes the files it needs.
         running: found only while the run goes on, so that it has written its configuration by then.
+        environment: variables that are set for it, as (name, value).
     """
 
     section: str
@@ -38,6 +39,7 @@ class BadInput:
     told: tuple[str, ...]
     make: Make | None = None
     running: bool = False
+    environment: tuple[tuple[str, str], ...] = ()
 
 
 GOOD = [json.dumps({"premise": f"p {n}", "hypothesis": f"h {n}", "label": "yes" if n % 2 else "no"}) for n in range(20)]

@@ -10,11 +10,12 @@ from tests.bad_inputs_checkpoints import CHECKPOINTS
 from tests.bad_inputs_data import DATA
 from tests.bad_inputs_knowledge import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
-from tests.bad_inputs_settings import SETTINGS
+from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
 from tests.bad_inputs_strangers import STRANGERS
 
 BAD_INPUTS = [
     *(BadInput("Settings", *entry) for entry in SETTINGS),
+    *(BadInput("Settings", *entry, environment=UNDER_TORCHRUN) for entry in PROCESSES),
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),

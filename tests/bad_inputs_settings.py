@@ -153,3 +153,14 @@ SETTINGS: list[Entry] = [
         ("projection_dim=0", "at least 1"),
     ),
 ]
+
+UNDER_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"))
+"""What `torchrun --nproc-per-node=2` says to the first of its processes."""
+PROCESSES: list[Entry] = [
+    (
+        "other processes under torchrun than the Trainer's",
+        ("trainer.devices=1", "method=gradsim", *SMALL_DEMO),
+        ("torchrun has started 1 x 2", "trainer.devices=2"),
+        None,
+    ),
+]

@@ -59,6 +59,8 @@ def refusal(command: CommandLine, bad: BadInput) -> str:
 def test_bad_input(command: CommandLine, trained: Path, repository: Path, bad: BadInput) -> None:
     if bad.make is not None:
         bad.make(command.folder, trained)
+    for name, value in bad.environment:
+        command.monkeypatch.setenv(name, value)
     message = refusal(command, bad)
     assert [part for part in bad.told if part not in message] == [], message
     assert message.rstrip().endswith((".", "?"))
