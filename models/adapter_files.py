@@ -54,7 +54,7 @@ def adapter_of(path: str) -> Adapter | None:
     """The adapter in a local folder; None for everything else. Reads settings and the weights' header.
 
     Raises:
-        UserError: unreadable settings or weights, or a base that is not there.
+        UserError: unreadable settings or weights, settings that ask to run code, or a base that is not there.
     """
     folder = Path(resolve(path))
     if not is_adapter(folder):
@@ -67,6 +67,11 @@ def adapter_of(path: str) -> Adapter | None:
             f"model.path={path}: {SETTINGS} cannot be read ({type(error).__name__}); expected a JSON object with "
             "peft_type and base_model_name_or_path, as save_pretrained of PEFT writes it: save the adapter again."
         ) from error
+    if settings.get("megatron_config"):
+        raise UserError(
+            f"model.path={path}: {SETTINGS} asks PEFT to import the module '{settings.get('megatron_core')}', which "
+            "can run any code; expected an adapter of transformers' own layers: remove megatron_config there."
+        )
     return Adapter(path, folder, _base_of(path, folder, named), kind, _shapes(path, folder))
 
 

@@ -24,25 +24,44 @@ NAME = "default"
 """PEFT's name of the only adapter."""
 HEADS = ("score", "classifier", "lm_head")
 """Parts of an adapter that the model may lack: heads for another task."""
+CHANGE_NO_WEIGHTS = frozenset(
+    {
+        "ADAPTION_PROMPT",
+        "CARTRIDGE",
+        "CPT",
+        "MULTITASK_PROMPT_TUNING",
+        "POLY",
+        "PREFIX_TUNING",
+        "PROMPT_TUNING",
+        "P_TUNING",
+        "XLORA",
+    }
+)
+"""Kinds of virtual tokens, and of mixtures that depend on the input."""
 
 
 def require_usable(adapter: Adapter, use: AdapterUse) -> None:
     """Refuse an adapter that cannot be loaded that way; reads no weights.
 
     Raises:
-        UserError: PEFT is not there, the adapter is made of virtual tokens, or is to be kept and no LoRA.
+        UserError: PEFT is not there, the adapter is of a kind that changes no weights, or is to be kept and no LoRA.
     """
-    peft, kind = _peft(adapter), adapter.kind
-    tuners = peft.peft_model.PEFT_TYPE_TO_TUNER_MAPPING
-    if kind not in {name.value for name in tuners} or not hasattr(tuners[peft.PeftType(kind)], "merge_and_unload"):
+    kind = adapter.kind
+    if kind in CHANGE_NO_WEIGHTS:
         raise UserError(
-            f"the adapter in model.path={adapter.path} is of the kind {kind}, which does not change a linear layer's "
-            "weights; expected LoRA or another kind that can be merged into them: choose another adapter."
+            f"the adapter in model.path={adapter.path} is of the kind {kind}, which changes no weights of its base; "
+            "expected LoRA, or another kind that can be merged into them: choose another adapter."
         )
     if use == "keep" and kind != "LORA":
         raise UserError(
             f"the adapter in model.path={adapter.path} is of the kind {kind}, but only LoRA's matrices are linear "
             "layers that can be kept; expected LORA: set model.adapter=merge."
+        )
+    peft = _peft(adapter)
+    if kind not in {known.value for known in peft.mapping.PEFT_TYPE_TO_TUNER_MAPPING}:
+        raise UserError(
+            f"the adapter in model.path={adapter.path} is of the kind {kind}, which PEFT {peft.__version__} does not "
+            "know; expected LORA or another of its kinds: install the PEFT that wrote it."
         )
 
 
@@ -95,8 +114,14 @@ def save_kept(lm: Any, folder: Path) -> None:
     lm.save_pretrained(folder / BASE, state_dict=rest)
     settings = copy.deepcopy(lm.peft_config[NAME])
     settings.base_model_name_or_path, settings.inference_mode = BASE, True
-    # what these say is in the base by now
+    # what these say is in the base by now; PEFT wants a classifier's head in the adapter as well
     settings.modules_to_save, settings.bias, settings.init_lora_weights = None, "none", True
+    head = getattr(lm, "score", None)
+    if isinstance(head, nn.Linear):
+        settings.modules_to_save = ["score"]
+        low_rank[f"{PREFIX}score.weight"] = head.weight.detach()
+    else:
+        settings.task_type = None if head is not None else settings.task_type
     settings.save_pretrained(str(folder))
     save_file(low_rank, folder / WEIGHTS, metadata={"format": "pt"})
 
@@ -105,29 +130,32 @@ def _injected(lm: Any, adapter: Adapter, **changes: Any) -> Any:
     """PEFT's wrapper around the model, which has the adapter's modules from then on."""
     peft = _peft(adapter)
     settings = peft.PeftConfig.from_pretrained(str(adapter.folder))
+    trained = getattr(settings, "modules_to_save", None) or []
+    if trained:
+        left_out = _left_out(lm, adapter)
+        settings.modules_to_save = [name for name in trained if name not in left_out] or None
     for name, value in changes.items():
         setattr(settings, name, value)
     # the wrappers for tasks ask for methods that a model for another task lacks; this one takes any
     return peft.PeftModel(lm, settings, NAME)
 
 
+def _left_out(lm: Any, adapter: Adapter) -> list[str]:
+    """Heads of the adapter for another task than the model's, or for other labels."""
+    other_labels = adapter.n_outputs not in (None, lm.config.num_labels)
+    return [head for head in HEADS if not hasattr(lm, head) or (head == "score" and other_labels)]
+
+
 def _load(wrapped: Any, lm: Any, adapter: Adapter) -> None:
-    """Put the adapter's weights in; a head for another task, or for other labels, is left out."""
+    """Put the adapter's weights in, all but those of heads that are left out."""
     peft = _peft(adapter)
-    left_out = [head for head in HEADS if not hasattr(lm, head)]
-    if adapter.n_outputs not in (None, lm.config.num_labels):
-        left_out.append("score")
-    prefixes = tuple(f"{PREFIX}{head}." for head in left_out)
-    weights = {
-        name: value for name, value in load_file(adapter.folder / WEIGHTS).items() if not name.startswith(prefixes)
-    }
-    found = peft.set_peft_model_state_dict(wrapped, weights, NAME)
-    own = (peft.utils.constants.PEFT_TYPE_TO_PREFIX_MAPPING[peft.PeftType(adapter.kind)], ".modules_to_save.")
-    missing = [
-        name
-        for name in found.missing_keys
-        if f".{NAME}" in name and any(part in name for part in own) and not name.startswith(prefixes)
-    ]
+    left_out = tuple(f"{PREFIX}{head}." for head in _left_out(lm, adapter))
+    weights = load_file(adapter.folder / WEIGHTS)
+    found = peft.set_peft_model_state_dict(
+        wrapped, {name: value for name, value in weights.items() if not name.startswith(left_out)}, NAME
+    )
+    own = peft.mapping.PEFT_TYPE_TO_PREFIX_MAPPING[peft.PeftType(adapter.kind)]
+    missing = [name for name in found.missing_keys if own in name and f".{NAME}" in name]
     for what, names in (("lacks", missing), ("has, beyond what its settings say,", found.unexpected_keys)):
         if names:
             raise UserError(
