@@ -30,6 +30,7 @@ from callbacks.session import Epoch, Session
 from callbacks.sharded import whole_model
 from callbacks.storage import KEPT
 from callbacks.store import code_hash, weights_hash
+from models.adapter_files import adapter_of, is_adapter
 from models.backbone import load_config, resolve
 from models.language_model import LanguageModel
 from models.module import TextClassifier
@@ -40,6 +41,8 @@ CODE = (
     "models.recipe",
     "models.backbone",
     "models.causal",
+    "models.adapters",
+    "models.adapter_files",
     "callbacks.fit",
     "callbacks.checkpoint",
 )
@@ -127,20 +130,44 @@ def trains(session: Session, fit: bool) -> bool:
     return fit and (session.data.readout != "token" or "train" in session.data.splits)
 
 
-def load_stage(session: Session, make_model: MakeModel, path: str) -> None:
-    """Use a trained model as it is (fit=false, or prompts alone)."""
-    folder = Path(resolve(path))
-    if folder.is_dir():
-        _take(session, make_model, folder)
+def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:
+    """Use a trained model as it is (fit=false, or prompts alone).
+
+    What lies on the hub and what an adapter makes of its base are written into the store, whole, and read from there.
+    """
+    path = model_settings["path"]
+    if not is_stored_whole(path):
+        _take(session, make_model, Path(resolve(path)))
         return
-    inputs = {"source": source_of(session, {"path": path}), "code": code_hash(CODE)}
 
     def build(folder: Path) -> None:
         if is_first_process():
             make_model().save(folder / "model")
 
+    inputs = load_inputs(model_settings, source_of(session, model_settings))
     entry = session.store.get("fit", inputs, build, {"model": path})
     _take(session, make_model, entry.path / "model")
+
+
+def is_stored_whole(path: str) -> bool:
+    """Whether a model that is used as it is goes through the store: one from the hub, and one with an adapter."""
+    folder = Path(resolve(path))
+    return not folder.is_dir() or is_adapter(folder)
+
+
+def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    """Everything that a model depends on which is used as it is and written into the store.
+
+    Args:
+        model_settings: configuration of the model.
+        source: of `source_of`.
+    """
+    adapted = is_adapter(Path(resolve(model_settings["path"])))
+    return {
+        "source": source,
+        **({name: model_settings[name] for name in ("adapter", "head")} if adapted else {}),
+        "code": code_hash(CODE),
+    }
 
 
 def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
@@ -186,15 +213,23 @@ def fit_inputs(
     }
 
 
-def source_of(session: Session, model_settings: Mapping[str, Any]) -> Any:
-    """What the weights start from: a hash of local files, a commit of the hub, or nothing (from scratch)."""
+def source_of(session: Session, model_settings: Mapping[str, Any], hash_of: Callable[[Path], Any] | None = None) -> Any:
+    """What the weights start from: a hash of local files, a commit of the hub, or nothing (from scratch).
+
+    `hash_of`: of a folder's weights, see `callbacks.store.weights_hash`; with another one that may give None, so may
+    this.
+    """
     path = model_settings.get("path")
     if path is None:
         return "scratch"
     folder = Path(resolve(path))
-    if folder.is_dir():
-        return weights_hash(folder, session.store.root / "weights.json")
-    return {"hub": path, "commit": getattr(load_config(path), "_commit_hash", None)}
+    if not folder.is_dir():
+        return {"hub": path, "commit": getattr(load_config(path), "_commit_hash", None)}
+    hashed = weights_hash(folder, session.store.root / "weights.json") if hash_of is None else hash_of(folder)
+    adapter = adapter_of(path)
+    if adapter is None or not adapter.has_base_on_hub or hashed is None:
+        return hashed
+    return {"adapter": hashed, "base": source_of(session, {"path": adapter.base})}
 
 
 def n_processes(trainer_settings: Mapping[str, Any]) -> int:

@@ -9,13 +9,15 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
+from models.adapter_files import adapter_of, base_path
+from models.adapters import require_usable
 from models.backbone import (
     load_config,
     load_tokenizer,
     require_architecture,
-    require_safetensors,
     require_trained_classifier,
 )
+from models.checkpoint_files import require_safetensors
 from models.choice import scores_choices
 
 LANGUAGE_MODEL = "models.language_model.LanguageModel"
@@ -39,8 +41,11 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
+        adapter = adapter_of(model.path)
+        if adapter is not None:
+            require_usable(adapter, model.adapter)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
-            require_safetensors(model.path)
+            require_safetensors(base_path(model.path))
         if not config.fit and data.readout != "token":
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)

@@ -141,7 +141,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
-        timed("fit", load_stage, parts.make_model, settings["model"]["path"])
+        timed("fit", load_stage, parts.make_model, settings["model"])
     splits = splits_needed(session.data.splits, session.split, parts.methods)
     timed("predict", batch_size_stage, splits)
     for split in splits:

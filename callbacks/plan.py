@@ -40,7 +40,6 @@ from callbacks.rows_costs import rows_line
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
-from models.backbone import resolve
 
 
 class Planner(PlanBase):
@@ -56,7 +55,7 @@ class Planner(PlanBase):
         fits = trains(session, settings["fit"])
         lines = [self._fit()] if fits else []
         if not fits:
-            session.weights = known_weights_hash(Path(resolve(settings["model"]["path"])), session.store.root) or ""
+            session.weights = self.loaded_weights()
         lines += [
             self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
         ]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from callbacks import costs
-from callbacks.fit import source_of
+from callbacks.fit import is_stored_whole, load_inputs, source_of
 from callbacks.memory import Need
 from callbacks.pipeline import Parts, keeps_epochs
 from callbacks.plan_table import Line
@@ -51,10 +51,19 @@ class PlanBase:
         """What the weights start from, as far as it is known without reading them."""
         if path is None:
             return "scratch"
-        folder = Path(resolve(path))
-        if folder.is_dir():
-            return known_weights_hash(folder, self.session.store.root)
-        return source_of(self.session, {"path": path})
+        return source_of(
+            self.session, {"path": path}, lambda folder: known_weights_hash(folder, self.session.store.root)
+        )
+
+    def loaded_weights(self) -> str:
+        """Hash of the weights of a model that is used as it is, empty where no run of this store has read them."""
+        settings, store = self.parts.settings["model"], self.session.store
+        found: Path | None = Path(resolve(settings["path"]))
+        if is_stored_whole(settings["path"]):
+            source = self.source(settings["path"])
+            entry = None if source is None else store.peek("fit", load_inputs(settings, source))
+            found = None if entry is None else entry / "model"
+        return "" if found is None else known_weights_hash(found, store.root) or ""
 
     def model_line(
         self, title: str, split: str, found: Path | None, need: Need, seconds: float | None, disk: int

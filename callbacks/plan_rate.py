@@ -43,12 +43,17 @@ def configured_architecture(data: DataModule, model: Mapping[str, Any], tokenize
     """
     if data.readout == "token":
         return causal_architecture_of(
-            model["path"], model["architecture"], tokenizer, model["attention"], model["trust_remote_code"]
+            model["path"],
+            model["architecture"],
+            tokenizer,
+            model["attention"],
+            model["trust_remote_code"],
+            model["adapter"],
         )
     names = output_names(data.label_names, data.n_choices)
     return architecture_of(
         model["path"], model["architecture"], model["head"], names, len(tokenizer),
-        model["attention"], model["trust_remote_code"],
+        model["attention"], model["trust_remote_code"], model["adapter"],
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from callbacks.launch import begin_launch
 from callbacks.lock import Lock
 from callbacks.manifest import damage_of, note_use, write_manifest, written_after
 from callbacks.storage import telling_what_is_kept, writing
+from models.adapter_files import SETTINGS, local_base
 
 ASK_AGAIN_SECONDS = 0.1
 
@@ -168,9 +169,12 @@ def code_hash(modules: Iterable[str]) -> str:
 
 
 def weights_hash(folder: Path, cache: Path) -> str:
-    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time)."""
+    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time).
+
+    An adapter's covers its base's, where that lies in a folder too.
+    """
     files = _hashed_files(folder)
-    if not any(file.name != "config.json" for file in files):
+    if not any(file.suffix != ".json" for file in files):
         raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
     known = _read_cache(cache)
     unknown = {key: file for file, key in files.items() if key not in known}
@@ -198,7 +202,11 @@ def known_weights_hash(folder: Path, store: Path) -> str | None:
 
 def _hashed_files(folder: Path) -> dict[Path, str]:
     """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by."""
-    files = sorted(f for f in folder.iterdir() if f.suffix in (".safetensors", ".bin") or f.name == "config.json")
+    own = folder.iterdir()
+    files = sorted(f for f in own if f.suffix in (".safetensors", ".bin") or f.name in ("config.json", SETTINGS))
+    base = local_base(folder)
+    if base is not None:
+        files += [*_hashed_files(base)]
     return {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from attribution.base import UserError
+from models.adapters import weight_of
 from models.linear_layers import projection_shape
 
 
@@ -185,9 +186,9 @@ class Anatomy:
 
 
 def projection_rows(module: nn.Module) -> Tensor:
-    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D."""
-    weight: Any = module.weight
-    return weight.T if isinstance(module, nn.Linear) else weight
+    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D, with its adapter."""
+    weight = weight_of(module)
+    return weight.T if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight
 
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:

@@ -20,7 +20,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from attribution.base import UserError
-from models.checkpoint_files import require_safetensors, resolve
+from models.adapter_files import adapter_of, base_path, naming_adapter
+from models.adapters import AdapterUse, is_kept, save_kept, with_adapter, with_adapter_shapes
+from models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
 
 HeadKind = Literal["linear", "mlp"]
 HEAD_ENTRY = "twinlens_head"
@@ -35,12 +37,21 @@ class MlpHead(nn.Sequential):
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
-    """The checkpoint's configuration; reads no weights.
+    """The checkpoint's configuration; reads no weights. An adapter's is its base's, with the head that it brings.
 
     Raises:
         UserError: the directory or hub id cannot be read.
     """
-    _refuse_missing_folder(path)
+    adapter = adapter_of(path)
+    if adapter is not None:
+        with naming_adapter(adapter):
+            config = load_config(adapter.base, trust_remote_code)
+        if adapter.n_outputs is not None:
+            config.architectures = [f"{config.model_type}ForSequenceClassification"]
+            if adapter.n_outputs != config.num_labels:
+                config.num_labels = adapter.n_outputs
+        return config
+    refuse_missing_folder(path)
     with readable(path):
         return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
 
@@ -54,7 +65,10 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     Raises:
         UserError: the directory or hub id cannot be read, or has no fast tokenizer.
     """
-    _refuse_missing_folder(path)
+    adapter = adapter_of(path)
+    if adapter is not None and not (adapter.folder / "tokenizer.json").is_file():
+        path = adapter.base
+    refuse_missing_folder(path)
     with readable(path):
         tokenizer = AutoTokenizer.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
     if not tokenizer.is_fast:
@@ -75,6 +89,7 @@ def load_classifier(
     seed: int,
     attention: str,
     trust_remote_code: bool,
+    adapter: AdapterUse = "keep",
 ) -> PreTrainedModel:
     """A sequence classifier in float32 whose head is `score`: trained where the checkpoint has one, else new.
 
@@ -95,7 +110,7 @@ def load_classifier(
         lm = _from_scratch(architecture, labels, len(tokenizer), attention)
         trained_head = None
     else:
-        lm, trained_head = _from_checkpoint(path, model_type, labels, attention, trust_remote_code)
+        lm, trained_head = _from_checkpoint(path, model_type, labels, attention, trust_remote_code, adapter)
     if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
         lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
@@ -103,7 +118,7 @@ def load_classifier(
         lm.score = MlpHead(lm.score.in_features, len(label_names))
         setattr(lm.config, HEAD_ENTRY, "mlp")
         if trained_head == "mlp" and path is not None:
-            lm.score.load_state_dict(head_weights(Path(resolve(path))))
+            lm.score.load_state_dict(head_weights(Path(resolve(base_path(path)))))
     return lm
 
 
@@ -115,6 +130,7 @@ def architecture_of(
     vocabulary: int,
     attention: str,
     trust_remote_code: bool,
+    adapter: AdapterUse = "keep",
 ) -> PreTrainedModel:
     """The classifier without values (on the meta device): shapes alone, no weight is read.
 
@@ -139,6 +155,7 @@ def architecture_of(
                     dtype=torch.float32,
                     trust_remote_code=trust_remote_code,
                 )
+                lm = adapted(lm, path, adapter, shapes_only=True)
         if not hasattr(lm, "score"):
             raise UserError(
                 f"model.path={path} has no decoder with a `score` head on the last token; expected a causal model such "
@@ -165,13 +182,18 @@ def _from_scratch(
 
 
 def _from_checkpoint(
-    path: str, model_type: str | None, labels: dict[str, Any], attention: str, trust_remote_code: bool
+    path: str,
+    model_type: str | None,
+    labels: dict[str, Any],
+    attention: str,
+    trust_remote_code: bool,
+    adapter: AdapterUse,
 ) -> tuple[PreTrainedModel, str | None]:
     """The loaded model, and the kind of its trained head (None: the checkpoint has no classification head)."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     if not trust_remote_code:
-        require_safetensors(path)
+        require_safetensors(base_path(path))
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:
         trained_head = None  # a head for another task: fine-tuning starts a new one
@@ -180,7 +202,7 @@ def _from_checkpoint(
     try:
         with readable(path):
             lm, info = AutoModelForSequenceClassification.from_pretrained(
-                resolve(path),
+                resolve(base_path(path)),
                 dtype=torch.float32,
                 attn_implementation=attention_of(config, attention),
                 trust_remote_code=trust_remote_code,
@@ -202,7 +224,20 @@ def _from_checkpoint(
             f"the checkpoint {path} lacks {len(missing)} weights of a {config.model_type} model (first: {missing[0]}); "
             "expected a complete checkpoint of that architecture: check model.path."
         )
-    return lm, trained_head
+    return adapted(lm, path, adapter), trained_head
+
+
+def adapted(lm: Any, path: str, use: AdapterUse, shapes_only: bool = False) -> Any:
+    """The model with the adapter that lies in `path`, itself where none does.
+
+    Raises:
+        UserError: see `models.adapters.with_adapter`.
+    """
+    adapter = adapter_of(path)
+    if adapter is None:
+        return lm
+    with readable(path):
+        return (with_adapter_shapes if shapes_only else with_adapter)(lm, adapter, use)
 
 
 def require_architecture(config: PretrainedConfig, model_type: str | None, path: str) -> None:
@@ -239,8 +274,14 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
 
 
 def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Safetensors, configuration and tokenizer; a linear head loads with AutoModelForSequenceClassification."""
-    lm.save_pretrained(folder)
+    """Safetensors, configuration and tokenizer; a linear head loads with AutoModelForSequenceClassification.
+
+    Kept adapters: see `models.adapters.save_kept`.
+    """
+    if is_kept(lm):
+        save_kept(lm, folder)
+    else:
+        lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -257,38 +298,3 @@ def head_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def attention_of(config: PretrainedConfig, attention: str) -> str:
     return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
-
-
-def _refuse_missing_folder(path: str) -> None:
-    """Refuse what can only be a folder, no hub id, and is not there."""
-    is_folder = path.startswith((".", "~", "/")) or path.count("/") > 1
-    if is_folder and not Path(resolve(path)).is_dir():
-        raise UserError(
-            f"model.path={path} cannot be loaded: there is no such folder; expected a directory with config.json, "
-            "model.safetensors and tokenizer.json: set model.path=DIR."
-        )
-
-
-class readable:
-    """Turn what the loading library raises for unreadable checkpoints into one sentence."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        # A checkpoint from anywhere can be wrong in any way, and the library has an exception for each.
-        passed_on = (UserError, MemoryError, torch.OutOfMemoryError)
-        if isinstance(error, Exception) and not isinstance(error, passed_on):
-            if "trust_remote_code" in str(error) or "contains custom code" in str(error):
-                raise UserError(
-                    f"model.path={self.path} asks to run code that comes with it; expected one that transformers reads "
-                    "by itself: if you trust its code, say model.trust_remote_code=true on the command line."
-                ) from error
-            reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
-            raise UserError(
-                f"model.path={self.path} cannot be loaded ({reason}); expected a directory with config.json, "
-                "model.safetensors and tokenizer.json, or a hub id that this machine can reach: set model.path=DIR."
-            ) from error

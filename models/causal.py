@@ -16,8 +16,10 @@ from transformers import (
 )
 
 from attribution.base import UserError
-from models.backbone import attention_of, load_config, readable, require_architecture
-from models.checkpoint_files import require_safetensors, resolve
+from models.adapter_files import base_path
+from models.adapters import AdapterUse, is_kept, save_kept
+from models.backbone import adapted, attention_of, load_config, require_architecture
+from models.checkpoint_files import readable, require_safetensors, resolve
 
 
 def load_language_model(
@@ -28,6 +30,7 @@ def load_language_model(
     seed: int,
     attention: str,
     trust_remote_code: bool,
+    adapter: AdapterUse = "keep",
 ) -> PreTrainedModel:
     """A causal language model in float32 as it was trained, or a new one drawn from `seed` alone.
 
@@ -43,7 +46,7 @@ def load_language_model(
     if path is None:
         lm = _from_scratch(architecture, tokenizer, attention)
     else:
-        lm = _from_checkpoint(path, model_type, attention, trust_remote_code)
+        lm = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
     return lm
 
@@ -54,6 +57,7 @@ def causal_architecture_of(
     tokenizer: PreTrainedTokenizerBase,
     attention: str,
     trust_remote_code: bool,
+    adapter: AdapterUse = "keep",
 ) -> PreTrainedModel:
     """The language model without values (on the meta device): shapes alone, no weight is read.
 
@@ -66,17 +70,24 @@ def causal_architecture_of(
         config = load_config(path, trust_remote_code)
         _refuse_other_heads(config, path)
         with readable(path):
-            return AutoModelForCausalLM.from_config(
+            lm: Any = AutoModelForCausalLM.from_config(
                 config,
                 attn_implementation=attention_of(config, attention),
                 dtype=torch.float32,
                 trust_remote_code=trust_remote_code,
             )
+        return adapted(lm, path, adapter, shapes_only=True)
 
 
 def save_language_model(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM."""
-    lm.save_pretrained(folder)
+    """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM.
+
+    Kept adapters: see `models.adapters.save_kept`.
+    """
+    if is_kept(lm):
+        save_kept(lm, folder)
+    else:
+        lm.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -111,15 +122,17 @@ def _from_scratch(
     )
 
 
-def _from_checkpoint(path: str, model_type: str | None, attention: str, trust_remote_code: bool) -> PreTrainedModel:
+def _from_checkpoint(
+    path: str, model_type: str | None, attention: str, trust_remote_code: bool, adapter: AdapterUse
+) -> PreTrainedModel:
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     _refuse_other_heads(config, path)
     if not trust_remote_code:
-        require_safetensors(path)
+        require_safetensors(base_path(path))
     with readable(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            resolve(path),
+            resolve(base_path(path)),
             dtype=torch.float32,
             attn_implementation=attention_of(config, attention),
             trust_remote_code=trust_remote_code,
@@ -133,7 +146,7 @@ def _from_checkpoint(path: str, model_type: str | None, attention: str, trust_re
             f"the checkpoint {path} lacks {len(missing)} weights of a {config.model_type} language model (first: "
             f"{missing[0]}); expected a complete checkpoint of that architecture: check model.path."
         )
-    return lm
+    return adapted(lm, path, adapter)
 
 
 def _refuse_other_heads(config: PretrainedConfig, path: str) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
@@ -21,6 +23,11 @@ def resolve(path: str) -> str:
         if candidate.is_dir():
             return str(candidate)
     return path
+
+
+def may_be_hub_id(path: str) -> bool:
+    """Whether a path that is no folder can be the name of a repository (`owner/name`), not only a folder's."""
+    return not path.startswith((".", "~", "/")) and path.count("/") <= 1
 
 
 def require_safetensors(path: str) -> None:
@@ -72,3 +79,37 @@ def _indexed_files(folder: Path, path: str) -> list[Path]:
             "the index, or get the checkpoint from where you trust it."
         )
     return [folder / name for name in names]
+
+
+def refuse_missing_folder(path: str) -> None:
+    """Refuse what can only be a folder, no hub id, and is not there."""
+    if not may_be_hub_id(path) and not Path(resolve(path)).is_dir():
+        raise UserError(
+            f"model.path={path} cannot be loaded: there is no such folder; expected a directory with config.json, "
+            "model.safetensors and tokenizer.json: set model.path=DIR."
+        )
+
+
+class readable:
+    """Turn what the loading library raises for unreadable checkpoints into one sentence."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # A checkpoint from anywhere can be wrong in any way, and the library has an exception for each.
+        passed_on = (UserError, MemoryError, torch.OutOfMemoryError)
+        if isinstance(error, Exception) and not isinstance(error, passed_on):
+            if "trust_remote_code" in str(error) or "contains custom code" in str(error):
+                raise UserError(
+                    f"model.path={self.path} asks to run code that comes with it; expected one that transformers reads "
+                    "by itself: if you trust its code, say model.trust_remote_code=true on the command line."
+                ) from error
+            reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
+            raise UserError(
+                f"model.path={self.path} cannot be loaded ({reason}); expected a directory with config.json, "
+                "model.safetensors and tokenizer.json, or a hub id that this machine can reach: set model.path=DIR."
+            ) from error

@@ -13,6 +13,7 @@ from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import Batch, UserError, require_finite
+from models.adapters import AdapterUse
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
 from models.causal import load_language_model, save_language_model
 from models.last_token import LastTokenEngine
@@ -41,6 +42,8 @@ class LanguageModel(LightningModule):
             Trainer's settings of the same name follow it unless given.
         attention: attention implementation of transformers.
         trust_remote_code: run code from the checkpoint's repository.
+        adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
+            head, or `merge` them into the base.
         seed: draws the parameters of a model from scratch.
     """
 
@@ -61,6 +64,7 @@ class LanguageModel(LightningModule):
         gradient_clip_val: float | None = None,
         attention: str = "sdpa",
         trust_remote_code: bool = False,
+        adapter: AdapterUse = "keep",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class LanguageModel(LightningModule):
         self.warmup_fraction = warmup_fraction
         self.schedule: Schedule = schedule
         self.lm: Any = load_language_model(
-            path, architecture, model_type, tokenizer, seed, attention, trust_remote_code
+            path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter
         )
         self.known = MeanMetric()
 

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import PreTrainedTokenizerBase
 
 from attribution.base import Batch, UserError, require_finite
+from models.adapters import AdapterUse
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
 from models.backbone import HeadKind, load_classifier, save_classifier
 from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
@@ -44,6 +45,8 @@ class TextClassifier(LightningModule):
             Trainer's settings of the same name follow it unless given.
         attention: attention implementation of transformers.
         trust_remote_code: run code from the checkpoint's repository.
+        adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
+            head, or `merge` them into the base.
         seed: draws the parameters that the checkpoint does not have.
         n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
         choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
@@ -69,6 +72,7 @@ class TextClassifier(LightningModule):
         gradient_clip_val: float | None = None,
         attention: str = "sdpa",
         trust_remote_code: bool = False,
+        adapter: AdapterUse = "keep",
         seed: int = 0,
         n_choices: int | None = None,
         choices: Choices = "predicted",
@@ -85,7 +89,7 @@ class TextClassifier(LightningModule):
         self.choices: Choices = choices
         outputs = output_names(label_names, n_choices)
         self.lm: Any = load_classifier(
-            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code
+            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code, adapter
         )
         metrics = MetricCollection(
             {

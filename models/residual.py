@@ -182,7 +182,7 @@ class ResidualEngine:
 
     def _projected(self, vectors: Tensor) -> Tensor:
         projection = self.anatomy.last_projection
-        return vectors if projection is None else wide(vectors) @ wide(projection.weight.detach()).T
+        return vectors if projection is None else wide(vectors) @ wide(projection_rows(projection).detach())
 
     # -- weights -------------------------------------------------------------------------------------------------
 

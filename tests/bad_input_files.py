@@ -50,6 +50,7 @@ FILE = (*TABLE, "data.path=data.jsonl")
 LOCAL = ("model=local", "model.path=checkpoint")
 AS_IT_IS = ("fit=false", *LOCAL, *SMALL_DEMO)
 REPLAY = ("--config-dir", "run", "--config-name", "config")
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 START = "defaults: [train, _self_]\n"
 
 
@@ -87,6 +88,21 @@ def checkpoint(change: Callable[[Path], object] | None = None) -> Make:
         copy = shutil.copytree(trained, folder / "checkpoint")
         if change is not None:
             change(copy)
+
+    return make
+
+
+def adapter(change: Callable[[Path], object] | None = None, **settings: object) -> Make:
+    """An adapter in `checkpoint` on a trained classifier in `base`, with these settings in its file, changed."""
+    known = {"peft_type": "LORA", "base_model_name_or_path": "../base", "target_modules": ["dense"], "r": 2}
+
+    def make(folder: Path, trained: Path) -> None:
+        shutil.copytree(trained, folder / "base")
+        (folder / "checkpoint").mkdir()
+        (folder / "checkpoint" / "adapter_config.json").write_text(json.dumps({**known, **settings}))
+        save_file({"base_model.model.any.lora_A.weight": torch.ones(2, 2)}, folder / "checkpoint" / ADAPTER_WEIGHTS)
+        if change is not None:
+            change(folder / "checkpoint")
 
     return make
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from tests.bad_input_files import (
+    ADAPTER_WEIGHTS,
     FILE,
     GOOD,
     LOCAL,
     MNLI,
     Entry,
+    adapter,
     checkpoint,
     cut,
     edited,
@@ -105,4 +107,38 @@ CHECKPOINTS: list[Entry] = [
         checkpoint(edited(model_type="mystery", auto_map={"AutoConfig": "code.Config"})),
     ),
     ("a folder without tokenizer.json", LOCAL, ("checkpoint",), checkpoint(without("tokenizer.json"))),
+    (
+        "an adapter whose base is not there",
+        LOCAL,
+        ("checkpoint", "./elsewhere", "base_model_name_or_path"),
+        adapter(base_model_name_or_path="./elsewhere"),
+    ),
+    (
+        "an adapter that names no base",
+        LOCAL,
+        ("checkpoint", "base_model_name_or_path"),
+        adapter(base_model_name_or_path=None),
+    ),
+    ("an adapter on an adapter", LOCAL, ("checkpoint", "merge"), adapter(base_model_name_or_path=".")),
+    (
+        "an adapter without weights in safetensors",
+        LOCAL,
+        ("checkpoint", ADAPTER_WEIGHTS, "pickle"),
+        adapter(without(ADAPTER_WEIGHTS)),
+    ),
+    ("truncated weights of an adapter", LOCAL, (ADAPTER_WEIGHTS, "truncated"), adapter(cut(ADAPTER_WEIGHTS))),
+    (
+        "a truncated adapter_config.json",
+        LOCAL,
+        ("checkpoint", "adapter_config.json"),
+        adapter(cut("adapter_config.json")),
+    ),
+    ("an adapter of virtual tokens", LOCAL, ("PREFIX_TUNING", "LoRA"), adapter(peft_type="PREFIX_TUNING")),
+    ("an adapter to be kept that is no LoRA", LOCAL, ("LOHA", "model.adapter=merge"), adapter(peft_type="LOHA")),
+    (
+        "an adapter that asks to import a module",
+        LOCAL,
+        ("megatron_config", "own_module"),
+        adapter(megatron_config={"size": 1}, megatron_core="own_module"),
+    ),
 ]

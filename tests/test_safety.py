@@ -12,6 +12,7 @@ import pytest
 
 from callbacks.sweep import write_sweep
 from conf.dump import scrub
+from tests.bad_input_files import adapter
 from tests.running import CommandLine
 
 TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4"
@@ -39,6 +40,18 @@ def test_a_pickle_is_never_opened(command: CommandLine, repository: Path, name: 
     assert finished.code == 2
     assert name in finished.err
     assert "pickle" in finished.err
+    assert not mark.exists()
+
+
+def test_settings_of_an_adapter_import_no_module(command: CommandLine, repository: Path) -> None:
+    mark = command.folder / "mark"
+    base = stranger(command.folder, repository)
+    (command.folder / "payload.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    settings = {"megatron_config": {"tensor_model_parallel_size": 1}, "megatron_core": "payload"}
+    adapter(base_model_name_or_path=str(base), **settings)(command.folder, base)
+    finished = command("model=local", "model.path=checkpoint", *QUICK)
+    assert finished.code == 2
+    assert "payload" in finished.err
     assert not mark.exists()
 
 
