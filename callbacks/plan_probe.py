@@ -32,6 +32,7 @@ from callbacks.neuron_scores import engine_of
 from callbacks.plan_rate import MEASURED_SECONDS, shape_of
 from callbacks.session import Session
 from data.sampling import token_lengths
+from models.adapters import is_kept
 from models.linear_layers import linear_layers
 
 BLOCKS = 3
@@ -200,7 +201,8 @@ class Probe:
 def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) -> Probe | None:
     """The probe of the configured model; None where a matrix product has to stand for all work.
 
-    That is a model whose few blocks are too large to be built for a plan, or one whose code comes with its checkpoint.
+    That is a model whose few blocks are too large to be built for a plan, or one that more than its configuration makes:
+    code that comes with its checkpoint, or an adapter kept as modules.
 
     Args:
         session: of the run, with its data prepared.
@@ -212,7 +214,7 @@ def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) 
     blocks = min(BLOCKS, shape.footprint.n_layers)
     each = shape.matmul_parameters // shape.footprint.n_layers
     size = shape.parameters - (shape.footprint.n_layers - blocks) * each
-    if config.model_type not in CONFIG_MAPPING or size > LARGEST:
+    if config.model_type not in CONFIG_MAPPING or size > LARGEST or is_kept(shape.lm):
         return None
     with torch.random.fork_rng(devices=[]):
         model = make_model(path=None, architecture=shortened(config, blocks))
