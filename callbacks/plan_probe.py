@@ -201,8 +201,8 @@ class Probe:
 def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) -> Probe | None:
     """The probe of the configured model; None where a matrix product has to stand for all work.
 
-    That is a model whose few blocks are too large to be built for a plan, or one that more than its configuration makes:
-    code that comes with its checkpoint, or an adapter kept as modules.
+    That is a model whose few blocks are too large to be built for a plan, or one that is more than its configuration
+    says: with code that comes with its checkpoint, or with an adapter kept as modules.
 
     Args:
         session: of the run, with its data prepared.
