@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 import torch
@@ -19,7 +20,7 @@ from attribution.residual_base import ResidualModel
 Granularity = Literal["heads", "head_positions", "layers"]
 
 
-class _PartScore:
+class _PartScore(ABC):
     """What the granularities share; see `HeadScore` and `LayerScore`."""
 
     engine: ClassVar[EngineKind] = "residual"
@@ -58,9 +59,9 @@ class _PartScore:
         attention = self.granularity != "layers"
         return score_parts(model, batch, self.target, self.mode, attention, memory_budget, self.top_k, score)
 
+    @abstractmethod
     def best(self, model: ResidualModel, part: Explained, room: int) -> NeuronScores:
         """The parts of some examples in their order."""
-        raise NotImplementedError
 
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
         """States, and what one layer's parts add with the distributions they are added to."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from attribution.base import Batch, UserError
@@ -21,7 +22,7 @@ ValueSite = Literal["ffn", "attn"]
 SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"
 
 
-class _QueryScore:
+class _QueryScore(ABC):
     """What both granularities share; see `QueryLayers` and `QueryNeurons`."""
 
     engine: ClassVar[EngineKind] = "residual"
@@ -77,9 +78,9 @@ class _QueryScore:
 
         return score_parts(model, batch, self.target, self.mode, self.site == "attn", memory_budget, self.top_k, score)
 
+    @abstractmethod
     def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
         """Query side of some examples."""
-        raise NotImplementedError
 
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
         """The value neurons' search, or their keys beside the states."""
