@@ -8,7 +8,6 @@ with a batch is done with it. Its counted operations over the time they took are
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -29,7 +28,7 @@ from attribution.neuron.protocol import NeuronMethod, engine_kind
 from callbacks.costs import Shape, neuron_operations
 from callbacks.layer_costs import WholeWork, whole_work
 from callbacks.neuron_scores import engine_of
-from callbacks.plan_rate import MEASURED_SECONDS, shape_of
+from callbacks.plan_rate import mean_seconds, shape_of
 from callbacks.session import Session
 from data.sampling import token_lengths
 from models.adapters import is_kept
@@ -182,20 +181,8 @@ class Probe:
         return {key: value.to(self.device) for key, value in default_convert(loaded).items()}
 
     def _seconds(self, run: Callable[[], object]) -> float:
-        """Mean time of a call, behind a first one that loads libraries and takes memory."""
         with self._precision.forward_context():
-            run()
-            self._wait()
-            start, count = time.perf_counter(), 0
-            while (elapsed := time.perf_counter() - start) < MEASURED_SECONDS or not count:
-                run()
-                self._wait()
-                count += 1
-        return elapsed / count
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            return mean_seconds(run, self.device)
 
 
 def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) -> Probe | None:

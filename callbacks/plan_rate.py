@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -86,17 +86,23 @@ def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) 
     left = torch.ones(256, width, device=device, dtype=dtype)
     right = torch.ones(width, 4 * width, device=device, dtype=dtype)
 
-    def run() -> None:
-        left @ right
+    return 2.0 * 256 * width * 4 * width / mean_seconds(lambda: left @ right, device)
+
+
+def mean_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Mean time of a call over about a fifth of a second, behind a first one that loads libraries and takes memory."""
+
+    def finished() -> None:
+        run()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    run()  # the first product loads libraries
+    finished()
     start, count = time.perf_counter(), 0
     while (elapsed := time.perf_counter() - start) < MEASURED_SECONDS or not count:
-        run()
+        finished()
         count += 1
-    return count * 2.0 * 256 * width * 4 * width / elapsed if elapsed else 1.0
+    return elapsed / count
 
 
 def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float, probed: bool) -> str:
