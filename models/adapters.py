@@ -100,7 +100,15 @@ def is_kept(lm: Any) -> bool:
     return hasattr(lm, "peft_config")
 
 
-def save_kept(lm: Any, folder: Path) -> None:
+def save_weights(lm: Any, folder: Path) -> None:
+    """Write safetensors and configuration; of a model with kept adapters as `_save_kept` does."""
+    if is_kept(lm):
+        _save_kept(lm, folder)
+    else:
+        lm.save_pretrained(folder)
+
+
+def _save_kept(lm: Any, folder: Path) -> None:
     """Write the low-rank matrices as PEFT does, and everything else as an ordinary checkpoint below `base/`.
 
     The base is part of the folder because its head and its vocabulary may not be those that it was loaded with.

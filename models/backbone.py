@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 
 from attribution.base import UserError
 from models.adapter_files import adapter_of, base_path, naming_adapter
-from models.adapters import AdapterUse, is_kept, save_kept, with_adapter, with_adapter_shapes
+from models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
 
 HeadKind = Literal["linear", "mlp"]
@@ -276,12 +276,9 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
 def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Safetensors, configuration and tokenizer; a linear head loads with AutoModelForSequenceClassification.
 
-    Kept adapters: see `models.adapters.save_kept`.
+    Kept adapters: see `models.adapters.save_weights`.
     """
-    if is_kept(lm):
-        save_kept(lm, folder)
-    else:
-        lm.save_pretrained(folder)
+    save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
 
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from attribution.base import UserError
 from models.adapter_files import base_path
-from models.adapters import AdapterUse, is_kept, save_kept
+from models.adapters import AdapterUse, save_weights
 from models.backbone import adapted, attention_of, load_config, require_architecture
 from models.checkpoint_files import readable, require_safetensors, resolve
 
@@ -82,12 +82,9 @@ def causal_architecture_of(
 def save_language_model(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM.
 
-    Kept adapters: see `models.adapters.save_kept`.
+    Kept adapters: see `models.adapters.save_weights`.
     """
-    if is_kept(lm):
-        save_kept(lm, folder)
-    else:
-        lm.save_pretrained(folder)
+    save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
 
 
