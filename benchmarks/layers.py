@@ -83,7 +83,7 @@ def build_task(config: GPT2Config, n_tokens: int, n_train: int, n_test: int, bat
 
 
 def ours(task: Task) -> Timed[Tensor]:
-    """Scores [tests, train examples]; factors in float64 sums, products in float32. Part: the decompositions."""
+    """Scores [tests, train examples]; covariances in float64, other products in float32. Part: the decompositions."""
     parts_of_time: list[float] = []
 
     def run() -> Tensor:
@@ -106,14 +106,14 @@ def ours(task: Task) -> Timed[Tensor]:
             Inverse(basis, absolute_damping(basis, DAMPING, layer.name))
             for basis, layer in zip(bases, layers, strict=True)
         ]
-        held = HeldTests(layers, inverses, len(task.test["labels"]), WORKSPACE)
+        held = HeldTests(layers, inverses, len(task.test["labels"]), n_train, False, WORKSPACE)
         for batch in _batches(task.test, task.batch_size):
             with recording(layers) as tape:
                 held.add(tape, _scores(task.model, batch), batch["labels"])
         parts = []
         for batch in _batches(task.train, task.batch_size):
             with recording(layers) as tape:
-                parts.append(held.scores(tape, _scores(task.model, batch), batch["labels"], own=False)[0])
+                parts.append(held.scores(tape, _scores(task.model, batch), batch["labels"])[0])
         return torch.cat(parts, 1)
 
     done = timed(run)

@@ -98,7 +98,8 @@ def whole_work(
     """Operations over a train split.
 
     Every train example runs forward and backward, its gradients are formed and multiplied with those of the tests, once
-    for each block of tests; the factors take a backward pass for each row of the Fisher matrix, twice for EK-FAC.
+    for each block of tests; for the first they are rotated too, as self-influence needs. The factors take a backward
+    pass for each row of the Fisher matrix, twice for EK-FAC.
 
     Args:
         lengths: tokens of every train example.
@@ -110,7 +111,8 @@ def whole_work(
     tokens = read * sum(lengths)
     rotation = 2.0 * tokens * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
     formed = 2.0 * tokens * parameters
-    scoring = n_blocks * (2 * forward + formed) + factors * rotation
+    rotations = rotation + later_rotations(layers, tokens, n_test, n_blocks)
+    scoring = n_blocks * (2 * forward + formed) + factors * rotations
     products = 2.0 * parameters * len(lengths) * n_test
     if not factors:
         return WholeWork(0.0, 0.0, scoring, products, 0.0)
@@ -120,3 +122,10 @@ def whole_work(
     eigenvalues = corrected * (covariances + backwards * formed)
     decompositions = sum(10.0 * (layer.d_in**3 + layer.d_out**3) for layer in layers)
     return WholeWork(covariances, eigenvalues, scoring, products, decompositions)
+
+
+def later_rotations(layers: Sequence[LinearLayer], tokens: int, n_test: int, n_blocks: int) -> float:
+    """Operations of rotating train gradients, or tests back, for every block but the first; see `HeldTests`."""
+    train = [2.0 * tokens * (layer.d_in**2 + layer.d_out**2) for layer in layers]
+    tests = [2.0 * n_test / n_blocks * layer.d_in * layer.d_out * (layer.d_in + layer.d_out) for layer in layers]
+    return (n_blocks - 1) * sum(map(min, train, tests))

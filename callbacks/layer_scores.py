@@ -167,7 +167,7 @@ class _Block:
         with recording(self.layers) as tape:
             logits = model(batch)
             labels = self.labels[batch["index"].cpu()].to(logits.device)
-            scores, own = self.held.scores(tape, logits, labels, self.own or self.cosine)
+            scores, own = self.held.scores(tape, logits, labels)
         if own is None:
             own = scores.new_full(scores.shape[1:], torch.nan)
         if self.cosine:
@@ -181,7 +181,8 @@ class _Block:
         labels, fold = checked_labels(session, self.method, self.split)
         fold = None if fold is None else fold.to(device)
         inverses = [inverse.to(device) for inverse in self.inverses]
-        held = HeldTests(self.layers, inverses, len(self.tests), session.memory_budget // 8)
+        n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.cosine
+        held = HeldTests(self.layers, inverses, len(self.tests), n_train, own, session.memory_budget // 8)
         size = session.eval_batch_size
         batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
         for loaded in session.loader(self.split)(batches):

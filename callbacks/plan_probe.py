@@ -162,13 +162,13 @@ class Probe:
             if counted.eigenvalues:
                 second = FactorSums(layers, method.fisher, bases)  # type: ignore[union-attr]
                 eigenvalues = counted.eigenvalues / add_to(second)
-        held = HeldTests(layers, [inverse.to(self.device) for inverse in inverses_of(method, layers, bases)], 1,
-                         self._session.memory_budget // 8)  # fmt: skip
+        inverses = [inverse.to(self.device) for inverse in inverses_of(method, layers, bases)]
+        held = HeldTests(layers, inverses, 1, len(self._rows), True, self._session.memory_budget // 8)
         with recording(layers) as tape:
             scores = self._model(self._batch(self._rows[:1]))
             held.add(tape, scores, torch.zeros(1, dtype=torch.long, device=self.device))
         scoring = counted.scoring / self._seconds(
-            recorded(lambda tape, scores, labels, batch: held.scores(tape, scores, labels, True))
+            recorded(lambda tape, scores, labels, batch: held.scores(tape, scores, labels))
         )
         return WholeWork(covariances, eigenvalues, scoring, 0.0, 0.0)
 

@@ -52,19 +52,20 @@ def project_sides(inputs: Tensor, deltas: Tensor, bias: bool, projection: TwoSid
     return inputs, deltas
 
 
-def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
+def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int, out: Tensor | None = None) -> Tensor:
     """Each example's gradient Σ_tokens δ_t ⊗ a_t.
 
     Args:
         inputs: [sequences, tokens, k_in], the sequences of one example next to each other.
         deltas: [sequences, tokens, k_out].
         n_examples: sequences are shared evenly among them.
+        out: memory for the result, of its shape.
 
     Returns:
         [examples, k_out, k_in].
     """
     inputs = inputs.reshape(n_examples, -1, inputs.shape[-1])
-    return torch.bmm(deltas.reshape(n_examples, -1, deltas.shape[-1]).mT, inputs)
+    return torch.bmm(deltas.reshape(n_examples, -1, deltas.shape[-1]).mT, inputs, out=out)
 
 
 def token_blocks(inputs: Tensor, deltas: Tensor) -> Tensor:

@@ -12,7 +12,14 @@ from torch import Tensor
 
 from attribution.base import LinearLayer, UserError
 from attribution.gradients.blocks import UNPROJECTED, project_sides
-from attribution.gradients.fisher import covariances, eigenbasis, fisher_cotangents, squares, token_mask
+from attribution.gradients.fisher import (
+    covariances,
+    eigenbasis,
+    fisher_cotangents,
+    output_covariance,
+    squares,
+    token_mask,
+)
 from attribution.gradients.tape import Tape
 from attribution.instance.kronecker import Fisher, LayerBasis
 
@@ -63,8 +70,7 @@ class FactorSums:
 
     def _cover(self, number: int, a: Tensor, d: Tensor, valid: Tensor | None, first: bool) -> None:
         if not first:  # the inputs are those of the forward, whatever the cotangents
-            d = d.flatten(0, 1)
-            self._sum("outputs", number, (d.T @ d).double())
+            self._sum("outputs", number, output_covariance(d))
             return
         count = torch.tensor(a.shape[:2].numel(), device=a.device) if valid is None else valid.sum()
         for part, value in zip(("inputs", "outputs"), covariances(a, d, valid), strict=True):
@@ -73,7 +79,7 @@ class FactorSums:
 
     def _sum(self, part: str, number: int, value: Tensor) -> None:
         key = f"{self.layers[number].name}/{part}"
-        self.sums[key] = self.sums[key].add_(value) if key in self.sums else value
+        self.sums[key] = self.sums[key].add_(value) if key in self.sums else value.double()
 
     def _basis(self, number: int, like: Tensor) -> LayerBasis:
         assert self.bases is not None

@@ -4,21 +4,26 @@ The score of train example i for test t is Σ_layers ⟨(H + λ)⁻¹G_t, G_i⟩
 many as fit; each train batch runs forward and backward once per block of tests, and inside the backward one layer's
 gradients G_i after the other are formed and multiplied with all held ones. No train gradient is kept.
 
+With curvature in an eigenbasis Q the tests are either rotated back, Q(λ + damping)⁻¹QᵀG_t, or left in the basis, where
+train gradients have to be rotated too: the first takes operations for every test, the second for every train example.
+Self-influence needs the rotated train gradients anyway.
+
 Without curvature a test's gradient can also be held as its factors, and ⟨G_t, G_i⟩ = Σ_uv (a_u · a_v)(δ_u · δ_v) over
 tokens u of one and v of the other. For few tokens, above all for a head, which reads one, that is fewer operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from attribution.base import LinearLayer
 from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from attribution.gradients.fisher import example_chunks, solve_sides, weighted_squares
+from attribution.gradients.fisher import example_chunks, in_blocks, rotated_sides, solve_sides, weighted_squares
 from attribution.gradients.tape import Tape
 from attribution.instance.head_gradients import logit_cotangents
 from attribution.instance.kronecker import LayerBasis
@@ -52,10 +57,14 @@ class Inverse:
 
 @dataclass
 class _Held:
-    """One layer's solved test gradients: written out, [tests, d_out · (d_in + bias)], or batches of their factors."""
+    """One layer's solved test gradients: written out, [tests, d_out · (d_in + bias)], or batches of their factors.
+
+    Those that are written out may be `rotated` into the eigenbasis of the layer's curvature.
+    """
 
     dense: Tensor | None
     factors: list[tuple[Tensor, Tensor]]
+    rotated: bool = False
 
 
 class HeldTests:
@@ -65,18 +74,29 @@ class HeldTests:
         layers: the layers that are differentiated.
         inverses: of each layer, where the model is.
         n_tests: tests of the block.
+        n_train: train examples that will be scored.
+        own: whether each of them is also scored against itself.
         workspace: bytes that a layer's gradients of some train examples may take.
     """
 
     def __init__(
-        self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse], n_tests: int, workspace: int
+        self,
+        layers: Sequence[LinearLayer],
+        inverses: Sequence[Inverse],
+        n_tests: int,
+        n_train: int,
+        own: bool,
+        workspace: int,
     ) -> None:
         self.layers = layers
         self.inverses = inverses
         self.n_tests = n_tests
+        self.n_train = n_train
+        self.with_own = own
         self.workspace = workspace
         self.own = torch.zeros(n_tests, dtype=torch.float64)
         self._held: dict[int, _Held] = {}
+        self._memory: Tensor | None = None
         self._filled = 0
 
     def add(self, tape: Tape, scores: Tensor, labels: Tensor, fold: Tensor | None = None) -> None:
@@ -92,8 +112,11 @@ class HeldTests:
 
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
             a, d = self._by_example(number, inputs, deltas, n)
-            own.add_(self._own(number, a, d))
             held = self._layer(number, a, d)
+            if held.dense is not None and held.rotated:
+                self._hold_rotated(number, a, d, held.dense[first : first + n], own)
+                return
+            own.add_(self._own(number, a, d))
             if held.dense is None:
                 held.factors.append((a, d / self.inverses[number].damping))
                 return
@@ -105,16 +128,16 @@ class HeldTests:
         self.own[first : first + n] = own.cpu()
         self._filled += n
 
-    def scores(self, tape: Tape, scores: Tensor, labels: Tensor, own: bool) -> tuple[Tensor, Tensor | None]:
+    def scores(self, tape: Tape, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
         """Scores of a train batch, whose forward the tape has recorded.
 
         Args:
             scores: logits, [examples, classes].
             labels: class whose loss is differentiated, [examples].
-            own: whether each train example is also scored against itself.
 
         Returns:
-            [tests, examples] and [examples], float64, where the model is. None where it was not asked for.
+            [tests, examples], and of each example against itself, [examples], unless that was not asked for; float64,
+            where the model is.
         """
         n = len(scores)
         total = torch.zeros(self.n_tests, n, dtype=torch.float64, device=scores.device)
@@ -123,20 +146,19 @@ class HeldTests:
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
             a, d = self._by_example(number, inputs, deltas, n)
             held = self._held[number]
-            shares_block = own and self.inverses[number].basis is None and held.dense is not None
-            if own and not shares_block:
-                itself.add_(self._own(number, a, d))
             if held.dense is None:
                 self._add_pairs(total, held.factors, a, d)
+                if self.with_own:
+                    itself.add_(self._own(number, a, d))
                 return
-            for start, stop in example_chunks(n, held.dense.shape[1], self._numbers(a)):
-                block = example_blocks(a[start:stop], d[start:stop], stop - start).flatten(1)
+            weights = self._weights(number, a) if self.with_own else None
+            for start, stop, block in self._blocks(number, a, d, held.rotated):
                 total[:, start:stop] += held.dense @ block.T
-                if shares_block:
-                    itself[start:stop] += block.square_().sum(1) / self.inverses[number].damping
+                if weights is not None:
+                    itself[start:stop] += _weighted(block.square_(), weights)
 
         tape.gradients(scores, logit_cotangents(scores.detach().double(), labels), consume)
-        return total, itself if own else None
+        return total, itself if self.with_own else None
 
     def _by_example(self, number: int, inputs: Tensor, deltas: Tensor, n: int) -> tuple[Tensor, Tensor]:
         """[examples, tokens, d_in + bias], [examples, tokens, d_out]."""
@@ -146,10 +168,50 @@ class HeldTests:
     def _layer(self, number: int, a: Tensor, d: Tensor) -> _Held:
         """Where the layer's tests go; the first batch, which has the longest tests, decides on the form."""
         if number not in self._held:
-            numbers = a.shape[2] * d.shape[2]
-            factored = self.inverses[number].basis is None and a.shape[1] ** 2 * (a.shape[2] + d.shape[2]) < numbers
-            self._held[number] = _Held(None if factored else a.new_zeros(self.n_tests, numbers), [])
+            tokens, d_in, d_out = a.shape[1], a.shape[2], d.shape[2]
+            no_basis = self.inverses[number].basis is None
+            factored = no_basis and tokens**2 * (d_in + d_out) < d_in * d_out
+            cheaper = self.n_train * tokens * (d_in**2 + d_out**2) < self.n_tests * d_in * d_out * (d_in + d_out)
+            dense = None if factored else a.new_empty(self.n_tests, d_in * d_out)
+            self._held[number] = _Held(dense, [], rotated=not no_basis and (self.with_own or cheaper))
         return self._held[number]
+
+    def _hold_rotated(self, number: int, a: Tensor, d: Tensor, rows: Tensor, own: Tensor) -> None:
+        """Write solved gradients in the basis to `rows`, [examples, …], and add G · (H + λ)⁻¹G to `own`, [examples]."""
+        weights = self._weights(number, a)
+        for start, stop, block in self._blocks(number, a, d, rotated=True):
+            torch.mul(block, weights, out=rows[start:stop])
+            own[start:stop] += _weighted(block.square_(), weights)
+
+    def _blocks(self, number: int, a: Tensor, d: Tensor, rotated: bool) -> Iterator[tuple[int, int, Tensor]]:
+        """Gradients of some examples after the other, written out: (start, stop, [stop − start, …])."""
+        basis = self.inverses[number].basis
+        if rotated:
+            assert basis is not None
+            gradients = rotated_sides(basis, a, d, len(a))[2]
+        else:
+            gradients = partial(_written_out, a, d)
+        for start, stop, block in in_blocks(gradients, len(a), self._buffer(len(a), d.shape[2], a.shape[2], a)):
+            yield start, stop, block.flatten(1)
+
+    def _buffer(self, n_examples: int, d_out: int, d_in: int, like: Tensor) -> Tensor:
+        """Memory for gradients of some of the examples, [at most examples, d_out, d_in], the same for all layers.
+
+        Anew for each layer of each batch it would have to be handed out and cleared by the system every time.
+        """
+        size = max(1, min(n_examples, self._numbers(like) // (d_out * d_in)))
+        numbers = size * d_out * d_in
+        if self._memory is None or len(self._memory) < numbers:
+            self._memory = None  # else both would stand side by side
+            self._memory = like.new_empty(numbers)
+        return self._memory[:numbers].view(size, d_out, d_in)
+
+    def _weights(self, number: int, like: Tensor) -> Tensor:
+        """1 / (eigenvalue + λ) of a layer, [d_out · (d_in + bias)]; without curvature [1]."""
+        inverse = self.inverses[number]
+        if inverse.basis is None:
+            return like.new_full((1,), 1 / inverse.damping)
+        return (1 / (inverse.basis.eigenvalues + inverse.damping)).flatten().to(like)
 
     def _own(self, number: int, a: Tensor, d: Tensor) -> Tensor:
         """Σ G · (H + λ)⁻¹G of a layer, [examples], float64."""
@@ -158,10 +220,7 @@ class HeldTests:
             return weighted_squares(inverse.basis, inverse.damping, a, d, len(a))
         if a.shape[1] * (a.shape[2] + d.shape[2]) < a.shape[2] * d.shape[2]:
             return ((a @ a.mT) * (d @ d.mT)).sum((1, 2)).double() / inverse.damping
-        parts = [
-            example_blocks(a[start:stop], d[start:stop], stop - start).square_().sum((1, 2)).double()
-            for start, stop in example_chunks(len(a), a.shape[2] * d.shape[2], self._numbers(a))
-        ]
+        parts = [block.square_().sum(1).double() for *_, block in self._blocks(number, a, d, rotated=False)]
         return torch.cat(parts) / inverse.damping
 
     def _add_pairs(self, total: Tensor, held: Sequence[tuple[Tensor, Tensor]], a: Tensor, d: Tensor) -> None:
@@ -177,6 +236,15 @@ class HeldTests:
 
     def _numbers(self, like: Tensor) -> int:
         return self.workspace // like.element_size()
+
+
+def _written_out(a: Tensor, d: Tensor, start: int, stop: int, out: Tensor) -> Tensor:
+    return example_blocks(a[start:stop], d[start:stop], stop - start, out)
+
+
+def _weighted(squares: Tensor, weights: Tensor) -> Tensor:
+    """Weighted sums of squares [examples, …], by a weight each or by the same [1]; [examples], float64."""
+    return (squares.sum(1) * weights if len(weights) == 1 else squares @ weights).double()
 
 
 def cosines(scores: Tensor, tests: Tensor, train: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from attribution.base import UserError
 from attribution.gradients import fisher as module
 from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
-from attribution.gradients.fisher import absolute_damping, eigenbasis, fisher_cotangents, solve, squares
+from attribution.gradients.fisher import absolute_damping, covariances, eigenbasis, fisher_cotangents, solve, squares
 from attribution.gradients.tape import recording
 from attribution.instance.kronecker import Fisher, LayerBasis
 from tests.attribution.gradients.cases import FAMILIES, Case, case
@@ -57,6 +57,17 @@ def test_blocks_equal_the_matrices_written_out(family: str, corrected: bool) -> 
         for found, wanted in zip(bases_of(model, batch, fisher, corrected), expected, strict=True):
             largest = float(wanted.abs().max())
             torch.testing.assert_close(written_out(found), wanted, rtol=tolerance, atol=tolerance * largest)
+
+
+def test_covariances_of_float32_factors_do_not_round() -> None:
+    """Rounded ones would turn the eigenvectors of neighbouring eigenvalues."""
+    a, d = 3 + torch.randn(4, 50, 12), 3 + torch.randn(4, 50, 7)
+    valid = torch.ones(4, 50, dtype=torch.bool)
+    valid[1, 20:] = False
+    of_inputs, of_outputs = covariances(a, d, valid)
+    kept, outputs = a[valid].double(), d.flatten(0, 1).double()
+    torch.testing.assert_close(of_inputs, kept.T @ kept, rtol=1e-13, atol=0)
+    torch.testing.assert_close(of_outputs, outputs.T @ outputs, rtol=1e-13, atol=0)
 
 
 @pytest.mark.parametrize("n_tokens", [1, 3, 9, 20])

@@ -32,9 +32,9 @@ def test_all_layers_equal_kronfluence(tmp_path: Path) -> None:
         Inverse(basis, absolute_damping(basis, 0.1, layer.name))
         for basis, layer in zip(bases, ours.layers, strict=True)
     ]
-    held = HeldTests(ours.layers, inverses, 3, 2**20)
+    held = HeldTests(ours.layers, inverses, 3, len(train["labels"]), False, 2**20)
     with recording(ours.layers) as tape:
         held.add(tape, ours.scores(test), test["labels"])
     with recording(ours.layers) as tape:
-        found, _ = held.scores(tape, ours.scores(train), train["labels"], own=False)
+        found, _ = held.scores(tape, ours.scores(train), train["labels"])
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

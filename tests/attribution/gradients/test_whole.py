@@ -19,18 +19,31 @@ Batch = dict[str, Tensor]
 
 
 def scored(
-    model: Case, inverses: list[Inverse], test: list[Batch], train: list[Batch], workspace: int = 2**20
-) -> tuple[HeldTests, Tensor, Tensor]:
-    """Scores and self-influence of train batches against all tests."""
-    held = HeldTests(model.layers, inverses, sum(len(batch["labels"]) for batch in test), workspace)
+    model: Case,
+    inverses: list[Inverse],
+    test: list[Batch],
+    train: list[Batch],
+    own: bool = True,
+    n_train: int = 1,
+    workspace: int = 2**20,
+) -> tuple[HeldTests, Tensor, Tensor | None]:
+    """Scores and, if asked for, self-influence of train batches against all tests.
+
+    Args:
+        n_train: what the tests are told, by which they choose their form.
+    """
+    n_tests = sum(len(batch["labels"]) for batch in test)
+    held = HeldTests(model.layers, inverses, n_tests, n_train, own, workspace)
     for batch in test:
         with recording(model.layers) as tape:
             held.add(tape, model.scores(batch), batch["labels"])
     parts = []
     for batch in train:
         with recording(model.layers) as tape:
-            parts.append(held.scores(tape, model.scores(batch), batch["labels"], own=True))
-    return held, torch.cat([part[0] for part in parts], 1), torch.cat([part[1] for part in parts])  # type: ignore[misc]
+            parts.append(held.scores(tape, model.scores(batch), batch["labels"]))
+    itself = [part[1] for part in parts if part[1] is not None]
+    assert len(itself) == own * len(parts)
+    return held, torch.cat([part[0] for part in parts], 1), torch.cat(itself) if own else None
 
 
 def rows(batch: Batch, chosen: list[int]) -> Batch:
@@ -46,6 +59,7 @@ def test_inner_products_and_cosines_equal_the_oracle(family: str, padding: str) 
     held, found, own = scored(model, [Inverse()] * len(model.layers), [test], [train])
     torch.testing.assert_close(found, whole_scores(*gradients), rtol=1e-8, atol=1e-8)
     squared = sum(layer.square().sum((1, 2)) for layer in gradients[1])
+    assert own is not None
     torch.testing.assert_close(own, squared, rtol=1e-8, atol=1e-8)
     torch.testing.assert_close(cosines(found, held.own, own), whole_scores(*gradients, cosine=True))
 
@@ -60,13 +74,28 @@ def test_influence_equals_solves_with_the_matrices_written_out(family: str, corr
     gradients = [layer_gradients(model.layers, model.loss, split) for split in (test, train)]
     bases = bases_of(model, train, "expectation", corrected)
     inverses = [Inverse(basis, absolute_damping(basis, 0.1, "layer")) for basis in bases]
-    _, found, own = scored(model, inverses, [test], [train])
+    held, found, own = scored(model, inverses, [test], [train])
     # norms in float32 round each backward differently, whatever the model's type
     tolerance = 1e-5 if family in ("llama", "qwen2") else 1e-8
     expected = whole_scores(*gradients, damped=damped)
     torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
     itself = whole_scores(gradients[1], gradients[1], damped=damped).diagonal()
     torch.testing.assert_close(own, itself, rtol=tolerance, atol=tolerance)
+    tests_themselves = whole_scores(gradients[0], gradients[0], damped=damped).diagonal()
+    torch.testing.assert_close(held.own, tests_themselves, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("n_train", [1, 10**6], ids=["train_rotated", "tests_rotated_back"])
+def test_solved_tests_are_held_in_the_form_that_takes_fewer_operations(n_train: int) -> None:
+    model = case("gpt2")
+    test, train = random_batch(TEST_LENGTHS, seed=5), random_batch(TRAIN_LENGTHS)
+    bases = bases_of(model, train, "expectation", corrected=True)
+    inverses = [Inverse(basis, absolute_damping(basis, 0.1, "layer")) for basis in bases]
+    _, expected, _ = scored(model, inverses, [test], [train])
+    held, found, own = scored(model, inverses, [test], [train], own=False, n_train=n_train, workspace=1)
+    assert {layer.rotated for layer in held._held.values()} == {n_train == 1}
+    assert own is None
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 def test_batches_order_padding_and_workspace_leave_scores_unchanged() -> None:
@@ -82,6 +111,7 @@ def test_batches_order_padding_and_workspace_leave_scores_unchanged() -> None:
         train_batches[0][name][:, : train[name].shape[1]] = train[name][order[:2]]
     _, found, other = scored(model, inverses, test_batches, train_batches, workspace=1)
     torch.testing.assert_close(found, expected[:, order], rtol=1e-5, atol=1e-5 * float(expected.abs().max()))
+    assert own is not None
     torch.testing.assert_close(other, own[order], rtol=1e-5, atol=0)
 
 
