@@ -22,9 +22,9 @@ from attribution.instance.train_summary import TrainSummary, count_votes
 
 Gradients = Sequence[LayerFactors]
 
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 512
 """Train examples of a block at most: tests drop out between blocks."""
-_TESTS_AT_ONCE = 32
+_TESTS_AT_ONCE = 64
 """Tests that a block of train examples meets at a time while its maxima are settled."""
 
 
@@ -64,12 +64,13 @@ def bounded_scores(
     require_finite(lengths, "An instance score", index)
     reach = scorer.lengths.to(lengths.device) * (1 + _slack(query))
     order, by_length = reach.argsort(descending=True, stable=True), lengths.argsort(descending=True)
-    total = combine(_in_float64(query), lengths.new_ones(1, len(lengths)))
+    # much cancels in this sum, and nothing more where it is multiplied with a train gradient
+    total = combine(_in_float64(query), lengths.new_ones(1, len(lengths))).to(query[0].inputs.dtype)
     best, worst = Leaders(top_k, largest=True), Leaders(top_k, largest=False)
     sums, maxima = lengths.new_empty(len(reach)), lengths.new_empty(len(reach))
     for rows in order.split(min(train_rows, _ROWS_AT_ONCE)):
         gradients = scorer.train_gradients(rows)
-        sums[rows] = project(_in_float64(gradients), total)[0]  # much cancels in a sum
+        sums[rows] = project(gradients, total)[0].double()
         can_enter = _can_enter(lengths * reach[rows[0]], best, worst)
         tests = None if bool(can_enter.all()) else can_enter.nonzero()[:, 0]
         block = gram(_at(query, tests), gradients)
@@ -113,7 +114,8 @@ def _settle(
         left = left[lengths[some[0]] * reach[left] > highest[left]]
         if len(left) == 0:
             return
-        found = gram(_at(query, some), _at(gradients, left)).to(torch.float32).amax(0)
+        some_gradients = gradients if len(left) == len(highest) else _at(gradients, left)
+        found = gram(_at(query, some), some_gradients).to(torch.float32).amax(0)
         highest[left] = torch.maximum(highest[left], found.double())
 
 

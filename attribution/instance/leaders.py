@@ -25,6 +25,7 @@ class Leaders:
         self.k = k
         self.largest = largest
         self._keys: Tensor | None = None  # [tests, at most k], in no order
+        self._floor: Tensor | None = None  # [tests], see `floor`
 
     def update(self, scores: Tensor, rows: Tensor, tests: Tensor | None = None) -> None:
         """Take in the scores of a block.
@@ -34,27 +35,27 @@ class Leaders:
             rows: train rows, [rows], or [tests, rows] where each test has its own.
             tests: which tests the scores are of, [tests], once all lists are full; None: all.
         """
-        signed = scores if self.largest else -scores
-        held = self._keys if self._keys is None or tests is None else self._keys[tests]
-        keys = self._hopeful(signed, rows, held)
+        keys = self._hopeful(scores, rows, _of(tests, self._floor))
+        held = _of(tests, self._keys)
         if held is not None:
             keys = torch.cat([held, keys], 1)
         if keys.shape[1] > self.k:
             keys = keys.topk(self.k, dim=1, sorted=False).values
+        floor = _unpack(keys.amin(1))[1] if keys.shape[1] == self.k else None
         if tests is None:
-            self._keys = keys
+            self._keys, self._floor = keys, floor
         else:
             assert self._keys is not None
-            self._keys[tests] = keys
+            assert self._floor is not None
+            assert floor is not None
+            self._keys[tests], self._floor[tests] = keys, floor
 
     def floor(self) -> Tensor | None:
         """The score that a further one has to reach to enter each list, [tests], signed so that higher is better.
 
         None while the lists are not full.
         """
-        if self._keys is None or self._keys.shape[1] < self.k:
-            return None
-        return _unpack(self._keys.amin(1))[1]
+        return self._floor
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Train rows and scores, best first, [tests, k], on the CPU."""
@@ -62,29 +63,39 @@ class Leaders:
         index, scores = _unpack(self._keys.cpu().sort(dim=1, descending=True).values)
         return index, scores if self.largest else 0.0 - scores
 
-    def _hopeful(self, signed: Tensor, rows: Tensor, held: Tensor | None) -> Tensor:
+    def _hopeful(self, scores: Tensor, rows: Tensor, floor: Tensor | None) -> Tensor:
         """Keys of the scores that can still enter a list, [tests, most of any test], filled up with the lowest key.
 
         Few can, and finding them costs a fifth of selecting among all; where many can, as with many equal scores, the
         keys of all.
         """
-        n_rows = signed.shape[1]
-        if held is not None and held.shape[1] == self.k:
-            entry = _unpack(held.amin(1, keepdim=True))[1]
-        elif n_rows > 4 * self.k:
-            entry = signed.topk(self.k, dim=1, sorted=False).values.amin(1, keepdim=True)
-        else:
-            return _pack(signed, rows)
-        hopeful = signed >= entry  # an equal score enters where its row is lower
-        counts = hopeful.sum(1)
+        n_rows = scores.shape[1]
+        if floor is None and n_rows > 4 * self.k:
+            enough = scores.topk(self.k, dim=1, largest=self.largest, sorted=False).values
+            floor = enough.amin(1) if self.largest else -enough.amax(1)
+        if floor is None:
+            return _pack(self._signed(scores), rows)
+        # an equal score enters where its row is lower
+        hopeful = scores >= floor[:, None] if self.largest else scores <= -floor[:, None]
+        tests, columns = hopeful.nonzero(as_tuple=True)  # ordered by test
+        counts = tests.bincount(minlength=len(scores))  # a sum over the mask would make integers of it first
         widest = int(counts.max()) if len(counts) else 0
         if widest > n_rows // 4:
-            return _pack(signed, rows)
-        tests, columns = hopeful.nonzero(as_tuple=True)  # ordered by test
+            return _pack(self._signed(scores), rows)
         places = torch.arange(len(tests), device=tests.device) - (counts.cumsum(0) - counts)[tests]
-        keys = torch.full((len(signed), widest), _LOWEST, device=signed.device)
-        keys[tests, places] = _pack(signed[tests, columns], rows[columns] if rows.dim() == 1 else rows[tests, columns])
+        keys = torch.full((len(scores), widest), _LOWEST, device=scores.device)
+        found = self._signed(scores[tests, columns])
+        keys[tests, places] = _pack(found, rows[columns] if rows.dim() == 1 else rows[tests, columns])
         return keys
+
+    def _signed(self, scores: Tensor) -> Tensor:
+        """Higher is better."""
+        return scores if self.largest else -scores
+
+
+def _of(tests: Tensor | None, values: Tensor | None) -> Tensor | None:
+    """What is held of some tests, of all where they are None."""
+    return values if values is None or tests is None else values[tests]
 
 
 def _pack(scores: Tensor, rows: Tensor) -> Tensor:
