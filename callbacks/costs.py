@@ -27,15 +27,16 @@ class Shape:
     Attributes:
         footprint: of the decoder.
         parameters: number of all parameters.
+        trained_parameters: of those that a fit changes: all, or those of kept adapters and what is trained beside them.
         matmul_parameters: those that every token is multiplied with: all matrices but the embeddings.
         head: the readout, perhaps without values (on the meta device).
-        lm: the whole model, for its layers' names and sizes.
         residual: the residual engine over the same, for its sizes alone; None: the family has no adapter.
         lm: the whole model, perhaps without values, for the names and widths of its linear layers.
     """
 
     footprint: Footprint
     parameters: int
+    trained_parameters: int
     matmul_parameters: int
     head: Any
     residual: ResidualModel | None = None

@@ -41,7 +41,7 @@ def fit_seconds(
     train, checked = (sum(map(shape.forward_operations, part)) for part in (lengths, validation))
     epochs, read = epochs_of_fit(trainer), session.sequences.read
     n_steps = epochs * math.ceil(share * batches / int(trainer.get("accumulate_grad_batches") or 1))
-    trained = times.fit(3 * epochs * read * share * train, n_steps, shape.parameters)
+    trained = times.fit(3 * epochs * read * share * train, n_steps, shape.trained_parameters)
     return trained + times.forward(epochs * read * checked)
 
 
@@ -54,7 +54,7 @@ def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int]) -> 
     """Gradients and AdamW's two moments; what backward keeps of a batch of the longest examples."""
     examples = min(session.data.batch_size, len(lengths))
     activations = session.sequences.read * examples * shape.footprint.sequence(max(lengths))
-    return 3 * 4 * shape.parameters + activations
+    return 3 * 4 * shape.trained_parameters + activations
 
 
 def ranked_methods(methods: Mapping[str, Any]) -> list[str]:

@@ -101,7 +101,7 @@ class Probe:
             optimizer.zero_grad()
             self._model.eval().requires_grad_(False)
         operations = 3 * self._forward_operations() * len(rows) / len(self._rows)
-        return operations / backward, step / self.shape.parameters
+        return operations / backward, step / self.shape.trained_parameters
 
     def neurons(self, method: NeuronMethod) -> float:
         """Operations per second of a neuron method, as `callbacks.costs.neuron_operations` counts them."""

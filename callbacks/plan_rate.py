@@ -66,6 +66,7 @@ def shape_of(lm: Any) -> costs.Shape:
     return costs.Shape(
         footprint=footprint_of(lm.base_model, head.out_features if vocabulary else 0),
         parameters=sum(p.numel() for p in lm.parameters()),
+        trained_parameters=sum(p.numel() for p in lm.parameters() if p.requires_grad),
         matmul_parameters=sum(p.numel() for p in matrices),
         head=head,
         residual=residual_shape(lm.base_model, head, vocabulary),

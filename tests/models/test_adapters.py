@@ -17,6 +17,7 @@ from attribution.base import UserError
 from attribution.gradients.blocks import example_blocks
 from attribution.gradients.tape import recording
 from attribution.instance.head_gradients import logit_cotangents
+from callbacks.plan_rate import shape_of
 from models.adapters import is_kept
 from models.backbone import architecture_of, load_config, load_tokenizer, require_trained_classifier
 from models.language_model import LanguageModel
@@ -240,6 +241,11 @@ def test_shapes_of_a_plan_are_those_of_the_loaded_model(tmp_path: Path) -> None:
         loaded = classifier(tmp_path / "adapter", use).lm
         assert {n: p.shape for n, p in lm.named_parameters()} == {n: p.shape for n, p in loaded.named_parameters()}
         assert all(parameter.device.type == "meta" for parameter in lm.parameters())
+        assert [p.requires_grad for p in lm.parameters()] == [p.requires_grad for p in loaded.parameters()]
+        shape = shape_of(lm)
+        low_rank = sum(p.numel() for name, p in lm.named_parameters() if "lora_" in name)
+        trained = low_rank + lm.score.weight.numel() if use == "keep" else shape.parameters
+        assert shape.trained_parameters == trained > 0
 
 
 def test_where_the_base_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
