@@ -4,7 +4,7 @@ The score of train example i for test t is Σ_layers ⟨(H + λ)⁻¹G_t, G_i⟩
 many as fit; each train batch runs forward and backward once per block of tests, and inside the backward one layer's
 gradients G_i after the other are formed and multiplied with all held ones. No train gradient is kept.
 
-With curvature in an eigenbasis Q the tests are either rotated back, Q(λ + damping)⁻¹QᵀG_t, or left in the basis, where
+With curvature QΛQᵀ the tests are either rotated back, Q(Λ + λ)⁻¹QᵀG_t, or left in the eigenbasis, (Λ + λ)⁻¹QᵀG_t, where
 train gradients have to be rotated too: the first takes operations for every test, the second for every train example.
 Self-influence needs the rotated train gradients anyway.
 
@@ -201,7 +201,7 @@ class HeldTests:
         """
         size = max(1, min(n_examples, self._numbers(like) // (d_out * d_in)))
         numbers = size * d_out * d_in
-        if self._memory is None or len(self._memory) < numbers:
+        if self._memory is None or self._memory.dtype != like.dtype or len(self._memory) < numbers:
             self._memory = None  # else both would stand side by side
             self._memory = like.new_empty(numbers)
         return self._memory[:numbers].view(size, d_out, d_in)
