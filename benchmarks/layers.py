@@ -1,13 +1,12 @@
 """Influence over all linear layers of a GPT-2-shaped classifier by EK-FAC: ours beside kronfluence.
 
 `python -m benchmarks.layers` runs both, each in a process of its own, and prints seconds, peak memory and how far the
-scores lie apart.
+scores lie apart; with `--truth` also how far each lies from ours in float64 throughout.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import subprocess
 import sys
@@ -15,19 +14,19 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from transformers import AutoModel, GPT2Config
-from transformers.pytorch_utils import Conv1D
 
 from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
 from attribution.gradients.fisher import absolute_damping
 from attribution.gradients.tape import recording
 from attribution.gradients.whole import HeldTests, Inverse
+from benchmarks.kronfluence_peer import as_dataset, kronfluence_scores
 from benchmarks.memory import growth
 from benchmarks.pairs import Timed, timed
 from callbacks.memory import return_freed_memory
@@ -82,11 +81,12 @@ def build_task(config: GPT2Config, n_tokens: int, n_train: int, n_test: int, bat
     return Task(model, split(n_train), split(n_test), batch_size)
 
 
-def ours(task: Task) -> Timed[Tensor]:
-    """Scores [tests, train examples]; covariances in float64, other products in float32. Part: the decompositions."""
+def ours(task: Task, dtype: torch.dtype = torch.float32) -> Timed[Tensor]:
+    """Scores [tests, train examples]; covariances in float64, all else in `dtype`. Part: the decompositions."""
     parts_of_time: list[float] = []
 
     def run() -> Tensor:
+        task.model.to(dtype)
         layers = linear_layers(task.model, task.model.head, "all")
         n_train = len(task.train["labels"])
 
@@ -99,7 +99,7 @@ def ours(task: Task) -> Timed[Tensor]:
 
         covered = summed()
         began = time.perf_counter()
-        bases = kfac_bases(layers, covered, n_train, torch.float32)
+        bases = kfac_bases(layers, covered, n_train, dtype)
         parts_of_time.append(time.perf_counter() - began)
         bases = ekfac_bases(layers, bases, summed(bases), n_train)
         inverses = [
@@ -123,9 +123,8 @@ def ours(task: Task) -> Timed[Tensor]:
 def peer(task: Task) -> Timed[Tensor]:
     """The same by kronfluence in float32, its factors kept on a temporary disk as it does.
 
-    Its covariances are summed in float64: in float32 its scores are further from those of float64 throughout (3.6e-4
-    of a test's largest for a block of GPT-2-small's shape) than twinlens', which sums products of float32 in float64
-    (0.7e-4).
+    Its covariances are float64 as twinlens' are: rounded to float32 they turn eigenvectors so far that scores are off
+    by 4e-4 of a test's largest and more.
     """
     parts_of_time: list[float] = []
 
@@ -137,95 +136,6 @@ def peer(task: Task) -> Timed[Tensor]:
 
     done = timed(run)
     return Timed(done.seconds, done.result, parts_of_time)
-
-
-def as_dataset(batch: Batch) -> torch.utils.data.TensorDataset:
-    """Ids, mask and labels of every example."""
-    return torch.utils.data.TensorDataset(batch["input_ids"], batch["attention_mask"], batch["labels"])
-
-
-def kronfluence_scores(
-    model: Classifier,
-    test: torch.utils.data.Dataset,
-    train: torch.utils.data.Dataset,
-    batch_size: int,
-    folder: str,
-    dtype: torch.dtype,
-    strategy: str,
-    decomposing: list[float] | None = None,
-    covariance_dtype: torch.dtype | None = None,
-) -> Tensor:
-    """kronfluence's pairwise scores with empirical labels, damped by 0.1 of each layer's mean eigenvalue.
-
-    Args:
-        decomposing: gets the seconds of the decompositions.
-        covariance_dtype: of the covariances' sums; None: like all else.
-
-    Returns:
-        [tests, train examples].
-    """
-    from kronfluence.analyzer import Analyzer, prepare_model
-    from kronfluence.arguments import FactorArguments, ScoreArguments
-    from kronfluence.task import Task as PeerTask
-
-    class Losses(PeerTask):  # type: ignore[misc]  # the library has no types
-        def compute_train_loss(self, batch: Any, model: nn.Module, sample: bool = False) -> Tensor:
-            assert not sample
-            return cross_entropy(model(batch[0], batch[1]), batch[2], reduction="sum")
-
-        def compute_measurement(self, batch: Any, model: nn.Module) -> Tensor:
-            return self.compute_train_loss(batch, model)
-
-        def get_attention_mask(self, batch: Any) -> Tensor:
-            return batch[1]
-
-    task = Losses()
-    given = copy.deepcopy(model)
-    for module in list(given.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, Conv1D):  # which kronfluence does not know
-                setattr(module, name, as_linear(child))
-    prepared = prepare_model(given.requires_grad_(True), task)
-    analyzer = Analyzer("peer", prepared, task, cpu=True, output_dir=folder, disable_tqdm=True)
-    factors = FactorArguments(
-        strategy=strategy,
-        use_empirical_fisher=True,
-        activation_covariance_dtype=covariance_dtype or dtype,
-        gradient_covariance_dtype=covariance_dtype or dtype,
-        eigendecomposition_dtype=torch.float64,
-        per_sample_gradient_dtype=dtype,
-        lambda_dtype=dtype,
-    )
-    analyzer.fit_covariance_matrices("factors", train, per_device_batch_size=batch_size, factor_args=factors)
-    began = time.perf_counter()
-    analyzer.perform_eigendecomposition("factors", factor_args=factors)
-    if decomposing is not None:
-        decomposing.append(time.perf_counter() - began)
-    analyzer.fit_lambda_matrices("factors", train, per_device_batch_size=batch_size, factor_args=factors)
-    scores = ScoreArguments(
-        damping_factor=None,  # 0.1 of the mean eigenvalue
-        score_dtype=dtype,
-        per_sample_gradient_dtype=dtype,
-        precondition_dtype=dtype,
-    )
-    analyzer.compute_pairwise_scores(
-        "scores",
-        "factors",
-        test,
-        train,
-        per_device_query_batch_size=batch_size,
-        per_device_train_batch_size=batch_size,
-        score_args=scores,
-    )
-    return analyzer.load_pairwise_scores("scores")["all_modules"]
-
-
-def as_linear(layer: Conv1D) -> nn.Linear:
-    """The same map as an nn.Linear."""
-    d_in, d_out = layer.weight.shape
-    linear = nn.Linear(d_in, d_out).to(layer.weight.dtype)
-    linear.weight.data, linear.bias.data = layer.weight.data.T.contiguous(), layer.bias.data.clone()
-    return linear
 
 
 def relative_difference(scores: Tensor, reference: Tensor) -> float:
@@ -260,7 +170,7 @@ class Run:
 
 
 def alone(who: str, words: Sequence[str]) -> Run:
-    """Run `ours` or the `peer` in a process of its own; `words` are the options of the command line."""
+    """Run one of `SIDES` in a process of its own; `words` are the options of the command line."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "scores.pt"
         command = [sys.executable, "-m", "benchmarks.layers", *words, "--single", who, "--scores", str(file)]
@@ -268,6 +178,9 @@ def alone(who: str, words: Sequence[str]) -> Run:
         measured = json.loads(done.stdout.splitlines()[-1])
         scores = torch.load(file, weights_only=True)
     return Run(measured["seconds"], measured["decomposing"], measured["bytes"], scores)
+
+
+SIDES = {"ours": ours, "peer": peer, "ours_float64": partial(ours, dtype=torch.float64)}
 
 
 def main(given: Sequence[str] | None = None) -> int:
@@ -279,7 +192,8 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", type=int, default=48)
     parser.add_argument("--tests", type=int, default=16)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--single", choices=["ours", "peer"], help="one of the two, here, as JSON")
+    parser.add_argument("--truth", action="store_true", help="also compare both with ours in float64 throughout")
+    parser.add_argument("--single", choices=SIDES, help="one of them, here, as JSON")
     parser.add_argument("--scores", type=Path, help="where a single run leaves its scores")
     words = list(sys.argv[1:] if given is None else given)
     asked = parser.parse_args(words)
@@ -291,7 +205,7 @@ def main(given: Sequence[str] | None = None) -> int:
         )  # fmt: skip
         task = build_task(config, asked.tokens, asked.train, asked.tests, asked.batch)
         small = build_task(GPT2Config(n_layer=1, n_embd=64, n_head=1, vocab_size=60, pad_token_id=0), 4, 4, 2, 2)
-        work = ours if asked.single == "ours" else peer
+        work = SIDES[asked.single]
         work(small)
         found: list[Timed[Tensor]] = []
         peak = growth(lambda: found.append(work(task)))
@@ -303,6 +217,10 @@ def main(given: Sequence[str] | None = None) -> int:
     for who, run in (("ours", one), ("peer", other)):
         print(f"| {who} | {run.seconds:.1f} | {run.decomposing:.1f} | {run.peak / 2**20:.0f} |", flush=True)
     print(f"largest relative difference: {relative_difference(one.scores, other.scores):.1e}")
+    if asked.truth:
+        truth = alone("ours_float64", words).scores
+        for who, run in (("ours", one), ("peer", other)):
+            print(f"{who} from float64 throughout: {relative_difference(run.scores, truth):.1e}")
     return 0
 
 

@@ -10,7 +10,8 @@ import torch
 from attribution.gradients.fisher import absolute_damping
 from attribution.gradients.tape import recording
 from attribution.gradients.whole import HeldTests, Inverse
-from benchmarks.layers import Classifier, as_dataset, kronfluence_scores
+from benchmarks.kronfluence_peer import as_dataset, kronfluence_scores
+from benchmarks.layers import Classifier
 from models.linear_layers import linear_layers
 from tests.attribution.gradients.cases import Case, case
 from tests.attribution.gradients.test_fisher import bases_of
