@@ -21,6 +21,7 @@ from attribution.instance.gradsim import GradientSimilarity
 from attribution.instance.stream import stream_scores
 from benchmarks.memory import resident
 from benchmarks.pairs import Timed, progress, timed
+from callbacks.memory import return_freed_memory
 from callbacks.row_files import RowFiles
 
 BUDGET = 2**29
@@ -109,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tests", type=int, default=1000, help="tests (1000)")
     parser.add_argument("--pairs", type=int, default=3, help="interleaved pairs (3)")
     parsed = parser.parse_args(arguments)
+    return_freed_memory()  # as every pass of a run does
     with tempfile.TemporaryDirectory() as folder:
         subject = build_subject(Path(folder), parsed.train, parsed.tests, 16, 16, 100)
         progress("written")

@@ -77,10 +77,13 @@ class Leaders:
             return _pack(self._signed(scores), rows)
         # an equal score enters where its row is lower
         hopeful = scores >= floor[:, None] if self.largest else scores <= -floor[:, None]
+        most = n_rows // 4
+        if int(hopeful.count_nonzero()) > most * len(scores):  # before their places take memory
+            return _pack(self._signed(scores), rows)
         tests, columns = hopeful.nonzero(as_tuple=True)  # ordered by test
         counts = tests.bincount(minlength=len(scores))  # a sum over the mask would make integers of it first
         widest = int(counts.max()) if len(counts) else 0
-        if widest > n_rows // 4:
+        if widest > most:
             return _pack(self._signed(scores), rows)
         places = torch.arange(len(tests), device=tests.device) - (counts.cumsum(0) - counts)[tests]
         keys = torch.full((len(scores), widest), _LOWEST, device=scores.device)

@@ -6,73 +6,24 @@ import base64
 import hashlib
 import json
 import re
-import shutil
-from collections.abc import Iterator
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from datasets import ClassLabel, Dataset, Features, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import load_from_disk
 
-from attribution.base import UserError
 from callbacks.report import write_report
 from callbacks.report_choice import choose_examples
 from callbacks.report_data import RunFiles
 from tests.callbacks.fake_run import FakeRun
+from tests.callbacks.report_page import MARKUP, Page, articles
 
-MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
-
-
-class Page(HTMLParser):
-    """Tags with their attributes and enclosing text; raises on an element that is closed but not open."""
-
-    VOID = frozenset({"meta", "img", "input", "br", "wbr"})
-
-    def __init__(self, html: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.content: dict[str, list[str]] = {"script": [], "style": []}
-        self.feed(html)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        inside = self.open[-1] if self.open else ""
-        self.content.get(inside, self.text).append(data)
-
-    def attributes(self, tag: str, name: str) -> list[str]:
-        return [value for found, attrs in self.tags if found == tag and (value := attrs.get(name)) is not None]
-
-    @property
-    def words(self) -> str:
-        return " ".join(" ".join(self.text).split())
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return FakeRun().write(tmp_path_factory.mktemp("report") / "run")
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small run without a report, to be copied and damaged."""
-    return FakeRun(n_train=40, n_test=12).write(tmp_path_factory.mktemp("whole") / "run")
 
 
 @pytest.fixture(scope="module")
@@ -87,10 +38,6 @@ def page(html: str) -> Page:
     parsed = Page(html)
     assert parsed.open == []
     return parsed
-
-
-def articles(html: str, index: int) -> list[str]:
-    return re.findall(rf'<article class="example" id="test-{index}".*?</article>', html, re.S)
 
 
 def test_title_results_and_reports_are_there(page: Page) -> None:
@@ -230,190 +177,6 @@ def _styles(page: Page) -> list[str]:
 
 def _properties(style: str) -> set[str]:
     return set(re.findall(r"--(\w+):[\d.]+(?:rem)?", style)) if re.fullmatch(r"[-\w:.; ]+", style) else {style}
-
-
-def test_published_figures_stand_beside_ones_own(tmp_path: Path) -> None:
-    run = FakeRun().write(tmp_path)
-    (run / "tables").mkdir()
-    (run / "tables" / "table_2.csv").write_text("method,sufficiency,published\nig,61.5,84.42\n'=evil,1,2\n")
-    html = write_report(run).read_text(encoding="utf-8")
-    assert '<th scope="col" class="num published">published</th>' in html
-    assert '<td class="num published">84.42</td>' in html
-    assert "=evil" in Page(html).words
-
-
-def test_unlabelled_examples_are_no_errors(tmp_path: Path) -> None:
-    page = Page(write_report(FakeRun(unlabelled=True).write(tmp_path)).read_text(encoding="utf-8"))
-    verdicts = [attrs.get("data-verdict") for tag, attrs in page.tags if tag == "article"]
-    assert verdicts == ["unlabelled"] * 20
-    assert "labelled" not in page.words.split("Examples 20 of 40")[1].split("Training instances on this page")[0]
-
-
-@pytest.mark.parametrize(
-    ("neuron", "instance", "absent", "present"),
-    [
-        ((), ("gradsim",), {"layers"}, {"training", "instances"}),
-        (("ig",), (), {"training", "instances"}, {"layers"}),
-        ((), (), {"layers", "training", "instances"}, {"results", "examples", "data"}),
-    ],
-)
-def test_a_run_with_one_lens_or_none_has_a_page(
-    tmp_path: Path, neuron: tuple[str, ...], instance: tuple[str, ...], absent: set[str], present: set[str]
-) -> None:
-    page = Page(write_report(FakeRun(neuron=neuron, instance=instance).write(tmp_path)).read_text(encoding="utf-8"))
-    ids = {attrs["id"] for tag, attrs in page.tags if tag == "section" and "id" in attrs}
-    assert not ids & absent
-    assert present <= ids
-    assert len([tag for tag, _ in page.tags if tag == "article"]) == 20
-    assert {link[1:] for link in page.attributes("a", "href")} & absent == set()
-
-
-def test_answers_that_are_tokens_have_a_page(tmp_path: Path) -> None:
-    run = FakeRun(neuron=("ig",), instance=(), n_test=6).write(tmp_path)
-    rows = load_from_disk(str(run / "examples" / "test")).remove_columns(["prob", "prediction", "label"])
-    tokens = [row | {"label": None, "target_prob": 0.1 * (i + 1), "target_rank": i} for i, row in enumerate(rows)]
-    Dataset.from_list(tokens).save_to_disk(str(run / "other"))
-    (run / "examples" / "test").rename(run / "old")
-    (run / "other").rename(run / "examples" / "test")
-    html = write_report(run).read_text(encoding="utf-8")
-    assert re.findall(r'id="test-(\d+)"', html) == ["5", "4", "3", "2", "1", "0"]  # by falling probability
-    assert set(re.findall(r'data-verdict="(\w+)"', html)) == {"unlabelled"}
-
-
-def test_a_question_shows_its_choices_by_letter(tmp_path: Path) -> None:
-    run = FakeRun(neuron=("ig",), instance=("gradsim",), n_train=20, n_test=6, list_length=5, plants=False).write(
-        tmp_path
-    )
-    for split in ("train", "test"):
-        rows = load_from_disk(str(run / "examples" / split)).to_list()
-        for row in rows:
-            row["choices"] = [f"<b>{word}{row['index']}</b>" for word in ("bank", "shore", "stool")]
-            row["input_ids"] = [[1, 2], [3], [4]]
-        Dataset.from_list(rows).save_to_disk(str(run / "other"))
-        shutil.rmtree(run / "examples" / split)
-        (run / "other").rename(run / "examples" / split)
-    page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert "choices A: <b>bank0</b> B: <b>shore0</b> C: <b>stool0</b>" in page.words
-    prediction = load_from_disk(str(run / "examples" / "test"))[0]["prediction"]
-    assert f"Predicted {'ABC'[prediction]} with" in page.words
-    assert "Supported" not in page.words  # letters name the classes
-
-
-def test_folded_labels_are_named_and_judged_as_the_split_counts_them(tmp_path: Path) -> None:
-    run = FakeRun(neuron=("ig",), instance=("gradsim",), n_train=20, n_test=30, list_length=5, plants=False).write(
-        tmp_path
-    )
-    folder = run / "examples" / "test"
-    rows = load_from_disk(str(folder)).to_list()
-    for row in rows:
-        row["folded_prediction"] = int(row["prediction"] > 0)
-        row["label"] = 1 - row["folded_prediction"] if row["index"] % 3 == 0 else row["folded_prediction"]
-    names = ClassLabel(names=["backed", "not backed"])
-    folded = Dataset.from_list(rows)
-    folded = folded.cast(Features({**folded.features, "label": names, "folded_prediction": names}))
-    shutil.rmtree(folder)
-    folded.save_to_disk(str(folder))
-    chosen = choose_examples(RunFiles(run))
-    assert [index for index in chosen if index % 3 == 0] == chosen[:10]  # all ten wrong ones come first
-    html = write_report(run).read_text(encoding="utf-8")
-    classes = ["Supported", "Refuted", "Not Enough Evidence"]
-    for index in chosen:
-        (article,) = articles(html, index)
-        row = rows[index]
-        assert f'data-verdict="{"wrong" if index % 3 == 0 else "right"}"' in article
-        counted = names.names[row["folded_prediction"]]
-        assert f"Predicted {classes[row['prediction']]} , which counts as {counted} , with" in Page(article).words
-        assert f", labelled {names.names[row['label']]}" in Page(article).words
-        assert "given" not in article  # no class of the model is the label
-    assert "Labels are coarser than the model's classes (backed, not backed)." in Page(html).words
-
-
-def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:
-    run = FakeRun(neuron=(), instance=()).write(tmp_path)
-    with (run / "config.yaml").open("a") as config:
-        config.write("attribute_split: validation\n")
-    html = write_report(run).read_text(encoding="utf-8")
-    assert "Validation example 0" in Page(html).words
-    assert 'id="test-' not in html
-
-
-def test_data_are_called_what_the_results_call_them(tmp_path: Path) -> None:
-    run = FakeRun(data="mnli-split-validation/hans").write(tmp_path / "run")
-    config = (run / "config.yaml").read_text(encoding="utf-8")
-    (run / "config.yaml").write_text(config.replace("mnli-split-validation/hans", "mnli"), encoding="utf-8")
-    assert "training examples of mnli-split-validation/hans and read" in Page(write_report(run).read_text()).words
-
-
-def test_only_explained_examples_are_shown(tmp_path: Path) -> None:
-    run = FakeRun(neuron=("ig",), instance=()).write(tmp_path)
-    folder = run / "scores" / "ig" / "test"
-    some = load_from_disk(str(folder)).select([39, 3, 17])
-    Dataset.from_list(some.to_list()).save_to_disk(str(run / "some"))
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    (run / "some").rename(folder)
-    html = write_report(run).read_text(encoding="utf-8")
-    assert sorted(map(int, re.findall(r'id="test-(\d+)"', html))) == [3, 17, 39]
-
-
-def test_without_label_names_classes_have_numbers(tmp_path: Path) -> None:
-    run = FakeRun(neuron=(), instance=()).write(tmp_path)
-    (run / "model" / "config.json").unlink()
-    html = write_report(run).read_text(encoding="utf-8")
-    assert set(re.findall(r'data-prediction="([^"]*)"', html)) <= {"0", "1", "2"}
-
-
-@pytest.mark.parametrize(
-    "name", ["config.yaml", "metrics.json", "results.csv", "examples/train", "scores/ig/method.yaml"]
-)
-def test_a_missing_file_is_named(whole: Path, tmp_path: Path, name: str) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    (run / name).rename(tmp_path / "away")
-    with pytest.raises(UserError, match=f"{name} is missing"):
-        write_report(run)
-    assert not (run / "report.html").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("config.yaml", "a: [1"),
-        ("config.yaml", "- just\n- a list\n"),
-        ("metrics.json", '{"accuracy": '),
-        ("metrics.json", '{"accuracy": "high"}'),
-        ("model/config.json", '{"id2label": {"zero": "a"}}'),
-        ("scores/ig/method.yaml", "\x00"),
-        ("scores/ig/test/dataset_info.json", "{"),
-        ("scores/gradsim/test/data-00000-of-00001.arrow", "no arrow"),
-        ("examples/test/state.json", "[]"),
-    ],
-)
-def test_a_damaged_file_is_named(whole: Path, tmp_path: Path, name: str, content: str) -> None:
-    run = Path(shutil.copytree(whole, tmp_path / "run"))
-    (run / name).write_text(content, encoding="utf-8")
-    folder = str(Path(name).parent) if "dataset_info" in name or "arrow" in name or "state" in name else name
-    with pytest.raises(UserError, match=re.escape(folder)):
-        write_report(run)
-
-
-def test_scores_of_absent_training_instances_are_named(tmp_path: Path) -> None:
-    run = FakeRun(instance=("gradsim",), summary=False).write(tmp_path)
-    shorter = load_from_disk(str(run / "examples" / "train")).select(range(5))
-    Dataset.from_list(shorter.to_list()).save_to_disk(str(run / "examples" / "other"))
-    (run / "examples" / "train").rename(run / "examples" / "old")
-    (run / "examples" / "other").rename(run / "examples" / "train")
-    with pytest.raises(UserError, match=r"examples/train has no example \d+ that scores name"):
-        write_report(run)
-
-
-def test_wrong_columns_are_named(tmp_path: Path) -> None:
-    run = FakeRun(neuron=("ig",), instance=()).write(tmp_path)
-    Dataset.from_dict({"index": [0]}).save_to_disk(str(run / "other"))
-    (run / "scores" / "ig" / "test").rename(run / "old")
-    (run / "other").rename(run / "scores" / "ig" / "test")
-    with pytest.raises(UserError, match="has no column layer, unit, score but index"):
-        write_report(run)
 
 
 def test_long_texts_are_cut_and_say_so(tmp_path: Path) -> None:

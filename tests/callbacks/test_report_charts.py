@@ -16,7 +16,7 @@ from callbacks.figures_png import chart_figure
 from callbacks.figures_svg import chart_view, digest, source, write_page
 from callbacks.results_table import Cell
 from tests.callbacks.fake_run import paper_rows
-from tests.callbacks.test_report import MARKUP, Page
+from tests.callbacks.report_page import MARKUP, Page
 from tests.callbacks.test_results_table import row
 
 COMMON = row(model="tiny", data="demo", method=None, evaluation=None, metric=None, k=None, value=None, stderr=None)
