@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from attribution.base import LinearLayer
+from attribution.gradients.fisher import rotation_operations, solution_operations
 from attribution.gradients.settings import needs_factors
 from callbacks.costs import Shape, batch_shapes
 from callbacks.layer_factors import factor_bytes
@@ -111,7 +112,7 @@ def whole_work(
     tokens = read * sum(lengths)
     rotation = 2.0 * tokens * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
     formed = 2.0 * tokens * parameters
-    rotations = rotation + later_rotations(layers, tokens, n_test, n_blocks)
+    rotations = rotation + later_rotations(layers, [read * length for length in lengths], n_test, n_blocks)
     scoring = n_blocks * (2 * forward + formed) + factors * rotations
     products = 2.0 * parameters * len(lengths) * n_test
     if not factors:
@@ -124,8 +125,10 @@ def whole_work(
     return WholeWork(covariances, eigenvalues, scoring, products, decompositions)
 
 
-def later_rotations(layers: Sequence[LinearLayer], tokens: int, n_test: int, n_blocks: int) -> float:
+def later_rotations(layers: Sequence[LinearLayer], lengths: Sequence[int], n_test: int, n_blocks: int) -> float:
     """Operations of rotating train gradients, or tests back, for every block but the first; see `HeldTests`."""
-    train = [2.0 * tokens * (layer.d_in**2 + layer.d_out**2) for layer in layers]
-    tests = [2.0 * n_test / n_blocks * layer.d_in * layer.d_out * (layer.d_in + layer.d_out) for layer in layers]
+    each = n_test / n_blocks
+    sides = [(layer.d_in, layer.d_out) for layer in layers]
+    train = [sum(rotation_operations(length, *side) for length in lengths) for side in sides]
+    tests = [each * solution_operations(*side) for side in sides]
     return (n_blocks - 1) * sum(map(min, train, tests))

@@ -23,7 +23,15 @@ from torch import Tensor
 
 from attribution.base import LinearLayer
 from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from attribution.gradients.fisher import example_chunks, in_blocks, rotated_sides, solve_sides, weighted_squares
+from attribution.gradients.fisher import (
+    example_chunks,
+    in_blocks,
+    rotated_sides,
+    rotation_operations,
+    solution_operations,
+    solve_sides,
+    weighted_squares,
+)
 from attribution.gradients.tape import Tape
 from attribution.instance.head_gradients import logit_cotangents
 from attribution.instance.kronecker import LayerBasis
@@ -171,7 +179,8 @@ class HeldTests:
             tokens, d_in, d_out = a.shape[1], a.shape[2], d.shape[2]
             no_basis = self.inverses[number].basis is None
             factored = no_basis and tokens**2 * (d_in + d_out) < d_in * d_out
-            cheaper = self.n_train * tokens * (d_in**2 + d_out**2) < self.n_tests * d_in * d_out * (d_in + d_out)
+            rotated = self.n_train * rotation_operations(tokens, d_in, d_out)
+            cheaper = rotated < self.n_tests * solution_operations(d_in, d_out)
             dense = None if factored else a.new_empty(self.n_tests, d_in * d_out)
             self._held[number] = _Held(dense, [], rotated=not no_basis and (self.with_own or cheaper))
         return self._held[number]
@@ -191,15 +200,22 @@ class HeldTests:
             gradients = rotated_sides(basis, a, d, len(a))[2]
         else:
             gradients = partial(_written_out, a, d)
-        for start, stop, block in in_blocks(gradients, len(a), self._buffer(len(a), d.shape[2], a.shape[2], a)):
+        # rotated after the sum over tokens, a block stands beside what it is made of
+        copies = 3 if rotated and a.shape[1] > min(a.shape[2], d.shape[2]) else 1
+        for start, stop, block in in_blocks(gradients, len(a), self._buffer(a, d.shape[2], copies)):
             yield start, stop, block.flatten(1)
 
-    def _buffer(self, n_examples: int, d_out: int, d_in: int, like: Tensor) -> Tensor:
+    def _buffer(self, like: Tensor, d_out: int, copies: int) -> Tensor:
         """Memory for gradients of some of the examples, [at most examples, d_out, d_in], the same for all layers.
 
         Anew for each layer of each batch it would have to be handed out and cleared by the system every time.
+
+        Args:
+            like: the inputs, [examples, tokens, d_in].
+            copies: of such a block that stand side by side in the workspace.
         """
-        size = max(1, min(n_examples, self._numbers(like) // (d_out * d_in)))
+        n_examples, d_in = len(like), like.shape[2]
+        size = max(1, min(n_examples, self._numbers(like) // (copies * d_out * d_in)))
         numbers = size * d_out * d_in
         if self._memory is None or self._memory.dtype != like.dtype or len(self._memory) < numbers:
             self._memory = None  # else both would stand side by side

@@ -64,7 +64,7 @@ def bounded_scores(
     require_finite(lengths, "An instance score", index)
     reach = scorer.lengths.to(lengths.device) * (1 + _slack(query))
     order, by_length = reach.argsort(descending=True, stable=True), lengths.argsort(descending=True)
-    # much cancels in this sum, and nothing more where it is multiplied with a train gradient
+    # much cancels in this sum; its product with a train gradient rounds no more than single scores do
     total = combine(_in_float64(query), lengths.new_ones(1, len(lengths))).to(query[0].inputs.dtype)
     best, worst = Leaders(top_k, largest=True), Leaders(top_k, largest=False)
     sums, maxima = lengths.new_empty(len(reach)), lengths.new_empty(len(reach))

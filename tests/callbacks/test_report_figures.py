@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
-from datasets import Dataset, disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import Dataset, load_from_disk
 from matplotlib.image import imread
 
 from attribution.base import UserError
@@ -19,12 +18,7 @@ from callbacks.report_layers import layer_profiles
 from callbacks.results_table import COLUMNS, Cell
 from tests.callbacks.fake_run import FakeRun
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 @pytest.fixture(scope="module")

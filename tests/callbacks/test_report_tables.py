@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars
 
 from attribution.base import UserError
 from callbacks.files import write_text
@@ -26,11 +24,7 @@ from tests.callbacks.test_results_table import row
 WHOLE: dict[str, Any] = {"data": {"name": "averitec", "limit": {"train": None}, "select": None}, "trainer": {}}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import csv
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from datasets import disable_progress_bars, enable_progress_bars, load_from_disk
+from datasets import load_from_disk
 from omegaconf import OmegaConf
 
 from callbacks.results_table import Cell, read_results, write_results
@@ -25,11 +24,7 @@ from tests.callbacks.fake_run import FakeRun
 SMALL: dict[str, Any] = {"n_train": 30, "n_test": 8, "list_length": 12, "neuron": ("ig",), "instance": ("gradsim",)}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _quiet() -> Iterator[None]:
-    disable_progress_bars()
-    yield
-    enable_progress_bars()
+pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
 @pytest.fixture

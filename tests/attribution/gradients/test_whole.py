@@ -91,11 +91,28 @@ def test_solved_tests_are_held_in_the_form_that_takes_fewer_operations(n_train: 
     test, train = random_batch(TEST_LENGTHS, seed=5), random_batch(TRAIN_LENGTHS)
     bases = bases_of(model, train, "expectation", corrected=True)
     inverses = [Inverse(basis, absolute_damping(basis, 0.1, "layer")) for basis in bases]
-    _, expected, _ = scored(model, inverses, [test], [train])
-    held, found, own = scored(model, inverses, [test], [train], own=False, n_train=n_train, workspace=1)
+    whole, expected, _ = scored(model, inverses, [test], [train])
+    parts = [rows(test, [0, 1]), rows(test, [2])], [rows(train, [0, 1, 2]), rows(train, [3, 4])]
+    held, found, own = scored(model, inverses, *parts, own=False, n_train=n_train, workspace=1)
     assert {layer.rotated for layer in held._held.values()} == {n_train == 1}
     assert own is None
     torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(held.own, whole.own, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("n_tokens", [5, 20, 40])
+def test_blocks_rotated_before_or_after_the_sum_over_tokens_keep_to_the_workspace(n_tokens: int) -> None:
+    """Layers of 16 to 64: 40 tokens are rotated after the sum, where a block stands beside what it is made of."""
+    model = case("gpt2")
+    test, train = random_batch([n_tokens, n_tokens], seed=5), random_batch([n_tokens] * 4)
+    bases = bases_of(model, train, "expectation", corrected=True)
+    inverses = [Inverse(basis, absolute_damping(basis, 0.1, "layer")) for basis in bases]
+    _, expected, expected_own = scored(model, inverses, [test], [train], workspace=2**30)
+    held, found, own = scored(model, inverses, [test], [train], workspace=1)
+    torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(own, expected_own, rtol=1e-8, atol=1e-8)
+    assert held._memory is not None
+    assert len(held._memory) == max(layer.n_parameters for layer in model.layers)  # a single gradient
 
 
 def test_batches_order_padding_and_workspace_leave_scores_unchanged() -> None:
