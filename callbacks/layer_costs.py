@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
@@ -112,8 +113,8 @@ def whole_work(
     tokens = read * sum(lengths)
     rotation = 2.0 * tokens * sum(layer.d_in**2 + layer.d_out**2 for layer in layers)
     formed = 2.0 * tokens * parameters
-    rotations = rotation + later_rotations(layers, [read * length for length in lengths], n_test, n_blocks)
-    scoring = n_blocks * (2 * forward + formed) + factors * rotations
+    rotations = rotation_work(layers, [read * length for length in lengths], n_test, n_blocks) if factors else 0.0
+    scoring = n_blocks * (2 * forward + formed) + rotations
     products = 2.0 * parameters * len(lengths) * n_test
     if not factors:
         return WholeWork(0.0, 0.0, scoring, products, 0.0)
@@ -125,10 +126,13 @@ def whole_work(
     return WholeWork(covariances, eigenvalues, scoring, products, decompositions)
 
 
-def later_rotations(layers: Sequence[LinearLayer], lengths: Sequence[int], n_test: int, n_blocks: int) -> float:
-    """Operations of rotating train gradients, or tests back, for every block but the first; see `HeldTests`."""
-    each = n_test / n_blocks
+def rotation_work(layers: Sequence[LinearLayer], lengths: Sequence[int], n_test: int, n_blocks: int) -> float:
+    """Operations of rotating train gradients for the first block of tests, and these or the tests for each later one.
+
+    See `HeldTests`; `lengths` are tokens of every train example, of all its sequences.
+    """
+    counts = Counter(lengths)  # few lengths, many examples
     sides = [(layer.d_in, layer.d_out) for layer in layers]
-    train = [sum(rotation_operations(length, *side) for length in lengths) for side in sides]
-    tests = [each * solution_operations(*side) for side in sides]
-    return (n_blocks - 1) * sum(map(min, train, tests))
+    train = [sum(n * rotation_operations(length, *side) for length, n in counts.items()) for side in sides]
+    tests = [n_test / n_blocks * solution_operations(*side) for side in sides]
+    return sum(train) + (n_blocks - 1) * sum(map(min, train, tests))
