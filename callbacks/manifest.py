@@ -25,6 +25,8 @@ def write_manifest(
 ) -> None:
     """Describe a complete entry before it is renamed to its final name.
 
+    A process that was killed before the renaming has left its own description there, which is none of the files.
+
     Args:
         folder: the entry's files.
         stage, fingerprint: its place in the store.
@@ -34,7 +36,7 @@ def write_manifest(
     files = {
         file.relative_to(folder).as_posix(): {"size": file.stat().st_size, "sha256": _own_sha256(file)}
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and NOT_READ not in file.relative_to(folder).parts
+        if file.is_file() and file != folder / MANIFEST and NOT_READ not in file.relative_to(folder).parts
     }
     manifest = {
         "stage": stage,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -48,6 +49,14 @@ def test_a_failed_build_leaves_no_result_but_what_it_did(tmp_path: Path) -> None
         assert (folder / "shard").read_text() == "kept"
 
     assert not store.get("fit", {"seed": 0}, goes_on).reused
+
+
+def test_an_entry_killed_before_its_renaming_is_finished_once(tmp_path: Path) -> None:
+    """Its description was written already, in other words and length than the next one's."""
+    killed = tmp_path / "fit" / f"{fingerprint_of({'seed': 0})}.partial"
+    build_file("one")(Path(shutil.copytree(Store(tmp_path).get("fit", {}, build_file("one")).path, killed)))
+    assert not Store(tmp_path).get("fit", {"seed": 0}, build_file("one"), {"model": "tiny"}).reused
+    assert Store(tmp_path).get("fit", {"seed": 0}, build_file("two")).reused
 
 
 def test_overwrite_recomputes_once_per_run(tmp_path: Path) -> None:
