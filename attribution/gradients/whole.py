@@ -181,7 +181,7 @@ class HeldTests:
             factored = no_basis and tokens**2 * (d_in + d_out) < d_in * d_out
             rotated = self.n_train * rotation_operations(tokens, d_in, d_out)
             cheaper = rotated < self.n_tests * solution_operations(d_in, d_out)
-            dense = None if factored else a.new_empty(self.n_tests, d_in * d_out)
+            dense = None if factored else a.new_zeros(self.n_tests, d_in * d_out)  # some may not reach the layer
             self._held[number] = _Held(dense, [], rotated=not no_basis and (self.with_own or cheaper))
         return self._held[number]
 
