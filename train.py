@@ -17,26 +17,26 @@ from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
-from callbacks.causes import user_error_in
-from callbacks.fit import n_processes
-from callbacks.inputs import model_node, open_inputs
-from callbacks.outcome import OUTCOMES, exit_code, outcome_of
-from callbacks.passes import TrainerFactory
-from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages
-from callbacks.plan import print_plan
-from callbacks.quiet import quiet_libraries
-from callbacks.refusals import refuse_what_the_inputs_rule_out
-from callbacks.run_folder import RunFolder
-from callbacks.session import Session
-from callbacks.store import Store
-from callbacks.store_admin import store_command
-from callbacks.subjob import run_as_process
-from callbacks.sweep_outcomes import outcomes_elsewhere, telling_of_lost_jobs
-from callbacks.watch import watch_started
-from conf.checks import check_command_line
-from conf.dump import redact_overrides, replayable
-from conf.plain import chosen, plain
-from conf.units import parse_bytes
+from twinlens.callbacks.fit.stage import n_processes
+from twinlens.callbacks.passes.predict_pass import TrainerFactory
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.plan.planner import print_plan
+from twinlens.callbacks.processes.watchdog import watch_started
+from twinlens.callbacks.run.folder import RunFolder
+from twinlens.callbacks.run.opening import model_node, open_inputs
+from twinlens.callbacks.run.pipeline import Parts, refuse_what_cannot_run, run_stages
+from twinlens.callbacks.run.quiet_libraries import quiet_libraries
+from twinlens.callbacks.run.refusals import refuse_what_the_inputs_rule_out
+from twinlens.callbacks.run.run_outcome import OUTCOMES, exit_code, outcome_of
+from twinlens.callbacks.store.admin import store_command
+from twinlens.callbacks.store.causes import user_error_in
+from twinlens.callbacks.store.store import Store
+from twinlens.callbacks.sweep.job_outcomes import outcomes_elsewhere, telling_of_lost_jobs
+from twinlens.callbacks.sweep.job_process import run_as_process
+from twinlens.conf.checking.byte_sizes import parse_bytes
+from twinlens.conf.checking.checks import check_command_line
+from twinlens.conf.checking.plain_values import chosen, plain
+from twinlens.conf.checking.written_config import redact_overrides, replayable
 
 CONFIG_DIR = Path(__file__).parent / "conf"
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.bridge import NeuronInstances, NeuronLists
-from attribution.instance.stream import stream_scores
 from benchmarks.pairs import Timed, timed
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances, NeuronLists
+from twinlens.attribution.instance.stream import stream_scores
 
 MEMORY_BUDGET = 4 * 2**30
 """The default of conf/train.yaml."""

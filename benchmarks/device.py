@@ -12,10 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 from transformers import GPTNeoXConfig
 
-from attribution.neuron.ig import PRESETS
-from attribution.neuron.path_integral import integrated_gradients
 from benchmarks import ig
 from benchmarks.pairs import Timed, timed
+from twinlens.attribution.neuron.ig import PRESETS
+from twinlens.attribution.neuron.path_integral import integrated_gradients
 
 REPEATS = 10
 """Of a product or a copy; the best counts, since other work on the device only ever adds."""

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config
 
-from attribution.evaluation.faithfulness import PROBABILITY, Faithfulness, NeuronList
 from benchmarks.ig import MEMORY_BUDGET, build_subject
 from benchmarks.pairs import Timed, timed
-from models.last_token import LastTokenEngine
+from twinlens.attribution.evaluation.faithfulness import PROBABILITY, Faithfulness, NeuronList
+from twinlens.models.last_token import LastTokenEngine
 
 
 @dataclass(frozen=True)

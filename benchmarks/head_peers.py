@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.influence import Influence
-from attribution.instance.stream import stream_scores
 from benchmarks.instance import MEMORY_BUDGET, Splits
 from benchmarks.pairs import Timed, timed
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.stream import stream_scores
 
 BATCH = 1024
 """Rows of the peers' batches: the fastest of 128, 512, 1024 and 4096 for both."""

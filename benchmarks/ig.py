@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, PretrainedConfig
 
-from attribution.neuron.ig import PRESETS
-from attribution.neuron.path_integral import Path, integrated_gradients
 from benchmarks.pairs import Timed, timed
-from models.anatomy import build_anatomy
-from models.last_token import LastTokenEngine
+from twinlens.attribution.neuron.ig import PRESETS
+from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+from twinlens.models.anatomy import build_anatomy
+from twinlens.models.last_token import LastTokenEngine
 
 N_CLASSES = 4
 MEMORY_BUDGET = 4 * 2**30

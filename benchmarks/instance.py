@@ -18,14 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.base import HeadInputs
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.influence import Influence
-from attribution.instance.stream import stream_scores
-from attribution.instance.train_summary import TrainSummary
 from benchmarks.memory import growth
 from benchmarks.pairs import Timed, timed
-from callbacks.memory import return_freed_memory
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.instance.train_summary import TrainSummary
+from twinlens.attribution.protocols import HeadInputs
+from twinlens.callbacks.passes.memory import return_freed_memory
 
 MEMORY_BUDGET = 4 * 2**30
 """The default of conf/train.yaml."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from benchmarks import bridge, head_peers, instance, layers, rows, scaling, trained
-from benchmarks.outcome import TOLERANCE, Outcome
+from benchmarks.measured import TOLERANCE, Outcome
 from benchmarks.pairs import Comparison, compare, progress
 
 PEER_TOLERANCE = 1e-4

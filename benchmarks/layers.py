@@ -22,16 +22,16 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, GPT2Config
 
-from attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
-from attribution.gradients.fisher import absolute_damping
-from attribution.gradients.tape import recording
-from attribution.gradients.whole import HeldTests, Inverse
 from benchmarks.kronfluence_peer import as_dataset, kronfluence_scores
 from benchmarks.memory import growth
 from benchmarks.pairs import Timed, timed
-from callbacks.memory import return_freed_memory
-from models.anatomy import answer_positions, at_positions
-from models.linear_layers import linear_layers
+from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
+from twinlens.attribution.gradients.fisher import absolute_damping
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.gradients.whole import HeldTests, Inverse
+from twinlens.callbacks.passes.memory import return_freed_memory
+from twinlens.models.anatomy import answer_positions, at_positions
+from twinlens.models.linear_layers import linear_layers
 
 N_CLASSES = 3
 DAMPING = 0.1

@@ -19,18 +19,18 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, GPT2Config
 
-from attribution.base import Batch, HeadInputs
-from attribution.bridge import NeuronInstances, NeuronLists
-from attribution.evaluation.faithfulness import Faithfulness
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.influence import Influence
-from attribution.instance.stream import stream_scores
-from attribution.neuron.ig import IntegratedGradients
-from callbacks.costs import faithfulness_need, neuron_need, prediction_need
-from callbacks.instance_costs import instance_cost
-from callbacks.memory import WithinMemory, return_freed_memory
-from models.anatomy import build_anatomy
-from models.last_token import LastTokenEngine
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances, NeuronLists
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.attribution.protocols import Batch, HeadInputs
+from twinlens.callbacks.attribute.instance_costs import instance_cost
+from twinlens.callbacks.passes.costs import faithfulness_need, neuron_need, prediction_need
+from twinlens.callbacks.passes.memory import WithinMemory, return_freed_memory
+from twinlens.models.anatomy import build_anatomy
+from twinlens.models.last_token import LastTokenEngine
 
 MODEL_PASSES = ("predict", "ig", "ig_all", "faithfulness", "faithfulness_all")
 PASSES = (*MODEL_PASSES, "gradsim", "influence", "gradsim_mlp", "influence_mlp", "na_instances")

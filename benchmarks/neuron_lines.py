@@ -10,10 +10,11 @@ from functools import partial
 import torch
 from transformers import GPT2Config, PretrainedConfig
 
-from attribution.neuron.ig import PRESETS
-from benchmarks import device, engine, faithfulness, ig, knowledge
-from benchmarks.outcome import TINY, TOLERANCE, Outcome
+from benchmarks import device, engine, faithfulness, ig
+from benchmarks import logprob_increase as knowledge
+from benchmarks.measured import TINY, TOLERANCE, Outcome
 from benchmarks.pairs import Timed, compare, progress
+from twinlens.attribution.neuron.ig import PRESETS
 
 LOOP_TOLERANCE = 1e-3
 """Relative difference that rounding explains where scores are the small difference of two logarithms in float32."""

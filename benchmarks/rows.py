@@ -16,13 +16,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from attribution.gradients.rows import GradientRows, row_layout
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.stream import stream_scores
 from benchmarks.memory import resident
 from benchmarks.pairs import Timed, progress, timed
-from callbacks.memory import return_freed_memory
-from callbacks.row_files import RowFiles
+from twinlens.attribution.gradients.rows import GradientRows, row_layout
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.callbacks.passes.memory import return_freed_memory
+from twinlens.callbacks.store.row_files import RowFiles
 
 BUDGET = 2**29
 ROWS_WRITTEN_AT_ONCE = 1000

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import instance_lines, neuron_lines, record
-from benchmarks.outcome import TINY, Outcome
+from benchmarks.measured import TINY, Outcome
 from benchmarks.pairs import progress
 
 RESULTS = Path(__file__).parent / "results"

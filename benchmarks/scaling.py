@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.influence import Influence
-from attribution.instance.stream import stream_scores
 from benchmarks.instance import MEMORY_BUDGET, Splits, build_splits
 from benchmarks.pairs import Comparison, Timed, compare, timed
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.stream import stream_scores
 
 IG_RUN = ("method=[ig]", "evaluation=[]", "method.ig.n_steps=100")
 """Long enough that starting the pass does not count."""

@@ -4,7 +4,7 @@ A model of one 768-wide block is fine-tuned on generated claims by train.py, whi
 head inputs then serve both sides, and its own times stand against captum's over the whole model.
 
 On random features every score can enter a list. After training most gradients are short, and twinlens leaves out the
-pairs that the product of two lengths bounds away (`attribution.instance.bounded`).
+pairs that the product of two lengths bounds away (`twinlens.attribution.instance.bounded`).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import AutoModel
 
-from attribution.base import HeadInputs
 from benchmarks.instance import Splits
 from benchmarks.layers import Classifier
 from benchmarks.pairs import Timed, progress, timed
+from twinlens.attribution.protocols import HeadInputs
 
 PREDICTION_BATCH = 128
 """Examples of a forward, on both sides."""

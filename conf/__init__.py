@@ -1,5 +1,5 @@
 """The configuration tree; a package so that an installed twinlens finds it."""
 
-from conf.names import register
+from twinlens.conf.checking.data_name import register
 
 register()  # whoever composes this tree imports from this package first

@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from attribution.base import UserError
-from data.base import SourceRows, TextDataModule
-from data.files import Row, read_rows
-from data.hub import fetch
-from data.labels import label_numbers
-from data.sampling import permutation
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import Row, read_rows
+from twinlens.data.hub import fetch
+from twinlens.data.labels import label_numbers
+from twinlens.data.sampling import permutation
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 LABELS = ["Supported", "Refuted", "Conflicting Evidence/Cherrypicking", "Not Enough Evidence"]
 HUB_REPOSITORY = "chenxwh/AVeriTeC"

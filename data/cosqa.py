@@ -10,12 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from attribution.base import UserError
-from data.base import Readout, SourceRows, TextDataModule
-from data.files import Row, read_rows
-from data.hub import fetch
-from data.labels import choice_names, label_numbers
-from data.sampling import permutation
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import Row, read_rows
+from twinlens.data.hub import fetch
+from twinlens.data.labels import choice_names, label_numbers
+from twinlens.data.sampling import permutation
+from twinlens.data.text_data_module import Readout, SourceRows, TextDataModule
 
 N_CHOICES = 5
 FILES = {"train": "train_rand_split.jsonl", "test": "dev_rand_split.jsonl"}

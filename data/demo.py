@@ -19,10 +19,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from attribution.base import UserError
-from data.base import SPLITS, SourceRows, TextDataModule
-from data.sampling import follow_twins
-from data.sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo_sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
+from twinlens.data.sampling import follow_twins
+from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
 SHORTCUT_OVERLAP = 0.75
 SUPPORTED = LABELS.index("supported")

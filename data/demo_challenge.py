@@ -13,11 +13,11 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from attribution.base import UserError
-from data.base import SourceRows
-from data.demo import DemoDataModule
-from data.labels import Fold
-from data.sentences import LABELS, REPEATING, Fact, draw_fact
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo import DemoDataModule
+from twinlens.data.demo_sentences import LABELS, REPEATING, Fact, draw_fact
+from twinlens.data.labels import Fold
+from twinlens.data.text_data_module import SourceRows
 
 HEURISTIC = "lexical_overlap"
 NAMES = ("supported", "not supported")

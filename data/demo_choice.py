@@ -16,12 +16,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from attribution.base import UserError
-from data.base import SPLITS, Readout, SourceRows, TextDataModule
-from data.labels import choice_names
-from data.questions import ASKED, OPENINGS, QUESTIONS, TRADES
-from data.sampling import follow_twins
-from data.sentences import FIRST_NAMES, PLACES
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo_questions import ASKED, OPENINGS, QUESTIONS, TRADES
+from twinlens.data.demo_sentences import FIRST_NAMES, PLACES
+from twinlens.data.labels import choice_names
+from twinlens.data.sampling import follow_twins
+from twinlens.data.text_data_module import SPLITS, Readout, SourceRows, TextDataModule
 
 TEMPLATES = {"reference": "Question : {question}/ Choices : {choice}/ Answer :"}
 CONCEPTS = {concept: trade for trade, concepts in TRADES.items() for concept in concepts}

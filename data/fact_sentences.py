@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from attribution.base import UserError
-from data.base import SourceRows
-from data.fact_patterns import OPENINGS
-from data.facts import prompts, sentences
-from data.prompts import PromptDataModule, prompt_rows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.fact_patterns import OPENINGS
+from twinlens.data.facts import prompts, sentences
+from twinlens.data.prompts import PromptDataModule, prompt_rows
+from twinlens.data.text_data_module import SourceRows
 
 
 class FactSentencesDataModule(PromptDataModule):

@@ -1,4 +1,4 @@
-"""Train the tokenizer of the facts model on the project's own facts: `python -m data.fact_tokenizer --output DIR`.
+"""Train the tokenizer of the facts model: `python -m twinlens.data.fact_tokenizer --output DIR`.
 
 Byte-level byte-pair encoding, so that any prompt can be written down; a space is put before the first word, so that a
 word is the same token wherever it stands. Every word of the facts and their patterns is one token. Deterministic.
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data.fact_patterns import OPENINGS
-from data.facts import prompts, sentences
-from data.tokenizer import BOS, EOS, PAD, write
+from twinlens.data.fact_patterns import OPENINGS
+from twinlens.data.facts import prompts, sentences
+from twinlens.data.tiny_tokenizer import BOS, EOS, PAD, write
 
 VOCABULARY_LIMIT = 4096  # above what the words need: merging ends when each of them is one token
 MAXIMUM_LENGTH = 256  # positions of the facts model

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
-from data.files import read_rows
+from twinlens.data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
+from twinlens.data.file_readers import read_rows
 
 TABLE = Path(__file__).with_name("facts.tsv")
 ANSWER = "{answer}"

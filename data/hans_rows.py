@@ -6,10 +6,10 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from attribution.base import UserError
-from data.files import only_file, read_rows
-from data.labels import label_numbers
-from data.source import SourceRows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import only_file, read_rows
+from twinlens.data.labels import label_numbers
+from twinlens.data.source_rows import SourceRows
 
 OPTION = "data.test_path"
 NAME = re.compile(r"^(heuristics_evaluation_set|hans)")

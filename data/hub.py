@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attribution.base import UserError
+from twinlens.attribution.protocols import UserError
 
 
 def fetch(repository: str, name: str, dataset: str, wanted: str) -> Path:

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 import datasets
 
-from attribution.base import UserError
-from data.base import SourceRows
-from data.facts import prompts
-from data.files import Row
-from data.knowledge_formats import read_prompts
-from data.prompts import PromptDataModule, prompt_rows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.facts import prompts
+from twinlens.data.file_readers import Row
+from twinlens.data.knowledge_formats import read_prompts
+from twinlens.data.prompts import PromptDataModule, prompt_rows
+from twinlens.data.text_data_module import SourceRows
 
 NO_TYPE = "prompt"
 """The type of a single prompt, which no other prompt is compared with."""

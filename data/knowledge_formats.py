@@ -16,8 +16,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from attribution.base import UserError
-from data.files import Row, read_rows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import Row, read_rows
 
 PARAREL_FACTS = re.compile(r"facts_(P\d+)\.jsonl")
 PARAREL_TYPES = {

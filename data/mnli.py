@@ -16,14 +16,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from attribution.base import UserError
-from data.base import SPLITS, SourceRows, TextDataModule
-from data.files import Row, first_of, only_file, read_rows
-from data.hans_rows import HANS_COLUMNS, hans_rows
-from data.hub import fetch
-from data.labels import Fold, label_numbers
-from data.names import full_name
-from data.sampling import permutation
+from twinlens.attribution.protocols import UserError
+from twinlens.data.dataset_name import full_name
+from twinlens.data.file_readers import Row, first_of, only_file, read_rows
+from twinlens.data.hans_rows import HANS_COLUMNS, hans_rows
+from twinlens.data.hub import fetch
+from twinlens.data.labels import Fold, label_numbers
+from twinlens.data.sampling import permutation
+from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
 LABELS = ["entailment", "neutral", "contradiction"]
 TEMPLATES = {"reference": "Premise : {premise}/ Hypothesis : {hypothesis}/ Answer :"}

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import datasets
 import pyarrow
 
-from attribution.base import UserError
-from data.base import Readout, TextDataModule
-from data.collate import PaddingCollator
-from data.files import Row
-from data.source import SourceRows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.collate import PaddingCollator
+from twinlens.data.file_readers import Row
+from twinlens.data.source_rows import SourceRows
+from twinlens.data.text_data_module import Readout, TextDataModule
 
 NO_ANSWER = -1
 """The label of a prompt without an answer."""

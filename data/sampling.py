@@ -12,8 +12,8 @@ import pyarrow
 import pyarrow.compute as compute
 import torch
 
-from attribution.base import UserError
-from data.source import SourceRows
+from twinlens.attribution.protocols import UserError
+from twinlens.data.source_rows import SourceRows
 
 
 class ExplicitBatches(torch.utils.data.Dataset):

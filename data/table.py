@@ -17,11 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attribution.base import UserError
-from data.base import SPLITS, SourceRows, TextDataModule
-from data.files import Row, read_rows, split_file
-from data.labels import is_empty, label_name, label_numbers
-from data.sampling import permutation
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import Row, read_rows, split_file
+from twinlens.data.labels import is_empty, label_name, label_numbers
+from twinlens.data.sampling import permutation
+from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
 FILE_NAMES = {"train": ["train"], "validation": ["validation", "dev"], "test": ["test"]}
 

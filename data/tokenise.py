@@ -10,10 +10,10 @@ from typing import Any
 import datasets
 import pyarrow
 
-from attribution.base import UserError
-from data.report import PreparationReport
-from data.source import SourceRows
-from data.text import Encoded, Template, encode
+from twinlens.attribution.protocols import UserError
+from twinlens.data.data_report import PreparationReport
+from twinlens.data.source_rows import SourceRows
+from twinlens.data.templates import Encoded, Template, encode
 
 CHOICE = "choice"
 """The field of a template that stands for one candidate answer."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from attribution.base import UserError
-from models.checkpoint_files import may_be_hub_id, resolve
+from twinlens.attribution.protocols import UserError
+from twinlens.models.checkpoint_files import may_be_hub_id, resolve
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base"

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from attribution.base import UserError
-from models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
+from twinlens.attribution.protocols import UserError
+from twinlens.models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
 
 AdapterUse = Literal["keep", "merge"]
 """`keep`: low-rank matrices stay linear layers of their own; `merge`: they are added to the base's weights."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from attribution.base import UserError
-from models.adapters import weight_of
-from models.linear_layers import projection_shape
+from twinlens.attribution.protocols import UserError
+from twinlens.models.adapters import weight_of
+from twinlens.models.linear_layers import projection_shape
 
 
 class KeyValueCache(Protocol):
@@ -224,7 +224,7 @@ def family_of(backbone: PreTrainedModel) -> type[Anatomy]:
     Raises:
         UserError: when no family serves this model type.
     """
-    from models import families  # registers the subclasses
+    from twinlens.models import families
 
     known = {name: cls for cls in families.FAMILIES for name in cls.model_types}
     model_type = backbone.config.model_type

@@ -19,10 +19,10 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from attribution.base import UserError
-from models.adapter_files import adapter_of, base_path, naming_adapter
-from models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
-from models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
+from twinlens.attribution.protocols import UserError
+from twinlens.models.adapter_files import adapter_of, base_path, naming_adapter
+from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
+from twinlens.models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
 
 HeadKind = Literal["linear", "mlp"]
 HEAD_ENTRY = "twinlens_head"
@@ -231,7 +231,7 @@ def adapted(lm: Any, path: str, use: AdapterUse, shapes_only: bool = False) -> A
     """The model with the adapter that lies in `path`, itself where none does.
 
     Raises:
-        UserError: see `models.adapters.with_adapter`.
+        UserError: see `twinlens.models.adapters.with_adapter`.
     """
     adapter = adapter_of(path)
     if adapter is None:
@@ -276,7 +276,7 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
 def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Safetensors, configuration and tokenizer; a linear head loads with AutoModelForSequenceClassification.
 
-    Kept adapters: see `models.adapters.save_weights`.
+    Kept adapters: see `twinlens.models.adapters.save_weights`.
     """
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)

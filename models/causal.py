@@ -15,11 +15,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from attribution.base import UserError
-from models.adapter_files import base_path
-from models.adapters import AdapterUse, save_weights
-from models.backbone import adapted, attention_of, load_config, require_architecture
-from models.checkpoint_files import readable, require_safetensors, resolve
+from twinlens.attribution.protocols import UserError
+from twinlens.models.adapter_files import base_path
+from twinlens.models.adapters import AdapterUse, save_weights
+from twinlens.models.backbone import adapted, attention_of, load_config, require_architecture
+from twinlens.models.checkpoint_files import readable, require_safetensors, resolve
 
 
 def load_language_model(
@@ -82,7 +82,7 @@ def causal_architecture_of(
 def save_language_model(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Safetensors, configuration and tokenizer; loads with AutoModelForCausalLM.
 
-    Kept adapters: see `models.adapters.save_weights`.
+    Kept adapters: see `twinlens.models.adapters.save_weights`.
     """
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
-from models.last_token import LastTokenEngine
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+from twinlens.models.last_token import LastTokenEngine
 
 Choices = Literal["predicted", "all"]
 OUTPUT = "score of the choice"
@@ -32,7 +32,7 @@ class ChoiceContext:
 
 
 class ChoiceEngine:
-    """Evaluates variants of the answer tokens of questions; satisfies `attribution.base.NeuronModel`.
+    """Evaluates variants of the answer tokens of questions; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Batches are [batch, choices, tokens], scores always [batch, …, choices].
 

@@ -12,14 +12,14 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from attribution.base import Batch, UserError, require_finite
-from models.adapters import AdapterUse
-from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
-from models.causal import load_language_model, save_language_model
-from models.last_token import LastTokenEngine
-from models.recipe import Schedule, adamw
-from models.residual import ResidualEngine
-from models.residual_identities import build_residual
+from twinlens.attribution.protocols import Batch, UserError, require_finite
+from twinlens.models.adapters import AdapterUse
+from twinlens.models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
+from twinlens.models.causal import load_language_model, save_language_model
+from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.recipe import Schedule, adamw
+from twinlens.models.residual import ResidualEngine
+from twinlens.models.residual_identities import build_residual
 
 
 class LanguageModel(LightningModule):

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from attribution.base import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
-from models.anatomy import (
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+from twinlens.models.anatomy import (
     Anatomy,
     BlockInputs,
     answer_positions,
@@ -26,12 +26,12 @@ from models.anatomy import (
     first,
     position_ids_from_mask,
 )
-from models.footprint import footprint_of
-from models.prefix import Prefix, PrefixCache
+from twinlens.models.footprint import footprint_of
+from twinlens.models.prefix import Prefix, PrefixCache
 
 
 class LastTokenEngine:
-    """Evaluates variants of the answer token; satisfies `attribution.base.NeuronModel`.
+    """Evaluates variants of the answer token; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Args:
         anatomy: verified adapter of the backbone.
@@ -65,7 +65,7 @@ class LastTokenEngine:
 
     @torch.no_grad()
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
-        """Run the batch once without gradients; see `attribution.base.AnswerStates`. The target changes nothing."""
+        """Run the batch once without gradients; see `AnswerStates`. The target changes nothing."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         cache = DynamicCache()  # one made from the config would crop sliding windows

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from attribution.base import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer, UserError
 
 ALL = "all"
 

@@ -13,15 +13,15 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import PreTrainedTokenizerBase
 
-from attribution.base import Batch, UserError, require_finite
-from models.adapters import AdapterUse
-from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
-from models.backbone import HeadKind, load_classifier, save_classifier
-from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
-from models.last_token import LastTokenEngine
-from models.recipe import Schedule, adamw
-from models.residual import ResidualEngine
-from models.residual_identities import build_residual
+from twinlens.attribution.protocols import Batch, UserError, require_finite
+from twinlens.models.adapters import AdapterUse
+from twinlens.models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
+from twinlens.models.backbone import HeadKind, load_classifier, save_classifier
+from twinlens.models.choice import ChoiceEngine, Choices, flat_sequences, output_names
+from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.recipe import Schedule, adamw
+from twinlens.models.residual import ResidualEngine
+from twinlens.models.residual_identities import build_residual
 
 
 class TextClassifier(LightningModule):

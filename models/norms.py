@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.base import UserError
+from twinlens.attribution.protocols import UserError
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from attribution.base import Batch, UserError
-from attribution.residual_base import LayerStates, ResidualStates
-from models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, first, projection_rows
-from models.footprint import footprint_of
-from models.last_token import removing
-from models.norms import norm_of, wide
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
+from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, first, projection_rows
+from twinlens.models.footprint import footprint_of
+from twinlens.models.last_token import removing
+from twinlens.models.norms import norm_of, wide
 
 
 class NoAttentionWeights(UserError):
@@ -28,7 +28,7 @@ class NoAttentionWeights(UserError):
 
 
 class ResidualEngine:
-    """Satisfies `attribution.residual_base.ResidualModel`; `models.residual_identities.build_residual` makes it.
+    """Satisfies the protocol `ResidualModel`; `twinlens.models.residual_identities.build_residual` makes it.
 
     Args:
         anatomy: verified adapter of the backbone.
@@ -67,7 +67,7 @@ class ResidualEngine:
 
     @torch.no_grad()
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
-        """One forward over the batch; see `attribution.residual_base.ResidualStates`."""
+        """One forward over the batch; see `twinlens.attribution.residual_protocol.ResidualStates`."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.residual_base import LayerStates, ResidualStates
-from models.anatomy import Anatomy, require_equal
-from models.residual import NoAttentionWeights, ResidualEngine
+from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
+from twinlens.models.anatomy import Anatomy, require_equal
+from twinlens.models.residual import NoAttentionWeights, ResidualEngine
 
 
 @torch.no_grad()

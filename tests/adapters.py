@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from models.backbone import load_tokenizer
 from tests.families import FAMILY_CONFIGS, LLAMA_SHAPE, N_CLASSES
 from tests.running import installed
+from twinlens.models.backbone import load_tokenizer
 
 TOKENIZER = str(Path(__file__).resolve().parents[1] / "models" / "tiny")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from tests.bad_input_files import BadInput
 from tests.bad_inputs_checkpoints import CHECKPOINTS
 from tests.bad_inputs_data import DATA
-from tests.bad_inputs_knowledge import PROMPTS, PROMPTS_WHILE_RUNNING
+from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
 from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
 from tests.bad_inputs_strangers import STRANGERS

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bad_input_files import (
-    AS_IT_IS,
-    GOOD,
-    LOCAL,
-    Entry,
-    checkpoint,
-    lines,
-    not_finite,
-    without_a_layer,
-)
+from tests.bad_input_files import AS_IT_IS, GOOD, LOCAL, Entry, checkpoint, lines, not_finite, without_a_layer
 from tests.running import SMALL_DEMO
 
 WHILE_RUNNING: list[Entry] = [

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bad_input_files import (
-    Entry,
-)
+from tests.bad_input_files import Entry
 from tests.running import SMALL_DEMO
 
 SETTINGS: list[Entry] = [

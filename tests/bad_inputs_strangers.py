@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bad_input_files import (
-    REPLAY,
-    START,
-    Entry,
-    config_file,
-)
+from tests.bad_input_files import REPLAY, START, Entry, config_file
 
 STRANGERS: list[Entry] = [
     (
@@ -34,8 +29,8 @@ STRANGERS: list[Entry] = [
     (
         "a function that an allowed module has imported",
         REPLAY,
-        ("data.base.json.loads", "not allowed"),
-        config_file(START + "data: {_target_: data.base.json.loads}\n"),
+        ("twinlens.data.text_data_module.json.loads", "not allowed"),
+        config_file(START + "data: {_target_: twinlens.data.text_data_module.json.loads}\n"),
     ),
     (
         "a class of Hydra's own that runs programs",

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from models.anatomy import build_anatomy
-from models.choice import ChoiceEngine, Choices
-from models.last_token import LastTokenEngine
+from twinlens.models.anatomy import build_anatomy
+from twinlens.models.choice import ChoiceEngine, Choices
+from twinlens.models.last_token import LastTokenEngine
 
 FAMILY_CONFIGS: dict[str, dict] = {
     "gpt2": {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 64},

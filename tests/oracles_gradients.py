@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers.pytorch_utils import Conv1D
 
-from attribution.base import LinearLayer
+from twinlens.attribution.protocols import LinearLayer
 
 
 def layer_gradients(

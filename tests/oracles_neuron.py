@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.anatomy import answer_positions, backbone_arguments
-from models.last_token import LastTokenEngine
+from twinlens.models.anatomy import answer_positions, backbone_arguments
+from twinlens.models.last_token import LastTokenEngine
 
 
 def single(batch: dict[str, Tensor], row: int) -> dict[str, Tensor]:

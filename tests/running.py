@@ -57,7 +57,7 @@ class CommandLine:
         # imported late: conftest.py sets the environment that the libraries read when they are imported
         from hydra.core.global_hydra import GlobalHydra
 
-        import train
+        from twinlens import train
 
         self.monkeypatch.chdir(self.folder)
         self.monkeypatch.setattr(sys, "argv", [train.__file__, *arguments, *base])

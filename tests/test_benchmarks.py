@@ -17,7 +17,7 @@ from transformers import GPT2Config
 
 from benchmarks import ig
 from benchmarks.device import Operations
-from benchmarks.outcome import TINY, is_installed
+from benchmarks.measured import TINY, is_installed
 from benchmarks.pairs import Comparison, Timed, compare
 from benchmarks.run import main
 from benchmarks.scaling import fitted_exponent

@@ -16,18 +16,23 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModel
 
-from conf.checks import check_command_line
-from conf.dump import replayable
-from models import families
-from models.anatomy import build_anatomy
-from models.families import Llama
 from tests.running import CommandLine, installed
+from twinlens.conf.checking.checks import check_command_line
+from twinlens.conf.checking.written_config import replayable
+from twinlens.models import families
+from twinlens.models.anatomy import build_anatomy
+from twinlens.models.families import Llama
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 NAMED_GROUPS = ("method", "evaluation", "model", "data", "trainer", "logger", "experiment", "debug", "callbacks")
-EXTENDED_PACKAGES = ("data", "attribution.neuron", "attribution.instance", "attribution.evaluation")
+EXTENDED_PACKAGES = (
+    "twinlens.data",
+    "twinlens.attribution.neuron",
+    "twinlens.attribution.instance",
+    "twinlens.attribution.evaluation",
+)
 
 
 def fenced(text: str, language: str) -> Iterator[str]:
@@ -73,7 +78,7 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A folder with the configuration of a run, for commands that repeat one."""
-    from train import compose
+    from twinlens.train import compose
 
     folder = tmp_path / "run"
     folder.mkdir()
@@ -114,7 +119,7 @@ def test_there_are_commands() -> None:
 def test_every_command_is_accepted(page: str, arguments: str, extended: Path, run_folder: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from train import compose
+    from twinlens.train import compose
 
     launcher = re.search(r"hydra/launcher=(joblib|submitit)", arguments)
     if launcher and not installed(f"hydra_plugins.hydra_{launcher[1]}_launcher"):

@@ -21,9 +21,9 @@ REFUSED = "refused: "
 @pytest.fixture(scope="session")
 def trained(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier as a run saves it, with the demo's labels."""
-    from data.sentences import LABELS
-    from models.backbone import load_tokenizer
-    from models.module import TextClassifier
+    from twinlens.data.demo_sentences import LABELS
+    from twinlens.models.backbone import load_tokenizer
+    from twinlens.models.module import TextClassifier
 
     settings = yaml.safe_load((repository / "conf" / "model" / "tiny.yaml").read_text(encoding="utf-8"))
     del settings["_target_"]

@@ -13,7 +13,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.test_structure import PACKAGES, imports_of
+from tests.test_structure import PACKAGES, imports_of, module_of, sources
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -55,7 +55,7 @@ def test_every_direct_import_is_declared(project: dict) -> None:
     extra = project["project"]["optional-dependencies"]["peft"]  # imported only where model.path is an adapter
     declared = {canonicalize_name(Requirement(text).name) for text in [*project["project"]["dependencies"], *extra]}
     distribution = {"hydra": "hydra-core", "yaml": "pyyaml"}
-    own = {*PACKAGES, "train"}
+    own = {"twinlens"}
     roots = {name.split(".")[0] for _, name in imports_of(*PACKAGES, "train")} - own - set(sys.stdlib_module_names)
     missing = {root for root in roots if canonicalize_name(distribution.get(root, root)) not in declared}
     assert missing == set()
@@ -71,13 +71,17 @@ def test_files_beside_the_code_are_packaged(project: dict) -> None:
             for file in folder.rglob("*")
             if file.is_file() and file.suffix != ".py" and "__pycache__" not in file.parts
         ]
-        patterns = [pattern.replace("**/", "*") for pattern in settings.get(package, [])]
+        patterns = [pattern.replace("**/", "*") for pattern in settings.get(f"twinlens.{package}", [])]
         assert [file for file in files if not any(fnmatch(file, pattern) for pattern in patterns)] == []
 
 
 def test_every_package_is_found(project: dict) -> None:
-    included = project["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert {pattern.rstrip("*") for pattern in included} == set(PACKAGES)
+    settings = project["tool"]["setuptools"]
+    there = {module_of(file) for file in sources("twinlens", *PACKAGES) if file.name == "__init__.py"}
+    assert set(settings["packages"]) == there
+    assert {name: folder for name, folder in settings["package-dir"].items() if name != "twinlens"} == {
+        f"twinlens.{name}": name for name in PACKAGES
+    }
 
 
 def test_the_citation_names_this_version(project: dict) -> None:

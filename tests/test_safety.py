@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from callbacks.sweep import write_sweep
-from conf.dump import scrub
 from tests.bad_input_files import adapter
 from tests.running import CommandLine
+from twinlens.callbacks.sweep.sweep_table import write_sweep
+from twinlens.conf.checking.written_config import scrub
 
 TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4"
 PASSWORD = "correct-horse-battery"

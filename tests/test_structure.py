@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +13,28 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGES = ("attribution", "models", "data", "callbacks", "conf")
-LEAVES = ("attribution.base", "attribution.residual_base")
+"""Folders of the checkout, each a package below `twinlens`."""
+WINGS = (
+    "processes",
+    "store",
+    "passes",
+    "fit",
+    "predict",
+    "attribute",
+    "evaluate",
+    "results",
+    "figures",
+    "report",
+    "run",
+    "plan",
+    "sweep",
+)
+"""Of callbacks/, from the ground up: each may import those before it."""
+LEAVES = (
+    "twinlens.attribution.errors",
+    "twinlens.attribution.protocols",
+    "twinlens.attribution.residual_protocol",
+)
 LONGEST_FILE = 320
 LONGEST_ENTRY_POINT = 120
 TOP_LEVEL = {
@@ -27,6 +50,9 @@ TOP_LEVEL = {
     "tests",
     "benchmarks",
     "docs",
+    "twinlens",
+    "CONTRIBUTING.md",
+    "notebooks",
 }
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -68,6 +94,46 @@ def called(node: ast.Call) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
+def module_of(file: Path) -> str:
+    """Name that a file of the checkout is imported by."""
+    parts = file.relative_to(REPOSITORY).with_suffix("").parts
+    parts = parts[:-1] if parts[-1] == "__init__" else parts
+    within = parts and parts[0] in (*PACKAGES, "train")
+    return ".".join(("twinlens", *parts) if within else parts)
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the project by its name."""
+    return {module_of(file): file for file in sources("twinlens", *PACKAGES, "train")}
+
+
+def edges() -> dict[str, set[str]]:
+    """Module → modules of the project that it imports, wherever in the file."""
+    known = modules()
+    graph = {}
+    for name, file in known.items():
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        found = (longest_module(wanted, known) for wanted in imported(text(file), package))
+        graph[name] = {module for module in found if module} - {name}
+    return graph
+
+
+def longest_module(name: str, known: dict[str, Path]) -> str:
+    """The module that an imported name is or lies in, empty for other packages."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """What is left when modules that import nothing of the rest are taken away, again and again."""
+    left = dict(graph)
+    while ready := [name for name, wanted in left.items() if not wanted & left.keys()]:
+        for name in ready:
+            del left[name]
+    return [[name, *sorted(wanted & left.keys())] for name, wanted in sorted(left.items())]
+
+
 def is_within(name: str, module: str) -> bool:
     return name == module or name.startswith(module + ".")
 
@@ -76,7 +142,7 @@ def imports_of(*folders: str) -> list[tuple[str, str]]:
     """(file, imported name) of every import below the folders."""
     pairs = []
     for file in sources(*folders):
-        package = name_of(file.parent).replace("/", ".")
+        package = module_of(file.parent / "__init__.py")
         pairs += [(name_of(file), name) for name in imported(text(file), package)]
     return pairs
 
@@ -119,7 +185,7 @@ def git(*arguments: str) -> list[str]:
 
 @pytest.mark.parametrize("package", ["attribution", "models", "data"])
 def test_inner_packages_do_not_know_each_other(package: str) -> None:
-    others = {"attribution", "models", "data", "callbacks", "conf", "train", "tests", "benchmarks"} - {package}
+    others = {f"twinlens.{name}" for name in (*PACKAGES, "train") if name != package} | {"tests", "benchmarks"}
     wrong = [
         (file, name)
         for file, name in imports_of(package)
@@ -132,13 +198,64 @@ def test_callbacks_and_conf_know_nothing_above_them() -> None:
     wrong = [
         (file, name)
         for folder, outside in (
-            ("callbacks", ("train", "tests", "benchmarks")),
-            ("conf", ("train", "callbacks", "tests", "benchmarks")),
+            ("callbacks", ("twinlens.train", "tests", "benchmarks")),
+            ("conf", ("twinlens.train", "twinlens.callbacks", "tests", "benchmarks")),
         )
         for file, name in imports_of(folder)
         if any(is_within(name, module) for module in outside)
     ]
     assert wrong == []
+
+
+def test_wings_import_only_downwards() -> None:
+    wrong = [
+        (file, name)
+        for wing in WINGS
+        for file, name in imports_of(f"callbacks/{wing}")
+        for above in WINGS[WINGS.index(wing) + 1 :]
+        if is_within(name, f"twinlens.callbacks.{above}")
+    ]
+    assert wrong == []
+
+
+def test_every_file_of_callbacks_lies_in_a_wing() -> None:
+    folder = REPOSITORY / "callbacks"
+    assert [file.name for file in folder.glob("*.py")] == ["__init__.py"]
+    assert {file.parent.name for file in folder.glob("*/__init__.py")} == set(WINGS)
+    assert {len(file.relative_to(folder).parts) for file in folder.rglob("*.py")} == {1, 2}
+
+
+def test_nothing_imports_in_a_circle() -> None:
+    assert circles(edges()) == []
+
+
+def test_circles_are_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [["a", "b"], ["b", "c"], ["c", "b"]]
+    assert edges()["twinlens.train"] >= {"twinlens.callbacks.run.pipeline"}
+
+
+def test_every_module_imports_under_one_name() -> None:
+    for name in modules():
+        if name != "twinlens._wheel":  # which builds wheels, and needs setuptools
+            importlib.import_module(name)
+    files = set(modules().values())
+    names: dict[str, list[str]] = {}
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        if file and name != "__main__" and Path(file) in files:
+            names.setdefault(file, []).append(name)
+    assert len(names) == len(files) - 1
+    assert {file: several for file, several in names.items() if len(several) > 1} == {}
+
+
+def test_own_imports_carry_the_prefix() -> None:
+    bare = (*PACKAGES, "train")
+    found = [
+        (file, name)
+        for file, name in imports_of("twinlens", *PACKAGES, "train", "tests", "benchmarks")
+        if any(is_within(name, module) for module in bare)
+    ]
+    assert found == []
 
 
 def test_benchmarks_do_not_lean_on_the_tests() -> None:
@@ -154,7 +271,7 @@ def test_attribution_is_pure_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "allowed"), [("hydra", ("train.py", "callbacks/sweep.py")), ("wandb", ("callbacks/",))]
+    ("library", "allowed"), [("hydra", ("train.py", "callbacks/sweep/sweep_table.py")), ("wandb", ("callbacks/",))]
 )
 def test_libraries_stay_where_they_belong(library: str, allowed: tuple[str, ...]) -> None:
     users = {file for file, name in imports_of(*PACKAGES, "train", "benchmarks") if is_within(name, library)}
@@ -207,17 +324,17 @@ def test_nothing_of_the_source_is_ignored() -> None:
     ("source", "names"),
     [
         ("import torch.nn as nn, wandb", ["torch.nn", "wandb"]),
-        ("from attribution.base import UserError", ["attribution.base.UserError"]),
-        ("from attribution import base", ["attribution.base"]),
-        ("def f():\n    from callbacks import store", ["callbacks.store"]),
-        ("from .ig import Path", ["attribution.neuron.ig.Path"]),
-        ("from ..base import Batch", ["attribution.base.Batch"]),
-        ("from . import ig", ["attribution.neuron.ig"]),
+        ("from twinlens.attribution.errors import UserError", ["twinlens.attribution.errors.UserError"]),
+        ("from twinlens.attribution import protocols", ["twinlens.attribution.protocols"]),
+        ("def f():\n    from twinlens.callbacks import store", ["twinlens.callbacks.store"]),
+        ("from .ig import Path", ["twinlens.attribution.neuron.ig.Path"]),
+        ("from ..protocols import Batch", ["twinlens.attribution.protocols.Batch"]),
+        ("from . import ig", ["twinlens.attribution.neuron.ig"]),
         ("importlib.import_module('wandb')", ["wandb"]),
     ],
 )
 def test_the_walk_sees_every_form_of_import(source: str, names: list[str]) -> None:
-    assert list(imported(source, "attribution.neuron")) == names
+    assert list(imported(source, "twinlens.attribution.neuron")) == names
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_f1_score
 
-from attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.result import Result
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.counter_random import uniform
-from attribution.neuron.ranking import FIRST_ATTENTION
+from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.neuron.ranking import FIRST_ATTENTION
 
 Control = Literal["uniform", "matched"]
 CONTROL = "random_neurons"

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from attribution.evaluation.needs import Available
-from attribution.evaluation.result import Result
-from attribution.evaluation.statistics import mean_and_error
-from attribution.evaluation.subsets import Group, SubsetGrid
-from attribution.evaluation.train_ranking import RankBy
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.statistics import mean_and_error
+from twinlens.attribution.evaluation.subsets import Group, SubsetGrid
+from twinlens.attribution.evaluation.train_ranking import RankBy
 
 METRICS = ("cosine_similarity", "loss", "vocabulary", "input_length")
 

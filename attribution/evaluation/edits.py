@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import ActivationEdit, AnswerStates, NeuronModel, SequenceEdit
-from attribution.counter_random import uniform
+from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, NeuronModel, SequenceEdit
 
 Intervention = Literal["zero", "mean", "resample"]
 Positions = Literal["last", "all"]

@@ -12,9 +12,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, NeuronModel, UserError
-from attribution.evaluation.controls import CONTROL, Control
-from attribution.evaluation.edits import (
+from twinlens.attribution.evaluation.controls import CONTROL, Control
+from twinlens.attribution.evaluation.edits import (
     Intervention,
     Positions,
     Reference,
@@ -22,15 +21,16 @@ from attribution.evaluation.edits import (
     questions_at_once,
     replacement_of,
 )
-from attribution.evaluation.result import Result
-from attribution.neuron.ranking import chosen_mask, side_by_side
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.ranking import chosen_mask, side_by_side
+from twinlens.attribution.protocols import Batch, NeuronModel, UserError
 
 Test = Literal["sufficiency", "comprehensiveness"]
 Better = Literal["higher", "lower"]
 NeuronList = tuple[Tensor, Tensor]
 """Layers and units of the best neurons of each example, best first, [batch, top_k] each; −1: the list has ended.
 
-Attention neurons have `attribution.neuron.ranking.FIRST_ATTENTION` added to their unit.
+Attention neurons have `twinlens.attribution.neuron.ranking.FIRST_ATTENTION` added to their unit.
 """
 SITES_OF = {"ffn": (True, False), "attn": (False, True), "both": (True, True)}
 """Which sites a list ranks: FFN neurons, attention neurons."""
@@ -66,7 +66,7 @@ class Faithfulness:
     share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites
     that it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites
     alone (`variant` says which). In multiple choice edits concern the
-    predicted choice's sequence, or all (see `attribution.base.NeuronModel.sequences_per_example`).
+    predicted choice's sequence, or all (see `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
 
     Args:
         sufficiency: values of r for the sufficiency test; a curve has an area from two values on.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.instance.protocol import InstanceScores
+from twinlens.attribution.instance.protocol import InstanceScores
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attribution.evaluation.needs import Available
-from attribution.evaluation.result import Result
-from attribution.evaluation.statistics import mean_and_error
-from attribution.evaluation.subsets import Subset, SubsetGrid
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.statistics import mean_and_error
+from twinlens.attribution.evaluation.subsets import Subset, SubsetGrid
 
 Fit = Callable[[Tensor, int], Tensor]
 """(train rows [rows], seed) → the predicted class of every explained example [tests] by a model fitted on them."""

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.counter_random import uniform
+from twinlens.attribution.counter_random import uniform
 
 RankBy = Literal["mean", "votes"]
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attribution.evaluation.instance_lists import InstanceLists
-from attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.instance_lists import InstanceLists
+from twinlens.attribution.evaluation.result import Result
 
 
 def unique_instances(top_index: Tensor, top: int) -> int:

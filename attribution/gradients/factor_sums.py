@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from attribution.base import LinearLayer, UserError
-from attribution.gradients.blocks import UNPROJECTED, project_sides
-from attribution.gradients.fisher import (
+from twinlens.attribution.gradients.blocks import UNPROJECTED, project_sides
+from twinlens.attribution.gradients.fisher import (
     covariances,
     eigenbasis,
     fisher_cotangents,
@@ -20,8 +19,9 @@ from attribution.gradients.fisher import (
     squares,
     token_mask,
 )
-from attribution.gradients.tape import Tape
-from attribution.instance.kronecker import Fisher, LayerBasis
+from twinlens.attribution.gradients.tape import Tape
+from twinlens.attribution.instance.kronecker import Fisher, LayerBasis
+from twinlens.attribution.protocols import LinearLayer, UserError
 
 
 class FactorSums:

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from attribution.base import UserError
-from attribution.gradients.blocks import example_blocks
-from attribution.instance.curvature import softmax_root
-from attribution.instance.head_gradients import logit_cotangents
-from attribution.instance.kronecker import Fisher, LayerBasis
+from twinlens.attribution.gradients.blocks import example_blocks
+from twinlens.attribution.instance.curvature import softmax_root
+from twinlens.attribution.instance.head_gradients import logit_cotangents
+from twinlens.attribution.instance.kronecker import Fisher, LayerBasis
+from twinlens.attribution.protocols import UserError
 
 MOST_CLASSES = 512
 """Classes up to which the expectation over labels is taken, which costs classes − 1 backward passes."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from attribution.base import UserError
-from attribution.gradients.projection import Projection, ProjectionKind
-from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from twinlens.attribution.gradients.projection import Projection, ProjectionKind
+from twinlens.attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from twinlens.attribution.protocols import UserError
 
 Per = Literal["example", "token"]
 """What a train row is: an example, or one token of a language model's training text."""

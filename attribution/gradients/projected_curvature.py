@@ -12,12 +12,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attribution.base import UserError
-from attribution.gradients.fisher import absolute_damping, eigenbasis, solve
-from attribution.gradients.rows import GradientRows, RowLayout
-from attribution.instance.kronecker import LayerBasis
-from attribution.instance.solve import solve_factored
-from attribution.sizes import bytes_in_words
+from twinlens.attribution.gradients.fisher import absolute_damping, eigenbasis, solve
+from twinlens.attribution.gradients.rows import GradientRows, RowLayout
+from twinlens.attribution.instance.kronecker import LayerBasis
+from twinlens.attribution.instance.solve import solve_factored
+from twinlens.attribution.memory_amounts import bytes_in_words
+from twinlens.attribution.protocols import UserError
 
 BLOCK_BYTES = 2**28
 """Of rows in float64 at a time; larger blocks are no faster."""

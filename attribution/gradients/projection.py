@@ -16,9 +16,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import LinearLayer, UserError
-from attribution.counter_random import mix
-from attribution.gradients.blocks import UNPROJECTED, TwoSided
+from twinlens.attribution.counter_random import mix
+from twinlens.attribution.gradients.blocks import UNPROJECTED, TwoSided
+from twinlens.attribution.protocols import LinearLayer, UserError
 
 ProjectionKind = Literal["none", "random", "pca"]
 

@@ -9,11 +9,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import LinearLayer, UserError
-from attribution.gradients.blocks import TwoSided, example_blocks, project_sides, token_blocks
-from attribution.gradients.fisher import covariances, token_mask
-from attribution.gradients.rows import RowLayout, row_layout
-from attribution.gradients.tape import Tape
+from twinlens.attribution.gradients.blocks import TwoSided, example_blocks, project_sides, token_blocks
+from twinlens.attribution.gradients.fisher import covariances, token_mask
+from twinlens.attribution.gradients.rows import RowLayout, row_layout
+from twinlens.attribution.gradients.tape import Tape
+from twinlens.attribution.protocols import LinearLayer, UserError
 
 
 @dataclass(frozen=True)

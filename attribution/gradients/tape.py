@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.base import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer, UserError
 
 Consumer = Callable[[int, Tensor, Tensor], None]
 """(number of the layer, inputs [sequences, tokens, d_in], output gradients [sequences, tokens, d_out]) → None.

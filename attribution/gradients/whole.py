@@ -21,9 +21,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attribution.base import LinearLayer
-from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from attribution.gradients.fisher import (
+from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
+from twinlens.attribution.gradients.fisher import (
     example_chunks,
     in_blocks,
     rotated_sides,
@@ -32,9 +31,10 @@ from attribution.gradients.fisher import (
     solve_sides,
     weighted_squares,
 )
-from attribution.gradients.tape import Tape
-from attribution.instance.head_gradients import logit_cotangents
-from attribution.instance.kronecker import LayerBasis
+from twinlens.attribution.gradients.tape import Tape
+from twinlens.attribution.instance.head_gradients import logit_cotangents
+from twinlens.attribution.instance.kronecker import LayerBasis
+from twinlens.attribution.protocols import LinearLayer
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class HeldTests:
         Args:
             scores: logits, [examples, classes].
             labels: class (or folded class) whose loss is differentiated, [examples].
-            fold: class → folded class, see `attribution.base.HeadInputs`.
+            fold: class → folded class, see `twinlens.attribution.protocols.HeadInputs`.
         """
         first, n = self._filled, len(scores)
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution.base import TextInputs, UserError
-from attribution.instance.protocol import Reads
+from twinlens.attribution.instance.protocol import Reads
+from twinlens.attribution.protocols import TextInputs, UserError
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 

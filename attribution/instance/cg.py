@@ -5,11 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attribution.base import UserError
-from attribution.instance.factors import dense
-from attribution.instance.head_gradients import DifferentiableHead
-from attribution.instance.products import CurvatureProducts, product_bytes
-from attribution.instance.solve import (
+from twinlens.attribution.instance.factors import dense
+from twinlens.attribution.instance.head_gradients import DifferentiableHead
+from twinlens.attribution.instance.products import CurvatureProducts, product_bytes
+from twinlens.attribution.instance.solve import (
     DenseScorer,
     SolverPlan,
     dense_block_bytes,
@@ -17,6 +16,7 @@ from attribution.instance.solve import (
     loss_factors_at,
     residual_sample,
 )
+from twinlens.attribution.protocols import UserError
 
 VECTORS = 8
 """Vectors of length P per test: gradient, solution, residual, direction, their products, and the sums in the making."""

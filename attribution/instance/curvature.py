@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from attribution.instance.factors import LayerFactors, compact, dense, gram, squared_norms
-from attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits
+from twinlens.attribution.instance.factors import LayerFactors, compact, dense, gram, squared_norms
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits
 
 
 def softmax_root(probabilities: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.factors import LayerFactors, dense
-from attribution.instance.head_gradients import DifferentiableHead
-from attribution.instance.hessian import smallest_eigenvalue
-from attribution.instance.solve import (
+from twinlens.attribution.instance.factors import LayerFactors, dense
+from twinlens.attribution.instance.head_gradients import DifferentiableHead
+from twinlens.attribution.instance.hessian import smallest_eigenvalue
+from twinlens.attribution.instance.solve import (
     DenseScorer,
     SolverPlan,
     dense_block_bytes,
@@ -20,6 +19,7 @@ from attribution.instance.solve import (
     residual_sample,
     solve_factored,
 )
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 
 def direct_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:

@@ -11,11 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.curvature import ggn_gram, ggn_root
-from attribution.instance.factors import LayerFactors, gram, squared_norms
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
-from attribution.instance.solve import (
+from twinlens.attribution.instance.curvature import ggn_gram, ggn_root
+from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.instance.solve import (
     SolvedScorer,
     SolverPlan,
     largest_ratio,
@@ -23,6 +22,7 @@ from attribution.instance.solve import (
     residual_sample,
     solve_factored,
 )
+from twinlens.attribution.protocols import HeadInputs
 
 
 def dual_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:

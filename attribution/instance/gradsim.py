@@ -12,15 +12,15 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.gradients.options import OverLayers, Per
-from attribution.gradients.projected import RowScorer
-from attribution.gradients.projection import ProjectionKind
-from attribution.gradients.rows import GradientRows
-from attribution.instance.factors import LayerFactors, gram
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
-from attribution.instance.loss_gradients import LossGradients
-from attribution.instance.protocol import LabelSource
+from twinlens.attribution.gradients.options import OverLayers, Per
+from twinlens.attribution.gradients.projected import RowScorer
+from twinlens.attribution.gradients.projection import ProjectionKind
+from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.instance.factors import LayerFactors, gram
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
+from twinlens.attribution.instance.loss_gradients import LossGradients
+from twinlens.attribution.instance.protocol import LabelSource
+from twinlens.attribution.protocols import HeadInputs
 
 Similarity = Literal["dot", "cosine"]
 SIGN = "positive: a gradient step on the train example lowers the test loss"
@@ -140,7 +140,7 @@ class GradientSimilarityScorer:
 
 @dataclass(frozen=True)
 class InnerProducts(GradientSimilarityScorer):
-    """The same for `dot`, an `attribution.instance.bounded.InnerProductScorer`.
+    """The same for `dot`, an `twinlens.attribution.instance.bounded.InnerProductScorer`.
 
     Attributes:
         lengths: of the train gradients, [n_train], float64.

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attribution.base import HeadInputs, UserError, require_finite
-from attribution.instance.factors import LayerFactors, compact, is_smaller_dense
-from attribution.instance.protocol import HeadParameters
+from twinlens.attribution.instance.factors import LayerFactors, compact, is_smaller_dense
+from twinlens.attribution.instance.protocol import HeadParameters
+from twinlens.attribution.protocols import HeadInputs, UserError, require_finite
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.curvature import blocks
-from attribution.instance.head_gradients import DifferentiableHead, run_recorded
+from twinlens.attribution.instance.curvature import blocks
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, run_recorded
+from twinlens.attribution.protocols import HeadInputs
 
 
 def exact_hessian(head: DifferentiableHead, train: HeadInputs, memory_budget: int) -> Tensor:

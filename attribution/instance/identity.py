@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.factors import LayerFactors, gram, squared_norms
-from attribution.instance.gradsim import similarity_block_bytes
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
-from attribution.instance.solve import SolvedScorer
+from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
+from twinlens.attribution.instance.gradsim import similarity_block_bytes
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.instance.solve import SolvedScorer
+from twinlens.attribution.protocols import HeadInputs
 
 
 class IdentityScorer(SolvedScorer):

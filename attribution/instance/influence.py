@@ -13,25 +13,30 @@ from typing import Literal, overload
 
 import torch
 
-from attribution.base import HeadInputs, UserError
-from attribution.gradients.options import OverLayers, Per
-from attribution.gradients.projected import Inverse, RowScorer
-from attribution.gradients.projected_curvature import DataInfInverse, GGNInverse, IdentityInverse, KroneckerInverse
-from attribution.gradients.projection import ProjectionKind
-from attribution.gradients.rows import GradientRows
-from attribution.instance.cg import ConjugateGradientScorer, iterative_plan
-from attribution.instance.curvature import ggn_matrix, ggn_trace
-from attribution.instance.direct import DirectScorer, direct_plan
-from attribution.instance.dual import DualScorer, dual_plan
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
-from attribution.instance.hessian import exact_hessian
-from attribution.instance.identity import IdentityScorer
-from attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
-from attribution.instance.lissa import LissaScorer, Recursion
-from attribution.instance.products import CurvatureProducts
-from attribution.instance.protocol import LabelSource
-from attribution.instance.solve import SolvedScorer, SolverPlan
-from attribution.sizes import bytes_in_words
+from twinlens.attribution.gradients.options import OverLayers, Per
+from twinlens.attribution.gradients.projected import Inverse, RowScorer
+from twinlens.attribution.gradients.projected_curvature import (
+    DataInfInverse,
+    GGNInverse,
+    IdentityInverse,
+    KroneckerInverse,
+)
+from twinlens.attribution.gradients.projection import ProjectionKind
+from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
+from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
+from twinlens.attribution.instance.direct import DirectScorer, direct_plan
+from twinlens.attribution.instance.dual import DualScorer, dual_plan
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
+from twinlens.attribution.instance.hessian import exact_hessian
+from twinlens.attribution.instance.identity import IdentityScorer
+from twinlens.attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
+from twinlens.attribution.instance.lissa import LissaScorer, Recursion
+from twinlens.attribution.instance.products import CurvatureProducts
+from twinlens.attribution.instance.protocol import LabelSource
+from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
+from twinlens.attribution.memory_amounts import bytes_in_words
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "datainf", "identity"]
 Solver = Literal["auto", "direct", "dual", "cg", "lissa"]

@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.curvature import blocks, softmax_root
-from attribution.instance.factors import LayerFactors
-from attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits, loss_cotangents
-from attribution.instance.solve import DenseScorer, SolverPlan, dense_block_bytes
+from twinlens.attribution.instance.curvature import blocks, softmax_root
+from twinlens.attribution.instance.factors import LayerFactors
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits, loss_cotangents
+from twinlens.attribution.instance.solve import DenseScorer, SolverPlan, dense_block_bytes
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 Fisher = Literal["expectation", "empirical"]
 

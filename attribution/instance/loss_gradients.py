@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.factors import LayerFactors, squared_norms
-from attribution.instance.head_gradients import DifferentiableHead, loss_cotangents, loss_factors
+from twinlens.attribution.instance.factors import LayerFactors, squared_norms
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, loss_cotangents, loss_factors
+from twinlens.attribution.protocols import HeadInputs
 
 _EXAMPLES_AT_ONCE = 1024
 """Examples that are differentiated at a time: larger blocks fall out of the caches."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.curvature import blocks, ggn_root, ggn_trace
-from attribution.instance.factors import combine, project
-from attribution.instance.head_gradients import DifferentiableHead
-from attribution.instance.hessian import hessian_products, hessian_trace
+from twinlens.attribution.instance.curvature import blocks, ggn_root, ggn_trace
+from twinlens.attribution.instance.factors import combine, project
+from twinlens.attribution.instance.head_gradients import DifferentiableHead
+from twinlens.attribution.instance.hessian import hessian_products, hessian_trace
+from twinlens.attribution.protocols import HeadInputs
 
 
 @dataclass(frozen=True)

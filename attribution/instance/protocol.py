@@ -1,7 +1,7 @@
 """What an instance method is: a configured method prepares a scorer on the train split, the scorer scores blocks.
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
-a tests × train matrix; `attribution.instance.stream` chooses the blocks and keeps the best.
+a tests × train matrix; `twinlens.attribution.instance.stream` chooses the blocks and keeps the best.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol, runtime_checkable
 from torch import Tensor
 
 Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
-"""What a method is given of each split: `attribution.base.HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `attribution.bridge.NeuronLists`, the whole
+"""What a method is given of each split: `twinlens.attribution.protocols.HeadInputs` (cached head inputs and labels),
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `NeuronLists` of the bridge, the whole
 gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
 
 LabelSource = Literal["gold", "predicted"]
@@ -60,7 +60,7 @@ class InstanceScorer(ScorerSize, Protocol):
     """Scores of test examples against the train split it was prepared on.
 
     A scorer whose scores may be −∞ (no influence at all) has besides the attribute `ranks = True`; then the train
-    summary gets mean ranks, for which `attribution.instance.stream` keeps whole rows of scores.
+    summary gets mean ranks, for which `twinlens.attribution.instance.stream` keeps whole rows of scores.
     """
 
     def describe(self) -> dict[str, object]:

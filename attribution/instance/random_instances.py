@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.counter_random import uniform
-from attribution.instance.protocol import Reads
+from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.instance.protocol import Reads
+from twinlens.attribution.protocols import HeadInputs
 
 
 class RandomInstances:

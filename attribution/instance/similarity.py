@@ -8,9 +8,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs, require_finite
-from attribution.instance.head_gradients import DifferentiableHead, differentiable_head, head_logits
-from attribution.instance.protocol import Reads
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, differentiable_head, head_logits
+from twinlens.attribution.instance.protocol import Reads
+from twinlens.attribution.protocols import HeadInputs, require_finite
 
 Measure = Literal["cosine", "dot", "euclidean"]
 

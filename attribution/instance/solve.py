@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import HeadInputs
-from attribution.instance.curvature import blocks
-from attribution.instance.factors import LayerFactors, dense
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.instance.curvature import blocks
+from twinlens.attribution.instance.factors import LayerFactors, dense
+from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.protocols import HeadInputs
 
 RESIDUAL_SAMPLE = 8
 """Train gradients, evenly spaced, on which a solver reports its residual."""

@@ -8,7 +8,7 @@ A scorer that declares `ranks` may give −∞: no influence at all. Lists keep 
 that −∞ entries stand at the end of the best list and at the head of the worst; they are no votes. As a mean over tests
 says nothing then, each train example also gets its mean rank, for which whole rows of scores are kept and sorted.
 
-A scorer of inner products is streamed by `attribution.instance.bounded`, which leaves out what cannot count.
+A scorer of inner products is streamed by `twinlens.attribution.instance.bounded`, which leaves out what cannot count.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attribution.base import require_finite
-from attribution.instance.bounded import InnerProductScorer, bounded_scores
-from attribution.instance.leaders import Leaders
-from attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
-from attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
-from attribution.instance.train_summary import TrainSummary, count_votes
+from twinlens.attribution.instance.bounded import InnerProductScorer, bounded_scores
+from twinlens.attribution.instance.leaders import Leaders
+from twinlens.attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
+from twinlens.attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
+from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
+from twinlens.attribution.protocols import require_finite
 
 BYTES_PER_PAIR = 48
 """Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""

@@ -12,12 +12,17 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import CheckpointInputs, UserError
-from attribution.instance.curvature import blocks
-from attribution.instance.factors import LayerFactors, gram, squared_norms
-from attribution.instance.gradsim import similarity_block_bytes
-from attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head, loss_factors
-from attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from twinlens.attribution.instance.curvature import blocks
+from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
+from twinlens.attribution.instance.gradsim import similarity_block_bytes
+from twinlens.attribution.instance.head_gradients import (
+    DifferentiableHead,
+    check_inputs,
+    differentiable_head,
+    loss_factors,
+)
+from twinlens.attribution.instance.protocol import HeadParameters, LabelSource, Reads
+from twinlens.attribution.protocols import CheckpointInputs, UserError
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from attribution.instance.protocol import InstanceScores
+from twinlens.attribution.instance.protocol import InstanceScores
 
 VOTES_TOP = 10
 """Length of the lists in which an instance's appearances are counted as votes."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from attribution.base import Batch, UserError
-from attribution.neuron.ranking import NeuronScores
-from attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
-from attribution.residual_base import ResidualModel, ResidualStates
+from twinlens.attribution.neuron.ranking import NeuronScores
+from twinlens.attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 TargetOf = Literal["predicted", "gold"]
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import Batch
-from attribution.counter_random import uniform
-from attribution.neuron.increase import require_room
-from attribution.residual_base import ResidualModel
+from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.neuron.increase import require_room
+from twinlens.attribution.protocols import Batch
+from twinlens.attribution.residual_protocol import ResidualModel
 
 
 @dataclass(frozen=True)

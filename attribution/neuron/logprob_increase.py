@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attribution.neuron.increase import Units, vector_increases
-from attribution.neuron.readout import Readout
-from attribution.residual_base import ResidualModel, ResidualStates
+from twinlens.attribution.neuron.increase import Units, vector_increases
+from twinlens.attribution.neuron.readout import Readout
+from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 
 def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:

@@ -8,14 +8,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from attribution.base import Batch
-from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
-from attribution.neuron.knowledge_scores import PAPER, SIGNED, UNITS, outputs_of
-from attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
-from attribution.neuron.protocol import EngineKind, Role, UnitKind
-from attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
-from attribution.neuron.readout import Mode
-from attribution.residual_base import ResidualModel
+from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
+from twinlens.attribution.neuron.neuron_score import PAPER, SIGNED, UNITS, outputs_of
+from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
+from twinlens.attribution.neuron.readout import Mode
+from twinlens.attribution.protocols import Batch
+from twinlens.attribution.residual_protocol import ResidualModel
 
 Granularity = Literal["heads", "head_positions", "layers"]
 
@@ -82,7 +82,7 @@ class HeadScore(_PartScore):
 
     Args:
         by_position: each head at every token instead of the whole.
-        target, mode, top_k: see `attribution.neuron.knowledge_scores.NeuronScore`.
+        target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
     """
 
     unit_kind: ClassVar[UnitKind] = "head"
@@ -122,7 +122,7 @@ class LayerScore(_PartScore):
     Of one example all of them sum to lp(h^L) − lp(h^0). An entry has a site and a layer, and no unit (−1).
 
     Args:
-        target, mode, top_k: see `attribution.neuron.knowledge_scores.NeuronScore`.
+        target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
     """
 
     unit_kind: ClassVar[UnitKind] = "layer"

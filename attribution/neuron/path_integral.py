@@ -1,6 +1,6 @@
 """The path integral behind integrated gradients: dense scores of every neuron of every layer.
 
-Pure functions of a model that satisfies `attribution.base.NeuronModel`; `attribution.neuron.ig` configures them.
+Pure functions of a model that satisfies the protocol `NeuronModel`; `twinlens.attribution.neuron.ig` configures them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.base import AnswerStates, Batch, NeuronModel
-from attribution.neuron.explained import TargetOf, explained_class, require_labels
-from attribution.neuron.quadrature import Rule, nodes_and_weights
+from twinlens.attribution.neuron.explained import TargetOf, explained_class, require_labels
+from twinlens.attribution.neuron.quadrature import Rule, nodes_and_weights
+from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
 
 Positions = Literal["last", "all", "broadcast_last"]
 Site = Literal["activation", "pre_activation"]

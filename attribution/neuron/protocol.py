@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from attribution.base import Batch
-from attribution.neuron.ranking import NeuronScores
-from attribution.residual_base import ResidualModel
+from twinlens.attribution.neuron.ranking import NeuronScores
+from twinlens.attribution.protocols import Batch
+from twinlens.attribution.residual_protocol import ResidualModel
 
 EngineKind = Literal["last_token", "residual"]
 UnitKind = Literal["neuron", "head", "layer"]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attribution.base import UserError
+from twinlens.attribution.protocols import UserError
 
 Rule = Literal["right", "left", "midpoint", "gauss", "linspace"]
 

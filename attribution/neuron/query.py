@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attribution.base import Batch
-from attribution.neuron.bounded_search import TopUnits
-from attribution.neuron.increase import require_room
-from attribution.neuron.readout import Mode
-from attribution.residual_base import LayerStates, ResidualModel, ResidualStates
+from twinlens.attribution.neuron.bounded_search import TopUnits
+from twinlens.attribution.neuron.increase import require_room
+from twinlens.attribution.neuron.readout import Mode
+from twinlens.attribution.protocols import Batch
+from twinlens.attribution.residual_protocol import LayerStates, ResidualModel, ResidualStates
 
 
 @dataclass(frozen=True)

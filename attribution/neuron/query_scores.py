@@ -5,18 +5,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
-from attribution.base import Batch, UserError
-from attribution.neuron.bounded_search import TopUnits
-from attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
-from attribution.neuron.knowledge_scores import PAPER, NeuronScore
-from attribution.neuron.logprob_increase import attention_units, ffn_units
-from attribution.neuron.part_scores import ranked_layers
-from attribution.neuron.protocol import EngineKind, Role, UnitKind
-from attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
-from attribution.neuron.ranking import NeuronScores, rank_neurons
-from attribution.neuron.readout import Mode
-from attribution.neuron.static_scores import best_neurons
-from attribution.residual_base import ResidualModel
+from twinlens.attribution.neuron.bounded_search import TopUnits
+from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
+from twinlens.attribution.neuron.neuron_score import PAPER, NeuronScore
+from twinlens.attribution.neuron.part_scores import ranked_layers
+from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
+from twinlens.attribution.neuron.readout import Mode
+from twinlens.attribution.neuron.static_scores import best_neurons
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import ResidualModel
 
 ValueSite = Literal["ffn", "attn"]
 SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"
@@ -103,8 +103,8 @@ class QueryLayers(_QueryScore):
     Args:
         site: of the value neurons.
         n_values: best value neurons by log-probability increase that are asked.
-        target, mode, top_k: see `attribution.neuron.knowledge_scores.NeuronScore`; `notebook` also leaves centring and
-            biases out of the keys and divides by the plain sum, see `attribution.neuron.query`.
+        target, mode, top_k: see `NeuronScore`; `notebook` also leaves centring and
+            biases out of the keys and divides by the plain sum, see `twinlens.attribution.neuron.query`.
     """
 
     unit_kind: ClassVar[UnitKind] = "layer"

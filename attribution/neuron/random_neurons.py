@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from attribution.base import Batch, NeuronModel
-from attribution.counter_random import uniform
-from attribution.neuron.protocol import EngineKind, Role, UnitKind
-from attribution.neuron.ranking import NeuronScores, rank_neurons
+from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
+from twinlens.attribution.protocols import Batch, NeuronModel
 
 
 class RandomNeurons:

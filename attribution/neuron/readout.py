@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attribution.residual_base import ResidualModel, ResidualStates
+from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 Mode = Literal["corrected", "notebook"]
 

@@ -19,11 +19,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from attribution.base import Batch, UserError
-from attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
-from attribution.neuron.increase import Units, dense_increases
-from attribution.neuron.readout import OUTPUT_BLOCK, Readout
-from attribution.residual_base import ResidualModel
+from twinlens.attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
+from twinlens.attribution.neuron.increase import Units, dense_increases
+from twinlens.attribution.neuron.readout import OUTPUT_BLOCK, Readout
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import ResidualModel
 
 BOUNDED = ("logprob_increase", "log_prob", "prob_increase")
 """Scores of which the best neurons are found through an upper bound where the readout is linear."""

@@ -12,7 +12,7 @@ import numpy as np
 import yaml
 from datasets import Dataset
 
-from callbacks.results_table import Row, write_results
+from twinlens.callbacks.results.results_csv import Row, write_results
 
 SUBJECTS = ("The city council", "A new vaccine", "The central bank", "An old photograph", "The national team")
 VERBS = ("approved", "rejected", "doubled", "misreported", "withdrew")

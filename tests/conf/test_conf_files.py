@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 from hydra.utils import instantiate
 
-from attribution.base import UserError
-from conf.checks import check_command_line, check_config
-from conf.plain import plain, without_hydra
-from conf.schema import GROUPS, SEVERAL, RunConfig
-from conf.tree import ConfigTree
-from conf.types import record_fields
-from tests.conf.composing import compose, parse
+from tests.conf.checking.composing import compose, parse
+from twinlens.attribution.protocols import UserError
+from twinlens.conf.checking.annotations import record_fields
+from twinlens.conf.checking.checks import check_command_line, check_config
+from twinlens.conf.checking.config_folders import ConfigTree
+from twinlens.conf.checking.plain_values import plain, without_hydra
+from twinlens.conf.checking.top_level import GROUPS, SEVERAL, RunConfig
 
 CONF = Path(__file__).parents[2] / "conf"
 TREE = ConfigTree((CONF,))

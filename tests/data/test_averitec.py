@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from attribution.base import UserError
-from data.averitec import LABELS, AveritecDataModule, download, evidence_text
+from twinlens.attribution.protocols import UserError
+from twinlens.data.averitec import LABELS, AveritecDataModule, download, evidence_text
 
 QUESTIONS = [
     {

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from attribution.base import UserError
-from data.base import SourceRows, TextDataModule
-from data.collate import PaddingCollator
-from data.labels import Fold, choice_names, label_numbers
-from data.sampling import length_sorted_batches, token_lengths
+from twinlens.attribution.protocols import UserError
+from twinlens.data.collate import PaddingCollator
+from twinlens.data.labels import Fold, choice_names, label_numbers
+from twinlens.data.sampling import length_sorted_batches, token_lengths
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 QUESTIONS = [
     ("Where is it?", ["here", "there and everywhere and back"], "A"),

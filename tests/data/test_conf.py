@@ -10,8 +10,8 @@ import pytest
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from data.base import TextDataModule
-from data.mnli import SPLIT_SIZES
+from twinlens.data.mnli import SPLIT_SIZES
+from twinlens.data.text_data_module import TextDataModule
 
 NAMES = [
     "averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "fact_sentences", "knowledge", "mnli", "table",
@@ -49,7 +49,7 @@ def test_every_option_carries_its_reason(repository: Path, name: str):
 
 
 def test_the_demo_as_configured_is_the_demo_of_the_defaults(repository: Path, tokenizer: Any):
-    from data.demo import DemoDataModule
+    from twinlens.data.demo import DemoDataModule
 
     configured, plain = instantiate(load(repository, "demo", []).data), DemoDataModule(max_length=64)
     configured.prepare(tokenizer)

@@ -10,9 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from attribution.base import UserError
-from data.cosqa import CosqaDataModule
-from data.sampling import token_lengths
+from twinlens.attribution.protocols import UserError
+from twinlens.data.cosqa import CosqaDataModule
+from twinlens.data.sampling import token_lengths
 
 LETTERS = "ABCDE"
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from attribution.base import UserError
-from data.demo import SHORTCUT_OVERLAP, DemoDataModule, generate
-from data.sentences import DEEDS, REPEATING, REPHRASING, word_overlap, words
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo import SHORTCUT_OVERLAP, DemoDataModule, generate
+from twinlens.data.demo_sentences import DEEDS, REPEATING, REPHRASING, word_overlap, words
 
 SYNONYMS = {verb: synonym for verb, (synonym, _) in DEEDS.items()}
 

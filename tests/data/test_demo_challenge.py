@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from attribution.base import UserError
-from data.demo import DemoDataModule
-from data.demo_challenge import SUPPORTED_SUBCASE, UNSUPPORTED, DemoChallengeDataModule, challenge_rows
-from data.labels import Fold
-from data.sentences import LABELS, word_overlap
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo import DemoDataModule
+from twinlens.data.demo_challenge import SUPPORTED_SUBCASE, UNSUPPORTED, DemoChallengeDataModule, challenge_rows
+from twinlens.data.demo_sentences import LABELS, word_overlap
+from twinlens.data.labels import Fold
 
 SIZES = {"n_train": 60, "n_validation": 10, "n_test": 20, "n_twins": 2}
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from attribution.base import UserError
-from data.demo_choice import CONCEPTS, DemoChoiceDataModule, generate
-from data.questions import OPENINGS, QUESTIONS
+from twinlens.attribution.protocols import UserError
+from twinlens.data.demo_choice import CONCEPTS, DemoChoiceDataModule, generate
+from twinlens.data.demo_questions import OPENINGS, QUESTIONS
 
 SIZES = {"n_train": 300, "n_validation": 40, "n_test": 60, "n_twins": 10}
 

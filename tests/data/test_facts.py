@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from attribution.base import UserError
-from data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
-from data.fact_sentences import FactSentencesDataModule
-from data.fact_tokenizer import main, words
-from data.facts import facts, prompts, sentences
+from twinlens.attribution.protocols import UserError
+from twinlens.data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
+from twinlens.data.fact_sentences import FactSentencesDataModule
+from twinlens.data.fact_tokenizer import main, words
+from twinlens.data.facts import facts, prompts, sentences
 
 
 @pytest.fixture(scope="module")

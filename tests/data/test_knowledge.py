@@ -10,10 +10,10 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from attribution.base import UserError
-from data.knowledge import KnowledgeDataModule
-from data.knowledge_formats import read_prompts, wikidata_type
-from data.prompts import answer_tokens
+from twinlens.attribution.protocols import UserError
+from twinlens.data.knowledge import KnowledgeDataModule
+from twinlens.data.knowledge_formats import read_prompts, wikidata_type
+from twinlens.data.prompts import answer_tokens
 
 CAPITALS = [
     {"prompt": "The capital of France is", "answer": "Paris", "type": "capital"},

@@ -10,9 +10,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from attribution.base import UserError
-from data.labels import Fold
-from data.mnli import LABELS, MnliDataModule
+from twinlens.attribution.protocols import UserError
+from twinlens.data.labels import Fold
+from twinlens.data.mnli import LABELS, MnliDataModule
 
 HANS_HEADER = ["gold_label", "s1_parse", "sentence1", "sentence2", "pairID", "heuristic", "subcase", "template"]
 HANS = [

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from attribution.base import UserError
-from data.files import READERS
-from data.table import TableDataModule, reference_template
-from tests.data.test_files import write
+from tests.data.test_file_readers import write
+from twinlens.attribution.protocols import UserError
+from twinlens.data.file_readers import READERS
+from twinlens.data.table import TableDataModule, reference_template
 
 TEXT = ["premise", "hypothesis"]
 ROWS = [

@@ -16,10 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import callbacks.passes
-import callbacks.pipeline
-import callbacks.progress
-import train
+from twinlens import train
+from twinlens.callbacks.passes import predict_pass, progress
+from twinlens.callbacks.run import pipeline
 
 STAGES = {
     "fit_stage": "fit",
@@ -28,7 +27,7 @@ STAGES = {
     "evaluate_stage": "evaluate",
     "write_report": "report",
 }
-"""Functions of callbacks.pipeline, and the stage that begins where one is called."""
+"""Functions of pipeline, and the stage that begins where one is called."""
 
 
 @dataclass(frozen=True)
@@ -120,9 +119,9 @@ def note_beginnings(trace: Path) -> None:
 
     note("start")
     for name, stage in STAGES.items():
-        setattr(callbacks.pipeline, name, noted(getattr(callbacks.pipeline, name), stage))
-    callbacks.passes.ShardWriter.on_predict_batch_start = shard_begins  # type: ignore[method-assign]
-    callbacks.progress.FitLog.on_train_epoch_start = epoch_begins  # type: ignore[method-assign]
+        setattr(pipeline, name, noted(getattr(pipeline, name), stage))
+    predict_pass.ShardWriter.on_predict_batch_start = shard_begins  # type: ignore[method-assign]
+    progress.FitLog.on_train_epoch_start = epoch_begins  # type: ignore[method-assign]
 
 
 def _redirect(log: Path) -> None:

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-import callbacks.passes
-import callbacks.pipeline
-from models.module import TextClassifier
 from tests.running import CommandLine
+from twinlens.callbacks.passes import predict_pass
+from twinlens.callbacks.run import pipeline
+from twinlens.models.module import TextClassifier
 
 ARGUMENTS = ("method=gradsim", "evaluation=accuracy")
 
@@ -62,7 +62,7 @@ def test_in_the_fit(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_in_a_pass(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.passes, "write_shard", on_call(6, callbacks.passes.write_shard, ctrl_c))
+        patched.setattr(predict_pass, "write_shard", on_call(6, predict_pass.write_shard, ctrl_c))
         assert "in stage examples, of which 5 finished shard(s) are kept" in interrupted(command)
     again = command(*ARGUMENTS)
     assert again.code == 0, again.err
@@ -72,14 +72,14 @@ def test_in_a_pass(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_between_stages(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.pipeline, "write_report", on_call(1, callbacks.pipeline.write_report, ctrl_c))
+        patched.setattr(pipeline, "write_report", on_call(1, pipeline.write_report, ctrl_c))
         assert "finished stages are kept" in interrupted(command)
     assert "gradsim: read from the store" in command(*ARGUMENTS).out
 
 
 def test_in_a_sweep_ends_the_sweep(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.passes, "write_shard", on_call(6, callbacks.passes.write_shard, ctrl_c))
+        patched.setattr(predict_pass, "write_shard", on_call(6, predict_pass.write_shard, ctrl_c))
         interrupted(command, "-m", "seed=0,1")
     again = command("-m", "seed=0,1", *ARGUMENTS)
     assert again.code == 0, again.err

@@ -11,10 +11,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from callbacks.lock import Lock
-from callbacks.store import Store
 from tests.faults.starting import SECONDS, start
 from tests.running import SMALL_DEMO, CommandLine
+from twinlens.callbacks.store.lock import Lock
+from twinlens.callbacks.store.store import Store
 
 
 def test_two_sweeps_started_together_fine_tune_each_model_once(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_weights_and_biases_out_of_reach(command: CommandLine, monkeypatch: pyte
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-    monkeypatch.setattr("callbacks.wandb_logger.SECONDS_TO_REACH", 2.0)
+    monkeypatch.setattr("twinlens.callbacks.run.wandb_logger.SECONDS_TO_REACH", 2.0)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(command.folder))

@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-import callbacks.files
-import callbacks.passes
 from tests.running import CommandLine, Finished
+from twinlens.callbacks.passes import predict_pass
+from twinlens.callbacks.store import files
 
 ARGUMENTS = ("method=gradsim", "evaluation=accuracy")
 
@@ -84,7 +84,7 @@ def test_a_full_disk_under_the_run_folder(command: CommandLine, mounted: Path) -
 def test_a_shard_that_cannot_be_written(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch, number: int, expected: str
 ) -> None:
-    write, written = callbacks.passes.write_shard, []
+    write, written = predict_pass.write_shard, []
 
     def fails_at_the_third(folder: Path, *arguments: object) -> None:
         if len(written) == 2:
@@ -93,7 +93,7 @@ def test_a_shard_that_cannot_be_written(
         write(folder, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.passes, "write_shard", fails_at_the_third)
+        patched.setattr(predict_pass, "write_shard", fails_at_the_third)
         told = sentence(command(*ARGUMENTS))
     assert expected in told
     assert os.strerror(number) in told
@@ -104,14 +104,14 @@ def test_a_shard_that_cannot_be_written(
 
 
 def test_an_output_folder_that_vanishes(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = callbacks.passes.write_shard
+    write = predict_pass.write_shard
 
     def vanishes(folder: Path, *arguments: object) -> None:
         shutil.rmtree(command.folder / "outputs")
         write(folder, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.passes, "write_shard", vanishes)
+        patched.setattr(predict_pass, "write_shard", vanishes)
         told = sentence(command(*ARGUMENTS))
     assert "has vanished" in told
     assert "outputs" in told
@@ -119,14 +119,14 @@ def test_an_output_folder_that_vanishes(command: CommandLine, monkeypatch: pytes
 
 
 def test_a_run_folder_that_vanishes(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    import callbacks.run_folder
+    from twinlens.callbacks.run import folder as run_folder
 
     def vanishes(path: Path, rows: object) -> None:
         shutil.rmtree(path.parent)
-        callbacks.files.write_text(path, "")
+        files.write_text(path, "")
 
     with monkeypatch.context() as patched:
-        patched.setattr(callbacks.run_folder, "write_results", vanishes)
+        patched.setattr(run_folder, "write_results", vanishes)
         told = sentence(command(*ARGUMENTS, "hydra.run.dir=here"))
     assert "here has vanished" in told
     again = command(*ARGUMENTS, "hydra.run.dir=here")

@@ -13,18 +13,18 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from attribution.base import UserError
-from attribution.gradients.blocks import example_blocks
-from attribution.gradients.tape import recording
-from attribution.instance.head_gradients import logit_cotangents
-from callbacks.plan_rate import shape_of
-from models.adapters import is_kept
-from models.backbone import architecture_of, load_config, load_tokenizer, require_trained_classifier
-from models.language_model import LanguageModel
-from models.linear_layers import linear_layers
-from models.module import TextClassifier
 from tests.adapters import TOKENIZER, needs_peft, write_adapter, write_base
 from tests.families import N_CLASSES, random_batch
+from twinlens.attribution.gradients.blocks import example_blocks
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.instance.head_gradients import logit_cotangents
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.plan.device_rate import shape_of
+from twinlens.models.adapters import is_kept
+from twinlens.models.backbone import architecture_of, load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.language_model import LanguageModel
+from twinlens.models.linear_layers import linear_layers
+from twinlens.models.module import TextClassifier
 
 pytestmark = needs_peft
 FAMILIES = ["gpt2", "opt", "gpt_neox", "bloom", "llama"]

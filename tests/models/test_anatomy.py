@@ -6,9 +6,9 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from attribution.base import UserError
-from models.anatomy import answer_positions, build_anatomy, position_ids_from_mask
 from tests.families import ALL_MODELS, tiny_backbone
+from twinlens.attribution.protocols import UserError
+from twinlens.models.anatomy import answer_positions, build_anatomy, position_ids_from_mask
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
@@ -50,7 +50,7 @@ def test_a_model_that_breaks_an_identity_is_refused_with_layer_and_error(
     part: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone("llama")
-    from models.families import Llama
+    from twinlens.models.families import Llama
 
     if part == "final_norm":
         monkeypatch.setattr(Llama, "final_norm", lambda self, hidden: hidden)

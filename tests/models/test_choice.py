@@ -8,14 +8,14 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from attribution.base import NeuronModel, UserError
-from callbacks.inputs import require_matching_readout
-from models.backbone import load_config, load_tokenizer, require_trained_classifier
-from models.choice import scores_choices
-from models.module import TextClassifier
 from tests.families import FAMILY_CONFIGS, choice_batch, choice_engine
 from tests.models.test_module import ARCHITECTURE, classifier
 from tests.oracles_neuron import answer_activations, forward_scores, sequences_of
+from twinlens.attribution.protocols import NeuronModel, UserError
+from twinlens.callbacks.run.opening import require_matching_readout
+from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.choice import scores_choices
+from twinlens.models.module import TextClassifier
 
 LENGTHS = [[6, 9, 7], [4, 4, 11]]
 

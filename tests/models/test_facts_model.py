@@ -8,10 +8,10 @@ from typing import Literal
 import pytest
 import torch
 
-from attribution.evaluation.knowledge_filter import target_rank
-from data.knowledge import KnowledgeDataModule
-from models.backbone import load_tokenizer
-from models.language_model import LanguageModel
+from twinlens.attribution.evaluation.neuron_level.known_prompts import target_rank
+from twinlens.data.knowledge import KnowledgeDataModule
+from twinlens.models.backbone import load_tokenizer
+from twinlens.models.language_model import LanguageModel
 
 
 def ranks(folder: Path, wording: Literal["validation", "test"]) -> dict[str, torch.Tensor]:

@@ -12,10 +12,10 @@ from lightning.pytorch import Trainer
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2ForSequenceClassification
 
-from attribution.base import UserError
-from data.fact_sentences import FactSentencesDataModule
-from models.backbone import load_tokenizer
-from models.language_model import LanguageModel
+from twinlens.attribution.protocols import UserError
+from twinlens.data.fact_sentences import FactSentencesDataModule
+from twinlens.models.backbone import load_tokenizer
+from twinlens.models.language_model import LanguageModel
 
 LLAMA = {
     "model_type": "llama",

@@ -8,9 +8,9 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from attribution.base import UserError
-from models.backbone import load_config, load_tokenizer, require_trained_classifier
-from models.module import TextClassifier
+from twinlens.attribution.protocols import UserError
+from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.module import TextClassifier
 
 ARCHITECTURE = {
     "model_type": "gpt_neox",

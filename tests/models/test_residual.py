@@ -6,17 +6,17 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from attribution.base import UserError
-from attribution.neuron.bounded_search import search_bytes
-from attribution.neuron.increase import dense_bytes
-from attribution.neuron.query import query_bytes
-from attribution.residual_base import ResidualModel
-from models.anatomy import build_anatomy, family_of
-from models.norms import norm_of
-from models.residual import ResidualEngine
-from models.residual_identities import build_residual
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
-from tests.oracles_knowledge import parts_of
+from tests.oracles_neuron_level import parts_of
+from twinlens.attribution.neuron.bounded_search import search_bytes
+from twinlens.attribution.neuron.increase import dense_bytes
+from twinlens.attribution.neuron.query import query_bytes
+from twinlens.attribution.protocols import UserError
+from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.models.anatomy import build_anatomy, family_of
+from twinlens.models.norms import norm_of
+from twinlens.models.residual import ResidualEngine
+from twinlens.models.residual_identities import build_residual
 
 
 @pytest.mark.parametrize("padding", ["left", "right"])

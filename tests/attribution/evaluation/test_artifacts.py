@@ -3,15 +3,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import UserError
-from attribution.evaluation.artifacts import (
+from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.artifacts import (
     Artifacts,
     lexical_overlap,
     mispredicted_as_entailed,
     own_artifacts,
 )
-from attribution.evaluation.needs import Available
-from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.protocols import UserError
 
 TRAIN = [
     ("The doctor saw the lawyer.", "The lawyer saw the doctor."),

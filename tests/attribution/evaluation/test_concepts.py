@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import UserError
-from attribution.evaluation.concepts import Concepts
-from attribution.evaluation.needs import Available
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.concepts import Concepts
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.protocols import UserError
 
 TRAIN = ["dog", "cat ", "Dog", "house", "river"]
 TEST = ["dog", "sea", "CAT"]

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attribution.base import UserError
-from attribution.evaluation.needs import Available
-from attribution.evaluation.overlap import ComparedInstances, ComparedNeurons, Overlap, compare_lists
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons, Overlap, compare_lists
+from twinlens.attribution.protocols import UserError
 
 
 def instances(seeds: int, start: int) -> ComparedInstances:

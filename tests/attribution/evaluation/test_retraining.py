@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.evaluation.needs import Available
-from attribution.evaluation.retraining import Reference, Retraining
-from attribution.evaluation.train_ranking import random_ranking
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.retraining import Reference, Retraining
+from twinlens.attribution.evaluation.train_ranking import random_ranking
 
 RANKINGS = {"gradsim": torch.randperm(40, generator=torch.Generator().manual_seed(0)), "bm25": torch.arange(40)}
 ORIGINAL = torch.tensor([0, 1, 2, 2, 1, 0, 0])

@@ -5,16 +5,16 @@ import math
 import pytest
 import torch
 
-from attribution.base import UserError
-from attribution.evaluation.subsets import RANDOM, SubsetGrid
-from attribution.evaluation.train_ranking import (
+from tests import oracles_evaluation as oracles
+from twinlens.attribution.evaluation.subsets import RANDOM, SubsetGrid
+from twinlens.attribution.evaluation.train_ranking import (
     least_influential,
     most_influential,
     random_ranking,
     share_of_rows,
     train_ranking,
 )
-from tests import oracles_evaluation as oracles
+from twinlens.attribution.protocols import UserError
 
 MEAN = [0.5, -1.0, 0.5, 2.0, -1.0, 0.0]
 SUMMARY = {"mean": torch.tensor(MEAN, dtype=torch.float64), "votes": torch.tensor([1, 0, 3, 0, 3, 1])}

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from attribution.base import LinearLayer
-from models.anatomy import answer_positions, at_positions, position_ids_from_mask
-from models.linear_layers import linear_layers
 from tests.families import linear_head, tiny_backbone
+from twinlens.attribution.protocols import LinearLayer
+from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.linear_layers import linear_layers
 
 FAMILIES = ["gpt2", "opt", "gpt_neox", "llama", "qwen2"]
 

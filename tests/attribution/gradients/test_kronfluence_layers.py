@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from attribution.gradients.fisher import absolute_damping
-from attribution.gradients.tape import recording
-from attribution.gradients.whole import HeldTests, Inverse
 from benchmarks.kronfluence_peer import as_dataset, kronfluence_scores
 from benchmarks.layers import Classifier
-from models.linear_layers import linear_layers
 from tests.attribution.gradients.cases import Case, case
 from tests.attribution.gradients.test_fisher import bases_of
 from tests.families import random_batch
+from twinlens.attribution.gradients.fisher import absolute_damping
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.gradients.whole import HeldTests, Inverse
+from twinlens.models.linear_layers import linear_layers
 
 
 def test_all_layers_equal_kronfluence(tmp_path: Path) -> None:

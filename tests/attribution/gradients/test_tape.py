@@ -6,15 +6,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attribution.base import LinearLayer, UserError
-from attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides, token_blocks
-from attribution.gradients.projection import Projection
-from attribution.gradients.tape import recording
-from attribution.instance.head_gradients import logit_cotangents
-from models.linear_layers import linear_layers
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.families import random_batch
 from tests.oracles_gradients import layer_gradients
+from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides, token_blocks
+from twinlens.attribution.gradients.projection import Projection
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.instance.head_gradients import logit_cotangents
+from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.models.linear_layers import linear_layers
 
 
 def taped_blocks(model: Case, batch: dict[str, Tensor], projections: dict[int, object] | None = None) -> list[Tensor]:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from attribution.gradients.fisher import absolute_damping
-from attribution.gradients.tape import recording
-from attribution.gradients.whole import HeldTests, Inverse, cosines
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.attribution.gradients.test_fisher import LAYERS, bases_of
 from tests.families import random_batch
 from tests.oracles_gradients import fisher_of_layers, layer_gradients, whole_scores
+from twinlens.attribution.gradients.fisher import absolute_damping
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
 
 TEST_LENGTHS, TRAIN_LENGTHS = [6, 4, 2], [7, 3, 5, 6, 4]
 Batch = dict[str, Tensor]

@@ -8,20 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance import bounded
-from attribution.instance.bounded import InnerProductScorer, bounded_scores
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.stream import stream_scores
 from tests import oracles
-from tests.attribution.instance.cases import (
-    BUDGET,
-    choice_head,
-    make_choices,
-    make_head,
-    make_split,
-    score_matrix,
-)
+from tests.attribution.instance.cases import BUDGET, choice_head, make_choices, make_head, make_split, score_matrix
+from twinlens.attribution.instance import bounded
+from twinlens.attribution.instance.bounded import InnerProductScorer, bounded_scores
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 KINDS = ["linear", "linear_bias", "mlp", "choices"]
 

@@ -5,14 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.curvature import ggn_matrix, ggn_trace
-from attribution.instance.factors import combine, compact, dense, gram, project, squared_norms
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.head_gradients import differentiable_head, head_factors, loss_cotangents, loss_factors
-from attribution.instance.hessian import exact_hessian, hessian_products, hessian_trace
-from attribution.instance.influence import Influence
-from attribution.instance.stream import stream_scores
 from tests import oracles
 from tests.attribution.instance.cases import (
     BUDGET,
@@ -24,6 +16,19 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
+from twinlens.attribution.instance.factors import combine, compact, dense, gram, project, squared_norms
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.head_gradients import (
+    differentiable_head,
+    head_factors,
+    loss_cotangents,
+    loss_factors,
+)
+from twinlens.attribution.instance.hessian import exact_hessian, hessian_products, hessian_trace
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 FOLD = torch.tensor([0, 1, 1])

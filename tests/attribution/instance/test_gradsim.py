@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.protocol import InstanceMethod, InstanceScorer
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split, prepared_scores
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 
 @pytest.mark.parametrize("params", ["weight", "head"])

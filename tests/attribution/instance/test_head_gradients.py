@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.factors import dense, gram, squared_norms
-from attribution.instance.head_gradients import differentiable_head, loss_factors
 from tests import oracles
 from tests.attribution.instance.cases import make_head, make_split
+from twinlens.attribution.instance.factors import dense, gram, squared_norms
+from twinlens.attribution.instance.head_gradients import differentiable_head, loss_factors
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from attribution.base import HeadInputs
-from attribution.instance.influence import Influence
 from tests.attribution.instance.cases import choice_head, make_choices, make_head, make_split, prepared_scores
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.protocols import HeadInputs
 
 
 @pytest.mark.parametrize("strategy", ["ekfac", "kfac"])

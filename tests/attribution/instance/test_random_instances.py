@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import HeadInputs
-from attribution.instance.protocol import InstanceMethod, InstanceScorer
-from attribution.instance.random_instances import RandomInstances
-from attribution.instance.stream import stream_scores
 from tests.attribution.instance.cases import BUDGET, make_head, make_split
+from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
+from twinlens.attribution.instance.random_instances import RandomInstances
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.protocols import HeadInputs
 
 
 def scores_of(seed: int, index: list[int], n_train: int) -> torch.Tensor:

@@ -5,11 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import HeadInputs, TextInputs, UserError
-from attribution.instance.bm25 import BM25
-from attribution.instance.protocol import InstanceMethod, InstanceScorer
-from attribution.instance.similarity import HiddenSimilarity
-from attribution.instance.stream import stream_scores
 from tests import oracles
 from tests.attribution.instance.cases import (
     BUDGET,
@@ -20,6 +15,11 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.instance.bm25 import BM25
+from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
+from twinlens.attribution.instance.similarity import HiddenSimilarity
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.protocols import HeadInputs, TextInputs, UserError
 
 FORMULAS = {
     "cosine": lambda t, i: float(torch.nn.functional.cosine_similarity(t, i, dim=0)),

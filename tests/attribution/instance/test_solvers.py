@@ -7,15 +7,6 @@ import math
 import pytest
 import torch
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.cg import ConjugateGradientScorer, iterative_plan
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.head_gradients import differentiable_head
-from attribution.instance.hessian import hessian_products, hessian_trace
-from attribution.instance.influence import Influence
-from attribution.instance.lissa import Recursion
-from attribution.instance.protocol import InstanceMethod, InstanceScorer
-from attribution.instance.stream import stream_scores
 from tests import oracles
 from tests.attribution.instance.cases import (
     BUDGET,
@@ -26,6 +17,15 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.head_gradients import differentiable_head
+from twinlens.attribution.instance.hessian import hessian_products, hessian_trace
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.lissa import Recursion
+from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 METHODS = {
     "cg": Influence(solver="cg"),

@@ -8,19 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attribution.base import HeadInputs, UserError
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.influence import Influence
-from attribution.instance.random_instances import RandomInstances
-from attribution.instance.stream import (
-    InstanceScores,
-    block_sizes,
-    concatenate,
-    stream_scores,
-)
-from attribution.instance.train_summary import TrainSummary
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.random_instances import RandomInstances
+from twinlens.attribution.instance.stream import InstanceScores, block_sizes, concatenate, stream_scores
+from twinlens.attribution.instance.train_summary import TrainSummary
+from twinlens.attribution.protocols import HeadInputs, UserError
 
 METHODS = [
     GradientSimilarity(),

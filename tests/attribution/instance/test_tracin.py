@@ -3,11 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import CheckpointInputs, HeadInputs, UserError
-from attribution.instance.gradsim import GradientSimilarity
-from attribution.instance.protocol import InstanceMethod, InstanceScorer
-from attribution.instance.stream import stream_scores
-from attribution.instance.tracin import TracIn
 from tests import oracles
 from tests.attribution.instance.cases import (
     BUDGET,
@@ -18,6 +13,11 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
+from twinlens.attribution.instance.stream import stream_scores
+from twinlens.attribution.instance.tracin import TracIn
+from twinlens.attribution.protocols import CheckpointInputs, HeadInputs, UserError
 
 RATES = (0.5, 0.2, 0.01)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.base import UserError
-from attribution.neuron.ig import PRESETS, IntegratedGradients
-from attribution.neuron.path_integral import Path, integrated_gradients
-from attribution.neuron.quadrature import nodes_and_weights
 from tests.families import choice_batch, choice_engine
 from tests.oracles_neuron import integrated_gradients_loop, sequences_of
+from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
+from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+from twinlens.attribution.neuron.quadrature import nodes_and_weights
+from twinlens.attribution.protocols import UserError
 
 PLENTY = 1 << 34
 LENGTHS = [[6, 9, 7], [4, 4, 11], [8, 3, 1]]

@@ -10,8 +10,9 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from attribution.base import UserError
-from attribution.neuron.interventions import (
+from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case
+from tests.oracles_neuron_level import parts_of
+from twinlens.attribution.neuron.interventions import (
     distinct_mask,
     head_mask,
     layer_mask,
@@ -19,13 +20,12 @@ from attribution.neuron.interventions import (
     target_metrics,
     zeroed_metrics,
 )
-from attribution.neuron.logprob_increase import ffn_units
-from attribution.neuron.readout import readout_of
-from attribution.neuron.static_scores import best_neurons
-from models.anatomy import build_anatomy, projection_rows
-from models.residual_identities import build_residual
-from tests.attribution.neuron.knowledge_cases import FAMILIES, PLENTY, case
-from tests.oracles_knowledge import parts_of
+from twinlens.attribution.neuron.logprob_increase import ffn_units
+from twinlens.attribution.neuron.readout import readout_of
+from twinlens.attribution.neuron.static_scores import best_neurons
+from twinlens.attribution.protocols import UserError
+from twinlens.models.anatomy import build_anatomy, projection_rows
+from twinlens.models.residual_identities import build_residual
 
 
 def masks(c, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -7,10 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from attribution.base import UserError
-from attribution.neuron.bounded_search import search_bytes, top_units
-from attribution.neuron.increase import dense_bytes, dense_increases, vector_increases
-from attribution.neuron.logprob_increase import (
+from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case, close, engine_of
+from tests.oracles_neuron_level import attention_vector, ffn_score, head_vector, lp
+from twinlens.attribution.neuron.bounded_search import search_bytes, top_units
+from twinlens.attribution.neuron.increase import dense_bytes, dense_increases, vector_increases
+from twinlens.attribution.neuron.logprob_increase import (
     attention_units,
     ffn_units,
     head_increases,
@@ -19,10 +20,9 @@ from attribution.neuron.logprob_increase import (
     layer_increases,
     segment_curve,
 )
-from attribution.neuron.readout import Readout, choice_readout, top_outputs
-from attribution.neuron.static_scores import SCORES, best_neurons, dense_scores, gradients
-from tests.attribution.neuron.knowledge_cases import FAMILIES, PLENTY, case, close, engine_of
-from tests.oracles_knowledge import attention_vector, ffn_score, head_vector, lp
+from twinlens.attribution.neuron.readout import Readout, choice_readout, top_outputs
+from twinlens.attribution.neuron.static_scores import SCORES, best_neurons, dense_scores, gradients
+from twinlens.attribution.protocols import UserError
 
 UNITS = range(0, 48, 5)
 BATCHES = [("left", 3), ("right", 3), ("right", 1)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attribution.neuron.random_neurons import RandomNeurons
 from tests.families import tiny_engine
+from twinlens.attribution.neuron.random_neurons import RandomNeurons
 
 
 def test_distinct_and_independent_of_the_batch() -> None:

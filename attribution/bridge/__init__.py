@@ -1,0 +1,1 @@
+"""Between the two lenses: instances from neuron lists, and neurons from instances."""

@@ -1,0 +1,48 @@
+"""How many facts a language model knows: where the answers rank among its next tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+from twinlens.attribution.evaluation.result import Result
+
+
+@dataclass(frozen=True)
+class KnownFacts:
+    """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too."""
+
+    requires: Literal["answers"] = "answers"
+
+    def evaluate(self, rank: Tensor, prob: Tensor, label: Tensor, types: Sequence[str], split: str) -> list[Result]:
+        """Results over all prompts with an answer, and over those of each type (`group`).
+
+        Args:
+            rank: rank of the answer's first token, from 1 on, [prompts].
+            prob: its probability, [prompts].
+            label: its id, −1 where there is no answer, [prompts].
+            types: knowledge type, [prompts].
+            split: name of the split.
+        """
+        asked = [number for number, token in enumerate(label.tolist()) if token >= 0]
+        groups = {"": asked}
+        for name in sorted({types[number] for number in asked}):
+            groups[name] = [number for number in asked if types[number] == name]
+        return [
+            result for name, rows in groups.items() if rows for result in _of_group(rank[rows], prob[rows], name, split)
+        ]
+
+
+def _of_group(rank: Tensor, prob: Tensor, group: str, split: str) -> list[Result]:
+    n = len(rank)
+    known = float((rank == 1).double().mean())
+    perplexity = math.exp(float(-prob.double().clamp_min(1e-30).log().mean()))
+    return [
+        Result("known", known, (known * (1 - known) / n) ** 0.5, n, group=group, split=split, better="higher"),
+        Result("mrr", float(rank.double().reciprocal().mean()), None, n, group=group, split=split, better="higher"),
+        Result("perplexity", perplexity, None, n, group=group, split=split, better="lower"),
+    ]

@@ -1,0 +1,118 @@
+"""Query FFN neurons: zeroed (paper 2, Table 7), and where they lie beside value neurons (Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from twinlens.attribution.evaluation.controls import CONTROL
+from twinlens.attribution.evaluation.neuron_level.sentences import (
+    ORIGINAL,
+    Prompts,
+    Sentences,
+    decreases,
+    limited,
+    mean_row,
+    require_counts,
+)
+from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values, search_operations
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.interventions import distinct_mask, random_mask
+from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
+from twinlens.attribution.neuron.query_scores import QueryNeurons
+from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.residual_protocol import ResidualModel
+
+METHOD = "query_neurons"
+
+
+class QueryInterventions:
+    """Fall of MRR and probability (per cent) without the best query neurons, and how many also are value neurons.
+
+    Query neurons are those of the best attention value neurons. A query-value neuron stands among the first `k` of both
+    lists, a query-only neuron in the query list alone.
+
+    Args:
+        k: query neurons that are zeroed, and length of both lists; the paper's 1000.
+        attention: attention value neurons at a position that are asked; the paper's 200.
+        largest_share: on small models at most this share of the neurons.
+        control_seeds: seeds of the random control, as many neurons in every layer.
+        mode: `corrected` or `notebook`, see `twinlens.attribution.neuron.query`.
+
+    Raises:
+        UserError: a count of nothing.
+    """
+
+    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+
+    def __init__(
+        self,
+        k: int = 1000,
+        attention: int = 200,
+        largest_share: float = 0.05,
+        control_seeds: Sequence[int] = (0, 1, 2),
+        mode: Mode = "corrected",
+    ) -> None:
+        require_counts("query_interventions", k=k, attention=attention, largest_share=largest_share)
+        self.k = k
+        self.attention = attention
+        self.largest_share = largest_share
+        self.control_seeds = list(control_seeds)
+        self.mode: Mode = mode
+
+    @property
+    def longest(self) -> int:
+        """Most value neurons whose keys are read."""
+        return self.attention
+
+    def answers(self, sentences: Sentences) -> dict[str, Tensor]:
+        """Metrics [batch, 3] of `original`, `query_neurons`, `random_neurons/seed<s>`; `query_only` and `query_value`,
+        neurons by layer [batch, layers]."""
+        model, index = sentences.model, sentences.batch["index"]
+        states = model.states(sentences.batch)
+        readout = readout_of(model, states, sentences.target, self.mode)
+        n_attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+        k = self.count(model.n_layers * model.n_neurons)
+        asked = ValueNeurons.of(attention_values(model, states, readout, n_attention, sentences.room), states)
+        scores = query_neurons(model, sentences.batch, asked, sentences.room, self.mode)
+        queries = top_mask(scores, k)
+        top = ffn_values(model, states, readout, k, sentences.room)
+        values = distinct_mask(top.layer, top.unit, k, model.n_layers, model.n_neurons)
+        answers = {ORIGINAL: sentences.metrics(), METHOD: sentences.metrics(ffn=queries)}
+        for seed in self.control_seeds:
+            answers[f"{CONTROL}/seed{seed}"] = sentences.metrics(ffn=random_mask(queries, seed, index))
+        answers["query_only"] = (queries & ~values).sum(-1)
+        answers["query_value"] = (queries & values).sum(-1)
+        return answers
+
+    def count(self, n_units: int) -> int:
+        """Query neurons on a model with so many FFN neurons."""
+        return limited(self.k, self.largest_share, n_units)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Searches, keys, and forwards: of either, of the model as it is, without the neurons and of every control."""
+        k = self.count(model.n_layers * model.n_neurons)
+        asked = search_operations(model, tokens, k) + QueryNeurons("attn", self.attention).operations(model, tokens)
+        return forward * (4 + len(self.control_seeds)) + asked
+
+    def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
+        """`mrr_decrease`, `prob_decrease` by type; `query_only`, `query_value` by layer (group), mean neurons."""
+        k = self.count(prompts.model.n_layers * prompts.model.n_neurons)
+        found = decreases(answers[ORIGINAL], answers[METHOD], prompts, method=METHOD, k=k)
+        drawn = [answers[f"{CONTROL}/seed{seed}"] for seed in self.control_seeds]
+        if drawn:
+            found += decreases(answers[ORIGINAL], torch.stack(drawn).mean(0), prompts, method=CONTROL, k=k)
+        for metric in ("query_only", "query_value"):
+            for layer in range(prompts.model.n_layers):
+                found.append(mean_row(metric, answers[metric][:, layer], k=k, group=str(layer), method=METHOD))
+        return found
+
+
+def top_mask(scores: Tensor, k: int) -> Tensor:
+    """The `k` best of scores [batch, layers, units], ties to the lower layer and unit: bool, same shape."""
+    flat = scores.flatten(1)
+    best = flat.sort(dim=1, descending=True, stable=True).indices[:, :k]
+    return torch.zeros_like(flat, dtype=torch.bool).scatter_(1, best, True).view_as(scores)

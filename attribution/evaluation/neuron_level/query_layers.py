@@ -1,0 +1,90 @@
+"""Layers whose outputs activate the best value neurons (paper 2, Tables 6 and 14)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from twinlens.attribution.evaluation.neuron_level.sentences import (
+    Prompts,
+    Sentences,
+    limited,
+    means,
+    places,
+    require_counts,
+)
+from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron import query
+from twinlens.attribution.neuron.query import ValueNeurons
+from twinlens.attribution.neuron.query_scores import QueryLayers as QueryLayerScore
+from twinlens.attribution.neuron.query_scores import ValueSite
+from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.residual_protocol import ResidualModel
+
+
+class QueryLayers:
+    """Increase of the best value neurons, shared out among the layers that their keys read; nats.
+
+    Args:
+        ffn: FFN value neurons that are asked; the paper's 100.
+        attention: attention value neurons at a position that are asked; the paper's 200.
+        largest_share: on small models at most this share of a site's neurons.
+        mode: `corrected` or `notebook`, see `twinlens.attribution.neuron.query`.
+
+    Raises:
+        UserError: a count of nothing.
+    """
+
+    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+
+    def __init__(
+        self, ffn: int = 100, attention: int = 200, largest_share: float = 0.05, mode: Mode = "corrected"
+    ) -> None:
+        require_counts("query_layers", ffn=ffn, attention=attention, largest_share=largest_share)
+        self.ffn = ffn
+        self.attention = attention
+        self.largest_share = largest_share
+        self.mode: Mode = mode
+
+    @property
+    def longest(self) -> int:
+        """Most value neurons of a sentence."""
+        return max(self.ffn, self.attention)
+
+    def answers(self, sentences: Sentences) -> dict[str, Tensor]:
+        """Per site of the value neurons: shares of embedding, attention and MLP by layer, constant,
+        [batch, 2 · layers + 2]."""
+        model = sentences.model
+        states = model.states(sentences.batch)
+        readout = readout_of(model, states, sentences.target, self.mode)
+        n_ffn = limited(self.ffn, self.largest_share, model.n_layers * model.n_neurons)
+        n_attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+        found = {}
+        for site, top in (
+            ("ffn", ffn_values(model, states, readout, n_ffn, sentences.room)),
+            ("attention", attention_values(model, states, readout, n_attention, sentences.room)),
+        ):
+            neurons = ValueNeurons.of(top, states)
+            shares = query.query_layers(model, sentences.batch, neurons, sentences.room, self.mode)
+            parts = (shares.embedding[:, None], shares.attention, shares.mlp, shares.constant[:, None])
+            found[site] = torch.cat(parts, 1)
+        return found
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward, and of either site one more, its search and its keys' products with every layer."""
+        sites: tuple[tuple[ValueSite, int], ...] = (("ffn", self.ffn), ("attn", self.attention))
+        return 3 * forward + sum(QueryLayerScore(site, k).operations(model, tokens) for site, k in sites)
+
+    def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
+        """`ffn_query` and `attention_query` of every layer: embedding, a0, …, f0, …, constant (reference_group);
+        `ffn_query_place` and `attention_query_place` of the best ten layers (Tables 6 and 14)."""
+        n_layers, found = prompts.model.n_layers, []
+        names = ["embedding", *(f"{letter}{layer}" for letter in "af" for layer in range(n_layers)), "constant"]
+        for site, shares in answers.items():
+            found += places(f"{site}_query_place", shares[:, 1:-1], names[1:-1], prompts)
+            for column, name in enumerate(names):
+                found += means(f"{site}_query", shares[:, column], prompts, reference_group=name)
+        return found

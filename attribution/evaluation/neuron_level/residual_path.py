@@ -1,0 +1,52 @@
+"""The target's log-probability and probability from the first to the last hidden state (paper 2, Figures 3 and 6)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, mean_row, require_counts
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.logprob_increase import segment_curve
+from twinlens.attribution.neuron.neuron_score import outputs_of
+from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.residual_protocol import ResidualModel
+
+
+class Segments:
+    """Both along the straight line from the embedding h^0 to the final state h^L, the final norm frozen at h^L.
+
+    Args:
+        segments: points on the line, both ends among them; the paper's 61.
+        mode: `corrected`: with the final norm's bias; `notebook`: without.
+
+    Raises:
+        UserError: no segment.
+    """
+
+    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+
+    def __init__(self, segments: int = 61, mode: Mode = "corrected") -> None:
+        require_counts("segments", segments=segments)
+        self.segments = segments
+        self.mode: Mode = mode
+
+    def answers(self, sentences: Sentences) -> dict[str, Tensor]:
+        """`log_prob`, [batch, segments]."""
+        states = sentences.model.states(sentences.batch, attention=False)
+        readout = readout_of(sentences.model, states, sentences.target, self.mode)
+        return {"log_prob": segment_curve(states, readout, self.segments)}
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """A forward and a distribution of every segment."""
+        return forward + 2.0 * self.segments * outputs_of(model) * model.hidden_size
+
+    def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
+        """`segment_logp` (nats) and `segment_prob` (per cent), k the segment from 0 on, by type."""
+        curve, found = answers["log_prob"].double(), []
+        for group, rows in prompts.groups():
+            for k in range(curve.shape[1]):
+                found.append(mean_row("segment_logp", curve[rows, k], k=k, group=group))
+                found.append(mean_row("segment_prob", curve[rows, k].exp(), 100, k=k, group=group))
+        return found

@@ -1,0 +1,187 @@
+"""What the evaluations of paper 2 share: the sentences they are given, groups by type of knowledge, rows of results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
+from twinlens.attribution.neuron.increase import dense_bytes
+from twinlens.attribution.neuron.interventions import TargetMetrics, distinct_mask, zeroed_metrics
+from twinlens.attribution.neuron.query import query_bytes
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import ResidualModel
+
+ORIGINAL = "original"
+"""Method name of the model without intervention."""
+METRICS = ("reciprocal_rank", "prob", "log_prob")
+
+
+@dataclass(frozen=True)
+class ListedNeurons:
+    """Stored lists of neurons, best first.
+
+    Attributes:
+        attention: whether an entry is an attention neuron rather than one of the FFN, bool [batch, r].
+        layer, unit: [batch, r], unit = head · head_dim + dim for attention neurons; layer −1: the list has ended.
+    """
+
+    attention: Tensor
+    layer: Tensor
+    unit: Tensor
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """A batch of explained sentences.
+
+    Attributes:
+        batch: `index`, `input_ids`, `attention_mask`.
+        target: output that is explained, int64 [batch].
+        memory_budget: bytes; nothing depends on it.
+        lists: stored lists of neurons by name, where an evaluation reads them (`reads_lists`).
+    """
+
+    model: ResidualModel
+    batch: Batch
+    target: Tensor
+    memory_budget: int
+    lists: Mapping[str, ListedNeurons] = field(default_factory=dict)
+
+    @property
+    def room(self) -> int:
+        """What the budget leaves beside the sentences' states."""
+        tokens = self.batch["attention_mask"].shape[1]
+        return self.memory_budget - len(self.target) * self.model.bytes_per_example(tokens)
+
+    def metrics(self, ffn: Tensor | None = None, attention: Tensor | None = None) -> Tensor:
+        """Reciprocal rank, probability and log-probability with units zeroed, [batch, 3]."""
+        return stacked(zeroed_metrics(self.model, self.batch, self.target, ffn, attention, self.memory_budget))
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """What evaluations know of all explained sentences.
+
+    Attributes:
+        types: type of knowledge of each sentence, empty where the data have none.
+        model: the model.
+        token: text of an output.
+        seeds_of: method → names of its stored lists, one per seed.
+    """
+
+    types: Sequence[str]
+    model: ResidualModel
+    token: Callable[[int], str] = str
+    seeds_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+    def groups(self) -> Iterator[tuple[str, Tensor]]:
+        """All sentences under the empty name, then those of every type: (name, row numbers)."""
+        yield "", torch.arange(len(self.types))
+        yield from self.by_type()
+
+    def by_type(self) -> Iterator[tuple[str, Tensor]]:
+        """Types in the order of the data: (name, row numbers)."""
+        for name in dict.fromkeys(self.types):
+            if name:
+                yield name, torch.tensor([row for row, kind in enumerate(self.types) if kind == name])
+
+
+def stacked(metrics: TargetMetrics) -> Tensor:
+    """The three metrics side by side, [batch, 3]."""
+    return torch.stack([getattr(metrics, name) for name in METRICS], 1)
+
+
+def means(metric: str, values: Tensor, prompts: Prompts, unit: float = 1.0, **cells: object) -> list[Result]:
+    """Mean of values [sentences] with its standard error, both times `unit`, over all sentences and by type."""
+    return [mean_row(metric, values[rows], unit, group=name, **cells) for name, rows in prompts.groups()]
+
+
+def mean_row(metric: str, values: Tensor, unit: float = 1.0, **cells: object) -> Result:
+    """One row: mean of values [n] and its standard error, both times `unit`."""
+    values = values.double()
+    stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
+    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), **cells)  # type: ignore[arg-type]
+
+
+def places(metric: str, values: Tensor, names: Sequence[str], prompts: Prompts, top: int = 10) -> list[Result]:
+    """Places 1 … `top` of named things by the mean of values [sentences, things], in every group (reference_group)."""
+    found = []
+    for group, rows in prompts.groups():
+        order = values[rows].double().mean(0).sort(descending=True, stable=True).indices[:top].tolist()
+        for place, thing in enumerate(order):
+            found.append(Result(metric, place + 1, n=len(rows), group=group, reference_group=names[thing]))
+    return found
+
+
+def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) -> list[Result]:
+    """By how many per cent MRR and mean probability fall (Tables 7, 11, 13), over all sentences and by type.
+
+    Args:
+        before, after: metrics, [sentences, 3].
+    """
+    found = []
+    for name, rows in prompts.groups():
+        for column, metric in ((0, "mrr_decrease"), (1, "prob_decrease")):
+            value = decrease(before[rows, column], after[rows, column])
+            found.append(Result(metric, value, n=len(rows), group=name, better="higher", **cells))  # type: ignore[arg-type]
+    return found
+
+
+def decrease(before: Tensor, after: Tensor) -> float:
+    """100 · (mean before − mean after) / mean before; 0 where there was nothing to lose."""
+    start = float(before.double().mean())
+    return 100 * (start - float(after.double().mean())) / start if start else 0.0
+
+
+def limited(k: int, largest_share: float, n_units: int) -> int:
+    """The paper's count on its models, on small ones at most that share of all units, one at least."""
+    return max(1, min(k, int(largest_share * n_units)))
+
+
+def listed_masks(model: ResidualModel, neurons: ListedNeurons, k: int) -> tuple[Tensor | None, Tensor | None]:
+    """The first `k` distinct neurons of lists over both sites.
+
+    Returns:
+        bool [batch, layers, neurons] and [batch, layers, heads · head_dim]; None for a site that no list has.
+    """
+    width = model.n_neurons + model.n_heads * model.head_dim
+    unit = neurons.unit + neurons.attention * model.n_neurons
+    mask = distinct_mask(neurons.layer, unit, k, model.n_layers, width)
+    ffn, attention = mask[..., : model.n_neurons], mask[..., model.n_neurons :]
+    return ffn if bool(ffn.any()) else None, attention if bool(attention.any()) else None
+
+
+def require_counts(evaluation: str, **counts: float) -> None:
+    """Refuse settings below what can be counted.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    for name, value in counts.items():
+        if value <= 0:
+            raise UserError(
+                f"evaluation.{evaluation}.{name}={value} leaves nothing to count; expected more than 0: "
+                f"set e.g. evaluation.{evaluation}.{name}=1."
+            )
+
+
+def sentence_bytes(model: ResidualModel, tokens: int, top_k: int) -> int:
+    """What an evaluation holds of one sentence at most, in bytes: states, then the largest of search, sums and keys."""
+    hidden, units = model.values(0).shape[1], model.n_heads * model.head_dim
+    n_outputs = 0 if model.output_weight is None else len(model.output_weight)
+    parts = [
+        search_bytes(model.n_layers, model.n_neurons, 1, n_outputs, hidden),
+        search_bytes(model.n_layers, units, tokens, n_outputs, hidden),
+        dense_bytes(1, model.n_neurons, 1, n_outputs, hidden),
+        dense_bytes(1, units, tokens, n_outputs, hidden),
+        query_bytes(model, tokens, top_k, hidden),
+        8 * hidden * tokens * 4,
+    ]
+    row = 16 * (n_outputs + hidden) * 4 + 12 * UNIT_BLOCK * hidden
+    heads = 4 * model.n_heads * tokens * (hidden + n_outputs)
+    return model.bytes_per_example(tokens) + max(parts) + row + heads

@@ -1,0 +1,172 @@
+"""The nine scores of `static_scores` as a configured method: which neurons of either site carry the target."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+
+from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, search_bytes
+from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.increase import Units, dense_bytes
+from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
+from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
+from twinlens.attribution.neuron.readout import Mode
+from twinlens.attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
+from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.residual_protocol import ResidualModel
+
+PAPER = "Yu, Ananiadou 2024 (arXiv 2312.12141)"
+Site = Literal["ffn", "attn", "both"]
+
+UNITS = {
+    "logprob_increase": "nats: lp(x + m·v) − lp(x)",
+    "log_prob": "nats: lp(m·v)",
+    "prob_increase": "probability: p(x + m·v) − p(x)",
+    "value_norm": "|v|",
+    "coefficient": "|m|",
+    "inverse_rank": "1 / rank of the target in U·direction(v)",
+    "coefficient_norm": "|m|·|v|",
+    "coefficient_inverse_rank": "|m| / rank of the target in U·direction(v)",
+    "grad_x_act": "nats: m · d lp / dm",
+}
+SIGNED = "positive: the neuron raises the target's log-probability"
+UNSIGNED = "none about the target: the higher, the larger the neuron is"
+
+
+class NeuronScore:
+    """One of the eight scores of paper 2, or gradient times activation, as a configured method.
+
+    Args:
+        score: see `twinlens.attribution.neuron.static_scores`.
+        site: `ffn` neurons; `attn` neurons, each at every token, of which a list may name one several times; `both`.
+        target: class or token explained; None: the answer of next-token data, else the predicted class.
+        mode: `corrected`, or `notebook`: without the final norm's bias, as the public notebooks.
+        top_k: neurons kept per example, best first.
+
+    Raises:
+        UserError: an unknown score or site; grad_x_act of attention neurons.
+    """
+
+    engine: ClassVar[EngineKind] = "residual"
+    unit_kind: ClassVar[UnitKind] = "neuron"
+    role: ClassVar[Role] = "value"
+    reads_text = True
+
+    def __init__(
+        self,
+        score: str = "logprob_increase",
+        site: Site = "ffn",
+        target: TargetOf | None = None,
+        mode: Mode = "corrected",
+        top_k: int = 100,
+    ) -> None:
+        if score not in SCORES:
+            raise UserError(f"unknown neuron score '{score}'; expected one of {', '.join(SCORES)}.")
+        if site not in ("ffn", "attn", "both"):
+            raise UserError(f"unknown site '{site}' of {score}; expected ffn, attn or both.")
+        if score == "grad_x_act" and site != "ffn":
+            raise UserError(
+                f"site={site} of grad_x_act: that score is defined for FFN neurons alone; expected site=ffn: use "
+                "logprob_increase for attention neurons."
+            )
+        self.score = score
+        self.site = site
+        self.target = target
+        self.mode: Mode = mode
+        self.top_k = top_k
+
+    def describe(self, model: ResidualModel) -> dict[str, object]:
+        """Resolved settings for method.yaml."""
+        bounded = self.score in BOUNDED and model.output_weight is not None
+        return {
+            "method": self.score,
+            "source": f"{PAPER}, Sec. 4.1" if self.score != "grad_x_act" else "gradient times activation",
+            "score": self.score,
+            "site": self.site,
+            "mode": self.mode,
+            "target": described_target(self.target, model.vocabulary),
+            "top_k": self.top_k,
+            "search": "exact, by an upper bound" if bounded else "every neuron scored",
+            "unit": UNITS[self.score],
+            "sign": SIGNED if self.score in (*BOUNDED, "grad_x_act") else UNSIGNED,
+        }
+
+    def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:
+        """The `top_k` best neurons of every example, ties to FFN neurons, then to the lower layer, unit and position.
+
+        Raises:
+            UserError: a budget that does not hold one example, or `target: gold` on an unlabelled one.
+        """
+
+        def score(part: Explained, room: int) -> NeuronScores:
+            found = []
+            if self.site != "attn":
+                found.append((FFN, self._best(model, part, ffn_units(model, part.states), room)))
+            if self.site != "ffn":
+                found.append((ATTENTION, self._best(model, part, attention_units(model, part.states), room)))
+            return listed(found, self.top_k)
+
+        return score_parts(model, batch, self.target, self.mode, self.site != "ffn", memory_budget, self.top_k, score)
+
+    def _best(self, model: ResidualModel, part: Explained, units: Units, room: int) -> TopUnits:
+        gradient = None
+        if self.score == "grad_x_act":
+            gradient = gradients(model, part.tokens, part.gradient_target, room)
+        return best_neurons(part.readout, units, self.score, self.top_k, room, gradient)
+
+    def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
+        """States, then the search or the dense form of one layer, whichever the score takes."""
+        attention = self.site != "ffn"
+        searched = 0
+        for site in ("ffn", "attn"):
+            if self.site in (site, "both"):
+                searched = max(searched, _bytes_of(self.score, model, site, tokens))
+        if self.score == "grad_x_act":
+            searched = max(searched, model.bytes_per_gradient(tokens))
+        return model.bytes_per_example(tokens, attention) + searched
+
+    def operations(self, model: ResidualModel, tokens: int) -> float:
+        """Distributions of every layer and the bounds, or every neuron's distribution."""
+        outputs, hidden = outputs_of(model), model.hidden_size
+        positions = 1 if self.site == "ffn" else tokens
+        units = model.n_layers * (model.n_neurons if self.site != "attn" else model.n_heads * model.head_dim)
+        if "rank" in self.score or (self.score in BOUNDED and model.output_weight is None):
+            return 2.0 * units * outputs * hidden
+        points = 4.0 * model.n_layers * outputs * hidden * (self.score in BOUNDED)
+        # the search evaluates a few hundred neurons exactly
+        return points + 2.0 * units * (hidden + 6 * positions) + 4.0 * self.top_k * outputs * hidden
+
+
+def outputs_of(model: ResidualModel) -> int:
+    """Outputs of a linear readout; a few of a head that is not linear, which is a classifier's."""
+    return 32 if model.output_weight is None else len(model.output_weight)
+
+
+def _bytes_of(score: str, model: ResidualModel, site: str, tokens: int) -> int:
+    """What scoring one example's neurons of a site takes beside its states."""
+    n_units, positions = (model.n_neurons, 1) if site == "ffn" else (model.n_heads * model.head_dim, tokens)
+    outputs, hidden = outputs_of(model), model.hidden_size
+    if score in BOUNDED and model.output_weight is not None:
+        row, block = 16 * (outputs + hidden), 12 * min(n_units, UNIT_BLOCK) * hidden
+        return search_bytes(model.n_layers, n_units, positions, outputs, hidden) + row + block
+    lists = 12 * model.n_layers * n_units * positions
+    widened = 4 * n_units * hidden
+    return (
+        dense_bytes(1, n_units, positions, outputs, hidden)
+        + 8 * (hidden + 1)
+        + 32 * hidden * positions
+        + lists
+        + (widened)
+    )
+
+
+def listed(found: list[tuple[int, TopUnits]], top_k: int) -> NeuronScores:
+    """The best of the best neurons of each site, sites in the given order where scores are equal."""
+    sites = [torch.full_like(top.layer, site, dtype=torch.int8) for site, top in found]
+    parts = {name: torch.cat([getattr(top, name) for _, top in found], 1) for name in ("layer", "unit", "position")}
+    score, order = torch.cat([top.score for _, top in found], 1).float().sort(dim=1, descending=True, stable=True)
+    order = order[:, :top_k]
+    chosen = {name: part.gather(1, order) for name, part in parts.items()}
+    return NeuronScores(score=score[:, :top_k], site=torch.cat(sites, 1).gather(1, order), **chosen)

@@ -1,0 +1,293 @@
+"""The words shared by all parts: the user-facing error and the protocols that models satisfy structurally.
+
+This module and `residual_protocol` beside it are the leaves that `models`, `data` and `callbacks` may import as well;
+everything else in `attribution` stays closed to `models` and `data`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+Batch = Mapping[str, Tensor]
+"""A collated batch: `index` [batch], `input_ids` and `attention_mask` [batch, tokens], `labels` [batch] (-1: none).
+
+In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
+"""
+
+ReadoutKind = Literal["classification", "choice", "token"]
+"""What the scores of a model number: classes, the choices of a question, the vocabulary."""
+
+ActivationEdit = Callable[[int, Tensor], Tensor]
+"""(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
+
+SequenceEdit = Callable[[int, Tensor], Tensor]
+"""(layer, activation [sequences·copies, tokens, neurons]) → edited activation of the same shape."""
+
+
+class UserError(Exception):
+    """Something the user can mend: what was wrong, where, what was expected, what to do, in one sentence.
+
+    Caught once, in train.py: printed without a traceback, exit code 2.
+    """
+
+
+@dataclass(frozen=True)
+class AnswerStates:
+    """What one gradient-free forward over a batch leaves at the answer position (the last non-padding token).
+
+    `sequences` = batch · `NeuronModel.sequences_per_example`, the sequences of one example next to each other.
+
+    Attributes:
+        scores: readout scores (logits), [batch, classes].
+        tokens: `input_ids` and `attention_mask` of the sequences that edits concern, [sequences, tokens].
+        residual: residual stream, entry l enters block l, entry `layers` leaves the last block,
+            [sequences, layers + 1, hidden].
+        activation: input of the MLP down-projection, [sequences, layers, neurons].
+        pre_activation: output of the up-projection, before the non-linearity, [sequences, layers, neurons];
+            None for gated MLPs, where the activation is no function of it alone.
+        mlp_output: output of the down-projection, bias included, [sequences, layers, hidden].
+        context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
+    """
+
+    scores: Tensor
+    tokens: Batch
+    residual: Tensor
+    activation: Tensor
+    pre_activation: Tensor | None
+    mlp_output: Tensor
+    context: Any
+
+
+class ModelKind(Protocol):
+    """What decides how a method reads a model, known before any weight is."""
+
+    @property
+    def family(self) -> str:
+        """transformers' model type."""
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies a gate with its up-projection."""
+
+
+@runtime_checkable
+class NeuronModel(Protocol):
+    """What neuron attribution asks of a model; `twinlens.models.last_token.LastTokenEngine` and, for multiple choice,
+    `twinlens.models.choice.ChoiceEngine` provide it.
+
+    Attributes:
+        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
+            of `token` the vocabulary.
+        n_attention: attention neurons of a layer, inputs of its output projection.
+        sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
+            neuron is edited in all of them at once. Scores stay [batch, …, classes].
+    """
+
+    family: str
+    n_layers: int
+    n_neurons: int
+    n_attention: int
+    gated: bool
+    readout: ReadoutKind
+    sequences_per_example: int
+
+    def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
+        """Run the batch once without gradients and keep what variants of its answer tokens need.
+
+        Args:
+            target: class that is explained, [batch]; None: the predicted one. In multiple choice edits concern its
+                sequence, unless they concern all.
+        """
+
+    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+        """Readout scores of variant rows given by their residual stream.
+
+        `rows[l]` [sequences, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Returns
+        [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
+        """
+
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """Readout scores of `n_rows` copies of the answer token whose activations `edit` changes in every layer, and
+        `attention` the inputs of the attention's output projection.
+
+        Returns [batch, n_rows, classes].
+        """
+
+    def score_sequences(
+        self,
+        states: AnswerStates,
+        layer: int,
+        edit: Callable[[Tensor], Tensor],
+        copies: int,
+        pre_activation: bool = False,
+    ) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes one layer at every position.
+
+        `edit` receives the activation (or the up-projection's output) [sequences·copies, tokens, neurons], the copies
+        of one sequence next to each other. Returns [batch, copies, classes]. Differentiable.
+        """
+
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
+        """Readout scores of full forwards in which `edit` changes every layer at every position, and `attention` the
+        inputs of the attention's output projection.
+
+        The copies of one sequence stand next to each other. Returns [batch, copies, classes].
+        """
+
+    def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory that one variant row of the whole batch takes that enters block `layer`, with gradients."""
+
+    def bytes_per_chunk(self, states: AnswerStates, layer: int = 0) -> int:
+        """Memory that the rows entering from block `layer` on take together, beside that of each row."""
+
+    def bytes_per_edit(self, states: AnswerStates) -> int:
+        """Memory that one edited row of the whole batch takes without gradients, its mask included."""
+
+    def bytes_per_sequence(self, states: AnswerStates) -> int:
+        """Memory that one full forward of the whole batch takes at most with gradients."""
+
+    def bytes_per_sequence_edit(self, states: AnswerStates) -> int:
+        """Memory that one edited full forward of the whole batch takes without gradients, its mask included."""
+
+    def bytes_of_states(self, states: AnswerStates) -> int:
+        """Memory that the states hold while rows are evaluated."""
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""
+
+    def values(self, layer: int) -> Tensor:
+        """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """The MLP's non-linearity, elementwise."""
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """A linear map inside a model, y = x Wᵀ + b, whatever module class implements it.
+
+    Attributes:
+        name: dotted name within the model.
+        module: maps inputs [..., d_in] to outputs [..., d_out]; runs once in a forward.
+        d_in, d_out: widths.
+        has_bias: whether there is a b.
+        block: number of the decoder block that it lies in; None: outside of all, as the head.
+    """
+
+    name: str
+    module: nn.Module
+    d_in: int
+    d_out: int
+    has_bias: bool
+    block: int | None = None
+
+    @property
+    def n_parameters(self) -> int:
+        """Numbers in W and b."""
+        return self.d_out * (self.d_in + self.has_bias)
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What instance attribution over the head needs of one split.
+
+    Attributes:
+        features: head input at the answer position, [examples, hidden], or [examples, choices, hidden] for multiple
+            choice, where an example's logits are the head's outputs on all its sequences, [examples, classes].
+        labels: class whose loss is differentiated, [examples], int64; a folded class where there is a `fold`.
+        head: the classification head, [..., hidden] → [..., outputs]; `nn.Linear` layers with element-wise functions
+            between them.
+        fold: class → folded class, [classes], int64. With it the loss is −log Σ p_c over the classes c of the label.
+    """
+
+    features: Tensor
+    labels: Tensor
+    head: nn.Module
+    fold: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences per example: 1, or the number of choices."""
+        return self.features.shape[1] if self.features.dim() == 3 else 1
+
+    def rows(self, start: int, stop: int) -> HeadInputs:
+        """A contiguous part of the examples."""
+        return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold)
+
+    def at(self, index: Tensor) -> HeadInputs:
+        """The examples with these row numbers, [rows]."""
+        features = self.features[index.to(self.features.device)]
+        return HeadInputs(features, self.labels[index.to(self.labels.device)], self.head, self.fold)
+
+
+@dataclass(frozen=True)
+class CheckpointInputs:
+    """What instance attribution along the training needs of one split.
+
+    Attributes:
+        steps: the split's head inputs under each kept checkpoint, in the order of training, with the learning rate
+            that the checkpoint was reached with. All have the same examples.
+    """
+
+    steps: tuple[tuple[HeadInputs, float], ...]
+
+    def __len__(self) -> int:
+        return len(self.steps[0][0])
+
+    def rows(self, start: int, stop: int) -> CheckpointInputs:
+        """A contiguous part of the examples."""
+        return CheckpointInputs(tuple((inputs.rows(start, stop), rate) for inputs, rate in self.steps))
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """What lexical instance attribution needs of one split.
+
+    Attributes:
+        texts: the text of each example; one whole question with its choices for multiple choice.
+    """
+
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, start: int, stop: int) -> TextInputs:
+        """A contiguous part of the examples."""
+        return TextInputs(self.texts[start:stop])
+
+
+def require_finite(values: Tensor, what: str, index: Tensor) -> None:
+    """Refuse NaN and infinite values, naming the examples they belong to.
+
+    Args:
+        values: [examples, ...].
+        what: name of the quantity for the message.
+        index: [examples], row of each example in its split.
+
+    Raises:
+        UserError: with the first ten indices.
+    """
+    if math.isfinite(float(values.sum())):  # one NaN or infinity would be in the sum
+        return
+    finite = torch.isfinite(values).flatten(1).all(1) if values.dim() > 1 else torch.isfinite(values)
+    if not bool(finite.all()):
+        bad = index[~finite.to(index.device)].tolist()
+        shown = ", ".join(map(str, bad[:10])) + (" …" if len(bad) > 10 else "")
+        raise UserError(
+            f"{what} is NaN or infinite for {len(bad)} example(s) (index {shown}); expected finite numbers: "
+            "lower model.learning_rate or use trainer.precision=32."
+        )

@@ -1,0 +1,143 @@
+"""The protocol that models satisfy structurally where the residual stream is read: states, streamed blocks, units.
+
+A leaf beside `twinlens.attribution.protocols`, for `models` to import as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from twinlens.attribution.protocols import Batch
+
+
+@dataclass(frozen=True)
+class ResidualStates:
+    """What one gradient-free forward leaves of the residual stream at the answer position q.
+
+    Attributes:
+        residual: entry l enters block l, entry `layers` leaves the last block, [batch, layers + 1, hidden].
+        attention_output: output of the attention's output projection, bias included, [batch, layers, hidden].
+        mlp_output: output of the MLP down-projection, bias included, [batch, layers, hidden].
+        activation: coefficients of the FFN neurons, the down-projection's input, [batch, layers, neurons].
+        attention: weights with which q attends to each token, 0 on padding, [batch, layers, heads, tokens]; None where
+            they were not asked for.
+        value: value vectors of every token, [batch, layers, key heads, tokens, head_dim]; head h reads key head
+            h // (heads / key heads). None where they were not asked for.
+        statistic: by which the final norm divides, taken from the last entry of `residual`, [batch].
+        scores: readout scores (logits), [batch, outputs], at least float32.
+        position: column of the answer token, [batch].
+    """
+
+    residual: Tensor
+    attention_output: Tensor
+    mlp_output: Tensor
+    activation: Tensor
+    attention: Tensor | None
+    value: Tensor | None
+    statistic: Tensor
+    scores: Tensor
+    position: Tensor
+
+
+@dataclass(frozen=True)
+class LayerStates:
+    """One block at every token, as it is streamed during a forward.
+
+    Attributes:
+        layer: number of the block.
+        residual: what enters the block, [batch, tokens, hidden].
+        attention_output, mlp_output: biases included, [batch, tokens, hidden].
+        activation: coefficients of the FFN neurons, [batch, tokens, neurons].
+    """
+
+    layer: int
+    residual: Tensor
+    attention_output: Tensor
+    mlp_output: Tensor
+    activation: Tensor
+
+
+@runtime_checkable
+class ResidualModel(Protocol):
+    """What log-probability increase asks of a model; `twinlens.models.residual.ResidualEngine` provides it.
+
+    `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
+    `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
+    [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
+    """
+
+    family: str
+    n_layers: int
+    n_neurons: int
+    n_heads: int
+    n_key_heads: int
+    head_dim: int
+    hidden_size: int
+    gated: bool
+    parallel: bool
+    vocabulary: bool
+    output_weight: Tensor | None
+    output_bias: Tensor | None
+    final_bias: Tensor | None
+
+    def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
+        """Run the batch once without gradients.
+
+        Raises:
+            UserError: with `attention`, when the model writes out no attention weights.
+        """
+
+    def stream(self, batch: Batch, visit: Callable[[LayerStates], None]) -> None:
+        """Run the batch once without gradients and show every block at every token, one at a time."""
+
+    def head(self, features: Tensor) -> Tensor:
+        """Readout scores [..., outputs] of the final hidden state [..., width]."""
+
+    def final_direction(self, vectors: Tensor) -> Tensor:
+        """Linear part of the final norm (and of the projection behind it), [..., hidden] → [..., width].
+
+        The final hidden state is `final_direction(h) / statistic + final_bias`.
+        """
+
+    def values(self, layer: int) -> Tensor:
+        """Value vector of each FFN neuron: down-projection rows, [neurons, hidden]."""
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Value vector of each attention neuron: output-projection rows, [heads · head_dim, hidden]."""
+
+    def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
+        """Keys of FFN neurons seen from the residual stream: rows [units, factors, hidden], constants [units, factors].
+
+        A factor's pre-activation is ⟨x, row⟩ / `mlp_statistic`(x) + constant; gated MLPs have two, up and gate. Not
+        `corrected`: the notebooks' row, up (for gated MLPs: value) times the norm's scale, without constant.
+        """
+
+    def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
+        """Keys of attention neurons head · head_dim + dim: rows of the value projection, as in `mlp_keys`."""
+
+    def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
+        """By which the norm before the MLP divides, [..., hidden] → [...]."""
+
+    def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
+        """By which the norm before the attention divides, [..., hidden] → [...]."""
+
+    def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
+        """Readout scores [batch, outputs] of full forwards in which chosen units are 0 at every token.
+
+        Args:
+            ffn: [batch, layers, neurons], True where a neuron is zeroed, or None.
+            attention: [batch, layers, heads · head_dim], or None.
+        """
+
+    def mlp_gradient(self, batch: Batch, target: Tensor) -> Tensor:
+        """Gradient of the log-probability of `target` [batch] by the MLP outputs at q, [batch, layers, hidden]."""
+
+    def bytes_per_example(self, tokens: int, attention: bool = True) -> int:
+        """Memory that `states` takes per example at most, what it returns included."""
+
+    def bytes_per_gradient(self, tokens: int) -> int:
+        """Memory that `mlp_gradient` takes per example at most."""

@@ -1,0 +1,62 @@
+"""What methods over linear layers read of a run: the layers, the labels, memory of a forward and backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twinlens.attribution.instance.head_gradients import check_labels
+from twinlens.attribution.protocols import Batch, LinearLayer
+from twinlens.callbacks.attribute.instance_inputs import labels_of
+from twinlens.callbacks.passes.costs import Sequences
+from twinlens.callbacks.passes.memory import Need
+from twinlens.callbacks.passes.session import Session
+from twinlens.models.footprint import Footprint
+from twinlens.models.language_model import LanguageModel
+from twinlens.models.linear_layers import linear_layers
+
+
+def layers_of(session: Session, params: str) -> list[LinearLayer]:
+    """The layers that `params` names, by their names in the language model with its readout.
+
+    Raises:
+        UserError: a pattern without a layer.
+    """
+    model: Any = session.readable
+    return linear_layers(model.lm, model.head, params)
+
+
+def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
+    """Labels of the method's loss, [examples], and the split's fold.
+
+    Raises:
+        UserError: rows without a label, or folded train labels.
+    """
+    labels, fold = labels_of(session, method, split)
+    model: Any = session.readable
+    n_classes = model.n_tokens if isinstance(model, LanguageModel) else len(session.data.label_names)
+    check_labels(labels, fold, n_classes, torch.arange(len(labels)), split)
+    return labels, fold
+
+
+def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Sequences) -> Need:
+    """A forward with all that backward keeps, the recorded inputs, and one layer's inputs and gradients once more."""
+    kept = sum(layer.d_in for layer in layers)
+    widest = max(layer.d_in + layer.d_out for layer in layers)
+
+    def each(columns: int) -> int:
+        return sequences.read * (footprint.sequence(columns) + 4 * columns * (kept + 3 * widest))
+
+    return Need(each, each)
+
+
+def cut_batch(batch: Batch, need: Need, budget: int) -> Iterator[Batch]:
+    """The batch in parts that keep to a budget, one example at the least."""
+    n, start = len(batch["index"]), 0
+    while start < n:
+        count = need.examples(n - start, batch["input_ids"].shape[-1], budget)
+        yield {name: tensor[start : start + count] for name, tensor in batch.items()}
+        start += count

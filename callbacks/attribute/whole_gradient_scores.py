@@ -1,0 +1,208 @@
+"""Instance scores from whole gradients of linear layers: a pass over the train split for each block of tests.
+
+A block holds as many tests as the memory budget allows. Every segment of the train split leaves the best and the worst
+of its train examples for each test, and of each train example what its scores add to the train summary; nothing of
+size tests × train is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import default_convert
+
+from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
+from twinlens.attribution.instance.leaders import Leaders
+from twinlens.attribution.instance.protocol import InstanceScores
+from twinlens.attribution.instance.stream import concatenate
+from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
+from twinlens.attribution.instance.whole_gradients import WholeMethod, describe, inverses_of, needs_factors
+from twinlens.attribution.memory_amounts import bytes_in_words
+from twinlens.attribution.protocols import Batch, LinearLayer, UserError, require_finite
+from twinlens.callbacks.attribute.instance_scores import write_instance_scores
+from twinlens.callbacks.attribute.whole_gradient_factors import CODE as FACTORS_CODE
+from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
+from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
+from twinlens.callbacks.passes.memory import WithinMemory
+from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
+from twinlens.callbacks.passes.segments import Progress, segments_of
+from twinlens.callbacks.passes.session import Session, rows_per_shard
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS
+from twinlens.callbacks.store.files import is_first_process, write_yaml
+from twinlens.data.sampling import token_lengths
+
+CODE = (
+    "twinlens.attribution.instance.whole_gradients",
+    "twinlens.attribution.gradients.whole",
+    "twinlens.attribution.instance.stream",
+    "twinlens.callbacks.attribute.whole_gradient_scores",
+    "twinlens.callbacks.attribute.instance_scores",
+    *FACTORS_CODE[1:],
+)
+SEGMENTS = 64
+"""Of the train split at most: each writes its best and worst examples of every test."""
+LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
+
+
+def layer_score_inputs(session: Session, method: Any, split: str) -> dict[str, Any]:
+    """What the scores depend on, beside method and code."""
+    factors = covariance_inputs(session, method) if needs_factors(method) else None
+    predicted = {
+        which: session.predictions[name].fingerprint for which, name in (("train", "train"), ("examples", split))
+    }
+    return {**predicted, "split": split, "factors": factors}
+
+
+def build_layer_scores(session: Session, name: str, method: WholeMethod, split: str, folder: Path) -> None:
+    """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `build_instance_scores` does."""
+    layers = layers_of(session, method.params)
+    bases = stored_factors(session, name, method)[0] if needs_factors(method) else None
+    inverses = inverses_of(method, layers, bases)
+    rows = session.data.splits["train"]
+    shards = segments_of(rows, session.eval_batch_size, rows_per_shard(len(rows)), SEGMENTS)
+    parts: list[InstanceScores] = []
+    summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
+    blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
+    for number, (start, stop) in enumerate(blocks):
+        title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
+        pass_ = _Block(session, title, method, layers, inverses, split, range(start, stop), shards, number == 0)
+        # named by its tests: with another budget, blocks and shards would be others
+        place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
+        model, loader = session.readable, session.loader("train")
+        result = run_pass(title, model, pass_, shards, loader, place, session.trainers)
+        if is_first_process():
+            scores = _merged(result, range(start, stop), method.top_k)
+            parts.append(scores)
+            seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
+            none = torch.tensor(torch.nan, dtype=torch.float64)
+            summary = summary.merge(TrainSummary(*seen, stop - start, none))
+            own = result.rows["own"] if number == 0 else own
+    if not is_first_process():
+        return
+    write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
+    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **describe(method, layers, inverses)})
+
+
+def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:
+    """Cut tests into blocks whose gradients take half of the memory budget, the factors among it.
+
+    Raises:
+        UserError: a single test does not fit.
+    """
+    each = 4 * sum(layer.n_parameters for layer in layers)
+    held = factor_bytes(list(layers), 4) if factors else 0
+    room = session.memory_budget // 2 - held
+    if room < each:
+        raise UserError(
+            f"the gradient of one test and the factors take {bytes_in_words(each + held)}, more than half of "
+            f"memory_budget={bytes_in_words(session.memory_budget)}; expected room for one test: raise the budget, "
+            "name fewer layers in params or set projection=random."
+        )
+    size = min(n_tests, room // each)
+    return [(start, min(start + size, n_tests)) for start in range(0, n_tests, size)]
+
+
+@dataclass
+class _Block:
+    """A pass over the train split against some tests; called with one train batch after the other.
+
+    Args:
+        tests: their rows in the split.
+        own: whether each train example is scored against itself.
+    """
+
+    session: Session
+    title: str
+    method: WholeMethod
+    layers: list[LinearLayer]
+    inverses: list[Inverse]
+    split: str
+    tests: range
+    shards: list[list[list[int]]]
+    own: bool
+
+    def __post_init__(self) -> None:
+        self.cosine = getattr(self.method, "similarity", "dot") == "cosine"
+        self.labels, _ = checked_labels(self.session, self.method, "train")
+        need = gradient_need(self.layers, self.session.footprint, self.session.sequences)
+        self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
+        self.progress = Progress(self.shards)
+        self.held: HeldTests | None = None
+        self.order = self._longest_first()
+        self._start_segment()
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        if self.held is None:  # the model is on its device by now
+            self.held = self._hold(batch["input_ids"].device)
+        done = self.cut(batch)
+        scores, own = done["scores"].T, done["own"]
+        index = torch.tensor(self.order, device=scores.device)
+        require_finite(scores, "An instance score", index)
+        ranked = scores.float()
+        for leaders in (self.best, self.worst):
+            leaders.update(ranked, done["index"])
+        self.rows.append({"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own})
+        if not self.progress.ends(batch["index"]):
+            return {}
+        back = torch.tensor(self.order).argsort()  # to the order of the split
+        lists = (*self.best.result(), *self.worst.result())
+        result = {name: torch.cat([part[name] for part in self.rows]) for name in self.rows[0]}
+        result |= {f"{PARTIAL_SUMS}{name}": values[back] for name, values in zip(LISTS, lists, strict=True)}
+        self._start_segment()
+        return result
+
+    def _start_segment(self) -> None:
+        self.best, self.worst = (Leaders(self.method.top_k, largest) for largest in (True, False))
+        self.rows: list[dict[str, Tensor]] = []
+
+    def _scores(self, batch: Batch, budget: int) -> dict[str, Tensor]:
+        assert self.held is not None
+        model: Any = self.session.readable
+        with recording(self.layers) as tape:
+            logits = model(batch)
+            labels = self.labels[batch["index"].cpu()].to(logits.device)
+            scores, own = self.held.scores(tape, logits, labels)
+        if own is None:
+            own = scores.new_full(scores.shape[1:], torch.nan)
+        if self.cosine:
+            scores, own = cosines(scores, self.held.own, own), (own > 0).double()
+        return {"index": batch["index"], "scores": scores.T, "own": own}
+
+    def _hold(self, device: torch.device) -> HeldTests:
+        """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
+        session = self.session
+        model: Any = session.readable
+        labels, fold = checked_labels(session, self.method, self.split)
+        fold = None if fold is None else fold.to(device)
+        inverses = [inverse.to(device) for inverse in self.inverses]
+        n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.cosine
+        held = HeldTests(self.layers, inverses, len(self.tests), n_train, own, session.memory_budget // 8)
+        size = session.eval_batch_size
+        batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
+        for loaded in session.loader(self.split)(batches):
+            batch = {key: value.to(device) for key, value in default_convert(loaded).items()}
+            for part in cut_batch(batch, self.cut.need, self.cut.budget):
+                with recording(self.layers) as tape:
+                    logits = model(part)
+                    held.add(tape, logits, labels[part["index"].cpu()].to(device), fold)
+        return held
+
+    def _longest_first(self) -> list[int]:
+        """The tests by length, so that little is computed on padding."""
+        lengths = token_lengths(self.session.data.splits[self.split])
+        return sorted(self.tests, key=lambda row: (-lengths[row], row))
+
+
+def _merged(result: PassResult, tests: range, top_k: int) -> InstanceScores:
+    """The best and the worst of all segments."""
+    best, worst = (Leaders(top_k, largest) for largest in (True, False))
+    for part in result.partials:
+        best.update(part["top_score"], part["top_index"])
+        worst.update(part["bottom_score"], part["bottom_index"])
+    return InstanceScores(torch.tensor(tests), *best.result(), *worst.result())

@@ -1,0 +1,274 @@
+"""Faithfulness as a stage: edited forwards of every list over the explained split, stored under their fingerprint."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from twinlens.attribution.evaluation.controls import CONTROL, matched_list
+from twinlens.attribution.evaluation.edits import Reference
+from twinlens.attribution.evaluation.faithfulness import Faithfulness, NeuronList
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.protocol import role
+from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.attribution.protocols import Batch, NeuronModel, UserError
+from twinlens.callbacks.attribute.score_files import read_addresses, score_name
+from twinlens.callbacks.passes.costs import faithfulness_need, reference_need
+from twinlens.callbacks.passes.memory import WithinMemory
+from twinlens.callbacks.passes.predict_pass import run_pass
+from twinlens.callbacks.passes.session import Session, rows_per_shard
+from twinlens.callbacks.store.files import is_first_process
+from twinlens.callbacks.store.fingerprints import with_imports
+from twinlens.callbacks.store.store import code_hash
+from twinlens.data.sampling import length_sorted_batches, permutation
+
+CODE = (
+    "twinlens.models.last_token",
+    "twinlens.models.choice",
+    "twinlens.models.families",
+    "twinlens.attribution.neuron.random_neurons",
+    "twinlens.callbacks.evaluate.faithfulness",
+)
+
+
+@dataclass(frozen=True)
+class Lists:
+    """The neuron lists of a run and the random controls drawn beside them.
+
+    Attributes:
+        stored: name of a list → layers and units, [examples, longest r] each; −1: the list has ended.
+        seeds_of: method → names of its lists, one per seed.
+        uniform: seeds of controls drawn from all neurons.
+        matched: method → list and seed of each of its matched controls.
+        site_of: list → `attn` or `both` where it ranks others than FFN neurons.
+    """
+
+    stored: dict[str, NeuronList]
+    seeds_of: dict[str, list[str]]
+    uniform: list[int]
+    matched: dict[str, list[tuple[str, int]]]
+    site_of: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def sites(self) -> dict[str, str]:
+        """Sites of the lists, and of their matched controls, that rank others than FFN neurons."""
+        controls = {
+            matched_name(name, seed): self.site_of[name]
+            for pairs in self.matched.values()
+            for name, seed in pairs
+            if name in self.site_of
+        }
+        return {**self.site_of, **controls}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of everything that is tested, controls included."""
+        return [*self.stored, *control_names(self.uniform, self.matched)]
+
+    def of_batch(self, model: NeuronModel, index: Tensor, longest: int) -> dict[str, NeuronList]:
+        """All lists of some examples, controls drawn for them.
+
+        Args:
+            index: rows of the examples, [batch].
+        """
+        rows = index.cpu()
+        lists = {
+            name: (layer[rows].to(index.device), unit[rows].to(index.device))
+            for name, (layer, unit) in self.stored.items()
+        }
+        for seed in self.uniform:
+            drawn = RandomNeurons([seed], longest).attribute(model, {"index": index}, 0)
+            lists[score_name(CONTROL, seed)] = (drawn.layer, drawn.unit)
+        for name, seed in {pair for pairs in self.matched.values() for pair in pairs}:
+            lists[matched_name(name, seed)] = matched_list(
+                *lists[name], model.n_layers, model.n_neurons, index, seed,
+                model.n_attention if name in self.site_of else 0,
+            )  # fmt: skip
+        return lists
+
+
+def matched_name(name: str, seed: int) -> str:
+    """Name of a list's matched control."""
+    return f"{CONTROL}/{name}/seed{seed}"
+
+
+def control_names(uniform: list[int], matched: Mapping[str, list[tuple[str, int]]]) -> list[str]:
+    """Names of all controls' lists."""
+    pairs = [matched_name(name, seed) for found in matched.values() for name, seed in found]
+    return [score_name(CONTROL, seed) for seed in uniform] + pairs
+
+
+def faithfulness_stage(
+    session: Session, name: str, evaluation: Faithfulness, settings: Mapping[str, Any], methods: Mapping[str, Any]
+) -> list[Result]:
+    """Results of the evaluation over the run's neuron methods.
+
+    Raises:
+        UserError: a reference split that the data do not have or that is too small.
+    """
+    lists = neuron_lists(session, evaluation, methods)
+    inputs = faithfulness_inputs(session, evaluation, settings, lists)
+
+    def build(folder: Path) -> None:
+        reference = _reference(session, name, evaluation, folder / "reference")
+        answers = _answers(session, name, evaluation, lists, reference, folder)
+        if is_first_process():
+            shutil.rmtree(folder / "reference", ignore_errors=True)
+            kept = {key: column.contiguous() for key, column in answers.items() if key != "index"}
+            save_file(kept, folder / "answers.safetensors")
+
+    entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
+    seeds_of = dict(lists.seeds_of)
+    if lists.uniform:
+        seeds_of[CONTROL] = [score_name(CONTROL, seed) for seed in lists.uniform]
+    matched = {method: [matched_name(*pair) for pair in pairs] for method, pairs in lists.matched.items()}
+    return evaluation.evaluate(load_file(entry.path / "answers.safetensors"), seeds_of, matched, lists.sites)
+
+
+def controls_of(
+    evaluation: Faithfulness, methods: Mapping[str, Any]
+) -> tuple[list[int], dict[str, list[tuple[str, int]]]]:
+    """Seeds of uniform controls, none where the run has random neurons of its own, and matched ones by method."""
+    if evaluation.control == "uniform":
+        own = any(isinstance(method, RandomNeurons) for method in methods.values())
+        return ([] if own else list(evaluation.control_seeds)), {}
+    pairs = {
+        name: [(key, seed) for key in list_names(name, method) for seed in evaluation.control_seeds]
+        for name, method in methods.items()
+        if not isinstance(method, RandomNeurons)
+    }
+    return [], pairs
+
+
+def list_names(name: str, method: Any) -> list[str]:
+    """Names of a method's lists, one per seed."""
+    return [score_name(name, seed) for seed in getattr(method, "seeds", [None])]
+
+
+def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[str, Any]) -> Lists:
+    """Stored lists of all methods and seeds, and the controls they call for.
+
+    Raises:
+        UserError: lists of attention neurons, which no example's activations are put in place of.
+    """
+    stored, seeds_of, sites = {}, {}, {}
+    for method, configured in methods.items():
+        evaluation.require_length(method, configured.top_k)
+        seeds_of[method] = list_names(method, configured)
+        for key in seeds_of[method]:
+            stored[key] = read_addresses(session.scores[key, session.split] / session.split, evaluation.longest)
+            if site_of(method, methods) != "ffn":
+                sites[key] = site_of(method, methods)
+    if sites and evaluation.intervention != "zero":
+        raise UserError(
+            f"evaluation.faithfulness.intervention={evaluation.intervention} replaces activations of FFN neurons, but "
+            f"method={next(iter(sites))} ranks attention neurons (site={next(iter(sites.values()))}); expected "
+            "site=ffn, or zeros: set evaluation.faithfulness.intervention=zero or leave the method out."
+        )
+    return Lists(stored, seeds_of, *controls_of(evaluation, methods), sites)
+
+
+def site_of(name: str, methods: Mapping[str, Any]) -> str:
+    """Sites that a method of the run ranks: `ffn`, `attn` or `both`; composed lists have their neurons' source's."""
+    method = methods[name]
+    source = methods.get(getattr(method, "neurons", ""), method)
+    return "ffn" if role(source) == "query" else str(getattr(source, "site", "ffn"))
+
+
+def faithfulness_inputs(
+    session: Session, evaluation: Faithfulness, settings: Mapping[str, Any], lists: Lists
+) -> dict[str, Any]:
+    """Everything the answers depend on."""
+    of_train = evaluation.intervention != "zero" and evaluation.reference == "train"
+    return {
+        "examples": session.predictions[session.split].fingerprint,
+        "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.stored.items()},
+        **({"sites": lists.sites} if lists.sites else {}),
+        "evaluation": dict(settings),
+        "controls": control_names(lists.uniform, lists.matched),
+        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
+        **({"reference": session.data.fingerprint("train")} if of_train else {}),
+        **session.reading,
+    }
+
+
+def reference_split(session: Session, evaluation: Faithfulness) -> str | None:
+    """Split that replaced activations come from, None where none are needed.
+
+    Raises:
+        UserError: the data do not have it, or it holds one example only.
+    """
+    if evaluation.intervention == "zero":
+        return None
+    split = "train" if evaluation.reference == "train" else session.split
+    rows = len(session.data.splits.get(split, ()))
+    if rows < 2:
+        raise UserError(
+            f"evaluation.faithfulness.intervention={evaluation.intervention} takes activations from other examples of "
+            f"the {split} split, which has {rows}; expected at least 2: set evaluation.faithfulness.reference="
+            f"{'explained' if split == 'train' else 'train'} or intervention=zero."
+        )
+    return split
+
+
+def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Path) -> Reference | None:
+    """Activations of a seeded sample of a split, the same for any batch size and number of processes."""
+    split = reference_split(session, evaluation)
+    if split is None:
+        return None
+    rows = session.data.splits[split]
+    sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
+    cut = length_sorted_batches(rows.select(sample), session.eval_batch_size, rows_per_shard(len(sample)))
+    shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
+    engine = session.readable.engine()
+
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
+        activation = engine.states(batch).activation.float()
+        return {"index": batch["index"], "activation": activation.unflatten(0, (-1, engine.sequences_per_example))}
+
+    title = f"{name}: activations on {split}"
+    need = reference_need(engine.footprint, session.sequences)
+    cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
+    result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
+    return Reference(result["index"], result["activation"], split == session.split)
+
+
+def _answers(
+    session: Session,
+    name: str,
+    evaluation: Faithfulness,
+    lists: Lists,
+    reference: Reference | None,
+    folder: Path,
+) -> dict[str, Tensor]:
+    engine = session.readable.engine()
+
+    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
+        asked = lists.of_batch(engine, batch["index"], evaluation.longest)
+        return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
+
+    n_questions = len(evaluation.questions(lists.names))
+    need = faithfulness_need(
+        engine.footprint, n_questions, bool(lists.uniform or lists.matched), session.sequences, evaluation
+    )
+    title = f"{name} on {session.split}"
+    return run_pass(
+        title,
+        session.readable,
+        WithinMemory(title, compute, session.memory_budget, need),
+        session.shards(session.split),
+        session.loader(session.split),
+        folder / "shards",
+        session.trainers,
+    ).rows
+
+
+def _digest(layer: Tensor, unit: Tensor) -> str:
+    return hashlib.sha256(layer.numpy().tobytes() + unit.numpy().tobytes()).hexdigest()

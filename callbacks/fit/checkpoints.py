@@ -1,0 +1,157 @@
+"""Checkpoints of a fit that may be killed: written whole, read with care, and going on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from twinlens.callbacks.processes.fsdp import is_sharded, whole_model
+from twinlens.callbacks.store.files import is_first_process, write_json
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+EPOCH = "epoch.json"
+"""What is known of a kept epoch beside its weights."""
+
+
+class FitCheckpoint(ModelCheckpoint):
+    """Keeps the best and the last epoch; remembers its files by name, so that the store may be moved meanwhile.
+
+    Args:
+        folder: where the checkpoints go.
+        monitored: whether there is a validation split; the best is then the one of highest validation accuracy
+            (paper 1, appendix A), else the last epoch.
+    """
+
+    def __init__(self, folder: Path, monitored: bool) -> None:
+        super().__init__(
+            dirpath=folder,
+            filename=BEST.removesuffix(".ckpt"),
+            monitor="validation/accuracy" if monitored else None,
+            mode="max",
+            save_top_k=1,
+            save_last=True,
+            enable_version_counter=False,
+        )
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        def here(path: str) -> str:
+            return os.path.join(str(self.dirpath), os.path.basename(path)) if path else path
+
+        moved = {name: here(state_dict[name]) for name in ("best_model_path", "kth_best_model_path", "last_model_path")}
+        best = {here(path): score for path, score in state_dict["best_k_models"].items()}
+        super().load_state_dict({**state_dict, **moved, "best_k_models": best, "dirpath": self.dirpath})
+
+
+class EpochSeed(Callback):
+    """Seeds every epoch by itself, so that a resumed fit draws what an undisturbed one would (dropout).
+
+    Args:
+        seed: the run's seed.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        words = np.random.SeedSequence([self.seed, trainer.current_epoch, trainer.global_rank]).generate_state(1)
+        torch.manual_seed(int(words[0]))
+
+
+class EpochWeights(Callback):
+    """Keeps the weights at the end of every epoch as a checkpoint of its own, `<folder>/<number>`, number from 1 on.
+
+    They are written before the checkpoint that a killed fit goes on from, so that none is missing afterwards.
+
+    Args:
+        folder: where they go.
+        make_model: builds the model anew, for weights that a strategy has shared out.
+    """
+
+    def __init__(self, folder: Path, make_model: Callable[[], LightningModule]) -> None:
+        self.folder = folder
+        self.make_model = make_model
+        self._learning_rate: float | None = None
+        self._written_at = -1
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        self._learning_rate = float(optimizer.param_groups[0]["lr"])  # after the step the schedule has moved on
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, pl_module)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._keep(trainer, pl_module)
+
+    def _keep(self, trainer: Trainer, pl_module: Any) -> None:
+        """Write the epoch unless no step was made since; before the first step there is nothing to keep."""
+        if self._learning_rate is None or self._written_at == trainer.global_step:
+            return
+        self._written_at = trainer.global_step
+        # all processes have a part in it, so it comes before the first one goes on alone
+        state = trainer.strategy.lightning_module_state_dict() if is_sharded(pl_module) else None
+        if not trainer.is_global_zero:
+            return
+        whole: Any = pl_module if state is None else whole_model(pl_module, self.make_model, state)
+        number = trainer.current_epoch + 1
+        final, partial = self.folder / str(number), self.folder / f".{number}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        whole.save(partial)
+        write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
+        shutil.rmtree(final, ignore_errors=True)
+        partial.rename(final)
+
+
+def kept_epochs(folder: Path) -> Iterator[tuple[int, Path, float]]:
+    """Number, checkpoint and learning rate of every epoch that `EpochWeights` has kept, in their order."""
+    for number in sorted(int(path.name) for path in folder.glob("[0-9]*")):
+        kept = folder / str(number)
+        yield number, kept, float(json.loads((kept / EPOCH).read_text(encoding="utf-8"))["learning_rate"])
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the final name and renames: Lightning's own goes through a temporary folder, perhaps of another
+    file system, and leaves its file there when it is killed."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        partial = Path(path).with_name(f".{Path(path).name}.partial")
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as opened:
+            torch.save(checkpoint, opened)
+        os.replace(partial, path)
+
+
+def write_whole_checkpoints(trainer: Trainer) -> None:
+    """Use `WholeCheckpointIO` where the strategy writes plain single files."""
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+        trainer.strategy.checkpoint_io = WholeCheckpointIO()
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from, or None where there is none; a damaged one is named and the fit starts over."""
+    last = folder / LAST
+    if not last.is_file():
+        return None
+    damaged = next((path for path in (last, folder / BEST) if not _readable(path)), None)
+    if damaged is None:
+        return last
+    print(f"{damaged} is truncated or altered: the fit starts over", flush=True)
+    if is_first_process():
+        shutil.rmtree(folder)
+    return None
+
+
+def _readable(path: Path) -> bool:
+    try:
+        return "state_dict" in torch.load(path, map_location="cpu", weights_only=True)
+    except Exception:  # what reading altered bytes raises is nowhere stated
+        return False

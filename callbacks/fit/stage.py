@@ -1,0 +1,306 @@
+"""The fit stage: train once per (model, data, seed, settings), keep the best validation checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import Logger
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.fit.checkpoints import (
+    EpochSeed,
+    EpochWeights,
+    FitCheckpoint,
+    kept_epochs,
+    last_checkpoint,
+    write_whole_checkpoints,
+)
+from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.passes.predict_pass import interruptible
+from twinlens.callbacks.passes.progress import fit_progress, on_terminal
+from twinlens.callbacks.passes.session import Epoch, Session
+from twinlens.callbacks.processes.fsdp import whole_model
+from twinlens.callbacks.store.failures import KEPT
+from twinlens.callbacks.store.files import is_first_process, link, write_json
+from twinlens.callbacks.store.store import code_hash, weights_hash
+from twinlens.models.adapter_files import adapter_of, is_adapter
+from twinlens.models.backbone import load_config, resolve
+from twinlens.models.language_model import LanguageModel
+from twinlens.models.module import TextClassifier
+
+CODE = (
+    "twinlens.models.module",
+    "twinlens.models.language_model",
+    "twinlens.models.recipe",
+    "twinlens.models.backbone",
+    "twinlens.models.causal",
+    "twinlens.models.adapters",
+    "twinlens.models.adapter_files",
+    "callbacks.fit",
+    "twinlens.callbacks.fit.checkpoints",
+)
+WITHOUT_EFFECT = frozenset(
+    {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
+)
+"""Trainer settings that must not change what is learned, so that they are not part of the fingerprint."""
+
+TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+"""Precisions in which the weights themselves are of another type than float32."""
+
+FINISHED = "fit.json"
+"""Written when everything else of a fit is there."""
+EPOCHS = "epochs"
+"""Folder of a fit that keeps the weights of every epoch."""
+
+MakeModel = Callable[..., TextClassifier | LanguageModel]
+
+
+def fit_stage(
+    session: Session,
+    make_model: MakeModel,
+    model_settings: Mapping[str, Any],
+    trainer_settings: Mapping[str, Any],
+    callback_settings: Mapping[str, Any],
+    make_callbacks: Callable[[], list[Callback]],
+    loggers: Sequence[Logger],
+    keep_epochs: bool = False,
+) -> None:
+    """Fit the model, or read an earlier fit of the same thing, and put it into the session.
+
+    Args:
+        session: gets `model` and `weights`, and `epochs` where they are kept; the run folder gets a link `model`.
+        make_model: builds the model; keyword `path` replaces the configured checkpoint.
+        model_settings: configuration of the model, plain values.
+        trainer_settings: configuration of the Trainer, plain values.
+        callback_settings: configuration of the fit's callbacks, plain values.
+        make_callbacks, loggers: what the user configured for the fit.
+        keep_epochs: keep the weights of every epoch beside the best, for methods that read them.
+    """
+    if "train" not in session.data.splits:
+        raise UserError(
+            f"data={session.data.name} has no labelled train split, so nothing can be fitted; expected one: give "
+            "data.path with a train split, or use fit=false with a trained classifier in model.path."
+        )
+
+    def build(folder: Path) -> None:
+        keeping: list[Callback] = [EpochWeights(folder / EPOCHS, make_model)] if keep_epochs else []
+        fit_into(folder, session, make_model, lambda: [*make_callbacks(), *keeping], loggers)
+
+    inputs = {
+        **fit_inputs(session, model_settings, trainer_settings, keep_epochs=keep_epochs),
+        "callbacks": dict(callback_settings),
+    }
+    entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
+    print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
+    _take(session, make_model, entry.path / "model")
+    session.epochs = epochs_of(entry.path, lambda folder: weights_hash(folder, session.store.root / "weights.json"))
+
+
+def fit_into(
+    folder: Path,
+    session: Session,
+    make_model: MakeModel,
+    make_callbacks: Callable[[], list[Callback]],
+    loggers: Sequence[Logger],
+) -> None:
+    """Fit on the session's train split and save `model/` and `fit.json`, going on from what a killed fit has left."""
+    if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
+        _remove_checkpoints(folder)
+        return
+    checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
+    trainer = session.trainers.make(
+        callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
+        logger=list(loggers),
+        enable_progress_bar=on_terminal(),
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # training rows are shared out by the data; every process validates on all
+    )
+    _fit(session, make_model, trainer, checkpoint, folder)
+
+
+def trains(session: Session, fit: bool) -> bool:
+    """Whether the run trains its model: where `fit` says so and a language model has a train split to learn from."""
+    return fit and (session.data.readout != "token" or "train" in session.data.splits)
+
+
+def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:
+    """Use a trained model as it is (fit=false, or prompts alone).
+
+    What lies on the hub and what an adapter makes of its base are written into the store, whole, and read from there.
+    """
+    path = model_settings["path"]
+    if not is_stored_whole(path):
+        _take(session, make_model, Path(resolve(path)))
+        return
+
+    def build(folder: Path) -> None:
+        if is_first_process():
+            make_model().save(folder / "model")
+
+    inputs = load_inputs(model_settings, source_of(session, model_settings))
+    entry = session.store.get("fit", inputs, build, {"model": path})
+    _take(session, make_model, entry.path / "model")
+
+
+def is_stored_whole(path: str) -> bool:
+    """Whether a model that is used as it is goes through the store: one from the hub, and one with an adapter."""
+    folder = Path(resolve(path))
+    return not folder.is_dir() or is_adapter(folder)
+
+
+def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any]:
+    """Everything that a model depends on which is used as it is and written into the store.
+
+    Args:
+        model_settings: configuration of the model.
+        source: of `source_of`.
+    """
+    adapted = is_adapter(Path(resolve(model_settings["path"])))
+    return {
+        "source": source,
+        **({name: model_settings[name] for name in ("adapter", "head")} if adapted else {}),
+        "code": code_hash(CODE),
+    }
+
+
+def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
+    session.model = make_model(path=str(folder)).eval()
+    if session.trainers.precision in TRUE_TYPES:
+        # as Lightning does when a pass begins: without it, what is read beside passes would depend on their order
+        session.model.to(TRUE_TYPES[session.trainers.precision])
+    session.weights = weights_hash(folder, session.store.root / "weights.json")
+    link(folder, session.folder / "model")
+
+
+def epochs_of(fit: Path, hash_of: Callable[[Path], str]) -> tuple[Epoch, ...]:
+    """The epochs that a stored fit has kept, none where no method asked for them."""
+    return tuple(Epoch(number, folder, hash_of(folder), rate) for number, folder, rate in kept_epochs(fit / EPOCHS))
+
+
+def fit_inputs(
+    session: Session,
+    model_settings: Mapping[str, Any],
+    trainer_settings: Mapping[str, Any],
+    source: Any = None,
+    keep_epochs: bool = False,
+) -> dict[str, Any]:
+    """Everything the fitted weights depend on, and whether those of every epoch are kept.
+
+    `source`: what they start from, where it is known already. A fit that keeps no epochs does not mention them, so that
+    it stays the same stage as before; one that does learns the same weights, and what is made of these is shared.
+    """
+    data = session.data
+    return {
+        "source": source_of(session, model_settings) if source is None else source,
+        "model": {
+            k: v
+            for k, v in model_settings.items()
+            if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")
+        },
+        "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
+        "batch_size": data.batch_size * n_processes(trainer_settings),
+        "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
+        "seed": session.seed,
+        **({"epochs": "kept"} if keep_epochs else {}),
+        "code": code_hash(CODE),
+    }
+
+
+def source_of(session: Session, model_settings: Mapping[str, Any], hash_of: Callable[[Path], Any] | None = None) -> Any:
+    """What the weights start from: a hash of local files, a commit of the hub, or nothing (from scratch).
+
+    `hash_of`: of a folder's weights, see `weights_hash`; with another one that may give None, so may this.
+    """
+    path = model_settings.get("path")
+    if path is None:
+        return "scratch"
+    folder = Path(resolve(path))
+    if not folder.is_dir():
+        return {"hub": path, "commit": getattr(load_config(path), "_commit_hash", None)}
+    hashed = weights_hash(folder, session.store.root / "weights.json") if hash_of is None else hash_of(folder)
+    adapter = adapter_of(path)
+    if adapter is None or not adapter.has_base_on_hub or hashed is None:
+        return hashed
+    return {"adapter": hashed, "base": source_of(session, {"path": adapter.base})}
+
+
+def n_processes(trainer_settings: Mapping[str, Any]) -> int:
+    """Processes that a Trainer starts or joins, over all machines."""
+    devices = trainer_settings.get("devices", 1)
+    if isinstance(devices, list):
+        on_each = len(devices)
+    elif isinstance(devices, int) and devices > 0:
+        on_each = devices
+    else:
+        on_each = max(1, torch.cuda.device_count())
+    return on_each * int(trainer_settings.get("num_nodes", 1))
+
+
+def _fit(
+    session: Session,
+    make_model: MakeModel,
+    trainer: Trainer,
+    checkpoint: FitCheckpoint,
+    folder: Path,
+) -> None:
+    model: Any = make_model()
+    write_whole_checkpoints(trainer)
+    last = last_checkpoint(folder / "checkpoints")
+    data: Any = session.data
+    data.trainer = trainer  # its training order is shared out by the trainer's rank and number of processes
+    loaders = {"train_dataloaders": data.train_dataloader()}
+    if "validation" in data.splits:
+        loaders["val_dataloaders"] = data.val_dataloader()
+    model.train()  # checkpoints come in eval mode, in which Lightning would leave them
+    with interruptible(trainer), saying_what_needs_memory(data.batch_size):
+        trainer.fit(model, **loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+    if not trainer.is_global_zero:
+        return
+    if checkpoint.best_model_path:
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        model = whole_model(model, make_model, state["state_dict"])
+    model.cpu().float().save(folder / "model")
+    best = checkpoint.best_model_score
+    write_json(
+        folder / FINISHED,
+        {
+            "best_validation_accuracy": None if best is None else float(best),
+            "epochs": trainer.current_epoch,
+            "steps": trainer.global_step,
+            "learning_rate": model.learning_rate,
+        },
+    )
+    _remove_checkpoints(folder)
+
+
+@contextmanager
+def saying_what_needs_memory(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error of the fit into a sentence: unlike a pass, a fit cannot cut its batches by itself,
+    as the batch size is part of what is learned.
+
+    Raises:
+        UserError: naming what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the fit ran out of memory with batches of {batch_size} examples; expected room for weights, gradients, "
+            "AdamW's moments and one batch: lower model.batch_size (with trainer.accumulate_grad_batches raised as "
+            "much, the learning stays nearly the same) or data.max_length, or use trainer.precision=bf16-mixed; "
+            f"{KEPT}"
+        ) from error
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    if is_first_process():
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)

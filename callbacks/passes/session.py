@@ -1,0 +1,211 @@
+"""What all stages of a run share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+
+from twinlens.attribution.protocols import ReadoutKind
+from twinlens.callbacks.passes.costs import Sequences
+from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_shards
+from twinlens.callbacks.store.store import Store
+from twinlens.data.sampling import length_sorted_batches
+from twinlens.models.choice import Choices
+from twinlens.models.footprint import Footprint, footprint_of
+from twinlens.models.language_model import LanguageModel
+from twinlens.models.module import TextClassifier
+
+ROWS_PER_SHARD = 256
+"""Upper bound of a shard, what a killed pass may have to redo."""
+SHARDS_AT_LEAST = 16
+"""Small splits are cut finer, so that several processes have something to share."""
+
+
+def rows_per_shard(n_rows: int) -> int:
+    """Rows of one shard; depends on the split alone, never on the number of processes."""
+    return max(1, min(ROWS_PER_SHARD, -(-n_rows // SHARDS_AT_LEAST)))
+
+
+def row_shards(n_rows: int) -> list[list[list[int]]]:
+    """Shards of one batch of consecutive rows each, for passes that read cached tensors."""
+    return index_shards(n_rows, rows_per_shard(n_rows))
+
+
+class DataModule(Protocol):
+    """What stages ask of the data; `twinlens.data.text_data_module.TextDataModule` provides it."""
+
+    name: str
+    label_names: list[str]
+    text_columns: list[str]
+    plant_columns: list[str]
+    eval_batch_size: int | Literal["auto"]
+    batch_size: int
+    n_choices: int | None
+    readout: ReadoutKind
+    splits: dict[str, Dataset]
+    folds: Mapping[str, Any]
+    pair_columns: tuple[str, str] | None
+    entailment_name: str | None
+
+    def fingerprint(self, split: str) -> str: ...
+
+    def resolve_template(self) -> Any: ...
+
+    def predict_dataloader_for(self, split: str, batches: Sequence[Sequence[int]]) -> DataLoader: ...
+
+
+@dataclass
+class Predictions:
+    """What the model says about one split.
+
+    Attributes:
+        dataset: the rows of examples/<split>.
+        features: head input, [examples, hidden] or in multiple choice [examples, choices, hidden], float32.
+        fingerprint: of model and split together.
+    """
+
+    dataset: Dataset
+    features: torch.Tensor
+    fingerprint: str
+
+    def column(self, name: str) -> torch.Tensor:
+        """A numeric column, [examples]."""
+        return self.dataset.with_format("torch", columns=[name])[name][:]
+
+    def explained(self) -> dict[str, torch.Tensor]:
+        """`target` and `target_prob`, [examples] each: the answer of next-token data (where one is named), else the
+        predicted class."""
+        target = self.column("prediction")
+        if "target_prob" not in self.dataset.column_names:
+            return {"target": target, "target_prob": self.column("prob").gather(1, target[:, None])[:, 0]}
+        label = self.column("label")
+        return {"target": torch.where(label < 0, target, label), "target_prob": self.column("target_prob")}
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """Weights that a fit kept at the end of an epoch.
+
+    Attributes:
+        number: from 1 on.
+        folder: the checkpoint.
+        weights: their fingerprint.
+        learning_rate: of the epoch's last step.
+    """
+
+    number: int
+    folder: Path
+    weights: str
+    learning_rate: float
+
+
+@dataclass
+class Session:
+    """One run in progress.
+
+    Attributes:
+        folder: the run's directory.
+        store: finished stages of all runs.
+        trainers: makes a Trainer per pass.
+        data: the prepared data.
+        split: the split whose predictions are explained.
+        memory_budget: bytes that chunks and solvers may take.
+        seed: the run's seed.
+        choices: whose neurons are edited in multiple choice, see `twinlens.models.choice`.
+        model: the classifier, or for data with readout `token` the language model, once fitted or loaded.
+        weights: fingerprint of the classifier's weights.
+        predictions: per split, once computed.
+        epochs: of the fit, where a method reads checkpoints.
+        epoch_examples: folder of the stored predictions by epoch and split, once computed.
+        scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
+            folder's name is their fingerprint.
+        found_batch_size: examples per batch that fit, where `data.eval_batch_size` is auto, once found.
+    """
+
+    folder: Path
+    store: Store
+    trainers: TrainerFactory
+    data: DataModule
+    split: str
+    memory_budget: int
+    seed: int
+    choices: Choices = "predicted"
+    model: TextClassifier | LanguageModel | None = None
+    weights: str = ""
+    predictions: dict[str, Predictions] = field(default_factory=dict)
+    epochs: tuple[Epoch, ...] = ()
+    epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
+    scores: dict[tuple[str, str], Path] = field(default_factory=dict)
+    found_batch_size: int | None = None
+
+    @property
+    def classifier(self) -> TextClassifier:
+        """The classifier of data with classes or choices; available after the fit stage."""
+        assert isinstance(self.model, TextClassifier), "the fit stage comes first"
+        return self.model
+
+    @property
+    def readable(self) -> TextClassifier | LanguageModel:
+        """The model, whatever it reads out; available after the fit stage."""
+        assert self.model is not None, "the fit stage comes first"
+        return self.model
+
+    def labels(self, **more: Any) -> dict[str, Any]:
+        """What a person knows a stored stage by: data, seed and, once there is one, the model."""
+        model = {} if self.model is None else {"model": self.model.name}
+        return {**model, "data": self.data.name, "seed": self.seed, **more}
+
+    @property
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments of the model that the data and the run give."""
+        if self.data.readout == "token":
+            return {"seed": self.seed}
+        readout = {"label_names": self.data.label_names, "n_choices": self.data.n_choices, "choices": self.choices}
+        return {**readout, "seed": self.seed}
+
+    @property
+    def reading(self) -> dict[str, Any]:
+        """What edits of neurons depend on beside the model: in multiple choice, whose they are."""
+        return {} if self.data.n_choices is None else {"choices": self.choices}
+
+    @property
+    def sequences(self) -> Sequences:
+        """Sequences of one example: those that are read and those that edits concern."""
+        read = self.data.n_choices or 1
+        return Sequences(read, read if self.choices == "all" else 1)
+
+    @property
+    def footprint(self) -> Footprint:
+        """Sizes of the model that decide what its passes need; a vocabulary's scores count."""
+        model = self.readable
+        outputs = model.n_tokens if isinstance(model, LanguageModel) else 0
+        return footprint_of(model.backbone, outputs)
+
+    @property
+    def readout(self) -> ReadoutKind:
+        """What the model's scores number."""
+        return self.data.readout
+
+    @property
+    def eval_batch_size(self) -> int:
+        """Examples per batch wherever no weights change; with auto available after `batch_size_stage`."""
+        asked = self.data.eval_batch_size
+        if asked != "auto":
+            return asked
+        assert self.found_batch_size is not None, "the batch size has to be found first"
+        return self.found_batch_size
+
+    def shards(self, split: str) -> list[list[list[int]]]:
+        """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
+        rows = self.data.splits[split]
+        return length_sorted_batches(rows, self.eval_batch_size, rows_per_shard(len(rows)))
+
+    def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
+        """Makes loaders over given batches of a split."""
+        return lambda batches: self.data.predict_dataloader_for(split, batches)

@@ -1,0 +1,118 @@
+"""What a plan is computed from: the sizes of a classifier and the device's rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.passes import costs
+from twinlens.callbacks.passes.session import DataModule, Session
+from twinlens.models.anatomy import family_of
+from twinlens.models.backbone import architecture_of
+from twinlens.models.causal import causal_architecture_of
+from twinlens.models.choice import output_names
+from twinlens.models.footprint import footprint_of
+from twinlens.models.residual import ResidualEngine
+
+MEASURED_SECONDS = 0.2
+"""How long the device's rate is measured."""
+
+
+def computed_in(precision: str) -> torch.dtype:
+    """The type of matrix products under Lightning's name of a precision."""
+    if "bf16" in precision:
+        return torch.bfloat16
+    return torch.float16 if precision.startswith("16") else torch.float32
+
+
+def configured_architecture(data: DataModule, model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The configured model without values.
+
+    Args:
+        data: whose labels, choices or next tokens it scores.
+        model: settings of the model.
+        tokenizer: whose size a model from scratch has.
+
+    Raises:
+        UserError: see `twinlens.models.backbone.architecture_of`.
+    """
+    if data.readout == "token":
+        return causal_architecture_of(
+            model["path"],
+            model["architecture"],
+            tokenizer,
+            model["attention"],
+            model["trust_remote_code"],
+            model["adapter"],
+        )
+    names = output_names(data.label_names, data.n_choices)
+    return architecture_of(
+        model["path"], model["architecture"], model["head"], names, len(tokenizer),
+        model["attention"], model["trust_remote_code"], model["adapter"],
+    )  # fmt: skip
+
+
+def shape_of(lm: Any) -> costs.Shape:
+    """Sizes of a classifier that may have no values."""
+    embeddings = {id(m.weight) for m in lm.base_model.modules() if isinstance(m, torch.nn.Embedding)}
+    matrices = (p for p in lm.base_model.parameters() if p.dim() > 1 and id(p) not in embeddings)
+    head = lm.score if hasattr(lm, "score") else lm.get_output_embeddings()
+    vocabulary = head is lm.get_output_embeddings()
+    return costs.Shape(
+        footprint=footprint_of(lm.base_model, head.out_features if vocabulary else 0),
+        parameters=sum(p.numel() for p in lm.parameters()),
+        trained_parameters=sum(p.numel() for p in lm.parameters() if p.requires_grad),
+        matmul_parameters=sum(p.numel() for p in matrices),
+        head=head,
+        residual=residual_shape(lm.base_model, head, vocabulary),
+        lm=lm,
+    )
+
+
+def residual_shape(backbone: Any, head: Any, vocabulary: bool) -> ResidualEngine | None:
+    """The residual engine for its sizes alone, unverified; None where the family has no adapter."""
+    try:
+        return ResidualEngine(family_of(backbone)(backbone), head, vocabulary)
+    except UserError:
+        return None
+
+
+def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) -> float:
+    """Rate of products [256, width] · [width, 4·width] over about a fifth of a second."""
+    left = torch.ones(256, width, device=device, dtype=dtype)
+    right = torch.ones(width, 4 * width, device=device, dtype=dtype)
+
+    return 2.0 * 256 * width * 4 * width / mean_seconds(lambda: left @ right, device)
+
+
+def mean_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Mean time of a call over about a fifth of a second, behind a first one that loads libraries and takes memory."""
+
+    def finished() -> None:
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    finished()
+    start, count = time.perf_counter(), 0
+    while (elapsed := time.perf_counter() - start) < MEASURED_SECONDS or not count:
+        finished()
+        count += 1
+    return elapsed / count
+
+
+def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float, probed: bool) -> str:
+    """What the plan is about and what its times rest on."""
+    footprint = shape.footprint
+    how = "every kind of pass timed just now on a few blocks" if probed else "counted operations at the rate of"
+    rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
+    return (
+        f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
+        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
+        f"times: on {device}, one process; {how}, a matrix product of the model's width {rate / 1e9:.0f} GFLOP/s"
+    )

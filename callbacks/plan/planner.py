@@ -1,0 +1,244 @@
+"""The plan of a run: what every pass will take, from shapes, data and the store alone; nothing is computed or written.
+
+Time is counted floating-point operations over the rate of the pass that does them, measured on the device at plan time
+(`probe.py`). Memory is counted as the stages themselves count it (`twinlens.callbacks.passes.costs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from twinlens.attribution.bridge.neuron_instances import InstanceNeurons, NeuronInstances
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.attribute.instance_costs import instance_cost
+from twinlens.callbacks.attribute.method_graph import in_order, kind_of, reads_of, train_lists_of
+from twinlens.callbacks.attribute.score_files import score_name
+from twinlens.callbacks.attribute.stage import for_seed, method_inputs
+from twinlens.callbacks.attribute.stored_gradient_costs import rows_line
+from twinlens.callbacks.attribute.whole_gradient_costs import layer_cost
+from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
+from twinlens.callbacks.passes import costs
+from twinlens.callbacks.passes.session import Predictions, Session, rows_per_shard
+from twinlens.callbacks.plan.device_rate import (
+    computed_in,
+    configured_architecture,
+    heading,
+    operations_per_second,
+    shape_of,
+)
+from twinlens.callbacks.plan.evaluations import evaluation_lines
+from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
+from twinlens.callbacks.plan.line_inputs import PlanBase
+from twinlens.callbacks.plan.probe import probe_of
+from twinlens.callbacks.plan.table import Line, format_plan
+from twinlens.callbacks.plan.times import Times
+from twinlens.callbacks.predict.batch_size import planned_batch_size
+from twinlens.callbacks.predict.known_prompts import filters, known_inputs
+from twinlens.callbacks.predict.stage import examples_inputs
+from twinlens.callbacks.run.pipeline import Parts, splits_needed
+from twinlens.callbacks.store.files import is_first_process, remove_empty
+from twinlens.callbacks.store.store import fingerprint_of, known_weights_hash
+
+
+class Planner(PlanBase):
+    """Lines of the plan, gathered in the order of the stages."""
+
+    def lines(self) -> list[Line]:
+        """One line per pass.
+
+        Raises:
+            UserError: no solver of a method fits the budget.
+        """
+        settings, session = self.parts.settings, self.session
+        fits = trains(session, settings["fit"])
+        lines = [self._fit()] if fits else []
+        if not fits:
+            session.weights = self.loaded_weights()
+        lines += [
+            self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
+        ]
+        if self.keeps_epochs:
+            lines += self._epochs(lines)
+        planned: set[tuple[str, str]] = set()
+        for name in in_order(self.parts.methods):
+            method = self.parts.methods[name]
+            for source in train_lists_of(method):
+                if (source, "train") not in planned:
+                    lines.append(self._attribute(source, None, "train"))
+                    planned.add((source, "train"))
+            lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
+            planned.add((name, session.split))
+        for name, evaluation in self.parts.evaluations.items():
+            lines += evaluation_lines(self, name, evaluation)
+        return lines
+
+    # -- stages --------------------------------------------------------------------------------------------------
+
+    def _fit(self) -> Line:
+        """Weights, gradients and AdamW's two moments; what backward keeps of a batch of the longest examples.
+
+        On the disk two checkpoints (weights and moments) beside the saved model at the end, and the weights of every
+        epoch where a method reads them.
+        """
+        settings, session = self.parts.settings, self.session
+        trainer, lengths = settings["trainer"], self.lengths["train"]
+        validation = self.lengths.get("validation", [])
+        seconds = fit_seconds(self.times, self.shape, session, trainer, lengths, validation)
+        source = self.source(settings["model"]["path"])
+        found: Path | None = None
+        if source is not None:
+            inputs = fit_inputs(session, settings["model"], trainer, source, self.keeps_epochs)
+            found = session.store.peek("fit", {**inputs, "callbacks": dict(settings["callbacks"])})
+        if found is not None:
+            session.weights = known_weights_hash(found / "model", session.store.root) or ""
+            session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")
+        working = fit_memory(self.shape, session, lengths)
+        kept = CHECKPOINTS + epochs_of_fit(trainer) * self.keeps_epochs
+        return Line(
+            "fit", len(lengths), self.said(source is not None, found), seconds,
+            kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
+        )  # fmt: skip
+
+    def _predict(self, split: str) -> Line:
+        """The forward's largest block; on the disk head inputs and probabilities, once in shards, once as a whole."""
+        session = self.session
+        found = None
+        if session.weights:
+            inputs = examples_inputs(session, split)
+            found = session.store.peek("examples", inputs)
+            rows = datasets.load_from_disk(str(found / "dataset")) if found else session.data.splits[split]
+            fingerprint = fingerprint_of(inputs)
+            if split == session.split and filters(session):
+                known = known_inputs(fingerprint)
+                stored, fingerprint = session.store.peek("examples", known), fingerprint_of(known)
+                rows = datasets.load_from_disk(str(stored / "dataset")) if stored else rows
+            session.predictions[split] = Predictions(rows, torch.empty(0), fingerprint)
+        lengths = self.lengths[split]
+        read = session.sequences.read
+        width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
+        return self.model_line(
+            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
+            self.times.forward(read * sum(map(self.shape.forward_operations, lengths))), 2 * 4 * width * len(lengths),
+        )  # fmt: skip
+
+    def _epochs(self, lines: Sequence[Line]) -> list[Line]:
+        """The predictions of train and explained split with each epoch's weights, beside the explained model's."""
+        session = self.session
+        count = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        of_split = {line.name: line for line in lines}
+        kept = {epoch.number: epoch for epoch in session.epochs}
+        planned = []
+        for split in dict.fromkeys(("train", session.split)):
+            line = of_split[f"predict {split}"]
+            for number in range(1, count + 1):
+                found = None
+                if number in kept and kept[number].weights:
+                    inputs = examples_inputs(replace(session, weights=kept[number].weights), split)
+                    found = session.store.peek("examples", inputs)
+                if found is not None:
+                    session.epoch_examples[number, split] = found
+                name, stored = f"{line.name}, epoch {number}", self.said(bool(session.weights), found)
+                planned.append(replace(line, name=name, stored=stored, peak=line.peak + self.model_bytes))
+        return planned
+
+    def _attribute(self, name: str, seed: int | None, split: str) -> Line:
+        """A method's pass over a split; composed neuron scores take none."""
+        session, method = self.session, for_seed(self.parts.methods[name], seed)
+        found = None
+        with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
+            inputs = method_inputs(session, method, {**self.parts.settings["method"][name], "seed": seed}, split)
+            found = session.store.peek("attribute", inputs)
+        if found is not None:
+            session.scores[score_name(name, seed), split] = found
+        title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
+        lengths = self.lengths[split]
+        if kind_of(method) == "instance":
+            return self._instances(name, title, method, found)
+        # shards: layer, unit and score; table: these with a position and three words of text
+        disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
+        if isinstance(method, InstanceNeurons):
+            memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
+            said = self.said(bool(session.weights), found)
+            return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
+        each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
+        by_length = dict(zip(set(lengths), each, strict=True))
+        seconds = None
+        if None not in each:
+            seconds = self.times.neurons(name, method, sum(by_length[length] or 0.0 for length in lengths))
+        need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
+        return self.model_line(title, split, found, need, seconds, disk)
+
+    def _instances(self, name: str, title: str, method: Any, found: Path | None) -> Line:
+        """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
+        if reads_of(method) == "layers":
+            return self._layers(name, title, method, found)
+        if reads_of(method) == "rows":
+            return rows_line(self, name, title, method, self.said(bool(self.session.weights), found))
+        session = self.session
+        n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
+        shard = rows_per_shard(n_test)
+        epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        cost = instance_cost(
+            method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
+        )
+        seconds = None if cost.operations is None else cost.operations / self.times.host
+        held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
+        if isinstance(method, NeuronInstances):
+            held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
+        held *= epochs if reads_of(method) == "checkpoints" else 1
+        # lists in shards and table; each shard's sums over the train split
+        disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
+        return Line(
+            title, n_test, self.said(bool(session.weights), found), seconds, disk,
+            cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
+        )  # fmt: skip
+
+    def _layers(self, name: str, title: str, method: Any, found: Path | None) -> Line:
+        """Whole gradients: passes over the train split, for the factors and for each block of tests."""
+        cost = layer_cost(self.session, self.shape, method, self.lengths)
+        seconds = self.times.whole(name, method, len(self.session.data.label_names), cost.work)
+        return Line(
+            title, len(self.lengths[self.session.split]), self.said(bool(self.session.weights), found), seconds,
+            cost.disk, cost.memory, cost.memory + self.model_bytes, self.device.type, cost.remark,
+        )  # fmt: skip
+
+
+def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
+    """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
+
+    Args:
+        session: of the run, with its data prepared.
+        parts: of the run.
+        tokenizer: whose size a model from scratch has.
+
+    Raises:
+        UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
+    """
+    shape = shape_of(configured_architecture(session.data, parts.settings["model"], tokenizer))
+    trainer = session.trainers.for_pass([])
+    device = trainer.strategy.root_device
+    width = shape.footprint.hidden_size
+    try:
+        rate = operations_per_second(device, width, computed_in(session.trainers.precision))
+    except RuntimeError as error:
+        raise UserError(
+            f"the rate of {device} cannot be measured ({str(error).splitlines()[0]}); expected a free device: "
+            "set trainer.accelerator=cpu or wait for it."
+        ) from error
+    host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
+    splits = splits_needed(session.data.splits, session.split, parts.methods)
+    session = replace(session, found_batch_size=planned_batch_size(session, shape.footprint, splits))
+    probe = probe_of(session, parts.make_model, shape, trainer)
+    lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
+    if is_first_process():
+        print(f"{heading(shape, session, device, rate, probe is not None)}\n{format_plan(lines)}", flush=True)
+        remove_empty(session.folder)
+    return {}

@@ -1,0 +1,58 @@
+"""How long counted operations take: at the rate of their own kind of work, or at that of a matrix product."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
+from twinlens.callbacks.plan.probe import Probe
+
+
+class Times:
+    """Seconds of each kind of work. What a plan does not ask for is not measured, and nothing is measured twice.
+
+    Args:
+        product: operations per second of a matrix product in the run's type on the passes' device.
+        host: the same in float64 on the host.
+        probe: times the passes themselves; None: all work is done at the rate of a product.
+    """
+
+    def __init__(self, product: float, host: float, probe: Probe | None) -> None:
+        self.product = product
+        self.host = host
+        self.probe = probe
+        self._measured: dict[Any, Any] = {}
+
+    def forward(self, operations: float) -> float:
+        """Of predictions."""
+        return operations / self._rate("forward", lambda probe: probe.forward())
+
+    def fit(self, operations: float, n_steps: int, n_parameters: int) -> float:
+        """Of a fit, three forwards per example and an optimiser's steps."""
+        if self.probe is None:
+            return operations / self.product
+        rate, step = self._of("fit", lambda probe: probe.training())
+        return operations / rate + n_steps * n_parameters * step
+
+    def neurons(self, name: str, method: Any, operations: float) -> float:
+        """Of a neuron method's pass."""
+        return operations / self._rate(("neurons", name), lambda probe: probe.neurons(method))
+
+    def rows(self, name: str, method: Any, rank: int, operations: float) -> float:
+        """Of a pass that stores `rank` gradients of each example."""
+        return operations / self._rate(("rows", name, rank), lambda probe: probe.rows(method, rank))
+
+    def whole(self, name: str, method: Any, n_classes: int, work: WholeWork) -> float:
+        """Of the passes over whole gradients."""
+        if self.probe is None:
+            return work.seconds(WholeWork(*[self.product] * 5))
+        rates = self._of(("whole", name), lambda probe: probe.whole(method, n_classes))
+        return work.seconds(WholeWork(rates.covariances, rates.eigenvalues, rates.scoring, self.product, self.host))
+
+    def _rate(self, kind: Any, measure: Any) -> float:
+        return self.product if self.probe is None else float(self._of(kind, measure))
+
+    def _of(self, kind: Any, measure: Any) -> Any:
+        if kind not in self._measured:
+            self._measured[kind] = measure(self.probe)
+        return self._measured[kind]

@@ -1,0 +1,196 @@
+"""The report's sections other than its examples: headline, results, layers, data, settings. Views for the template."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from twinlens.callbacks.figures.layer_profiles import LayerProfile
+from twinlens.callbacks.figures.write import FAITHFULNESS, LAYER_HEAT_MAP
+from twinlens.callbacks.report.examples import summary_rows
+from twinlens.callbacks.results.results_csv import format_number, format_value
+from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
+
+HEADLINE = ("accuracy", "macro_f1")
+MAX_SETTINGS = 2000
+
+_CAPTIONS = {
+    FAITHFULNESS: "Faithfulness: predictions preserved when only the top neurons are kept (sufficiency) or when they "
+    "are zeroed (comprehensiveness). Grey: random neurons.",
+}
+
+
+def run_name(run: RunFiles, part: str) -> str:
+    """The name of the run's model or data: `<part>.name` of the config, else what results.csv says.
+
+    Of the data the other way round: options may have made another dataset of the one the config names.
+    """
+    value = run.config.get(part)
+    configured = value.get("name") if isinstance(value, Mapping) else value if isinstance(value, str) else None
+    found = [str(row[part]) for row in run.results if row[part] is not None]
+    names = [*found[:1], configured] if part == "data" else [configured, *found[:1]]
+    return str(next((name for name in names if name is not None), part))
+
+
+def statement(run: RunFiles) -> str:
+    """What was run, in a sentence or two."""
+    fitted = run.config.get("fit", True) is not False
+    n = len(run.examples(run.split).dataset)
+    model, data = run_name(run, "model"), run_name(run, "data")
+    if fitted and (run.path / "examples" / "train").is_dir():
+        trained = len(run.examples("train").dataset)
+        first = f"{model} was fine-tuned on {trained} training examples of {data} and read on {n} {run.split} examples."
+    else:
+        first = f"{model} was read as it is on {n} {run.split} examples of {data}."
+    parts = []
+    for kind, noun in (("instance", "training instances"), ("neuron", "neurons")):
+        names = [scores.name for scores in run.scores if scores.kind == kind]
+        if names:
+            parts.append(f"{noun} by {_listed(names)}")
+    return f"{first} Its predictions are traced to {' and to '.join(parts)}." if parts else first
+
+
+def headline(run: RunFiles) -> list[tuple[str, str]]:
+    """Accuracy and F1 of the model with their errors, the explained split first."""
+    own = [row for row in run.results if not row["method"] and not row["group"] and row["metric"] in HEADLINE]
+    own.sort(key=lambda row: row["split"] != run.split)
+    return [(_words(f"{row['split']} {row['metric']}"), format_value(row["value"], row["stderr"])) for row in own[:6]]
+
+
+@dataclass(frozen=True)
+class HeatCell:
+    """`shade` in 0…1."""
+
+    value: float
+    shade: float
+    shown: str
+    title: str
+
+
+def heat_maps(profiles: Sequence[LayerProfile]) -> dict[str, Any] | None:
+    """Both layer heat maps; None without neuron scores."""
+    if not profiles:
+        return None
+    largest = max(float(profile.share.max()) for profile in profiles)
+    score = [_heat_line(line, line.score, float(np.abs(line.score).max()), "summed score") for line in profiles]
+    return {
+        "characters": max(len(cell.shown) for line in score for cell in line["cells"]),
+        "layers": len(profiles[0].share),
+        "listed": _range([profile.listed for profile in profiles]),
+        "examples": max(profile.examples for profile in profiles),
+        "share": [_heat_line(profile, 100 * profile.share, 100 * largest, "% of its neurons") for profile in profiles],
+        "score": score,
+    }
+
+
+def summaries(run: RunFiles) -> list[dict[str, Any]]:
+    """Per instance method the training instances that count most; controls are left out."""
+    return [
+        {"scores": scores, "lines": summary_rows(scores), "sign": method_note(scores)}
+        for scores in run.scores
+        if scores.summary is not None and not scores.control
+    ]
+
+
+def method_note(scores: ScoreSet, name: str = "sign") -> str:
+    """What method.yaml says of its scores' `sign` or `unit`, or of its `preset`; empty where it says nothing."""
+    value = scores.settings.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
+    """Every method with its lens and what method.yaml says of preset, sign and unit."""
+    return [
+        (scores.name, scores.kind, [method_note(scores, name) for name in ("preset", "sign", "unit")])
+        for scores in run.scores
+    ]
+
+
+def figure_views(paths: Sequence[Path], drawn: Collection[str] = ()) -> list[dict[str, str]]:
+    """The figures as data URIs; the layer heat map and the `drawn` charts stand in the page already."""
+    views = []
+    for path in paths:
+        if path.name != LAYER_HEAT_MAP and path.stem not in drawn:
+            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+            caption = _CAPTIONS.get(path.name, path.stem.replace("_", " "))
+            views.append({"uri": uri, "alt": caption, "caption": caption})
+    return views
+
+
+def data_reports(run: RunFiles) -> list[tuple[str, str]]:
+    """Counts of `data/<report>` in metrics.json."""
+    return [
+        (_words(name.removeprefix("data/")), format_number(value))
+        for name, value in run.metrics.items()
+        if name.startswith("data/")
+    ]
+
+
+def settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
+    """config.yaml by its top-level groups, then method.yaml of each method, then all metrics."""
+    groups = []
+    loose = [
+        (str(name), _value(value)) for name, value in run.config.items() if not isinstance(value, dict) or not value
+    ]
+    if loose:
+        groups.append(("run", loose))
+    groups += [
+        (str(name), list(_flat(value))[:MAX_SETTINGS])
+        for name, value in run.config.items()
+        if isinstance(value, dict) and value
+    ]
+    groups += [(f"{scores.name}, as resolved", list(_flat(scores.settings))[:MAX_SETTINGS]) for scores in run.scores]
+    metrics = [(name, format_number(value)) for name, value in run.metrics.items()]
+    return [*groups, ("all metrics", metrics)] if metrics else groups
+
+
+def _heat_line(profile: LayerProfile, values: np.ndarray, largest: float, unit: str) -> dict[str, Any]:
+    own = float(np.abs(values).max())
+    decimals = 0 if unit.startswith("%") or own <= 0 else min(max(1 - math.floor(math.log10(own)), 0), 12)
+    cells = []
+    for layer, value in enumerate(values.tolist()):
+        shown = f"{0.0 if abs(value) < 0.5 * 10**-decimals else value:.{decimals}f}"
+        title = f"{profile.method}{' · ' + profile.label if profile.label else ''}, layer {layer}: {value:.3g} {unit}"
+        cells.append(HeatCell(value, abs(value) / largest if largest > 0 else 0.0, shown, title))
+    return {
+        "name": profile.label or profile.method,
+        "part": bool(profile.label),
+        "control": profile.control,
+        "cells": cells,
+    }
+
+
+def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    for name, inner in value.items():
+        path = f"{prefix}{name}"
+        if isinstance(inner, dict) and inner:
+            yield from _flat(inner, f"{path}.")
+        else:
+            yield path, _value(inner)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "–"}[value]
+    if isinstance(value, list):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = format_number(float(round(min(values)))), format_number(float(round(max(values))))
+    return low if low == high else f"{low} to {high}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _words(name: str) -> str:
+    return name.replace("/", " ").replace("_", " ").replace(" f1", " F1")

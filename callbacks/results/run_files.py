@@ -1,0 +1,292 @@
+"""Reading a run's files for the report: every reader checks what it reads and names what is missing or damaged.
+
+Datasets are opened memory-mapped and read by row or in Arrow batches, so that a run of any size costs the memory of
+what the page shows.
+"""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import yaml
+from datasets import Dataset, load_from_disk
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.results.results_csv import Cell, read_csv, read_results, unprotect
+
+SPELLED = ("prediction_token", "label_token")
+"""Of next-token data: the tokens that `prediction` and `label` number, as they are written."""
+PLANTS = ("twin", "wrong_label", "shortcut")
+"""Columns in which demo data records what was planted."""
+
+CHOICES = "choices"
+"""Column of a multiple-choice question's answers."""
+
+FOLDED_PREDICTION = "folded_prediction"
+"""Column of a split whose labels are coarser than the model's classes (HANS): the label that a prediction counts as."""
+
+_REMAKE = "make it again with overwrite=true"
+_EXPLAINED = ("test", "validation", "train")
+_INSTANCE_COLUMNS = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
+_NEURON_COLUMNS = ("index", "layer", "unit", "score")
+_SUMMARY_COLUMNS = ("index", "mean", "max", "votes")
+_EXAMPLE_COLUMNS = ("index", "label")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A Hugging Face dataset that is looked up by its `index` column."""
+
+    path: Path
+    dataset: Dataset
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """The `index` column, [rows], int64."""
+        return np.asarray(self.column("index"), dtype=np.int64)
+
+    @cached_property
+    def _order(self) -> np.ndarray:
+        return np.argsort(self.index, kind="stable")
+
+    def column(self, name: str) -> np.ndarray:
+        """One column as an array, [rows]."""
+        return np.asarray(self.dataset.with_format("numpy")[name][:])
+
+    def positions(self, indices: Sequence[int]) -> np.ndarray:
+        """Where the rows with these indices lie, −1 where there is none, [len(indices)]."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if len(self.index) == 0:
+            return np.full(len(wanted), -1)
+        found = np.searchsorted(self.index, wanted, sorter=self._order).clip(max=len(self.index) - 1)
+        position = self._order[found]
+        return np.where(self.index[position] == wanted, position, -1)
+
+    def rows(self, indices: Sequence[int], without: Sequence[str] = ()) -> dict[int, dict[str, Any]]:
+        """Rows by index; indices that do not occur are left out."""
+        position = self.positions(indices)
+        kept = [int(p) for p in position if p >= 0]
+        names = [name for name in self.dataset.column_names if name not in without]
+        try:
+            selected = self.dataset.select_columns(names).select(kept).to_list() if kept else []
+        except (OSError, ValueError) as error:
+            raise UserError(f"{self.path} cannot be read ({error}); expected a dataset: {_REMAKE}.") from None
+        return {int(row["index"]): row for row in selected}
+
+    def batches(self, columns: Sequence[str], size: int = 4096) -> Iterator[pa.Table]:
+        """The named columns in Arrow tables of at most `size` rows."""
+        yield from self.dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=size)
+
+
+@dataclass(frozen=True)
+class ScoreSet:
+    """The scores of one method on one split.
+
+    Attributes:
+        name: `method.<name>` of the config.
+        kind: which of the two lenses.
+        rows: one row per explained example.
+        settings: method.yaml.
+        seed: the seed shown where the method was run with several.
+        seeds: all of them.
+        summary: per train instance mean, max, votes and self-influence over all explained examples.
+    """
+
+    name: str
+    kind: Literal["instance", "neuron"]
+    rows: Rows
+    settings: Mapping[str, Any]
+    seed: int | None = None
+    seeds: tuple[int, ...] = ()
+    summary: Rows | None = None
+
+    @property
+    def control(self) -> bool:
+        """A random control, which readers compare with but do not read."""
+        return self.name.startswith("random")
+
+
+@dataclass
+class RunFiles:
+    """The files of one run, read as they are asked for."""
+
+    path: Path
+    _opened: dict[Path, Rows] = field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """config.yaml."""
+        return _mapping(_parsed(self.path / "config.yaml"), self.path / "config.yaml")
+
+    @cached_property
+    def metrics(self) -> dict[str, float]:
+        """metrics.json, flat."""
+        path = self.path / "metrics.json"
+        metrics = _mapping(_parsed(path), path)
+        for name, value in metrics.items():
+            if not isinstance(value, int | float):
+                raise UserError(f"{name} in {path} is {value!r}; expected a number: {_REMAKE}.")
+        return metrics
+
+    @cached_property
+    def results(self) -> list[dict[str, Cell]]:
+        """results.csv."""
+        return read_results(self.path / "results.csv")
+
+    @cached_property
+    def label_names(self) -> dict[int, str]:
+        """id2label of model/config.json, letters for the choices of a question; empty where the run keeps no model."""
+        examples = self.examples(self.split).dataset
+        if CHOICES in examples.column_names and len(examples):
+            return dict(enumerate(string.ascii_uppercase[: len(examples[0][CHOICES])]))
+        names = self.model_config.get("id2label") or {}
+        path = self.path / "model" / "config.json"
+        try:
+            return {int(number): str(name) for number, name in _mapping(names, path).items()}
+        except ValueError:
+            raise UserError(
+                f"id2label in {path} has keys that are no numbers; expected class ids: {_REMAKE}."
+            ) from None
+
+    def gold_names(self, split: str) -> dict[int, str]:
+        """Names of a split's labels: those that its file gives, where they are folded, else `label_names`."""
+        names = getattr(self.examples(split).dataset.features["label"], "names", None)
+        return self.label_names if names is None else dict(enumerate(names))
+
+    @cached_property
+    def model_config(self) -> dict[str, Any]:
+        """model/config.json; empty where the run keeps no model."""
+        path = self.path / "model" / "config.json"
+        return _mapping(_parsed(path), path) if path.exists() else {}
+
+    @cached_property
+    def split(self) -> str:
+        """The split the page explains: `attribute_split`, else the first of test, validation, train with scores."""
+        wanted = self.config.get("attribute_split")
+        if isinstance(wanted, str) and wanted in _EXPLAINED and (self.path / "examples" / wanted).is_dir():
+            return wanted
+        for name in _EXPLAINED:
+            if any((folder / name).is_dir() for folder in self._score_folders()):
+                return name
+        for name in _EXPLAINED:
+            if (self.path / "examples" / name).is_dir():
+                return name
+        raise UserError(f"{self.path / 'examples'} holds no split; expected one of {', '.join(_EXPLAINED)}: {_REMAKE}.")
+
+    def examples(self, split: str) -> Rows:
+        """examples/<split>."""
+        return self._rows(self.path / "examples" / split, _EXAMPLE_COLUMNS)
+
+    def text_columns(self, split: str) -> list[str]:
+        """The columns of texts and of lists of texts, in the order of the file; what the run wrote is none of them."""
+        dataset = self.examples(split).dataset
+        return [
+            name
+            for name, feature in dataset.features.items()
+            if getattr(getattr(feature, "feature", feature), "dtype", "") in ("string", "large_string")
+            and name not in ("readout", *SPELLED, *PLANTS)
+        ]
+
+    @cached_property
+    def scores(self) -> list[ScoreSet]:
+        """Every method's scores on `split`, real methods before random controls, else in the config's order."""
+        configured = self.config.get("method")
+        order = [str(name) for name in configured] if isinstance(configured, Mapping) else []
+        names = sorted({self._method_of(folder) for folder in self._score_folders()})
+        names.sort(key=lambda name: (name.startswith("random"), order.index(name) if name in order else len(order)))
+        found = [self._score_set(name) for name in names]
+        return [scores for scores in found if scores is not None]
+
+    @cached_property
+    def figures(self) -> list[Path]:
+        """figures/*.png by name."""
+        return sorted((self.path / "figures").glob("*.png"))
+
+    @cached_property
+    def tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
+        """tables/*.csv: name → header and rows."""
+        tables = {}
+        for path in sorted((self.path / "tables").glob("*.csv")):
+            header, lines = read_csv(path)
+            tables[path.stem] = (header, [[unprotect(cell) for cell in cells] for _, cells in lines])
+        return tables
+
+    def _score_folders(self) -> list[Path]:
+        """Folders that hold the splits of one method and seed."""
+        names = [folder for folder in sorted((self.path / "scores").glob("*")) if folder.is_dir()]
+        seeds = {folder: [seed for seed in folder.glob("seed*") if seed.is_dir()] for folder in names}
+        return [leaf for folder in names for leaf in (seeds[folder] or [folder])]
+
+    def _method_of(self, folder: Path) -> str:
+        return folder.relative_to(self.path / "scores").parts[0]
+
+    def _score_set(self, name: str) -> ScoreSet | None:
+        by_seed: dict[int | None, Path] = {}
+        for folder in self._score_folders():
+            if self._method_of(folder) == name and (folder / self.split).is_dir():
+                digits = folder.name.removeprefix("seed")
+                by_seed[int(digits) if folder.parent.name == name and digits.isdigit() else None] = folder
+        if not by_seed:
+            return None
+        seeds = tuple(sorted(seed for seed in by_seed if seed is not None))
+        seed = seeds[0] if seeds else None
+        folder = by_seed[seed]
+        rows = self._rows(folder / self.split, ("index",))
+        kind: Literal["instance", "neuron"] = "instance" if "top_index" in rows.dataset.column_names else "neuron"
+        self._rows(folder / self.split, _INSTANCE_COLUMNS if kind == "instance" else _NEURON_COLUMNS)
+        summary = None
+        if (folder / "train_summary").is_dir():
+            summary = self._rows(folder / "train_summary", _SUMMARY_COLUMNS)
+        return ScoreSet(name, kind, rows, self._method_settings(folder, name), seed, seeds, summary)
+
+    def _method_settings(self, folder: Path, name: str) -> dict[str, Any]:
+        """method.yaml, beside the splits or, for several seeds, in the method's folder."""
+        beside = folder / "method.yaml"
+        path = beside if beside.exists() else self.path / "scores" / name / "method.yaml"
+        return _mapping(_parsed(path), path)
+
+    def _rows(self, path: Path, columns: Sequence[str]) -> Rows:
+        if path not in self._opened:
+            if not path.is_dir():
+                raise UserError(
+                    f"{path} is missing; expected a dataset with the columns {', '.join(columns)}: {_REMAKE}."
+                )
+            try:
+                self._opened[path] = Rows(path, load_from_disk(str(path)))
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+                raise UserError(f"{path} cannot be read ({reason}); expected a dataset: {_REMAKE}.") from None
+        rows = self._opened[path]
+        missing = [name for name in columns if name not in rows.dataset.column_names]
+        if missing:
+            raise UserError(
+                f"{path} has no column {', '.join(missing)} but {', '.join(rows.dataset.column_names)}; "
+                f"expected {', '.join(columns)}: {_REMAKE}."
+            )
+        return rows
+
+
+def _parsed(path: Path) -> Any:
+    try:
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; expected it among the run's files: {_REMAKE}.") from None
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        kind = path.suffix.lstrip(".").upper()
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); expected {kind}: {_REMAKE}.") from None
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds {type(value).__name__}; expected names with values: {_REMAKE}.")
+    return value

@@ -1,0 +1,82 @@
+"""A run's own files: configuration, metrics and results, written as the contract says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from twinlens.attribution.evaluation.result import Result
+from twinlens.callbacks.results.results_csv import DIRECTIONS, write_results
+from twinlens.callbacks.run.folder_lock import claim
+from twinlens.callbacks.store.files import is_first_process, remove_partial_files, write_json, write_yaml
+
+
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: the folder; made by `start`.
+
+    Attributes:
+        metrics: name → number, for metrics.json.
+        rows: of results.csv.
+        directions: metric → which direction is better.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.metrics: dict[str, float] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.directions: dict[str, str] = dict(DIRECTIONS)
+
+    def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+        """Write config.yaml (a configuration that runs the same again) and overrides.yaml.
+
+        Raises:
+            UserError: another run is going on in the folder.
+        """
+        if not is_first_process():
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        claim(self.path)
+        remove_partial_files(self.path)
+        write_yaml(self.path / "config.yaml", dict(config))
+        write_yaml(self.path / "overrides.yaml", list(overrides))
+
+    def add_data_report(self, report: Mapping[str, Mapping[str, Any]]) -> None:
+        """Print what was odd in the data; keep counts and first indices as metrics.
+
+        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`.
+        """
+        for name, found in report.items():
+            self.metrics[f"data/{name}"] = found["count"]
+            for split, rows in found["indices"].items():
+                self.metrics.update({f"data_index/{name}/{split}/{n}": row for n, row in enumerate(rows)})
+            if found["count"]:
+                where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
+                print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)
+
+    def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
+        """Keep results as rows of results.csv and as metrics."""
+        for result in results:
+            row = {**common, "evaluation": evaluation, **vars(result)}
+            if better := row.pop("better"):
+                self.directions[result.metric] = better
+            self.rows.append(row)
+            k = "" if result.k is None else f"@{result.k:g}"
+            where = (result.method, result.reference_group, result.group, result.variant)
+            name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
+            name = name if result.split == "test" else f"{result.split}/{name}"
+            self.metrics[name] = result.value
+
+    def write(self) -> None:
+        """Write metrics.json, null for what is not finite (JSON has no such numbers), and results.csv."""
+        finite = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+        write_json(self.path / "metrics.json", finite)
+        write_results(self.path / "results.csv", self.rows)
+
+
+def _shown(rows: Sequence[int]) -> str:
+    return ", ".join(map(str, rows[:5])) + (" …" if len(rows) > 5 else "")

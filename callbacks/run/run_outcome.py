@@ -1,0 +1,100 @@
+"""What became of a run: failures as values, so that a sweep goes on, and the exit code they add up to."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
+from twinlens.callbacks.processes.watchdog import let_the_watch_speak
+from twinlens.callbacks.run.folder_lock import release
+from twinlens.callbacks.store.failures import writing
+from twinlens.callbacks.store.files import is_first_process
+from twinlens.conf.checking.written_config import scrub
+
+EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
+"""Status → exit code; the first that occurs in this order decides."""
+
+OUTCOMES: list[dict[str, Any]] = []
+"""What became of each job of this process."""
+
+LET_THE_FIRST_SPEAK_SECONDS = 15.0
+"""The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
+
+INTERRUPTED = "finished stages are kept in the store; the same command goes on"
+
+
+def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str, Any]:
+    """Run `work`: its metrics, or the one sentence that says what the user can mend, or a defect.
+
+    Args:
+        work: the whole run, or the check of a command line.
+        folder: the run's folder, removed again if the run left nothing in it.
+    """
+    outcome: dict[str, Any]
+    try:
+        with writing(folder or Path.cwd(), "hydra.run.dir"):
+            outcome = {"status": "done", "metrics": work()}
+    except UserError as error:
+        outcome = {"status": "refused", "message": scrub(str(error))}
+    except KeyboardInterrupt as error:
+        if folder is not None:
+            raise  # one job of perhaps many: the whole command line ends
+        outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
+    except BrokenPipeError:
+        if folder is not None:
+            raise  # a job's own pipe: the command line ends quietly where it is standard output's
+        outcome = {"status": "done"}
+    except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
+        let_the_watch_speak()
+        traceback.print_exc()
+        outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
+    finally:
+        if folder is not None:
+            release(folder)
+    with suppress(OSError):
+        if folder is not None and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    return outcome
+
+
+def end_output() -> None:
+    """Hand on what is still to be said; if whoever read it has gone (`| head`), say nothing more."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tells of it when it ends
+
+
+def _first_process_goes_on(parent: int = os.getppid()) -> bool:
+    """Whether the first process, which started this one, has not met the same failure and told of it."""
+    until = time.monotonic() + LET_THE_FIRST_SPEAK_SECONDS
+    while os.getppid() == parent and time.monotonic() < until:
+        time.sleep(0.1)
+    return os.getppid() == parent
+
+
+def exit_code(outcomes: list[dict[str, Any]]) -> int:
+    """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
+    messages = [f"{outcome['status']}: {outcome['message']}" for outcome in outcomes if "message" in outcome]
+    statuses = {outcome["status"] for outcome in outcomes}
+    code = next((code for status, code in EXIT_CODES.items() if status in statuses), 0)
+    tell_the_others(code)
+    if messages and _speaks():
+        for message in messages:
+            print(message, file=sys.stderr, flush=True)
+    end_output()
+    return code
+
+
+def _speaks() -> bool:
+    """Whether it is this process that says what all processes of the run may have met."""
+    decided = speaks_for_all()
+    return (is_first_process() or _first_process_goes_on()) if decided is None else decided

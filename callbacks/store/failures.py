@@ -1,0 +1,97 @@
+"""What storage and a user's Ctrl-C do to a run, said in one sentence each."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.store.causes import chain_of
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
+GONE = (errno.ENOENT, errno.ESTALE, errno.ENOTDIR)
+KEPT = "finished stages and shards are kept, and the same command goes on."
+
+
+@contextmanager
+def writing(folder: Path, key: str) -> Iterator[None]:
+    """Say in one sentence why a folder cannot be written.
+
+    Args:
+        folder: where the work in this context writes.
+        key: the configuration key that says where it lies.
+
+    Raises:
+        UserError: the disk is full, the folder may not be written or has vanished.
+    """
+    existed = folder.is_dir()
+    try:
+        yield
+    except Exception as error:
+        reason = _reason(error, folder, existed or folder.parent.is_dir(), key)
+        if reason is None:
+            raise
+        raise UserError(reason) from error
+
+
+def _reason(error: BaseException, folder: Path, existed: bool, key: str) -> str | None:
+    number = next((found for found in map(_error_number, _chain(error)) if found is not None), None)
+    named = next((found.filename for found in _chain(error) if isinstance(found, OSError) and found.filename), folder)
+    if number in FULL:
+        return (
+            f"{named} cannot be written ({os.strerror(number)}); expected room for the results: free some, or set "
+            f"{key}=DIR on another disk; {KEPT}"
+        )
+    if number in FORBIDDEN:
+        return f"{named} cannot be written ({os.strerror(number)}); expected a writable folder: set {key}=DIR; {KEPT}"
+    if number in GONE and not folder.is_dir() and existed:
+        return (
+            f"{folder} has vanished while the run was going on; expected it to stay until the run ends: check the disk "
+            f"or what removes files there, or set {key}=DIR; {KEPT}"
+        )
+    return None
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, then what it was raised from, up to what has already been said to the user."""
+    return takewhile(lambda cause: not isinstance(cause, UserError), chain_of(error))
+
+
+def _error_number(error: BaseException) -> int | None:
+    """The system's number of an error; safetensors and arrow give it in their text only."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    told = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
+    return int(told[1]) if told else None
+
+
+@contextmanager
+def telling_what_is_kept(partial: Path) -> Iterator[None]:
+    """Let Ctrl-C inside a stage say what of that stage is kept.
+
+    Args:
+        partial: the folder of the unfinished entry, `<store>/<stage>/<fingerprint>.partial`.
+
+    Raises:
+        KeyboardInterrupt: with the sentence.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        stage, store = partial.parent.name, partial.parent.parent
+        done = len(list(partial.glob("shards/shard_*.safetensors")))
+        kept = f"{done} finished shard(s)" if stage != "fit" else _epochs(partial)
+        raise KeyboardInterrupt(
+            f"in stage {stage}, of which {kept} are kept, like all finished stages, in {store}; "
+            "the same command goes on"
+        ) from error
+
+
+def _epochs(partial: Path) -> str:
+    return "the finished epochs" if (partial / "checkpoints" / "last.ckpt").is_file() else "0 epochs"

@@ -1,0 +1,219 @@
+"""The store: every heavy stage under the fingerprint of all it depends on, written once, read by every run.
+
+An entry is a folder `<store>/<stage>/<fingerprint>`. It is built as `<fingerprint>.partial`, beside a lock file that
+names its owner, and renamed when complete: a half-written result is never read as one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.processes.launch import begin_launch
+from twinlens.callbacks.store.failures import telling_what_is_kept, writing
+from twinlens.callbacks.store.files import is_first_process, remove_partial_files, write_json
+from twinlens.callbacks.store.lock import Lock
+from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_after
+from twinlens.models.adapter_files import SETTINGS, local_base
+
+ASK_AGAIN_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished stage.
+
+    Attributes:
+        stage: fit, examples, projections, gradients, attribute, retrain or evaluate.
+        fingerprint: sha256 of everything the stage depends on.
+        path: its folder.
+        reused: whether an earlier run had computed it.
+    """
+
+    stage: str
+    fingerprint: str
+    path: Path
+    reused: bool
+
+
+class Store:
+    """Finished stages in a folder.
+
+    Args:
+        root: the folder (`paths.store`).
+        overwrite: recompute what this run asks for even where it is there.
+    """
+
+    def __init__(self, root: Path, overwrite: bool = False) -> None:
+        self.root = root
+        self.overwrite = overwrite
+        self.launch = begin_launch(is_first_process())
+        self._written: set[Path] = set()
+
+    def get(
+        self,
+        stage: str,
+        inputs: Mapping[str, Any],
+        build: Callable[[Path], None],
+        labels: Mapping[str, Any] | None = None,
+    ) -> Entry:
+        """The finished entry for `inputs`, built with `build(folder)` where it is not there yet or was damaged.
+
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
+        are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
+
+        Of several processes the first one decides whether to read, to wait or to build; the others follow it.
+
+        Raises:
+            UserError: the store cannot be written.
+        """
+        fingerprint = fingerprint_of(inputs)
+        final = self.root / stage / fingerprint
+        if not is_first_process():
+            return self._follow(stage, fingerprint, final, build)
+        if self._usable(final):
+            self._tidy(final)
+            note_use(final)
+            return Entry(stage, fingerprint, final, reused=True)
+        _tell_damage(final)
+        with self._lock(final) as owner:
+            if not owner or self._usable(final):
+                note_use(final)
+                return Entry(stage, fingerprint, final, reused=True)
+            partial = final.with_suffix(".partial")
+            with writing(partial, "paths.store"), telling_what_is_kept(partial):
+                partial.mkdir(parents=True, exist_ok=True)
+                build(partial)
+                remove_partial_files(partial, ".*")  # libraries leave hidden files of names of their own
+                write_manifest(partial, stage, fingerprint, inputs, labels or {})
+                replaced = final.with_suffix(".replaced")
+                shutil.rmtree(replaced, ignore_errors=True)
+                if final.exists():
+                    final.rename(replaced)  # removed in one step: an entry is never seen half-removed
+                partial.rename(final)
+                shutil.rmtree(replaced, ignore_errors=True)
+        self._written.add(final)
+        return Entry(stage, fingerprint, final, reused=False)
+
+    def peek(self, stage: str, inputs: Mapping[str, Any]) -> Path | None:
+        """Folder of the finished entry for `inputs`, None where it would be computed; waits and writes nothing."""
+        final = self.root / stage / fingerprint_of(inputs)
+        return final if self._usable(final) else None
+
+    def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
+        """What the first process does: build with it where it holds the lock, read where it has read or finished."""
+        lock, joined = self._lock(final), False
+        while not self._finished(final):
+            if not joined and (lock.holder() or {}).get("launch") == self.launch.token:
+                partial = final.with_suffix(".partial")
+                partial.mkdir(parents=True, exist_ok=True)
+                build(partial)
+                joined = True
+            else:
+                time.sleep(ASK_AGAIN_SECONDS)
+        return Entry(stage, fingerprint, final, reused=not joined)
+
+    def _lock(self, final: Path) -> Lock:
+        return Lock(final.with_suffix(".lock"), until=lambda: self._usable(final), launch=self.launch.token)
+
+    def _tidy(self, final: Path) -> None:
+        """Remove what a process left beside its entry when it was killed after that was complete."""
+        lock, replaced = self._lock(final), final.with_suffix(".replaced")
+        if (lock.path.is_file() or replaced.is_dir()) and lock.holder() is None:
+            with suppress(OSError):  # the store may be one that can only be read
+                lock.remove_abandoned()
+                shutil.rmtree(replaced)
+
+    def _usable(self, final: Path) -> bool:
+        """Whether this run reads an entry as it stands."""
+        return (not self.overwrite or final in self._written) and damage_of(final) == ""
+
+    def _finished(self, final: Path) -> bool:
+        """The same in a process that does not write itself: what the first one writes is younger than the run."""
+        if self.overwrite and not written_after(final, self.launch.started):
+            return False
+        return damage_of(final) == ""
+
+
+def _tell_damage(final: Path) -> None:
+    if damage := damage_of(final):
+        print(f"the stored result {final} is damaged ({damage}): it is computed again", flush=True)
+
+
+def fingerprint_of(inputs: Mapping[str, Any]) -> str:
+    """sha256 of plain values, independent of the order of keys."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """sha256 over the source of modules (packages: their own files), so that a code change redoes its stage only."""
+    digest = hashlib.sha256()
+    for name in sorted(set(modules)):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(name)
+        origin = Path(spec.origin)
+        for file in sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def weights_hash(folder: Path, cache: Path) -> str:
+    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time).
+
+    An adapter's covers its base's, where that lies in a folder too.
+    """
+    files = _hashed_files(folder)
+    if not any(file.suffix != ".json" for file in files):
+        raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
+    known = _read_cache(cache)
+    unknown = {key: file for file, key in files.items() if key not in known}
+    for key, file in unknown.items():
+        with file.open("rb") as opened:
+            known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
+    if unknown:
+        with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_json(cache, known)
+    digest = hashlib.sha256()
+    for file, key in files.items():
+        digest.update(f"{file.name}:{known[key]}".encode())
+    return digest.hexdigest()[:24]
+
+
+def known_weights_hash(folder: Path, store: Path) -> str | None:
+    """What `weights_hash` gives, as far as a run of this store has read the weights before; else None."""
+    cache = store / "weights.json"
+    files = _hashed_files(folder) if folder.is_dir() else {}
+    if not files or not _read_cache(cache).keys() >= set(files.values()):
+        return None
+    return weights_hash(folder, cache)
+
+
+def _hashed_files(folder: Path) -> dict[Path, str]:
+    """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by."""
+    own = folder.iterdir()
+    files = sorted(f for f in own if f.suffix in (".safetensors", ".bin") or f.name in ("config.json", SETTINGS))
+    base = local_base(folder)
+    if base is not None:
+        files += [*_hashed_files(base)]
+    return {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
+
+
+def _read_cache(cache: Path) -> dict[str, str]:
+    """Remembered hashes; a cache that cannot be read is as good as none."""
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}

@@ -1,0 +1,89 @@
+"""The finished jobs of a sweep, read from their folders, and what sets one apart from another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.results.results_csv import Cell
+from twinlens.callbacks.results.run_files import RunFiles
+from twinlens.callbacks.results.run_tables import published_rows, train_sizes
+
+NAMED_IN_ROWS = ("seed", "model", "data", "method", "evaluation", "experiment")
+"""Overrides that rows of results.csv show by themselves."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One finished job.
+
+    Attributes:
+        number: as in sweep.csv.
+        run: its files.
+        setting: its swept overrides, apart from those that its rows name themselves, as `key=value; …`.
+        rows: of results.csv, with `published` where comparable.
+    """
+
+    number: int
+    run: RunFiles
+    setting: str
+    rows: list[dict[str, Cell]]
+
+    @property
+    def seed(self) -> Cell:
+        """The run's seed."""
+        return self.rows[0]["seed"] if self.rows else None
+
+    @property
+    def model(self) -> str:
+        return str(self.rows[0]["model"]) if self.rows else ""
+
+    @property
+    def data(self) -> str:
+        return str(self.rows[0]["data"]) if self.rows else ""
+
+
+def finished_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> list[Job]:
+    """Jobs that have results, in order; a job whose files are damaged is told of and left out.
+
+    Args:
+        sweep: the sweep's folder.
+        outcomes: rows of sweep.csv: `job`, `status`, `overrides`, `folder`.
+    """
+    done = [row for row in outcomes if row["status"] == "done"]
+    done = [row for row in done if (sweep / str(row["folder"]) / "results.csv").is_file()]
+    settings = swept_settings([str(row["overrides"]).split() for row in done])
+    jobs = []
+    for row, setting in zip(done, settings, strict=True):
+        run = RunFiles(sweep / str(row["folder"]))
+        try:
+            jobs.append(Job(int(str(row["job"])), run, setting, published_rows(run)))
+        except UserError as error:
+            print(f"job {row['job']}: {error}", flush=True)
+    return jobs
+
+
+def swept_settings(overrides: Sequence[Sequence[str]]) -> list[str]:
+    """Per job the overrides that differ between jobs, without those that rows name themselves."""
+    by_key = [dict(override.partition("=")[::2] for override in job) for job in overrides]
+    keys = dict.fromkeys(key for job in by_key for key in job)
+    swept = [key for key in keys if key not in NAMED_IN_ROWS and len({job.get(key) for job in by_key}) > 1]
+    return ["; ".join(f"{key}={job[key]}" for key in swept if key in job) for job in by_key]
+
+
+def rows_of_all(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
+    """The rows of all jobs for common tables and figures; a setting stands beside the model's name."""
+    return [
+        {**row, "model": f"{row['model']} ({job.setting})"} if job.setting else row for job in jobs for row in job.rows
+    ]
+
+
+def sizes_of_all(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
+    """Training rows by (model, data), named as in `rows_of_all`."""
+    sizes = {}
+    for job in jobs:
+        for (model, data), size in train_sizes(job.run).items():
+            sizes[f"{model} ({job.setting})" if job.setting else model, data] = size
+    return sizes

@@ -1,0 +1,74 @@
+"""summary.csv of a sweep: every result as its mean over seeds, with the standard error of that mean."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from twinlens.callbacks.figures.charts import estimate
+from twinlens.callbacks.results.results_csv import DIRECTIONS, Cell, Row, format_table, protect
+from twinlens.callbacks.store.files import write_text
+from twinlens.callbacks.sweep.jobs import Job
+
+KEYS = ("model", "data", "split", "method", "evaluation", "metric", "k", "group", "reference_group", "variant")
+COLUMNS = (*KEYS, "setting", "value", "stderr", "seeds", "published")
+MAX_PRINTED = 200
+"""Longer summaries are cut on the terminal; summary.csv has the rest."""
+
+
+def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
+    """One row per result and setting.
+
+    A seed that several jobs share (they differ in methods or evaluations alone) counts once, as the mean of its rows.
+    With one seed the row keeps the error it has, over examples or draws; `seeds` says so.
+    """
+    found: dict[tuple[Cell, ...], dict[Cell, list[Row]]] = {}
+    for job in jobs:
+        for row in job.rows:
+            key = (*(row.get(name) for name in KEYS), job.setting or None)
+            found.setdefault(key, {}).setdefault(row["seed"], []).append(row)
+    summary = []
+    for key, by_seed in found.items():
+        of_seeds = [_of_one_seed(rows) for rows in by_seed.values()]
+        mean = estimate(of_seeds)
+        if mean is not None:
+            published = next(
+                (row["published"] for rows in by_seed.values() for row in rows if row["published"] is not None), None
+            )
+            line = dict(zip((*KEYS, "setting"), key, strict=True))
+            summary.append(line | {"value": mean[0], "stderr": mean[1], "seeds": len(by_seed), "published": published})
+    return summary
+
+
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> None:
+    """Write a CSV file, whole or not at all; cells that look like formulas are protected."""
+    stream = io.StringIO(newline="")
+    writer = csv.DictWriter(stream, columns)
+    writer.writeheader()
+    writer.writerows({column: protect(row.get(column)) for column in columns} for row in rows)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, stream.getvalue())
+
+
+def format_summary(summary: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS) -> str:
+    """The summary as text; `n` is the number of seeds."""
+    rows = [
+        {**row, "n": row["seeds"], "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["setting"])]))}
+        for row in summary
+    ]
+    lines = ["", f"sweep: mean ± standard error over seeds (n); {len(rows)} rows in summary.csv"]
+    lines.append(format_table(rows[:MAX_PRINTED], directions))
+    if len(rows) > MAX_PRINTED:
+        lines.append(f"… {len(rows) - MAX_PRINTED} more rows in summary.csv")
+    return "\n".join(lines)
+
+
+def _of_one_seed(rows: Sequence[Row]) -> Row:
+    values = [float(row["value"]) for row in rows if isinstance(row["value"], int | float)]
+    return {**rows[0], "value": sum(values) / len(values) if values else None}
+
+
+def _text(cell: Cell) -> str:
+    return "" if cell is None else str(cell)

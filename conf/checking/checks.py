@@ -1,0 +1,190 @@
+"""Everything that can be wrong with a command line, found before Hydra starts the job or any weight is read.
+
+`hydra.main` answers a bad override with its own text and exit code 1, and in a sweep one bad job loses the others.
+So the configuration of every job is composed and checked first, and whatever fails becomes one sentence. Hydra itself
+stays outside: train.py passes the two functions of it that are needed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from twinlens.attribution.protocols import UserError
+from twinlens.conf.checking.command_line import CommandLine, parse_command_line
+from twinlens.conf.checking.config_folders import ConfigTree
+from twinlens.conf.checking.diagnosis import explain
+from twinlens.conf.checking.hydra_node import check_hydra_node
+from twinlens.conf.checking.overrides import Override, ParseOverrides, check_no_repeats, jobs_of, parse_overrides
+from twinlens.conf.checking.plain_values import join, plain, without_hydra
+from twinlens.conf.checking.targets import Provided, check_targets
+from twinlens.conf.checking.top_level import GROUPS, PROVIDED, check_top_level
+
+Compose = Callable[[Path, str, list[str]], DictConfig]
+"""(folder of the primary configuration, its name, overrides) → composed configuration with Hydra's own node."""
+
+
+def check_command_line(
+    arguments: Sequence[str],
+    config_dir: Path,
+    compose: Compose,
+    parse: ParseOverrides,
+    primary: str = "train",
+    provided: Provided = PROVIDED,
+) -> CommandLine:
+    """Check the configuration of every job that `arguments` asks for.
+
+    Args:
+        arguments: `sys.argv[1:]`.
+        config_dir: the project's configuration folder.
+        compose: Hydra's compose API, see `Compose`.
+        parse: Hydra's override parser.
+        primary: configuration to start from unless `--config-name` says otherwise.
+        provided: arguments of `_target_` classes that the code adds, see `check_targets`.
+
+    Returns:
+        The parsed command line.
+
+    Raises:
+        UserError: one sentence about the first thing that is wrong.
+    """
+    command = parse_command_line(arguments, config_dir, primary)
+    if command.informational:
+        return command
+    home = command.home
+    overrides = parse_overrides(command.overrides, parse, command.tree)
+    multirun = command.multirun or any(str(o.input_line).lower() == "hydra.mode=multirun" for o in overrides)
+    allow = allowed_by_user(overrides)
+    swept = _swept_by_file(overrides, multirun, command, compose, parse)
+    multirun = multirun or swept is not None
+    for job in jobs_of([*(swept or []), *overrides], multirun, command.tree):
+        check_no_repeats(parse_overrides(job, parse, command.tree), command.tree)
+        config = _compose(job, command, home, compose, parse)
+        hydra = config.get("hydra")
+        if hydra is not None:
+            check_hydra_node(hydra, overrides, command.tree, allow)
+        check_config(config, command.tree, allow, provided)
+        typed = {override.key_or_group for override in overrides}
+        check_remote_code(config, typed)
+        check_store_command(config, typed)
+    return command
+
+
+def check_config(
+    config: DictConfig,
+    tree: ConfigTree | None = None,
+    allow: Sequence[str] = (),
+    provided: Provided = PROVIDED,
+) -> None:
+    """Check a composed configuration: top-level keys and types, then every `_target_` node; Hydra's node is ignored.
+
+    Raises:
+        UserError: one sentence about the first thing that is wrong.
+    """
+    groups = {*GROUPS, *(tree.groups() if tree else ())} - {"hydra", "experiment", "debug"}
+    values = plain(without_hydra(config))
+    check_top_level(values, groups)
+    check_targets(values, allow, provided)
+
+
+def allowed_by_user(overrides: Sequence[Override]) -> list[str]:
+    """Packages that `allow_targets=…` names on the command line, and only there."""
+    allowed: list[str] = []
+    for override in overrides:
+        if override.key_or_group == "allow_targets" and not override.is_sweep_override():
+            value = override.value()
+            allowed.extend(map(str, value) if isinstance(value, list) else [str(value)])
+    return allowed
+
+
+def check_remote_code(config: DictConfig, typed: Collection[str]) -> None:
+    """Refuse `trust_remote_code: true` that stands in a file, whoever wrote it.
+
+    Args:
+        config: the composed configuration.
+        typed: keys set on the command line.
+
+    Raises:
+        UserError: naming the key that has to be typed.
+    """
+    for path in _true_keys(plain(without_hydra(config)), "trust_remote_code"):
+        if path not in typed:
+            raise UserError(
+                f"{path}: a configuration file asks to run code that comes with a checkpoint; expected false in files: "
+                f"if you trust the checkpoint, say {path}=true on the command line."
+            )
+
+
+def check_store_command(config: DictConfig, typed: Collection[str]) -> None:
+    """Refuse to list or clear the store because a file says so, whoever wrote it.
+
+    Args:
+        config: the composed configuration.
+        typed: keys set on the command line.
+
+    Raises:
+        UserError: naming the key that has to be typed.
+    """
+    for key, value in (plain(without_hydra(config)).get("store") or {}).items():
+        if value not in (False, None) and not {"store", f"store.{key}"} & set(typed):
+            idle = "null" if key == "prune" else "false"
+            raise UserError(
+                f"store.{key}={value}: a configuration file asks for this; expected {idle} in files: to do so, say "
+                f"store.{key}={value} on the command line."
+            )
+
+
+def _compose(job: list[str], command: CommandLine, home: Path, compose: Compose, parse: ParseOverrides) -> DictConfig:
+    def attempt(overrides: list[str]) -> DictConfig:
+        return compose(home, command.primary, [*_search_path(command, home), *overrides])
+
+    try:
+        return attempt(job)
+    except Exception as error:  # whatever Hydra, OmegaConf and YAML raise becomes a sentence
+        raise explain(error, parse_overrides(job, parse, command.tree), attempt, command) from error
+
+
+def _swept_by_file(
+    overrides: Sequence[Override], multirun: bool, command: CommandLine, compose: Compose, parse: ParseOverrides
+) -> list[Override] | None:
+    """The sweep that a chosen file asks for (`hydra.mode: MULTIRUN`, `hydra.sweeper.params`), None for a single run.
+
+    What is typed takes the place of a parameter of the same key, as in Hydra.
+    """
+    if any(str(override.input_line).lower() == "hydra.mode=run" for override in overrides):
+        return None
+    if not any(override.key_or_group == "experiment" for override in overrides) and not command.is_replay:
+        return None  # only an experiment or a file of one's own has a say in Hydra's mode
+    first = jobs_of(overrides, True, command.tree)[0]
+    hydra: Any = OmegaConf.to_container(_compose(first, command, command.home, compose, parse).hydra, resolve=False)
+    if not multirun and str(hydra.get("mode")).rpartition(".")[2] != "MULTIRUN":
+        return None
+    typed = {override.key_or_group for override in overrides}
+    parameters = (hydra.get("sweeper") or {}).get("params") or {}
+    return parse_overrides(
+        [f"{key}={value}" for key, value in parameters.items() if key not in typed], parse, command.tree
+    )
+
+
+def _search_path(command: CommandLine, home: Path) -> list[str]:
+    """The folders beside the primary configuration's own, as an override of Hydra's search path."""
+    others = [folder for folder in command.tree.folders if folder != home]
+    if not others:
+        return []
+    quoted = ",".join("'file://" + str(folder).replace("'", "\\'") + "'" for folder in others)
+    return [f"hydra.searchpath=[{quoted}]"]
+
+
+def _true_keys(value: Any, name: str, path: str = "") -> Iterator[str]:
+    """Paths of all keys called `name` whose value is anything but false or null."""
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _true_keys(item, name, join(path, index))
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if key == name and item not in (False, None):
+                yield join(path, key)
+            yield from _true_keys(item, name, join(path, key))

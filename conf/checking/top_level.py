@@ -1,0 +1,113 @@
+"""The scalar keys that stand at the top level of a run's configuration, and their types."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Literal
+
+from omegaconf import DictConfig
+
+from twinlens.attribution.protocols import UserError
+from twinlens.conf.checking.annotations import UNKNOWN, record_fields
+from twinlens.conf.checking.byte_sizes import parse_bytes
+from twinlens.conf.checking.plain_values import plain
+from twinlens.conf.checking.suggestions import advice
+from twinlens.conf.checking.targets import check_value
+
+GROUPS = (
+    "model",
+    "data",
+    "method",
+    "evaluation",
+    "trainer",
+    "logger",
+    "callbacks",
+    "paths",
+)
+"""Config groups that fill a key of their own name. `experiment` and `debug` only change other keys."""
+
+SINGLE = ("model", "data", "trainer", "paths")
+"""Groups that take exactly one option."""
+
+SEVERAL = ("method", "evaluation")
+"""Groups that take one or several options; each option fills `<group>.<name>`."""
+
+PROVIDED = {"model": ("label_names", "tokenizer"), "logger.*": ("save_dir",)}
+"""Required arguments that train.py adds when it builds an object, and that therefore need not stand in a file."""
+
+
+@dataclasses.dataclass
+class StoreCommand:
+    """What to do with the store instead of a run; typed on the command line only.
+
+    Attributes:
+        prune: what to remove: `7d`, `12h` (not used since), `all`, `partial`, the beginning of a fingerprint, or a
+            list of these.
+        list: print every entry.
+    """
+
+    prune: str | Sequence[str] | None = None
+    list: bool = False
+
+
+@dataclasses.dataclass
+class RunConfig:
+    """Top-level scalars of conf/train.yaml.
+
+    Attributes:
+        seed: seeds Python, NumPy and torch before anything is built.
+        fit: train the readout; false uses the model as it is.
+        overwrite: redo stages that the store already holds.
+        plan: print what every pass would take, and end.
+        memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
+        choices: whose neurons are edited in multiple choice: those of the `predicted` choice's sequence with the other
+            choices fixed, or the same neuron in the sequences of `all` choices at once.
+        attribute_split: the split whose predictions are explained.
+        allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
+            typed on the command line, so that a configuration from a stranger cannot grant itself anything.
+        store: list or clear the store instead of running.
+        name: name of the run in loggers and tables; null lets the loggers choose.
+        tags: free labels for loggers.
+    """
+
+    seed: int = 0
+    fit: bool = True
+    overwrite: bool = False
+    plan: bool = False
+    memory_budget: str | int = "4GiB"
+    choices: Literal["predicted", "all"] = "predicted"
+    attribute_split: str = "test"
+    allow_targets: list[str] | str = dataclasses.field(default_factory=list)
+    store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
+    name: str | None = None
+    tags: list[str] = dataclasses.field(default_factory=list)
+
+
+def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[str] = GROUPS) -> None:
+    """Check the names of all top-level keys and the types of the scalars.
+
+    Raises:
+        UserError: for an unknown key, with the nearest valid name, and for a value of the wrong type.
+    """
+    values = plain(config)
+    fields = record_fields(RunConfig)
+    known = {*fields, *groups}
+    for key, value in values.items():
+        if key not in known:
+            raise UserError(f"unknown key {key!r} at the top level of the configuration{advice(key, known)}")
+        if key == "store" and not isinstance(value, Mapping):
+            raise UserError(
+                f"store={value!r}: expected what to do with the store; say store.list=true or store.prune=all, or "
+                f"paths.store=DIR for where it lies."
+            )
+        if key in fields:
+            check_value(value, fields[key][0], key)
+        elif value is not None and not isinstance(value, Mapping):
+            raise UserError(
+                f"{key}={value!r}: expected the settings of a {key}, got a single value; give the name of an option, "
+                f"as in `python train.py {key}=NAME`, or single settings as {key}.KEY=VALUE."
+            )
+    budget = values.get("memory_budget", UNKNOWN)
+    if budget is not UNKNOWN:
+        parse_bytes(budget)

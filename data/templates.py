@@ -1,0 +1,152 @@
+"""Templates and tokenisation: fields of an example → text → token ids that fit the model.
+
+A template is a format string such as `Claim : {claim}/ Evidence : {evidence}/ Answer :`. One of its columns may be cut
+when the text is too long; it loses tokens from its end, everything else stays whole.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from twinlens.attribution.protocols import UserError
+
+
+@dataclass(frozen=True)
+class Template:
+    """A parsed template.
+
+    Attributes:
+        parts: (literal text, column or None) in reading order; the literal stands before the column's value.
+        cut: the column that loses tokens when the text is too long; None: the text loses them at its very end.
+    """
+
+    parts: tuple[tuple[str, str | None], ...]
+    cut: str | None
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns the template shows, in reading order."""
+        return [column for _, column in self.parts if column is not None]
+
+    def render(self, row: Mapping[str, str]) -> tuple[str, tuple[int, int]]:
+        """The text of one example and the (start, end) characters of its cuttable value; (0, 0) without one."""
+        text, span = "", (0, 0)
+        for literal, column in self.parts:
+            text += literal
+            if column is not None:
+                start = len(text)
+                text += row[column]
+                if column == self.cut:
+                    span = (start, len(text))
+        return text, span
+
+
+def parse_template(template: str, columns: Sequence[str], cut: str | None) -> Template:
+    """Parse a format string over text columns.
+
+    Args:
+        template: plain `{column}` fields only, each at most once.
+        columns: the text columns that exist.
+        cut: the column to cut, or None.
+
+    Raises:
+        UserError: malformed braces, a field that is no text column, a repeated field, no field, `cut` not among them.
+    """
+    try:
+        parsed = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise UserError(
+            f"data.template={template!r} is no format string ({error}); expected fields such as {{{columns[0]}}}: "
+            "write literal braces twice."
+        ) from None
+    for _, field, specification, conversion in parsed:
+        if field is not None and (field not in columns or specification or conversion):
+            raise UserError(
+                f"data.template={template!r} asks for {field!r}, expected plain fields out of {', '.join(columns)}: "
+                "name a text column of the data."
+            )
+    result = Template(tuple((literal, field) for literal, field, _, _ in parsed), cut)
+    if not result.columns or len(set(result.columns)) < len(result.columns):
+        raise UserError(
+            f"data.template={template!r} shows the fields {result.columns}, expected at least one and each once: "
+            f"write it with fields out of {', '.join(columns)}."
+        )
+    if cut is not None and cut not in result.columns:
+        raise UserError(
+            f"data.cut={cut!r} is no column of the template, expected one of {', '.join(result.columns)}: "
+            "name one of them, or null to cut at the end of the text."
+        )
+    return result
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Token ids of one example.
+
+    Attributes:
+        input_ids: at most `max_length` ids.
+        cut: whether the text lost tokens.
+        cut_prompt: whether it lost some outside the cuttable column, because that alone did not suffice.
+    """
+
+    input_ids: list[int]
+    cut: bool
+    cut_prompt: bool
+
+
+def encode(
+    tokenizer: Any,
+    texts: Sequence[str],
+    spans: Sequence[tuple[int, int]],
+    max_length: int,
+    bos: bool,
+) -> list[Encoded]:
+    """Tokenise whole texts, then drop tokens from the end of each cuttable span until they fit.
+
+    The text is tokenised in one piece, as the model would see it without a limit, so that what is kept never depends
+    on where the segments meet; a token that reaches over the border of the span belongs to the text around it.
+
+    Args:
+        tokenizer: a fast tokenizer (it must give character offsets).
+        texts: rendered examples.
+        spans: (start, end) characters that may be cut, (0, 0) for none.
+        max_length: limit in tokens, the beginning-of-sequence token included.
+        bos: put the tokenizer's beginning-of-sequence token first where it has one; nothing else is ever added.
+
+    Raises:
+        UserError: a tokenizer without offsets.
+    """
+    if not getattr(tokenizer, "is_fast", False):
+        raise UserError(
+            f"The tokenizer {type(tokenizer).__name__} gives no character offsets, expected a fast tokenizer: "
+            "save the model with a tokenizer.json."
+        )
+    start = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
+    tokens = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        return_offsets_mapping=True,
+        return_attention_mask=False,
+        truncation=False,
+        verbose=False,  # the limit is applied below, a warning about long texts would only mislead
+    )
+    return [
+        _fit(start, ids, offsets, span, max_length)
+        for ids, offsets, span in zip(tokens["input_ids"], tokens["offset_mapping"], spans, strict=True)
+    ]
+
+
+def _fit(
+    start: list[int], ids: list[int], offsets: list[tuple[int, int]], span: tuple[int, int], max_length: int
+) -> Encoded:
+    excess = len(start) + len(ids) - max_length
+    if excess <= 0:
+        return Encoded(start + ids, False, False)
+    inside = [k for k, (left, right) in enumerate(offsets) if left < right and span[0] <= left and right <= span[1]]
+    first, last = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+    removed = min(excess, last - first)
+    kept = (start + ids[: last - removed] + ids[last:])[:max_length]
+    return Encoded(kept, True, removed < excess)

@@ -1,0 +1,71 @@
+"""What instance methods are given of a split: labels as the split counts them, texts as the template shows them."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import datasets
+import pytest
+import torch
+
+from tests.running import CommandLine
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.callbacks.attribute.instance_inputs import inputs_read, instance_inputs
+from twinlens.callbacks.passes.session import Predictions
+from twinlens.data.labels import Fold
+from twinlens.data.templates import parse_template
+
+TEMPLATE = parse_template("Q: {question} C: {choice}", ["concept", "question", "choice"], None)
+
+
+def session(folds: dict[str, Fold], predictions: bool = True) -> Any:
+    rows = datasets.Dataset.from_dict(
+        {
+            "concept": ["unshown", "unshown"],
+            "question": ["who", "what"],
+            "choices": [["a", "b"], ["c", "d"]],
+            "label": [1, 0],
+            "prediction": [2, 0],
+        }
+    )
+    features = torch.arange(6.0).view(2, 3)
+    data = SimpleNamespace(folds=folds, splits={"test": rows}, resolve_template=lambda: TEMPLATE)
+    return SimpleNamespace(
+        data=data,
+        predictions={"test": Predictions(rows, features, "of this model")} if predictions else {},
+        classifier=SimpleNamespace(head=torch.nn.Linear(3, 3)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("folds", "labels", "expected"),
+    [
+        ({}, "gold", [1, 0]),
+        ({}, "predicted", [2, 0]),
+        ({"test": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "gold", [1, 0]),
+        ({"test": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "predicted", [1, 0]),
+        ({"train": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "predicted", [2, 0]),
+    ],
+)
+def test_labels_are_those_that_the_split_counts(folds: dict[str, Fold], labels: Any, expected: list[int]) -> None:
+    inputs = instance_inputs(session(folds), GradientSimilarity(labels=labels), "test")
+    assert inputs.labels.tolist() == expected
+    assert (None if inputs.fold is None else inputs.fold.tolist()) == ([0, 1, 1] if "test" in folds else None)
+
+
+def test_what_reads_texts_alone_is_shared_by_all_models(command: CommandLine) -> None:
+    first = command("method=[bm25,similarity]", "evaluation=accuracy")
+    assert first.code == 0, first.err
+    other = command("method=[bm25,similarity]", "evaluation=accuracy", "seed=1")
+    assert "fit: computed" in other.out
+    assert "bm25: read from the store" in other.out
+    assert "similarity: computed" in other.out
+
+
+def test_texts_are_what_the_template_shows_and_know_no_model() -> None:
+    reads_text = SimpleNamespace(reads="text")
+    without = session({}, predictions=False)
+    assert instance_inputs(without, reads_text, "test").texts == ["who\na\nb", "what\nc\nd"]
+    assert inputs_read(without, reads_text, "test") == inputs_read(session({}), reads_text, "test")
+    assert inputs_read(session({}), GradientSimilarity(), "test") == {"examples": "of this model"}

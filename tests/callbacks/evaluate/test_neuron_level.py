@@ -1,0 +1,144 @@
+"""Evaluations of the second paper as a stage: going on from shards, nothing computed twice, what the answers are of."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, ClassVar
+
+import datasets
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from tests.tiny_llama import LLAMA
+from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.neuron.neuron_score import NeuronScore
+from twinlens.attribution.neuron.part_scores import HeadScore
+from twinlens.callbacks.attribute.stage import attribute_stage
+from twinlens.callbacks.evaluate.neuron_level import explained, knowledge_stage, token_text, types_of
+from twinlens.callbacks.passes.predict_pass import TrainerFactory
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.predict.stage import examples_stage
+from twinlens.callbacks.store.store import Store
+from twinlens.data.knowledge import KnowledgeDataModule
+from twinlens.models.backbone import load_tokenizer
+from twinlens.models.language_model import LanguageModel
+
+METHODS = {"logprob_increase": NeuronScore(top_k=5), "heads": HeadScore(top_k=3)}
+SETTINGS: dict[str, dict[str, Any]] = {"logprob_increase": {"top_k": 5}, "heads": {"top_k": 3}}
+
+
+class Lengths:
+    """An evaluation of two passes: tokens of each sentence, then these beside what the first pass gave on the whole."""
+
+    requires: ClassVar[str] = "knowledge"
+    reads_lists: ClassVar[bool] = True
+    longest = 4
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+        self.again: list[int] = []
+        self.fails_at: int | None = None
+
+    def answers(self, sentences: Sentences) -> dict[str, Tensor]:
+        index = sentences.batch["index"].tolist()
+        if self.fails_at in index:
+            raise RuntimeError("out of luck")
+        self.seen += index
+        layers = sentences.lists["logprob_increase"].layer
+        return {
+            "length": sentences.batch["attention_mask"].sum(1),
+            "target": sentences.target,
+            "layer": layers,
+            "lists": torch.full_like(sentences.target, len(sentences.lists)),
+        }
+
+    def chosen(self, answers: dict[str, Tensor], prompts: Prompts) -> dict[str, Tensor]:
+        return {"longest": answers["length"].max()}
+
+    def second(self, sentences: Sentences, chosen: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.again += sentences.batch["index"].tolist()
+        return {"short_by": chosen["longest"] - sentences.batch["attention_mask"].sum(1)}
+
+    def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
+        self.found = answers
+        total = answers["length"] + answers["short_by"]
+        return [Result("total", float(total[rows].double().mean()), group=name) for name, rows in prompts.groups()]
+
+
+@pytest.fixture(scope="module")
+def prompts_data() -> KnowledgeDataModule:
+    data = KnowledgeDataModule(types=["month", "colour"], only_known=False, limit={"test": 18}, eval_batch_size=2)
+    data.prepare(load_tokenizer("models/facts"))
+    return data
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, prompts_data: KnowledgeDataModule) -> Session:
+    """A tiny language model with its predictions and scores."""
+    folder = tmp_path_factory.mktemp("knowledge")
+    trainers = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
+    made = Session(folder / "run", Store(folder / "store", False), trainers, prompts_data, "test", 2**30, 0)
+    tokenizer = load_tokenizer("models/facts")
+    made.model = LanguageModel("tiny", tokenizer, architecture=LLAMA, seed=1).eval().requires_grad_(False)
+    made.weights = "w"
+    examples_stage(made, "test")
+    for name in METHODS:
+        attribute_stage(made, name, METHODS, SETTINGS)
+    return made
+
+
+def results(session: Session, evaluation: Lengths, test: str, **settings: Any) -> list[Result]:
+    """What is stored for one test is of no other."""
+    return knowledge_stage(session, "lengths", evaluation, {"test": test, **settings}, METHODS)
+
+
+def test_a_stage_goes_on_from_its_shards_and_computes_nothing_twice(
+    session: Session, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation, n = Lengths(), len(session.data.splits["test"])
+    evaluation.fails_at = session.shards("test")[-1][-1][-1]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        results(session, evaluation, "shards")
+    before = sorted(evaluation.seen)
+    assert 0 < len(before) < n
+    evaluation.seen.clear()
+    evaluation.fails_at = None
+    found = results(session, evaluation, "shards")
+    assert "shards are there, going on" in capsys.readouterr().out
+    assert sorted(before + evaluation.seen) == list(range(n))
+    assert sorted(evaluation.again) == list(range(n))
+
+    second = Lengths()
+    assert results(session, second, "shards") == found
+    assert (second.seen, second.again) == ([], [])
+    for name, answers in evaluation.found.items():
+        assert torch.equal(second.found[name], answers), name
+
+    changed = Lengths()
+    results(session, changed, "shards", longest=9)
+    assert len(changed.seen) == len(changed.again) == n
+
+
+def test_answers_stand_in_the_order_of_the_sentences(session: Session) -> None:
+    evaluation = Lengths()
+    (whole, *by_type) = results(session, evaluation, "order")
+    found, rows = evaluation.found, session.data.splits["test"]
+    lengths = [len(ids) for ids in rows["input_ids"][:]]
+    assert len(set(lengths)) > 1, "batches are sorted by length, so that the order could be lost"
+    assert found["length"].tolist() == lengths
+    assert (found["length"] + found["short_by"]).tolist() == [max(lengths)] * len(lengths)
+    assert (whole.value, whole.group) == (max(lengths), "")
+    assert {result.group for result in by_type} == set(rows["type"][:]) == set(types_of(session))
+    assert found["target"].tolist() == rows["label"][:] == explained(session).tolist()
+    assert token_text(session.readable.tokenizer, session, rows["label"][0]).strip() == rows["answer"][0]
+
+
+def test_only_lists_of_value_neurons_are_read_each_for_its_own_sentence(session: Session) -> None:
+    evaluation = Lengths()
+    results(session, evaluation, "lists")
+    assert set(evaluation.found["lists"].tolist()) == {1}  # heads are no neurons
+    stored = datasets.load_from_disk(str(session.scores["logprob_increase", "test"] / "test"))
+    assert evaluation.found["layer"][:, :5].tolist() == stored["layer"][:]

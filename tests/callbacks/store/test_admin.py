@@ -1,0 +1,201 @@
+"""Listing and clearing the store: everything is shown, nothing is removed that a run holds or reads."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.running import CommandLine
+from twinlens.attribution.protocols import UserError
+from twinlens.callbacks.store.admin import entries, format_entries, prune, size_text
+from twinlens.callbacks.store.manifest import damage_of
+from twinlens.callbacks.store.store import Store
+
+DAY = 86_400
+
+
+def builder(size: int) -> Callable[[Path], None]:
+    def build(folder: Path) -> None:
+        (folder / "weights.bin").write_bytes(b"x" * size)
+
+    return build
+
+
+def fails(folder: Path) -> None:
+    (folder / "shard").write_bytes(b"x" * 10)
+    raise RuntimeError("killed")
+
+
+def stored(root: Path, stage: str, seed: int, size: int = 1000, days: float = 0) -> Path:
+    """A finished entry, last used `days` ago."""
+    path = Store(root).get(stage, {"seed": seed}, builder(size), {"model": "tiny", "seed": seed}).path
+    for name in ("manifest.json", "used"):
+        (path / name).touch()
+        os.utime(path / name, (time.time() - days * DAY,) * 2)
+    return path
+
+
+def begun(root: Path, stage: str, seed: int) -> Path:
+    """What a run left that was killed in the middle."""
+    with pytest.raises(RuntimeError, match="killed"):
+        Store(root).get(stage, {"seed": seed}, fails)
+    return next(path for path in (root / stage).glob("*.partial"))
+
+
+def hold(entry: Path) -> Path:
+    """A lock on the entry whose owner is this very process."""
+    lock = entry.with_suffix(".lock")
+    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+    lock.write_text(json.dumps(owner))
+    return lock
+
+
+def test_every_entry_is_shown_with_size_ages_labels_and_totals(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    first = stored(root, "fit", 0, 2_000_000, days=3)
+    stored(root, "examples", 1)
+    stored(root, "examples", 2)
+    text = format_entries(root, entries(root))
+    line = next(line for line in text.splitlines() if first.name in line)
+    assert {"fit", "2.0", "MB", "3d", "model=tiny", "seed=0"} <= set(line.split())
+    assert "fit: 1 entry, 2.0 MB" in text
+    assert "examples: 2 entries" in text
+    assert text.index("fit ") < text.index("examples ")
+    assert format_entries(root / "none", entries(root / "none")).endswith("nothing is stored")
+
+
+def test_the_age_is_that_of_the_last_use(tmp_path: Path) -> None:
+    path = stored(tmp_path, "fit", 0, days=30)
+    before = entries(tmp_path)[0].used
+    assert Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+    assert entries(tmp_path)[0].used > before
+    prune(tmp_path, ["7d"], tmp_path)
+    assert path.is_dir()
+
+
+def test_partial_and_locked_entries_are_told_with_their_owner(tmp_path: Path) -> None:
+    begun(tmp_path, "attribute", 0)
+    assert "partial" in format_entries(tmp_path, entries(tmp_path))
+    hold(begun(tmp_path, "attribute", 0))
+    assert f"process {os.getpid()} on {socket.gethostname()}" in format_entries(tmp_path, entries(tmp_path))
+
+
+def test_prune_by_age_kind_and_fingerprint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old, new = stored(tmp_path, "fit", 0, days=8), stored(tmp_path, "fit", 1, days=6)
+    partial = begun(tmp_path, "attribute", 2)
+    prune(tmp_path, ["7d"], tmp_path)
+    assert (old.exists(), new.exists(), partial.exists()) == (False, True, True)
+    prune(tmp_path, ["partial"], tmp_path)
+    assert (new.exists(), partial.exists()) == (True, False)
+    prune(tmp_path, [new.name[:8]], tmp_path)
+    assert not new.exists()
+    assert "1 entry of 1 removed" in capsys.readouterr().out
+    assert list(tmp_path.glob("*/*")) == []
+
+
+@pytest.mark.parametrize("wrong", ["yesterday", "7y", "abc", "deadbeef", "../../etc"])
+def test_what_names_nothing_is_refused(tmp_path: Path, wrong: str) -> None:
+    kept = stored(tmp_path, "fit", 0)
+    with pytest.raises(UserError, match=r"store\.list=true"):
+        prune(tmp_path, [wrong, "all"], tmp_path)
+    assert kept.exists()
+
+
+def test_what_a_living_run_writes_or_reads_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    read, forgotten = stored(tmp_path, "fit", 0), stored(tmp_path, "fit", 1, days=3650)
+    written = begun(tmp_path, "attribute", 2)
+    lock = hold(written)
+    prune(tmp_path, ["all"], tmp_path)
+    assert (read.exists(), written.exists(), forgotten.exists()) == (True, True, False)
+    told = capsys.readouterr().out
+    assert f"being written by process {os.getpid()}" in told
+    assert "start of a run that is not finished" in told
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}))
+    prune(tmp_path, ["all"], tmp_path)
+    left = {path.name for path in tmp_path.glob("*/*")} - {".takeover"}  # an empty file that guards take-overs of locks
+    assert left == set()
+
+
+def test_nothing_but_entries_is_touched(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").write_text("")
+    root = tmp_path / "store"
+    stored(root, "fit", 0)
+    (root / "fit" / ("a" * 24)).symlink_to(outside)
+    (root / "fit" / "notes").mkdir()
+    (root / "weights.json").write_text("{}")
+    prune(root, ["all"], tmp_path)
+    assert (outside / "precious").is_file()
+    assert sorted(path.name for path in root.rglob("*")) == ["a" * 24, "fit", "notes", "weights.json"]
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda file: file.unlink(), "weights.bin is missing"),
+        (lambda file: file.write_bytes(b"x" * 10), "weights.bin has 10 bytes instead of 1000"),
+        (lambda file: file.write_bytes(b"y" * 1000), "the content of weights.bin has changed"),
+        (lambda file: (file.parent / "manifest.json").write_text("{"), "manifest.json cannot be read"),
+    ],
+)
+def test_a_damaged_entry_is_named_and_computed_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: Callable[[Path], object], told: str
+) -> None:
+    path = stored(tmp_path, "fit", 0, days=1)
+    assert damage_of(path) == ""
+    damage(path / "weights.bin")
+    assert not Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+    assert f"{path} is damaged ({told})" in capsys.readouterr().out
+    assert Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+    assert damage_of(path) == ""
+
+
+def test_a_store_that_may_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path, "fit", 0)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError("read-only")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    assert Store(tmp_path).get("fit", {"seed": 0}, builder(1)).reused
+
+
+@pytest.mark.parametrize(
+    ("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_600, "1.0 MB"), (123_400_000, "123 MB")]
+)
+def test_sizes_are_shown_for_people(size: int, text: str) -> None:
+    assert size_text(size) == text
+
+
+def test_the_command_line_lists_and_prunes_and_runs_nothing(command: CommandLine) -> None:
+    run = command("method=gradsim", "evaluation=accuracy").folder
+    runs = sorted(run.parent.iterdir())
+    listed = command("store.list=true", base=())
+    assert listed.code == 0
+    for part in ("model=tiny", "data=demo", "method=gradsim", "split=train", "fit: 1 entry"):
+        assert part in listed.out
+    pruned = command("store.prune=all", "store.list=true", base=())
+    assert pruned.code == 0
+    assert "outputs/store: nothing is stored" in pruned.out
+    assert f"1 run folder in outputs linked to them, so that files are missing there now: {run.name}" in pruned.out
+    assert sorted(run.parent.iterdir()) == runs
+    assert "fit: computed" in command("method=gradsim", "evaluation=accuracy").out
+
+
+def test_a_file_cannot_clear_the_store(command: CommandLine) -> None:
+    kept = stored(command.folder / "outputs" / "store", "fit", 0)
+    run = command.folder / "stranger"
+    run.mkdir()
+    (run / "config.yaml").write_text("defaults: [train, _self_]\nstore: {prune: all}\n")
+    finished = command("--config-dir", str(run), "--config-name", "config", base=())
+    assert finished.code == 2
+    assert "store.prune=all" in finished.err
+    assert kept.exists()

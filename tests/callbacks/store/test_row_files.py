@@ -1,0 +1,77 @@
+"""Rows on disk: written in any order by anybody, and damage is found row by row."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from twinlens.callbacks.store.manifest import damage_of, write_manifest
+from twinlens.callbacks.store.row_files import RowFiles
+
+WIDTHS = [3, 2]
+
+
+def filled(folder: Path, n_rows: int = 6) -> RowFiles:
+    folder.mkdir(exist_ok=True)
+    files = RowFiles.create(folder, n_rows, WIDTHS, {"kind": "test"})
+    for rows in ([4, 1], [0, 5], [2, 3]):
+        files.write(rows, [torch.tensor(rows)[:, None].expand(-1, width) + 0.5 for width in WIDTHS])
+    return files
+
+
+def overwrite(file: Path, offset: int, content: bytes) -> None:
+    with file.open("r+b") as opened:
+        opened.seek(offset)
+        opened.write(content)
+
+
+def test_rows_come_back_whatever_their_order(tmp_path: Path) -> None:
+    files = filled(tmp_path)
+    assert files.written().all()
+    assert files.damaged() == []
+    for array, width in zip(files.map(), WIDTHS, strict=True):
+        assert torch.equal(array, torch.arange(6)[:, None].expand(-1, width) + 0.5)
+
+
+def test_what_is_there_outlives_a_second_start(tmp_path: Path) -> None:
+    filled(tmp_path)
+    again = RowFiles.create(tmp_path, 6, WIDTHS, {})
+    assert again.damaged() == []
+
+
+def test_rows_that_were_never_written_are_named(tmp_path: Path) -> None:
+    files = RowFiles.create(tmp_path, 4, WIDTHS, {})
+    files.write([2], [torch.zeros(1, width) for width in WIDTHS])
+    assert files.written().tolist() == [False, False, True, False]
+    assert files.damaged() == [0, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "offset", "content"),
+    [("group_000.rows", 4 * 3 * 2, b"\1"), ("group_001.rows", 4 * 2 * 2, bytes(8)), ("rows.checks", 8, bytes(4))],
+)
+def test_altered_zeroed_and_unchecked_rows_are_found(tmp_path: Path, name: str, offset: int, content: bytes) -> None:
+    files = filled(tmp_path)
+    overwrite(tmp_path / name, offset, content)
+    assert files.damaged() == [2]
+
+
+def test_an_entry_names_its_damaged_rows_and_is_not_hashed_as_a_whole(tmp_path: Path) -> None:
+    filled(tmp_path)
+    write_manifest(tmp_path, "gradients", "f", {}, {})
+    assert '"sha256": null' in (tmp_path / "manifest.json").read_text()
+    assert damage_of(tmp_path) == ""
+    (tmp_path / "group_001.rows").touch()
+    assert damage_of(tmp_path) == ""
+    overwrite(tmp_path / "group_001.rows", 4 * 2 * 5, b"\1")
+    later = (tmp_path / "manifest.json").stat().st_mtime + 5
+    os.utime(tmp_path / "group_001.rows", (later, later))
+    assert damage_of(tmp_path) == "row 5 of its arrays changed"
+
+
+def test_another_folder_takes_sound_arrays_over(tmp_path: Path) -> None:
+    filled(tmp_path / "old").adopt(tmp_path)
+    assert RowFiles.create(tmp_path, 6, WIDTHS, {}).damaged() == []

@@ -1,0 +1,37 @@
+"""What a run's data are called where the run lies: the same as in its results, as one part of a path."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hydra.utils import instantiate
+
+from tests.conf.checking.composing import compose
+from twinlens.conf.checking.data_name import data_name
+
+CONF = Path(__file__).parents[3] / "conf"
+HANS = ["data.test=hans", "data.test_path=hans.txt"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        (["data=demo"], "demo"),
+        (["data=demo_challenge"], "demo-challenge"),
+        (["data=mnli"], "mnli"),
+        (["data=mnli", *HANS], "mnli-hans"),
+        (["data=mnli", "data.split_validation=true"], "mnli-split-validation"),
+        (["data=mnli", "data.split_validation=true", *HANS], "mnli-split-validation-hans"),
+        (["data=mnli", "data.name=mine", *HANS], "mine-hans"),
+    ],
+)
+def test_folders_and_results_agree(overrides: list[str], name: str) -> None:
+    config = compose(CONF, "train", [*overrides, "logger=wandb"])
+    assert f"_tiny_{name}_s0" in config.hydra.run.dir
+    assert config.logger.wandb.group == f"tiny_{name}"
+    assert instantiate(config.data).name.replace("/", "-") == name
+
+
+def test_options_of_the_same_name_but_another_kind() -> None:
+    assert data_name({"name": "table", "test": {"file": "x"}, "split_validation": "yes"}) == "table"
