@@ -24,12 +24,13 @@ from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs
-from twinlens.callbacks.run.pipeline import Parts, refuse_what_cannot_run, run_stages
+from twinlens.callbacks.run.parts import Parts
+from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
-from twinlens.callbacks.run.refusals import refuse_what_the_inputs_rule_out
+from twinlens.callbacks.run.refusals import refuse_what_cannot_run, refuse_what_the_inputs_rule_out
 from twinlens.callbacks.run.run_outcome import OUTCOMES, exit_code, outcome_of
 from twinlens.callbacks.store.admin import store_command
-from twinlens.callbacks.store.causes import user_error_in
+from twinlens.callbacks.store.failures import user_error_in
 from twinlens.callbacks.store.store import Store
 from twinlens.callbacks.sweep.job_outcomes import outcomes_elsewhere, telling_of_lost_jobs
 from twinlens.callbacks.sweep.job_process import run_as_process
@@ -63,8 +64,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
-    common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
-    session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common, config.choices)
+    store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
+    session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed, config.choices)
     parts = Parts(
         plain(config),
         partial(build, model_node(config.model, data.readout), tokenizer=tokenizer, **session.model_arguments),
@@ -77,8 +78,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     if config.plan:
         return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)
-    run.start(replayable(config), redact_overrides(overrides))
-    run.add_data_report(data.report)
+    run.start(replayable(config), redact_overrides(overrides), data.report)
     run_stages(session, run, parts)
     print(folder)
     return run.metrics

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.pairs import Timed, timed
-from twinlens.attribution.bridge.neuron_instances import NeuronInstances, NeuronLists
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.stream import stream_scores
 
 MEMORY_BUDGET = 4 * 2**30

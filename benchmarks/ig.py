@@ -20,7 +20,7 @@ from transformers import AutoModel, PretrainedConfig
 from benchmarks.pairs import Timed, timed
 from twinlens.attribution.neuron.ig import PRESETS
 from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.last_token import LastTokenEngine
 
 N_CLASSES = 4

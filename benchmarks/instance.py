@@ -22,9 +22,9 @@ from benchmarks.memory import growth
 from benchmarks.pairs import Timed, timed
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.instance.train_summary import TrainSummary
-from twinlens.attribution.protocols import HeadInputs
 from twinlens.callbacks.passes.memory import return_freed_memory
 
 MEMORY_BUDGET = 4 * 2**30

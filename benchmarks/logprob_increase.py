@@ -14,7 +14,7 @@ from twinlens.attribution.neuron.increase import Units, dense_increases
 from twinlens.attribution.neuron.logprob_increase import ffn_units
 from twinlens.attribution.neuron.readout import Readout, readout_of
 from twinlens.attribution.residual_protocol import ResidualStates
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
 

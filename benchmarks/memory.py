@@ -19,17 +19,21 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModel, GPT2Config
 
-from twinlens.attribution.bridge.neuron_instances import NeuronInstances, NeuronLists
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.attribution.protocols import Batch, HeadInputs
+from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.attribute.instance_costs import instance_cost
-from twinlens.callbacks.passes.costs import faithfulness_need, neuron_need, prediction_need
+from twinlens.callbacks.attribute.neuron_costs import neuron_need
+from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need
+from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.memory import WithinMemory, return_freed_memory
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.last_token import LastTokenEngine
 
 MODEL_PASSES = ("predict", "ig", "ig_all", "faithfulness", "faithfulness_all")

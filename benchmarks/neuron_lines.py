@@ -135,7 +135,7 @@ def benchmark_faithfulness(arguments: argparse.Namespace, outcome: Outcome, n_to
     outcome.add(compare(name, *measured, arguments.pairs, faithfulness.difference, TOLERANCE, note))
 
 
-def benchmark_knowledge(arguments: argparse.Namespace, outcome: Outcome) -> None:
+def benchmark_logprob_increase(arguments: argparse.Namespace, outcome: Outcome) -> None:
     """Log-probability increase: the search against the dense form, the dense form against one neuron at a time."""
     config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
     shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"

@@ -25,7 +25,7 @@ from transformers import AutoModel
 from benchmarks.instance import Splits
 from benchmarks.layers import Classifier
 from benchmarks.pairs import Timed, progress, timed
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 PREDICTION_BATCH = 128
 """Examples of a forward, on both sides."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import Row, read_rows
 from twinlens.data.hub import fetch
 from twinlens.data.labels import label_numbers

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import Row, read_rows
 from twinlens.data.hub import fetch
 from twinlens.data.labels import choice_names, label_numbers

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo_sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
 from twinlens.data.sampling import follow_twins
 from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule

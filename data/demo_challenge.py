@@ -13,7 +13,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo import DemoDataModule
 from twinlens.data.demo_sentences import LABELS, REPEATING, Fact, draw_fact
 from twinlens.data.labels import Fold

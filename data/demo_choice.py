@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo_questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from twinlens.data.demo_sentences import FIRST_NAMES, PLACES
 from twinlens.data.labels import choice_names

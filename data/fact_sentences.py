@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.fact_patterns import OPENINGS
 from twinlens.data.facts import prompts, sentences
 from twinlens.data.prompts import PromptDataModule, prompt_rows

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 Row = dict[str, Any]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import only_file, read_rows
 from twinlens.data.labels import label_numbers
 from twinlens.data.source_rows import SourceRows

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 
 def fetch(repository: str, name: str, dataset: str, wanted: str) -> Path:

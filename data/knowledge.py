@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import datasets
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.facts import prompts
 from twinlens.data.file_readers import Row
 from twinlens.data.knowledge_formats import read_prompts

@@ -16,7 +16,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import Row, read_rows
 
 PARAREL_FACTS = re.compile(r"facts_(P\d+)\.jsonl")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.dataset_name import full_name
 from twinlens.data.file_readers import Row, first_of, only_file, read_rows
 from twinlens.data.hans_rows import HANS_COLUMNS, hans_rows

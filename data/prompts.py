@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import datasets
 import pyarrow
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.file_readers import Row
 from twinlens.data.source_rows import SourceRows

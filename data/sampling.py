@@ -12,7 +12,7 @@ import pyarrow
 import pyarrow.compute as compute
 import torch
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.source_rows import SourceRows
 
 

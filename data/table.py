@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import Row, read_rows, split_file
 from twinlens.data.labels import is_empty, label_name, label_numbers
 from twinlens.data.sampling import permutation

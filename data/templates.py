@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.labels import Fold
 from twinlens.data.sampling import ExplicitBatches, used_rows

@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pyarrow
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import PreparationReport
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.templates import Encoded, Template, encode

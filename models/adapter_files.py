@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.checkpoint_files import may_be_hub_id, resolve
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
 
 AdapterUse = Literal["keep", "merge"]

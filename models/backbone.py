@@ -19,7 +19,7 @@ from transformers import (
 )
 from transformers.utils import logging as transformers_logging
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import adapter_of, base_path, naming_adapter
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve

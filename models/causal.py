@@ -15,7 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import base_path
 from twinlens.models.adapters import AdapterUse, save_weights
 from twinlens.models.backbone import adapted, attention_of, load_config, require_architecture

@@ -10,7 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 PROJECT = Path(__file__).resolve().parents[1]
 PICKLES = frozenset({".bin", ".pt", ".pth", ".ckpt", ".pkl", ".msgpack", ".h5"})

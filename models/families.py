@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.anatomy import Anatomy, BlockInputs
 
 
@@ -248,4 +248,4 @@ def interleaved_values(projected: Tensor, n_heads: int) -> Tensor:
 
 
 FAMILIES: tuple[type[Anatomy], ...] = (Llama, Gpt2, Opt, GptNeoX, Bloom)
-"""Every family; `twinlens.models.anatomy.family_of` picks by transformers' model type."""
+"""Every family; `twinlens.models.anatomy_check.family_of` picks by transformers' model type."""

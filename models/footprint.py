@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
-from twinlens.models.anatomy import family_of
+from twinlens.attribution.errors import UserError
+from twinlens.models.anatomy_check import family_of
 
 WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
 """Activations made of several tensor operations."""

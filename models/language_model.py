@@ -12,9 +12,11 @@ from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
 from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.protocols import Batch, UserError, require_finite
+from twinlens.attribution.errors import UserError, require_finite
+from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.recipe import Schedule, adamw

@@ -23,9 +23,9 @@ from twinlens.models.anatomy import (
     answer_positions,
     at_positions,
     backbone_arguments,
-    first,
     position_ids_from_mask,
 )
+from twinlens.models.anatomy_check import first
 from twinlens.models.footprint import footprint_of
 from twinlens.models.prefix import Prefix, PrefixCache
 

@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import LinearLayer
 
 ALL = "all"
 

@@ -13,9 +13,11 @@ from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score
 from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.protocols import Batch, UserError, require_finite
+from twinlens.attribution.errors import UserError, require_finite
+from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import HeadKind, load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, flat_sequences, output_names
 from twinlens.models.last_token import LastTokenEngine

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, first, projection_rows
+from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, projection_rows
+from twinlens.models.anatomy_check import first
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
 from twinlens.models.norms import norm_of, wide

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, require_equal
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy_check import require_equal
 from twinlens.models.residual import NoAttentionWeights, ResidualEngine
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.choice import ChoiceEngine, Choices
 from twinlens.models.last_token import LastTokenEngine
 

@@ -20,7 +20,7 @@ from tests.running import CommandLine, installed
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.written_config import replayable
 from twinlens.models import families
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.families import Llama
 
 REPOSITORY = Path(__file__).resolve().parents[1]

@@ -13,53 +13,14 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
 from twinlens.attribution.bridge.shared_sums import Gain, SharedNeuronSums, TestLists, entry_gains
-from twinlens.attribution.neuron.ranking import NeuronScores
-from twinlens.attribution.protocols import UserError, require_finite
+from twinlens.attribution.errors import UserError, require_finite
 
 Missing = Literal["zero", "-inf"]
 Preset = Literal["paper", "reference"]
 
-PAPER = "Yu, Atanasova, Augenstein 2024 (arXiv 2404.18655)"
 _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at a time
-
-
-@dataclass(frozen=True)
-class NeuronLists:
-    """The best neurons of every example of a split, best first.
-
-    Attributes:
-        layer, unit: address of each neuron, [examples, r], int32; −1 where a list is shorter.
-        score: [examples, r], float32.
-        n_layers, n_neurons: of the model; neurons per layer.
-
-    Raises:
-        ValueError: if the three are not of one shape.
-    """
-
-    layer: Tensor
-    unit: Tensor
-    score: Tensor
-    n_layers: int
-    n_neurons: int
-
-    def __post_init__(self) -> None:
-        if not self.layer.shape == self.unit.shape == self.score.shape or self.layer.dim() != 2:
-            shapes = ", ".join(str(tuple(t.shape)) for t in (self.layer, self.unit, self.score))
-            raise ValueError(f"layer, unit and score are {shapes}; expected one shape [examples, r].")
-
-    def __len__(self) -> int:
-        return len(self.layer)
-
-    def rows(self, start: int, stop: int) -> NeuronLists:
-        """A contiguous part of the examples."""
-        part = slice(start, stop)
-        return NeuronLists(self.layer[part], self.unit[part], self.score[part], self.n_layers, self.n_neurons)
-
-    def addresses(self, length: int) -> Tensor:
-        """layer · n_neurons + unit of the first `length` entries, [examples, min(length, r)], int64; −1: none."""
-        layer, unit = self.layer[:, :length].long(), self.unit[:, :length].long()
-        return torch.where(layer >= 0, layer * self.n_neurons + unit, -1)
 
 
 # -- neurons → instances -------------------------------------------------------------------------------------------
@@ -122,10 +83,10 @@ class NeuronInstances:
         self.source = source
         self.preset = preset
         self.gain: Gain = reading.gain if gain is None else gain
-        self.train_list = _length("train_list", reading.train_list if train_list is None else train_list)
-        self.test_list = _length("test_list", reading.test_list if test_list is None else test_list)
+        self.train_list = list_length("train_list", reading.train_list if train_list is None else train_list)
+        self.test_list = list_length("test_list", reading.test_list if test_list is None else test_list)
         self.missing = _missing(reading.missing if missing is None else missing)
-        self.top_k = _length("top_k", top_k)
+        self.top_k = list_length("top_k", top_k)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -153,12 +114,6 @@ class NeuronInstances:
             )
         sums = SharedNeuronSums(address, gains, train.n_layers * train.n_neurons)
         return NeuronInstancesScorer(self, train, sums)
-
-
-def _length(name: str, value: int) -> int:
-    if value < 1:
-        raise UserError(f"{name} of a bridge is {value}; expected at least 1: leave it out or name a length.")
-    return value
 
 
 def _missing(value: Missing | float) -> Missing:
@@ -224,76 +179,3 @@ class NeuronInstancesScorer:
 
 
 # -- instances → neurons -------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class InstanceNeurons:
-    """IA-Neurons: the top-1 neuron of each of the most influential train examples, in their order.
-
-    Attributes:
-        source: name of the instance method of the run that ranks the train examples.
-        neurons: name of the neuron method of the run whose train lists give the neurons.
-        top_k: train examples whose neuron is taken, and length of the lists.
-        dedup: False keeps a neuron as often as it comes, as the paper does; True keeps its first occurrence and goes
-            on down the train examples until there are `top_k` different neurons or no train examples are left.
-    """
-
-    source: str
-    neurons: str = "ig"
-    top_k: int = 100
-    dedup: bool = False
-
-    def __post_init__(self) -> None:
-        _length("top_k", self.top_k)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the methods whose results this one reads."""
-        return (self.source, self.neurons)
-
-    def describe(self) -> dict[str, object]:
-        """Settings, sign and unit."""
-        return {
-            "method": "IA-Neurons: top-1 neurons of the most influential train examples",
-            "paper": f"{PAPER}, Sec. 3.2",
-            "source": self.source,
-            "neurons": self.neurons,
-            "top_k": self.top_k,
-            "dedup": self.dedup,
-            "sign": f"that of {self.source}: the score is the train example's, not the neuron's",
-            "unit": f"that of {self.source}",
-        }
-
-    def compose(self, top_index: Tensor, top_score: Tensor, train: NeuronLists) -> NeuronScores:
-        """The lists of a batch of tests.
-
-        A train example without neurons is passed over, and so is one with score −∞, which is no influential one.
-
-        Args:
-            top_index: train rows, the most influential first, [tests, k]; −1 is passed over.
-            top_score: their scores, [tests, k].
-            train: neuron lists of the whole train split.
-
-        Returns:
-            [tests, min(top_k, k)], −1 (and score 0) at the end of shorter lists; the score is the train example's.
-        """
-        width = top_index.shape[1] if self.dedup else min(self.top_k, top_index.shape[1])
-        index, score = top_index[:, :width].long(), top_score[:, :width].float()
-        first = torch.cat([train.addresses(1), torch.full((len(train), 1), -1, device=train.layer.device)], 1)[:, 0]
-        address = torch.where(index >= 0, first[index.clamp(min=0)], -1)
-        kept = (address >= 0) & (score > -math.inf)
-        if self.dedup:
-            kept &= _first_occurrence(torch.where(kept, address, -1))
-        order = (~kept).int().argsort(dim=1, stable=True)[:, : self.top_k]
-        kept, address, score = kept.gather(1, order), address.gather(1, order), score.gather(1, order)
-        layer = address.div(train.n_neurons, rounding_mode="floor")
-        unit = address.remainder(train.n_neurons)
-        return NeuronScores(layer.where(kept, -1).int(), unit.where(kept, -1).int(), score.where(kept, 0))
-
-
-def _first_occurrence(values: Tensor) -> Tensor:
-    """Where a value stands for the first time in its row, [rows, k]."""
-    ordered, position = values.sort(dim=1, stable=True)
-    new = torch.ones_like(ordered, dtype=torch.bool)
-    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return torch.zeros_like(new).scatter_(1, position, new)

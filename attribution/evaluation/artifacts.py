@@ -10,11 +10,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available, missing_methods
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
 from twinlens.attribution.evaluation.subsets import RANDOM
-from twinlens.attribution.protocols import UserError
 
 Measure = Literal["jaccard", "containment"]
 Pair = tuple[str, str]

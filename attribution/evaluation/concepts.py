@@ -9,10 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
-from twinlens.attribution.protocols import UserError
 
 COLUMN = "concept"
 

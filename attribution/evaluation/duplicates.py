@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
 from twinlens.attribution.evaluation.needs import Available, missing_methods
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.protocols import UserError
 
 
 def reciprocal_ranks(top_index: Tensor, twin: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL, Control
 from twinlens.attribution.evaluation.edits import (
     Intervention,
@@ -23,7 +24,7 @@ from twinlens.attribution.evaluation.edits import (
 )
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.ranking import chosen_mask, side_by_side
-from twinlens.attribution.protocols import Batch, NeuronModel, UserError
+from twinlens.attribution.protocols import Batch, NeuronModel
 
 Test = Literal["sufficiency", "comprehensiveness"]
 Better = Literal["higher", "lower"]

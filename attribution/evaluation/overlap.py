@@ -10,11 +10,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
 from twinlens.attribution.evaluation.train_ranking import RankBy, most_influential
-from twinlens.attribution.protocols import UserError
 
 UNITS_PER_LAYER = 2**32
 """A neuron as one number: layer · this + unit."""

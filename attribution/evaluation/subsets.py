@@ -8,8 +8,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.train_ranking import RankBy, least_influential, most_influential, random_ranking
-from twinlens.attribution.protocols import UserError
 
 Group = Literal["most", "least", "random"]
 RANDOM = "random_instances"

@@ -10,8 +10,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, project_sides
 from twinlens.attribution.gradients.fisher import (
+    Fisher,
+    LayerBasis,
     covariances,
     eigenbasis,
     fisher_cotangents,
@@ -20,8 +23,7 @@ from twinlens.attribution.gradients.fisher import (
     token_mask,
 )
 from twinlens.attribution.gradients.tape import Tape
-from twinlens.attribution.instance.kronecker import Fisher, LayerBasis
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer
 
 
 class FactorSums:

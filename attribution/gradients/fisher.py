@@ -15,15 +15,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import example_blocks
-from twinlens.attribution.instance.curvature import softmax_root
-from twinlens.attribution.instance.head_gradients import logit_cotangents
-from twinlens.attribution.instance.kronecker import Fisher, LayerBasis
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.gradients.cotangents import logit_cotangents, softmax_root
+
+Fisher = Literal["expectation", "empirical"]
 
 MOST_CLASSES = 512
 """Classes up to which the expectation over labels is taken, which costs classes − 1 backward passes."""
@@ -257,3 +259,18 @@ def _divided(basis: LayerBasis, damping: float, rotated: Tensor) -> Tensor:
     """Rotated gradients, overwritten, over the eigenvalues plus λ, rotated back."""
     right, left = basis.inputs.to(rotated), basis.outputs.to(rotated)
     return left @ (rotated.div_((basis.eigenvalues + damping).to(rotated)) @ right.T)
+
+
+@dataclass(frozen=True)
+class LayerBasis:
+    """One layer's approximate Fisher block, Σ λ_oi (q_o ⊗ p_i)(q_o ⊗ p_i)ᵀ.
+
+    Attributes:
+        outputs: eigenvectors q of S in columns, [d_out, d_out].
+        inputs: eigenvectors p of A in columns, [d_in + 1 with a bias, …].
+        eigenvalues: λ, [d_out, d_in + 1 with a bias].
+    """
+
+    outputs: Tensor
+    inputs: Tensor
+    eigenvalues: Tensor

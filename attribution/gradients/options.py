@@ -5,9 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.projection import Projection, ProjectionKind
-from twinlens.attribution.instance.protocol import HeadParameters, LabelSource, Reads
-from twinlens.attribution.protocols import UserError
+
+Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
+"""What a method is given of each split: `HeadInputs` (cached head inputs and labels),
+`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `NeuronLists` of the bridge, the whole
+gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
+LabelSource = Literal["gold", "predicted"]
+"""Whose label stands in the loss that is differentiated."""
+HeadParameters = Literal["weight", "head"]
+"""Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
 Per = Literal["example", "token"]
 """What a train row is: an example, or one token of a language model's training text."""

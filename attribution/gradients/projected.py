@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.gradients.rows import GradientRows
-from twinlens.attribution.protocols import UserError, require_finite
 
 BYTES_PER_NUMBER = 4 + 3 * 8
 """Working memory of a test's numbers: the float32 query, beside the float64 gradient, its solution and a step of it."""

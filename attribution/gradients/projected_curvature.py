@@ -12,12 +12,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.fisher import absolute_damping, eigenbasis, solve
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.fisher import LayerBasis, absolute_damping, eigenbasis, solve
+from twinlens.attribution.gradients.linear_solve import solve_factored
 from twinlens.attribution.gradients.rows import GradientRows, RowLayout
-from twinlens.attribution.instance.kronecker import LayerBasis
-from twinlens.attribution.instance.solve import solve_factored
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import UserError
 
 BLOCK_BYTES = 2**28
 """Of rows in float64 at a time; larger blocks are no faster."""

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.counter_random import mix
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, TwoSided
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer
 
 ProjectionKind = Literal["none", "random", "pca"]
 

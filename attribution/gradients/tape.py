@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import LinearLayer
 
 Consumer = Callable[[int, Tensor, Tensor], None]
 """(number of the layer, inputs [sequences, tokens, d_in], output gradients [sequences, tokens, d_out]) → None.

@@ -22,7 +22,9 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
+from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.fisher import (
+    LayerBasis,
     example_chunks,
     in_blocks,
     rotated_sides,
@@ -32,8 +34,6 @@ from twinlens.attribution.gradients.fisher import (
     weighted_squares,
 )
 from twinlens.attribution.gradients.tape import Tape
-from twinlens.attribution.instance.head_gradients import logit_cotangents
-from twinlens.attribution.instance.kronecker import LayerBasis
 from twinlens.attribution.protocols import LinearLayer
 
 
@@ -113,7 +113,7 @@ class HeldTests:
         Args:
             scores: logits, [examples, classes].
             labels: class (or folded class) whose loss is differentiated, [examples].
-            fold: class → folded class, see `twinlens.attribution.protocols.HeadInputs`.
+            fold: class → folded class, see `twinlens.attribution.instance.inputs.HeadInputs`.
         """
         first, n = self._filled, len(scores)
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlens.attribution.instance.protocol import Reads
-from twinlens.attribution.protocols import TextInputs, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.options import Reads
+from twinlens.attribution.instance.inputs import TextInputs
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 

@@ -14,11 +14,11 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import require_finite
 from twinlens.attribution.instance.factors import LayerFactors, combine, gram, project, squared_norms
 from twinlens.attribution.instance.leaders import Leaders
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
-from twinlens.attribution.protocols import require_finite
 
 Gradients = Sequence[LayerFactors]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.factors import dense
 from twinlens.attribution.instance.head_gradients import DifferentiableHead
 from twinlens.attribution.instance.products import CurvatureProducts, product_bytes
@@ -16,7 +17,6 @@ from twinlens.attribution.instance.solve import (
     loss_factors_at,
     residual_sample,
 )
-from twinlens.attribution.protocols import UserError
 
 VECTORS = 8
 """Vectors of length P per test: gradient, solution, residual, direction, their products, and the sums in the making."""

@@ -13,27 +13,9 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from twinlens.attribution.gradients.cotangents import softmax_root
 from twinlens.attribution.instance.factors import LayerFactors, compact, dense, gram, squared_norms
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits
-
-
-def softmax_root(probabilities: Tensor) -> Tensor:
-    """Split diag(p) − p pᵀ as B Bᵀ, in closed form and without cancellation.
-
-    With s = √p, diag(p) − p pᵀ = diag(s)(I − s sᵀ)diag(s). The Householder reflection I − u uᵀ/(1 + s_C), u = s + e_C,
-    sends s to −e_C, so its first C − 1 columns are an orthonormal basis of what I − s sᵀ projects onto.
-
-    Args:
-        probabilities: [examples, classes].
-
-    Returns:
-        Bᵀ, [examples, classes − 1, classes]: each row is a cotangent of the logits.
-    """
-    s = probabilities.sqrt()
-    u = s.clone()
-    u[:, -1] += 1
-    reflection = torch.eye(s.shape[1], dtype=s.dtype, device=s.device) - u[:, :, None] * u[:, None, :] / u[:, -1:, None]
-    return reflection[:, :-1] * s[:, None, :]
 
 
 def ggn_root(head: DifferentiableHead, features: Tensor) -> list[LayerFactors]:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.linear_solve import solve_factored
 from twinlens.attribution.instance.factors import LayerFactors, dense
 from twinlens.attribution.instance.head_gradients import DifferentiableHead
 from twinlens.attribution.instance.hessian import smallest_eigenvalue
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.solve import (
     DenseScorer,
     SolverPlan,
@@ -17,9 +20,7 @@ from twinlens.attribution.instance.solve import (
     largest_ratio,
     loss_factors_at,
     residual_sample,
-    solve_factored,
 )
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 
 def direct_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.gradients.linear_solve import solve_factored
 from twinlens.attribution.instance.curvature import ggn_gram, ggn_root
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.solve import (
     SolvedScorer,
     SolverPlan,
     largest_ratio,
     loss_factors_at,
     residual_sample,
-    solve_factored,
 )
-from twinlens.attribution.protocols import HeadInputs
 
 
 def dual_plan(head: DifferentiableHead, n_train: int) -> SolverPlan:

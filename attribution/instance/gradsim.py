@@ -12,15 +12,14 @@ from typing import Literal, overload
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.options import OverLayers, Per
+from twinlens.attribution.gradients.options import LabelSource, OverLayers, Per
 from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.factors import LayerFactors, gram
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.loss_gradients import LossGradients
-from twinlens.attribution.instance.protocol import LabelSource
-from twinlens.attribution.protocols import HeadInputs
 
 Similarity = Literal["dot", "cosine"]
 SIGN = "positive: a gradient step on the train example lowers the test loss"

@@ -17,9 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from twinlens.attribution.errors import UserError, require_finite
+from twinlens.attribution.gradients.cotangents import logit_cotangents
+from twinlens.attribution.gradients.options import HeadParameters
 from twinlens.attribution.instance.factors import LayerFactors, compact, is_smaller_dense
-from twinlens.attribution.instance.protocol import HeadParameters
-from twinlens.attribution.protocols import HeadInputs, UserError, require_finite
+from twinlens.attribution.instance.inputs import HeadInputs
 
 
 @dataclass(frozen=True)
@@ -238,21 +240,6 @@ def loss_factors(head: DifferentiableHead, inputs: HeadInputs) -> list[LayerFact
 def loss_cotangents(head: DifferentiableHead, inputs: HeadInputs) -> Tensor:
     """Gradient of each example's loss at its logits, [examples, classes]."""
     return logit_cotangents(head_logits(head, inputs.features), inputs.labels, inputs.fold)
-
-
-def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
-    """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
-
-    Where classes are folded (`HeadInputs.fold`) the loss is −log Σ p over the classes of the label, and the gradient
-    p − p restricted to them and renormalised.
-    """
-    cotangents = logits.softmax(-1)
-    labels = labels.to(cotangents.device)
-    if fold is None:
-        cotangents[torch.arange(len(labels), device=labels.device), labels] -= 1
-        return cotangents
-    within = fold.to(labels.device)[None] == labels[:, None]
-    return cotangents - logits.masked_fill(~within, -torch.inf).softmax(-1)
 
 
 def check_inputs(inputs: HeadInputs, head: DifferentiableHead, index: Tensor, what: str) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, run_recorded
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 
 def exact_hessian(head: DifferentiableHead, train: HeadInputs, memory_budget: int) -> Tensor:

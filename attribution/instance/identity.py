@@ -9,8 +9,8 @@ from torch import Tensor
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
 from twinlens.attribution.instance.gradsim import similarity_block_bytes
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.solve import SolvedScorer
-from twinlens.attribution.protocols import HeadInputs
 
 
 class IdentityScorer(SolvedScorer):

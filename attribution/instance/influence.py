@@ -13,7 +13,9 @@ from typing import Literal, overload
 
 import torch
 
-from twinlens.attribution.gradients.options import OverLayers, Per
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.fisher import Fisher
+from twinlens.attribution.gradients.options import LabelSource, OverLayers, Per
 from twinlens.attribution.gradients.projected import Inverse, RowScorer
 from twinlens.attribution.gradients.projected_curvature import (
     DataInfInverse,
@@ -30,13 +32,12 @@ from twinlens.attribution.instance.dual import DualScorer, dual_plan
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
 from twinlens.attribution.instance.hessian import exact_hessian
 from twinlens.attribution.instance.identity import IdentityScorer
-from twinlens.attribution.instance.kronecker import Fisher, KroneckerScorer, kronecker_plan, layer_bases
+from twinlens.attribution.instance.inputs import HeadInputs
+from twinlens.attribution.instance.kronecker import KroneckerScorer, kronecker_plan, layer_bases
 from twinlens.attribution.instance.lissa import LissaScorer, Recursion
 from twinlens.attribution.instance.products import CurvatureProducts
-from twinlens.attribution.instance.protocol import LabelSource
 from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "datainf", "identity"]
 Solver = Literal["auto", "direct", "dual", "cg", "lissa"]

@@ -8,34 +8,17 @@ replaces the products of their eigenvalues by the mean squares of the gradients 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-from twinlens.attribution.instance.curvature import blocks, softmax_root
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.cotangents import softmax_root
+from twinlens.attribution.gradients.fisher import Fisher, LayerBasis
+from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, head_factors, head_logits, loss_cotangents
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.solve import DenseScorer, SolverPlan, dense_block_bytes
-from twinlens.attribution.protocols import HeadInputs, UserError
-
-Fisher = Literal["expectation", "empirical"]
-
-
-@dataclass(frozen=True)
-class LayerBasis:
-    """One layer's approximate Fisher block, Σ λ_oi (q_o ⊗ p_i)(q_o ⊗ p_i)ᵀ.
-
-    Attributes:
-        outputs: eigenvectors q of S in columns, [d_out, d_out].
-        inputs: eigenvectors p of A in columns, [d_in + 1 with a bias, …].
-        eigenvalues: λ, [d_out, d_in + 1 with a bias].
-    """
-
-    outputs: Tensor
-    inputs: Tensor
-    eigenvalues: Tensor
 
 
 def kronecker_plan(head: DifferentiableHead) -> SolverPlan:

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.cg import iterative_block_bytes
 from twinlens.attribution.instance.factors import dense
 from twinlens.attribution.instance.products import CurvatureProducts
 from twinlens.attribution.instance.solve import DenseScorer, largest_ratio, loss_factors_at, residual_sample
-from twinlens.attribution.protocols import UserError
 
 GROWTH_LIMIT = 10.0
 """‖v‖ never exceeds ‖g‖/λ where no eigenvalue leaves (0, scale]; ten times that is divergence, not oscillation."""

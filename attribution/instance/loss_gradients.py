@@ -9,7 +9,7 @@ from torch import Tensor
 
 from twinlens.attribution.instance.factors import LayerFactors, squared_norms
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, loss_cotangents, loss_factors
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 _EXAMPLES_AT_ONCE = 1024
 """Examples that are differentiated at a time: larger blocks fall out of the caches."""

@@ -11,7 +11,7 @@ from twinlens.attribution.instance.curvature import blocks, ggn_root, ggn_trace
 from twinlens.attribution.instance.factors import combine, project
 from twinlens.attribution.instance.head_gradients import DifferentiableHead
 from twinlens.attribution.instance.hessian import hessian_products, hessian_trace
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 
 @dataclass(frozen=True)

@@ -7,20 +7,11 @@ a tests × train matrix; `twinlens.attribution.instance.stream` chooses the bloc
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
-"""What a method is given of each split: `twinlens.attribution.protocols.HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `NeuronLists` of the bridge, the whole
-gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
-
-LabelSource = Literal["gold", "predicted"]
-"""Whose label stands in the loss that is differentiated."""
-
-HeadParameters = Literal["weight", "head"]
-"""Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
+from twinlens.attribution.gradients.options import Reads
 
 
 class Inputs(Protocol):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.counter_random import uniform
-from twinlens.attribution.instance.protocol import Reads
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.gradients.options import Reads
+from twinlens.attribution.instance.inputs import HeadInputs
 
 
 class RandomInstances:

@@ -8,9 +8,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import require_finite
+from twinlens.attribution.gradients.options import Reads
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, differentiable_head, head_logits
-from twinlens.attribution.instance.protocol import Reads
-from twinlens.attribution.protocols import HeadInputs, require_finite
+from twinlens.attribution.instance.inputs import HeadInputs
 
 Measure = Literal["cosine", "dot", "euclidean"]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors, dense
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 RESIDUAL_SAMPLE = 8
 """Train gradients, evenly spaced, on which a solver reports its residual."""
@@ -28,12 +28,6 @@ class SolverPlan:
 
     operations: float
     memory: int
-
-
-def solve_factored(cholesky: Tensor, right: Tensor) -> Tensor:
-    """(LLᵀ)⁻¹ right, in two triangular solves: `torch.cholesky_solve` copies the whole factor at each call."""
-    half = torch.linalg.solve_triangular(cholesky, right, upper=False)
-    return torch.linalg.solve_triangular(cholesky.mT, half, upper=True)
 
 
 def residual_sample(n: int) -> Tensor:

@@ -21,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import require_finite
 from twinlens.attribution.instance.bounded import InnerProductScorer, bounded_scores
 from twinlens.attribution.instance.leaders import Leaders
 from twinlens.attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
 from twinlens.attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
-from twinlens.attribution.protocols import require_finite
 
 BYTES_PER_PAIR = 48
 """Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""

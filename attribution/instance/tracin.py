@@ -12,6 +12,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.options import HeadParameters, LabelSource, Reads
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
 from twinlens.attribution.instance.gradsim import similarity_block_bytes
@@ -21,8 +23,7 @@ from twinlens.attribution.instance.head_gradients import (
     differentiable_head,
     loss_factors,
 )
-from twinlens.attribution.instance.protocol import HeadParameters, LabelSource, Reads
-from twinlens.attribution.protocols import CheckpointInputs, UserError
+from twinlens.attribution.instance.inputs import CheckpointInputs
 
 
 @dataclass(frozen=True)

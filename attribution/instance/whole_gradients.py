@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from twinlens.attribution.gradients.fisher import absolute_damping
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.fisher import LayerBasis, absolute_damping
 from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
-from twinlens.attribution.instance.kronecker import LayerBasis
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer
 
 WholeMethod = GradientSimilarity | Influence
 

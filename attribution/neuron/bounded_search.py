@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.increase import Points, Units, points_of, require_room, row_increases
 from twinlens.attribution.neuron.readout import Readout
-from twinlens.attribution.protocols import UserError
 
 UNIT_BLOCK = 1024
 """Neurons whose value vectors are widened and sent through the final norm at a time."""

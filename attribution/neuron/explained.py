@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 TargetOf = Literal["predicted", "gold"]

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import ClassVar, Literal
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.explained import TargetOf, described_target
 from twinlens.attribution.neuron.path_integral import Path, Positions, integrated_gradients
 from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 from twinlens.attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
-from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel, UserError
+from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel
 
 Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
 

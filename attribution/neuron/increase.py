@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.readout import Readout, at_target
-from twinlens.attribution.protocols import UserError
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from typing import ClassVar, Literal
 
 import torch
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, search_bytes
 from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from twinlens.attribution.neuron.increase import Units, dense_bytes
@@ -14,7 +15,7 @@ from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
 PAPER = "Yu, Ananiadou 2024 (arXiv 2312.12141)"

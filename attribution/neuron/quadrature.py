@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 Rule = Literal["right", "left", "midpoint", "gauss", "linspace"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import TopUnits
 from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
@@ -15,7 +16,7 @@ from twinlens.attribution.neuron.query import ValueNeurons, query_bytes, query_l
 from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import best_neurons
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
 ValueSite = Literal["ffn", "attn"]

@@ -19,10 +19,11 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
 from twinlens.attribution.neuron.increase import Units, dense_increases
 from twinlens.attribution.neuron.readout import OUTPUT_BLOCK, Readout
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
 BOUNDED = ("logprob_increase", "log_prob", "prob_increase")

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.callbacks.attribute.neuron_scores import tensors_of, write_neuron_scores
 from twinlens.callbacks.attribute.score_files import at_sites, read_best_instances, read_neuron_lists
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.store.files import is_first_process, write_yaml
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_yaml
 
 CODE = (
     "twinlens.callbacks.attribute.bridge_scores",

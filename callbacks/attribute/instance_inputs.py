@@ -11,14 +11,14 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor, nn, tensor
 
-from twinlens.attribution.bridge.neuron_instances import NeuronLists
+from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.gradients.rows import GradientRows
-from twinlens.attribution.protocols import CheckpointInputs, HeadInputs, TextInputs
+from twinlens.attribution.instance.inputs import CheckpointInputs, HeadInputs, TextInputs
 from twinlens.callbacks.attribute.method_graph import reads_of
 from twinlens.callbacks.attribute.score_files import read_neuron_lists
 from twinlens.callbacks.attribute.stored_gradients import Wanted, gradient_inputs, stored_rows
 from twinlens.callbacks.passes.session import Epoch, Session
-from twinlens.callbacks.store.store import fingerprint_of
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.data.tokenise import CHOICE, CHOICES
 from twinlens.models.backbone import head_weights
 

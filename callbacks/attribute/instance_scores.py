@@ -21,9 +21,10 @@ from twinlens.callbacks.attribute.score_files import instance_table
 from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_rows, token_table, with_places
 from twinlens.callbacks.passes.memory import within_memory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
-from twinlens.callbacks.passes.session import Session, row_shards
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS
-from twinlens.callbacks.store.files import is_first_process, write_yaml
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_yaml
 
 CODE = (
     "twinlens.attribution.instance.stream",

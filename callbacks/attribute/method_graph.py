@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons, NeuronInstances
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.protocol import NeuronMethod, unit_kind
-from twinlens.attribution.protocols import UserError
 
 Kind = Literal["instance", "neuron"]
 

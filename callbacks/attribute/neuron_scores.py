@@ -8,16 +8,19 @@ from typing import Any
 import datasets
 from torch import Tensor
 
+from twinlens.attribution.errors import require_finite
 from twinlens.attribution.neuron.protocol import NeuronMethod, Role, UnitKind, engine_kind, role, unit_kind
 from twinlens.attribution.neuron.ranking import NeuronScores
-from twinlens.attribution.protocols import Batch, NeuronModel, require_finite
+from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.score_files import neuron_table
-from twinlens.callbacks.passes.costs import neuron_need
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
-from twinlens.callbacks.passes.session import Predictions, Session, row_shards
-from twinlens.callbacks.store.files import is_first_process, write_yaml
+from twinlens.callbacks.passes.session import Predictions, Session
+from twinlens.callbacks.passes.shards import row_shards
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_yaml
 from twinlens.models.residual import ResidualEngine
 
 CODE = (

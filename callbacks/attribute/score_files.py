@@ -13,7 +13,7 @@ import pyarrow.compute
 import torch
 from torch import Tensor
 
-from twinlens.attribution.bridge.neuron_instances import NeuronLists
+from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.neuron.protocol import Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES, NeuronScores

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.callbacks.attribute import bridge_scores, instance_scores, neuron_scores
 from twinlens.callbacks.attribute import whole_gradient_scores as layer_scores
@@ -14,8 +14,8 @@ from twinlens.callbacks.attribute.method_graph import reads_of, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.files import link
-from twinlens.callbacks.store.fingerprints import with_imports
-from twinlens.callbacks.store.store import Entry, code_hash
+from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.store import Entry
 
 CODE = ("twinlens.callbacks.attribute.stage",)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from twinlens.attribution.gradients.projected import BYTES_PER_NUMBER
 from twinlens.attribution.gradients.projected_curvature import BLOCK_BYTES, choose_ggn_solver, ggn_bytes
 from twinlens.callbacks.attribute.instance_costs import _Blocks, stream_memory
 from twinlens.callbacks.attribute.stored_gradients import PCA_ROWS
 from twinlens.callbacks.passes.costs import Shape
-from twinlens.callbacks.passes.session import Session, rows_per_shard
-from twinlens.callbacks.plan.table import Line
-from twinlens.callbacks.plan.times import Times
 from twinlens.models.linear_layers import linear_layers
 
 
@@ -94,31 +91,3 @@ def rows_cost(
         max(prepared, held + stream_memory(blocks, tests, budget)),
         gradients, fisher, rank, solving + 2.0 * numbers * n_rows * len(test), remark,
     )  # fmt: skip
-
-
-class Planned(Protocol):
-    """What a plan knows: the session, the model's sizes, tokens of each example by split, how long work takes."""
-
-    session: Session
-    shape: Shape
-    lengths: dict[str, list[int]]
-    times: Times
-
-
-def rows_line(plan: Planned, name: str, title: str, method: Any, stored: str) -> Line:
-    """The plan's line: passes that store gradients, then products with them on the host.
-
-    Args:
-        name: of the method.
-        stored: whether the scores are in the store, in words.
-    """
-    session, shape, lengths = plan.session, plan.shape, plan.lengths
-    test = lengths[session.split]
-    classes, tests = len(session.data.label_names), rows_per_shard(len(test))
-    cost = rows_cost(method, shape, lengths["train"], test, classes, tests, session.memory_budget)
-    read, times = session.sequences.read, plan.times
-    seconds = times.rows(name, method, 1, read * cost.gradient_operations) + cost.host_operations / times.host
-    if cost.fisher_operations:
-        seconds += times.rows(name, method, cost.rank, read * cost.fisher_operations)
-    peak = cost.memory + 4 * shape.parameters
-    return Line(title, len(test), stored, seconds, cost.disk, cost.memory, peak, "cpu", cost.remark)

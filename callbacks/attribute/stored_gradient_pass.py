@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import require_finite
+from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.fisher import fisher_cotangents
 from twinlens.attribution.gradients.options import GradientOptions, Per
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.instance.head_gradients import logit_cotangents
-from twinlens.attribution.protocols import Batch, require_finite
+from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session

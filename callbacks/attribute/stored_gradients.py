@@ -13,11 +13,12 @@ import numpy as np
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, TwoSided
 from twinlens.attribution.gradients.options import GradientOptions
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.rows import GradientRows
-from twinlens.attribution.protocols import Batch, LinearLayer, UserError
+from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.stored_gradient_pass import (
     BatchGradients,
     Wanted,
@@ -28,12 +29,13 @@ from twinlens.callbacks.attribute.stored_gradient_pass import (
 )
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
-from twinlens.callbacks.passes.session import Session, row_shards
-from twinlens.callbacks.passes.shards import read_shard
-from twinlens.callbacks.store.files import is_first_process, write_json
-from twinlens.callbacks.store.fingerprints import with_imports
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.passes.shards import read_shard, row_shards
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_json
+from twinlens.callbacks.store.fingerprints import code_hash, fingerprint_of, with_imports
 from twinlens.callbacks.store.row_files import MANIFEST, RowFiles, listed
-from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS, code_hash, fingerprint_of
+from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS
 from twinlens.models.linear_layers import linear_layers
 
 CODE = (

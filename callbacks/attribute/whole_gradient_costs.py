@@ -14,8 +14,8 @@ from twinlens.callbacks.attribute.whole_gradient_factors import factor_bytes
 from twinlens.callbacks.attribute.whole_gradient_inputs import gradient_need
 from twinlens.callbacks.attribute.whole_gradient_scores import SEGMENTS, test_blocks
 from twinlens.callbacks.passes.costs import Shape, batch_shapes
-from twinlens.callbacks.passes.segments import segments_of
-from twinlens.callbacks.passes.session import Session, rows_per_shard
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.passes.shards import rows_per_shard, segments_of
 from twinlens.models.linear_layers import linear_layers
 
 

@@ -15,19 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
+from twinlens.attribution.gradients.fisher import LayerBasis
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.instance.kronecker import LayerBasis
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import Batch, LinearLayer, UserError
+from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
 from twinlens.callbacks.passes.predict_pass import run_shards
-from twinlens.callbacks.passes.segments import Progress, segments_of
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, read_shard, shard_path
-from twinlens.callbacks.store.files import is_first_process
-from twinlens.callbacks.store.fingerprints import with_imports
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, read_shard, segments_of, shard_path
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.fingerprints import code_hash, with_imports
 
 STAGE = "factors"
 CODE = (

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_convert
 
+from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
 from twinlens.attribution.instance.leaders import Leaders
@@ -24,17 +25,17 @@ from twinlens.attribution.instance.stream import concatenate
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
 from twinlens.attribution.instance.whole_gradients import WholeMethod, describe, inverses_of, needs_factors
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import Batch, LinearLayer, UserError, require_finite
+from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.whole_gradient_factors import CODE as FACTORS_CODE
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
-from twinlens.callbacks.passes.segments import Progress, segments_of
-from twinlens.callbacks.passes.session import Session, rows_per_shard
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS
-from twinlens.callbacks.store.files import is_first_process, write_yaml
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, rows_per_shard, segments_of
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_yaml
 from twinlens.data.sampling import token_lengths
 
 CODE = (

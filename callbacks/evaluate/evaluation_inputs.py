@@ -11,7 +11,7 @@ import datasets
 import torch
 from torch import Tensor
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.attribution.evaluation.artifacts import Pair
 from twinlens.attribution.evaluation.diversity import TrainFacts
 from twinlens.attribution.evaluation.instance_lists import InstanceLists

@@ -12,21 +12,22 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL, matched_list
 from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import Faithfulness, NeuronList
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.protocol import role
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
-from twinlens.attribution.protocols import Batch, NeuronModel, UserError
+from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
-from twinlens.callbacks.passes.costs import faithfulness_need, reference_need
+from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, reference_need
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
-from twinlens.callbacks.passes.session import Session, rows_per_shard
-from twinlens.callbacks.store.files import is_first_process
-from twinlens.callbacks.store.fingerprints import with_imports
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.fingerprints import code_hash, with_imports
 from twinlens.data.sampling import length_sorted_batches, permutation
 
 CODE = (

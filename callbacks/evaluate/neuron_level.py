@@ -26,9 +26,8 @@ from twinlens.callbacks.evaluate.evaluation_inputs import padded, seeds_of
 from twinlens.callbacks.passes.memory import Need, WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.store.files import is_first_process
-from twinlens.callbacks.store.fingerprints import with_imports
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.fingerprints import code_hash, with_imports
 from twinlens.models.residual import ResidualEngine
 
 CODE = ("twinlens.models.residual_identities", "twinlens.models.families", "twinlens.callbacks.evaluate.neuron_level")
@@ -38,7 +37,7 @@ VALUES_ASKED = 16
 Answer = Callable[[Sentences], dict[str, Tensor]]
 
 
-def knowledge_stage(
+def neuron_level_stage(
     session: Session, name: str, evaluation: Any, settings: Mapping[str, Any], methods: Mapping[str, Any]
 ) -> list[Result]:
     """Results of one evaluation.
@@ -48,7 +47,7 @@ def knowledge_stage(
     """
     model = session.readable.residual_engine()
     lists = value_lists(session, evaluation, methods) if getattr(evaluation, "reads_lists", False) else {}
-    inputs = knowledge_inputs(session, evaluation, settings, lists)
+    inputs = neuron_level_inputs(session, evaluation, settings, lists)
     answers, fingerprint = _stored(session, name, inputs, model, evaluation, evaluation.answers, lists)
     keys = {method: [score_name(method, seed) for seed in seeds_of(found)] for method, found in methods.items()}
     names = {method: found for method, found in keys.items() if found[0] in lists}
@@ -66,7 +65,7 @@ def knowledge_stage(
     return evaluation.evaluate(answers, prompts)
 
 
-def knowledge_inputs(
+def neuron_level_inputs(
     session: Session, evaluation: Any, settings: Mapping[str, Any], lists: Mapping[str, ListedNeurons]
 ) -> dict[str, Any]:
     """Everything the answers depend on."""
@@ -129,7 +128,7 @@ def _listed(rows: datasets.Dataset, length: int) -> ListedNeurons:
     return ListedNeurons(padded(attention, length) > 0, layer, unit)
 
 
-def knowledge_need(model: ResidualModel, evaluation: Any) -> Need:
+def neuron_level_need(model: ResidualModel, evaluation: Any) -> Need:
     """Memory of one sentence."""
     top_k = getattr(evaluation, "longest", VALUES_ASKED)
 
@@ -171,7 +170,7 @@ def _stored(
         found = run_pass(
             title,
             session.readable,
-            WithinMemory(title, compute, session.memory_budget, knowledge_need(engine, evaluation)),
+            WithinMemory(title, compute, session.memory_budget, neuron_level_need(engine, evaluation)),
             session.shards(session.split),
             session.loader(session.split),
             folder / "shards",

@@ -17,9 +17,10 @@ from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from twinlens.attribution.errors import require_finite
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.retraining import Retraining
-from twinlens.attribution.protocols import Batch, require_finite
+from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings
 from twinlens.callbacks.fit.stage import FINISHED, MakeModel, fit_inputs, fit_into
 from twinlens.callbacks.passes.costs import prediction_need
@@ -27,8 +28,8 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import DataModule, Session
 from twinlens.callbacks.passes.shards import missing_shards
-from twinlens.callbacks.store.files import is_first_process
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.fingerprints import code_hash
 from twinlens.models.footprint import footprint_of
 
 CODE = (

@@ -27,7 +27,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     train_facts,
 )
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
-from twinlens.callbacks.evaluate.neuron_level import knowledge_stage
+from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
 from twinlens.callbacks.evaluate.retraining import Recipe, retraining_results
 from twinlens.callbacks.passes.session import Session
 
@@ -65,7 +65,7 @@ def evaluate_stage(
     if evaluation.requires == "knowledge":
         if session.data.n_choices is not None:
             return _skipped(name, "one sequence per example, and multiple choice has several")
-        return knowledge_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+        return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
         "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
         "concepts": _concepts,

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from twinlens.callbacks.results.results_csv import Cell, Row
+from twinlens.callbacks.results.columns import Cell, Row
 from twinlens.callbacks.results.unified_tables import NAMES
 
 Line = Literal["solid", "dashed", "dotted"]

@@ -17,7 +17,8 @@ from twinlens.callbacks.figures.charts import (
     titled,
     within,
 )
-from twinlens.callbacks.results.results_csv import Cell, Row, format_number
+from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.formatting import format_number
 
 METRICS = {
     "sufficiency": ("Sufficiency (↑)", "neurons kept, r"),

@@ -22,17 +22,17 @@ from twinlens.callbacks.figures.charts import (
     within,
 )
 from twinlens.callbacks.figures.style import DPI, STYLE
-from twinlens.callbacks.results.results_csv import Row
+from twinlens.callbacks.results.columns import Row
 
 _SEGMENTS = {"segment_logp": "log-probability (nats)", "segment_prob": "probability (%)"}
 _LAYERED = {
-    "neuron_layers": ("knowledge_figure2_5", "Layers of the best neurons", ("top_neurons",)),
-    "query_interventions": ("knowledge_figure4", "Query neurons by layer", ("query_only", "query_value")),
+    "neuron_layers": ("neuron_level_figure2_5", "Layers of the best neurons", ("top_neurons",)),
+    "query_interventions": ("neuron_level_figure4", "Query neurons by layer", ("query_only", "query_value")),
     "prompt": ("prompt_layers", "What every layer adds", ("layer_increase",)),
 }
 
 
-def knowledge_charts(rows: Sequence[Row]) -> list[Chart]:
+def neuron_level_charts(rows: Sequence[Row]) -> list[Chart]:
     """All charts that the rows allow."""
     found = [chart for evaluation in _LAYERED if (chart := _layered(rows, evaluation)) is not None]
     segments = [row for row in rows if row["metric"] in _SEGMENTS]
@@ -46,7 +46,7 @@ def knowledge_charts(rows: Sequence[Row]) -> list[Chart]:
             "The target's log-probability and probability along the straight line from the first hidden state "
             "(segment 0) to the last, mean over sentences."
         )
-        found.append(Chart("knowledge_figure3_6", "From the first to the last hidden state", caption, panels))
+        found.append(Chart("neuron_level_figure3_6", "From the first to the last hidden state", caption, panels))
     return found
 
 

@@ -15,7 +15,7 @@ from twinlens.callbacks.figures.charts import (
     titled,
     within,
 )
-from twinlens.callbacks.results.results_csv import Row
+from twinlens.callbacks.results.columns import Row
 
 NEURON_FIGURES = {"influence_neurons": "figure4", "gradsim_neurons": "figure5"}
 SHARES = {"only_na": ("only", 0), "common": ("common", 2), "only_ia": ("only", 1)}

@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 
 from twinlens.callbacks.figures.charts import Chart, Panel, Series, ticks_apart
 from twinlens.callbacks.figures.style import DPI, GRID, INK, STYLE, short
-from twinlens.callbacks.results.results_csv import format_number
+from twinlens.callbacks.results.formatting import format_number
 
 _DASHES: dict[str, Any] = {"solid": "-", "dashed": (0, (5, 2.5)), "dotted": (0, (1, 1.8))}
 _COLUMNS = 2

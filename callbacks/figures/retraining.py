@@ -18,7 +18,7 @@ from twinlens.callbacks.figures.charts import (
     titled,
     within,
 )
-from twinlens.callbacks.results.results_csv import Row
+from twinlens.callbacks.results.columns import Row
 
 METRICS = {"accuracy": "accuracy", "preserved": "predictions preserved"}
 LINES: dict[str, Line] = {"most": "solid", "least": "dashed", "random": "dotted"}

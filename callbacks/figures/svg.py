@@ -19,7 +19,7 @@ from markupsafe import Markup
 from matplotlib.ticker import MaxNLocator
 
 from twinlens.callbacks.figures.charts import Chart, Panel, Series, ticks_apart
-from twinlens.callbacks.results.results_csv import format_number, format_value
+from twinlens.callbacks.results.formatting import format_number, format_value
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDTH, HEIGHT = 460.0, 290.0

@@ -16,7 +16,8 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from twinlens.callbacks.processes.fsdp import is_sharded, whole_model
-from twinlens.callbacks.store.files import is_first_process, write_json
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_json
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 EPOCH = "epoch.json"

@@ -13,7 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.fit.checkpoints import (
     EpochSeed,
     EpochWeights,
@@ -27,9 +27,11 @@ from twinlens.callbacks.passes.predict_pass import interruptible
 from twinlens.callbacks.passes.progress import fit_progress, on_terminal
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.callbacks.processes.fsdp import whole_model
+from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.failures import KEPT
-from twinlens.callbacks.store.files import is_first_process, link, write_json
-from twinlens.callbacks.store.store import code_hash, weights_hash
+from twinlens.callbacks.store.files import link, write_json
+from twinlens.callbacks.store.fingerprints import code_hash
+from twinlens.callbacks.store.weights import weights_hash
 from twinlens.models.adapter_files import adapter_of, is_adapter
 from twinlens.models.backbone import load_config, resolve
 from twinlens.models.language_model import LanguageModel

@@ -12,8 +12,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 
 Result = TypeVar("Result")
 SMALLEST_BUDGET = 2**20

@@ -15,16 +15,15 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.memory import return_freed_memory
 from twinlens.callbacks.passes.progress import progress_callbacks
-from twinlens.callbacks.passes.shards import concatenated, merge_shards, missing_shards, write_shard
+from twinlens.callbacks.passes.shards import Shards, concatenated, merge_shards, missing_shards, write_shard
+from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.watchdog import watch_processes
-from twinlens.callbacks.store.files import is_first_process
 
 Compute = Callable[[Batch], dict[str, Tensor]]
-Shards = Sequence[Sequence[Sequence[int]]]
-"""shards → batches → row numbers."""
 
 
 @dataclass
@@ -202,12 +201,6 @@ def _batches_of(shards: Shards, numbers: Sequence[int]) -> tuple[list[list[int]]
         batches += [list(batch) for batch in shards[number]]
         completes += [None] * (len(shards[number]) - 1) + [number]
     return batches, completes
-
-
-def index_shards(count: int, rows_per_batch: int) -> list[list[list[int]]]:
-    """One batch of consecutive rows per shard."""
-    rows = list(range(count))
-    return [[rows[start : start + rows_per_batch]] for start in range(0, count, rows_per_batch)]
 
 
 class IndexBatches(torch.utils.data.Dataset):

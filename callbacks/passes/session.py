@@ -13,28 +13,14 @@ from torch.utils.data import DataLoader
 
 from twinlens.attribution.protocols import ReadoutKind
 from twinlens.callbacks.passes.costs import Sequences
-from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_shards
+from twinlens.callbacks.passes.predict_pass import TrainerFactory
+from twinlens.callbacks.passes.shards import rows_per_shard
 from twinlens.callbacks.store.store import Store
 from twinlens.data.sampling import length_sorted_batches
 from twinlens.models.choice import Choices
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
-
-ROWS_PER_SHARD = 256
-"""Upper bound of a shard, what a killed pass may have to redo."""
-SHARDS_AT_LEAST = 16
-"""Small splits are cut finer, so that several processes have something to share."""
-
-
-def rows_per_shard(n_rows: int) -> int:
-    """Rows of one shard; depends on the split alone, never on the number of processes."""
-    return max(1, min(ROWS_PER_SHARD, -(-n_rows // SHARDS_AT_LEAST)))
-
-
-def row_shards(n_rows: int) -> list[list[list[int]]]:
-    """Shards of one batch of consecutive rows each, for passes that read cached tensors."""
-    return index_shards(n_rows, rows_per_shard(n_rows))
 
 
 class DataModule(Protocol):

@@ -11,11 +11,22 @@ import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from twinlens.data.sampling import length_sorted_batches
+
+Shards = Sequence[Sequence[Sequence[int]]]
+"""shards → batches → row numbers."""
+
+ROWS_PER_SHARD = 256
+"""Upper bound of a shard, what a killed pass may have to redo."""
+SHARDS_AT_LEAST = 16
+"""Small splits are cut finer, so that several processes have something to share."""
 
 PARTIAL_SUMS = "partial/"
 """Prefix of tensors that belong to the shard as a whole, not to its rows."""
@@ -99,3 +110,51 @@ def _checksum(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def rows_per_shard(n_rows: int) -> int:
+    """Rows of one shard; depends on the split alone, never on the number of processes."""
+    return max(1, min(ROWS_PER_SHARD, -(-n_rows // SHARDS_AT_LEAST)))
+
+
+def row_shards(n_rows: int) -> list[list[list[int]]]:
+    """Shards of one batch of consecutive rows each, for passes that read cached tensors."""
+    return index_shards(n_rows, rows_per_shard(n_rows))
+
+
+def index_shards(count: int, rows_per_batch: int) -> list[list[list[int]]]:
+    """One batch of consecutive rows per shard."""
+    rows = list(range(count))
+    return [[rows[start : start + rows_per_batch]] for start in range(0, count, rows_per_batch)]
+
+
+def segments_of(rows: Any, batch_size: int, at_least: int, at_most: int) -> list[list[list[int]]]:
+    """Length-sorted batches of a split, grouped into segments; the same for any number of processes.
+
+    Args:
+        rows: a prepared split.
+        batch_size: rows per batch.
+        at_least: rows of a segment, as far as there are as many.
+        at_most: number of segments.
+    """
+    return length_sorted_batches(rows, batch_size, max(1, at_least, -(-len(rows) // at_most)))
+
+
+class Progress:
+    """Tells when a process has seen the last batch of a segment; it takes one segment after the other.
+
+    Args:
+        shards: the segments of the pass.
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        self._sizes = {row: sum(map(len, segment)) for segment in shards for batch in segment for row in batch}
+        self._seen = 0
+
+    def ends(self, index: Tensor) -> bool:
+        """Whether the batch with these rows, [batch], is the last one of its segment."""
+        self._seen += len(index)
+        if self._seen < self._sizes[int(index[0])]:
+            return False
+        self._seen = 0
+        return True

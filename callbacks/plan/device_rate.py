@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes import costs
-from twinlens.callbacks.passes.session import DataModule, Session
-from twinlens.models.anatomy import family_of
-from twinlens.models.backbone import architecture_of
-from twinlens.models.causal import causal_architecture_of
-from twinlens.models.choice import output_names
+from twinlens.callbacks.passes.session import Session
+from twinlens.models.anatomy_check import family_of
 from twinlens.models.footprint import footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -28,33 +24,6 @@ def computed_in(precision: str) -> torch.dtype:
     if "bf16" in precision:
         return torch.bfloat16
     return torch.float16 if precision.startswith("16") else torch.float32
-
-
-def configured_architecture(data: DataModule, model: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> Any:
-    """The configured model without values.
-
-    Args:
-        data: whose labels, choices or next tokens it scores.
-        model: settings of the model.
-        tokenizer: whose size a model from scratch has.
-
-    Raises:
-        UserError: see `twinlens.models.backbone.architecture_of`.
-    """
-    if data.readout == "token":
-        return causal_architecture_of(
-            model["path"],
-            model["architecture"],
-            tokenizer,
-            model["attention"],
-            model["trust_remote_code"],
-            model["adapter"],
-        )
-    names = output_names(data.label_names, data.n_choices)
-    return architecture_of(
-        model["path"], model["architecture"], model["head"], names, len(tokenizer),
-        model["attention"], model["trust_remote_code"], model["adapter"],
-    )  # fmt: skip
 
 
 def shape_of(lm: Any) -> costs.Shape:

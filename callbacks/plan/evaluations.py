@@ -19,13 +19,13 @@ from twinlens.callbacks.evaluate.faithfulness import (
     neuron_lists,
     reference_split,
 )
-from twinlens.callbacks.evaluate.neuron_level import knowledge_inputs, knowledge_need, types_in, value_lists
+from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
 from twinlens.callbacks.evaluate.retraining import Recipe
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.table import Line
-from twinlens.callbacks.store.store import fingerprint_of
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 
 METRIC_BYTES = 3 * 4
 """Of one intervention on one sentence."""
@@ -40,11 +40,11 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     if isinstance(evaluation, Retraining) and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
     if evaluation.requires == "knowledge" and plan.session.data.n_choices is None:
-        return knowledge_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
+        return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
     return []
 
 
-def knowledge_lines(plan: PlanBase, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Line]:
+def neuron_level_lines(plan: PlanBase, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Line]:
     """The pass over the explained sentences, and the second one of an evaluation whose interventions follow from it."""
     session = plan.session
     reads_lists = getattr(evaluation, "reads_lists", False)
@@ -53,7 +53,7 @@ def knowledge_lines(plan: PlanBase, name: str, evaluation: Any, methods: Mapping
     inputs: dict[str, Any] | None = None
     with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
         lists = value_lists(session, evaluation, methods) if reads_lists else {}
-        inputs = knowledge_inputs(session, evaluation, plan.parts.settings["evaluation"][name], lists)
+        inputs = neuron_level_inputs(session, evaluation, plan.parts.settings["evaluation"][name], lists)
     n_lists = sum(len(getattr(method, "seeds", [None])) for method in methods.values()) * reads_lists
     types = [kind for kind in dict.fromkeys(types_in(session.data.splits[session.split])) if kind]
     found = None if inputs is None else session.store.peek("evaluate", inputs)
@@ -83,7 +83,7 @@ def _pass(
     disk = 2 * METRIC_BYTES * (1 + n_lists + n_types) * len(lengths)
     title = f"{name}, second pass" if is_second else name
     return plan.model_line(
-        title, plan.session.split, found, knowledge_need(model, evaluation), plan.times.forward(total), disk
+        title, plan.session.split, found, neuron_level_need(model, evaluation), plan.times.forward(total), disk
     )
 
 

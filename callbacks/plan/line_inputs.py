@@ -14,8 +14,8 @@ from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.table import Line
 from twinlens.callbacks.plan.times import Times
-from twinlens.callbacks.run.pipeline import Parts, keeps_epochs
-from twinlens.callbacks.store.store import known_weights_hash
+from twinlens.callbacks.run.parts import Parts, keeps_epochs
+from twinlens.callbacks.store.weights import known_weights_hash
 from twinlens.data.sampling import token_lengths
 from twinlens.models.backbone import resolve
 

@@ -16,36 +16,35 @@ import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons, NeuronInstances
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
+from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.attribute.instance_costs import instance_cost
 from twinlens.callbacks.attribute.method_graph import in_order, kind_of, reads_of, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.attribute.stage import for_seed, method_inputs
-from twinlens.callbacks.attribute.stored_gradient_costs import rows_line
 from twinlens.callbacks.attribute.whole_gradient_costs import layer_cost
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
-from twinlens.callbacks.passes.session import Predictions, Session, rows_per_shard
-from twinlens.callbacks.plan.device_rate import (
-    computed_in,
-    configured_architecture,
-    heading,
-    operations_per_second,
-    shape_of,
-)
+from twinlens.callbacks.passes.session import Predictions, Session
+from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.plan.device_rate import computed_in, heading, operations_per_second, shape_of
 from twinlens.callbacks.plan.evaluations import evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.probe import probe_of
+from twinlens.callbacks.plan.stored_gradient_line import rows_line
 from twinlens.callbacks.plan.table import Line, format_plan
 from twinlens.callbacks.plan.times import Times
 from twinlens.callbacks.predict.batch_size import planned_batch_size
 from twinlens.callbacks.predict.known_prompts import filters, known_inputs
 from twinlens.callbacks.predict.stage import examples_inputs
-from twinlens.callbacks.run.pipeline import Parts, splits_needed
-from twinlens.callbacks.store.files import is_first_process, remove_empty
-from twinlens.callbacks.store.store import fingerprint_of, known_weights_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.run.architecture import configured_architecture
+from twinlens.callbacks.run.parts import Parts, splits_needed
+from twinlens.callbacks.store.files import remove_empty
+from twinlens.callbacks.store.fingerprints import fingerprint_of
+from twinlens.callbacks.store.weights import known_weights_hash
 
 
 class Planner(PlanBase):

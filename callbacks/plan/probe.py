@@ -25,9 +25,10 @@ from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.whole_gradients import WholeMethod, inverses_of, needs_factors
 from twinlens.attribution.neuron.protocol import NeuronMethod, engine_kind
 from twinlens.attribution.protocols import Batch
+from twinlens.callbacks.attribute.neuron_costs import neuron_operations
 from twinlens.callbacks.attribute.neuron_scores import engine_of
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork, whole_work
-from twinlens.callbacks.passes.costs import Shape, neuron_operations
+from twinlens.callbacks.passes.costs import Shape
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.device_rate import mean_seconds, shape_of
 from twinlens.data.sampling import token_lengths

@@ -24,8 +24,9 @@ from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.memory import attempt
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.fsdp import ShardedStrategy
-from twinlens.callbacks.store.files import is_first_process, write_json
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import write_json
+from twinlens.callbacks.store.fingerprints import code_hash
 from twinlens.data.sampling import token_lengths
 from twinlens.models.footprint import Footprint
 

@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from twinlens.attribution.evaluation.neuron_level.known_prompts import Kept, kept_prompts, require_kept
 from twinlens.callbacks.passes.session import Predictions, Session
 from twinlens.callbacks.predict.next_token import renumbered
-from twinlens.callbacks.store.files import is_first_process, link, write_json
-from twinlens.callbacks.store.fingerprints import with_imports
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import link, write_json
+from twinlens.callbacks.store.fingerprints import code_hash, with_imports
 
 CODE = (
     "twinlens.attribution.evaluation.neuron_level.known_prompts",

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.neuron_level.known_prompts import best_other_logit, other_answers, target_rank
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.results.run_files import SPELLED
+from twinlens.callbacks.passes.example_columns import SPELLED
 from twinlens.models.language_model import LanguageModel
 
 COLUMNS = ("prediction", "target_prob", "target_rank")

@@ -15,15 +15,17 @@ import pyarrow
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from twinlens.attribution.protocols import Batch, require_finite
+from twinlens.attribution.errors import require_finite
+from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.costs import prediction_need
+from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Epoch, Predictions, Session
 from twinlens.callbacks.predict.next_token import FILTERED_BY, NextTokens, with_next_tokens
-from twinlens.callbacks.results.run_files import FOLDED_PREDICTION
-from twinlens.callbacks.store.files import is_first_process, link
-from twinlens.callbacks.store.store import code_hash
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.files import link
+from twinlens.callbacks.store.fingerprints import code_hash
 from twinlens.data.labels import Fold
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import psutil
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 VARIABLE = "TWINLENS_LAUNCH"
 """Environment variable that the first process hands down to those that Lightning starts for it."""

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twinlens.callbacks.results.run_files import FOLDED_PREDICTION, Rows, RunFiles
+from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
+from twinlens.callbacks.results.run_files import Rows, RunFiles
 
 N_EXAMPLES = 20
 

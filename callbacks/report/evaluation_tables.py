@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from twinlens.callbacks.results.results_csv import ARROWS, Cell, Row, format_number, format_value, metric_label
+from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.formatting import ARROWS, format_number, format_value, metric_label
 
 MAX_COLUMNS = 8
 """An evaluation with more metrics has one table for each of them, k across."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twinlens.callbacks.results.run_files import PLANTS
+from twinlens.callbacks.passes.example_columns import PLANTS
 
 MAX_CHARACTERS = 4000
 """A longer field is cut in the page, with the number of characters left out; the run's files keep it whole."""

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import Text, is_twin, label_name, marks, text_fields
-from twinlens.callbacks.results.run_files import FOLDED_PREDICTION, RunFiles, ScoreSet
+from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 
 N_TOP = 5
 N_BOTTOM = 3

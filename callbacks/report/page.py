@@ -18,13 +18,15 @@ from markupsafe import Markup
 from twinlens.callbacks.figures.layer_profiles import layer_profiles
 from twinlens.callbacks.figures.svg import chart_view, digest, environment, source
 from twinlens.callbacks.figures.write import charts, write_figures
+from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report import sections
 from twinlens.callbacks.report.chosen_examples import N_EXAMPLES, choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.examples import read_examples
-from twinlens.callbacks.results.results_csv import DIRECTIONS
-from twinlens.callbacks.results.run_files import FOLDED_PREDICTION, RunFiles
-from twinlens.callbacks.results.run_tables import mismatch_note, paper_table_views, published_rows, write_tables
+from twinlens.callbacks.report.paper_tables import paper_table_views
+from twinlens.callbacks.results.columns import DIRECTIONS
+from twinlens.callbacks.results.run_files import RunFiles
+from twinlens.callbacks.results.run_tables import mismatch_note, published_rows, write_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
 

@@ -14,7 +14,7 @@ import numpy as np
 from twinlens.callbacks.figures.layer_profiles import LayerProfile
 from twinlens.callbacks.figures.write import FAITHFULNESS, LAYER_HEAT_MAP
 from twinlens.callbacks.report.examples import summary_rows
-from twinlens.callbacks.results.results_csv import format_number, format_value
+from twinlens.callbacks.results.formatting import format_number, format_value
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 
 HEADLINE = ("accuracy", "macro_f1")

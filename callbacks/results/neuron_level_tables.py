@@ -1,15 +1,17 @@
-"""The second paper's tables made of results rows: tables/knowledge_table2.csv … knowledge_table14.csv, laid out as in
-print, with the published figures beside them; the prompt view's parts as tables/prompt_*.csv."""
+"""The second paper's tables made of results rows, laid out as in print, with the published figures beside them.
+
+They are tables/neuron_level_table2.csv … neuron_level_table14.csv; the prompt view's parts are tables/prompt_*.csv.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from twinlens.callbacks.results.results_csv import Row
-from twinlens.callbacks.results.unified_tables import Table, grid
+from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.table import Table, grid
 
-PREFIX = "knowledge_table"
+PREFIX = "neuron_level_table"
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ LAYOUTS = (
 )
 
 
-def knowledge_tables(rows: Sequence[Row]) -> list[Table]:
+def neuron_level_tables(rows: Sequence[Row]) -> list[Table]:
     """All tables that the rows allow.
 
     Args:

@@ -12,8 +12,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.results.results_csv import Cell, Row, read_csv
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.results_csv import read_csv
 
 FOLDER = Path(__file__).parent / "published"
 COLUMNS = (

@@ -19,19 +19,10 @@ import pyarrow as pa
 import yaml
 from datasets import Dataset, load_from_disk
 
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.results.results_csv import Cell, read_csv, read_results, unprotect
-
-SPELLED = ("prediction_token", "label_token")
-"""Of next-token data: the tokens that `prediction` and `label` number, as they are written."""
-PLANTS = ("twin", "wrong_label", "shortcut")
-"""Columns in which demo data records what was planted."""
-
-CHOICES = "choices"
-"""Column of a multiple-choice question's answers."""
-
-FOLDED_PREDICTION = "folded_prediction"
-"""Column of a split whose labels are coarser than the model's classes (HANS): the label that a prediction counts as."""
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.passes.example_columns import CHOICES, PLANTS, SPELLED
+from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.results_csv import read_csv, read_results, unprotect
 
 _REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")

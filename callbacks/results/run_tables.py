@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
-from twinlens.callbacks.results.neuron_level_tables import knowledge_tables
+from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.formatting import format_table
+from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.published import explain_mismatch, with_published
-from twinlens.callbacks.results.results_csv import Cell, format_number, format_table
 from twinlens.callbacks.results.run_files import RunFiles
-from twinlens.callbacks.results.unified_tables import PUBLISHED, paper_tables
+from twinlens.callbacks.results.unified_tables import unified_tables
 
-MAX_ROWS = 500
-"""A longer table of tables/*.csv is shown up to here; the file has the rest."""
 LISTS = frozenset({"vocabulary_token", "segment_logp", "segment_prob"})
 """Metrics with a row for every entry of a list, or point of a curve, too long for a terminal; tables and
 figures show them."""
-_NUMBERED = "table"
-_NAMES = {"concepts": "Section 5.1"}
 
 
 def n_train(run: RunFiles) -> int | None:
@@ -62,38 +58,5 @@ def train_sizes(run: RunFiles) -> dict[tuple[str, str], int]:
 def write_tables(run: RunFiles) -> list[Path]:
     """Write the paper's tables that the run's results allow to <run>/tables."""
     rows = published_rows(run)
-    tables = [*paper_tables(rows, train_sizes(run)), *knowledge_tables(rows)]
+    tables = [*unified_tables(rows, train_sizes(run)), *neuron_level_tables(rows)]
     return [table.write(run.path / "tables") for table in tables]
-
-
-def paper_table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
-    """Every table of tables/*.csv for the page, with the title of the paper's, numbers rounded."""
-    rows = published_rows(run)
-    titles = {table.name: table.title for table in [*paper_tables(rows), *knowledge_tables(rows)]}
-    for name, (header, lines) in run.tables.items():
-        number = name.removeprefix(_NUMBERED)
-        columns = [_numbers([line[i] for line in lines]) for i in range(len(header))]
-        classes = [
-            " ".join([*["num"][: column is not None], *["published"][: cell.split(" ")[0] == PUBLISHED]])
-            for cell, column in zip(header, columns, strict=True)
-        ]
-        yield {
-            "name": f"Table {number}" if number.isdigit() else _NAMES.get(name, name.replace("_", " ").capitalize()),
-            "title": titles.get(name, ""),
-            "header": header,
-            "classes": classes,
-            "lines": [
-                [cell if column is None else column[row] for cell, column in zip(line, columns, strict=True)]
-                for row, line in enumerate(lines[:MAX_ROWS])
-            ],
-        }
-
-
-def _numbers(cells: Sequence[str]) -> list[str] | None:
-    """A column of numbers as the page shows them, None for a column of anything else."""
-    if not any(cells):
-        return None
-    try:
-        return [format_number(float(cell)) if cell else "" for cell in cells]
-    except ValueError:
-        return None

@@ -6,17 +6,11 @@ Every value column has the published figures, where there are any, in a column b
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from twinlens.callbacks.results.results_csv import Cell, Row, format_number, protect
-from twinlens.callbacks.store.files import write_text
-
-PUBLISHED = "published"
-Label = tuple[str, ...]
+from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.formatting import format_number
+from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
 
 NAMES = {
     "ig": "NA",
@@ -36,34 +30,7 @@ GROUPS = {"random": 0, "most": 1, "least": 2}
 DIVERSITY = ("cosine_similarity", "loss", "vocabulary", "input_length")
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table as text cells.
-
-    Attributes:
-        name: file name without suffix.
-        title: what the paper's caption says, in short.
-        header: column names; the first `n_keys` name the row.
-        lines: cells, None where nothing was measured.
-    """
-
-    name: str
-    title: str
-    header: list[str]
-    lines: list[list[Cell]]
-
-    def write(self, folder: Path) -> Path:
-        """Write <folder>/<name>.csv, whole or not at all."""
-        stream = io.StringIO(newline="")
-        writer = csv.writer(stream)
-        writer.writerow([protect(name) for name in self.header])
-        writer.writerows([_number(cell) for cell in line] for line in self.lines)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / f"{self.name}.csv", stream.getvalue())
-        return folder / f"{self.name}.csv"
-
-
-def paper_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] | None = None) -> list[Table]:
+def unified_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] | None = None) -> list[Table]:
     """All tables that the rows allow.
 
     Args:
@@ -92,7 +59,7 @@ def _table1(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int]) -> Tabl
     counted = [row for row in rows if row["metric"] == "unique_instances"]
     mine = [row for row in counted if row["k"] == PAPER_TOP] or counted
     full: list[Row] = []
-    for model, data in dict.fromkeys((_text(row, "model"), _text(row, "data")) for row in mine):
+    for model, data in dict.fromkeys((cell_text(row, "model"), cell_text(row, "data")) for row in mine):
         if (model, data) in n_train:
             full.append({"method": "Full", "model": model, "data": data, "value": n_train[model, data]})
     return grid(
@@ -100,8 +67,8 @@ def _table1(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int]) -> Tabl
         "Unique instances among the ten most influential training instances of every test instance",
         ("method", "model"),
         [*full, *_by_method(mine)],
-        lambda row: (method_name(row["method"]), _text(row, "model")),
-        lambda row: _text(row, "data"),
+        lambda row: (method_name(row["method"]), cell_text(row, "model")),
+        lambda row: cell_text(row, "data"),
     )
 
 
@@ -115,7 +82,7 @@ def _table2(rows: Sequence[Row]) -> Table | None:
         "zeroed (comprehensiveness)",
         ("method", "model"),
         sorted(_by_method(mine), key=lambda row: list(PAPER_R).index(str(row["metric"]))),
-        lambda row: (method_name(row["method"]), _text(row, "model")),
+        lambda row: (method_name(row["method"]), cell_text(row, "model")),
         lambda row: f"{row['metric']} @{format_number(row['k'])} {row['data']}",
         order=_by_method(mine),
     )
@@ -131,11 +98,11 @@ def _table3(rows: Sequence[Row]) -> Table | None:
     ]
 
     def label(row: Row) -> Label:
-        name, group = method_name(row["method"]), _text(row, "group")
+        name, group = method_name(row["method"]), cell_text(row, "group")
         shown = "Coefficient" if group == "coefficient" else name if group == "random" else f"{name}-{group}"
-        return (shown, format_number(row.get("k")), _text(row, "model"))
+        return (shown, format_number(row.get("k")), cell_text(row, "model"))
 
-    order = sorted(mine, key=lambda row: (_sortable(row["k"]), GROUPS.get(_text(row, "group"), 9), _rank(row)))
+    order = sorted(mine, key=lambda row: (sortable(row["k"]), GROUPS.get(cell_text(row, "group"), 9), _rank(row)))
     return grid(
         "table3",
         "Diversity of the first n % of the training instances, and the coefficients of a regression of accuracy on it",
@@ -149,16 +116,16 @@ def _table3(rows: Sequence[Row]) -> Table | None:
 
 def _table4(rows: Sequence[Row]) -> Table | None:
     mine = [row for row in rows if row["metric"] == "lexical_overlap"]
-    mine.sort(key=lambda row: (_text(row, "model"), _sortable(row["k"])))
+    mine.sort(key=lambda row: (cell_text(row, "model"), sortable(row["k"])))
     return grid(
         "table4",
         "Lexical overlap between premise and hypothesis of the most influential training instances, for challenge "
         "instances mispredicted as entailment",
         ("data", "test instances", "method"),
         mine,
-        lambda row: (_text(row, "data"), _text(row, "group"), method_name(row["method"])),
+        lambda row: (cell_text(row, "data"), cell_text(row, "group"), method_name(row["method"])),
         lambda row: f"{row['model']} top-{format_number(row['k'])}",
-        order=sorted(_by_method(mine), key=lambda row: _text(row, "group")),
+        order=sorted(_by_method(mine), key=lambda row: cell_text(row, "group")),
     )
 
 
@@ -171,7 +138,7 @@ def _table5(rows: Sequence[Row]) -> Table | None:
         "Accuracy of the model itself",
         ("data", "model"),
         sorted(mine, key=lambda row: list(columns).index(str(row["split"]))),
-        lambda row: (_text(row, "data"), _text(row, "model")),
+        lambda row: (cell_text(row, "data"), cell_text(row, "model")),
         lambda row: columns[str(row["split"])],
     )
 
@@ -183,79 +150,22 @@ def _concepts(rows: Sequence[Row]) -> Table | None:
         ("data", "metric", "method", "k"),
         [row for row in rows if row["evaluation"] == "concepts"],
         lambda row: (
-            _text(row, "data"),
-            _text(row, "metric"),
+            cell_text(row, "data"),
+            cell_text(row, "metric"),
             method_name(row["method"]),
             format_number(row.get("k")),
         ),
-        lambda row: _text(row, "model"),
+        lambda row: cell_text(row, "model"),
     )
-
-
-def grid(
-    name: str,
-    title: str,
-    keys: Sequence[str],
-    rows: Sequence[Row],
-    label: Callable[[Row], Label],
-    column: Callable[[Row], str],
-    order: Iterable[Row] | None = None,
-) -> Table | None:
-    """A table with one line per label and one value column per column name, None without rows.
-
-    Columns stand in the order of `rows`; lines in that of `order`, by default the same.
-    """
-    if not rows:
-        return None
-    columns = list(dict.fromkeys(column(row) for row in rows))
-    cells: dict[tuple[Label, str], list[Row]] = {}
-    for row in rows:
-        cells.setdefault((label(row), column(row)), []).append(row)
-    beside = {shown for (_, shown), found in cells.items() if any(row.get(PUBLISHED) is not None for row in found)}
-    header = list(keys)
-    for shown in columns:
-        header.append(shown)
-        if shown in beside:
-            header.append(PUBLISHED if len(columns) == 1 else f"{PUBLISHED} {shown}")
-    lines: list[list[Cell]] = []
-    for line in dict.fromkeys(label(row) for row in (order if order is not None else rows)):
-        values: list[Cell] = list(line)
-        for shown in columns:
-            found = cells.get((line, shown), [])
-            values.append(_mean(found))
-            if shown in beside:
-                values.append(next((row[PUBLISHED] for row in found if row.get(PUBLISHED) is not None), None))
-        lines.append(values)
-    return Table(name, title, header, lines)
 
 
 def _by_method(rows: Sequence[Row]) -> list[Row]:
     """Model by model, and within it in the paper's order of methods."""
-    models = list(dict.fromkeys(_text(row, "model") for row in rows))
-    return sorted(rows, key=lambda row: (models.index(_text(row, "model")), _rank(row)))
+    models = list(dict.fromkeys(cell_text(row, "model") for row in rows))
+    return sorted(rows, key=lambda row: (models.index(cell_text(row, "model")), _rank(row)))
 
 
 def _rank(row: Row) -> int:
     """Random first, then the paper's methods in its order, then others."""
-    method = _text(row, "method")
+    method = cell_text(row, "method")
     return 0 if method.startswith("random") else 1 + ORDER.index(method) if method in ORDER else 99
-
-
-def _mean(rows: Sequence[Row]) -> Cell:
-    values = [float(row["value"]) for row in rows if isinstance(row["value"], int | float)]
-    return sum(values) / len(values) if values else None
-
-
-def _number(cell: Cell) -> Cell:
-    """Numbers with six significant digits, more than any table prints; text that looks like a formula protected."""
-    if isinstance(cell, float):
-        return format_number(cell) if cell.is_integer() else f"{cell:.6g}"
-    return protect(cell)
-
-
-def _text(row: Row, name: str) -> str:
-    return "" if row.get(name) is None else str(row[name])
-
-
-def _sortable(k: Cell) -> float:
-    return float(k) if isinstance(k, int | float) else float("inf")

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
-from twinlens.callbacks.results.results_csv import DIRECTIONS, write_results
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.results.columns import DIRECTIONS
+from twinlens.callbacks.results.results_csv import write_results
 from twinlens.callbacks.run.folder_lock import claim
-from twinlens.callbacks.store.files import is_first_process, remove_partial_files, write_json, write_yaml
+from twinlens.callbacks.store.files import remove_partial_files, write_json, write_yaml
 
 
 class RunFolder:
@@ -31,14 +33,19 @@ class RunFolder:
         self.rows: list[dict[str, Any]] = []
         self.directions: dict[str, str] = dict(DIRECTIONS)
 
-    def start(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
-        """Write config.yaml (a configuration that runs the same again) and overrides.yaml.
+    def start(
+        self, config: Mapping[str, Any], overrides: Sequence[str], report: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        """Write config.yaml (which runs the same again) and overrides.yaml, and say what was odd in the data.
 
         Raises:
             UserError: another run is going on in the folder.
         """
-        if not is_first_process():
-            return
+        if is_first_process():
+            self._claim(config, overrides)
+        self.add_data_report(report)
+
+    def _claim(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
         claim(self.path)
         remove_partial_files(self.path)

@@ -8,7 +8,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import adapter_of, base_path
 from twinlens.models.adapters import require_usable
 from twinlens.models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier

@@ -10,7 +10,7 @@ import warnings
 import datasets
 from transformers.utils import logging as transformers_logging
 
-from twinlens.callbacks.store.files import is_first_process
+from twinlens.callbacks.processes.ranks import is_first_process
 
 
 def quiet_libraries() -> None:

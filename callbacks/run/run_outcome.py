@@ -11,12 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
+from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.watchdog import let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.store.failures import writing
-from twinlens.callbacks.store.files import is_first_process
 from twinlens.conf.checking.written_config import scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}

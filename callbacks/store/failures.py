@@ -10,8 +10,7 @@ from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
 
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.store.causes import chain_of
+from twinlens.attribution.errors import UserError
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FORBIDDEN = (errno.EROFS, errno.EACCES, errno.EPERM)
@@ -95,3 +94,23 @@ def telling_what_is_kept(partial: Path) -> Iterator[None]:
 
 def _epochs(partial: Path) -> str:
     return "the finished epochs" if (partial / "checkpoints" / "last.ckpt").is_file() else "0 epochs"
+
+
+def chain_of(error: BaseException, handled: bool = True) -> Iterator[BaseException]:
+    """The error, then what it was raised from, then what that was raised from.
+
+    Args:
+        error: where the walk begins.
+        handled: follow also what was being handled when an error was raised without naming a cause.
+    """
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (current.__context__ if handled else None)
+
+
+def user_error_in(error: BaseException) -> UserError | None:
+    """The first error among an error's named causes that the user can mend."""
+    return next((cause for cause in chain_of(error, handled=False) if isinstance(cause, UserError)), None)

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
-
-def is_first_process() -> bool:
-    """Whether this process writes what all processes of a run computed together."""
-    return getattr(rank_zero_only, "rank", 0) == 0
+from twinlens.callbacks.processes.ranks import is_first_process
 
 
 def write_text(path: Path, text: str) -> None:

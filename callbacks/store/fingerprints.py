@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib.util
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 OWN_PACKAGES = ("twinlens.attribution", "twinlens.models")
 """Packages whose imports are followed; callbacks name the modules they depend on themselves."""
@@ -49,3 +52,22 @@ def _is_module(name: str) -> bool:
         return importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:
         return False
+
+
+def fingerprint_of(inputs: Mapping[str, Any]) -> str:
+    """sha256 of plain values, independent of the order of keys."""
+    text = json.dumps(inputs, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def code_hash(modules: Iterable[str]) -> str:
+    """sha256 over the source of modules (packages: their own files), so that a code change redoes its stage only."""
+    digest = hashlib.sha256()
+    for name in sorted(set(modules)):
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(name)
+        origin = Path(spec.origin)
+        for file in sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]:
+            digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]

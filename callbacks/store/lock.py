@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 HEARTBEAT_SECONDS = 5.0
 STALE_AFTER_SECONDS = 60.0

@@ -6,24 +6,21 @@ names its owner, and renamed when complete: a half-written result is never read 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.protocols import UserError
 from twinlens.callbacks.processes.launch import begin_launch
+from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.failures import telling_what_is_kept, writing
-from twinlens.callbacks.store.files import is_first_process, remove_partial_files, write_json
+from twinlens.callbacks.store.files import remove_partial_files
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_after
-from twinlens.models.adapter_files import SETTINGS, local_base
 
 ASK_AGAIN_SECONDS = 0.1
 
@@ -147,73 +144,3 @@ class Store:
 def _tell_damage(final: Path) -> None:
     if damage := damage_of(final):
         print(f"the stored result {final} is damaged ({damage}): it is computed again", flush=True)
-
-
-def fingerprint_of(inputs: Mapping[str, Any]) -> str:
-    """sha256 of plain values, independent of the order of keys."""
-    text = json.dumps(inputs, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
-
-
-def code_hash(modules: Iterable[str]) -> str:
-    """sha256 over the source of modules (packages: their own files), so that a code change redoes its stage only."""
-    digest = hashlib.sha256()
-    for name in sorted(set(modules)):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(name)
-        origin = Path(spec.origin)
-        for file in sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def weights_hash(folder: Path, cache: Path) -> str:
-    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time).
-
-    An adapter's covers its base's, where that lies in a folder too.
-    """
-    files = _hashed_files(folder)
-    if not any(file.suffix != ".json" for file in files):
-        raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")
-    known = _read_cache(cache)
-    unknown = {key: file for file, key in files.items() if key not in known}
-    for key, file in unknown.items():
-        with file.open("rb") as opened:
-            known[key] = hashlib.file_digest(opened, "sha256").hexdigest()
-    if unknown:
-        with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
-            cache.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cache, known)
-    digest = hashlib.sha256()
-    for file, key in files.items():
-        digest.update(f"{file.name}:{known[key]}".encode())
-    return digest.hexdigest()[:24]
-
-
-def known_weights_hash(folder: Path, store: Path) -> str | None:
-    """What `weights_hash` gives, as far as a run of this store has read the weights before; else None."""
-    cache = store / "weights.json"
-    files = _hashed_files(folder) if folder.is_dir() else {}
-    if not files or not _read_cache(cache).keys() >= set(files.values()):
-        return None
-    return weights_hash(folder, cache)
-
-
-def _hashed_files(folder: Path) -> dict[Path, str]:
-    """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by."""
-    own = folder.iterdir()
-    files = sorted(f for f in own if f.suffix in (".safetensors", ".bin") or f.name in ("config.json", SETTINGS))
-    base = local_base(folder)
-    if base is not None:
-        files += [*_hashed_files(base)]
-    return {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
-
-
-def _read_cache(cache: Path) -> dict[str, str]:
-    """Remembered hashes; a cache that cannot be read is as good as none."""
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}

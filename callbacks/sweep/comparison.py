@@ -17,7 +17,8 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
 from twinlens.attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
-from twinlens.callbacks.results.results_csv import Cell, Row, format_table
+from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.sweep.jobs import Job
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from twinlens.callbacks.store.files import is_first_process
+from twinlens.callbacks.processes.ranks import is_first_process
 
 STATUSES = {0: "done", 2: "refused", 130: "interrupted"}
 UNDER_TORCHRUN = (

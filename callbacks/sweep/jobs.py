@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.results.results_csv import Cell
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import published_rows, train_sizes
 

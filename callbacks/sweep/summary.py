@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twinlens.callbacks.figures.charts import estimate
-from twinlens.callbacks.results.results_csv import DIRECTIONS, Cell, Row, format_table, protect
+from twinlens.callbacks.results.columns import DIRECTIONS, Cell, Row
+from twinlens.callbacks.results.formatting import format_table
+from twinlens.callbacks.results.results_csv import protect
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep.jobs import Job
 

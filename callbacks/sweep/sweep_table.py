@@ -13,11 +13,11 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.figures.write import write_results_figures
-from twinlens.callbacks.results.unified_tables import paper_tables
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
-from twinlens.callbacks.store.files import is_first_process
 from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
 from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
@@ -109,7 +109,7 @@ def write_common(folder: Path, jobs: list[Job]) -> None:
         UserError: a job's file is damaged (named).
     """
     rows = rows_of_all(jobs)
-    for table in paper_tables(rows, sizes_of_all(jobs)):
+    for table in unified_tables(rows, sizes_of_all(jobs)):
         table.write(folder / "tables")
     write_results_figures(rows, folder / "figures")
     comparison = sweep_comparison.compare(jobs)

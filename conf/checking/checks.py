@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.command_line import CommandLine, parse_command_line
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.diagnosis import explain

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.command_line import CommandLine
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.overrides import Override, nearest_key

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.suggestions import nearest
 from twinlens.conf.checking.top_level import SEVERAL, SINGLE

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.annotations import (
     UNKNOWN,
     Built,

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from omegaconf import DictConfig
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.annotations import UNKNOWN, record_fields
 from twinlens.conf.checking.byte_sizes import parse_bytes
 from twinlens.conf.checking.plain_values import plain

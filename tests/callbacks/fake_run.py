@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 from datasets import Dataset
 
-from twinlens.callbacks.results.results_csv import Row, write_results
+from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.results_csv import write_results
 
 SUBJECTS = ("The city council", "A new vaccine", "The central bank", "An old photograph", "The national team")
 VERBS = ("approved", "rejected", "doubled", "misreported", "withdrew")

@@ -10,7 +10,7 @@ import pytest
 from hydra.utils import instantiate
 
 from tests.conf.checking.composing import compose, parse
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.annotations import record_fields
 from twinlens.conf.checking.checks import check_command_line, check_config
 from twinlens.conf.checking.config_folders import ConfigTree

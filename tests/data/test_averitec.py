@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.averitec import LABELS, AveritecDataModule, download, evidence_text
 
 QUESTIONS = [

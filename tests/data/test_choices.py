@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.labels import Fold, choice_names, label_numbers
 from twinlens.data.sampling import length_sorted_batches, token_lengths

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo import SHORTCUT_OVERLAP, DemoDataModule, generate
 from twinlens.data.demo_sentences import DEEDS, REPEATING, REPHRASING, word_overlap, words
 

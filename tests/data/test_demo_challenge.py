@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo import DemoDataModule
 from twinlens.data.demo_challenge import SUPPORTED_SUBCASE, UNSUPPORTED, DemoChallengeDataModule, challenge_rows
 from twinlens.data.demo_sentences import LABELS, word_overlap

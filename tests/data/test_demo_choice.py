@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.demo_choice import CONCEPTS, DemoChoiceDataModule, generate
 from twinlens.data.demo_questions import OPENINGS, QUESTIONS
 

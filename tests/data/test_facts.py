@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
 from twinlens.data.fact_sentences import FactSentencesDataModule
 from twinlens.data.fact_tokenizer import main, words

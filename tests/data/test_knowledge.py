@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.knowledge import KnowledgeDataModule
 from twinlens.data.knowledge_formats import read_prompts, wikidata_type
 from twinlens.data.prompts import answer_tokens

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.data.test_file_readers import write
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import READERS
 from twinlens.data.table import TableDataModule, reference_template
 

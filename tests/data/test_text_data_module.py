@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import LightningModule, Trainer
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.sampling import length_sorted_batches, token_lengths
 from twinlens.data.table import TableDataModule

@@ -15,10 +15,10 @@ from torch.nn.functional import cross_entropy
 
 from tests.adapters import TOKENIZER, needs_peft, write_adapter, write_base
 from tests.families import N_CLASSES, random_batch
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import example_blocks
+from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.instance.head_gradients import logit_cotangents
-from twinlens.attribution.protocols import UserError
 from twinlens.callbacks.plan.device_rate import shape_of
 from twinlens.models.adapters import is_kept
 from twinlens.models.backbone import architecture_of, load_config, load_tokenizer, require_trained_classifier

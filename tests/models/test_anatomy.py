@@ -7,8 +7,9 @@ import torch
 from transformers import AutoConfig, AutoModel
 
 from tests.families import ALL_MODELS, tiny_backbone
-from twinlens.attribution.protocols import UserError
-from twinlens.models.anatomy import answer_positions, build_anatomy, position_ids_from_mask
+from twinlens.attribution.errors import UserError
+from twinlens.models.anatomy import answer_positions, position_ids_from_mask
+from twinlens.models.anatomy_check import build_anatomy
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)

@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification
 from tests.families import FAMILY_CONFIGS, choice_batch, choice_engine
 from tests.models.test_module import ARCHITECTURE, classifier
 from tests.oracles_neuron import answer_activations, forward_scores, sequences_of
-from twinlens.attribution.protocols import NeuronModel, UserError
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import NeuronModel
 from twinlens.callbacks.run.opening import require_matching_readout
 from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
 from twinlens.models.choice import scores_choices

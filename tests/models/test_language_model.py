@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, GPT2Config, GPT2ForSequenceClassification
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.data.fact_sentences import FactSentencesDataModule
 from twinlens.models.backbone import load_tokenizer
 from twinlens.models.language_model import LanguageModel

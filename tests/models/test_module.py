@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
 from twinlens.models.module import TextClassifier
 

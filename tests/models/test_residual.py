@@ -8,12 +8,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
 from tests.oracles_neuron_level import parts_of
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
 from twinlens.attribution.neuron.query import query_bytes
-from twinlens.attribution.protocols import UserError
 from twinlens.attribution.residual_protocol import ResidualModel
-from twinlens.models.anatomy import build_anatomy, family_of
+from twinlens.models.anatomy_check import build_anatomy, family_of
 from twinlens.models.norms import norm_of
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL
 from twinlens.attribution.evaluation.needs import Available, missing_methods
 from twinlens.attribution.evaluation.neuron_level.sentences import (
@@ -20,7 +21,6 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
 )
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.interventions import random_mask
-from twinlens.attribution.protocols import UserError
 from twinlens.attribution.residual_protocol import ResidualModel
 
 REFERENCE = "logprob_increase"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 
 TOP = 10
 """Ranks that count as known, as in the paper."""

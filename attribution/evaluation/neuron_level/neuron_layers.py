@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available, missing_methods
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, mean_row, require_counts
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.protocols import UserError
 from twinlens.attribution.residual_protocol import ResidualModel
 
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
 from twinlens.attribution.neuron.interventions import TargetMetrics, distinct_mask, zeroed_metrics
 from twinlens.attribution.neuron.query import query_bytes
-from twinlens.attribution.protocols import Batch, UserError
+from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
 ORIGINAL = "original"

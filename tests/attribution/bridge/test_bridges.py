@@ -11,12 +11,14 @@ from torch import Tensor
 from tests import oracles, oracles_bridge
 from tests.attribution.instance.cases import BUDGET, score_matrix
 from twinlens.attribution.bridge import shared_sums as bridge_sums
-from twinlens.attribution.bridge.neuron_instances import PRESETS, InstanceNeurons, NeuronInstances, NeuronLists
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
+from twinlens.attribution.bridge.neuron_instances import PRESETS, NeuronInstances
+from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.bridge.shared_sums import exactly_summable
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer, InstanceScores
 from twinlens.attribution.instance.ranks import average_ranks
 from twinlens.attribution.instance.stream import TrainSummary, block_sizes, stream_scores
-from twinlens.attribution.protocols import UserError
 
 LAYERS, NEURONS = 2, 4
 Entries = list[tuple[int, float]]

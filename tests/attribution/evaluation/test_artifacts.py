@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.artifacts import (
     Artifacts,
     lexical_overlap,
@@ -11,7 +12,6 @@ from twinlens.attribution.evaluation.artifacts import (
     own_artifacts,
 )
 from twinlens.attribution.evaluation.needs import Available
-from twinlens.attribution.protocols import UserError
 
 TRAIN = [
     ("The doctor saw the lawyer.", "The lawyer saw the doctor."),

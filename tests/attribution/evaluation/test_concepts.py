@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.concepts import Concepts
 from twinlens.attribution.evaluation.needs import Available
-from twinlens.attribution.protocols import UserError
 
 TRAIN = ["dog", "cat ", "Dog", "house", "river"]
 TEST = ["dog", "sea", "CAT"]

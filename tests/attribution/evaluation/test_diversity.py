@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.diversity import METRICS, Diversity, TrainFacts, least_squares, mean_cosine
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.evaluation.subsets import SubsetGrid
-from twinlens.attribution.protocols import UserError
 
 GENERATOR = torch.Generator().manual_seed(0)
 RANKINGS = {name: torch.randperm(30, generator=GENERATOR) for name in "abc"}

@@ -10,10 +10,10 @@ from torch import Tensor
 
 from tests.families import FAMILY_CONFIGS, choice_batch, choice_engine, random_batch, tiny_engine
 from tests.oracles_neuron import answer_activations, edited_probabilities, forward_scores, sequences_of
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import PROBABILITY, Faithfulness, Question, area
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.attribution.protocols import UserError
 from twinlens.models.choice import ChoiceEngine
 from twinlens.models.last_token import LastTokenEngine
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.duplicates import Duplicates, reciprocal_ranks
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
 from twinlens.attribution.evaluation.uniqueness import Uniqueness, unique_instances
 from twinlens.attribution.instance.protocol import InstanceScores
-from twinlens.attribution.protocols import UserError
 
 
 def lists(*seeds: list[list[int]], twin: list[int] | None = None) -> InstanceLists:

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons, Overlap, compare_lists
-from twinlens.attribution.protocols import UserError
 
 
 def instances(seeds: int, start: int) -> ComparedInstances:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests import oracles_evaluation as oracles
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.subsets import RANDOM, SubsetGrid
 from twinlens.attribution.evaluation.train_ranking import (
     least_influential,
@@ -14,7 +15,6 @@ from twinlens.attribution.evaluation.train_ranking import (
     share_of_rows,
     train_ranking,
 )
-from twinlens.attribution.protocols import UserError
 
 MEAN = [0.5, -1.0, 0.5, 2.0, -1.0, 0.0]
 SUMMARY = {"mean": torch.tensor(MEAN, dtype=torch.float64), "votes": torch.tensor([1, 0, 3, 0, 3, 1])}

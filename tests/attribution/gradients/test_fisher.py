@@ -11,9 +11,12 @@ from torch import Tensor
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.families import random_batch
 from tests.oracles_gradients import fisher_of_layers
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients import fisher as module
 from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
 from twinlens.attribution.gradients.fisher import (
+    Fisher,
+    LayerBasis,
     absolute_damping,
     covariances,
     eigenbasis,
@@ -22,8 +25,6 @@ from twinlens.attribution.gradients.fisher import (
     squares,
 )
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.instance.kronecker import Fisher, LayerBasis
-from twinlens.attribution.protocols import UserError
 
 LAYERS = "*.0.*.o_proj,*.0.*out_proj,*h.0.attn.c_proj,*.0.attention.dense,*.1.fc1,head"
 """Small enough that their matrices can be written out; OPT flattens the tokens before fc1."""

@@ -12,18 +12,17 @@ from tests import oracles_rows as oracle
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.families import random_batch
 from tests.oracles_gradients import fisher_of_layers, ggn_of_layers, layer_gradients
-from twinlens.attribution.gradients.fisher import fisher_cotangents
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.cotangents import logit_cotangents
+from twinlens.attribution.gradients.fisher import Fisher, fisher_cotangents
 from twinlens.attribution.gradients.projection import Projection
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.rows import GradientRows, row_layout
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.gradsim import GradientSimilarity
-from twinlens.attribution.instance.head_gradients import logit_cotangents
 from twinlens.attribution.instance.influence import Influence
-from twinlens.attribution.instance.kronecker import Fisher
 from twinlens.attribution.instance.protocol import InstanceScorer
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import UserError
 
 SHAPES = [(3, 2), (4, 4), (2, 5)]
 BUDGET = 2**30

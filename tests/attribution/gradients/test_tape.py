@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.families import random_batch
 from tests.oracles_gradients import layer_gradients
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides, token_blocks
+from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.projection import Projection
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.instance.head_gradients import logit_cotangents
-from twinlens.attribution.protocols import LinearLayer, UserError
+from twinlens.attribution.protocols import LinearLayer
 from twinlens.models.linear_layers import linear_layers
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
-from twinlens.attribution.protocols import HeadInputs
 
 HIDDEN = 5
 CLASSES = 3

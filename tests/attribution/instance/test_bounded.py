@@ -10,11 +10,12 @@ from torch import Tensor
 
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, choice_head, make_choices, make_head, make_split, score_matrix
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance import bounded
 from twinlens.attribution.instance.bounded import InnerProductScorer, bounded_scores
 from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 KINDS = ["linear", "linear_bias", "mlp", "choices"]
 

@@ -16,6 +16,7 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
 from twinlens.attribution.instance.factors import combine, compact, dense, gram, project, squared_norms
 from twinlens.attribution.instance.gradsim import GradientSimilarity
@@ -27,8 +28,8 @@ from twinlens.attribution.instance.head_gradients import (
 )
 from twinlens.attribution.instance.hessian import exact_hessian, hessian_products, hessian_trace
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 FOLD = torch.tensor([0, 1, 1])

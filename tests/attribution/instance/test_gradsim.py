@@ -5,9 +5,10 @@ import torch
 
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split, prepared_scores
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 
 @pytest.mark.parametrize("params", ["weight", "head"])

@@ -8,9 +8,10 @@ from torch import nn
 
 from tests import oracles
 from tests.attribution.instance.cases import make_head, make_split
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.factors import dense, gram, squared_norms
 from twinlens.attribution.instance.head_gradients import differentiable_head, loss_factors
-from twinlens.attribution.protocols import HeadInputs, UserError
+from twinlens.attribution.instance.inputs import HeadInputs
 
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 

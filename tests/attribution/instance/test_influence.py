@@ -6,7 +6,9 @@ from torch import nn
 
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split, prepared_scores, score_matrix
-from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace, softmax_root
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.cotangents import softmax_root
+from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
 from twinlens.attribution.instance.direct import DirectScorer, direct_plan
 from twinlens.attribution.instance.dual import DualScorer, dual_plan
 from twinlens.attribution.instance.factors import gram
@@ -14,8 +16,8 @@ from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.head_gradients import differentiable_head, loss_factors
 from twinlens.attribution.instance.hessian import exact_hessian, smallest_eigenvalue
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 HEADS = ["linear", "linear_bias", "mlp", "mlp_no_bias", "deep"]
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.attribution.instance.cases import choice_head, make_choices, make_head, make_split, prepared_scores
 from twinlens.attribution.instance.influence import Influence
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 
 @pytest.mark.parametrize("strategy", ["ekfac", "kfac"])

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.attribution.instance.cases import BUDGET, make_head, make_split
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
 from twinlens.attribution.instance.random_instances import RandomInstances
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import HeadInputs
 
 
 def scores_of(seed: int, index: list[int], n_train: int) -> torch.Tensor:

@@ -15,11 +15,12 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.bm25 import BM25
+from twinlens.attribution.instance.inputs import HeadInputs, TextInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
 from twinlens.attribution.instance.similarity import HiddenSimilarity
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import HeadInputs, TextInputs, UserError
 
 FORMULAS = {
     "cosine": lambda t, i: float(torch.nn.functional.cosine_similarity(t, i, dim=0)),

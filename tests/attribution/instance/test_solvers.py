@@ -17,15 +17,16 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.head_gradients import differentiable_head
 from twinlens.attribution.instance.hessian import hessian_products, hessian_trace
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.lissa import Recursion
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
 from twinlens.attribution.instance.stream import stream_scores
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 METHODS = {
     "cg": Influence(solver="cg"),

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from tests import oracles
 from tests.attribution.instance.cases import BUDGET, make_head, make_split
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
+from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.random_instances import RandomInstances
 from twinlens.attribution.instance.stream import InstanceScores, block_sizes, concatenate, stream_scores
 from twinlens.attribution.instance.train_summary import TrainSummary
-from twinlens.attribution.protocols import HeadInputs, UserError
 
 METHODS = [
     GradientSimilarity(),

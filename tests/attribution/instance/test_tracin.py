@@ -13,11 +13,12 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.instance.inputs import CheckpointInputs, HeadInputs
 from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScorer
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.instance.tracin import TracIn
-from twinlens.attribution.protocols import CheckpointInputs, HeadInputs, UserError
 
 RATES = (0.5, 0.2, 0.01)
 

@@ -7,10 +7,10 @@ import torch
 
 from tests.families import ALL_MODELS, FAMILY_CONFIGS, random_batch, tiny_engine
 from tests.oracles_neuron import integrated_gradients_loop, single
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
-from twinlens.attribution.protocols import UserError
 
 PLENTY = 1 << 34
 LENGTHS = [9, 5, 12, 7, 3, 12, 1, 8]

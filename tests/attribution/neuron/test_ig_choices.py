@@ -7,10 +7,10 @@ import torch
 
 from tests.families import choice_batch, choice_engine
 from tests.oracles_neuron import integrated_gradients_loop, sequences_of
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
 from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
-from twinlens.attribution.protocols import UserError
 
 PLENTY = 1 << 34
 LENGTHS = [[6, 9, 7], [4, 4, 11], [8, 3, 1]]

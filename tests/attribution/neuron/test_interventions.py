@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case
 from tests.oracles_neuron_level import parts_of
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.interventions import (
     distinct_mask,
     head_mask,
@@ -23,8 +24,8 @@ from twinlens.attribution.neuron.interventions import (
 from twinlens.attribution.neuron.logprob_increase import ffn_units
 from twinlens.attribution.neuron.readout import readout_of
 from twinlens.attribution.neuron.static_scores import best_neurons
-from twinlens.attribution.protocols import UserError
-from twinlens.models.anatomy import build_anatomy, projection_rows
+from twinlens.models.anatomy import projection_rows
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.residual_identities import build_residual
 
 

@@ -9,6 +9,7 @@ import torch
 
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case, close, engine_of
 from tests.oracles_neuron_level import attention_vector, ffn_score, head_vector, lp
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import search_bytes, top_units
 from twinlens.attribution.neuron.increase import dense_bytes, dense_increases, vector_increases
 from twinlens.attribution.neuron.logprob_increase import (
@@ -22,7 +23,6 @@ from twinlens.attribution.neuron.logprob_increase import (
 )
 from twinlens.attribution.neuron.readout import Readout, choice_readout, top_outputs
 from twinlens.attribution.neuron.static_scores import SCORES, best_neurons, dense_scores, gradients
-from twinlens.attribution.protocols import UserError
 
 UNITS = range(0, 48, 5)
 BATCHES = [("left", 3), ("right", 3), ("right", 1)]

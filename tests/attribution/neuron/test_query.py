@@ -7,10 +7,10 @@ import torch
 
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, Case, case, close
 from tests.oracles_neuron_level import keys, query_neuron_share, query_shares
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import top_units
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
-from twinlens.attribution.protocols import UserError
 
 K = 5
 SITES = ["ffn", "attn"]

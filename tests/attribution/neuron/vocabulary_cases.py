@@ -12,7 +12,8 @@ from tests.families import VOCABULARY, random_batch, tiny_backbone
 from tests.oracles_neuron_level import Parts, parts_of
 from twinlens.attribution.neuron.readout import Readout, readout_of
 from twinlens.attribution.residual_protocol import ResidualStates
-from twinlens.models.anatomy import Anatomy, build_anatomy
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
 

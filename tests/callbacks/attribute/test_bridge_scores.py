@@ -12,7 +12,7 @@ import yaml
 from tests.callbacks.plan.test_planner import in_store
 from tests.oracles_bridge import dcns, instance_neurons
 from tests.running import CommandLine
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.attribute.method_graph import in_order, require_sources
 from twinlens.callbacks.passes import predict_pass as passes
 from twinlens.callbacks.passes.shards import write_shard

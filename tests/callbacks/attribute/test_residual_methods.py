@@ -14,13 +14,13 @@ from torch import Tensor
 from tests.families import choice_batch, random_batch, tiny_backbone
 from tests.oracles_neuron_level import ffn_score, norm_map, parts_of
 from tests.running import CommandLine
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.part_scores import HeadScore, LayerScore
 from twinlens.attribution.neuron.query_scores import QueryLayers
 from twinlens.attribution.neuron.ranking import FIRST_ATTENTION
-from twinlens.attribution.protocols import UserError
 from twinlens.callbacks.attribute.score_files import neuron_table, read_addresses, read_neuron_lists
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_tokenizer
 from twinlens.models.module import TextClassifier
 from twinlens.models.residual_identities import build_residual

@@ -21,9 +21,9 @@ from tests.callbacks.attribute.layer_case import (
 )
 from tests.oracles_gradients import fisher_of_layers, whole_scores
 from tests.running import CommandLine
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
-from twinlens.attribution.protocols import UserError
 from twinlens.callbacks.attribute import whole_gradient_scores as layer_scores
 
 SMALL = "*.0.attention.dense,score"

@@ -17,9 +17,11 @@ from tests.families import choice_batch, tiny_backbone
 from tests.models.test_module import ARCHITECTURE
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
-from twinlens.callbacks.passes.costs import Sequences, faithfulness_need, neuron_need, prediction_need
+from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need
+from twinlens.callbacks.passes.costs import Sequences, prediction_need
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage

@@ -17,7 +17,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.part_scores import HeadScore
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.evaluate.neuron_level import explained, knowledge_stage, token_text, types_of
+from twinlens.callbacks.evaluate.neuron_level import explained, neuron_level_stage, token_text, types_of
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
@@ -92,7 +92,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, prompts_data: KnowledgeDat
 
 def results(session: Session, evaluation: Lengths, test: str, **settings: Any) -> list[Result]:
     """What is stored for one test is of no other."""
-    return knowledge_stage(session, "lengths", evaluation, {"test": test, **settings}, METHODS)
+    return neuron_level_stage(session, "lengths", evaluation, {"test": test, **settings}, METHODS)
 
 
 def test_a_stage_goes_on_from_its_shards_and_computes_nothing_twice(

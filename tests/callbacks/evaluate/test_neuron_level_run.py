@@ -14,7 +14,7 @@ import torch
 from tests.oracles_neuron_level import Parts, attention_vector, ffn_score, head_vector, lp, parts_of
 from tests.running import CommandLine
 from tests.tiny_llama import LLAMA
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_tokenizer
 from twinlens.models.language_model import LanguageModel
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from datasets import Dataset
 
-from twinlens.attribution.bridge.neuron_instances import InstanceNeurons
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.attribution.evaluation.accuracy import Accuracy
 from twinlens.attribution.evaluation.artifacts import Artifacts
 from twinlens.attribution.evaluation.concepts import Concepts

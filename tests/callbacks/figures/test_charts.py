@@ -17,7 +17,7 @@ from twinlens.callbacks.figures.charts import GREY, Chart, Panel, Point, Series,
 from twinlens.callbacks.figures.png import chart_figure
 from twinlens.callbacks.figures.svg import chart_view, digest, source, write_page
 from twinlens.callbacks.figures.write import charts, write_results_figures
-from twinlens.callbacks.results.results_csv import Cell
+from twinlens.callbacks.results.columns import Cell
 
 COMMON = row(model="tiny", data="demo", method=None, evaluation=None, metric=None, k=None, value=None, stderr=None)
 

@@ -12,10 +12,12 @@ from datasets import Dataset, load_from_disk
 from matplotlib.image import imread
 
 from tests.callbacks.fake_run import FakeRun
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.figures.faithfulness_bars import faithfulness_bars
+from twinlens.callbacks.figures.layer_heat_map import layer_heat_map
 from twinlens.callbacks.figures.layer_profiles import layer_profiles
-from twinlens.callbacks.figures.write import faithfulness_bars, layer_heat_map, save, write_figures
-from twinlens.callbacks.results.results_csv import COLUMNS, Cell
+from twinlens.callbacks.figures.write import save, write_figures
+from twinlens.callbacks.results.columns import COLUMNS, Cell
 from twinlens.callbacks.results.run_files import RunFiles
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from tests.callbacks.plan.test_planner import in_store
 from tests.running import CommandLine
 from twinlens.attribution.instance.gradsim import GradientSimilarity
-from twinlens.attribution.protocols import HeadInputs
+from twinlens.attribution.instance.inputs import HeadInputs
 
 FOLLOWED = (
     "method=tracin",

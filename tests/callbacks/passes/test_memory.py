@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.memory import (
     SMALLEST_BUDGET,
     Need,

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, index_shards, run_pass
-from twinlens.callbacks.passes.shards import shard_path
+from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, run_pass
+from twinlens.callbacks.passes.shards import index_shards, shard_path
 
 TRAINERS = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
 

@@ -15,13 +15,13 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
 from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
-from twinlens.callbacks.passes.costs import neuron_need
 from twinlens.callbacks.plan.device_rate import shape_of
 from twinlens.callbacks.plan.probe import shortened
 from twinlens.callbacks.plan.table import Line, bytes_in_words, format_plan, time_in_words
 from twinlens.callbacks.plan.times import Times
-from twinlens.models.anatomy import family_of
+from twinlens.models.anatomy_check import family_of
 from twinlens.models.backbone import architecture_of, load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[3]

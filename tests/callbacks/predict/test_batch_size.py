@@ -149,7 +149,7 @@ def test_other_processes_take_the_number_of_the_first(
 
 
 def test_shards_hold_the_same_rows_whatever_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twinlens.callbacks.passes.session.SHARDS_AT_LEAST", 3)
+    monkeypatch.setattr("twinlens.callbacks.passes.shards.SHARDS_AT_LEAST", 3)
     session = auto_session(tmp_path)
     rows_of = []
     for number in (1, 2, 4, 8):
@@ -261,7 +261,7 @@ def test_on_a_cuda_device_trials_decide_too(
 
 def test_scores_do_not_depend_on_it(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "twinlens.callbacks.passes.session.SHARDS_AT_LEAST", 1
+        "twinlens.callbacks.passes.shards.SHARDS_AT_LEAST", 1
     )  # a shard ends a batch: let these reach their size
     first = command("method=[ig,gradsim]", "evaluation=accuracy", "data.eval_batch_size=auto")
     assert first.code == 0, first.err

@@ -16,7 +16,7 @@ from torch import nn
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
 from tests.test_processes import start
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.fsdp import blocks_of, shard
 
 TIMEOUT = 900

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tests.callbacks.results.test_results_csv import row
-from twinlens.callbacks.figures.neuron_level import head_heat_map, knowledge_charts
-from twinlens.callbacks.results.neuron_level_tables import knowledge_tables
+from twinlens.callbacks.figures.neuron_level import head_heat_map, neuron_level_charts
+from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.published import with_published
 
 
@@ -25,19 +25,19 @@ ROWS = [
 
 
 def test_tables_have_the_published_figures_beside_them() -> None:
-    tables = {table.name: table for table in knowledge_tables(with_published(ROWS, {"data": {"name": "knowledge"}}))}
-    assert set(tables) == {"knowledge_table2", "knowledge_table4", "knowledge_table11"}
-    assert tables["knowledge_table2"].header == ["model", "type", "method", "k", "mrr", "published"]
-    assert [line[-2:] for line in tables["knowledge_table2"].lines] == [[0.4, 0.361], [0.2, 0.201]]
-    assert tables["knowledge_table4"].lines == [["gpt2large", "language", "a26", 2.0, 1.0]]
-    assert tables["knowledge_table11"].lines == [["gpt2large", "language", 30.0, 33.0]]
+    tables = {table.name: table for table in neuron_level_tables(with_published(ROWS, {"data": {"name": "knowledge"}}))}
+    assert set(tables) == {"neuron_level_table2", "neuron_level_table4", "neuron_level_table11"}
+    assert tables["neuron_level_table2"].header == ["model", "type", "method", "k", "mrr", "published"]
+    assert [line[-2:] for line in tables["neuron_level_table2"].lines] == [[0.4, 0.361], [0.2, 0.201]]
+    assert tables["neuron_level_table4"].lines == [["gpt2large", "language", "a26", 2.0, 1.0]]
+    assert tables["neuron_level_table11"].lines == [["gpt2large", "language", 30.0, 33.0]]
 
 
 def test_figures_by_layer_and_segment() -> None:
-    charts = {chart.name: chart for chart in knowledge_charts(ROWS)}
-    assert set(charts) == {"knowledge_figure2_5", "knowledge_figure3_6"}
-    assert [(p.x, p.y) for p in charts["knowledge_figure2_5"].panels[0].series[0].points] == [(1, 3.0)]
-    probability = charts["knowledge_figure3_6"].panels[1].series[0]
+    charts = {chart.name: chart for chart in neuron_level_charts(ROWS)}
+    assert set(charts) == {"neuron_level_figure2_5", "neuron_level_figure3_6"}
+    assert [(p.x, p.y) for p in charts["neuron_level_figure2_5"].panels[0].series[0].points] == [(1, 3.0)]
+    probability = charts["neuron_level_figure3_6"].panels[1].series[0]
     assert [(p.x, p.y) for p in probability.points] == [(0.0, 3.0), (1.0, 9.0)]
 
 

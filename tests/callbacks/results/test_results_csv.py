@@ -9,15 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.results.results_csv import (
-    COLUMNS,
-    format_table,
-    format_value,
-    markdown_table,
-    read_results,
-    write_results,
-)
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.results.columns import COLUMNS
+from twinlens.callbacks.results.formatting import format_table, format_value
+from twinlens.callbacks.results.results_csv import read_results, write_results
 
 
 def row(**cells: str | int | float | None) -> dict[str, str | int | float | None]:
@@ -154,12 +149,5 @@ def test_seeds_and_published_figures_get_columns_only_when_there_are_any() -> No
     assert both.splitlines()[2].split()[-2:] == ["84.42", "200"]
 
 
-def test_markdown_table_escapes_its_own_syntax() -> None:
-    lines = markdown_table([row(method="a|b*<i>")]).splitlines()
-    assert lines[0] == "| evaluation | method | metric |   | value | n |"
-    assert lines[1] == "| --- | --- | --- | --- | ---: | ---: |"
-    assert lines[2] == r"| faithfulness | a\|b\*\<i\> | sufficiency @1 | ↑ | 61.5 ± 2.2 | 200 |"
-
-
 def test_no_rows_is_said() -> None:
-    assert format_table([]) == markdown_table([]) == "no results"
+    assert format_table([]) == "no results"

@@ -10,7 +10,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from tests.callbacks.fake_run import FakeRun
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.page import write_report
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")

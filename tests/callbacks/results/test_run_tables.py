@@ -11,9 +11,11 @@ import pytest
 
 from tests.callbacks.fake_run import FakeRun, paper_rows
 from tests.callbacks.results.test_results_csv import row
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.page import write_report
+from twinlens.callbacks.report.paper_tables import paper_table_views
+from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.published import (
     COLUMNS,
     explain_mismatch,
@@ -23,10 +25,10 @@ from twinlens.callbacks.results.published import (
     read_figures,
     with_published,
 )
-from twinlens.callbacks.results.results_csv import Cell, read_results
+from twinlens.callbacks.results.results_csv import read_results
 from twinlens.callbacks.results.run_files import RunFiles
-from twinlens.callbacks.results.run_tables import paper_table_views, published_rows
-from twinlens.callbacks.results.unified_tables import paper_tables
+from twinlens.callbacks.results.run_tables import published_rows
+from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.store.files import write_text
 
 WHOLE: dict[str, Any] = {"data": {"name": "averitec", "limit": {"train": None}, "select": None}, "trainer": {}}
@@ -181,24 +183,24 @@ def test_seeds_become_their_mean_and_models_stand_side_by_side() -> None:
         row(evaluation="accuracy", method=None, metric="accuracy", k=None, model=model, seed=seed, value=value)
         for model, seed, value in (("a", 0, 0.5), ("a", 1, 0.7), ("b", 0, 0.4))
     ]
-    (found,) = paper_tables(rows)
+    (found,) = unified_tables(rows)
     assert found.header == ["data", "model", "test accuracy"]
     assert found.lines == [["demo", "a", pytest.approx(0.6)], ["demo", "b", 0.4]]
 
 
 def test_without_rows_there_are_no_tables_and_variants_are_left_out() -> None:
-    assert paper_tables([]) == []
-    assert paper_tables([row(variant="positions=all")]) == []
+    assert unified_tables([]) == []
+    assert unified_tables([row(variant="positions=all")]) == []
 
 
 def test_a_table_without_the_papers_r_shows_what_was_asked() -> None:
-    (found,) = paper_tables([row(k=5), row(k=7)])
+    (found,) = unified_tables([row(k=5), row(k=7)])
     assert found.header[2:] == ["sufficiency @5 demo", "sufficiency @7 demo"]
 
 
 def test_text_in_a_table_cannot_become_a_formula(tmp_path: Path) -> None:
     rows = [line | {"model": "=cmd"} for line in paper_rows(row() | {"model": "x"})]
-    for found in paper_tables(rows):
+    for found in unified_tables(rows):
         found.write(tmp_path)
     cells = [cell for path in tmp_path.glob("*.csv") for line in csv.reader(path.open()) for cell in line]
     assert "'=cmd" in cells

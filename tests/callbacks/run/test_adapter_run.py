@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.adapters import needs_peft, write_adapter, write_base
 from tests.running import CommandLine
-from twinlens.callbacks.store.store import weights_hash
+from twinlens.callbacks.store.weights import weights_hash
 from twinlens.data.demo_sentences import LABELS
 from twinlens.models.backbone import load_tokenizer
 from twinlens.models.module import TextClassifier

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from tests.running import CommandLine
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.admin import entries, format_entries, prune, size_text
 from twinlens.callbacks.store.manifest import damage_of
 from twinlens.callbacks.store.store import Store

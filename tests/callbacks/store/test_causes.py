@@ -9,9 +9,8 @@ import pytest
 from hydra.errors import InstantiationException
 
 from twinlens import train
-from twinlens.attribution.protocols import UserError
-from twinlens.callbacks.store.causes import chain_of, user_error_in
-from twinlens.callbacks.store.failures import writing
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.store.failures import chain_of, user_error_in, writing
 
 
 def raised_from(error: BaseException, cause: BaseException | None) -> BaseException:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.store.fingerprints import code_hash, fingerprint_of
 from twinlens.callbacks.store.lock import Lock
-from twinlens.callbacks.store.store import Store, code_hash, fingerprint_of, weights_hash
+from twinlens.callbacks.store.store import Store
+from twinlens.callbacks.store.weights import weights_hash
 
 
 def build_file(text: str):

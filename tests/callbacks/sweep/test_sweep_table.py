@@ -14,7 +14,8 @@ from datasets import load_from_disk
 from omegaconf import OmegaConf
 
 from tests.callbacks.fake_run import FakeRun
-from twinlens.callbacks.results.results_csv import Cell, read_results, write_results
+from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.results_csv import read_results, write_results
 from twinlens.callbacks.run.wandb_logger import sweep_id
 from twinlens.callbacks.sweep.comparison import compare
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, swept_settings

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import DictConfig
 
 from tests.conf.checking.composing import TREE, compose, parse, write_tree
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.command_line import CommandLine
 

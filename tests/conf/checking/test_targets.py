@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.targets import check_targets
 
 SHAPES = "tests.conf.checking.shapes"
@@ -146,8 +146,8 @@ def test_options_handed_on_to_the_next_class_are_checked_there(
         "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
         "lightning.pytorch.cli.LightningCLI",
         "lightning.pytorch.LightningModule.load_from_checkpoint",
-        "twinlens.attribution.protocols.torch.load",
-        "twinlens.attribution.protocols.torch.hub.load",
+        "twinlens.attribution.errors.torch.load",
+        "twinlens.attribution.errors.torch.hub.load",
         "tests.conf.checking.test_targets.check",
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from twinlens.attribution.protocols import UserError
+from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.byte_sizes import parse_bytes
 from twinlens.conf.checking.top_level import RunConfig, check_top_level
 

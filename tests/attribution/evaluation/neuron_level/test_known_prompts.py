@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.neuron_level.known_facts import KnownFacts
 from twinlens.attribution.evaluation.neuron_level.known_prompts import (
     best_other_logit,
@@ -15,7 +16,6 @@ from twinlens.attribution.evaluation.neuron_level.known_prompts import (
     require_kept,
     target_rank,
 )
-from twinlens.attribution.protocols import UserError
 
 TYPES = ["capital", "capital", "month", "capital", "month", "month"]
 LABELS = torch.tensor([3, 5, 7, 3, 9, -1])

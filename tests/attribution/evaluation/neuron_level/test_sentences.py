@@ -10,6 +10,7 @@ import torch
 from tests.attribution.neuron.vocabulary_cases import PLENTY, case
 from tests.oracles_neuron_level import head_vector, lp, query_shares
 from tests.oracles_neuron_level_tables import attention_increases, best, best_distinct, ffn_increases, shared, zeroed
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.neuron_level.head_importance import HeadImportance
 from twinlens.attribution.evaluation.neuron_level.importance_sums import ImportanceSums
 from twinlens.attribution.evaluation.neuron_level.interventions import Interventions
@@ -18,7 +19,7 @@ from twinlens.attribution.evaluation.neuron_level.neuron_layers import NeuronLay
 from twinlens.attribution.evaluation.neuron_level.prompt_view import PromptView
 from twinlens.attribution.evaluation.neuron_level.query_interventions import QueryInterventions
 from twinlens.attribution.evaluation.neuron_level.query_layers import QueryLayers
-from twinlens.attribution.evaluation.neuron_level.residual_path import Segments
+from twinlens.attribution.evaluation.neuron_level.segments import Segments
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ListedNeurons,
     Prompts,
@@ -29,7 +30,6 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import SharedNeurons
 from twinlens.attribution.evaluation.neuron_level.value_interventions import ValueInterventions
 from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
-from twinlens.attribution.protocols import UserError
 
 NAMES = ["gpt2", "llama"]
 TYPES = ("capital", "colour", "capital")

@@ -15,7 +15,7 @@ from twinlens.attribution.evaluation.neuron_level.value_neurons import ffn_list
 from twinlens.attribution.neuron.logprob_increase import ffn_units
 from twinlens.attribution.neuron.readout import readout_of
 from twinlens.attribution.neuron.static_scores import SCORES, best_neurons, gradients
-from twinlens.models.anatomy import build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.residual_identities import build_residual
 
 PLENTY = 1 << 32

@@ -1,0 +1,85 @@
+"""IA-Neurons: from the most influential train instances to their best neurons."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
+from twinlens.attribution.neuron.ranking import NeuronScores
+
+
+@dataclass(frozen=True)
+class InstanceNeurons:
+    """IA-Neurons: the top-1 neuron of each of the most influential train examples, in their order.
+
+    Attributes:
+        source: name of the instance method of the run that ranks the train examples.
+        neurons: name of the neuron method of the run whose train lists give the neurons.
+        top_k: train examples whose neuron is taken, and length of the lists.
+        dedup: False keeps a neuron as often as it comes, as the paper does; True keeps its first occurrence and goes
+            on down the train examples until there are `top_k` different neurons or no train examples are left.
+    """
+
+    source: str
+    neurons: str = "ig"
+    top_k: int = 100
+    dedup: bool = False
+
+    def __post_init__(self) -> None:
+        list_length("top_k", self.top_k)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the methods whose results this one reads."""
+        return (self.source, self.neurons)
+
+    def describe(self) -> dict[str, object]:
+        """Settings, sign and unit."""
+        return {
+            "method": "IA-Neurons: top-1 neurons of the most influential train examples",
+            "paper": f"{PAPER}, Sec. 3.2",
+            "source": self.source,
+            "neurons": self.neurons,
+            "top_k": self.top_k,
+            "dedup": self.dedup,
+            "sign": f"that of {self.source}: the score is the train example's, not the neuron's",
+            "unit": f"that of {self.source}",
+        }
+
+    def compose(self, top_index: Tensor, top_score: Tensor, train: NeuronLists) -> NeuronScores:
+        """The lists of a batch of tests.
+
+        A train example without neurons is passed over, and so is one with score −∞, which is no influential one.
+
+        Args:
+            top_index: train rows, the most influential first, [tests, k]; −1 is passed over.
+            top_score: their scores, [tests, k].
+            train: neuron lists of the whole train split.
+
+        Returns:
+            [tests, min(top_k, k)], −1 (and score 0) at the end of shorter lists; the score is the train example's.
+        """
+        width = top_index.shape[1] if self.dedup else min(self.top_k, top_index.shape[1])
+        index, score = top_index[:, :width].long(), top_score[:, :width].float()
+        first = torch.cat([train.addresses(1), torch.full((len(train), 1), -1, device=train.layer.device)], 1)[:, 0]
+        address = torch.where(index >= 0, first[index.clamp(min=0)], -1)
+        kept = (address >= 0) & (score > -math.inf)
+        if self.dedup:
+            kept &= _first_occurrence(torch.where(kept, address, -1))
+        order = (~kept).int().argsort(dim=1, stable=True)[:, : self.top_k]
+        kept, address, score = kept.gather(1, order), address.gather(1, order), score.gather(1, order)
+        layer = address.div(train.n_neurons, rounding_mode="floor")
+        unit = address.remainder(train.n_neurons)
+        return NeuronScores(layer.where(kept, -1).int(), unit.where(kept, -1).int(), score.where(kept, 0))
+
+
+def _first_occurrence(values: Tensor) -> Tensor:
+    """Where a value stands for the first time in its row, [rows, k]."""
+    ordered, position = values.sort(dim=1, stable=True)
+    new = torch.ones_like(ordered, dtype=torch.bool)
+    new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    return torch.zeros_like(new).scatter_(1, position, new)

@@ -1,0 +1,38 @@
+"""The error that a user can mend, and the check that numbers are finite."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+class UserError(Exception):
+    """Something the user can mend: what was wrong, where, what was expected, what to do, in one sentence.
+
+    Caught once, in train.py: printed without a traceback, exit code 2.
+    """
+
+
+def require_finite(values: Tensor, what: str, index: Tensor) -> None:
+    """Refuse NaN and infinite values, naming the examples they belong to.
+
+    Args:
+        values: [examples, ...].
+        what: name of the quantity for the message.
+        index: [examples], row of each example in its split.
+
+    Raises:
+        UserError: with the first ten indices.
+    """
+    if math.isfinite(float(values.sum())):  # one NaN or infinity would be in the sum
+        return
+    finite = torch.isfinite(values).flatten(1).all(1) if values.dim() > 1 else torch.isfinite(values)
+    if not bool(finite.all()):
+        bad = index[~finite.to(index.device)].tolist()
+        shown = ", ".join(map(str, bad[:10])) + (" …" if len(bad) > 10 else "")
+        raise UserError(
+            f"{what} is NaN or infinite for {len(bad)} example(s) (index {shown}); expected finite numbers: "
+            "lower model.learning_rate or use trainer.precision=32."
+        )

@@ -1,0 +1,40 @@
+"""Gradients at a model's scores: of its losses, and roots of the softmax's curvature."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def softmax_root(probabilities: Tensor) -> Tensor:
+    """Split diag(p) − p pᵀ as B Bᵀ, in closed form and without cancellation.
+
+    With s = √p, diag(p) − p pᵀ = diag(s)(I − s sᵀ)diag(s). The Householder reflection I − u uᵀ/(1 + s_C), u = s + e_C,
+    sends s to −e_C, so its first C − 1 columns are an orthonormal basis of what I − s sᵀ projects onto.
+
+    Args:
+        probabilities: [examples, classes].
+
+    Returns:
+        Bᵀ, [examples, classes − 1, classes]: each row is a cotangent of the logits.
+    """
+    s = probabilities.sqrt()
+    u = s.clone()
+    u[:, -1] += 1
+    reflection = torch.eye(s.shape[1], dtype=s.dtype, device=s.device) - u[:, :, None] * u[:, None, :] / u[:, -1:, None]
+    return reflection[:, :-1] * s[:, None, :]
+
+
+def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
+    """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
+
+    Where classes are folded (`HeadInputs.fold`) the loss is −log Σ p over the classes of the label, and the gradient
+    p − p restricted to them and renormalised.
+    """
+    cotangents = logits.softmax(-1)
+    labels = labels.to(cotangents.device)
+    if fold is None:
+        cotangents[torch.arange(len(labels), device=labels.device), labels] -= 1
+        return cotangents
+    within = fold.to(labels.device)[None] == labels[:, None]
+    return cotangents - logits.masked_fill(~within, -torch.inf).softmax(-1)

@@ -1,0 +1,80 @@
+"""Inputs of instance methods that stand in a row: head inputs, those of kept checkpoints, texts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HeadInputs:
+    """What instance attribution over the head needs of one split.
+
+    Attributes:
+        features: head input at the answer position, [examples, hidden], or [examples, choices, hidden] for multiple
+            choice, where an example's logits are the head's outputs on all its sequences, [examples, classes].
+        labels: class whose loss is differentiated, [examples], int64; a folded class where there is a `fold`.
+        head: the classification head, [..., hidden] → [..., outputs]; `nn.Linear` layers with element-wise functions
+            between them.
+        fold: class → folded class, [classes], int64. With it the loss is −log Σ p_c over the classes c of the label.
+    """
+
+    features: Tensor
+    labels: Tensor
+    head: nn.Module
+    fold: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @property
+    def sequences(self) -> int:
+        """Sequences per example: 1, or the number of choices."""
+        return self.features.shape[1] if self.features.dim() == 3 else 1
+
+    def rows(self, start: int, stop: int) -> HeadInputs:
+        """A contiguous part of the examples."""
+        return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold)
+
+    def at(self, index: Tensor) -> HeadInputs:
+        """The examples with these row numbers, [rows]."""
+        features = self.features[index.to(self.features.device)]
+        return HeadInputs(features, self.labels[index.to(self.labels.device)], self.head, self.fold)
+
+
+@dataclass(frozen=True)
+class CheckpointInputs:
+    """What instance attribution along the training needs of one split.
+
+    Attributes:
+        steps: the split's head inputs under each kept checkpoint, in the order of training, with the learning rate
+            that the checkpoint was reached with. All have the same examples.
+    """
+
+    steps: tuple[tuple[HeadInputs, float], ...]
+
+    def __len__(self) -> int:
+        return len(self.steps[0][0])
+
+    def rows(self, start: int, stop: int) -> CheckpointInputs:
+        """A contiguous part of the examples."""
+        return CheckpointInputs(tuple((inputs.rows(start, stop), rate) for inputs, rate in self.steps))
+
+
+@dataclass(frozen=True)
+class TextInputs:
+    """What lexical instance attribution needs of one split.
+
+    Attributes:
+        texts: the text of each example; one whole question with its choices for multiple choice.
+    """
+
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def rows(self, start: int, stop: int) -> TextInputs:
+        """A contiguous part of the examples."""
+        return TextInputs(self.texts[start:stop])

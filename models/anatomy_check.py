@@ -1,0 +1,114 @@
+"""The adapter of a model's family, verified against the model's own forward when it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from twinlens.attribution.errors import UserError
+from twinlens.models.anatomy import Anatomy, backbone_arguments
+
+
+def family_of(backbone: PreTrainedModel) -> type[Anatomy]:
+    """The adapter class that serves a model.
+
+    Raises:
+        UserError: when no family serves this model type.
+    """
+    from twinlens.models import families
+
+    known = {name: cls for cls in families.FAMILIES for name in cls.model_types}
+    model_type = backbone.config.model_type
+    if model_type not in known:
+        raise UserError(
+            f"model type '{model_type}' has no anatomy adapter, so its neurons cannot be attributed; expected one of "
+            f"{', '.join(sorted(known))}: choose such a model or only instance methods (method=gradsim)."
+        )
+    return known[model_type]
+
+
+@torch.no_grad()
+def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> Anatomy:
+    """The verified adapter of a backbone.
+
+    Runs three tokens through the model and checks, for every layer, that the parts named by the adapter compose to
+    the model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
+    MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry; None
+    allows for the rounding of the model's own type.
+
+    Raises:
+        UserError: naming the identity and layer that fails.
+    """
+    anatomy = family_of(backbone)(backbone)
+    seen = _record(anatomy)
+    if tolerance is None:
+        tolerance = max(1e-4, 8 * torch.finfo(seen["output"][0].dtype).eps)
+    for layer in range(anatomy.n_layers):
+        down: Any = anatomy.down_projection(anatomy.blocks[layer])
+        act = seen["activation"][layer]
+        bias = 0 if down.bias is None else down.bias
+        require_equal(
+            act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
+        )
+        parts = seen["input"][layer] + seen["attention"][layer] + seen["mlp"][layer]
+        require_equal(
+            parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
+        )
+    final = anatomy.final_norm(seen["output"][-1])
+    require_equal(final, seen["final"][0], "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
+    return anatomy
+
+
+def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
+    """Inputs and outputs of every part during one forward over three tokens."""
+    backbone = anatomy.backbone
+    seen: dict[str, list[Tensor]] = {k: [] for k in ("input", "output", "attention", "activation", "mlp")}
+    device = next(backbone.parameters()).device
+    ids = torch.arange(1, 4, device=device)[None] % backbone.config.vocab_size
+    shape = (1, 3, -1)
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            tensor = output[0] if isinstance(output, tuple) else output
+            seen[name].append(tensor.reshape(shape))
+
+        return hook
+
+    handles = []
+    for block in anatomy.blocks:
+        handles += [
+            block.register_forward_pre_hook(lambda m, a, kw: seen["input"].append(first(a, kw)), with_kwargs=True),
+            block.register_forward_hook(keep("output")),
+            anatomy.attention_output(block).register_forward_hook(keep("attention")),
+            anatomy.down_projection(block).register_forward_hook(keep("mlp")),
+            anatomy.down_projection(block).register_forward_pre_hook(
+                lambda m, a: seen["activation"].append(a[0].reshape(shape))
+            ),
+        ]
+    try:
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        final = backbone(**backbone_arguments(type(anatomy), batch), use_cache=False).last_hidden_state
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {**seen, "final": [final]}
+
+
+def first(args: tuple, kwargs: dict) -> Tensor:
+    """The hidden states a block was called with, positionally or by name."""
+    return args[0] if args else kwargs["hidden_states"]
+
+
+def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:
+    """Refuse a model of which an identity fails by more than `tolerance` of the largest entry."""
+    error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
+    if not error <= tolerance:
+        raise UserError(
+            f"the {type(anatomy).__name__} adapter does not fit this {anatomy.config.model_type} model: "
+            f"'{identity}' fails in layer {layer} with relative error {error:.1e} (allowed {tolerance:.0e}); "
+            "use a model of the family's standard variant, or only instance methods (method=gradsim)."
+        )
