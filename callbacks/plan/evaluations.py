@@ -10,6 +10,7 @@ from typing import Any
 from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.callbacks.attribute.method_graph import names_neurons
+from twinlens.callbacks.attribute.neuron_costs import neuron_operations
 from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
 from twinlens.callbacks.evaluate.faithfulness import (
     control_names,
@@ -19,6 +20,7 @@ from twinlens.callbacks.evaluate.faithfulness import (
     neuron_lists,
     reference_split,
 )
+from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, faithfulness_operations
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
 from twinlens.callbacks.evaluate.retraining import Recipe
 from twinlens.callbacks.passes import costs
@@ -100,14 +102,14 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
     controls = control_names(uniform, matched)
     questions = len(evaluation.questions([*titles, *controls]))
     lengths = plan.lengths[session.split]
-    drawn = costs.neuron_operations(RandomNeurons(list(range(len(controls)))), plan.shape, 1) or 0.0
+    drawn = neuron_operations(RandomNeurons(list(range(len(controls)))), plan.shape, 1) or 0.0
     counted = questions, session.sequences, evaluation.positions
-    total = sum(costs.faithfulness_operations(plan.shape, length, *counted) + drawn for length in lengths)
+    total = sum(faithfulness_operations(plan.shape, length, *counted) + drawn for length in lengths)
     split = reference_split(session, evaluation)
     if split is not None:
         sample = sorted(plan.lengths[split])[-evaluation.reference_size :]
-        total += sum(costs.faithfulness_operations(plan.shape, length, 0, session.sequences) for length in sample)
-    need = costs.faithfulness_need(plan.shape.footprint, questions, bool(controls), session.sequences, evaluation)
+        total += sum(faithfulness_operations(plan.shape, length, 0, session.sequences) for length in sample)
+    need = faithfulness_need(plan.shape.footprint, questions, bool(controls), session.sequences, evaluation)
     # a byte and a probability of every question, in shards and as a whole
     return plan.model_line(
         name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)

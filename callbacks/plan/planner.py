@@ -21,6 +21,7 @@ from twinlens.attribution.bridge.neuron_instances import NeuronInstances
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.attribute.instance_costs import instance_cost
 from twinlens.callbacks.attribute.method_graph import in_order, kind_of, reads_of, train_lists_of
+from twinlens.callbacks.attribute.neuron_costs import neuron_need, neuron_operations
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.attribute.stage import for_seed, method_inputs
 from twinlens.callbacks.attribute.whole_gradient_costs import layer_cost
@@ -167,12 +168,12 @@ class Planner(PlanBase):
             memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
             said = self.said(bool(session.weights), found)
             return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
-        each = [costs.neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
+        each = [neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
         by_length = dict(zip(set(lengths), each, strict=True))
         seconds = None
         if None not in each:
             seconds = self.times.neurons(name, method, sum(by_length[length] or 0.0 for length in lengths))
-        need = costs.neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
+        need = neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
         return self.model_line(title, split, found, need, seconds, disk)
 
     def _instances(self, name: str, title: str, method: Any, found: Path | None) -> Line:
