@@ -86,7 +86,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
 
 def job(config: DictConfig) -> dict[str, Any]:
     """One run inside Hydra; a failure is returned, not raised, so that a sweep goes on to its next job."""
-    hydra_config = HydraConfig.get()
+    hydra_config: Any = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     overrides = list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
