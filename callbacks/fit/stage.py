@@ -45,7 +45,7 @@ CODE = (
     "twinlens.models.causal",
     "twinlens.models.adapters",
     "twinlens.models.adapter_files",
-    "callbacks.fit",
+    "twinlens.callbacks.fit.stage",
     "twinlens.callbacks.fit.checkpoints",
 )
 WITHOUT_EFFECT = frozenset(

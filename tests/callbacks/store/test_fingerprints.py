@@ -26,4 +26,4 @@ def test_imports_inside_functions_count() -> None:
 
 def test_an_unknown_module_is_an_error() -> None:
     with pytest.raises(ModuleNotFoundError):
-        with_imports(["attribution.nothing"])
+        with_imports(["twinlens.attribution.nothing"])

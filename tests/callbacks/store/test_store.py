@@ -128,7 +128,7 @@ def test_code_hash_is_of_the_named_modules_only() -> None:
     )
     assert code_hash(["twinlens.callbacks.store.store"]) != code_hash(["twinlens.callbacks.passes.shards"])
     with pytest.raises(ModuleNotFoundError):
-        code_hash(["callbacks.nothing"])
+        code_hash(["twinlens.callbacks.nothing"])
 
 
 def test_weights_hash_follows_content(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""The wheel: one top-level name, and a run beside somebody else's packages of the same names as ours."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.test_structure import PACKAGES, git
+
+FOREIGN = "raise RuntimeError('somebody else\\'s package was imported')\n"
+
+
+def quietly(*command: str, cwd: Path, **environment: str) -> str:
+    """Run a command that has to succeed; what it says."""
+    variables = {**os.environ, "HF_HUB_OFFLINE": "1", **environment}
+    done = subprocess.run(command, cwd=cwd, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel of the files that git knows, built without a network."""
+    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+    for name in git("ls-files", "-co", "--exclude-standard"):
+        if (repository / name).is_file():
+            (sources / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(repository / name, sources / name)
+    options = ("-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
+    quietly(sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(sources), cwd=folder)
+    return next(folder.glob("*.whl"))
+
+
+def test_it_has_one_top_level_name(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"twinlens"}
+    expected = {"twinlens/__init__.py", "twinlens/train.py", "twinlens/conf/train.yaml", "twinlens/data/collate.py"}
+    assert expected <= set(names)
+    assert not [name for name in names if name.startswith(("twinlens/tests", "twinlens/benchmarks"))]
+
+
+def test_it_runs_beside_packages_of_the_same_names(wheel: Path, tmp_path: Path) -> None:
+    installed, here = tmp_path / "installed", tmp_path / "here"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    for name in PACKAGES:
+        (here / name).mkdir(parents=True)
+        (here / name / "__init__.py").write_text(FOREIGN)
+    (here / "train.py").write_text(FOREIGN)
+    command = (sys.executable, "-m", "twinlens.train", "debug=fdr", "method=[ig,gradsim]", "evaluation=accuracy")
+    out = quietly(*command, cwd=here, PYTHONPATH=str(installed))
+    assert "gradsim: computed" in out
+    assert (here / out.splitlines()[-1] / "results.csv").is_file()
+    where = quietly(
+        sys.executable, "-c", "import twinlens.data as d; print(d.__file__)", cwd=here, PYTHONPATH=str(installed)
+    )
+    assert Path(where.strip()).is_relative_to(installed)
