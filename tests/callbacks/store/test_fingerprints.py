@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import importlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import datasets
 import pytest
 import yaml
 
@@ -419,3 +421,52 @@ def test_a_configured_class_of_a_library_brings_its_version(monkeypatch: pytest.
     assert code_of(settings) != code_of({})
     assert source_code.installed_version("yaml") != ""  # known by another name than that of its package
     assert source_code.installed_version("no_such_library") == ""
+
+
+# -- what the user configures --------------------------------------------------------------------------------------
+
+
+def other_code(package: Package, inputs: Callable[[], dict[str, Any]]) -> bool:
+    """Whether a stage's inputs see a change in the class `users_own.method.Method`."""
+    package.write({"method.py": "class Method:\n    value = 1\n"})
+    before = fingerprint_of(inputs())
+    package.write({"method.py": "class Method:\n    value = 2\n"})
+    return fingerprint_of(inputs()) != before
+
+
+def session_of(**other: Any) -> Any:
+    """What inputs of fit and prediction ask of a run."""
+    data = SimpleNamespace(batch_size=1, splits={"test": datasets.Dataset.from_dict({"a": [1]})}, fingerprint=str)
+    trainers = SimpleNamespace(precision="32-true")
+    return SimpleNamespace(
+        **{"data": data, "trainers": trainers, "weights": "", "seed": 0, "model_target": fit.__name__, **other}
+    )
+
+
+@pytest.mark.parametrize(
+    ("model", "trainer", "callbacks", "seen"),
+    [
+        ({"_target_": TARGET}, {}, {}, True),
+        ({}, {"plugins": [{"_target_": TARGET}]}, {}, True),
+        ({}, {}, {"mine": {"_target_": TARGET}}, True),
+        ({}, {"strategy": {"_target_": TARGET}}, {}, False),  # must not change what is learned
+    ],
+)
+def test_a_fit_depends_on_the_classes_that_it_is_configured_with(
+    package: Package, model: dict[str, Any], trainer: dict[str, Any], callbacks: dict[str, Any], seen: bool
+) -> None:
+    assert other_code(package, lambda: fit.fit_inputs(session_of(), model, trainer, callbacks, "scratch")) == seen
+
+
+def test_predictions_depend_on_the_class_of_the_model(package: Package) -> None:
+    assert other_code(package, lambda: predict.examples_inputs(session_of(model_target=TARGET), "test"))
+    assert not other_code(package, lambda: predict.examples_inputs(session_of(), "test"))
+
+
+def test_a_dataset_of_ones_own_counts(package: Package) -> None:
+    def inputs() -> dict[str, Any]:
+        made = importlib.import_module("users_own.method").Method()
+        vars(made).update(vars(session_of().data))
+        return predict.examples_inputs(session_of(data=made), "test")
+
+    assert other_code(package, inputs)
