@@ -66,6 +66,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
     session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed, config.choices)
+    session.model_target = config.model._target_
     parts = Parts(
         plain(config),
         partial(build, model_node(config.model, data.readout), tokenizer=tokenizer, **session.model_arguments),
@@ -87,8 +88,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
 def job(config: DictConfig) -> dict[str, Any]:
     """One run inside Hydra; a failure is returned, not raised, so that a sweep goes on to its next job."""
     hydra_config: Any = HydraConfig.get()
-    folder = Path(hydra_config.runtime.output_dir)
-    overrides = list(hydra_config.overrides.task)
+    folder, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
         OUTCOMES.append(run_as_process(Path(__file__), hydra_config, overrides, folder))
     else:

@@ -14,12 +14,6 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_yaml
 
-CODE = (
-    "twinlens.callbacks.attribute.bridge_scores",
-    "twinlens.callbacks.attribute.score_files",
-    "twinlens.callbacks.attribute.neuron_scores",
-)
-
 
 def bridge_inputs(session: Session, method: InstanceNeurons, split: str) -> dict[str, Any]:
     """What composed scores depend on, beside method and code."""

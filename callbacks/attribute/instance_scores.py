@@ -26,14 +26,6 @@ from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_yaml
 
-CODE = (
-    "twinlens.attribution.instance.stream",
-    "twinlens.callbacks.attribute.instance_scores",
-    "twinlens.callbacks.attribute.instance_inputs",
-    "twinlens.callbacks.attribute.score_files",
-    "twinlens.callbacks.attribute.token_rows",
-)
-
 
 def instance_score_inputs(session: Session, method: Any, split: str) -> dict[str, Any]:
     """What instance scores depend on, beside method and code."""

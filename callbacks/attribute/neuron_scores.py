@@ -23,15 +23,6 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.models.residual import ResidualEngine
 
-CODE = (
-    "twinlens.models.last_token",
-    "twinlens.models.choice",
-    "twinlens.models.families",
-    "twinlens.models.residual_identities",
-    "twinlens.callbacks.attribute.neuron_scores",
-    "twinlens.callbacks.attribute.score_files",
-)
-
 
 def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
     """What neuron scores of a split depend on, beside method and code."""

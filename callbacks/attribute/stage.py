@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
@@ -14,10 +15,8 @@ from twinlens.callbacks.attribute.method_graph import reads_of, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.files import link
-from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Entry
-
-CODE = ("twinlens.callbacks.attribute.stage",)
 
 
 def attribute_stage(
@@ -75,19 +74,19 @@ def for_seed(method: Any, seed: int | None) -> Any:
 def method_inputs(session: Session, method: Any, settings: Mapping[str, Any], split: str) -> dict[str, Any]:
     """Everything the scores of a method on a split depend on; `settings` with the seed where there is one."""
     read: dict[str, Any]
-    code: tuple[str, ...]
+    entry: ModuleType
     if isinstance(method, InstanceNeurons):
-        read, code = bridge_scores.bridge_inputs(session, method, split), bridge_scores.CODE
+        read, entry = bridge_scores.bridge_inputs(session, method, split), bridge_scores
     elif isinstance(method, NeuronMethod):
-        read, code = neuron_scores.neuron_inputs(session, split), neuron_scores.CODE
+        read, entry = neuron_scores.neuron_inputs(session, split), neuron_scores
     elif reads_of(method) == "layers":
-        read, code = layer_scores.layer_score_inputs(session, method, split), layer_scores.CODE
+        read, entry = layer_scores.layer_score_inputs(session, method, split), layer_scores
     else:
-        read, code = instance_scores.instance_score_inputs(session, method, split), instance_scores.CODE
+        read, entry = instance_scores.instance_score_inputs(session, method, split), instance_scores
     return {
         **read,
         "method": {k: v for k, v in settings.items() if v is not None},
-        "code": code_hash(with_imports((type(method).__module__, *code, *CODE))),
+        "code": code_of(entry, method, settings),
     }
 
 

@@ -33,18 +33,11 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import read_shard, row_shards
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_json
-from twinlens.callbacks.store.fingerprints import code_hash, fingerprint_of, with_imports
+from twinlens.callbacks.store.fingerprints import code_of, fingerprint_of
 from twinlens.callbacks.store.row_files import MANIFEST, RowFiles, listed
 from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS
 from twinlens.models.linear_layers import linear_layers
 
-CODE = (
-    "twinlens.attribution.gradients.row_pass",
-    "twinlens.models.linear_layers",
-    "twinlens.callbacks.attribute.stored_gradient_pass",
-    "twinlens.callbacks.attribute.stored_gradients",
-    "twinlens.callbacks.store.row_files",
-)
 PCA_ROWS = 1024
 """Train rows whose covariances choose a projection onto leading eigenvectors: many times its dimensions."""
 
@@ -63,14 +56,7 @@ def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
         "losses": wanted.losses,
         "projections": fingerprint_of(projection_inputs(session, wanted.options)) if pca else None,
         "precision": session.trainers.precision,
-        "code": code_hash(
-            (
-                *with_imports(CODE),
-                "twinlens.models.module",
-                "twinlens.models.language_model",
-                "twinlens.callbacks.passes.predict_pass",
-            )
-        ),
+        "code": code_of(__name__, RowFiles),
     }
 
 

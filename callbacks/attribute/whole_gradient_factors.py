@@ -26,15 +26,9 @@ from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, read_shard, segments_of, shard_path
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.fingerprints import code_of
 
 STAGE = "factors"
-CODE = (
-    "twinlens.attribution.gradients.factor_sums",
-    "twinlens.callbacks.attribute.whole_gradient_factors",
-    "twinlens.callbacks.attribute.whole_gradient_inputs",
-    "twinlens.callbacks.passes.segments",
-)
 SEGMENTS = 8
 """Each leaves a file as large as the covariances of all layers."""
 
@@ -83,7 +77,7 @@ def covariance_inputs(session: Session, method: Any) -> dict[str, Any]:
         "params": method.params,
         "fisher": method.fisher,
         "labels": method.labels if method.fisher == "empirical" else None,
-        "code": code_hash(with_imports(CODE)),
+        "code": code_of(__name__),
     }
 
 

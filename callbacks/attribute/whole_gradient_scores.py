@@ -27,7 +27,6 @@ from twinlens.attribution.instance.whole_gradients import WholeMethod, describe,
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
-from twinlens.callbacks.attribute.whole_gradient_factors import CODE as FACTORS_CODE
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
 from twinlens.callbacks.passes.memory import WithinMemory
@@ -38,14 +37,6 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.data.sampling import token_lengths
 
-CODE = (
-    "twinlens.attribution.instance.whole_gradients",
-    "twinlens.attribution.gradients.whole",
-    "twinlens.attribution.instance.stream",
-    "twinlens.callbacks.attribute.whole_gradient_scores",
-    "twinlens.callbacks.attribute.instance_scores",
-    *FACTORS_CODE[1:],
-)
 SEGMENTS = 64
 """Of the train split at most: each writes its best and worst examples of every test."""
 LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")

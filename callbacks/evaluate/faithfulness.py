@@ -27,16 +27,8 @@ from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import rows_per_shard
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.data.sampling import length_sorted_batches, permutation
-
-CODE = (
-    "twinlens.models.last_token",
-    "twinlens.models.choice",
-    "twinlens.models.families",
-    "twinlens.attribution.neuron.random_neurons",
-    "twinlens.callbacks.evaluate.faithfulness",
-)
 
 
 @dataclass(frozen=True)
@@ -194,7 +186,7 @@ def faithfulness_inputs(
         **({"sites": lists.sites} if lists.sites else {}),
         "evaluation": dict(settings),
         "controls": control_names(lists.uniform, lists.matched),
-        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
+        "code": code_of(__name__, evaluation, settings),
         **({"reference": session.data.fingerprint("train")} if of_train else {}),
         **session.reading,
     }

@@ -27,10 +27,9 @@ from twinlens.callbacks.passes.memory import Need, WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.models.residual import ResidualEngine
 
-CODE = ("twinlens.models.residual_identities", "twinlens.models.families", "twinlens.callbacks.evaluate.neuron_level")
 VALUES_ASKED = 16
 """Value neurons whose keys an evaluation reads where it does not say how many (`longest`)."""
 
@@ -74,7 +73,7 @@ def neuron_level_inputs(
         "types": hashlib.sha256("\0".join(types_of(session)).encode()).hexdigest(),
         "lists": {key: _digest(neurons) for key, neurons in lists.items()},
         "evaluation": dict(settings),
-        "code": code_hash(with_imports((type(evaluation).__module__, *CODE))),
+        "code": code_of(__name__, evaluation, settings),
     }
 
 

@@ -1,60 +1,17 @@
-"""Fits on part of the train split, each predicting the explained split, stored one by one under its own fingerprint."""
+"""Retraining as a stage: a fit for every subset of the train split that rankings of it call for."""
 
 from __future__ import annotations
 
-import copy
-import shutil
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
-import torch
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import Logger
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from twinlens.attribution.errors import require_finite
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.retraining import Retraining
-from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings
-from twinlens.callbacks.fit.stage import FINISHED, MakeModel, fit_inputs, fit_into
-from twinlens.callbacks.passes.costs import prediction_need
-from twinlens.callbacks.passes.memory import WithinMemory
-from twinlens.callbacks.passes.predict_pass import run_pass
-from twinlens.callbacks.passes.session import DataModule, Session
-from twinlens.callbacks.passes.shards import missing_shards
-from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.fingerprints import code_hash
-from twinlens.models.footprint import footprint_of
-
-CODE = (
-    "twinlens.callbacks.evaluate.retraining",
-    "twinlens.callbacks.passes.predict_pass",
-    "twinlens.callbacks.passes.shards",
-)
-PREDICTIONS = "predictions.safetensors"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the run fits its model.
-
-    Attributes:
-        make_model: builds the classifier; keywords `path` and `seed` replace checkpoint and seed.
-        model, trainer, callbacks: settings, plain values.
-        make_callbacks: builds the callbacks of the fit.
-    """
-
-    make_model: MakeModel
-    model: Mapping[str, Any]
-    trainer: Mapping[str, Any]
-    callbacks: Mapping[str, Any]
-    make_callbacks: Callable[[], list[Callback]]
+from twinlens.callbacks.evaluate.refits import Recipe, refitted_predictions
+from twinlens.callbacks.passes.session import Session
 
 
 def retraining_results(
@@ -66,111 +23,3 @@ def retraining_results(
         return refitted_predictions(session, name, recipe, rows.tolist(), seed)
 
     return evaluation.evaluate(seedless_rankings(session, methods, evaluation.rank_by), fit, reference(session))
-
-
-def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> Tensor:
-    """Classes that a model fitted on some train rows predicts for the explained split, [tests].
-
-    Only these predictions are kept, not the model. Equal sets of rows are one cell, in whatever order they are ranked.
-
-    Args:
-        session: of the run; stays as it is.
-        name: the evaluation's name in the configuration.
-        recipe: of the run's own fit.
-        chosen: rows of the train split.
-        seed: of new parameters, the order of the rows and dropout.
-    """
-    cell = restricted(session, sorted(chosen), seed)
-    inputs = cell_inputs(session, cell, recipe)
-
-    def build(folder: Path) -> None:
-        make_model = partial(recipe.make_model, seed=seed)
-        fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
-        wait_for(folder / FINISHED)
-        rows = _predict(session, make_model, folder)
-        meet()  # the first process must not take away what others still read
-        if is_first_process():
-            save_file({"prediction": rows["prediction"].contiguous()}, folder / PREDICTIONS)
-            shutil.rmtree(folder / "model", ignore_errors=True)
-
-    labels = session.labels(evaluation=name, split=session.split, rows=len(chosen), draw=seed)
-    entry = session.store.get("retrain", inputs, build, labels)
-    done = "read from the store" if entry.reused else "computed"
-    print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
-    return load_file(entry.path / PREDICTIONS)["prediction"]
-
-
-def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
-    """Everything a cell's predictions depend on.
-
-    Args:
-        session: of the run.
-        cell: the session restricted to the cell's rows.
-        recipe: of the run's own fit.
-        source: what the weights start from, where it is known already.
-    """
-    return {
-        **fit_inputs(cell, recipe.model, recipe.trainer, source),
-        "callbacks": dict(recipe.callbacks),
-        "explained": session.data.fingerprint(session.split),
-        "predicted_by": code_hash(CODE),
-    }
-
-
-class Unheard(Logger):
-    """A logger for callbacks that need one: the run's own would mix a cell's curves into those of the run's fit."""
-
-    @property
-    def name(self) -> None:
-        """None: nothing is written under any name."""
-
-    @property
-    def version(self) -> None:
-        """None, likewise."""
-
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Write nothing."""
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Write nothing."""
-
-
-def restricted(session: Session, rows: Sequence[int], seed: int) -> Session:
-    """The session with only some rows of the train split, tokenised as they are, and another seed."""
-    data: Any = copy.copy(session.data)
-    data.splits = {**data.splits, "train": data.splits["train"].select(rows)}
-    data.seed = seed  # of the order of the rows
-    restricted_data: DataModule = data
-    return replace(session, data=restricted_data, seed=seed, model=None, weights="")
-
-
-def wait_for(file: Path) -> None:
-    """Wait until the first process has written a file; it needs no waiting itself."""
-    while not is_first_process() and not file.is_file():
-        time.sleep(0.1)
-
-
-def meet() -> None:
-    """Wait for all processes of the run, where there are several."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
-def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str, Tensor]:
-    """Column `prediction`: the class of every explained example, in the order of the split."""
-    title, shards = f"predict {session.split}", session.shards(session.split)
-    if not missing_shards(folder / "shards", len(shards)):  # killed before its entry was finished
-        model: nn.Module = nn.Identity()
-        compute: Callable[[Batch], dict[str, Tensor]] = dict
-    else:
-        model = make_model(path=str(folder / "model")).eval()
-
-        def predict(batch: Batch, budget: int) -> dict[str, Tensor]:
-            scores = model(batch).float()
-            require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
-            return {"index": batch["index"], "prediction": scores.argmax(-1)}
-
-        need = prediction_need(footprint_of(model.backbone), session.sequences)
-        compute = WithinMemory(title, predict, session.memory_budget, need)
-    loader = session.loader(session.split)
-    return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows

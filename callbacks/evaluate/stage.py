@@ -28,7 +28,8 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
 )
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
-from twinlens.callbacks.evaluate.retraining import Recipe, retraining_results
+from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.passes.session import Session
 
 

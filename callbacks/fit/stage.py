@@ -30,24 +30,13 @@ from twinlens.callbacks.processes.fsdp import whole_model
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
-from twinlens.callbacks.store.fingerprints import code_hash
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.weights import weights_hash
 from twinlens.models.adapter_files import adapter_of, is_adapter
 from twinlens.models.backbone import load_config, resolve
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
 
-CODE = (
-    "twinlens.models.module",
-    "twinlens.models.language_model",
-    "twinlens.models.recipe",
-    "twinlens.models.backbone",
-    "twinlens.models.causal",
-    "twinlens.models.adapters",
-    "twinlens.models.adapter_files",
-    "twinlens.callbacks.fit.stage",
-    "twinlens.callbacks.fit.checkpoints",
-)
 WITHOUT_EFFECT = frozenset(
     {"_target_", "accelerator", "devices", "num_nodes", "strategy", "enable_progress_bar", "log_every_n_steps"}
 )
@@ -95,10 +84,7 @@ def fit_stage(
         keeping: list[Callback] = [EpochWeights(folder / EPOCHS, make_model)] if keep_epochs else []
         fit_into(folder, session, make_model, lambda: [*make_callbacks(), *keeping], loggers)
 
-    inputs = {
-        **fit_inputs(session, model_settings, trainer_settings, keep_epochs=keep_epochs),
-        "callbacks": dict(callback_settings),
-    }
+    inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _take(session, make_model, entry.path / "model")
@@ -168,7 +154,7 @@ def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any
     return {
         "source": source,
         **({name: model_settings[name] for name in ("adapter", "head")} if adapted else {}),
-        "code": code_hash(CODE),
+        "code": code_of(__name__, model_settings),
     }
 
 
@@ -190,6 +176,7 @@ def fit_inputs(
     session: Session,
     model_settings: Mapping[str, Any],
     trainer_settings: Mapping[str, Any],
+    callback_settings: Mapping[str, Any],
     source: Any = None,
     keep_epochs: bool = False,
 ) -> dict[str, Any]:
@@ -199,6 +186,7 @@ def fit_inputs(
     it stays the same stage as before; one that does learns the same weights, and what is made of these is shared.
     """
     data = session.data
+    learning = {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT}
     return {
         "source": source_of(session, model_settings) if source is None else source,
         "model": {
@@ -206,12 +194,13 @@ def fit_inputs(
             for k, v in model_settings.items()
             if k not in ("_target_", "name", "path", "tokenizer_path", "batch_size", "max_epochs", "gradient_clip_val")
         },
-        "trainer": {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT},
+        "trainer": learning,
+        "callbacks": dict(callback_settings),
         "batch_size": data.batch_size * n_processes(trainer_settings),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
         "seed": session.seed,
         **({"epochs": "kept"} if keep_epochs else {}),
-        "code": code_hash(CODE),
+        "code": code_of(__name__, data, model_settings, learning, callback_settings),
     }
 
 

@@ -112,6 +112,7 @@ class Session:
         scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
             folder's name is their fingerprint.
         found_batch_size: examples per batch that fit, where `data.eval_batch_size` is auto, once found.
+        model_target: dotted name of the model's class, on whose code its predictions depend.
     """
 
     folder: Path
@@ -129,6 +130,7 @@ class Session:
     epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
     scores: dict[tuple[str, str], Path] = field(default_factory=dict)
     found_batch_size: int | None = None
+    model_target: str = TextClassifier.__module__
 
     @property
     def classifier(self) -> TextClassifier:

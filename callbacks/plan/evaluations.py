@@ -22,7 +22,7 @@ from twinlens.callbacks.evaluate.faithfulness import (
 )
 from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, faithfulness_operations
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
-from twinlens.callbacks.evaluate.retraining import Recipe
+from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase

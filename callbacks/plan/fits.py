@@ -11,7 +11,7 @@ from twinlens.attribution.evaluation.train_ranking import share_of_rows
 from twinlens.callbacks.attribute.method_graph import kind_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
-from twinlens.callbacks.evaluate.retraining import Recipe, cell_inputs, restricted
+from twinlens.callbacks.evaluate.refits import Recipe, cell_inputs, restricted
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.table import Line

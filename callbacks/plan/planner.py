@@ -95,8 +95,8 @@ class Planner(PlanBase):
         source = self.source(settings["model"]["path"])
         found: Path | None = None
         if source is not None:
-            inputs = fit_inputs(session, settings["model"], trainer, source, self.keeps_epochs)
-            found = session.store.peek("fit", {**inputs, "callbacks": dict(settings["callbacks"])})
+            inputs = fit_inputs(session, settings["model"], trainer, settings["callbacks"], source, self.keeps_epochs)
+            found = session.store.peek("fit", inputs)
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
             session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")

@@ -26,7 +26,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.fsdp import ShardedStrategy
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_json
-from twinlens.callbacks.store.fingerprints import code_hash
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.data.sampling import token_lengths
 from twinlens.models.footprint import Footprint
 
@@ -36,7 +36,6 @@ SAFETY_SHARE = 0.8
 """Share of the free device memory that a trial may take: what lies beside a pass, and fragmentation, take the rest."""
 STAGE = "batch_size"
 FILE = "batch_size.json"
-CODE = ("twinlens.callbacks.predict.batch_size", "twinlens.callbacks.passes.costs", "twinlens.models.footprint")
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class Search:
             "longest": self.longest,
             "at_most": self.at_most,
             "memory_budget": session.memory_budget,
-            "code": code_hash(CODE),
+            "code": code_of(__name__, prediction_need),
         }
 
     def within(self, budget: int) -> Callable[[int], bool]:

@@ -13,13 +13,7 @@ from twinlens.callbacks.passes.session import Predictions, Session
 from twinlens.callbacks.predict.next_token import renumbered
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import link, write_json
-from twinlens.callbacks.store.fingerprints import code_hash, with_imports
-
-CODE = (
-    "twinlens.attribution.evaluation.neuron_level.known_prompts",
-    "twinlens.callbacks.predict.known_prompts",
-    "twinlens.callbacks.predict.next_token",
-)
+from twinlens.callbacks.store.fingerprints import code_of
 
 
 def filters(session: Session) -> bool:
@@ -29,7 +23,7 @@ def filters(session: Session) -> bool:
 
 def known_inputs(fingerprint: str) -> dict[str, Any]:
     """Everything that the known prompts of a split depend on, given their predictions' fingerprint."""
-    return {"known_of": fingerprint, "code": code_hash(with_imports(CODE))}
+    return {"known_of": fingerprint, "code": code_of(__name__)}
 
 
 def known_stage(session: Session, split: str, predicted: Path) -> dict[str, float]:

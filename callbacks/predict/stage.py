@@ -25,22 +25,10 @@ from twinlens.callbacks.passes.session import Epoch, Predictions, Session
 from twinlens.callbacks.predict.next_token import FILTERED_BY, NextTokens, with_next_tokens
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import link
-from twinlens.callbacks.store.fingerprints import code_hash
+from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.data.labels import Fold
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
-
-CODE = (
-    "twinlens.models.module",
-    "twinlens.models.language_model",
-    "twinlens.models.choice",
-    "twinlens.models.anatomy",
-    "twinlens.callbacks.predict.stage",
-    "twinlens.callbacks.predict.next_token",
-    "twinlens.attribution.evaluation.neuron_level.known_prompts",
-    "twinlens.callbacks.passes.predict_pass",
-    "twinlens.callbacks.passes.shards",
-)
 
 
 def examples_stage(session: Session, split: str) -> Path:
@@ -88,7 +76,7 @@ def examples_inputs(session: Session, split: str) -> dict[str, Any]:
         "split": session.data.fingerprint(split),
         "rows": _digest(session.data.splits[split]),
         "precision": session.trainers.precision,
-        "code": code_hash(CODE),
+        "code": code_of(__name__, session.data, {"_target_": session.model_target}),
     }
 
 

@@ -11,7 +11,7 @@ from twinlens.callbacks.attribute.method_graph import (
     in_order,
 )
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.evaluate.retraining import Recipe
+from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
 from twinlens.callbacks.passes.session import Session

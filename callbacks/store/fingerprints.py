@@ -1,73 +1,98 @@
-"""What of the project's own code a stage depends on."""
+"""Fingerprints: what identifies a stage's inputs, and the code among them."""
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import importlib.util
 import json
-from collections.abc import Iterable, Mapping
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping
+from types import ModuleType
 from typing import Any
 
-OWN_PACKAGES = ("twinlens.attribution", "twinlens.models")
-"""Packages whose imports are followed; callbacks name the modules they depend on themselves."""
+from twinlens.callbacks.store.source_code import ModuleCode, is_library, module_code, module_of, version_of
+from twinlens.callbacks.store.without_effect import LIBRARIES, is_without_effect
+
+TARGET = "_target_"
+"""Key of a setting that names a class."""
 
 
-def with_imports(modules: Iterable[str]) -> list[str]:
-    """Modules and everything of `OWN_PACKAGES` that they import, directly or not.
+def fingerprint_of(inputs: Mapping[str, Any]) -> str:
+    """sha256 of plain values, independent of the order of keys; of a `_target_` its name counts, not its module."""
+    text = json.dumps(_without_modules(inputs), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-    A new file beside a method, or a change in another method, thus leaves its stored scores valid.
+
+def code_of(*parts: Any) -> str:
+    """sha256 of the code that a stage's numbers depend on: what its modules mean, not how they are written or called.
+
+    Syntax trees of the modules of all parts, and of the modules of the project (or of the user's own) that these reach
+    by import; without those of `without_effect`, unless a part lies in them. Then major and minor versions of the
+    libraries that these modules import.
+
+    Args:
+        parts: modules or their names, classes, functions, objects (their classes count) and settings (every `_target_`
+            in them counts).
+
+    Raises:
+        UserError: a module without a source file.
     """
-    found: set[str] = set()
+    modules = {module for part in parts for module in _modules_of(part)}
+    found = reached(module for module in modules if not is_library(module))
+    libraries = {module.partition(".")[0] for module in modules if is_library(module)}
+    libraries |= {library for code in found.values() for library in code.libraries}
+    versions = {library: version_of(library) for library in libraries - LIBRARIES.keys()}
+    trees = sorted([code.tree, _imported(code, found)] for code in found.values())
+    text = json.dumps([trees, sorted(pair for pair in versions.items() if pair[1])])
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def reached(modules: Iterable[str]) -> dict[str, ModuleCode]:
+    """The modules, and those with an effect that they import, directly or not, by name."""
+    found: dict[str, ModuleCode] = {}
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found.add(name)
-            waiting += _own_imports(name)
-    return sorted(found)
+            found[name] = module_code(name)
+            waiting += [module for module, _ in found[name].imports if not is_without_effect(module)]
+    return found
 
 
-@cache  # a process imports its code once, and parsing it anew for every stage takes a noticeable time
-def _own_imports(module: str) -> tuple[str, ...]:
-    spec = importlib.util.find_spec(module)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(module)
-    names: list[str] = []
-    for node in ast.walk(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            submodules = [f"{node.module}.{alias.name}" for alias in node.names]
-            names += [name for name in submodules if _is_module(name)] or [node.module]
-    return tuple(name for name in names if name.startswith(OWN_PACKAGES))
+def _imported(code: ModuleCode, found: Mapping[str, ModuleCode]) -> list[list[str]]:
+    """What a module asks of which other one, that one known by its content, so that it may be moved."""
+    return sorted([found[name].tree, what] for name, what in code.imports if name in found)
 
 
-def _is_module(name: str) -> bool:
-    if not name.startswith(OWN_PACKAGES):
-        return False
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
+def _modules_of(part: Any) -> list[str]:
+    if isinstance(part, str):
+        return [part]
+    if isinstance(part, ModuleType):
+        return [part.__name__]
+    if isinstance(part, Mapping):
+        return [module_of(target) or target for target in _targets_of(part)]
+    named = part if hasattr(part, "__qualname__") else type(part)
+    return [named.__module__]
 
 
-def fingerprint_of(inputs: Mapping[str, Any]) -> str:
-    """sha256 of plain values, independent of the order of keys."""
-    text = json.dumps(inputs, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:24]
+def _targets_of(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        if isinstance(value.get(TARGET), str):
+            yield value[TARGET]
+        for inner in value.values():
+            yield from _targets_of(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _targets_of(inner)
 
 
-def code_hash(modules: Iterable[str]) -> str:
-    """sha256 over the source of modules (packages: their own files), so that a code change redoes its stage only."""
-    digest = hashlib.sha256()
-    for name in sorted(set(modules)):
-        spec = importlib.util.find_spec(name)
-        if spec is None or spec.origin is None:
-            raise ModuleNotFoundError(name)
-        origin = Path(spec.origin)
-        for file in sorted(origin.parent.glob("*.py")) if origin.name == "__init__.py" else [origin]:
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
+def _without_modules(value: Any) -> Any:
+    """Plain values with the name of the class or function alone in every `_target_`."""
+    if isinstance(value, Mapping):
+        return {
+            key: inner.removeprefix(f"{module_of(inner)}.")
+            if key == TARGET and isinstance(inner, str)
+            else _without_modules(inner)
+            for key, inner in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_without_modules(inner) for inner in value]
+    return value

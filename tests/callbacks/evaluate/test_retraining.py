@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from tests.running import SMALL_DEMO, CommandLine
 from twinlens.attribution.evaluation.train_ranking import least_influential, train_ranking
-from twinlens.callbacks.evaluate import retraining as retrain
+from twinlens.callbacks.evaluate import refits
 
 ONE_CELL = (
     "method=gradsim",
@@ -32,15 +32,15 @@ def cells(command: CommandLine) -> list[Path]:
 def test_a_cell_is_a_run_on_its_rows_and_goes_on_after_a_kill(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    predict = retrain._predict
+    predict = refits._predict
 
     def killed(*arguments):
         raise RuntimeError("killed between fit and prediction")
 
-    monkeypatch.setattr(retrain, "_predict", killed)
+    monkeypatch.setattr(refits, "_predict", killed)
     assert command(*ONE_CELL).code == 1
     assert cells(command) == []
-    monkeypatch.setattr(retrain, "_predict", predict)
+    monkeypatch.setattr(refits, "_predict", predict)
     first = command(*ONE_CELL)
     assert first.code == 0, first.err
     assert "retraining: fit on 12 train rows, seed 1: computed" in first.out

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.store.fingerprints import code_hash, fingerprint_of
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.store import Store
 from twinlens.callbacks.store.weights import weights_hash
@@ -120,15 +120,6 @@ def test_fingerprints_ignore_order_and_see_values() -> None:
     assert fingerprint_of({"a": 1, "b": [1, 2]}) == fingerprint_of({"b": [1, 2], "a": 1})
     assert fingerprint_of({"a": 1}) != fingerprint_of({"a": 2})
     assert fingerprint_of({"a": 1}) != fingerprint_of({"a": 1.5})
-
-
-def test_code_hash_is_of_the_named_modules_only() -> None:
-    assert code_hash(["twinlens.callbacks.store.store"]) == code_hash(
-        ["twinlens.callbacks.store.store", "twinlens.callbacks.store.store"]
-    )
-    assert code_hash(["twinlens.callbacks.store.store"]) != code_hash(["twinlens.callbacks.passes.shards"])
-    with pytest.raises(ModuleNotFoundError):
-        code_hash(["twinlens.callbacks.nothing"])
 
 
 def test_weights_hash_follows_content(tmp_path: Path) -> None:
