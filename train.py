@@ -78,7 +78,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)
     run.start(replayable(config), redact_overrides(overrides))
-    run.add_data_report(data.report)
+    run.add_data_report(data.report, data.notes.lines)
     run_stages(session, run, parts)
     print(folder)
     return run.metrics

@@ -12,6 +12,9 @@ from callbacks.files import is_first_process, remove_partial_files, write_json, 
 from callbacks.results_table import DIRECTIONS, write_results
 from callbacks.run_lock import claim
 
+DATA_NOTES = "data.yaml"
+"""What was done to the data, one sentence each; absent where nothing was."""
+
 
 class RunFolder:
     """The folder of one run.
@@ -45,18 +48,26 @@ class RunFolder:
         write_yaml(self.path / "config.yaml", dict(config))
         write_yaml(self.path / "overrides.yaml", list(overrides))
 
-    def add_data_report(self, report: Mapping[str, Mapping[str, Any]]) -> None:
-        """Print what was odd in the data; keep counts and first indices as metrics.
+    def add_data_report(self, report: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
+        """Print what was done to the data and what was odd in them; keep counts and first indices as metrics.
 
-        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`.
+        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`. The sentences
+        on what was done go to data.yaml.
         """
+        for line in notes:
+            print(f"data: {line}", flush=True)
+        if is_first_process():
+            (self.path / DATA_NOTES).unlink(missing_ok=True)  # of an earlier run in the same folder
+            if notes:
+                write_yaml(self.path / DATA_NOTES, list(notes))
         for name, found in report.items():
             self.metrics[f"data/{name}"] = found["count"]
             for split, rows in found["indices"].items():
                 self.metrics.update({f"data_index/{name}/{split}/{n}": row for n, row in enumerate(rows)})
             if found["count"]:
                 where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
-                print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)
+                rows = "left out, rows of the file" if name == "no_gold_label" else "index"
+                print(f"data: {name} in {found['count']} example(s), {rows} {where}", flush=True)
 
     def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
         """Keep results as rows of results.csv and as metrics."""

@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import datasets
@@ -15,7 +14,7 @@ import datasets
 from attribution.base import UserError
 from data.base import SourceRows
 from data.facts import prompts
-from data.files import Row
+from data.files import Row, check_row, user_path
 from data.knowledge_formats import read_prompts
 from data.prompts import PromptDataModule, prompt_rows
 
@@ -67,11 +66,12 @@ class KnowledgeDataModule(PromptDataModule):
         """Read the prompts of the types that are used; `source_index` counts all that were read."""
         if self.prompt is not None:
             row = {"prompt": self.prompt.rstrip(), "answer": self.prompt_answer or "", "type": NO_TYPE}
+            check_row("data.prompt", row)
             return {"test": prompt_rows([row], [0])}
         if self.path is None:
             rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording)]
         else:
-            rows = read_prompts(Path(self.path).expanduser())
+            rows = read_prompts(user_path(self.path), self.notes)
         present = list(dict.fromkeys(row["type"] for row in rows))
         unknown = [name for name in self.types or () if name not in present]
         if unknown:

@@ -11,7 +11,9 @@ import pyarrow.parquet
 import pytest
 
 from attribution.base import UserError
-from data.files import read_rows, split_file
+from data.files import read_rows
+from data.report import Notes
+from data.split_files import files_by_split
 
 ROWS = [
     {"premise": 'He said "yes", twice', "hypothesis": "He spoke.", "label": "entailment"},
@@ -92,5 +94,6 @@ def test_missing_file_and_ambiguous_folder(tmp_path: Path):
     write(tmp_path, ".csv", stem="train")
     write(tmp_path, ".tsv", stem="train")
     with pytest.raises(UserError, match=r"train\.csv, train\.tsv for one split, expected one file"):
-        split_file(tmp_path, ["train"])
-    assert split_file(tmp_path, ["dev"]) is None
+        files_by_split(tmp_path, Notes())
+    (tmp_path / "train.tsv").unlink()
+    assert files_by_split(tmp_path, Notes()) == {"train": [tmp_path / "train.csv"]}
