@@ -20,6 +20,8 @@ from data.text_files import PACKED, DataFile
 Row = dict[str, Any]
 MOST_ROWS = 2_000_000
 """Of one file."""
+MOST_DIVIDED = 200_000
+"""Rows of a file that is cut into splits of which only the first few rows are used."""
 MOST_NESTED = 100
 """Lists and objects within each other in one row."""
 UNQUOTED_TSV = ".tsv, unquoted"
@@ -170,13 +172,16 @@ def read_rows(
     else:
         located = FORMATS[file.format](file, notes)
     rows: list[Row] = []
+    names: set[str] = set()  # of columns, checked already
     counted = 0
     for read, (where, row) in enumerate(located):
         if need is not None and counted >= need.rows and (need.further is None or read >= MOST_ROWS):
             break
         if read >= MOST_ROWS:
             raise too_many_rows(file, MOST_ROWS)
-        check_row(f"{file.path}{where}", row)
+        if not _is_plain(row, names):
+            check_row(f"{file.path}{where}", row)
+            names.update(row)
         if need is not None and counted >= need.rows:
             need.further(row)  # type: ignore[misc]
             continue
@@ -208,6 +213,16 @@ def read_files(
         part = "the first " if need is not None else ""
         notes.say(f"read {part}{len(rows)} rows of {listed([file.name for _, file in starts])}")
     return FileRows(rows, tuple(starts))
+
+
+def _is_plain(row: Row, names: set[str]) -> bool:
+    """Whether nothing in a row can be amiss, found without looking into it: short ASCII texts and numbers."""
+    return row.keys() <= names and all(
+        (value.isascii() and len(value) <= MOST_IN_TEXT and "\x00" not in value)
+        if isinstance(value, str)
+        else not isinstance(value, dict | list)
+        for value in row.values()
+    )
 
 
 def check_row(where: str, row: Row) -> None:

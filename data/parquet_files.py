@@ -36,11 +36,12 @@ def parquet_rows(file: DataFile, notes: Notes, most: int | None = None) -> Itera
         raise too_many_rows(file, most)
     start = total = 0
     for group in range(metadata.num_row_groups):
-        total += metadata.row_group(group).total_byte_size
-        if total > MOST_BYTES:
+        if metadata.row_group(group).total_byte_size > MOST_BYTES:
             raise _too_large(file)
         for batch in _batches(file, opened, group, start):
-            # a table's row, not a batch's: duplicate names are refused above
+            total += sum(_text_bytes(column) for column in batch.columns)
+            if total > MOST_BYTES:
+                raise _too_large(file)
             columns = [_values(file, start, name, batch.column(number)) for number, name in enumerate(names)]
             for row in range(batch.num_rows):
                 yield f" row {start + row}", {name: column[row] for name, column in zip(names, columns, strict=True)}
@@ -96,19 +97,20 @@ def _batches(
 def _values(file: DataFile, start: int, name: str, column: pyarrow.Array) -> list[Any]:
     """The values of one column of a batch, [rows]."""
     if pyarrow.types.is_dictionary(column.type) and _is_text(column.type.value_type):
-        lengths = compute.take(compute.binary_length(column.dictionary), column.indices)
-        longest, together = compute.max(lengths).as_py() or 0, compute.sum(lengths).as_py() or 0
+        longest = compute.max(_lengths(column)).as_py() or 0
         if longest > 4 * MOST_IN_TEXT:  # bytes; a character has at most four
-            row = start + lengths.to_pylist().index(longest)
+            row = start + _lengths(column).to_pylist().index(longest)
             raise UserError(
                 f"{file.path} row {row} has a text of {longest} bytes in the column {quoted(name)}, expected at most "
                 f"{MOST_IN_TEXT} characters: cut it."
             )
-        if together > MOST_BYTES:
-            raise _too_large(file)
-        column = column.dictionary_decode()
     try:
-        return column.to_pylist()
+        if not pyarrow.types.is_dictionary(column.type):
+            return column.to_pylist()
+        # each different value is made once, however many rows share it
+        encoded = column.filter(column.is_valid()).unique() if column.null_count else column.unique()
+        values = dict(zip(encoded.indices.to_pylist(), encoded.dictionary_decode().to_pylist(), strict=True))
+        return [values.get(index) for index in column.indices.to_pylist()]
     except Exception:  # one value that Python has no like of; the row is looked for
         for row in range(len(column)):
             try:
@@ -120,6 +122,18 @@ def _values(file: DataFile, start: int, name: str, column: pyarrow.Array) -> lis
                     "row, or write the column as text."
                 ) from None
         raise
+
+
+def _text_bytes(column: pyarrow.Array) -> int:
+    """Bytes of all texts of a column of a batch, as if no two rows shared one; other types are small or bounded."""
+    if pyarrow.types.is_dictionary(column.type) and _is_text(column.type.value_type):
+        return compute.sum(_lengths(column)).as_py() or 0
+    return column.nbytes
+
+
+def _lengths(column: pyarrow.DictionaryArray) -> pyarrow.Array:
+    """Bytes of each row's text, [rows]."""
+    return compute.take(compute.binary_length(column.dictionary), column.indices)
 
 
 def _too_large(file: DataFile) -> UserError:

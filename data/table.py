@@ -21,7 +21,7 @@ from typing import Any
 
 from attribution.base import UserError
 from data.base import SPLITS, SourceRows, TextDataModule
-from data.files import MOST_ROWS, FileRows, Need, Row, is_folder, read_files, user_path
+from data.files import MOST_DIVIDED, FileRows, Need, Row, is_folder, read_files, user_path
 from data.labels import (
     NO_LABEL,
     LabelValues,
@@ -120,7 +120,7 @@ class TableDataModule(TextDataModule):
     def _need(self, split: str, values: LabelValues | None) -> Need | None:
         if split == SINGLE and self.label is not None:
             bounded = all(self.needed_rows(part) is not None for part in SPLITS)
-            return Need(MOST_ROWS) if bounded else None
+            return Need(MOST_DIVIDED) if bounded else None
         needed = self.needed_rows("test" if split == SINGLE else split)
         if needed is None:
             return None

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from attribution.base import UserError
 
-MOST_BYTES = 2 * 2**30
+MOST_BYTES = 2**30
 """Of one file, unpacked."""
 MOST_IN_LINE = 16 * 2**20
 """Characters of one line."""
