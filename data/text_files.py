@@ -6,7 +6,7 @@ import gzip
 import io
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -111,7 +111,7 @@ def _not_utf8(file: DataFile) -> UserError:
     offset = number = 0
     with file.open() as stream:
         likely = "utf-16" if stream.read(2) in UTF_16 else "latin1"
-    with file.open() as stream:
+    with suppress(EOFError, OSError, zlib.error), file.open() as stream:  # packed, it may be cut off behind that byte
         for line in stream:
             number += 1
             try:

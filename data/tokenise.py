@@ -70,7 +70,7 @@ class Tokenisation:
         self._refuse_uneven_choices(split, rows, chosen)
         self.report.leave_out(split, rows.left_out)
         blocks, start = [], 0
-        while start < len(chosen) or not blocks:
+        while start < len(chosen):
             some = self._at_once(rows, chosen[start : start + TOKENISED_AT_ONCE])
             blocks.append(self._input_ids(self._encode(split, rows, start, some)))
             start += len(some)
