@@ -148,7 +148,7 @@ def _pararel(file: Path, relation: str, notes: Notes) -> Iterator[Row]:
 def _relation(file: Path) -> list[Row] | None:
     """The prompts of a relation; None where the file holds rows instead."""
     relation = json_value(data_file(file))
-    if relation is None or isinstance(relation, list):
+    if relation is None or (isinstance(relation, list) and relation):
         return None
     check_row(str(file), {"": relation})
     try:

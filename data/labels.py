@@ -133,7 +133,7 @@ def class_names(values: Sequence[Any]) -> list[str]:
     if len(names) < 2:
         names = {label_name(value) for value in values}
     if all(_DIGITS.fullmatch(name) for name in names):
-        return sorted(names, key=int)  # 2 before 10
+        return sorted(names, key=lambda name: (int(name), name))  # 2 before 10
     return sorted(names)
 
 
