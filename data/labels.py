@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -49,10 +49,16 @@ class LabelValues:
 
     found: dict[tuple[type, str], Any] = field(default_factory=dict)
 
-    def add(self, value: Any) -> None:
-        """Note the value of one row."""
-        if not is_empty(value):
-            self.found.setdefault((type(value), str(value)), value)
+    def add(self, value: Any, where: Callable[[], str]) -> None:
+        """Note the value of one row; `where` names its place.
+
+        Raises:
+            UserError: no label, see `check_label`.
+        """
+        if is_empty(value) or (key := (type(value), str(value))) in self.found:
+            return
+        check_label(where(), value)
+        self.found[key] = value
 
     @property
     def values(self) -> list[Any]:

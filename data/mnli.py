@@ -229,7 +229,7 @@ def _value(table: FileRows, row: int, field: str) -> Any:
 def _label(value: Any) -> Any:
     """The name of a label that may be a class number, as on the hub."""
     number = whole_number(value)
-    return LABELS[number] if number in range(len(LABELS)) else value
+    return LABELS[number] if number is not None and 0 <= number < len(LABELS) else value
 
 
 def _cut(taken: list[int], sizes: Mapping[str, int | None], seed: int, file: str, options: str) -> dict[str, list[int]]:

@@ -15,7 +15,8 @@ the file as `source_index`, counted on over shards.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +114,8 @@ class TableDataModule(TextDataModule):
         names_classes = self.given_label_names is None and split in (("train",) if "train" in files else files)
         table = read_files(files[split], notes=self.notes, need=self._need(split, values if names_classes else None))
         if names_classes:
-            for row in table.rows:
-                values.add(self._label(row))
+            for number, row in enumerate(table.rows):
+                values.add(self._label(row), partial(table.where, number))
         return table
 
     def _need(self, split: str, values: LabelValues | None) -> Need | None:
@@ -124,7 +125,12 @@ class TableDataModule(TextDataModule):
         needed = self.needed_rows("test" if split == SINGLE else split)
         if needed is None:
             return None
-        further = None if values is None or self.label is None else lambda row: values.add(self._label(row))
+        further: Callable[[Row], None] | None = None
+        if values is not None and self.label is not None:
+
+            def further(row: Row) -> None:
+                values.add(self._label(row), lambda: f"A row of the {split} split, behind those that are used,")
+
         if split in ("test", SINGLE):
             return Need(needed, further=further)
         return Need(needed, lambda row: not may_say_no_label(self._label(row)), further)
