@@ -79,7 +79,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     if config.plan:
         return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)
-    run.start(replayable(config), redact_overrides(overrides), data.report)
+    run.start(replayable(config), redact_overrides(overrides), data.report, data.notes.lines)
     run_stages(session, run, parts)
     print(folder)
     return run.metrics

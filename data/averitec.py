@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.file_readers import Row, read_rows
+from twinlens.data.data_report import listed
+from twinlens.data.file_readers import FileRows, Row, named_file, read_files, user_path
 from twinlens.data.hub import fetch
 from twinlens.data.labels import label_numbers
 from twinlens.data.sampling import permutation
@@ -74,36 +75,37 @@ class AveritecDataModule(TextDataModule):
 
     def load_splits(self) -> dict[str, SourceRows]:
         """Read both files and set the validation rows aside."""
-        train_file, test_file = (self._file(FILES[split]) for split in ("train", "test"))
-        train, test = read_rows(train_file), read_rows(test_file)
-        if not 0 < self.validation_size < len(train):
+        train = read_files([self._file(FILES["train"])], notes=self.notes)
+        test = read_files([self._file(FILES["test"])], notes=self.notes, need=self.need_of("test"))
+        n_train = len(train.rows)
+        if not 0 < self.validation_size < n_train:
             raise UserError(
-                f"data.validation_size={self.validation_size}, expected between 1 and {len(train) - 1}, the rows of "
-                f"{train_file} less one: change it."
+                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the rows of "
+                f"{train.name} less one: change it."
             )
-        order = permutation(len(train), self.split_seed)
+        order = permutation(n_train, self.split_seed)
         return {
-            "train": self._rows(train_file, train, order[self.validation_size :]),
-            "validation": self._rows(train_file, train, order[: self.validation_size]),
-            "test": self._rows(test_file, test, list(range(len(test)))),
+            "train": self._rows(train, order[self.validation_size :]),
+            "validation": self._rows(train, order[: self.validation_size]),
+            "test": self._rows(test, list(range(len(test.rows)))),
         }
 
-    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
-        examples = [rows[row] for row in chosen]
+    def _rows(self, table: FileRows, chosen: list[int]) -> SourceRows:
+        examples = [table.rows[row] for row in chosen]
         for row, example in zip(chosen, examples, strict=True):
-            _check_schema(file, row, example)
+            _check_schema(table.where(row), example)
         return SourceRows(
             source_index=chosen,
             columns={
                 "claim": [example["claim"] for example in examples],
                 "evidence": [evidence_text(example["questions"], self.template == "full") for example in examples],
             },
-            labels=label_numbers(str(file), chosen, [example["label"] for example in examples], self.label_names),
+            labels=label_numbers(table, chosen, [example["label"] for example in examples], self.label_names),
         )
 
     def _file(self, name: str) -> Path:
         if self.path is not None:
-            return Path(self.path) / name
+            return named_file(user_path(self.path) / name)
         return download(name)
 
 
@@ -116,18 +118,18 @@ def download(name: str) -> Path:
     return fetch(HUB_REPOSITORY, f"data/{name}", "AVeriTeC", "train.json and dev.json")
 
 
-def _check_schema(file: Path, row: int, example: Row) -> None:
+def _check_schema(where: str, example: Row) -> None:
     missing = [column for column in ("claim", "label", "questions") if column not in example]
     if missing:
         raise UserError(
-            f"{file} row {row} has the columns {', '.join(example)}, expected also {', '.join(missing)} as in the "
+            f"{where} has the columns {listed(list(example))}, expected also {', '.join(missing)} as in the "
             "published AVeriTeC: use its files, or data=table for others."
         )
     questions = example["questions"]
     fits = isinstance(example["claim"], str) and isinstance(questions, list)
     if not fits or not all(_is_question(question) for question in questions):
         raise UserError(
-            f"{file} row {row} has a claim or questions of another form, expected a text and a list of "
+            f"{where} has a claim or questions of another form, expected a text and a list of "
             "{question, answers: [{answer}]} as in the published AVeriTeC: mend that row."
         )
 
@@ -137,5 +139,8 @@ def _is_question(question: Any) -> bool:
         return False
     answers = question.get("answers")
     return isinstance(answers, list) and all(
-        isinstance(answer, dict) and isinstance(answer.get("answer"), str) for answer in answers
+        isinstance(answer, dict)
+        and isinstance(answer.get("answer"), str)
+        and isinstance(answer.get("boolean_explanation") or "", str)
+        for answer in answers
     )

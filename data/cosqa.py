@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.file_readers import Row, read_rows
+from twinlens.data.file_readers import FileRows, Row, named_file, read_files, user_path
 from twinlens.data.hub import fetch
 from twinlens.data.labels import choice_names, label_numbers
 from twinlens.data.sampling import permutation
@@ -58,39 +58,41 @@ class CosqaDataModule(TextDataModule):
 
     def load_splits(self) -> dict[str, SourceRows]:
         """Read both files and set the validation questions aside."""
-        train_file, test_file = self._file("train"), self._file("test")
-        train, test = read_rows(train_file), read_rows(test_file)
-        if not 0 < self.validation_size < len(train):
+        train = read_files([self._file("train")], notes=self.notes)
+        test = read_files([self._file("test")], notes=self.notes, need=self.need_of("test"))
+        n_train = len(train.rows)
+        if not 0 < self.validation_size < n_train:
             raise UserError(
-                f"data.validation_size={self.validation_size}, expected between 1 and {len(train) - 1}, the questions "
-                f"of {train_file} less one: change it."
+                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the questions "
+                f"of {train.name} less one: change it."
             )
-        order = permutation(len(train), self.split_seed)
+        order = permutation(n_train, self.split_seed)
         return {
-            "train": self._rows(train_file, train, order[self.validation_size :]),
-            "validation": self._rows(train_file, train, order[: self.validation_size]),
-            "test": self._rows(test_file, test, list(range(len(test)))),
+            "train": self._rows(train, order[self.validation_size :]),
+            "validation": self._rows(train, order[: self.validation_size]),
+            "test": self._rows(test, list(range(len(test.rows)))),
         }
 
-    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
-        questions = [_question(file, row, rows[row]) for row in chosen]
+    def _rows(self, table: FileRows, chosen: list[int]) -> SourceRows:
+        rows = table.rows
+        questions = [_question(table.where(row), rows[row]) for row in chosen]
         return SourceRows(
             source_index=chosen,
             columns={
                 "question": [question["stem"] for question in questions],
                 "concept": [question["question_concept"] for question in questions],
             },
-            labels=label_numbers(str(file), chosen, [rows[row].get("answerKey") for row in chosen], self.label_names),
+            labels=label_numbers(table, chosen, [rows[row].get("answerKey") for row in chosen], self.label_names),
             choices=[question["choices"] for question in questions],
         )
 
     def _file(self, split: str) -> Path:
         if self.path is not None:
-            return Path(self.path).expanduser() / FILES[split]
+            return named_file(user_path(self.path) / FILES[split])
         return fetch(HUB_REPOSITORY, HUB_FILES[split], "CommonsenseQA", " and ".join(FILES.values()))
 
 
-def _question(file: Path, row: int, example: Row) -> dict[str, Any]:
+def _question(where: str, example: Row) -> dict[str, Any]:
     """Stem, concept and the choices' texts in the order of their letters, of either schema."""
     nested = example.get("question")
     if isinstance(nested, dict):
@@ -100,7 +102,7 @@ def _question(file: Path, row: int, example: Row) -> dict[str, Any]:
     texts = _texts(choices)
     if not isinstance(stem, str) or not isinstance(concept, str) or texts is None:
         raise UserError(
-            f"{file} row {row} has a question of another form, expected its text, its concept and choices labelled A, "
+            f"{where} has a question of another form, expected its text, its concept and choices labelled A, "
             "B, … as in the published CommonsenseQA: use its files, or mend that row."
         )
     return {"stem": stem, "question_concept": concept, "choices": texts}
@@ -110,14 +112,16 @@ def _transposed(choices: Any) -> Any:
     """The hub's {label: [...], text: [...]} as the published list of {label, text}."""
     if not isinstance(choices, dict):
         return choices
-    pairs = zip(choices.get("label") or [], choices.get("text") or [], strict=False)
-    return [{"label": label, "text": text} for label, text in pairs]
+    labels, texts = choices.get("label"), choices.get("text")
+    if not isinstance(labels, list) or not isinstance(texts, list) or len(labels) != len(texts):
+        return None
+    return [{"label": label, "text": text} for label, text in zip(labels, texts, strict=True)]
 
 
 def _texts(choices: Any) -> list[str] | None:
     """The texts of choices labelled A, B, …, in that order; None where they are not."""
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         return None
-    by_letter = {choice.get("label"): choice.get("text") for choice in choices}
+    by_letter = {str(choice.get("label")): choice.get("text") for choice in choices}
     texts = [by_letter.get(letter) for letter in choice_names(len(choices))]
     return [text for text in texts if isinstance(text, str)] if all(isinstance(t, str) for t in texts) else None

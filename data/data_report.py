@@ -9,6 +9,36 @@ from typing import Any
 from twinlens.data.templates import Encoded
 
 SHOWN = 20  # indices kept per split: enough to look at, and metrics.json stays small
+MOST_SHOWN = 80  # characters of a value from a file within a message
+
+
+class Notes:
+    """What was done while reading, one sentence each, for stdout and the report.
+
+    Attributes:
+        lines: the sentences, each once, in the order they came up.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        """Keep a sentence; what a terminal could take for a command is written as an escape."""
+        shown = "".join(mark if mark.isprintable() else mark.encode("unicode_escape").decode() for mark in line)
+        if shown not in self.lines:
+            self.lines.append(shown)
+
+
+def quoted(value: Any) -> str:
+    """A value from a file as it stands in a message: quoted, on one line, cut where it is long."""
+    shown = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]} …"
+
+
+def listed(values: Sequence[Any], most: int = SHOWN) -> str:
+    """Names in a message, the first ones where there are many."""
+    shown = ", ".join(str(value)[:MOST_SHOWN] for value in values[:most])
+    return shown + (f" … ({len(values)} in all)" if len(values) > most else "")
 
 
 class PreparationReport:

@@ -1,188 +1,272 @@
-"""Readers for JSON, JSONL, CSV, TSV and Parquet: rows as dictionaries, every mistake named with file and line."""
+"""Readers for JSON, JSONL, CSV, TSV and Parquet, with gzip or without: rows as dictionaries, mistakes with their place.
+
+Everything that a user's files can hold is bounded: rows, characters of a text, of a line and of a file.
+"""
 
 from __future__ import annotations
 
-import csv
-import json
-import re
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
 from twinlens.attribution.errors import UserError
+from twinlens.data.data_report import Notes, listed, quoted
+from twinlens.data.delimited_files import MOST_IN_TEXT, Located, csv_rows, tsv_rows, unquoted_tsv_rows
+from twinlens.data.json_files import json_rows, jsonl_rows
+from twinlens.data.parquet_files import parquet_rows, too_many_rows
+from twinlens.data.text_files import PACKED, DataFile
 
 Row = dict[str, Any]
+MOST_ROWS = 2_000_000
+"""Of one file."""
+MOST_DIVIDED = 200_000
+"""Rows of a file that is cut into splits of which only the first few rows are used."""
+MOST_NESTED = 100
+"""Lists and objects within each other in one row."""
+UNQUOTED_TSV = ".tsv, unquoted"
+"""The format of tab-separated files that were published without quoting: a quotation mark is text."""
+READERS: dict[str, Callable[[DataFile, Notes], Iterator[Located]]] = {
+    ".json": json_rows,
+    ".jsonl": jsonl_rows,
+    ".csv": csv_rows,
+    ".tsv": tsv_rows,
+    ".parquet": parquet_rows,
+}
+FORMATS = {**READERS, UNQUOTED_TSV: unquoted_tsv_rows}
 
 
-def read_rows(path: str | Path, option: str = "data.path", formats: Mapping[str, str] | None = None) -> list[Row]:
+@dataclass(frozen=True)
+class Need:
+    """How much of a file is needed, so that no more of it is kept.
+
+    Attributes:
+        rows: rows that count.
+        counts: whether a row counts; one that does not is kept all the same.
+        further: is told every row behind these, up to `MOST_ROWS` in all; None: reading ends there.
+    """
+
+    rows: int
+    counts: Callable[[Row], bool] = lambda row: True
+    further: Callable[[Row], None] | None = None
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """The rows of one file, or of shards one behind the other.
+
+    Attributes:
+        rows: all of them.
+        files: (number of its first row, file) of each.
+    """
+
+    rows: list[Row]
+    files: tuple[tuple[int, Path], ...]
+
+    def where(self, row: int) -> str:
+        """File and row, for messages; a shard's rows are counted from its own start."""
+        first, file = next(entry for entry in reversed(self.files) if entry[0] <= row)
+        return f"{file} row {row - first}"
+
+    @property
+    def name(self) -> str:
+        """The file, or the first of several, for messages."""
+        file = self.files[0][1]
+        return str(file) if len(self.files) == 1 else f"{file} (and {len(self.files) - 1} more)"
+
+
+def user_path(path: str | Path, option: str = "data.path") -> Path:
+    """A path as a user writes it, `~` and all.
+
+    Raises:
+        UserError: a `~name` of nobody.
+    """
+    try:
+        return Path(path).expanduser()
+    except (RuntimeError, TypeError):
+        raise UserError(
+            f"{option}={path} names no file or a home folder that does not exist, expected a path: write it out."
+        ) from None
+
+
+def is_folder(path: Path, option: str = "data.path") -> bool:
+    """Whether a folder is there; a name that the system does not take is told as such.
+
+    Raises:
+        UserError: naming the option.
+    """
+    try:
+        return path.is_dir()
+    except OSError as error:
+        raise UserError(
+            f"{option}={quoted(str(path))} cannot be looked at ({error.strerror}), expected a readable file or folder: "
+            "check its name and permissions."
+        ) from None
+
+
+def format_of(path: Path, formats: Mapping[str, str] | None = None) -> str | None:
+    """The format that a name's ending says, `.gz` aside; None if it says none."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] == PACKED:
+        suffixes.pop()
+    suffix = suffixes[-1] if suffixes else ""
+    named = (formats or {}).get(suffix, suffix)
+    return named if named in FORMATS else None
+
+
+def stem_of(path: Path) -> str:
+    """The name without the endings of format and packing."""
+    stem = Path(path.name[: -len(PACKED)]) if path.suffix.lower() == PACKED else path
+    return stem.stem
+
+
+def data_file(path: str | Path, option: str = "data.path", formats: Mapping[str, str] | None = None) -> DataFile:
+    """A file that can be read, by its ending.
+
+    Raises:
+        UserError: no such file, a folder, or an ending that names no format.
+    """
+    file = user_path(path, option)
+    if is_folder(file, option):
+        raise UserError(f"The data file {file} is a folder, expected a file: check {option}.")
+    if not file.is_file():
+        raise UserError(f"The data file {file} does not exist, expected a readable file: check {option}.")
+    known = format_of(file, formats)
+    if known is None:
+        raise UserError(
+            f"The data file {file} has the suffix {file.suffix!r}, expected one of {', '.join(READERS)}, or one of "
+            f"these and {PACKED}: convert or rename it."
+        )
+    return DataFile(file, known)
+
+
+def named_file(path: Path) -> Path:
+    """A published file, or the same packed with gzip where only that is there."""
+    packed = path.with_name(path.name + PACKED)
+    return packed if packed.is_file() and not path.exists() else path
+
+
+def read_rows(
+    path: str | Path,
+    option: str = "data.path",
+    formats: Mapping[str, str] | None = None,
+    notes: Notes | None = None,
+    need: Need | None = None,
+) -> list[Row]:
     """Read a file whose suffix names its format; a relative path counts from the working directory.
 
     Args:
         path: the file.
         option: what the user set, for the message.
-        formats: suffix → the suffix it is read as, where a published file has a suffix of its own.
+        formats: suffix → the format it is read as, where a published file has a suffix or a form of its own.
+        notes: is told what was done.
+        need: what is needed of it; None: every row, and more than `MOST_ROWS` are refused.
 
     Raises:
         UserError: missing file, unknown suffix, or content that is not what the suffix says, with the line number.
     """
-    file = Path(path).expanduser()
-    if not file.is_file():
-        raise UserError(f"The data file {file} does not exist, expected a readable file: check {option}.")
-    suffix = file.suffix.lower()
-    reader = READERS.get((formats or {}).get(suffix, suffix))
-    if reader is None:
-        raise UserError(
-            f"The data file {file} has the suffix {file.suffix!r}, expected one of {', '.join(READERS)}: "
-            "convert or rename it."
-        )
-    try:
-        return reader(file)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"The data file {file} is not UTF-8 (byte {error.start}), expected UTF-8 text: convert it, "
-            f"for instance with iconv -t utf-8."
-        ) from None
+    file = data_file(path, option, formats)
+    notes = Notes() if notes is None else notes
+    if file.format == ".parquet":
+        located = parquet_rows(file, notes, MOST_ROWS if need is None else None)
+    else:
+        located = FORMATS[file.format](file, notes)
+    rows: list[Row] = []
+    names: set[str] = set()  # of columns, checked already
+    counted = 0
+    for read, (where, row) in enumerate(located):
+        if need is not None and counted >= need.rows and (need.further is None or read >= MOST_ROWS):
+            break
+        if read >= MOST_ROWS:
+            raise too_many_rows(file, MOST_ROWS)
+        if not _is_plain(row, names):
+            check_row(f"{file.path}{where}", row)
+            names.update(row)
+        if need is not None and counted >= need.rows:
+            need.further(row)  # type: ignore[misc]
+            continue
+        rows.append(row)
+        counted += need is None or need.counts(row)
+    return rows
 
 
-def _not_an_object(file: Path, where: str, value: Any) -> UserError:
-    return UserError(
-        f"{file}{where} holds a {type(value).__name__}, expected a JSON object with one key per column: "
-        "mend that entry."
+def read_files(
+    files: Sequence[Path],
+    option: str = "data.path",
+    formats: Mapping[str, str] | None = None,
+    notes: Notes | None = None,
+    need: Need | None = None,
+) -> FileRows:
+    """Read files one behind the other; see `read_rows`, whose bounds and `need` hold for all of them together."""
+    rows: list[Row] = []
+    starts = []
+    for file in files:
+        starts.append((len(rows), file))
+        left = need and replace(need, rows=need.rows - sum(map(need.counts, rows)))
+        if left is not None and left.rows <= 0 and left.further is None:
+            starts.pop()
+            break
+        rows += read_rows(file, option, formats, notes, left)
+        if len(rows) > MOST_ROWS:
+            raise too_many_rows(data_file(file, option, formats), MOST_ROWS)
+    if notes is not None:
+        part = "the first " if need is not None else ""
+        notes.say(f"read {part}{len(rows)} rows of {listed([file.name for _, file in starts])}")
+    return FileRows(rows, tuple(starts))
+
+
+def _is_plain(row: Row, names: set[str]) -> bool:
+    """Whether nothing in a row can be amiss, found without looking into it: short ASCII texts and numbers."""
+    return row.keys() <= names and all(
+        (value.isascii() and len(value) <= MOST_IN_TEXT and "\x00" not in value)
+        if isinstance(value, str)
+        else not isinstance(value, dict | list)
+        for value in row.values()
     )
 
 
-def _malformed(file: Path, line: int, message: str) -> UserError:
-    return UserError(f"{file}:{line} is malformed JSON ({message}), expected one valid JSON value: mend that line.")
+def check_row(where: str, row: Row) -> None:
+    """Refuse what no tokenizer or terminal takes: characters that stand for nothing, endless texts, deep nesting.
+
+    Raises:
+        UserError: naming the place.
+    """
+    pending: list[tuple[Any, int]] = [(row, 0)]
+    while pending:
+        value, depth = pending.pop()
+        if isinstance(value, str):
+            _check_text(where, value)
+        elif isinstance(value, dict | list):
+            if depth > MOST_NESTED:
+                raise UserError(
+                    f"{where} is nested more than {MOST_NESTED} deep, expected a flat row: mend that entry."
+                )
+            parts = [*value, *value.values()] if isinstance(value, dict) else value
+            pending += [(part, depth + 1) for part in parts]
 
 
-def _read_json(file: Path) -> list[Row]:
-    try:
-        rows = json.loads(file.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise _malformed(file, error.lineno, error.msg) from None
-    if not isinstance(rows, list):
+def _check_text(where: str, text: str) -> None:
+    if len(text) > MOST_IN_TEXT:
         raise UserError(
-            f"{file} holds a {type(rows).__name__}, expected a JSON list of objects: wrap the rows in [ ] "
-            "or use .jsonl with one object per line."
+            f"{where} has a text of {len(text)} characters, expected at most {MOST_IN_TEXT}, far more than any model "
+            "reads: cut it."
         )
-    for number, row in enumerate(rows):
-        if not isinstance(row, dict):
-            raise _not_an_object(file, f" entry {number}", row)
-    return rows
-
-
-def _read_jsonl(file: Path) -> list[Row]:
-    rows = []
-    # split at "\n" alone: str.splitlines would also break at U+2028 and U+0085, which occur inside real texts
-    for number, line in enumerate(file.read_text(encoding="utf-8-sig").split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise _malformed(file, number, error.msg) from None
-        if not isinstance(row, dict):
-            raise _not_an_object(file, f":{number}", row)
-        rows.append(row)
-    return rows
-
-
-def _read_delimited(file: Path, delimiter: str, quoting: Any) -> list[Row]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the default of 128 KiB is shorter than some evidence
-    with file.open(encoding="utf-8-sig", newline="") as handle:
-        reader = csv.reader(handle, delimiter=delimiter, quoting=quoting)
-        try:
-            header = next(reader, [])
-            rows = []
-            for cells in reader:
-                if not cells:
-                    continue
-                if len(cells) != len(header):
-                    raise UserError(
-                        f"{file}:{reader.line_num} has {len(cells)} cells, expected {len(header)} as in the header: "
-                        "mend that line."
-                    )
-                rows.append(dict(zip(header, cells, strict=True)))
-        except csv.Error as error:
-            raise UserError(
-                f"{file}:{reader.line_num} cannot be read ({error}), expected cells separated by "
-                f"{delimiter!r}: mend that line."
-            ) from None
-    return rows
-
-
-def _read_csv(file: Path) -> list[Row]:
-    return _read_delimited(file, ",", csv.QUOTE_MINIMAL)
-
-
-def _read_tsv(file: Path) -> list[Row]:
-    # published tab-separated sets (MNLI, HANS) are written without quoting: a quotation mark is text
-    return _read_delimited(file, "\t", csv.QUOTE_NONE)
-
-
-def _read_parquet(file: Path) -> list[Row]:
-    try:
-        return pyarrow.parquet.read_table(file).to_pylist()
-    except pyarrow.ArrowInvalid as error:
-        message = str(error).split(". ")[0]
+    if "\x00" in text:
         raise UserError(
-            f"{file} is no Parquet file ({message}), expected one: check that it was copied whole."
+            f"{where} has a NUL character in {quoted(text)}, expected text: remove it, or convert the file if it is "
+            "UTF-16."
+        )
+    if text.isascii():
+        return
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where} has half a surrogate pair, {text[error.start]!a}, which is no character, expected whole "
+            "ones: write the text again, or put \\ufffd in its place."
         ) from None
-
-
-READERS: dict[str, Callable[[Path], list[Row]]] = {
-    ".json": _read_json,
-    ".jsonl": _read_jsonl,
-    ".csv": _read_csv,
-    ".tsv": _read_tsv,
-    ".parquet": _read_parquet,
-}
 
 
 def first_of(row: Row, names: Sequence[str]) -> str | None:
     """The first of these columns that a row has; None without one."""
     return next((name for name in names if name in row), None)
-
-
-def only_file(folder: Path, pattern: re.Pattern[str], option: str, suffixes: Collection[str] = ()) -> Path | None:
-    """The one readable file in `folder` whose name without suffix matches; None without one.
-
-    Args:
-        folder: where to look, not below it.
-        pattern: searched in the name.
-        option: what the user set, for the message.
-        suffixes: further suffixes beside those of `READERS`.
-
-    Raises:
-        UserError: no such folder, or several such files.
-    """
-    if not folder.is_dir():
-        raise UserError(f"The folder {folder} does not exist, expected the dataset's files: check {option}.")
-    known = {*READERS, *suffixes}
-    found = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in known and pattern.search(file.stem)]
-    if len(found) > 1:
-        raise UserError(
-            f"{folder} holds {', '.join(file.name for file in found)} for one split, expected one file: move the "
-            f"others away or set {option} to another folder."
-        )
-    return found[0] if found else None
-
-
-def split_file(folder: Path, names: list[str]) -> Path | None:
-    """The one file in `folder` called by one of `names` with a readable suffix; None without one.
-
-    Raises:
-        UserError: several such files.
-    """
-    found = [folder / f"{name}{suffix}" for name in names for suffix in READERS]
-    found = [file for file in found if file.is_file()]
-    if len(found) > 1:
-        raise UserError(
-            f"{folder} holds {', '.join(file.name for file in found)} for one split, expected one file: "
-            "name the files in data.path={train: …, validation: …, test: …}."
-        )
-    return found[0] if found else None

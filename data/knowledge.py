@@ -7,14 +7,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.facts import prompts
-from twinlens.data.file_readers import Row
+from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
 from twinlens.data.prompts import PromptDataModule, prompt_rows
 from twinlens.data.text_data_module import SourceRows
@@ -67,11 +66,12 @@ class KnowledgeDataModule(PromptDataModule):
         """Read the prompts of the types that are used; `source_index` counts all that were read."""
         if self.prompt is not None:
             row = {"prompt": self.prompt.rstrip(), "answer": self.prompt_answer or "", "type": NO_TYPE}
+            check_row("data.prompt", row)
             return {"test": prompt_rows([row], [0])}
         if self.path is None:
             rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording)]
         else:
-            rows = read_prompts(Path(self.path).expanduser())
+            rows = read_prompts(user_path(self.path), self.notes)
         present = list(dict.fromkeys(row["type"] for row in rows))
         unknown = [name for name in self.types or () if name not in present]
         if unknown:

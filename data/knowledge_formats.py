@@ -11,15 +11,26 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.file_readers import Row, read_rows
+from twinlens.data.data_report import Notes, listed, quoted
+from twinlens.data.file_readers import (
+    Row,
+    check_row,
+    data_file,
+    format_of,
+    is_folder,
+    named_file,
+    read_files,
+    read_rows,
+)
+from twinlens.data.json_files import json_value
+from twinlens.data.split_files import say_unused
 
-PARAREL_FACTS = re.compile(r"facts_(P\d+)\.jsonl")
+PARAREL_FACTS = re.compile(r"facts_(P[0-9]+)\.jsonl(\.gz)?")
 PARAREL_TYPES = {
     "P17": "country", "P27": "country", "P495": "country", "P37": "language", "P103": "language", "P364": "language",
     "P407": "language", "P1412": "language", "P36": "capital",
@@ -28,7 +39,7 @@ ASKED_FOR = {"language": "language", "country": "country", "capital": "capital",
 """A word of what a prompt or relation asks for → the type."""
 
 
-def read_prompts(path: Path) -> list[Row]:
+def read_prompts(path: Path, notes: Notes | None = None) -> list[Row]:
     """Rows of a file, or of all files of a folder in the order of their names.
 
     Returns:
@@ -37,32 +48,36 @@ def read_prompts(path: Path) -> list[Row]:
     Raises:
         UserError: no such file, no file of a known format, or a row of another form.
     """
-    if not path.is_dir():
-        return _read_file(path)
+    notes = Notes() if notes is None else notes
+    if not is_folder(path):
+        return _read_file(path, notes)
     files = [file for file in sorted(path.iterdir()) if _may_hold_prompts(file)]
     if not files:
         raise UserError(
             f"the folder {path} has no .jsonl or .json file; expected prompts in one of the formats that docs/data.md "
             "names: check data.path."
         )
-    return [row for file in files for row in _read_file(file)]
+    rows = [row for file in files for row in _read_file(file, notes)]
+    patterns = [file for file in path.iterdir() if file.name.startswith("patterns_")]
+    say_unused(path, [*files, *patterns], notes)
+    return rows
 
 
 def _may_hold_prompts(file: Path) -> bool:
-    return file.suffix in (".jsonl", ".json") and not file.name.startswith("patterns_")
+    return format_of(file) in (".jsonl", ".json") and file.is_file() and not file.name.startswith("patterns_")
 
 
-def _read_file(file: Path) -> list[Row]:
+def _read_file(file: Path, notes: Notes) -> list[Row]:
     pararel = PARAREL_FACTS.fullmatch(file.name)
     if pararel:
-        return list(_pararel(file, pararel[1]))
-    if file.suffix == ".json":
-        return list(_relation(file))
-    rows = read_rows(file)
+        return list(_pararel(file, pararel[1], notes))
+    if format_of(file) == ".json" and (relation := _relation(file)) is not None:
+        return relation
+    rows = read_files([file], notes=notes).rows
     reader = next((reader for keys, reader in READERS.items() if rows and set(keys) <= set(rows[0])), None)
     if reader is None:
         raise UserError(
-            f"{file} has rows with the keys {', '.join(rows[0]) if rows else 'of no row'}; expected prompt and type "
+            f"{file} has rows with the keys {listed(list(rows[0])) if rows else 'of no row'}; expected prompt and type "
             "(with answer), or another format that docs/data.md names: rename the keys."
         )
     return [_checked(file, number, reader, row) for number, row in enumerate(rows)]
@@ -71,11 +86,17 @@ def _read_file(file: Path) -> list[Row]:
 def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) -> Row:
     try:
         read = reader(row)
+    except TypeError:
+        raise UserError(
+            f"{file} row {number} has {quoted(row)}, expected an object with texts: mend that row."
+        ) from None
     except KeyError as error:
         raise UserError(f"{file} row {number} has no {error.args[0]}, unlike the first row: mend that row.") from None
     wrong = next((name for name, value in read.items() if not isinstance(value, str)), None)
     if wrong is not None or not read["prompt"].strip():
-        raise UserError(f"{file} row {number} has {row!r}, expected text for {wrong or 'the prompt'}: mend that row.")
+        raise UserError(
+            f"{file} row {number} has {quoted(row)}, expected text for {wrong or 'the prompt'}: mend that row."
+        )
     return {**read, "prompt": read["prompt"].rstrip()}  # a space at the end would belong to the answer's first token
 
 
@@ -88,11 +109,11 @@ def _plain(row: Row) -> Row:
 
 
 def _question(row: Row) -> Row:
-    return {"prompt": f"Question: {row['query']} Answer:", "answer": row["answer"], "type": row["type"]}
+    return {"prompt": "Question: " + row["query"] + " Answer:", "answer": row["answer"], "type": row["type"]}
 
 
 def _continuation(row: Row) -> Row:
-    return {"prompt": row["context"], "answer": row["continuation"], "type": wikidata_type(str(row["context"]))}
+    return {"prompt": row["context"], "answer": row["continuation"], "type": wikidata_type(row["context"])}
 
 
 def wikidata_type(context: str) -> str:
@@ -110,8 +131,8 @@ def named_type(words: str) -> str:
     return next((name for word, name in ASKED_FOR.items() if word in words.split()), words)
 
 
-def _pararel(file: Path, relation: str) -> Iterator[Row]:
-    patterns = read_rows(file.with_name(f"patterns_{relation}.jsonl"))
+def _pararel(file: Path, relation: str, notes: Notes) -> Iterator[Row]:
+    patterns = read_rows(named_file(file.with_name(f"patterns_{relation}.jsonl")), notes=notes)
     ending = [str(row.get("pattern")) for row in patterns]
     pattern = next((text for text in ending if re.search(r"\[Y\] ?\.?$", text) and "[X]" in text), None)
     if pattern is None:
@@ -120,7 +141,7 @@ def _pararel(file: Path, relation: str) -> Iterator[Row]:
             "the answer comes last: add one, or take the file away."
         )
     before = re.sub(r" ?\[Y\] ?\.?$", "", pattern)
-    for number, row in enumerate(read_rows(file)):
+    for number, row in enumerate(read_files([file], notes=notes).rows):
         yield _checked(
             file,
             number,
@@ -133,10 +154,14 @@ def _pararel(file: Path, relation: str) -> Iterator[Row]:
         )
 
 
-def _relation(file: Path) -> Iterator[Row]:
+def _relation(file: Path) -> list[Row] | None:
+    """The prompts of a relation; None where the file holds rows instead."""
+    relation = json_value(data_file(file))
+    if relation is None or (isinstance(relation, list) and relation):
+        return None
+    check_row(str(file), {"": relation})
     try:
-        relation = json.loads(file.read_text(encoding="utf-8-sig"))
-        template, samples = relation["prompt_templates"][0], relation["samples"]
+        template, samples = relation["prompt_templates"][0], list(relation["samples"])
         # the capital's range is a city, as that of the largest city: the relation's name tells them apart
         kind = "capital" if "capital" in relation["name"] else named_type(relation["properties"]["range_name"])
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
@@ -144,17 +169,15 @@ def _relation(file: Path) -> Iterator[Row]:
             f"{file} is no relation ({type(error).__name__}: {error}); expected an object with name, properties, "
             "prompt_templates and samples: mend it or take it out of data.path."
         ) from None
-    for number, row in enumerate(samples):
-        yield _checked(
+    return [
+        _checked(
             file,
             number,
-            lambda row: {
-                "prompt": str(template).replace("{}", row["subject"]),
-                "answer": row["object"],
-                "type": kind,
-            },
+            lambda row: {"prompt": str(template).replace("{}", row["subject"]), "answer": row["object"], "type": kind},
             row,
         )
+        for number, row in enumerate(samples)
+    ]
 
 
 READERS: Mapping[tuple[str, ...], Callable[[Row], Row]] = {

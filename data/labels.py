@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.data_report import listed, quoted
+from twinlens.data.file_readers import FileRows
+
+NO_LABEL = -1
+"""In files and in prepared splits: unlabelled."""
+NOTHING_SAID = {"", "nan", "null", "none", "na", "n/a", "<na>"}
+"""What stands, in lower case, for no label beside class numbers."""
+MOST_IN_LABEL = 500
+"""Characters of a label."""
+_WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0)?")
+_DIGITS = re.compile(r"-?[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -26,49 +39,199 @@ class Fold:
             raise ValueError(f"of_class={self.of_class} does not map onto the classes {self.names}")
 
 
+@dataclass(frozen=True)
+class LabelValues:
+    """The different label values of some rows, as they are written, for `class_names`.
+
+    Attributes:
+        found: (type, writing) → value.
+    """
+
+    found: dict[tuple[type, str], Any] = field(default_factory=dict)
+
+    def add(self, value: Any, where: Callable[[], str]) -> None:
+        """Note the value of one row; `where` names its place.
+
+        Raises:
+            UserError: no label, see `check_label`.
+        """
+        if is_empty(value) or (key := (type(value), str(value))) in self.found:
+            return
+        check_label(where(), value)
+        self.found[key] = value
+
+    @property
+    def values(self) -> list[Any]:
+        """Each writing once, no empty ones, in the order of the rows."""
+        return list(self.found.values())
+
+
 def choice_names(n_choices: int) -> list[str]:
     """A, B, C …, the label names of questions with that many choices."""
     return [chr(ord("A") + number) for number in range(n_choices)]
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a label cell says nothing: null, NaN or blank text."""
+    """Whether a cell says nothing: null, NaN or blank text."""
+    if isinstance(value, Decimal):
+        return value.is_nan()
     return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
+def whole_number(value: Any) -> int | None:
+    """The whole number that a value is or spells (`1`, `1.0`, `"1"`, `"1.0"`); None if none, as of `"01"` or true."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, Decimal):
+        return int(value) if value.is_finite() and value == value.to_integral_value() else None
+    spelled = _WHOLE.fullmatch(value.strip()) if isinstance(value, str) else None
+    return int(spelled[1]) if spelled else None
+
+
+def truth(value: Any) -> bool | None:
+    """The truth value that a value is or spells, `true`, `True` and `TRUE` alike; None if none."""
+    if isinstance(value, bool):
+        return value
+    return {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def says_no_label(value: Any, names: Sequence[str]) -> bool:
+    """Whether a value stands for "no label": −1 unless it is a class, and beside class numbers also null and NaN."""
+    if whole_number(value) == NO_LABEL:
+        return str(NO_LABEL) not in names
+    if not names or not all(whole_number(name) is not None or truth(name) is not None for name in names):
+        return False
+    return is_empty(value) or (isinstance(value, str) and value.strip().lower() in NOTHING_SAID)
+
+
+def may_say_no_label(value: Any) -> bool:
+    """Whether a value could stand for "no label", whatever the classes turn out to be."""
+    return (
+        is_empty(value)
+        or whole_number(value) == NO_LABEL
+        or (isinstance(value, str) and value.strip().lower() in NOTHING_SAID)
+    )
+
+
+def class_names(values: Sequence[Any]) -> list[str]:
+    """The classes among label values: numbers in their order, names sorted; −1 is none of at least three.
+
+    Args:
+        values: not empty, each writing once.
+    """
+    said = [value for value in values if not (isinstance(value, str) and value.strip().lower() in NOTHING_SAID)]
+    numbers = [number for value in said if (number := whole_number(value)) is not None]
+    if said and len(numbers) == len(said):
+        others = set(numbers) - {NO_LABEL}
+        # −1 and 1 are two classes, −2 … 2 are ratings; but 0, 1 and −1 are two classes and no label
+        unlabelled = not others or (min(others) >= 0 and len(others) >= 2)
+        return [str(number) for number in sorted(others if unlabelled else set(numbers))]
+    if said and all(truth(value) is not None for value in said):
+        writings = {truth(value): label_name(value) for value in said}
+        if len({label_name(value) for value in said}) == len(writings):
+            return sorted(writings.values())
+        return [str(answer) for answer in sorted({truth(value) for value in said})]  # type: ignore[type-var]
+    names = {label_name(value) for value in values if whole_number(value) != NO_LABEL}
+    if len(names) < 2:
+        names = {label_name(value) for value in values}
+    if all(_DIGITS.fullmatch(name) for name in names):
+        return sorted(names, key=lambda name: (int(name), name))  # 2 before 10
+    return sorted(names)
+
+
+def class_number(value: Any, names: Sequence[str]) -> int | None:
+    """The number of a label's class: by its name, or by the number or truth value that both spell; None if unknown."""
+    if (name := label_name(value)) in names:
+        return list(names).index(name)
+    for spelled in (whole_number, truth):
+        wanted = spelled(value)
+        same = [number for number, known in enumerate(names) if wanted is not None and spelled(known) == wanted]
+        if len(same) == 1:
+            return same[0]
+    return None
+
+
+def merged_labels(values: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:
+    """class → its writings, of the classes that are written in several ways."""
+    writings: dict[str, list[Any]] = {}
+    for value in values:
+        number = class_number(value, names)
+        if number is not None:
+            writings.setdefault(names[number], []).append(value)
+    return {name: several for name, several in writings.items() if len(several) > 1}
+
+
+def check_label(where: str, value: Any) -> None:
+    """Refuse what is no label: lists, dates, texts of pages, digits that only look like numbers.
+
+    Raises:
+        UserError: naming the place.
+    """
+    if is_empty(value):
+        return
+    if not isinstance(value, str | int | float | Decimal) or value in (float("inf"), float("-inf")):
+        raise UserError(
+            f"{where} has the label {quoted(value)} of the type {type(value).__name__}, expected text or a number: "
+            "write it as one of these, or name another column in data.label."
+        )
+    name = label_name(value)
+    if len(name) > MOST_IN_LABEL:
+        raise UserError(
+            f"{where} has a label of {len(name)} characters, expected at most {MOST_IN_LABEL}: check that data.label "
+            "names the label's column."
+        )
+    if name.lstrip("-").isdigit() and not name.lstrip("-").isdecimal():
+        raise UserError(
+            f"{where} has the label {name!r}, whose digits are no digits of a number, expected a class number or a "
+            "name: write it with the digits 0 to 9."
+        )
+
+
 def label_numbers(
-    source: str, rows: Sequence[int], values: Sequence[Any], names: Sequence[str], allow_empty: bool = False
+    source: str | FileRows, rows: Sequence[int], values: Sequence[Any], names: Sequence[str], allow_empty: bool = False
 ) -> list[int]:
     """Class numbers of label values.
 
     Args:
-        source: the file, for the message.
+        source: the file, or its rows, for the message.
         rows: row of each value in its source, [values].
-        values: names out of `names`, [values].
+        values: names out of `names`, or what spells the same number or truth value, [values].
         names: the known labels, in class order.
-        allow_empty: turn empty values into -1.
+        allow_empty: turn values that say nothing, and −1 where it is no class, into -1.
 
     Raises:
         UserError: a value that is no known label, with its row and the known labels.
     """
-    number = {name: position for position, name in enumerate(names)}
     numbers = []
+    known: dict[tuple[type, str], int | None] = {}
     for row, value in zip(rows, values, strict=True):
-        name = label_name(value)
-        if is_empty(value) and allow_empty:
-            numbers.append(-1)
-        elif is_empty(value) or name not in number:
-            what = "an empty label" if is_empty(value) else f"the unknown label {value!r}"
-            raise UserError(
-                f"{source} row {row} has {what}, expected one of {', '.join(names)}: mend the row or name the labels."
-            )
-        else:
-            numbers.append(number[name])
+        if allow_empty and (is_empty(value) or says_no_label(value, names)):
+            numbers.append(NO_LABEL)
+            continue
+        where = f"{source} row {row}" if isinstance(source, str) else source.where(row)
+        check_label(where, value)
+        key = (type(value), str(value))
+        if key not in known:
+            known[key] = None if is_empty(value) else class_number(value, names)
+        number = known[key]
+        if number is None:
+            what = "an empty label" if is_empty(value) else f"the unknown label {quoted(value)}"
+            raise UserError(f"{where} has {what}, expected one of {listed(names)}: mend the row or name the labels.")
+        numbers.append(number)
     return numbers
 
 
 def label_name(value: Any) -> str:
     """The name of a label value; whole numbers that a reader turned into floats are written as whole numbers."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float | Decimal) and whole_number(value) is not None:
+        value = whole_number(value)
     return str(value).strip()
+
+
+def without_label(values: Iterable[Any], names: Sequence[str]) -> list[bool]:
+    """Whether each value says that its row has no label, [values]."""
+    return [says_no_label(value, names) for value in values]

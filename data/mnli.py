@@ -6,7 +6,7 @@ validation split is drawn from the training file as well, from the rows beyond t
 
 Three forms are read: the published TSV and JSONL (sentence1, sentence2, gold_label), the hub's Parquet (premise,
 hypothesis, label as a number), and tables with premise, hypothesis and gold_label. Rows whose annotators found no
-majority (gold label "-", or −1) are left out and reported.
+majority (gold label "-", −1 or null) are left out and reported.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.data_report import Notes, listed
 from twinlens.data.dataset_name import full_name
-from twinlens.data.file_readers import Row, first_of, only_file, read_rows
+from twinlens.data.file_readers import UNQUOTED_TSV, FileRows, first_of, is_folder, read_files, user_path
 from twinlens.data.hans_rows import HANS_COLUMNS, hans_rows
 from twinlens.data.hub import fetch
-from twinlens.data.labels import Fold, label_numbers
+from twinlens.data.labels import Fold, is_empty, label_numbers, whole_number
 from twinlens.data.sampling import permutation
+from twinlens.data.split_files import only_files, say_unused
 from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
 LABELS = ["entailment", "neutral", "contradiction"]
@@ -32,7 +34,8 @@ COLUMNS = {
     "hypothesis": ("hypothesis", "sentence2"),
     "gold_label": ("gold_label", "label"),
 }
-NO_GOLD_LABEL = ("-", "-1")
+NO_MAJORITY = "-"
+PUBLISHED = {".tsv": UNQUOTED_TSV}
 HUB_REPOSITORY = "nyu-mll/multi_nli"
 HUB_FILES = {"train": "data/train-00000-of-00001.parquet", "matched": "data/validation_matched-00000-of-00001.parquet"}
 NAMES = {"train": re.compile(r"^(.*_)?train(-\d+-of-\d+)?$"), "matched": re.compile(r"(dev|validation)_matched")}
@@ -107,62 +110,67 @@ class MnliDataModule(TextDataModule):
         """Read the files, sample the training rows, put the challenge set in where asked."""
         splits = self._cut_validation() if self.split_validation else self._sampled()
         if self.test_path is not None:
-            splits["test"] = hans_rows(self.test_path, self.heuristic, self.folds["test"].names)
+            splits["test"] = hans_rows(self.test_path, self.heuristic, self.folds["test"].names, self.notes)
         return splits
 
     def _sampled(self) -> dict[str, SourceRows]:
-        file = self._file("train")
-        if file is None:
+        files = self._files("train")
+        if not files:
             raise UserError(
                 f"{self.path} holds no train file of MNLI, expected train.tsv or train.jsonl: put it there, or set "
                 "data.split_validation=true to cut all splits out of the validation set, as all results will then say."
             )
-        rows, taken, left_out = _read(file)
+        table, taken, left_out = _read(files, self.notes)
         sizes = {"validation": self.validation_size, "train": self.train_size}
-        cut = _cut(taken, sizes, self.sample_seed, file, "data.train_size and data.validation_size")
-        splits = {split: self._rows(file, rows, cut[split]) for split in ("train", "validation")}
+        cut = _cut(taken, sizes, self.sample_seed, table.name, "data.train_size and data.validation_size")
+        splits = {split: self._rows(table, cut[split]) for split in ("train", "validation")}
         splits["train"].left_out = left_out
-        if self.test is None:
-            splits["test"] = self._matched()
+        matched = self._matched_files() if self.test is None else []
+        if matched:
+            splits["test"] = self._matched(matched)
+        if self.path is not None:
+            say_unused(user_path(self.path), [*files, *matched], self.notes)
         return splits
 
-    def _matched(self) -> SourceRows:
-        file = self._matched_file()
-        rows, taken, left_out = _read(file)
-        matched = self._rows(file, rows, taken)
+    def _matched(self, files: list[Path]) -> SourceRows:
+        table, taken, left_out = _read(files, self.notes)
+        matched = self._rows(table, taken)
         matched.left_out = left_out
         return matched
 
     def _cut_validation(self) -> dict[str, SourceRows]:
-        file = self._matched_file()
-        rows, taken, left_out = _read(file)
-        cut = _cut(taken, self.split_sizes, self.split_seed, file, "data.split_sizes")
-        splits = {split: self._rows(file, rows, cut[split]) for split in SPLITS}
+        files = self._matched_files()
+        table, taken, left_out = _read(files, self.notes)
+        cut = _cut(taken, self.split_sizes, self.split_seed, table.name, "data.split_sizes")
+        splits = {split: self._rows(table, cut[split]) for split in SPLITS}
+        if self.path is not None and files[0] != user_path(self.path):
+            say_unused(user_path(self.path), files, self.notes)
         splits["train"].left_out = left_out
         return splits
 
-    def _rows(self, file: Path, rows: list[Row], chosen: list[int]) -> SourceRows:
-        fields = {field: [_value(file, rows, row, field) for row in chosen] for field in COLUMNS}
+    def _rows(self, table: FileRows, chosen: list[int]) -> SourceRows:
+        fields = {field: [_value(table, row, field) for row in chosen] for field in COLUMNS}
         gold = [_label(value) for value in fields.pop("gold_label")]
         order = [label.lower() for label in self.label_names]
-        return SourceRows(chosen, fields, label_numbers(str(file), chosen, gold, order))
+        return SourceRows(chosen, fields, label_numbers(table, chosen, gold, order))
 
-    def _matched_file(self) -> Path:
-        file = self._file("matched")
-        if file is None:
+    def _matched_files(self) -> list[Path]:
+        files = self._files("matched")
+        if not files:
             raise UserError(
                 f"{self.path} holds no matched validation file of MNLI, expected dev_matched.tsv, "
                 "validation_matched.jsonl or the like: check data.path."
             )
-        return file
+        return files
 
-    def _file(self, part: str) -> Path | None:
+    def _files(self, part: str) -> list[Path]:
+        """The file of a part, or its shards; none without one."""
         if self.path is None:
-            return fetch(HUB_REPOSITORY, HUB_FILES[part], "MNLI", "a train and a dev_matched file")
-        path = Path(self.path).expanduser()
-        if path.is_file():
-            return path if part == "matched" else None
-        return only_file(path, NAMES[part], "data.path")
+            return [fetch(HUB_REPOSITORY, HUB_FILES[part], "MNLI", "a train and a dev_matched file")]
+        path = user_path(self.path)
+        if not is_folder(path) and path.is_file():
+            return [path] if part == "matched" else []
+        return only_files(path, NAMES[part], "data.path")
 
     def _class_order(self, names: Sequence[str] | None) -> list[str]:
         if names is None or all(re.fullmatch(r"LABEL_\d+", name) for name in names):
@@ -188,41 +196,43 @@ class MnliDataModule(TextDataModule):
             )
 
 
-def _read(file: Path) -> tuple[list[Row], list[int], list[int]]:
-    """All rows of a file, the numbers of those with a gold label, the numbers of the others."""
-    rows = read_rows(file)
-    for row, example in enumerate(rows[:1]):
+def _read(files: list[Path], notes: Notes) -> tuple[FileRows, list[int], list[int]]:
+    """All rows of a part, the numbers of those with a gold label, the numbers of the others."""
+    table = read_files(files, formats=PUBLISHED, notes=notes)
+    for row, example in enumerate(table.rows[:1]):
         missing = [names for names in COLUMNS.values() if first_of(example, names) is None]
         if missing:
             raise UserError(
-                f"{file} row {row} has the columns {', '.join(example)}, expected also "
+                f"{table.where(row)} has the columns {listed(list(example))}, expected also "
                 f"{', '.join(' or '.join(names) for names in missing)} as in the published MNLI: use its files, or "
                 "data=table for others."
             )
-    without = [str(_value(file, rows, row, "gold_label")).strip() in NO_GOLD_LABEL for row in range(len(rows))]
-    return rows, [row for row, no in enumerate(without) if not no], [row for row, no in enumerate(without) if no]
+    without = [_has_no_gold(_value(table, row, "gold_label")) for row in range(len(table.rows))]
+    return table, [row for row, no in enumerate(without) if not no], [row for row, no in enumerate(without) if no]
 
 
-def _value(file: Path, rows: Sequence[Row], row: int, field: str) -> Any:
-    column = first_of(rows[row], COLUMNS[field])
-    value = None if column is None else rows[row][column]
+def _has_no_gold(value: Any) -> bool:
+    return is_empty(value) or whole_number(value) == -1 or str(value).strip() == NO_MAJORITY
+
+
+def _value(table: FileRows, row: int, field: str) -> Any:
+    column = first_of(table.rows[row], COLUMNS[field])
+    value = None if column is None else table.rows[row][column]
     if field != "gold_label" and not isinstance(value, str):
         raise UserError(
-            f"{file} row {row} has no text for the {field}, expected one in the column {' or '.join(COLUMNS[field])}: "
-            "mend that row."
+            f"{table.where(row)} has no text for the {field}, expected one in the column "
+            f"{' or '.join(COLUMNS[field])}: mend that row."
         )
     return value
 
 
 def _label(value: Any) -> Any:
     """The name of a label that may be a class number, as on the hub."""
-    text = str(value).strip()
-    return LABELS[int(text)] if text in ("0", "1", "2") else value
+    number = whole_number(value)
+    return LABELS[number] if number is not None and 0 <= number < len(LABELS) else value
 
 
-def _cut(
-    taken: list[int], sizes: Mapping[str, int | None], seed: int, file: Path, options: str
-) -> dict[str, list[int]]:
+def _cut(taken: list[int], sizes: Mapping[str, int | None], seed: int, file: str, options: str) -> dict[str, list[int]]:
     """Disjoint rows of each split by a seeded permutation; a size of None gets what the others leave."""
     asked = sum(size or 0 for size in sizes.values())
     least = asked + sum(size is None for size in sizes.values())

@@ -4,26 +4,44 @@
 
 - a file: labelled rows are split into train, validation and test by a seeded permutation; a table without any label
   (or `label: null`) has nothing to train on and becomes the test split as it stands, without train and validation;
-- a folder with train.*, validation.* (or dev.*) and test.*, of which any may be absent, but not all;
+- a folder with train.*, validation.* and test.* (or val, dev, training … and the hub's numbered shards), of which any
+  may be absent, but not all;
 - a mapping {train: file, validation: file, test: file}, any of them absent.
 
-In a folder or mapping the rows of the test split may be unlabelled (label -1); in train and validation every row needs
-a label. Rows keep their number in the file as `source_index`.
+In a folder or mapping the rows of the test split may be unlabelled (label -1). In train and validation every row needs
+a label; where labels are class numbers, rows with −1, null or NaN are left out and reported. Rows keep their number in
+the file as `source_index`, counted on over shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.file_readers import Row, read_rows, split_file
-from twinlens.data.labels import is_empty, label_name, label_numbers
+from twinlens.data.data_report import listed, quoted
+from twinlens.data.file_readers import MOST_DIVIDED, FileRows, Need, Row, is_folder, read_files, user_path
+from twinlens.data.labels import (
+    NO_LABEL,
+    LabelValues,
+    class_names,
+    is_empty,
+    label_name,
+    label_numbers,
+    may_say_no_label,
+    merged_labels,
+    says_no_label,
+    whole_number,
+    without_label,
+)
 from twinlens.data.sampling import permutation
+from twinlens.data.split_files import files_by_split
 from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
-FILE_NAMES = {"train": ["train"], "validation": ["validation", "dev"], "test": ["test"]}
+SINGLE = "all"
+"""The one file that is cut into splits."""
 
 
 def reference_template(columns: Sequence[str]) -> str:
@@ -73,63 +91,111 @@ class TableDataModule(TextDataModule):
     def load_splits(self) -> dict[str, SourceRows]:
         """Read the file or files, find the label names, split a single labelled file."""
         files = self._files()
-        tables = {split: read_rows(file) for split, file in files.items()}
-        for split, rows in tables.items():
+        values = LabelValues()
+        tables = {split: self._read(split, files, values) for split in files}
+        for split, table in tables.items():
             # beside labelled training rows a test file may come without the label column
-            self._check_columns(files[split], rows, needs_label=not (split == "test" and "train" in tables))
-        single = tables.get("all")
+            self._check_columns(table, needs_label=not (split == "test" and "train" in tables))
+        self.label_names = self._find_label_names(values)
+        single = tables.get(SINGLE)
         if single is None:
-            self.label_names = self._find_label_names(tables.get("train") or [r for t in tables.values() for r in t])
-            return {
-                split: self._rows(files[split], rows, list(range(len(rows))), allow_empty=split == "test")
-                for split, rows in tables.items()
-            }
-        self.label_names = self._find_label_names(single)
-        if all(is_empty(value) for value in self._labels(single)):
-            return {"test": self._rows(files["all"], single, list(range(len(single))), allow_empty=True)}
-        return {
-            split: self._rows(files["all"], single, rows, allow_empty=False)
-            for split, rows in self._divide(files["all"], len(single)).items()
-        }
+            return {split: self._whole(split, table) for split, table in tables.items()}
+        labels = self._labels(single)
+        if all(is_empty(value) or says_no_label(value, self.label_names) for value in labels):
+            return {"test": self._whole("test", single)}
+        without = [says_no_label(value, self.label_names) for value in labels]
+        taken = [row for row, no_label in enumerate(without) if not no_label]
+        splits = {split: self._rows(single, rows) for split, rows in self._divide(single, taken).items()}
+        splits["train"].left_out = [row for row, no_label in enumerate(without) if no_label]
+        return splits
 
-    def _divide(self, file: Path, n: int) -> dict[str, list[int]]:
+    def _read(self, split: str, files: Mapping[str, list[Path]], values: LabelValues) -> FileRows:
+        """The rows of a split as far as they are needed; `values` learns all labels that make classes."""
+        names_classes = self.given_label_names is None and split in (("train",) if "train" in files else files)
+        table = read_files(files[split], notes=self.notes, need=self._need(split, values if names_classes else None))
+        if names_classes:
+            for number, row in enumerate(table.rows):
+                values.add(self._label(row), partial(table.where, number))
+        return table
+
+    def _need(self, split: str, values: LabelValues | None) -> Need | None:
+        if split == SINGLE and self.label is not None:
+            bounded = all(self.needed_rows(part) is not None for part in SPLITS)
+            return Need(MOST_DIVIDED) if bounded else None
+        needed = self.needed_rows("test" if split == SINGLE else split)
+        if needed is None:
+            return None
+        further: Callable[[Row], None] | None = None
+        if values is not None and self.label is not None:
+
+            def further(row: Row) -> None:
+                values.add(self._label(row), lambda: f"A row of the {split} split, behind those that are used,")
+
+        if split in ("test", SINGLE):
+            return Need(needed, further=further)
+        return Need(needed, lambda row: not may_say_no_label(self._label(row)), further)
+
+    def _divide(self, table: FileRows, taken: list[int]) -> dict[str, list[int]]:
+        n = len(taken)
         n_validation, n_test = round(self.validation_fraction * n), round(self.test_fraction * n)
         sizes = {"train": n - n_validation - n_test, "validation": n_validation, "test": n_test}
         for split, size in sizes.items():
             if size < 1:
                 raise UserError(
-                    f"{file} has {n} rows, of which none are left for the {split} split, expected at least one: "
+                    f"{table.name} has {n} rows, of which none are left for the {split} split, expected at least one: "
                     "change data.validation_fraction and data.test_fraction or name one file per split."
                 )
-        order = permutation(n, self.split_seed)
+        order = [taken[place] for place in permutation(n, self.split_seed)]
         return {
             "train": order[n_validation + n_test :],
             "validation": order[:n_validation],
             "test": order[n_validation : n_validation + n_test],
         }
 
-    def _rows(self, file: Path, rows: list[Row], chosen: list[int], allow_empty: bool) -> SourceRows:
-        values = self._labels(rows)
+    def _whole(self, split: str, table: FileRows) -> SourceRows:
+        """A file as a split of its own; rows without a label are left out, but in the test split only told."""
+        without = without_label(self._labels(table), self.label_names)
+        if split == "test":
+            rows = self._rows(table, list(range(len(table.rows))), allow_empty=True)
+            unlabelled = rows.labels.count(NO_LABEL)
+            if self.label is not None and unlabelled:
+                self.notes.say(f"test: {unlabelled} of {len(table.rows)} rows have no label")
+            return rows
+        rows = self._rows(table, [row for row, no_label in enumerate(without) if not no_label])
+        rows.left_out = [row for row, no_label in enumerate(without) if no_label]
+        return rows
+
+    def _rows(self, table: FileRows, chosen: list[int], allow_empty: bool = False) -> SourceRows:
+        values = self._labels(table)
         return SourceRows(
             source_index=chosen,
-            columns={column: [_text(file, rows, row, column) for row in chosen] for column in self.text_columns},
-            labels=label_numbers(str(file), chosen, [values[row] for row in chosen], self.label_names, allow_empty),
+            columns={column: [_text(table, row, column) for row in chosen] for column in self.text_columns},
+            labels=label_numbers(table, chosen, [values[row] for row in chosen], self.label_names, allow_empty),
         )
 
-    def _labels(self, rows: list[Row]) -> list[Any]:
-        return [None if self.label is None else row.get(self.label) for row in rows]
+    def _label(self, row: Row) -> Any:
+        return None if self.label is None else row.get(self.label)
 
-    def _find_label_names(self, rows: list[Row]) -> list[str]:
+    def _labels(self, table: FileRows) -> list[Any]:
+        return [self._label(row) for row in table.rows]
+
+    def _find_label_names(self, values: LabelValues) -> list[str]:
         if self.given_label_names is not None:
             return self.given_label_names
-        names = {label_name(value) for value in self._labels(rows) if not is_empty(value)}
-        if all(name.lstrip("-").isdigit() for name in names):
-            return sorted(names, key=int)  # 2 before 10
-        return sorted(names)
+        names = class_names(values.values)
+        for name, writings in merged_labels(values.values, names).items():
+            self.notes.say(f"the labels {listed([quoted(value) for value in writings])} are one class, {name}")
+        if any(whole_number(value) == NO_LABEL for value in values.values):
+            self.notes.say(
+                "the label -1 is a class, since at most one other class or other negative numbers stand beside it"
+                if str(NO_LABEL) in names
+                else f"the label -1 means no label; data.label_names=[{','.join(['-1', *names[:20]])}] makes it a class"
+            )
+        return names
 
-    def _files(self) -> dict[str, Path]:
+    def _files(self) -> dict[str, list[Path]]:
         if isinstance(self.path, Mapping):
-            files = {split: Path(file).expanduser() for split, file in self.path.items() if file is not None}
+            files = {split: [user_path(file)] for split, file in self.path.items() if file is not None}
             unknown = [split for split in files if split not in SPLITS]
             if unknown or not files:
                 raise UserError(
@@ -142,27 +208,27 @@ class TableDataModule(TextDataModule):
                 "data=table has no data.path, expected a file, a folder or a mapping from split to file: "
                 "give data.path=FILE."
             )
-        path = Path(self.path).expanduser()
-        if not path.is_dir():
-            return {"all": path}
-        found = {split: split_file(path, names) for split, names in FILE_NAMES.items()}
-        files = {split: file for split, file in found.items() if file is not None}
-        if not files:
+        path = user_path(self.path)
+        if not is_folder(path):
+            return {SINGLE: [path]}
+        found = files_by_split(path, self.notes)
+        if not found:
             raise UserError(
                 f"The folder {path} has no train, validation or test file, expected for instance train.csv: "
                 "check data.path."
             )
-        return files
+        return found
 
-    def _check_columns(self, file: Path, rows: list[Row], needs_label: bool) -> None:
-        if not rows:
+    def _check_columns(self, table: FileRows, needs_label: bool) -> None:
+        file = table.name
+        if not table.rows:
             raise UserError(f"{file} has no row, so its split is empty, expected at least one row: check data.path.")
-        present = list(dict.fromkeys(column for row in rows for column in row))
+        present = list(dict.fromkeys(column for row in table.rows for column in row))
         wanted = [*self.text_columns, *([self.label] if self.label is not None and needs_label else [])]
         missing = [column for column in wanted if column not in present]
         if missing:
             raise UserError(
-                f"{file} has no column {', '.join(missing)} (it has: {', '.join(present)}), expected the columns that "
+                f"{file} has no column {', '.join(missing)} (it has: {listed(present)}), expected the columns that "
                 "data.text and data.label name: set these, with data.label=null for unlabelled inputs."
             )
 
@@ -183,13 +249,13 @@ class TableDataModule(TextDataModule):
             )
 
 
-def _text(file: Path, rows: list[Row], row: int, column: str) -> str:
-    value = rows[row].get(column)
-    if value is None:
-        return ""
+def _text(table: FileRows, row: int, column: str) -> str:
+    value = table.rows[row].get(column)
+    if is_empty(value):
+        return "" if value is None or not isinstance(value, str) else value
     if isinstance(value, str | int | float | bool):
         return str(value)
     raise UserError(
-        f"{file} row {row} has a {type(value).__name__} in column {column}, expected text: flatten it or name another "
-        "column in data.text."
+        f"{table.where(row)} has a {type(value).__name__} in column {column}, expected text: flatten it or name "
+        "another column in data.text."
     )

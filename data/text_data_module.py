@@ -16,11 +16,14 @@ from torch.utils.data.distributed import DistributedSampler
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
+from twinlens.data.data_report import Notes
+from twinlens.data.file_readers import Need
 from twinlens.data.labels import Fold
 from twinlens.data.sampling import ExplicitBatches, used_rows
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.templates import Template, parse_template
 from twinlens.data.tokenise import CHOICE, Tokenisation
+from twinlens.data.tokenizer_bounds import refuse_growing
 
 __all__ = ["SPLITS", "SourceRows", "TextDataModule"]
 
@@ -61,6 +64,7 @@ class TextDataModule(LightningDataModule):
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
+        notes: what was done while reading, one sentence each.
         entailment_name: name of the class of pairs whose premise entails the hypothesis, among the classes and, in
             lower case too, among those of a fold.
     """
@@ -116,6 +120,7 @@ class TextDataModule(LightningDataModule):
         self.entailment_name = None
         self.splits: dict[str, datasets.Dataset] = {}
         self.report: dict[str, dict[str, Any]] = {}
+        self.notes = Notes()
         self._tokenizer: Any = None
         self._check_options()
 
@@ -166,6 +171,8 @@ class TextDataModule(LightningDataModule):
         if self._tokenizer is tokenizer:
             return
         template = self.resolve_template()
+        refuse_growing(tokenizer)
+        self.notes = Notes()
         sources = self.load_splits()
         self._refuse_absent_splits(sources)
         chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
@@ -251,6 +258,18 @@ class TextDataModule(LightningDataModule):
                 f"The {split} split of data={self.name} is empty, expected at least one row: check data.path."
             )
         return used_rows(split, n_rows, self.select.get(split), self.limit.get(split))
+
+    def needed_rows(self, split: str) -> int | None:
+        """How many rows of a split `select` and `limit` look at, counted from its first one; None: all."""
+        select, limit = self.select.get(split), self.limit.get(split)
+        if select is not None:
+            return max(select, default=0) + 1 if min(select, default=0) >= 0 else None
+        return None if limit is None or limit < 1 else limit
+
+    def need_of(self, split: str) -> Need | None:
+        """The rows of a file that holds a whole split, as far as they are needed."""
+        rows = self.needed_rows(split)
+        return None if rows is None else Need(rows)
 
     def _refuse_absent_splits(self, splits: Mapping[str, Any]) -> None:
         for option, values in (("limit", self.limit), ("select", self.select)):

@@ -20,6 +20,7 @@ CHOICE = "choice"
 CHOICES = "choices"
 """The column that lists all of them."""
 TOKENISED_AT_ONCE = 1000  # sequences; bounds the memory of Python lists, the result does not depend on it
+CHARACTERS_AT_ONCE = 4_000_000  # of these sequences, for the same reason
 
 Sequences = list[Encoded]
 """The sequences of one example: one, or one per choice."""
@@ -68,11 +69,11 @@ class Tokenisation:
         """
         self._refuse_uneven_choices(split, rows, chosen)
         self.report.leave_out(split, rows.left_out)
-        at_once = max(1, TOKENISED_AT_ONCE // (self.n_choices or 1))
-        blocks = []
-        for start in range(0, len(chosen), at_once):
-            some = chosen[start : start + at_once]
+        blocks, start = [], 0
+        while start < len(chosen):
+            some = self._at_once(rows, chosen[start : start + TOKENISED_AT_ONCE])
             blocks.append(self._input_ids(self._encode(split, rows, start, some)))
+            start += len(some)
         kept = {name: rows.columns[name] for name in self.plant_columns if name in rows.columns}
         choices = {} if rows.choices is None else {CHOICES: [rows.choices[row] for row in chosen]}
         columns: dict[str, Any] = {
@@ -88,6 +89,17 @@ class Tokenisation:
             "input_ids": pyarrow.chunked_array(blocks),
         }
         return datasets.Dataset(pyarrow.table(columns))
+
+    def _at_once(self, rows: SourceRows, chosen: Sequence[int]) -> Sequence[int]:
+        """The first of some rows, as many as are tokenised together; one at least where there are any."""
+        sequences = characters = 0
+        for place, row in enumerate(chosen):
+            shown = self._shown(rows, row)
+            sequences += len(shown)
+            characters += sum(len(text) for fields in shown for text in fields.values())
+            if place and (sequences > TOKENISED_AT_ONCE or characters > CHARACTERS_AT_ONCE):
+                return chosen[:place]
+        return chosen
 
     def _encode(self, split: str, rows: SourceRows, start: int, chosen: Sequence[int]) -> list[Sequences]:
         """Tokenise some rows and report them; `start` is the index of the first one in the split."""

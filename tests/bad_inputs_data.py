@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 from tests.bad_input_files import (
     COSQA,
     FILE,
@@ -16,6 +18,8 @@ from tests.bad_input_files import (
     row,
     split_folder,
 )
+
+DOUBLED = '{"premise": "p", "hypothesis": "h", "label": "yes", "label": "no"}'
 
 DATA: list[Entry] = [
     ("a table without a path", ("data=table",), ("data.path",), None),
@@ -101,6 +105,50 @@ DATA: list[Entry] = [
             (folder / "set" / "dev.json").write_text('[{"text": "a"}]'),
         ],
     ),
+    (
+        "a quotation mark that is never closed",
+        (*TABLE, "data.path=data.csv"),
+        ("data.csv:3", "never closed"),
+        lines("premise,hypothesis,label", "a,b,yes", 'a,"b,no', "a,b,no", name="data.csv"),
+    ),
+    (
+        "a column named twice",
+        (*TABLE, "data.path=data.csv"),
+        ("data.csv:1", "'label' twice"),
+        lines("premise,hypothesis,label,label", "a,b,yes,no", name="data.csv"),
+    ),
+    ("a name twice in a JSON object", FILE, ("data.jsonl:2", "'label' twice"), lines(GOOD[0], DOUBLED)),
+    ("half a surrogate pair", FILE, ("data.jsonl:2", "surrogate"), lines(GOOD[0], row("\ud83d", "h", "no"))),
+    ("a NUL character", FILE, ("data.jsonl:2", "NUL"), lines(GOOD[0], row("\x00", "h", "no"))),
+    ("a number of 5000 digits", FILE, ("data.jsonl:2", "5000 digits"), lines(GOOD[0], '{"label": ' + "1" * 5000 + "}")),
+    ("JSON nested 200 000 deep", FILE, ("data.jsonl:1", "nested"), lines('{"label": ' + "[" * 200_000)),
+    (
+        "a text of two million characters",
+        FILE,
+        ("data.jsonl:2", "1000000"),
+        lines(GOOD[0], row("a" * 2_000_000, "", 1)),
+    ),
+    ("a label of superscript digits", FILE, ("row 20", "'²'"), lines(*GOOD, row("p", "h", "²"))),
+    ("a label that is a list", FILE, ("row 20", "type list"), lines(*GOOD, row("p", "h", [1]))),
+    (
+        "a packed file that was cut off",
+        (*TABLE, "data.path=data.csv.gz"),
+        ("data.csv.gz", "unpacked"),
+        content(gzip.compress(b"premise,hypothesis,label\n")[:-9], "data.csv.gz"),
+    ),
+    (
+        "two files for one split",
+        (*TABLE, "data.path=set"),
+        ("dev.jsonl, val.jsonl", "one split"),
+        split_folder(train=GOOD, val=GOOD, dev=GOOD),
+    ),
+    (
+        "shards of which one is missing",
+        (*TABLE, "data.path=set"),
+        ("2 shards", "train-00000-of-00002.jsonl"),
+        split_folder(**{"train-00000-of-00002": GOOD}),
+    ),
+    ("a folder as a file", (*TABLE, "data.path={test:set}"), ("set", "is a folder"), split_folder(train=GOOD)),
     ("MNLI without its train file", MNLI, ("train.tsv", "data.split_validation=true"), mnli()),
     ("a sample larger than the data", MNLI, ("10000 (train)", "30 labelled ones"), mnli(train=30)),
     (

@@ -90,6 +90,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             split=run.split,
             splits=splits,
             reports=sections.data_reports(run),
+            data_notes=run.data_notes,
             methods=sections.methods(run),
             settings=sections.settings(run),
             style=Markup(source("style.css")),

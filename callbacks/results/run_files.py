@@ -128,6 +128,15 @@ class RunFiles:
         return metrics
 
     @cached_property
+    def data_notes(self) -> list[str]:
+        """data.yaml: what was done to the data, one sentence each; empty where nothing was."""
+        path = self.path / "data.yaml"
+        notes = _parsed(path) if path.exists() else []
+        if not isinstance(notes, list):
+            raise UserError(f"{path} holds {type(notes).__name__}; expected a list of sentences: {_REMAKE}.")
+        return [str(note) for note in notes]
+
+    @cached_property
     def results(self) -> list[dict[str, Cell]]:
         """results.csv."""
         return read_results(self.path / "results.csv")

@@ -14,6 +14,9 @@ from twinlens.callbacks.results.results_csv import write_results
 from twinlens.callbacks.run.folder_lock import claim
 from twinlens.callbacks.store.files import remove_partial_files, write_json, write_yaml
 
+DATA_NOTES = "data.yaml"
+"""What was done to the data, one sentence each; absent where nothing was."""
+
 
 class RunFolder:
     """The folder of one run.
@@ -34,7 +37,11 @@ class RunFolder:
         self.directions: dict[str, str] = dict(DIRECTIONS)
 
     def start(
-        self, config: Mapping[str, Any], overrides: Sequence[str], report: Mapping[str, Mapping[str, Any]]
+        self,
+        config: Mapping[str, Any],
+        overrides: Sequence[str],
+        report: Mapping[str, Mapping[str, Any]],
+        notes: Sequence[str] = (),
     ) -> None:
         """Write config.yaml (which runs the same again) and overrides.yaml, and say what was odd in the data.
 
@@ -43,7 +50,7 @@ class RunFolder:
         """
         if is_first_process():
             self._claim(config, overrides)
-        self.add_data_report(report)
+        self.add_data_report(report, notes)
 
     def _claim(self, config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -52,18 +59,26 @@ class RunFolder:
         write_yaml(self.path / "config.yaml", dict(config))
         write_yaml(self.path / "overrides.yaml", list(overrides))
 
-    def add_data_report(self, report: Mapping[str, Mapping[str, Any]]) -> None:
-        """Print what was odd in the data; keep counts and first indices as metrics.
+    def add_data_report(self, report: Mapping[str, Mapping[str, Any]], notes: Sequence[str] = ()) -> None:
+        """Print what was done to the data and what was odd in them; keep counts and first indices as metrics.
 
-        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`.
+        Counts are `data/<what>`; the first rows of each split are `data_index/<what>/<split>/<number>`. The sentences
+        on what was done go to data.yaml.
         """
+        for line in notes:
+            print(f"data: {line}", flush=True)
+        if is_first_process():
+            (self.path / DATA_NOTES).unlink(missing_ok=True)  # of an earlier run in the same folder
+            if notes:
+                write_yaml(self.path / DATA_NOTES, list(notes))
         for name, found in report.items():
             self.metrics[f"data/{name}"] = found["count"]
             for split, rows in found["indices"].items():
                 self.metrics.update({f"data_index/{name}/{split}/{n}": row for n, row in enumerate(rows)})
             if found["count"]:
                 where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
-                print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)
+                rows = "left out, rows of the file" if name == "no_gold_label" else "index"
+                print(f"data: {name} in {found['count']} example(s), {rows} {where}", flush=True)
 
     def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
         """Keep results as rows of results.csv and as metrics."""

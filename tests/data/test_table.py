@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +169,69 @@ def test_published_mnli_with_its_own_columns(tokenizer: Any, shared_data: Path):
     data = prepared(tokenizer, path=path, label="gold_label", limit={"train": 50}, max_length=128)
     assert data.label_names == ["contradiction", "entailment", "neutral"]
     assert len(data.splits["validation"]) + len(data.splits["test"]) == 2 * round(0.1 * 9815)
+
+
+def test_rows_without_a_label_beside_class_numbers_are_left_out(tmp_path: Path, tokenizer: Any):
+    labels = [0, "1", 0.0, "0.0", -1, None, float("nan"), "", "-1", *[0, 1] * 10]
+    rows = [{"premise": f"p {n}", "hypothesis": f"h {n}", "label": label} for n, label in enumerate(labels)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = prepared(tokenizer, path=str(tmp_path / "rows.jsonl"))
+    assert data.label_names == ["0", "1"]
+    used = {row["source_index"]: row["label"] for split in data.splits.values() for row in split}
+    assert sorted(used) == [0, 1, 2, 3, *range(9, 29)]
+    assert [used[row] for row in range(4)] == [0, 1, 0, 0]
+    assert data.report["no_gold_label"] == {"count": 5, "indices": {"train": [4, 5, 6, 7, 8]}}
+    assert "the labels 0, 0.0, '0.0' are one class, 0" in data.notes.lines
+    assert "read 29 rows of rows.jsonl" in data.notes.lines
+    kept = prepared(tokenizer, path=str(tmp_path / "rows.jsonl"), label_names=[-1, 0, 1])
+    assert kept.report["no_gold_label"]["count"] == 3
+    (tmp_path / "set").mkdir()
+    for split in ("train", "test"):
+        (tmp_path / "set" / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    folder = prepared(tokenizer, path=str(tmp_path / "set"))
+    assert folder.report["no_gold_label"] == {"count": 5, "indices": {"train": [4, 5, 6, 7, 8]}}
+    assert folder.splits["test"]["label"][:][3:10] == [0, *[-1] * 5, 0]
+    assert "test: 5 of 29 rows have no label" in folder.notes.lines
+
+
+def test_a_test_file_of_minus_ones_is_unlabelled(tmp_path: Path, tokenizer: Any):
+    path = str(write(tmp_path, ".parquet", [{**row, "label": -1} for row in ROWS]))  # type: ignore[dict-item]
+    assert set(prepared(tokenizer, path=path).splits["test"]["label"]) == {-1}
+    assert set(prepared(tokenizer, path=path, label_names=["no", "yes"]).splits["test"]["label"]) == {-1}
+
+
+def test_nan_is_an_empty_text(tmp_path: Path, tokenizer: Any):
+    rows = [{"premise": "a", "hypothesis": float("nan"), "label": "x"}]
+    (tmp_path / "test.jsonl").write_text(json.dumps(rows[0]))
+    data = prepared(tokenizer, path=str(tmp_path))
+    assert data.splits["test"][0]["hypothesis"] == ""
+    assert data.report["empty_field"]["count"] == 1
+
+
+def test_a_limit_bounds_what_is_read(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch):
+    for split in ("train", "validation", "test"):
+        write(tmp_path, ".jsonl", ROWS, split)
+    whole = prepared(tokenizer, path=str(tmp_path))
+    monkeypatch.setattr("data.files.MOST_ROWS", 30)
+    with pytest.raises(UserError, match=r"train\.jsonl has more than 30 rows.* set data\.limit"):
+        prepared(tokenizer, path=str(tmp_path))
+    limit = {"train": 1, "validation": 1, "test": 3}
+    limited = prepared(tokenizer, path=str(tmp_path), limit=limit)
+    assert {split: len(rows) for split, rows in limited.splits.items()} == limit
+    assert limited.label_names == whole.label_names  # of further rows, which are looked at and not kept
+    assert "read the first 3 rows of test.jsonl" in limited.notes.lines
+    selected = prepared(tokenizer, path=str(tmp_path), limit=limit, select={"test": [7, 2]})
+    assert selected.splits["test"]["source_index"][:] == [7, 2]
+    monkeypatch.setattr("data.table.MOST_DIVIDED", 20)
+    with pytest.raises(UserError, match=r"test\.jsonl has more than 30 rows"):
+        prepared(tokenizer, path=str(tmp_path / "test.jsonl"), limit={"train": 1})
+    single = prepared(tokenizer, path=str(tmp_path / "test.jsonl"), limit={"train": 9, "validation": 1, "test": 1})
+    assert max(single.splits["train"]["source_index"]) < 20
+    assert "read the first 20 rows of test.jsonl" in single.notes.lines
+
+
+def test_labels_that_are_none_are_named_with_their_row(tmp_path: Path, tokenizer: Any):
+    for label, message in [("²", "whose digits"), ([1], "of the type list"), ("x" * 600, "a label of 600 characters")]:
+        write(tmp_path, ".jsonl", [ROWS[0], {**ROWS[1], "label": label}, *ROWS], "rows")
+        with pytest.raises(UserError, match=rf"rows\.jsonl row 1 has .*{message}"):
+            prepared(tokenizer, path=str(tmp_path / "rows.jsonl"))

@@ -1,0 +1,81 @@
+"""Label values: which are numbers, which meet, which say that there is no label."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from twinlens.attribution.errors import UserError
+from twinlens.data.labels import check_label, class_names, class_number, label_numbers, merged_labels, says_no_label
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0, "0", 0.0, "0.0", Decimal("0"), 1], ["0", "1"]),
+        (["true", "True", "TRUE", True, False], ["False", "True"]),
+        (["true", "false"], ["false", "true"]),
+        ([True, False], ["False", "True"]),
+        ([-1, 0, 1], ["0", "1"]),
+        (["-1", "0", "1", "2"], ["0", "1", "2"]),
+        ([-1.0, 0.0, 1.0], ["0", "1"]),
+        ([-1, 1], ["-1", "1"]),
+        ([-1, 0], ["-1", "0"]),
+        ([-2, -1, 0, 1, 2], ["-2", "-1", "0", "1", "2"]),
+        ([-1], []),
+        (["yes", "no", -1], ["no", "yes"]),
+        (["yes", -1], ["-1", "yes"]),
+        ([0, 1, "nan"], ["0", "1"]),
+        (["yes", "nan", "no"], ["nan", "no", "yes"]),
+        (["1", "01", "2"], ["01", "1", "2"]),
+        (["10", "2"], ["2", "10"]),
+        ([0, True], ["0", "True"]),
+        (["250.00", "250.0"], ["250.0", "250.00"]),
+        (["1E50", "5A11"], ["1E50", "5A11"]),
+        (["١", "٢"], ["١", "٢"]),
+        ([0.5, 1.0], ["0.5", "1"]),
+    ],
+)
+def test_classes(values: list[Any], names: list[str]) -> None:
+    assert class_names(values) == names
+
+
+def test_numbers_and_truth_values_meet_however_they_are_written() -> None:
+    assert label_numbers("f", range(6), [0, "0", 0.0, "0.0", 1, "1.0"], ["0", "1"]) == [0, 0, 0, 0, 1, 1]
+    assert label_numbers("f", range(4), [True, "true", "FALSE", False], ["False", "True"]) == [1, 1, 0, 0]
+    assert class_number("0.0", ["0", "0.0"]) == 1  # a name of its own comes first
+    assert class_number(1, ["True", "False"]) is None
+    assert merged_labels([0, "0.0", 1], ["0", "1"]) == {"0": [0, "0.0"]}
+
+
+@pytest.mark.parametrize("value", [None, NAN, "", " ", "nan", "NULL", "N/A", -1, "-1", -1.0, Decimal("-1")])
+def test_beside_class_numbers_nothing_said_is_no_label(value: Any) -> None:
+    assert says_no_label(value, ["0", "1"])
+    assert says_no_label(value, ["False", "True"])
+    assert label_numbers("f", [0], [value], ["0", "1"], allow_empty=True) == [-1]
+
+
+def test_beside_names_only_minus_one_is_no_label() -> None:
+    assert [says_no_label(value, ["no", "yes"]) for value in (-1, "-1", None, "nan", "")] == [True, True, *[False] * 3]
+    assert not says_no_label(-1, ["-1", "0", "1"])
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("²", r"file row 3 has the label '²', whose digits"),
+        ("-①", "whose digits"),
+        ("9" * 5000, "a label of 5000 characters, expected at most 500"),
+        ([1], r"the label \[1\] of the type list"),
+        ({"a": 1}, "of the type dict"),
+        (b"1", "of the type bytes"),
+        (float("inf"), "of the type float"),
+    ],
+)
+def test_what_is_no_label_is_refused(value: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        check_label("file row 3", value)
