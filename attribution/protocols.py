@@ -1,4 +1,4 @@
-"""The words shared by all parts: the user-facing error and the protocols that models satisfy structurally.
+"""Protocol of models whose neurons are attributed, and the types that all parts share.
 
 This module and `residual_protocol` beside it are the leaves that `models`, `data` and `callbacks` may import as well;
 everything else in `attribution` stays closed to `models` and `data`.

@@ -1,4 +1,4 @@
-"""The protocol that models satisfy structurally where the residual stream is read: states, streamed blocks, units.
+"""Protocol of models whose residual stream is read: states, streamed blocks, units.
 
 A leaf beside `twinlens.attribution.protocols`, for `models` to import as well.
 """

@@ -1,7 +1,7 @@
-"""Bridges between the two lenses: NA-Instances (neurons → instances, DCNS) and IA-Neurons (instances → neurons).
+"""NA-Instances: train examples whose important neurons are the test example's (DCNS).
 
-Both are methods whose input are the results of other methods of the run, named in `sources` (Yu, Atanasova and
-Augenstein 2024, Sec. 3.2).
+A method whose input are the neuron lists of another method of the run, named in `sources` (Yu, Atanasova and
+Augenstein 2024, Sec. 3.2, Eq. 1). The way back, IA-Neurons, is `twinlens.attribution.bridge.instance_neurons`.
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ Missing = Literal["zero", "-inf"]
 Preset = Literal["paper", "reference"]
 
 _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at a time
-
-
-# -- neurons → instances -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -176,6 +173,3 @@ class NeuronInstancesScorer:
             own = torch.where(shared, self.sums.weight[block], 0.0).sum(1)
             parts.append(own.masked_fill_(~shared.any(1), -math.inf) if self.ranks else own)
         return torch.cat(parts)
-
-
-# -- instances → neurons -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Sums over the neurons that a train list shares with a test list: what NA-Instances (DCNS) consists of.
+"""Sums over the neurons that a train list shares with a test list: the arithmetic of NA-Instances (DCNS).
 
 The sum for a pair is an entry of (test × neuron, 0 or 1) · (neuron × train, gains). A few hundred neurons stand in
 most lists; their columns go through a dense product. The others, most of the neurons but the smaller part of the

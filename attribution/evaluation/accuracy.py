@@ -1,4 +1,4 @@
-"""How well the model itself does (Table 5 of paper 1)."""
+"""Accuracy and macro-F1 of the model itself (Table 5 of paper 1)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a method find the train example of which a test example is a near-duplicate?"""
+"""Rank of the train example that a test example nearly repeats."""
 
 from __future__ import annotations
 

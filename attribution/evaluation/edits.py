@@ -1,4 +1,4 @@
-"""What takes the place of switched-off neurons, and where: the edits behind sufficiency and comprehensiveness."""
+"""Edits behind sufficiency and comprehensiveness: replace switched-off neurons, at one position or at all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluations of instance methods are given."""
+"""Best train instances of every test, as evaluations of instance methods read them."""
 
 from __future__ import annotations
 

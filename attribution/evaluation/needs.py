@@ -1,4 +1,4 @@
-"""What a run offers its evaluations, so that each can say itself what it lacks before anything is computed."""
+"""Contents of a run, so that each evaluation can say what it lacks before anything is computed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much two methods find the same: train instances and neurons (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
+"""Overlap of two methods: train instances and neurons in common (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
 
 from __future__ import annotations
 

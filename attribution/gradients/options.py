@@ -1,4 +1,4 @@
-"""Which gradients an instance method is about: of which layers, whose labels, how small."""
+"""Options of a method's gradients: the layers, the labels in the loss, the projection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What linear layers see in a forward and its backward: their inputs and the gradients at their outputs.
+"""Record of linear layers in a forward and its backward: their inputs and the gradients at their outputs.
 
 The gradient of an example's loss with respect to W is Σ_tokens δ_t ⊗ a_t, a the layer's input and δ the gradient at
 its output. The tape hands (a, δ) of one layer after the other to a consumer while the backward runs, so that nothing

@@ -1,4 +1,4 @@
-"""Scores that are inner products of gradients, streamed without computing most of those that cannot count.
+"""Streaming of scores that are inner products of gradients, without computing most of those that cannot count.
 
 No inner product exceeds the product of the two lengths. Train examples therefore come by falling length, and a test
 drops out once no later example can enter either of its lists. In a trained model few examples have a large gradient,

@@ -1,4 +1,4 @@
-"""What an instance method is: a configured method prepares a scorer on the train split, the scorer scores blocks.
+"""Protocol of instance methods: a method prepares a scorer on the train split, the scorer scores blocks.
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
 a tests × train matrix; `twinlens.attribution.instance.stream` chooses the blocks and keeps the best.

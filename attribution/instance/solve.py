@@ -1,4 +1,4 @@
-"""What all solvers of influence functions share: the split, the bookkeeping, the blocks, the reported residual.
+"""Base of all solvers of influence functions: the split, the bookkeeping, the blocks, the residual.
 
 A solver applies (H + λI)⁻¹ to head gradients, all in float64. One solver per file: `direct`, `dual`, `cg`, `lissa`,
 and `kronecker` for (EK-)FAC.

@@ -1,4 +1,4 @@
-"""What all tests together say of each train example."""
+"""Summary of each train example over all tests."""
 
 from __future__ import annotations
 

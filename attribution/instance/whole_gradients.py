@@ -1,4 +1,4 @@
-"""What a method over whole gradients asks for, and what it says of itself."""
+"""Settings of methods over whole gradients: the inverse curvature they need, their description of themselves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a score over the residual stream is computed from: a batch's states and its readout at the class explained."""
+"""Examples being explained, with their residual states and the readout at the class explained."""
 
 from __future__ import annotations
 

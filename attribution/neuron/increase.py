@@ -1,4 +1,4 @@
-"""Log-probability increase in delta form: what vectors add to the log-probability at a point of the residual stream.
+"""Log-probability increase in delta form: the change that a vector makes at a point of the residual stream.
 
 With the final norm frozen and z the scores at the point x, p = softmax(z), a vector c·v adds m·c·(Uv) to the scores, so
 

@@ -1,4 +1,4 @@
-"""What a neuron method is: from a model and a batch to the best neurons of each example."""
+"""Protocol of neuron methods: from a model and a batch to the best neurons of each example."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of the project's own code a stage depends on."""
+"""Fingerprint of the project's own code that a stage depends on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many facts a language model knows: where the answers rank among its next tokens."""
+"""Number of facts that a language model knows: the rank of the answers among its next tokens."""
 
 from __future__ import annotations
 

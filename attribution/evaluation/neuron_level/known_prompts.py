@@ -1,4 +1,4 @@
-"""Which prompts a model knows (Yu & Ananiadou 2024, section 4): only these are attributed and intervened on.
+"""Filter of the prompts that a model knows (Yu & Ananiadou 2024, section 4). Only these are explained.
 
 A prompt is kept where the answer's first token ranks in the model's top 10 and above every other answer of its type.
 """

@@ -1,4 +1,4 @@
-"""Where the best neurons of every score lie (paper 2, Figures 2 and 5)."""
+"""Layers in which the best neurons of every score lie (paper 2, Figures 2 and 5)."""
 
 from __future__ import annotations
 
