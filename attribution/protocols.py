@@ -44,6 +44,12 @@ class AnswerStates:
             None for gated MLPs, where the activation is no function of it alone.
         mlp_output: output of the down-projection, bias included, [sequences, layers, hidden].
         context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> states = ExampleNeuronModel(n_classes=3).states(example_batch())  # 2 texts, 2 layers, hidden 4, 5 neurons
+        >>> states.scores.shape, states.residual.shape, states.activation.shape
+        (torch.Size([2, 3]), torch.Size([2, 3, 4]), torch.Size([2, 2, 5]))
     """
 
     scores: Tensor
@@ -56,7 +62,15 @@ class AnswerStates:
 
 
 class ModelKind(Protocol):
-    """What decides how a method reads a model, known before any weight is."""
+    """What decides how a method reads a model, known before any weight is.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel
+        >>> from twinlens.attribution.protocols import ModelKind
+        >>> kind: ModelKind = ExampleNeuronModel()
+        >>> kind.family, kind.gated
+        ('example', False)
+    """
 
     @property
     def family(self) -> str:
@@ -78,6 +92,18 @@ class NeuronModel(Protocol):
         n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.protocols import NeuronModel
+        >>> model = ExampleNeuronModel()
+        >>> isinstance(model, NeuronModel)
+        True
+        >>> states = model.states(example_batch())
+        >>> silent = model.score_edits(states, lambda layer, activation: torch.zeros_like(activation), n_rows=1)
+        >>> silent.shape  # [batch, rows, classes]: scores without any neuron at the answer token
+        torch.Size([2, 1, 2])
     """
 
     family: str
@@ -173,6 +199,13 @@ class LinearLayer:
         d_in, d_out: widths.
         has_bias: whether there is a b.
         block: number of the decoder block that it lies in; None: outside of all, as the head.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> layer = LinearLayer("score", torch.nn.Linear(8, 3), d_in=8, d_out=3, has_bias=True)
+        >>> layer.n_parameters
+        27
     """
 
     name: str

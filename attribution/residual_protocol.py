@@ -30,6 +30,12 @@ class ResidualStates:
         statistic: by which the final norm divides, taken from the last entry of `residual`, [batch].
         scores: readout scores (logits), [batch, outputs], at least float32.
         position: column of the answer token, [batch].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> states = ExampleResidualModel().states(example_batch())  # 2 texts of 4 tokens, 2 layers, 2 heads of 2
+        >>> states.residual.shape, states.attention.shape, states.value.shape
+        (torch.Size([2, 3, 4]), torch.Size([2, 2, 2, 4]), torch.Size([2, 2, 2, 4, 2]))
     """
 
     residual: Tensor
@@ -52,6 +58,13 @@ class LayerStates:
         residual: what enters the block, [batch, tokens, hidden].
         attention_output, mlp_output: biases included, [batch, tokens, hidden].
         activation: coefficients of the FFN neurons, [batch, tokens, neurons].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> seen = []
+        >>> ExampleResidualModel().stream(example_batch(), seen.append)
+        >>> [(states.layer, tuple(states.activation.shape)) for states in seen]  # [batch, tokens, neurons]
+        [(0, (2, 4, 5)), (1, (2, 4, 5))]
     """
 
     layer: int
@@ -68,6 +81,18 @@ class ResidualModel(Protocol):
     `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
     `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
     [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.residual_protocol import ResidualModel
+        >>> model = ExampleResidualModel()
+        >>> isinstance(model, ResidualModel)
+        True
+        >>> states = model.states(example_batch())
+        >>> features = model.final_direction(states.residual[:, -1]) / states.statistic[:, None]
+        >>> bool((model.head(features) - states.scores).abs().max() < 1e-5)  # the readout, taken apart
+        True
     """
 
     family: str

@@ -25,7 +25,13 @@ _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at 
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of Eq. 1; the fields are those of `NeuronInstances`."""
+    """One reading of Eq. 1; the fields are those of `NeuronInstances`.
+
+    Example:
+        >>> from twinlens.attribution.bridge.neuron_instances import PRESETS
+        >>> PRESETS["reference"]
+        Reading(gain='zscore', train_list=100, test_list=5, missing='-inf')
+    """
 
     gain: Gain
     train_list: int
@@ -60,6 +66,17 @@ class NeuronInstances:
 
     Raises:
         UserError: an unknown preset, a length below 1, `missing` neither of the two.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> train = NeuronLists(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[5, 2], [7, 6]]), torch.ones(2, 2), 2, 8)
+        >>> test = NeuronLists(torch.tensor([[1, 0]]), torch.tensor([[2, 5]]), torch.ones(1, 2), 2, 8)
+        >>> scorer = NeuronInstances(source="ig").prepare(train, memory_budget=2**20)
+        >>> query = scorer.query(test, torch.tensor([0]))
+        >>> scorer.scores(query, 0, 2).round(decimals=2)  # (2¹ − 1)/log₂2 + (2¹ − 1)/log₂3; nothing shared with row 1
+        tensor([[1.6300, 0.0000]], dtype=torch.float64)
     """
 
     reads: ClassVar[Literal["neurons"]] = "neurons"
@@ -123,7 +140,19 @@ def _missing(value: Missing | float) -> Missing:
 
 
 class NeuronInstancesScorer:
-    """`InstanceScorer` of `NeuronInstances`."""
+    """`InstanceScorer` of `NeuronInstances`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> train = NeuronLists(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[5, 2], [7, 6]]), torch.ones(2, 2), 2, 8)
+        >>> scorer = NeuronInstances(source="ig", missing="-inf").prepare(train, memory_budget=2**20)
+        >>> scorer.scores(scorer.query(train.rows(0, 1), torch.tensor([0])), 0, 2).round(decimals=2)
+        tensor([[1.6300,   -inf]], dtype=torch.float64)
+        >>> scorer.describe()["sign"]
+        'none: a similarity, carries no loss sign'
+    """
 
     def __init__(self, method: NeuronInstances, train: NeuronLists, sums: SharedNeuronSums) -> None:
         self.method, self.train, self.sums = method, train, sums

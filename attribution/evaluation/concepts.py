@@ -30,6 +30,14 @@ class Concepts:
 
     Args:
         top: entries of each list that count.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.concepts import Concepts
+        >>> lists = {"gradsim": torch.tensor([[[0, 1]]])}  # [seeds, tests, k]
+        >>> rows = Concepts(top=2).evaluate(["river", "chair", "river"], ["River"], lists)
+        >>> {row.metric: round(row.value) for row in rows if row.method}  # concepts; per cent of the list
+        {'concepts_retrieved': 2, 'concept_match': 50}
     """
 
     top: int = 10

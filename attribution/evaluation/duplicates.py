@@ -34,6 +34,15 @@ class Duplicates:
     """Metric `mrr`: mean reciprocal rank of the planted twin within the stored list; beyond its end counts 0.
 
     For a method with seeds: the mean over seeds of each test first, then mean and standard error over tests.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.duplicates import Duplicates
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> top = torch.tensor([[[7, 3], [1, 2]]])  # [seeds, tests, k]
+        >>> lists = InstanceLists(torch.arange(2), top, torch.ones(1, 2, 2), top_k=2, twin=torch.tensor([3, 9]))
+        >>> [(row.metric, row.value) for row in Duplicates().evaluate(lists)]  # rank 2, and not found
+        [('mrr', 0.25)]
     """
 
     requires: ClassVar[str] = "instance"

@@ -42,7 +42,14 @@ PROBABILITY = "probability"
 
 @dataclass(frozen=True)
 class Question:
-    """One edited forward per example: which list, which test, how many neurons."""
+    """One edited forward per example: which list, which test, how many neurons.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.faithfulness import Question
+        >>> question = Question("ig", "sufficiency", r=10)
+        >>> question.key, question.probability_key
+        ('ig|sufficiency|10', 'ig|sufficiency|10|probability')
+    """
 
     name: str
     test: Test
@@ -84,6 +91,18 @@ class Faithfulness:
 
     Raises:
         UserError: r below 1, no r at all, or a sample too small to draw from.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.faithfulness import Faithfulness
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.ig import IntegratedGradients
+        >>> model, batch = ExampleNeuronModel(), example_batch()
+        >>> found = IntegratedGradients(top_k=4).attribute(model, batch, BUDGET)
+        >>> test = Faithfulness(sufficiency=[1], comprehensiveness=[4])
+        >>> answers = test.answers(model, batch, {"ig": (found.layer, found.unit)}, BUDGET)
+        >>> rows = test.evaluate(answers, {"ig": ["ig"]})
+        >>> {row.metric: round(row.value, 2) for row in rows if row.metric.endswith("drop")}  # fall of the probability
+        {'sufficiency_drop': 0.07, 'comprehensiveness_drop': 0.25}
     """
 
     requires = "neuron"
@@ -255,6 +274,12 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
     Args:
         shares: [counts, examples].
         counts: r of each row, two different ones at least, in any order.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.faithfulness import area
+        >>> area(torch.tensor([[0.0], [1.0]]), [1, 100])  # from nothing to everything: half of the range
+        tensor([0.5000])
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
     width = log(counts[order[-1]]) - log(counts[order[0]])

@@ -21,6 +21,15 @@ class InstanceLists:
         top_score: their scores, [seeds, tests, k].
         top_k: length that was asked for; k is smaller where there are fewer train examples.
         twin: train row of each test's planted near-duplicate, −1 where it has none, [tests]; None for data without.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> from twinlens.attribution.instance.protocol import InstanceScores
+        >>> rows, values = torch.tensor([[2, 0]]), torch.tensor([[0.9, 0.1]])
+        >>> seeds = [InstanceScores(torch.tensor([5]), rows, values, rows.flip(1), values.flip(1)) for _ in range(3)]
+        >>> InstanceLists.of(seeds, top_k=2).top_index.shape  # [seeds, tests, k]
+        torch.Size([3, 1, 2])
     """
 
     index: Tensor

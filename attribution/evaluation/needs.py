@@ -24,6 +24,14 @@ class Available:
         pairs: whether the data name two text columns as a pair (premise, hypothesis).
         twins: explained examples with a planted near-duplicate.
         fits: whether the run fits its model, so that it can be fitted again on other rows.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.needs import Available, missing_methods
+        >>> available = Available(instance=("gradsim", "random_instances"), with_seeds=frozenset({"random_instances"}))
+        >>> available.ranked()
+        ('gradsim',)
+        >>> missing_methods(available, "neuron")
+        'at least one neuron method (e.g. method=ig)'
     """
 
     instance: tuple[str, ...] = ()

@@ -26,6 +26,14 @@ class Reference:
         prediction: class predicted by the model that is explained, [tests].
         label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
         fold: folded class of each class of the model, [classes], or None.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.retraining import Reference, measures
+        >>> reference = Reference(prediction=torch.tensor([0, 1, 1]), label=torch.tensor([0, 0, -1]))
+        >>> found = measures(torch.tensor([[0, 1, 0]]), reference)  # one run; one example has no label
+        >>> [(name, value.round(decimals=2).tolist(), n) for name, value, n in found]
+        [('accuracy', [0.5], 2), ('preserved', [0.67], 3)]
     """
 
     prediction: Tensor
@@ -41,6 +49,18 @@ class Retraining(SubsetGrid):
     all methods. Every cell is fitted under each seed (new parameters and order of the rows); mean and standard error
     over seeds. Both numbers are fractions: `accuracy` over the labelled examples, `preserved` the share of all examples
     for which the new model predicts the class that the explained model predicted.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.retraining import Reference, Retraining
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> def fit(rows, seed):  # a "model" that answers the label that most of its train rows have
+        ...     return torch.full((2,), int(labels[rows].mode().values))
+        >>> test = Retraining(fractions=[50], groups=["most", "least"], seeds=[0])
+        >>> reference = Reference(prediction=torch.tensor([1, 1]), label=torch.tensor([1, 0]))
+        >>> rows = test.evaluate({"gradsim": torch.tensor([3, 2, 1, 0])}, fit, reference)
+        >>> [(row.metric, row.group, row.value) for row in rows]
+        [('accuracy', 'most', 0.5), ('preserved', 'most', 1.0), ('accuracy', 'least', 0.5), ('preserved', 'least', 0.0)]
     """
 
     requires: ClassVar[str] = "rankings"

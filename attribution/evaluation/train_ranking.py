@@ -24,6 +24,13 @@ def train_ranking(summary: Mapping[str, Tensor], rank_by: RankBy = "mean") -> Te
 
     Returns:
         [n_train], int64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.train_ranking import train_ranking
+        >>> summary = {"mean": torch.tensor([0.1, 0.9, 0.4]), "votes": torch.tensor([7, 0, 2])}
+        >>> train_ranking(summary), train_ranking(summary, rank_by="votes")
+        (tensor([1, 2, 0]), tensor([0, 2, 1]))
     """
     if rank_by == "votes":
         return torch.argsort(summary["votes"], descending=True, stable=True)

@@ -27,6 +27,15 @@ class Uniqueness:
 
     Attributes:
         top: entries of each list that count; the paper's 10.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> from twinlens.attribution.evaluation.uniqueness import Uniqueness
+        >>> top = torch.tensor([[[7, 3], [7, 2], [7, 3]]])  # [seeds, tests, k]
+        >>> lists = InstanceLists(torch.arange(3), top, torch.ones(1, 3, 2), top_k=2)
+        >>> [(row.metric, row.value) for row in Uniqueness(top=2).evaluate(lists)]
+        [('unique_instances', 3.0)]
     """
 
     top: int = 10

@@ -8,6 +8,7 @@ from twinlens.attribution.example_models.decoder import Block, ExampleDecoder
 from twinlens.attribution.example_models.inputs import BUDGET, example_batch, example_head_inputs
 from twinlens.attribution.example_models.neuron_model import ExampleNeuronModel
 from twinlens.attribution.example_models.residual_model import ExampleResidualModel
+from twinlens.attribution.example_models.sentences import example_sentences
 
 __all__ = [
     "BUDGET",
@@ -17,4 +18,5 @@ __all__ = [
     "ExampleResidualModel",
     "example_batch",
     "example_head_inputs",
+    "example_sentences",
 ]

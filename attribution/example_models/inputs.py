@@ -13,7 +13,7 @@ BUDGET = 2**30
 
 
 def example_batch() -> Batch:
-    """Two texts of four tokens each, with the labels 1 and 0.
+    """Two texts of four tokens each, labelled 1: what both models of this package predict.
 
     Example:
         >>> from twinlens.attribution.example_models import example_batch
@@ -22,9 +22,9 @@ def example_batch() -> Batch:
     """
     return {
         "index": torch.arange(2),
-        "input_ids": torch.tensor([[1, 2, 3, 4], [4, 0, 5, 2]]),
+        "input_ids": torch.tensor([[5, 1, 2, 0], [3, 5, 1, 0]]),
         "attention_mask": torch.ones(2, 4, dtype=torch.int64),
-        "labels": torch.tensor([1, 0]),
+        "labels": torch.tensor([1, 1]),
     }
 
 

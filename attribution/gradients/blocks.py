@@ -15,6 +15,14 @@ class TwoSided:
     Attributes:
         inputs: L, [d_in + bias, k_in]; None: the identity. The last row meets the 1 that stands for the bias.
         outputs: R, [d_out, k_out]; None: the identity.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.blocks import TwoSided, example_blocks, project_sides
+        >>> projection = TwoSided(inputs=torch.eye(4)[:, :2], outputs=None)  # keep the first two inputs
+        >>> a, d = project_sides(torch.randn(1, 5, 4), torch.randn(1, 5, 3), bias=False, projection=projection)
+        >>> example_blocks(a, d, n_examples=1).shape  # [examples, k_out, k_in]
+        torch.Size([1, 3, 2])
     """
 
     inputs: Tensor | None

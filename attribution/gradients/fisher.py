@@ -269,6 +269,17 @@ class LayerBasis:
         outputs: eigenvectors q of S in columns, [d_out, d_out].
         inputs: eigenvectors p of A in columns, [d_in + 1 with a bias, …].
         eigenvalues: λ, [d_out, d_in + 1 with a bias].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.fisher import eigenbasis, solve
+        >>> basis = eigenbasis(inputs=torch.diag(torch.tensor([1.0, 4.0])), outputs=torch.eye(2))
+        >>> basis.eigenvalues  # [d_out, d_in]
+        tensor([[1., 4.],
+                [1., 4.]], dtype=torch.float64)
+        >>> solve(basis, 1.0, torch.ones(1, 2, 2))  # a gradient over λ + 1, entry by entry
+        tensor([[[0.5000, 0.2000],
+                 [0.5000, 0.2000]]])
     """
 
     outputs: Tensor

@@ -31,6 +31,16 @@ class GradientOptions:
         labels: labels in the losses.
         projection: how layers' gradients are made small before they are kept.
         per: what a train row is.
+
+    Example:
+        >>> from twinlens.attribution.gradients.options import GradientOptions
+        >>> from twinlens.attribution.gradients.projection import Projection
+        >>> GradientOptions("head", "gold", Projection()).reads
+        'head'
+        >>> GradientOptions("all", "gold", Projection()).reads
+        'layers'
+        >>> GradientOptions("all", "gold", Projection("random", dim=8)).reads
+        'rows'
     """
 
     params: str
@@ -81,7 +91,15 @@ class GradientOptions:
 
 
 class GradientSettings(Protocol):
-    """A method's flat settings, see `GradientOptions` and `Projection`."""
+    """A method's flat settings, see `GradientOptions` and `Projection`.
+
+    Example:
+        >>> from twinlens.attribution.gradients.options import GradientSettings
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> settings: GradientSettings = GradientSimilarity(params="all", projection="random")
+        >>> settings.params, settings.projection, settings.projection_dim, settings.per
+        ('all', 'random', 16, 'example')
+    """
 
     @property
     def params(self) -> str: ...
@@ -103,7 +121,14 @@ class GradientSettings(Protocol):
 
 
 class OverLayers:
-    """What methods over the gradients of any layers have in common, beside their `GradientSettings`."""
+    """What methods over the gradients of any layers have in common, beside their `GradientSettings`.
+
+    Example:
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> method = GradientSimilarity(params="all", projection="random")
+        >>> method.reads, method.gradients.projection
+        ('rows', Projection(kind='random', dim=16, seed=0))
+    """
 
     @property
     def gradients(self: GradientSettings) -> GradientOptions:

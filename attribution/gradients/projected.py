@@ -24,6 +24,14 @@ class Inverse(Protocol):
     Attributes:
         bytes_held: what it holds.
         description: of the curvature, for `method.yaml`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected import Inverse
+        >>> from twinlens.attribution.gradients.projected_curvature import IdentityInverse
+        >>> inverse: Inverse = IdentityInverse(damping=0.5)
+        >>> inverse.apply([torch.ones(1, 3)])  # one group of rows
+        [tensor([[2., 2., 2.]])]
     """
 
     bytes_held: int
@@ -44,6 +52,17 @@ class RowScorer:
         memory_budget: bytes of working memory.
         inverse: of the curvature; None: scores are inner products of gradients.
         cosine: both sides of unit length; a vanishing gradient is similar to nothing.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected import RowScorer
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> layout = row_layout(["score"], [(1, 2)])
+        >>> train = GradientRows(layout, (torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),))
+        >>> scorer = RowScorer(train, {"sign": "positive: helps"}, memory_budget=2**20)
+        >>> test = GradientRows(layout, (torch.tensor([[1.0, 1.0]]),))
+        >>> scorer.scores(scorer.query(test, torch.tensor([0])), 0, 3)  # inner products of the rows
+        tensor([[ 1.,  2., -1.]])
     """
 
     def __init__(

@@ -26,6 +26,23 @@ class RowPass:
         projections: of each layer.
         shapes: (k_out, k_in) of each layer's block.
         per: what has a row: each example, each token, or nothing, where the sums alone are wanted.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.blocks import UNPROJECTED
+        >>> from twinlens.attribution.gradients.cotangents import logit_cotangents
+        >>> from twinlens.attribution.gradients.row_pass import RowPass
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(3, 2, bias=False).requires_grad_(False)
+        >>> layers = [LinearLayer("score", module, d_in=3, d_out=2, has_bias=False)]
+        >>> row_pass = RowPass(layers, [UNPROJECTED], shapes=[(2, 3)])
+        >>> with recording(layers) as tape:
+        ...     scores = module(torch.randn(4, 3))
+        ...     cotangents = logit_cotangents(scores.detach(), torch.tensor([0, 1, 1, 0]))[None]
+        ...     rows, sums = row_pass.of_batch(tape, scores, cotangents, torch.ones(4, 1))
+        >>> rows[0].shape  # [examples, k_out · k_in]
+        torch.Size([4, 6])
     """
 
     layers: Sequence[LinearLayer]

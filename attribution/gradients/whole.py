@@ -44,6 +44,13 @@ class Inverse:
     Attributes:
         basis: H in its eigenbasis; None: no curvature, which leaves 1/λ.
         damping: λ, absolute.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.whole import Inverse
+        >>> inputs, deltas = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0]]])  # one example, one token
+        >>> Inverse(damping=0.5).of(inputs, deltas)  # δ ⊗ a over λ
+        tensor([[[ 6., 12.]]])
     """
 
     basis: LayerBasis | None = None
@@ -85,6 +92,23 @@ class HeldTests:
         n_train: train examples that will be scored.
         own: whether each of them is also scored against itself.
         workspace: bytes that a layer's gradients of some train examples may take.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.gradients.whole import HeldTests, Inverse
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+        >>> _ = torch.nn.init.zeros_(module.weight)  # so that every probability is ½
+        >>> layers = [LinearLayer("score", module, d_in=2, d_out=2, has_bias=False)]
+        >>> held = HeldTests(layers, [Inverse()], n_tests=1, n_train=2, own=False, workspace=2**20)
+        >>> with recording(layers) as tape:
+        ...     held.add(tape, module(torch.tensor([[1.0, 1.0]])), labels=torch.tensor([0]))
+        >>> with recording(layers) as tape:
+        ...     train = module(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
+        ...     scores, _ = held.scores(tape, train, labels=torch.tensor([0, 1]))
+        >>> scores  # [tests, train]: row 1 has the other label
+        tensor([[ 0.5000, -0.2500]], dtype=torch.float64)
     """
 
     def __init__(

@@ -47,6 +47,18 @@ class ConjugateGradientScorer(DenseScorer):
     Raises:
         UserError: if H + λI is met with a direction of negative curvature, or the steps do not suffice, with the
             number.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="cg").prepare(train, BUDGET)
+        >>> type(scorer).__name__, scorer.describe()["residual"] < 1e-6
+        ('ConjugateGradientScorer', True)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=1)  # as `direct` and `dual`
+        tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
+                [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
     def __init__(

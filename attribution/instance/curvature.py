@@ -47,7 +47,18 @@ def ggn_row_bytes(head: DifferentiableHead) -> int:
 
 
 def ggn_matrix(head: DifferentiableHead, features: Tensor, memory_budget: int) -> Tensor:
-    """The GGN of the mean loss, [P, P]; `memory_budget` in bytes bounds the working memory beside it."""
+    """The GGN of the mean loss, [P, P]; `memory_budget` in bytes bounds the working memory beside it.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> train, _ = example_head_inputs()
+        >>> head = differentiable_head(train.head, "head")
+        >>> matrix = ggn_matrix(head, train.features, BUDGET)
+        >>> matrix.shape, bool(abs(matrix.trace() - ggn_trace(head, train.features, BUDGET)) < 1e-9)
+        (torch.Size([4, 4]), True)
+    """
     matrix = torch.zeros(head.n_parameters, head.n_parameters, dtype=torch.float64, device=features.device)
     for start, stop in blocks(len(features), ggn_row_bytes(head), memory_budget):
         rows = dense(ggn_root(head, features[start:stop]))

@@ -126,6 +126,16 @@ class KroneckerScorer(DenseScorer):
 
     Raises:
         UserError: if a layer's block vanishes.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(curvature="ekfac").prepare(train, BUDGET)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).sign()  # the signs of exact influence
+        tensor([[ 1., -1., -1.,  1.],
+                [-1., -1.,  1.,  1.]], dtype=torch.float64)
     """
 
     def __init__(

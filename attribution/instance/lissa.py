@@ -37,6 +37,12 @@ class Recursion:
         batch_size: train examples per step.
         repeats: independent recursions that are averaged.
         seed: draws the order of the train examples.
+
+    Example:
+        >>> from twinlens.attribution.instance.lissa import Recursion
+        >>> recursion = Recursion(damping=0.01, depth=0.5, scale=100.0, batch_size=2, repeats=1, seed=0)
+        >>> recursion.n_steps(n_train=8), [len(rows) for rows in recursion.batches(8, repeat=0)]
+        (2, [2, 2])
     """
 
     damping: float
@@ -87,6 +93,19 @@ class LissaScorer(DenseScorer):
 
     Raises:
         UserError: if the recursion diverges, with the growth.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> method = Influence(solver="lissa", damping=0.01, lissa_scale=10, lissa_depth=50, lissa_batch=2)
+        >>> scorer = method.prepare(train, BUDGET)
+        >>> scorer.describe()["steps"], scorer.describe()["damping_absolute"]
+        (100, 0.1)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).sign()
+        tensor([[ 1., -1., -1.,  1.],
+                [-1., -1.,  1.,  1.]], dtype=torch.float64)
     """
 
     def __init__(

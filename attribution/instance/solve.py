@@ -24,7 +24,16 @@ RESIDUAL_SAMPLE = 8
 
 @dataclass(frozen=True)
 class SolverPlan:
-    """Cost of a solver: floating-point operations of preparation and self-influence, and bytes held at the peak."""
+    """Cost of a solver: floating-point operations of preparation and self-influence, and bytes held at the peak.
+
+    Example:
+        >>> from twinlens.attribution.example_models import example_head_inputs
+        >>> from twinlens.attribution.instance.direct import direct_plan
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> plan = direct_plan(differentiable_head(example_head_inputs()[0].head, "head"), n_train=1000)
+        >>> plan.memory  # bytes: two matrices of 4 × 4 numbers
+        256
+    """
 
     operations: float
     memory: int
@@ -51,6 +60,16 @@ class SolvedScorer(ABC):
 
     Attributes:
         block_budget: bytes that a block of self-influence may take.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.solve import SolvedScorer
+        >>> scorer = Influence().prepare(example_head_inputs()[0], BUDGET)
+        >>> isinstance(scorer, SolvedScorer)
+        True
+        >>> scorer.self_influence().round(decimals=1)  # highest for the wrongly labelled row 1
+        tensor([0.4000, 7.1000, 0.4000, 0.1000], dtype=torch.float64)
     """
 
     bytes_per_query: int
@@ -91,7 +110,18 @@ def dense_block_bytes(head: DifferentiableHead) -> int:
 
 
 class DenseScorer(SolvedScorer):
-    """A solver that turns written-out gradients into solutions, both [tests, P]."""
+    """A solver that turns written-out gradients into solutions, both [tests, P].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.solve import DenseScorer
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="cg").prepare(train, BUDGET)
+        >>> isinstance(scorer, DenseScorer), scorer.query(test, torch.arange(2)).shape  # [tests, P]
+        (True, torch.Size([2, 4]))
+    """
 
     def query(self, test: HeadInputs, index: Tensor) -> Tensor:
         """(H + λI)⁻¹∇L_t, [tests, P]."""

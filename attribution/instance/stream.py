@@ -55,6 +55,20 @@ def stream_scores(
 
     Raises:
         UserError: if a score is NaN or infinite, with the tests' indices; −∞ is allowed to a scorer with `ranks`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.stream import stream_scores
+        >>> train, test = example_head_inputs()
+        >>> scorer = GradientSimilarity().prepare(train, BUDGET)
+        >>> lists, summary = stream_scores(scorer, test, torch.arange(2), top_k=2, memory_budget=BUDGET)
+        >>> lists.top_index  # the two train rows that help each test most
+        tensor([[0, 3],
+                [2, 3]])
+        >>> summary.finalize()["mean"].round(decimals=3)  # per train row, over both tests
+        tensor([ 0.0640, -0.4740,  0.0640,  0.0640], dtype=torch.float64)
     """
     n_tests, n_train = len(test), scorer.n_train
     test_rows, train_rows = block_sizes(scorer, n_tests, memory_budget)

@@ -25,6 +25,16 @@ class TrainSummary:
         n_test: number of tests.
         rank_sum: sum over tests of the example's rank among all train examples, 1 = best, equal scores sharing the
             mean of their ranks, [n_train], float64. A single NaN where the scorer does not declare `ranks`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.train_summary import TrainSummary
+        >>> scores = torch.tensor([[0.2, -0.4], [0.4, 0.6]])  # two tests, two train examples
+        >>> one = TrainSummary(sum=scores[0], max=scores[0], votes=torch.tensor([1, 0]), n_test=1)
+        >>> other = TrainSummary(sum=scores[1], max=scores[1], votes=torch.tensor([0, 1]), n_test=1)
+        >>> columns = one.merge(other).finalize()
+        >>> columns["mean"].round(decimals=2), columns["max"], columns["votes"]
+        (tensor([0.3000, 0.1000]), tensor([0.4000, 0.6000]), tensor([1, 1]))
     """
 
     sum: Tensor

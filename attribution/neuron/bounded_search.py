@@ -29,6 +29,16 @@ class TopUnits:
         score: [batch, k].
         bound: highest upper bound of a neuron that was not evaluated, −inf where all were, [batch].
         evaluated: neurons whose exact score was computed, int64 [batch].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.bounded_search import TopUnits
+        >>> top = TopUnits(
+        ...     layer=torch.tensor([[1, 0]]), unit=torch.tensor([[4, 2]]), position=torch.tensor([[-1, -1]]),
+        ...     score=torch.tensor([[0.8, 0.5]]), bound=torch.tensor([0.3]), evaluated=torch.tensor([6]),
+        ... )
+        >>> top.certified  # no neuron that was left out can reach 0.5
+        tensor([True])
     """
 
     layer: Tensor
@@ -57,6 +67,18 @@ def top_units(
     Raises:
         UserError: when the budget does not hold one example, see `search_bytes`; an unknown score; a readout that is
             not linear, for which no bound is known.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.bounded_search import top_units
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> found = top_units(readout_of(model, states, batch["labels"]), ffn_units(model, states), 2, BUDGET)
+        >>> found.score.round(decimals=2), found.certified  # nats
+        (tensor([[0.5900, 0.5100],
+                [1.0500, 0.6100]]), tensor([True, True]))
     """
     if not readout.linear:
         raise UserError(

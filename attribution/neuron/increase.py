@@ -30,6 +30,16 @@ class Points:
         probability: softmax of the scores, [batch, layers, outputs].
         mean: pᵀU, [batch, layers, width].
         slope: U_w − pᵀU, gradient of lp by the final hidden state, [batch, layers, width].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.increase import points_of
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> points = points_of(readout_of(model, states, batch["labels"]), states.residual)
+        >>> points.log_prob.shape, points.slope.shape  # 2 examples, 3 entries of the stream, width 4
+        (torch.Size([2, 3]), torch.Size([2, 3, 4]))
     """
 
     log_prob: Tensor
@@ -47,6 +57,16 @@ class Units:
         coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
         values: layer → value vectors, [units, hidden].
         positional: whether the last axis of `coefficient` stands for tokens.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
+        >>> model = ExampleResidualModel()
+        >>> states = model.states(example_batch())
+        >>> ffn_units(model, states).coefficient.shape  # [batch, layers, neurons, 1]
+        torch.Size([2, 2, 5, 1])
+        >>> attention_units(model, states).coefficient.shape  # [batch, layers, heads · head_dim, tokens]
+        torch.Size([2, 2, 4, 4])
     """
 
     base: Tensor
@@ -117,6 +137,19 @@ def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Itera
 
     Raises:
         UserError: when the budget does not hold the examples' distributions, see `dense_bytes`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.increase import dense_increases
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout = readout_of(model, states, batch["labels"])
+        >>> for layer, increase in dense_increases(readout, ffn_units(model, states), BUDGET):
+        ...     print(layer, increase[0, :, 0].round(decimals=2))  # of the first example, nats
+        0 tensor([-0.9400,  0.2200,  0.5100,  0.2100, -0.0400])
+        1 tensor([0.0000, 0.2000, 0.0700, 0.5900, 0.2100])
     """
     if not readout.linear:
         yield from _dense_by_head(readout, units, memory_budget)

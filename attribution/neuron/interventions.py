@@ -25,6 +25,13 @@ class TargetMetrics:
     Attributes:
         reciprocal_rank: 1 / rank, the mean of which over sentences is the MRR.
         prob, log_prob: softmax probability and its logarithm (nats).
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.interventions import target_metrics
+        >>> metrics = target_metrics(torch.tensor([[2.0, 1.0, 0.0]]), target=torch.tensor([1]))
+        >>> metrics.reciprocal_rank, metrics.prob.round(decimals=2), metrics.log_prob.round(decimals=2)
+        (tensor([0.5000]), tensor([0.2400]), tensor([-1.4100]))
     """
 
     reciprocal_rank: Tensor
@@ -56,6 +63,18 @@ def zeroed_metrics(
 
     Raises:
         UserError: when the budget does not hold one sentence's forward.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.interventions import zeroed_metrics
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> neurons = torch.zeros(2, model.n_layers, model.n_neurons, dtype=torch.bool)
+        >>> neurons[:, 1, 3] = True  # neuron 3 of layer 1
+        >>> zeroed_metrics(model, batch, batch["labels"], None, None, BUDGET).prob.round(decimals=3)
+        tensor([0.6420, 0.6980])
+        >>> zeroed_metrics(model, batch, batch["labels"], neurons, None, BUDGET).prob.round(decimals=3)
+        tensor([0.5720, 0.5990])
     """
     each = model.bytes_per_example(batch["attention_mask"].shape[1], attention=False)
     require_room(memory_budget >= each, each, memory_budget, "one sentence's forward")
@@ -78,6 +97,14 @@ def distinct_mask(layer: Tensor, unit: Tensor, k: int, n_layers: int, n_units: i
 
     Returns:
         bool [batch, layers, units]; fewer than `k` where the list holds fewer.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.interventions import distinct_mask
+        >>> layer, unit = torch.tensor([[0, 0, 1]]), torch.tensor([[2, 2, 0]])  # the first neuron stands there twice
+        >>> distinct_mask(layer, unit, k=2, n_layers=2, n_units=3).nonzero()[:, 1:]
+        tensor([[0, 2],
+                [1, 0]])
     """
     address = torch.where(layer < 0, -1, layer.long() * n_units + unit.long())
     mask = torch.zeros(len(layer), n_layers * n_units, dtype=torch.bool, device=layer.device)

@@ -22,7 +22,15 @@ Quantity = Literal["probability", "score"]
 
 @dataclass(frozen=True)
 class Path:
-    """What is integrated: site, positions and quadrature."""
+    """What is integrated: site, positions and quadrature.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel
+        >>> from twinlens.attribution.neuron.path_integral import Path
+        >>> path = Path(site="activation", positions="last", rule="right")
+        >>> path.quantity(ExampleNeuronModel())
+        'probability'
+    """
 
     site: Site
     positions: Positions
@@ -47,6 +55,16 @@ class IntegratedGradientsResult:
         target: class whose P is attributed, [batch].
         target_prob: its softmax probability, [batch].
         completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, in the unit of P, [batch, layers].
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+        >>> path = Path(site="activation", positions="last", rule="gauss")
+        >>> result = integrated_gradients(ExampleNeuronModel(), example_batch(), path, 16, None, BUDGET)
+        >>> result.scores.shape  # [batch, layers, neurons]
+        torch.Size([2, 2, 5])
+        >>> bool(result.completeness.max() < 1e-4)  # they sum to what the layer's neurons change
+        True
     """
 
     scores: Tensor
@@ -96,7 +114,14 @@ def integrated_gradients(
 
 @dataclass(frozen=True)
 class Target:
-    """P of a batch: the class of each example, [batch], and what is taken of its score."""
+    """P of a batch: the class of each example, [batch], and what is taken of its score.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.path_integral import Target
+        >>> Target(torch.tensor([1]), "probability").of(torch.tensor([[[0.0, 0.0], [0.0, 100.0]]]))
+        tensor([[0.5000, 1.0000]])
+    """
 
     classes: Tensor
     quantity: Quantity

@@ -27,6 +27,16 @@ class NeuronScores:
         position: token of each entry, counted from the sentence's first, int32 [batch, top_k]; −1, or None, where
             entries have none.
         site: number in `SITES` of each entry, int8 [batch, top_k]; None: all are FFN neurons.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import NeuronScores
+        >>> scores = NeuronScores(
+        ...     layer=torch.tensor([[1, 0]]), unit=torch.tensor([[4, 2]]), score=torch.tensor([[0.3, 0.1]]),
+        ...     target=torch.tensor([1]), target_prob=torch.tensor([0.9]),
+        ... )
+        >>> scores.layer[0, 0].item(), scores.unit[0, 0].item()  # unit 4 of layer 1 carries most
+        (1, 4)
     """
 
     layer: Tensor
@@ -46,7 +56,18 @@ def rank_neurons(
     target_prob: Tensor | None = None,
     completeness: Tensor | None = None,
 ) -> NeuronScores:
-    """The `top_k` highest of [batch, layers, neurons]; ties go to the lower layer, then the lower unit."""
+    """The `top_k` highest of [batch, layers, neurons]; ties go to the lower layer, then the lower unit.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import rank_neurons
+        >>> dense = torch.tensor([[[0.1, 0.4, -0.2], [0.3, 0.0, 0.4]]])  # [batch, layers, neurons]
+        >>> ranked = rank_neurons(dense, top_k=3)
+        >>> ranked.layer.tolist(), ranked.unit.tolist()
+        ([[0, 1, 1]], [[1, 2, 0]])
+        >>> ranked.score
+        tensor([[0.4000, 0.4000, 0.3000]])
+    """
     n_neurons = scores.shape[-1]
     ordered, position = scores.float().flatten(1).sort(dim=1, descending=True, stable=True)
     position = position[:, :top_k]
@@ -73,6 +94,13 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
 
     Args:
         layer, unit: [batch, r].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import chosen_mask
+        >>> chosen_mask(torch.tensor([[1, -1]]), torch.tensor([[2, -1]]), n_layers=2, n_neurons=3)
+        tensor([[[False, False, False],
+                 [False, False,  True]]])
     """
     flat = layer.long() * n_neurons + unit.long()
     listed = torch.zeros(len(layer), n_layers * n_neurons + 1, dtype=torch.bool, device=layer.device)

@@ -34,6 +34,16 @@ class Readout:
         norm_bias: what the final norm adds, [width]; None: nothing, or left out as the notebooks do.
         offset: constants added to each example's scores, [batch, outputs], or None. Multiple choice in this form: the
             output of the explained sequence is row 0, the other choices' scores are constants with rows of zeros.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout = readout_of(model, states, target=batch["labels"])
+        >>> own = states.scores.log_softmax(-1).gather(1, batch["labels"][:, None])[:, 0]
+        >>> bool((readout.log_prob(states.residual[:, -1]) - own).abs().max() < 1e-5)  # the model's own log-probability
+        True
     """
 
     direction: Callable[[Tensor], Tensor]
@@ -183,6 +193,16 @@ def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tens
 
     Returns:
         numbers of the outputs, int64 [n, k], and U·direction(v) there, [n, k].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.readout import readout_of, top_outputs
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> readout = readout_of(model, model.states(batch), batch["labels"])
+        >>> tokens, scores = top_outputs(readout, model.values(1)[:2], k=3)  # two neurons of layer 1
+        >>> tokens  # what they raise most, best first
+        tensor([[5, 3, 0],
+                [5, 1, 2]])
     """
     best = readout.project(vectors).topk(min(k, readout.n_outputs), -1)
     return best.indices, best.values

@@ -43,6 +43,18 @@ def best_neurons(
 
     Raises:
         UserError: an unknown score, or too small a budget.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> from twinlens.attribution.neuron.static_scores import best_neurons
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout, units = readout_of(model, states, batch["labels"]), ffn_units(model, states)
+        >>> best_neurons(readout, units, "coefficient_norm", 2, BUDGET).score.round(decimals=2)
+        tensor([[1.6600, 1.1100],
+                [1.1600, 1.0200]])
     """
     if score in BOUNDED and readout.linear:
         return top_units(readout, units, top_k, memory_budget, score)

@@ -14,7 +14,16 @@ from twinlens.attribution.evaluation.result import Result
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too."""
+    """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.known_facts import KnownFacts
+        >>> rank, prob, label = torch.tensor([1, 4]), torch.tensor([0.5, 0.125]), torch.tensor([17, 23])
+        >>> rows = KnownFacts().evaluate(rank, prob, label, ["capital", "capital"], split="test")
+        >>> [(row.metric, round(row.value, 3)) for row in rows if row.group == ""]
+        [('known', 0.5), ('mrr', 0.625), ('perplexity', 4.0)]
+    """
 
     requires: Literal["answers"] = "answers"
 

@@ -25,6 +25,16 @@ class Kept:
         kept: which prompts are kept, bool [prompts].
         reason: why a prompt was dropped, empty for the kept ones, [prompts].
         types: knowledge type, [prompts].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.known_prompts import kept_prompts
+        >>> logit, best_other = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 0.0])
+        >>> result = kept_prompts(torch.tensor([1, 3, 40]), logit, best_other, torch.tensor([5, 6, 7]), ["capital"] * 3)
+        >>> result.kept
+        tensor([ True, False, False])
+        >>> result.report()
+        {'capital': {'kept': 1, 'below another answer of its type': 1, 'not in the top 10': 1}}
     """
 
     kept: Tensor

@@ -29,6 +29,15 @@ class ListedNeurons:
     Attributes:
         attention: whether an entry is an attention neuron rather than one of the FFN, bool [batch, r].
         layer, unit: [batch, r], unit = head · head_dim + dim for attention neurons; layer −1: the list has ended.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons, listed_masks
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> neurons = ListedNeurons(torch.tensor([[False, True]]), torch.tensor([[0, 1]]), torch.tensor([[4, 2]]))
+        >>> ffn, attention = listed_masks(ExampleResidualModel(), neurons, k=2)
+        >>> ffn.nonzero().tolist(), attention.nonzero().tolist()  # (sentence, layer, unit) of either site
+        ([[0, 0, 4]], [[0, 1, 2]])
     """
 
     attention: Tensor
@@ -45,6 +54,18 @@ class Sentences:
         target: output that is explained, int64 [batch].
         memory_budget: bytes; nothing depends on it.
         lists: stored lists of neurons by name, where an evaluation reads them (`reads_lists`).
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, _ = example_sentences()
+        >>> sentences.metrics().round(decimals=2)  # reciprocal rank, probability, log-probability (nats)
+        tensor([[ 1.0000,  0.6400, -0.4400],
+                [ 1.0000,  0.7000, -0.3600]])
+        >>> everything = torch.ones(2, sentences.model.n_layers, sentences.model.n_neurons, dtype=torch.bool)
+        >>> sentences.metrics(ffn=everything).round(decimals=2)  # without any FFN neuron
+        tensor([[ 0.3300,  0.2200, -1.5000],
+                [ 0.3300,  0.2000, -1.5900]])
     """
 
     model: ResidualModel
@@ -73,6 +94,13 @@ class Prompts:
         model: the model.
         token: text of an output.
         seeds_of: method → names of its stored lists, one per seed.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import Prompts
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> prompts = Prompts(("capital", "colour", "capital"), ExampleResidualModel())
+        >>> [(name, rows.tolist()) for name, rows in prompts.groups()]
+        [('', [0, 1, 2]), ('capital', [0, 2]), ('colour', [1])]
     """
 
     types: Sequence[str]
