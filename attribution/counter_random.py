@@ -36,7 +36,7 @@ def uniform(seed: int, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def mix(state: Tensor) -> Tensor:
-    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic."""
+    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic, [...] → [...]."""
 
     def shifted(x: Tensor, bits: int) -> Tensor:
         return (x >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 shifts carry the sign along

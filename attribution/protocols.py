@@ -30,7 +30,7 @@ SequenceEdit = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """What one gradient-free forward over a batch leaves at the answer position (the last non-padding token).
+    """States of one gradient-free forward over a batch at the answer position (the last non-padding token).
 
     `sequences` = batch · `NeuronModel.sequences_per_example`, the sequences of one example next to each other.
 
@@ -62,7 +62,7 @@ class AnswerStates:
 
 
 class ModelKind(Protocol):
-    """What decides how a method reads a model, known before any weight is.
+    """Kind of a model, as far as it decides how a method reads it; known before any weight is.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleNeuronModel
@@ -83,10 +83,13 @@ class ModelKind(Protocol):
 
 @runtime_checkable
 class NeuronModel(Protocol):
-    """What neuron attribution asks of a model; `twinlens.models.last_token.LastTokenEngine` and, for multiple choice,
-    `twinlens.models.choice.ChoiceEngine` provide it.
+    """Model whose neurons are attributed; `twinlens.models.last_token.LastTokenEngine` and, for multiple choice,
+    `twinlens.models.choice.ChoiceEngine` are such models.
 
     Attributes:
+        family: transformers' model type.
+        n_layers, n_neurons: blocks, and FFN neurons of each.
+        gated: whether the MLP multiplies a gate with its up-projection.
         readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
             of `token` the vocabulary.
         n_attention: attention neurons of a layer, inputs of its output projection.
@@ -180,13 +183,13 @@ class NeuronModel(Protocol):
         """Memory that the states hold while rows are evaluated."""
 
     def down(self, layer: int, activation: Tensor) -> Tensor:
-        """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""
+        """Down-projection of a layer, bias included: activation [..., neurons] → [..., hidden]."""
 
     def values(self, layer: int) -> Tensor:
         """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
 
     def activate(self, pre_activation: Tensor) -> Tensor:
-        """The MLP's non-linearity, elementwise."""
+        """The MLP's non-linearity, elementwise: pre_activation [...] → activation [...]."""
 
 
 @dataclass(frozen=True)

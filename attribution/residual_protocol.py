@@ -16,7 +16,7 @@ from twinlens.attribution.protocols import Batch
 
 @dataclass(frozen=True)
 class ResidualStates:
-    """What one gradient-free forward leaves of the residual stream at the answer position q.
+    """Residual stream of one gradient-free forward at the answer position q.
 
     Attributes:
         residual: entry l enters block l, entry `layers` leaves the last block, [batch, layers + 1, hidden].
@@ -76,11 +76,18 @@ class LayerStates:
 
 @runtime_checkable
 class ResidualModel(Protocol):
-    """What log-probability increase asks of a model; `twinlens.models.residual.ResidualEngine` provides it.
+    """Model whose residual stream is read; `twinlens.models.residual.ResidualEngine` is one.
 
-    `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
-    `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
-    [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
+    Attributes:
+        family: transformers' model type.
+        n_layers, n_neurons, hidden_size: blocks, FFN neurons of each, width of the residual stream.
+        n_heads, n_key_heads, head_dim: heads of a block, those of its keys and values, and their width.
+        gated: whether the MLP multiplies a gate with its up-projection.
+        parallel: whether the MLP reads the block's input beside the attention (GPT-NeoX).
+        vocabulary: whether the outputs are tokens.
+        output_weight: of a linear readout, [outputs, width]; None: the readout is not linear.
+        output_bias: of a linear readout, [outputs]; None: it has none.
+        final_bias: what the final norm adds, [width]; None: nothing.
 
     Example:
         >>> import torch
@@ -120,10 +127,10 @@ class ResidualModel(Protocol):
         """Run the batch once without gradients and show every block at every token, one at a time."""
 
     def head(self, features: Tensor) -> Tensor:
-        """Readout scores [..., outputs] of the final hidden state [..., width]."""
+        """Readout scores [..., outputs] of the final hidden state, `features` [..., width]."""
 
     def final_direction(self, vectors: Tensor) -> Tensor:
-        """Linear part of the final norm (and of the projection behind it), [..., hidden] → [..., width].
+        """Linear part of the final norm (and of the projection behind it), vectors [..., hidden] → [..., width].
 
         The final hidden state is `final_direction(h) / statistic + final_bias`.
         """
@@ -142,13 +149,16 @@ class ResidualModel(Protocol):
         """
 
     def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Keys of attention neurons head · head_dim + dim: rows of the value projection, as in `mlp_keys`."""
+        """Keys of attention neurons head · head_dim + dim, `units` [units]: rows of the value projection.
+
+        As in `mlp_keys`: rows [units, factors, hidden], constants [units, factors].
+        """
 
     def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the MLP divides, [..., hidden] → [...]."""
+        """Divisor of the norm before the MLP, residual [..., hidden] → [...]."""
 
     def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the attention divides, [..., hidden] → [...]."""
+        """Divisor of the norm before the attention, residual [..., hidden] → [...]."""
 
     def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         """Readout scores [batch, outputs] of full forwards in which chosen units are 0 at every token.

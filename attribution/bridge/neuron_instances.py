@@ -25,7 +25,10 @@ _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at 
 
 @dataclass(frozen=True)
 class Reading:
-    """One reading of Eq. 1; the fields are those of `NeuronInstances`.
+    """One reading of Eq. 1, the settings that a preset stands for.
+
+    Attributes:
+        gain, train_list, test_list, missing: see `NeuronInstances`.
 
     Example:
         >>> from twinlens.attribution.bridge.neuron_instances import PRESETS

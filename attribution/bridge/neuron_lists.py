@@ -60,6 +60,15 @@ class NeuronLists:
 
 
 def list_length(name: str, value: int) -> int:
+    """The length of a list, as given.
+
+    Args:
+        name: of the setting, for the message.
+        value: entries.
+
+    Raises:
+        UserError: a length below 1.
+    """
     if value < 1:
         raise UserError(f"{name} of a bridge is {value}; expected at least 1: leave it out or name a length.")
     return value

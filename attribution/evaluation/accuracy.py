@@ -13,7 +13,10 @@ from twinlens.attribution.evaluation.result import Result
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy with its binomial standard error, and macro-F1, both as fractions.
+    """Accuracy with its binomial standard error, and macro-F1, both as fractions from 0 to 1; higher is better.
+
+    Attributes:
+        requires: predictions and labels of the explained split.
 
     Example:
         >>> import torch

@@ -99,7 +99,7 @@ class Artifacts:
             )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.pairs:
             return "data whose examples are pairs of texts (e.g. data=mnli)"
         return missing_methods(available, "instance")

@@ -48,7 +48,7 @@ class Concepts:
             raise UserError(f"evaluation.concepts.top={self.top} counts nothing, expected at least 1: raise it.")
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         return "" if COLUMN in available.columns else f"data with a column {COLUMN} (e.g. data=cosqa)"
 
     def evaluate(self, train: Sequence[str], test: Sequence[str], lists: Mapping[str, Tensor]) -> list[Result]:

@@ -21,7 +21,7 @@ METRICS = ("cosine_similarity", "loss", "vocabulary", "input_length")
 
 @dataclass(frozen=True)
 class TrainFacts:
-    """What is described of the train split.
+    """Facts about the train split that subsets are described by.
 
     Attributes:
         hidden: last block's hidden state at the answer position (the head's input), [n_train, hidden].
@@ -98,7 +98,7 @@ class Diversity:
         )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
 
     def evaluate(self, rankings: Mapping[str, Tensor], train: TrainFacts) -> list[Result]:
@@ -162,7 +162,12 @@ def _cell(result: Result) -> tuple[str, str, float | None, str]:
 
 
 def describe(rows: Tensor, train: TrainFacts) -> dict[str, float]:
-    """Metric → value for a subset of the train split, [rows]."""
+    """Metric → value for a subset of the train split.
+
+    Args:
+        rows: train rows of the subset, [rows].
+        train: of the whole split.
+    """
     tokens = torch.cat([torch.as_tensor(train.tokens[row], dtype=torch.int64) for row in rows.tolist()])
     loss = train.loss[rows].double()
     found = {

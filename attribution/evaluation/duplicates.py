@@ -48,7 +48,7 @@ class Duplicates:
     requires: ClassVar[str] = "instance"
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.instance:
             return missing_methods(available, "instance")
         if "twin" not in available.columns:

@@ -133,7 +133,7 @@ def edited_scores(
 
 
 def questions_at_once(model: NeuronModel, states: AnswerStates, positions: Positions, memory_budget: int) -> int:
-    """How many edited forwards of the batch fit into the budget beside the states, one at least."""
+    """Number of edited forwards of the batch that fit into the budget (bytes) beside the states, one at least."""
     room = memory_budget - model.bytes_of_states(states)
     if positions == "all":
         return max(1, room // max(1, model.bytes_per_sequence_edit(states)))

@@ -42,7 +42,12 @@ PROBABILITY = "probability"
 
 @dataclass(frozen=True)
 class Question:
-    """One edited forward per example: which list, which test, how many neurons.
+    """One edited forward per example.
+
+    Attributes:
+        name: of the list of neurons.
+        test: sufficiency or comprehensiveness.
+        r: neurons of the list that count.
 
     Example:
         >>> from twinlens.attribution.evaluation.faithfulness import Question
@@ -67,14 +72,14 @@ class Question:
 
 
 class Faithfulness:
-    """What is left of predictions when neurons are switched off: preserved predictions, flips, probability drops.
+    """Predictions when neurons are switched off: preserved ones (per cent), flips (number), probability drops.
 
     Sufficiency keeps the first r entries of a list and switches off every other neuron of all layers;
     comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
     share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites
     that it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites
-    alone (`variant` says which). In multiple choice edits concern the
-    predicted choice's sequence, or all (see `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
+    alone (`variant` says which). In multiple choice edits concern the predicted choice's sequence, or all (see
+    `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
 
     Args:
         sufficiency: values of r for the sufficiency test; a curve has an area from two values on.
@@ -175,7 +180,7 @@ class Faithfulness:
         reference: Reference | None = None,
         sites: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
-        """What each edited forward says of the class that is predicted without edit.
+        """Answers of the edited forwards about the class that is predicted without edit.
 
         Args:
             lists: by name.
@@ -290,7 +295,7 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question, site: str = "ffn") -> Tensor:
-    """Which activations an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
+    """Activations that an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
     layer, unit = neurons
     unit = side_by_side(unit[:, : question.r], model.n_neurons)
     listed = chosen_mask(layer[:, : question.r], unit, model.n_layers, model.n_neurons + model.n_attention)

@@ -40,7 +40,16 @@ class InstanceLists:
 
     @staticmethod
     def of(scores: Sequence[InstanceScores], top_k: int, twin: Tensor | None = None) -> InstanceLists:
-        """Collect the scores of a method's seeds, which must hold the same tests in the same order."""
+        """Collect the scores of a method's seeds.
+
+        Args:
+            scores: of each seed, the same tests in the same order.
+            top_k: length that was asked for.
+            twin: see `InstanceLists`, [tests].
+
+        Raises:
+            ValueError: seeds of other tests, or in another order.
+        """
         if any(not torch.equal(s.index, scores[0].index) for s in scores):
             raise ValueError("The seeds of a method must hold the same tests in the same order.")
         return InstanceLists(

@@ -15,7 +15,7 @@ EXAMPLES_OF_KIND = {
 
 @dataclass(frozen=True)
 class Available:
-    """What is there to be evaluated.
+    """Contents of a run, for its evaluations to check.
 
     Attributes:
         instance, neuron, ia_neurons: names of the run's methods by kind.
@@ -53,7 +53,7 @@ class Available:
 
 
 def missing_methods(available: Available, kind: MethodKind) -> str:
-    """What to add where the run has no method of a kind, empty where it has one.
+    """Name the method to add where the run has none of a kind, empty where it has one.
 
     Methods that lead from instances to neurons count as neuron methods too.
     """
@@ -63,7 +63,7 @@ def missing_methods(available: Available, kind: MethodKind) -> str:
 
 
 def what_is_missing(evaluation: Any, available: Available) -> str:
-    """What an evaluation needs and the run lacks, empty where nothing is missing.
+    """Name what an evaluation needs and the run lacks, empty where nothing is missing.
 
     An evaluation with a method `missing(available)` says it; any other needs a method where `requires` is a kind.
     """

@@ -107,7 +107,7 @@ class Overlap:
             )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if len(available.instance) > 1 or (available.neuron and available.ia_neurons):
             return ""
         return (
@@ -178,7 +178,10 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Compared:
-    """Numbers of different entries of two lists per example, [tests] each, float64.
+    """Numbers of different entries of two lists per example.
+
+    Attributes:
+        only_first, only_second, common: entries of one list alone, or of both, [tests] each, float64.
 
     Example:
         >>> import torch

@@ -20,7 +20,7 @@ Fit = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What refitted models are compared with.
+    """Predictions and labels that refitted models are compared with.
 
     Attributes:
         prediction: class predicted by the model that is explained, [tests].
@@ -66,7 +66,7 @@ class Retraining(SubsetGrid):
     requires: ClassVar[str] = "rankings"
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.fits:
             return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
         if not available.ranked():
@@ -101,7 +101,7 @@ class Retraining(SubsetGrid):
 
 
 def measures(predictions: Tensor, reference: Reference) -> list[tuple[str, Tensor, int]]:
-    """(metric, value per run [runs], number of examples) for predictions [runs, tests]."""
+    """(metric, value per run [runs] as a fraction, number of examples) for predictions [runs, tests]."""
     found = []
     known = reference.label >= 0
     if bool(known.any()):

@@ -43,7 +43,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class SubsetGrid:
-    """Which subsets are asked for.
+    """Subsets that are asked for: sizes, ends of the ranking, seeds.
 
     Attributes:
         fractions: sizes in per cent of the train split.

@@ -13,7 +13,7 @@ from twinlens.attribution.protocols import SequenceEdit
 
 @dataclass(frozen=True)
 class Block:
-    """What one block of `ExampleDecoder` computes, at every token of every sequence.
+    """Tensors of one block of `ExampleDecoder`, at every token of every sequence.
 
     Attributes:
         residual: what enters the block, [sequences, tokens, hidden].
@@ -116,10 +116,10 @@ class ExampleDecoder:
 
 
 def root_mean_square(vectors: Tensor) -> Tensor:
-    """By which the final norm divides, [..., hidden] → [...]."""
+    """Divisor of the final norm, vectors [..., hidden] → [...]."""
     return vectors.square().mean(-1).sqrt()
 
 
 def answer_position(mask: Tensor) -> Tensor:
-    """Last column that is no padding, [sequences]."""
+    """Last column that is no padding, [sequences], of a mask [sequences, tokens]."""
     return mask.shape[1] - 1 - mask.flip(1).argmax(1)

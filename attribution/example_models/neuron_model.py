@@ -103,17 +103,27 @@ class ExampleNeuronModel:
         def of_layer(number: int, values: Tensor) -> Tensor:
             return edit(values) if number == layer else values
 
-        return self._edited(states, copies, **{"pre_edit" if pre_activation else "edit": of_layer})
+        if pre_activation:
+            return self._edited(states, copies, None, pre_edit=of_layer)
+        return self._edited(states, copies, of_layer)
 
     def score_sequence_edits(
         self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
     ) -> Tensor:
         """See `NeuronModel`."""
-        return self._edited(states, copies, edit=edit, attention_edit=attention)
+        return self._edited(states, copies, edit, attention)
 
-    def _edited(self, states: AnswerStates, copies: int, **edits: SequenceEdit | None) -> Tensor:
+    def _edited(
+        self,
+        states: AnswerStates,
+        copies: int,
+        edit: SequenceEdit | None,
+        attention: SequenceEdit | None = None,
+        pre_edit: SequenceEdit | None = None,
+    ) -> Tensor:
+        """Scores of full forwards with edits, [batch, copies, classes]."""
         stream, mask = (t.repeat_interleave(copies, 0) for t in (states.context[0], states.tokens["attention_mask"]))
-        return self._scores(self.decoder.run(stream, mask, **edits)[1], mask, copies)
+        return self._scores(self.decoder.run(stream, mask, 0, edit, attention, pre_edit)[1], mask, copies)
 
     def _scores(self, last: Tensor, mask: Tensor, copies: int) -> Tensor:
         answer = last[torch.arange(len(last)), answer_position(mask)]

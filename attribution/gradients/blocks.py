@@ -77,5 +77,13 @@ def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int, out: Tensor 
 
 
 def token_blocks(inputs: Tensor, deltas: Tensor) -> Tensor:
-    """The share δ_t ⊗ a_t of each token, [sequences, tokens, k_out, k_in]; they add up to the example's gradient."""
+    """The share δ_t ⊗ a_t of each token; shares add up to the example's gradient.
+
+    Args:
+        inputs: a, [sequences, tokens, k_in].
+        deltas: δ, [sequences, tokens, k_out].
+
+    Returns:
+        [sequences, tokens, k_out, k_in].
+    """
     return deltas[..., :, None] * inputs[..., None, :]

@@ -36,8 +36,13 @@ def softmax_root(probabilities: Tensor) -> Tensor:
 def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
     """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
 
-    Where classes are folded (`HeadInputs.fold`) the loss is −log Σ p over the classes of the label, and the gradient
-    p − p restricted to them and renormalised.
+    Where classes are folded the loss is −log Σ p over the classes of the label, and the gradient p − p restricted to
+    them and renormalised.
+
+    Args:
+        logits: [examples, classes].
+        labels: class of each example, a folded one where there is a `fold`, [examples], int64.
+        fold: class → folded class, [classes] (`HeadInputs.fold`).
 
     Example:
         >>> import torch

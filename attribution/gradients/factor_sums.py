@@ -138,7 +138,14 @@ def kfac_bases(
 def ekfac_bases(
     layers: Sequence[LinearLayer], bases: Sequence[LayerBasis], sums: Mapping[str, Tensor], n_train: int
 ) -> list[LayerBasis]:
-    """The same bases with EK-FAC's eigenvalues, from squares."""
+    """The same bases with EK-FAC's eigenvalues.
+
+    Args:
+        layers: the layers.
+        bases: from `kfac_bases`, in the order of the layers.
+        sums: squares of gradients in these bases, from `FactorSums` with `bases`.
+        n_train: number of train examples.
+    """
     return [
         LayerBasis(basis.outputs, basis.inputs, sums[f"{layer.name}/eigenvalues"] / n_train)
         for layer, basis in zip(layers, bases, strict=True)

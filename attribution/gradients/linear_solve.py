@@ -9,6 +9,13 @@ from torch import Tensor
 def solve_factored(cholesky: Tensor, right: Tensor) -> Tensor:
     """(LLᵀ)⁻¹ right, in two triangular solves: `torch.cholesky_solve` copies the whole factor at each call.
 
+    Args:
+        cholesky: L, lower triangular, [n, n].
+        right: [n, columns].
+
+    Returns:
+        [n, columns].
+
     Example:
         >>> import torch
         >>> from twinlens.attribution.gradients.linear_solve import solve_factored

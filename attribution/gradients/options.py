@@ -102,26 +102,32 @@ class GradientSettings(Protocol):
     """
 
     @property
-    def params(self) -> str: ...
+    def params(self) -> str:
+        """See `GradientOptions`."""
 
     @property
-    def labels(self) -> LabelSource: ...
+    def labels(self) -> LabelSource:
+        """See `GradientOptions`."""
 
     @property
-    def projection(self) -> ProjectionKind: ...
+    def projection(self) -> ProjectionKind:
+        """Kind, see `Projection`."""
 
     @property
-    def projection_dim(self) -> int: ...
+    def projection_dim(self) -> int:
+        """Numbers per side, see `Projection`."""
 
     @property
-    def projection_seed(self) -> int: ...
+    def projection_seed(self) -> int:
+        """Of the random signs, see `Projection`."""
 
     @property
-    def per(self) -> Per: ...
+    def per(self) -> Per:
+        """See `GradientOptions`."""
 
 
 class OverLayers:
-    """What methods over the gradients of any layers have in common, beside their `GradientSettings`.
+    """Base of methods over the gradients of any layers; such a method has `GradientSettings` besides.
 
     Example:
         >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
@@ -132,7 +138,7 @@ class OverLayers:
 
     @property
     def gradients(self: GradientSettings) -> GradientOptions:
-        """Which gradients the method is about; a method checks them when it is made."""
+        """The gradients that the method is about; a method checks them when it is made."""
         projection = Projection(self.projection, self.projection_dim, self.projection_seed)
         return GradientOptions(self.params, self.labels, projection, self.per)
 

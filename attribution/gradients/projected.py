@@ -37,7 +37,8 @@ class Inverse(Protocol):
     bytes_held: int
 
     @property
-    def description(self) -> dict[str, object]: ...
+    def description(self) -> dict[str, object]:
+        """Damping and mean eigenvalues, for `method.yaml`."""
 
     def apply(self, groups: list[Tensor]) -> list[Tensor]:
         """(H + λ)⁻¹ g, of each group [rows, width], float64."""
@@ -90,7 +91,11 @@ class RowScorer:
         return dict(self.description)
 
     def query(self, test: GradientRows, index: Tensor) -> list[Tensor]:
-        """What the tests' scores are products with, one [tests, width] per group, float32."""
+        """Left factors of the tests' scores, one [tests, width] per group, float32; `index` [tests], their rows.
+
+        Raises:
+            UserError: rows of other layers than the train split's, or NaN and infinite ones.
+        """
         if test.layout != self.train.layout:
             raise UserError(
                 "The explained split's gradients have other layers than the train split's; expected the same model and "

@@ -47,7 +47,7 @@ class IdentityInverse:
 
 
 def ggn_bytes(n_numbers: int, n_rows: int) -> dict[str, int]:
-    """What the exact solves need: matrix and factor of D × D numbers, or of R × R rows, and blocks of rows."""
+    """Bytes of the exact solves: matrix and factor of D × D numbers, or of R × R rows, and blocks of rows."""
     block = min(BLOCK_BYTES, 16 * n_numbers * n_rows)
     return {"direct": 16 * n_numbers**2 + block, "dual": 16 * n_rows**2 + 2 * block}
 

@@ -26,7 +26,7 @@ ProjectionKind = Literal["none", "random", "pca"]
 
 @dataclass(frozen=True)
 class Projection:
-    """How gradients are made small.
+    """Settings that make gradients small.
 
     Attributes:
         kind: `none` keeps them whole; `random` signs from `seed`; `pca` the leading eigenvectors of the train split's

@@ -19,7 +19,7 @@ from twinlens.attribution.protocols import LinearLayer
 
 @dataclass(frozen=True)
 class RowPass:
-    """What a pass over a split computes of each batch.
+    """Computation of a pass over a split, batch by batch.
 
     Attributes:
         layers: the layers, in the order of the rows.
@@ -52,7 +52,7 @@ class RowPass:
 
     @property
     def layout(self) -> RowLayout:
-        """Where each layer's block lies."""
+        """Places of the layers' blocks in a row."""
         return row_layout([layer.name for layer in self.layers], self.shapes)
 
     def of_batch(

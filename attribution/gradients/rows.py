@@ -15,7 +15,7 @@ GROUP_WIDTH = 4096
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where each layer's block lies.
+    """Places of the layers' blocks in a row.
 
     Attributes:
         names: of the layers.
@@ -71,7 +71,7 @@ def row_layout(names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> RowLa
 
 @dataclass(frozen=True)
 class GradientRows:
-    """What instance attribution over stored gradients reads of one split.
+    """Stored gradients of one split, as instance attribution reads them.
 
     Attributes:
         layout: the layers' places in a row.

@@ -57,7 +57,12 @@ class Inverse:
     damping: float = 1.0
 
     def of(self, inputs: Tensor, deltas: Tensor) -> Tensor:
-        """Applied to the gradients of examples, [examples, d_out, d_in + bias], from the two sides of their tokens."""
+        """Applied to the gradients of examples, [examples, d_out, d_in + bias].
+
+        Args:
+            inputs: a of each token, [examples, tokens, d_in + bias].
+            deltas: δ of each token, [examples, tokens, d_out].
+        """
         if self.basis is None:
             return example_blocks(inputs, deltas, len(inputs)) / self.damping
         return solve_sides(self.basis, self.damping, inputs, deltas)

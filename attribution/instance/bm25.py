@@ -91,8 +91,8 @@ class WordScores:
 
     Attributes:
         starts: first entry of each text and their number, [n_train + 1].
-        words: word of each entry.
-        values: its score, float64.
+        words: word of each entry, [entries].
+        values: its score, [entries], float64.
         n_words: size of the vocabulary.
 
     Example:
@@ -112,7 +112,7 @@ class WordScores:
     n_words: int
 
     def times(self, counts: Tensor, start: int, stop: int) -> Tensor:
-        """Scores of texts start … stop − 1 for counted words [words, tests], [stop − start, tests]."""
+        """Scores of texts start … stop − 1 for `counts` of words [words, tests], [stop − start, tests]."""
         first, last = int(self.starts[start]), int(self.starts[stop])
         lengths = self.starts[start : stop + 1].diff()
         rows = torch.repeat_interleave(torch.arange(stop - start), lengths)
@@ -186,7 +186,7 @@ class BM25Scorer:
         }
 
     def query(self, test: TextInputs, index: Tensor) -> Tensor:
-        """How often each word of the train split occurs in each test text, [words, tests]."""
+        """Count of each word of the train split in each test text, [words, tests], float64."""
         counts = torch.zeros(self.documents.n_words, len(test), dtype=torch.float64)
         for column, words in enumerate(self.method.words(test.texts)):
             known = [self.vocabulary[word] for word in words if word in self.vocabulary]

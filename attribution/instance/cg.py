@@ -86,7 +86,7 @@ class ConjugateGradientScorer(DenseScorer):
         self.description["steps"] = self.steps
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Conjugate gradients on all rows; a row that has converged is left alone."""
+        """Conjugate gradients on all rows, [gradients, P] → [gradients, P]; a row that has converged is left alone."""
         solution = torch.zeros_like(gradients)
         residual, direction = gradients.clone(), gradients.clone()
         squared = residual.square().sum(1)

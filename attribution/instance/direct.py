@@ -87,7 +87,7 @@ class DirectScorer(DenseScorer):
             self.description["smallest_eigenvalue"] = smallest_eigenvalue(matrix) - damping
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Two triangular solves."""
+        """Two triangular solves, [gradients, P] → [gradients, P]."""
         return solve_factored(self.cholesky, gradients.T).T
 
     def _self_influence(self, factors: Sequence[LayerFactors]) -> Tensor:

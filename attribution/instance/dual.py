@@ -46,7 +46,11 @@ def dual_block_bytes(head: DifferentiableHead, n_train: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DualQuery:
-    """Factored gradients of a block of tests and (K + nλI)⁻¹G∇L_t, [R, tests].
+    """A block of tests, solved for.
+
+    Attributes:
+        factors: their gradients ∇L_t.
+        coefficients: (K + nλI)⁻¹G∇L_t, [R, tests], R the rows of the GGN.
 
     Example:
         >>> import torch

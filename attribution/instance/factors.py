@@ -60,11 +60,11 @@ class LayerFactors:
         return LayerFactors(self.inputs[start:stop], self.deltas[start:stop], self.has_bias)
 
     def at(self, index: Tensor) -> LayerFactors:
-        """The examples with these numbers, [examples]."""
+        """The examples with the numbers `index`, [examples]."""
         return LayerFactors(self.inputs[index], self.deltas[index], self.has_bias)
 
     def scaled(self, scale: Tensor | float) -> LayerFactors:
-        """The gradients times a number, or a number per example [examples]."""
+        """The gradients times `scale`, a number or one per example [examples]."""
         factor = scale[:, None, None, None] if isinstance(scale, Tensor) else scale
         return LayerFactors(self.inputs, self.deltas * factor, self.has_bias)
 

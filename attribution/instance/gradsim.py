@@ -98,6 +98,12 @@ def similarity_block_bytes(head: DifferentiableHead) -> int:
 class GradientSimilarityScorer:
     """`InstanceScorer` of `GradientSimilarity`.
 
+    Attributes:
+        method: the settings.
+        head: the head, differentiated.
+        train: gradients of the train losses.
+        memory_budget: bytes of working memory.
+
     Example:
         >>> import torch
         >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs

@@ -201,7 +201,7 @@ def run_recorded(
 
 
 def head_logits(head: DifferentiableHead, features: Tensor) -> Tensor:
-    """Logits in float64, [examples, classes]."""
+    """Logits in float64, [examples, classes], of features as for `head_factors`."""
     with torch.inference_mode(False), torch.no_grad():
         flat = features.to(torch.float64).reshape(-1, features.shape[-1])
         return head.module(flat).reshape(len(features), -1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What instance attribution over the head needs of one split.
+    """One split, as instance attribution over the head reads it.
 
     Attributes:
         features: head input at the answer position, [examples, hidden], or [examples, choices, hidden] for multiple
@@ -47,14 +47,14 @@ class HeadInputs:
         return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold)
 
     def at(self, index: Tensor) -> HeadInputs:
-        """The examples with these row numbers, [rows]."""
+        """The examples with the row numbers `index`, [rows]."""
         features = self.features[index.to(self.features.device)]
         return HeadInputs(features, self.labels[index.to(self.labels.device)], self.head, self.fold)
 
 
 @dataclass(frozen=True)
 class CheckpointInputs:
-    """What instance attribution along the training needs of one split.
+    """One split, as instance attribution along the training reads it.
 
     Attributes:
         steps: the split's head inputs under each kept checkpoint, in the order of training, with the learning rate
@@ -81,7 +81,7 @@ class CheckpointInputs:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """What lexical instance attribution needs of one split.
+    """One split, as lexical instance attribution reads it.
 
     Attributes:
         texts: the text of each example; one whole question with its choices for multiple choice.

@@ -163,7 +163,7 @@ class KroneckerScorer(DenseScorer):
         self.description["damping_absolute"] = self.dampings
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Rotate into the basis, divide by λ_oi + λ, rotate back; layer by layer."""
+        """Rotate into the basis, divide by λ_oi + λ, rotate back, layer by layer: [gradients, P] → [gradients, P]."""
         parts = []
         sizes = [basis.eigenvalues.numel() for basis in self.bases]
         layers = zip(self.bases, self.dampings, self.head.has_bias, gradients.split(sizes, 1), strict=True)

@@ -73,7 +73,7 @@ class Recursion:
         return max(1, round(self.depth * math.ceil(n_train / self.batch_size)))
 
     def batches(self, n_train: int, repeat: int) -> Iterator[Tensor]:
-        """Train rows of each step: a fresh permutation for every pass. The same for all gradients."""
+        """Train rows of each step, [batch_size] or fewer: a fresh permutation for every pass, one for all gradients."""
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * repeat)
         left = self.n_steps(n_train)
         while left > 0:
@@ -123,7 +123,11 @@ class LissaScorer(DenseScorer):
         self.description["residual"] = largest_ratio(errors.norm(dim=1), gradients.norm(dim=1))
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """The mean over the repeats of v / scale."""
+        """The mean over the repeats of v / scale, [gradients, P] → [gradients, P].
+
+        Raises:
+            UserError: if the recursion diverges, with the growth.
+        """
         total = torch.zeros_like(gradients)
         for repeat in range(self.recursion.repeats):
             total += self._recursion(gradients, repeat)

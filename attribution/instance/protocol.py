@@ -15,7 +15,7 @@ from twinlens.attribution.gradients.options import Reads
 
 
 class Inputs(Protocol):
-    """What every method reads has in common: examples in a row that can be cut.
+    """Common side of everything that methods read: examples in a row that can be cut.
 
     Example:
         >>> from twinlens.attribution.instance.inputs import TextInputs
@@ -32,7 +32,7 @@ class Inputs(Protocol):
 
 
 class ScorerSize(Protocol):
-    """What decides the size of a scorer's blocks.
+    """Sizes of a scorer, from which its blocks are cut.
 
     Attributes:
         n_train: number of train examples.
@@ -86,7 +86,7 @@ class InstanceScorer(ScorerSize, Protocol):
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
     def query(self, test: Any, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
+        """Prepare a block of tests to be scored; `index` [tests] holds their rows in the split. The result is opaque.
 
         `test` is what the method reads, like `train` in `prepare`.
         """

@@ -60,6 +60,11 @@ class RandomInstances:
 class RandomScorer:
     """`InstanceScorer` of `RandomInstances`.
 
+    Attributes:
+        seed: of the ranking.
+        n_train: number of train examples.
+        device: of the scores.
+
     Example:
         >>> import torch
         >>> from twinlens.attribution.instance.random_instances import RandomScorer

@@ -58,6 +58,11 @@ class HiddenSimilarity:
 class HiddenSimilarityScorer:
     """`InstanceScorer` of `HiddenSimilarity`.
 
+    Attributes:
+        measure: the similarity.
+        head: finds the predicted choice where an example has several sequences.
+        train: the train split.
+
     Example:
         >>> import torch
         >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs

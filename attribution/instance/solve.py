@@ -24,7 +24,11 @@ RESIDUAL_SAMPLE = 8
 
 @dataclass(frozen=True)
 class SolverPlan:
-    """Cost of a solver: floating-point operations of preparation and self-influence, and bytes held at the peak.
+    """Cost of a solver.
+
+    Attributes:
+        operations: floating-point operations of preparation and self-influence.
+        memory: bytes held at the peak.
 
     Example:
         >>> from twinlens.attribution.example_models import example_head_inputs
@@ -40,7 +44,7 @@ class SolverPlan:
 
 
 def residual_sample(n: int) -> Tensor:
-    """Rows of the train split on which residuals are reported."""
+    """Rows of a train split of n examples on which residuals are reported, [rows], int64."""
     return torch.linspace(0, n - 1, min(RESIDUAL_SAMPLE, n)).round().long()
 
 
@@ -51,7 +55,7 @@ def loss_factors_at(head: DifferentiableHead, train: HeadInputs, rows: Tensor) -
 
 
 def largest_ratio(errors: Tensor, references: Tensor) -> float:
-    """Largest ratio of lengths; a vanishing gradient is solved exactly by zero."""
+    """Largest ratio of errors to references, lengths [gradients]; a vanishing gradient is solved exactly by zero."""
     return float(torch.where(references > 0, errors / references, errors).max())
 
 
@@ -59,6 +63,7 @@ class SolvedScorer(ABC):
     """The split, the bookkeeping and the blocks of self-influence.
 
     Attributes:
+        bytes_per_query, bytes_per_row, bytes_held: see `ScorerSize`.
         block_budget: bytes that a block of self-influence may take.
 
     Example:

@@ -115,7 +115,7 @@ def _all_scores(
 
 
 def without_minus_infinity(scores: Tensor) -> Tensor:
-    """The scores with 0 in place of −∞."""
+    """The scores, [...], with 0 in place of −∞."""
     return scores.masked_fill(scores == -math.inf, 0)
 
 
@@ -146,5 +146,5 @@ def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[i
 
 
 def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
-    """What a train row adds to a block: its gradients beside the products, later the scores being ranked."""
+    """Bytes that a train row adds to a block: its gradients beside the products, later the scores being ranked."""
     return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)

@@ -89,6 +89,12 @@ class TracIn:
 class TracInScorer:
     """`InstanceScorer` of `TracIn`.
 
+    Attributes:
+        method: the settings.
+        heads: the head of each checkpoint, differentiated.
+        train: the train split under each checkpoint.
+        memory_budget: bytes of working memory.
+
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
         >>> from twinlens.attribution.instance.inputs import CheckpointInputs

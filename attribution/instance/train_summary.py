@@ -16,7 +16,7 @@ VOTES_TOP = 10
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What all tests together say of each train example; shards of tests are reduced with `merge`.
+    """Summary of each train example over all tests; shards of tests are reduced with `merge`.
 
     Attributes:
         sum: sum of scores over tests, [n_train], float64.
@@ -73,6 +73,9 @@ class TrainSummary:
         Returns:
             `index`, `mean` (NaN where a score was −∞), `max`, `votes` and `self_influence` (NaN where there is none);
             with ranks also `mean_rank`, the lower the better, by which to order the train split. Each [n_train].
+
+        Raises:
+            ValueError: a summary of no test.
         """
         if self.n_test == 0:
             raise ValueError("A train summary needs at least one test.")
@@ -91,6 +94,6 @@ class TrainSummary:
 
 
 def count_votes(scores: InstanceScores, n_train: int) -> Tensor:
-    """How many of the tests have each train example in their top 10, with a score above −∞, [n_train], int64."""
+    """Number of tests that have each train example in their top 10, with a score above −∞, [n_train], int64."""
     index, score = scores.top_index[:, :VOTES_TOP], scores.top_score[:, :VOTES_TOP]
     return torch.bincount(index[score > -math.inf], minlength=n_train)

@@ -184,7 +184,7 @@ def _exact(
 
 
 def transformed(increase: Tensor, log_prob: Tensor, score: str) -> Tensor:
-    """A score from the increase and the log-probability at its point; grows with the increase."""
+    """A score from the increase and the `log_prob` at its point, [...] each; it grows with the increase."""
     if score == "prob_increase":
         return log_prob.exp() * increase.expm1()
     return increase + log_prob if score == "log_prob" else increase
@@ -202,7 +202,8 @@ def listed(
 ) -> TopUnits:
     """The `top_k` best of scores [batch, candidates], which lie at `places` in [layers · units · positions].
 
-    `places` None: the candidates are all of them, in order. Equal scores keep the order they come in.
+    `places` None: the candidates are all of them, in order. Equal scores keep the order they come in. `rest` and
+    `evaluated` [batch] become the list's `bound` and `evaluated`.
     """
     ordered, chosen = scores.sort(dim=1, descending=True, stable=True)
     ordered, chosen = ordered[:, :top_k], chosen[:, :top_k]
@@ -219,7 +220,7 @@ def listed(
 
 
 def search_bytes(n_layers: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """What the search holds per example beside the rows it evaluates, in bytes; `states` not counted.
+    """Memory of the search per example beside the rows it evaluates, in bytes; `states` not counted.
 
     Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places.
     """

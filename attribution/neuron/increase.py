@@ -76,6 +76,7 @@ class Units:
 
     @property
     def n_layers(self) -> int:
+        """Number of layers."""
         return self.coefficient.shape[1]
 
     def rows(self, start: int, stop: int) -> Units:
@@ -119,7 +120,13 @@ def row_increases(
 def mended(
     readout: Readout, base: Tensor, increase: Tensor, excess: Tensor, example: Tensor, layer: Tensor, vectors: Tensor
 ) -> Tensor:
-    """Increases with the rows whose exponentials overflowed computed again from logarithms, in float64."""
+    """Increases [rows] with those whose exponentials overflowed computed again from logarithms, in float64.
+
+    Args:
+        base, example, layer, vectors: as for `row_increases`.
+        increase: changed in place, [rows].
+        excess: mean of the exponentials less 1; not finite where they overflowed, [rows].
+    """
     for row in (~torch.isfinite(excess)).nonzero()[:, 0].tolist():
         b, point = int(example[row]), base[int(example[row]), int(layer[row])]
         before = readout.rows(b, b + 1).scores(point[None]).double()[0].log_softmax(-1)
@@ -269,7 +276,7 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """What `dense_increases` holds of one layer beside its blocks, in bytes; `states` not counted.
+    """Memory of one layer in `dense_increases` beside its blocks, in bytes; `states` not counted.
 
     The blocks take what the budget leaves, at least two rows of `hidden` numbers.
     """

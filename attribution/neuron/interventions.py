@@ -20,11 +20,11 @@ from twinlens.attribution.residual_protocol import ResidualModel
 
 @dataclass(frozen=True)
 class TargetMetrics:
-    """How the target stands among the scores, each [batch].
+    """Standing of the target among the scores.
 
     Attributes:
-        reciprocal_rank: 1 / rank, the mean of which over sentences is the MRR.
-        prob, log_prob: softmax probability and its logarithm (nats).
+        reciprocal_rank: 1 / rank, the mean of which over sentences is the MRR, [batch].
+        prob, log_prob: softmax probability and its logarithm (nats), [batch] each.
 
     Example:
         >>> import torch
@@ -57,6 +57,7 @@ def zeroed_metrics(
     """Metrics after zeroing each sentence's own sets; with both None those of the model as it is.
 
     Args:
+        target: output whose metrics are taken, int64 [batch].
         ffn: bool [batch, layers, neurons] or None.
         attention: bool [batch, layers, heads · head_dim] or None.
         memory_budget: bytes; results do not depend on it.

@@ -50,7 +50,7 @@ def attention_coefficients(model: ResidualModel, states: ResidualStates, layer: 
 
 
 def head_vectors(model: ResidualModel, states: ResidualStates, layer: int, by_position: bool = False) -> Tensor:
-    """What every head of a layer adds, output bias not included.
+    """Vector that every head of a layer adds to the residual stream, output bias not included.
 
     Returns:
         [batch, heads, hidden], or [batch, heads, tokens, hidden] with `by_position`.

@@ -155,7 +155,12 @@ class LayerScore(_PartScore):
 
 
 def ranked_layers(attention: Tensor, mlp: Tensor, top_k: int) -> NeuronScores:
-    """Layers best first, of scores [batch, layers] of either site; ties to attention, then to the lower layer."""
+    """Layers best first; ties go to attention, then to the lower layer.
+
+    Args:
+        attention, mlp: scores of the layers' outputs of either site, [batch, layers] each.
+        top_k: entries of each list.
+    """
     ordered, place = _ordered(torch.stack([attention, mlp], 1), top_k)
     n_layers = attention.shape[1]
     none = torch.full_like(place, -1, dtype=torch.int32)

@@ -66,12 +66,12 @@ class ResidualMethod(NeuronMethod, Protocol):
 
 
 def engine_kind(method: Any) -> EngineKind:
-    """What a method is given as `model`: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
+    """Kind of `model` that a method gets: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
     return getattr(method, "engine", "last_token")
 
 
 def unit_kind(method: Any) -> UnitKind:
-    """What a method's entries stand for; neurons unless it says otherwise."""
+    """Kind of unit that a method's entries stand for; neurons unless it says otherwise."""
     return getattr(method, "unit_kind", "neuron")
 
 

@@ -234,7 +234,7 @@ def _chunks(model: ResidualModel, batch: Batch, neurons: ValueNeurons, memory_bu
 
 
 def query_bytes(model: ResidualModel, tokens: int, k: int, hidden: int) -> int:
-    """What query layers and neurons of `k` value neurons take per example, in bytes, the forward included."""
+    """Memory of query layers and neurons of `k` value neurons per example, in bytes, the forward included."""
     factors = 2 if model.gated else 1
     keys = k * (factors * (hidden + 4 * model.n_layers) + 4 * hidden)
     products = 3 * k * model.n_neurons + 2 * model.n_layers * model.n_neurons

@@ -56,7 +56,12 @@ def rank_neurons(
     target_prob: Tensor | None = None,
     completeness: Tensor | None = None,
 ) -> NeuronScores:
-    """The `top_k` highest of [batch, layers, neurons]; ties go to the lower layer, then the lower unit.
+    """The `top_k` highest scores of each example; ties go to the lower layer, then the lower unit.
+
+    Args:
+        scores: [batch, layers, neurons].
+        top_k: entries of each list.
+        target, target_prob, completeness: passed on, see `NeuronScores`.
 
     Example:
         >>> import torch
@@ -111,6 +116,6 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
 
 
 def side_by_side(unit: Tensor, n_neurons: int) -> Tensor:
-    """Units of both sites as one row of a layer's units: attention neurons, from `FIRST_ATTENTION` on, follow the
-    layer's `n_neurons` FFN neurons."""
+    """Units of both sites, `unit` [...], as one row of a layer's units, [...]: attention neurons, which start at
+    `FIRST_ATTENTION`, follow the layer's `n_neurons` FFN neurons."""
     return torch.where(unit >= FIRST_ATTENTION, unit - FIRST_ATTENTION + n_neurons, unit)

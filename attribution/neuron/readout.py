@@ -92,7 +92,7 @@ class Readout:
         return self.times_outputs(self.direction(vectors).to(self.dtype))
 
     def times_outputs(self, features: Tensor) -> Tensor:
-        """Product with the head's rows, [..., width] → [..., outputs], wider copies of them made block by block."""
+        """Product of features with the head's rows, [..., width] → [..., outputs]; rows are widened block by block."""
         assert self.weight is not None
         if self.weight.dtype == self.dtype:
             return features @ self.weight.T
@@ -102,7 +102,7 @@ class Readout:
         return scores
 
     def mean_output(self, probability: Tensor) -> Tensor:
-        """Mean row of the head under distributions [..., outputs], [..., width]."""
+        """Mean row of the head under distributions, `probability` [..., outputs] → [..., width]."""
         assert self.weight is not None
         if self.weight.dtype == self.dtype:
             return probability @ self.weight
@@ -209,12 +209,12 @@ def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tens
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
-    """[batch] or [batch, outputs] shaped so that it meets [batch, ..., outputs] entry by entry."""
+    """Values [batch] or [batch, outputs], shaped so that they meet `like` [batch, ..., outputs] entry by entry."""
     middle = [1] * (like.dim() - values.dim())
     return values.reshape(len(values), *middle, *values.shape[1:])
 
 
 def at_target(scores: Tensor, target: Tensor) -> Tensor:
-    """Each example's own output of [batch, ..., outputs], [batch, ...]."""
+    """Each example's own output, `target` [batch], of scores [batch, ..., outputs], [batch, ...]."""
     index = target.reshape(-1, *[1] * (scores.dim() - 1)).expand(*scores.shape[:-1], 1)
     return scores.gather(-1, index)[..., 0]

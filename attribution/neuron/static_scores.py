@@ -116,9 +116,14 @@ def _from_increases(readout: Readout, units: Units, score: str, memory_budget: i
 
 
 def target_ranks(readout: Readout, values: Tensor, targets: Tensor, memory_budget: int) -> Tensor:
-    """Rank of each target among U·direction(v), 1 the highest: [targets, units] for value vectors [units, hidden].
+    """Rank of each target among U·direction(v), 1 the highest, [targets, units], int64.
 
     A head that is not linear ranks head(direction(v)).
+
+    Args:
+        values: value vectors v, [units, hidden].
+        targets: outputs, [targets], int64.
+        memory_budget: bytes of working memory.
     """
     directions = readout.direction(values).to(readout.dtype)
     if readout.weight is None:

@@ -63,7 +63,7 @@ class HeadImportance:
         return {"increase": increase, "original": sentences.metrics()}
 
     def chosen(self, answers: dict[str, Tensor], prompts: Prompts) -> dict[str, Tensor]:
-        """Heads zeroed for each type, bool [layers, heads]."""
+        """Heads zeroed for each type, bool [layers, heads], from the `answers` of all sentences."""
         found = {}
         for name, rows in prompts.by_type():
             mean = answers["increase"][rows].double().mean(0)

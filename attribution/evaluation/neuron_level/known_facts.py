@@ -16,6 +16,11 @@ from twinlens.attribution.evaluation.result import Result
 class KnownFacts:
     """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too.
 
+    `known` and `mrr` are fractions (higher is better); perplexity is exp of the mean −log p (lower is better).
+
+    Attributes:
+        requires: prompts whose answers are known.
+
     Example:
         >>> import torch
         >>> from twinlens.attribution.evaluation.neuron_level.known_facts import KnownFacts

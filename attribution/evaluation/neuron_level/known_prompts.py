@@ -19,7 +19,7 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Kept:
-    """What the filter says.
+    """Decision of the filter.
 
     Attributes:
         kept: which prompts are kept, bool [prompts].
@@ -100,7 +100,7 @@ def target_rank(logits: Tensor, target: Tensor) -> Tensor:
 def kept_prompts(
     rank: Tensor, logit: Tensor, best_other: Tensor, labels: Tensor, types: Sequence[str], top: int = TOP
 ) -> Kept:
-    """Which prompts are kept, and why the others are not.
+    """Decide which prompts are kept, and say why the others are not.
 
     Args:
         rank: rank of the answer's first token, from 1 on, [prompts].

@@ -171,7 +171,12 @@ class PromptView:
             yield from neuron_tokens(prompts, list(dict.fromkeys(numbers)), self.tokens, group, kind)
 
     def text(self, answers: dict[str, Tensor], prompts: Prompts) -> str:
-        """What is printed: layer bars, a map of the heads, heads by position, neurons with their tokens."""
+        """Text for the terminal: layer bars, a map of the heads, heads by position, neurons with their tokens.
+
+        Args:
+            answers: of all sentences, from `answers`.
+            prompts: all sentences.
+        """
         shown = range(min(self.sentences, len(answers["target"])))
         return "\n\n".join(
             sentence_text({name: values[number] for name, values in answers.items()}, prompts, self.top, self.tokens)

@@ -50,6 +50,7 @@ class Sentences:
     """A batch of explained sentences.
 
     Attributes:
+        model: the model.
         batch: `index`, `input_ids`, `attention_mask`.
         target: output that is explained, int64 [batch].
         memory_budget: bytes; nothing depends on it.
@@ -76,18 +77,26 @@ class Sentences:
 
     @property
     def room(self) -> int:
-        """What the budget leaves beside the sentences' states."""
+        """Bytes that the budget leaves beside the sentences' states."""
         tokens = self.batch["attention_mask"].shape[1]
         return self.memory_budget - len(self.target) * self.model.bytes_per_example(tokens)
 
     def metrics(self, ffn: Tensor | None = None, attention: Tensor | None = None) -> Tensor:
-        """Reciprocal rank, probability and log-probability with units zeroed, [batch, 3]."""
+        """Reciprocal rank, probability and log-probability (nats) of the target with units zeroed, [batch, 3].
+
+        Args:
+            ffn: True where a neuron is zeroed, bool [batch, layers, neurons]; None: none is.
+            attention: the same of attention neurons, bool [batch, layers, heads · head_dim].
+
+        Raises:
+            UserError: when the budget does not hold one sentence's forward.
+        """
         return stacked(zeroed_metrics(self.model, self.batch, self.target, ffn, attention, self.memory_budget))
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What evaluations know of all explained sentences.
+    """Facts about all explained sentences.
 
     Attributes:
         types: type of knowledge of each sentence, empty where the data have none.
@@ -109,12 +118,12 @@ class Prompts:
     seeds_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def groups(self) -> Iterator[tuple[str, Tensor]]:
-        """All sentences under the empty name, then those of every type: (name, row numbers)."""
+        """All sentences under the empty name, then those of every type: (name, row numbers [rows])."""
         yield "", torch.arange(len(self.types))
         yield from self.by_type()
 
     def by_type(self) -> Iterator[tuple[str, Tensor]]:
-        """Types in the order of the data: (name, row numbers)."""
+        """Types in the order of the data: (name, row numbers [rows])."""
         for name in dict.fromkeys(self.types):
             if name:
                 yield name, torch.tensor([row for row, kind in enumerate(self.types) if kind == name])
@@ -200,7 +209,7 @@ def require_counts(evaluation: str, **counts: float) -> None:
 
 
 def sentence_bytes(model: ResidualModel, tokens: int, top_k: int) -> int:
-    """What an evaluation holds of one sentence at most, in bytes: states, then the largest of search, sums and keys."""
+    """Memory of one sentence in an evaluation at most, in bytes: states, then the largest of search, sums and keys."""
     hidden, units = model.values(0).shape[1], model.n_heads * model.head_dim
     n_outputs = 0 if model.output_weight is None else len(model.output_weight)
     parts = [
