@@ -55,22 +55,7 @@ TOP_LEVEL = {
     "CONTRIBUTING.md",
     "notebooks",
 }
-QUESTIONS = {
-    "what",
-    "how",
-    "which",
-    "where",
-    "when",
-    "who",
-    "whose",
-    "why",
-    "whether",
-    "does",
-    "do",
-    "is",
-    "are",
-    "can",
-}
+ASKING = {"what", "how", "which", "where", "when", "who", "whose", "why", "whether", "does", "do", "is", "are", "can"}
 """Words that a module's docstring does not begin with: it says what the file is, and asks nothing."""
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
@@ -315,7 +300,7 @@ def first_word(source: str) -> str:
 def test_docstrings_of_modules_begin_with_a_noun_or_a_verb() -> None:
     """A list of files is read by first words: "Cost of …", "Check …", never "What a pass costs"."""
     files = sources("twinlens", *PACKAGES, "train", "benchmarks", "tests")
-    assert [name_of(file) for file in files if first_word(text(file)) in QUESTIONS] == []
+    assert [name_of(file) for file in files if first_word(text(file)) in ASKING] == []
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From dense neuron scores to the sparse lists that are stored."""
+"""Sparse lists of the best neurons, made of dense scores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From vectors of the residual stream to log-probabilities, with the final norm's statistic frozen.
+"""Readout of residual vectors as log-probabilities, with the final norm's statistic frozen.
 
 bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (paper 2, Eq. 9–12), so that what a vector
 does to every token's score does not depend on what it is added to. A head that is not linear is evaluated as it is.
