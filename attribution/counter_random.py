@@ -18,6 +18,16 @@ def uniform(seed: int, rows: Tensor, columns: Tensor) -> Tensor:
 
     Returns:
         float32 [rows, columns].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.counter_random import uniform
+        >>> table = uniform(0, torch.arange(3), torch.arange(4))
+        >>> table.shape
+        torch.Size([3, 4])
+        >>> part = uniform(0, torch.tensor([2]), torch.tensor([1, 3]))
+        >>> bool((part == table[2, [1, 3]]).all())  # a part is drawn as the whole is
+        True
     """
     start = mix(torch.tensor(seed, dtype=torch.int64, device=rows.device))
     bits = mix(mix(start + rows.long())[:, None] + columns.long())
@@ -26,7 +36,7 @@ def uniform(seed: int, rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def mix(state: Tensor) -> Tensor:
-    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic."""
+    """One SplitMix64 output per state (Steele, Lea and Flood 2014), in wrapping int64 arithmetic, [...] → [...]."""
 
     def shifted(x: Tensor, bits: int) -> Tensor:
         return (x >> bits) & ((1 << (64 - bits)) - 1)  # a logical shift: int64 shifts carry the sign along

@@ -12,6 +12,13 @@ class UserError(Exception):
     """Something the user can mend: what was wrong, where, what was expected, what to do, in one sentence.
 
     Caught once, in train.py: printed without a traceback, exit code 2.
+
+    Example:
+        >>> from twinlens.attribution.errors import UserError
+        >>> raise UserError("top_k=0 keeps no example; expected at least 1: set method.gradsim.top_k=100.")
+        Traceback (most recent call last):
+            ...
+        twinlens.attribution.errors.UserError: top_k=0 keeps no example; ...
     """
 
 
@@ -25,6 +32,15 @@ def require_finite(values: Tensor, what: str, index: Tensor) -> None:
 
     Raises:
         UserError: with the first ten indices.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.errors import require_finite
+        >>> require_finite(torch.tensor([[0.5, 1.0], [2.0, 3.0]]), "A score", index=torch.tensor([7, 9]))
+        >>> require_finite(torch.tensor([[0.5, 1.0], [torch.nan, 3.0]]), "A score", index=torch.tensor([7, 9]))
+        Traceback (most recent call last):
+            ...
+        twinlens.attribution.errors.UserError: A score is NaN or infinite for 1 example(s) (index 9); ...
     """
     if math.isfinite(float(values.sum())):  # one NaN or infinity would be in the sum
         return

@@ -1,4 +1,4 @@
-"""The words shared by all parts: the user-facing error and the protocols that models satisfy structurally.
+"""Protocol of models whose neurons are attributed, and the types that all parts share.
 
 This module and `residual_protocol` beside it are the leaves that `models`, `data` and `callbacks` may import as well;
 everything else in `attribution` stays closed to `models` and `data`.
@@ -30,7 +30,7 @@ SequenceEdit = Callable[[int, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class AnswerStates:
-    """What one gradient-free forward over a batch leaves at the answer position (the last non-padding token).
+    """States of one gradient-free forward over a batch at the answer position (the last non-padding token).
 
     `sequences` = batch · `NeuronModel.sequences_per_example`, the sequences of one example next to each other.
 
@@ -44,6 +44,12 @@ class AnswerStates:
             None for gated MLPs, where the activation is no function of it alone.
         mlp_output: output of the down-projection, bias included, [sequences, layers, hidden].
         context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> states = ExampleNeuronModel(n_classes=3).states(example_batch())  # 2 texts, 2 layers, hidden 4, 5 neurons
+        >>> states.scores.shape, states.residual.shape, states.activation.shape
+        (torch.Size([2, 3]), torch.Size([2, 3, 4]), torch.Size([2, 2, 5]))
     """
 
     scores: Tensor
@@ -56,7 +62,15 @@ class AnswerStates:
 
 
 class ModelKind(Protocol):
-    """What decides how a method reads a model, known before any weight is."""
+    """Kind of a model, as far as it decides how a method reads it; known before any weight is.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel
+        >>> from twinlens.attribution.protocols import ModelKind
+        >>> kind: ModelKind = ExampleNeuronModel()
+        >>> kind.family, kind.gated
+        ('example', False)
+    """
 
     @property
     def family(self) -> str:
@@ -69,15 +83,30 @@ class ModelKind(Protocol):
 
 @runtime_checkable
 class NeuronModel(Protocol):
-    """What neuron attribution asks of a model; `twinlens.models.last_token.LastTokenEngine` and, for multiple choice,
-    `twinlens.models.choice.ChoiceEngine` provide it.
+    """Model whose neurons are attributed; `twinlens.models.last_token.LastTokenEngine` and, for multiple choice,
+    `twinlens.models.choice.ChoiceEngine` are such models.
 
     Attributes:
+        family: transformers' model type.
+        n_layers, n_neurons: blocks, and FFN neurons of each.
+        gated: whether the MLP multiplies a gate with its up-projection.
         readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
             of `token` the vocabulary.
         n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.protocols import NeuronModel
+        >>> model = ExampleNeuronModel()
+        >>> isinstance(model, NeuronModel)
+        True
+        >>> states = model.states(example_batch())
+        >>> silent = model.score_edits(states, lambda layer, activation: torch.zeros_like(activation), n_rows=1)
+        >>> silent.shape  # [batch, rows, classes]: scores without any neuron at the answer token
+        torch.Size([2, 1, 2])
     """
 
     family: str
@@ -154,13 +183,13 @@ class NeuronModel(Protocol):
         """Memory that the states hold while rows are evaluated."""
 
     def down(self, layer: int, activation: Tensor) -> Tensor:
-        """Down-projection of a layer, bias included: [..., neurons] → [..., hidden]."""
+        """Down-projection of a layer, bias included: activation [..., neurons] → [..., hidden]."""
 
     def values(self, layer: int) -> Tensor:
         """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
 
     def activate(self, pre_activation: Tensor) -> Tensor:
-        """The MLP's non-linearity, elementwise."""
+        """The MLP's non-linearity, elementwise: pre_activation [...] → activation [...]."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +202,13 @@ class LinearLayer:
         d_in, d_out: widths.
         has_bias: whether there is a b.
         block: number of the decoder block that it lies in; None: outside of all, as the head.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> layer = LinearLayer("score", torch.nn.Linear(8, 3), d_in=8, d_out=3, has_bias=True)
+        >>> layer.n_parameters
+        27
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""The protocol that models satisfy structurally where the residual stream is read: states, streamed blocks, units.
+"""Protocol of models whose residual stream is read: states, streamed blocks, units.
 
 A leaf beside `twinlens.attribution.protocols`, for `models` to import as well.
 """
@@ -16,7 +16,7 @@ from twinlens.attribution.protocols import Batch
 
 @dataclass(frozen=True)
 class ResidualStates:
-    """What one gradient-free forward leaves of the residual stream at the answer position q.
+    """Residual stream of one gradient-free forward at the answer position q.
 
     Attributes:
         residual: entry l enters block l, entry `layers` leaves the last block, [batch, layers + 1, hidden].
@@ -30,6 +30,12 @@ class ResidualStates:
         statistic: by which the final norm divides, taken from the last entry of `residual`, [batch].
         scores: readout scores (logits), [batch, outputs], at least float32.
         position: column of the answer token, [batch].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> states = ExampleResidualModel().states(example_batch())  # 2 texts of 4 tokens, 2 layers, 2 heads of 2
+        >>> states.residual.shape, states.attention.shape, states.value.shape
+        (torch.Size([2, 3, 4]), torch.Size([2, 2, 2, 4]), torch.Size([2, 2, 2, 4, 2]))
     """
 
     residual: Tensor
@@ -52,6 +58,13 @@ class LayerStates:
         residual: what enters the block, [batch, tokens, hidden].
         attention_output, mlp_output: biases included, [batch, tokens, hidden].
         activation: coefficients of the FFN neurons, [batch, tokens, neurons].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> seen = []
+        >>> ExampleResidualModel().stream(example_batch(), seen.append)
+        >>> [(states.layer, tuple(states.activation.shape)) for states in seen]  # [batch, tokens, neurons]
+        [(0, (2, 4, 5)), (1, (2, 4, 5))]
     """
 
     layer: int
@@ -63,11 +76,30 @@ class LayerStates:
 
 @runtime_checkable
 class ResidualModel(Protocol):
-    """What log-probability increase asks of a model; `twinlens.models.residual.ResidualEngine` provides it.
+    """Model whose residual stream is read; `twinlens.models.residual.ResidualEngine` is one.
 
-    `parallel`: the MLP reads the block's input beside the attention (GPT-NeoX). `output_weight` [outputs, width] and
-    `output_bias` [outputs] belong to a linear readout, None where it is not linear (or has no bias); `final_bias`
-    [width] is what the final norm adds, None where it adds nothing. `vocabulary`: whether the outputs are tokens.
+    Attributes:
+        family: transformers' model type.
+        n_layers, n_neurons, hidden_size: blocks, FFN neurons of each, width of the residual stream.
+        n_heads, n_key_heads, head_dim: heads of a block, those of its keys and values, and their width.
+        gated: whether the MLP multiplies a gate with its up-projection.
+        parallel: whether the MLP reads the block's input beside the attention (GPT-NeoX).
+        vocabulary: whether the outputs are tokens.
+        output_weight: of a linear readout, [outputs, width]; None: the readout is not linear.
+        output_bias: of a linear readout, [outputs]; None: it has none.
+        final_bias: what the final norm adds, [width]; None: nothing.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.residual_protocol import ResidualModel
+        >>> model = ExampleResidualModel()
+        >>> isinstance(model, ResidualModel)
+        True
+        >>> states = model.states(example_batch())
+        >>> features = model.final_direction(states.residual[:, -1]) / states.statistic[:, None]
+        >>> bool((model.head(features) - states.scores).abs().max() < 1e-5)  # the readout, taken apart
+        True
     """
 
     family: str
@@ -95,10 +127,10 @@ class ResidualModel(Protocol):
         """Run the batch once without gradients and show every block at every token, one at a time."""
 
     def head(self, features: Tensor) -> Tensor:
-        """Readout scores [..., outputs] of the final hidden state [..., width]."""
+        """Readout scores [..., outputs] of the final hidden state, `features` [..., width]."""
 
     def final_direction(self, vectors: Tensor) -> Tensor:
-        """Linear part of the final norm (and of the projection behind it), [..., hidden] → [..., width].
+        """Linear part of the final norm (and of the projection behind it), vectors [..., hidden] → [..., width].
 
         The final hidden state is `final_direction(h) / statistic + final_bias`.
         """
@@ -117,13 +149,16 @@ class ResidualModel(Protocol):
         """
 
     def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Keys of attention neurons head · head_dim + dim: rows of the value projection, as in `mlp_keys`."""
+        """Keys of attention neurons head · head_dim + dim, `units` [units]: rows of the value projection.
+
+        As in `mlp_keys`: rows [units, factors, hidden], constants [units, factors].
+        """
 
     def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the MLP divides, [..., hidden] → [...]."""
+        """Divisor of the norm before the MLP, residual [..., hidden] → [...]."""
 
     def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the attention divides, [..., hidden] → [...]."""
+        """Divisor of the norm before the attention, residual [..., hidden] → [...]."""
 
     def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         """Readout scores [batch, outputs] of full forwards in which chosen units are 0 at every token.

@@ -1,4 +1,4 @@
-"""What the device can do, measured, and how much of it integrated gradients reach."""
+"""Measured limits of the device, and the share of them that integrated gradients reach."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the last-token engine adds to the work that it cannot avoid.
+"""Cost of the last-token engine beyond the work that it cannot avoid.
 
 Integrated gradients of all layers at m steps need R = layers · m variant rows of the answer token; those of layer l run
 through the blocks above l alone, so that on average each runs through half of them. The floor is therefore one

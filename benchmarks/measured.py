@@ -1,4 +1,4 @@
-"""What a run of the benchmarks has measured so far, and what all its lines share."""
+"""Measurements of a benchmark run so far, and the settings that all its lines share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What bf16 changes: every method's ranking in bf16-mixed and bf16-true against float32, same weights, as a table.
+"""Change under bf16: every method's ranking in bf16-mixed and bf16-true against float32, as a table.
 
     python -m benchmarks.precision [--model DIR] [--n-train N] [--n-test N] [--epochs N]
 

@@ -1,4 +1,4 @@
-"""What a benchmark run leaves: JSON with everything measured, and a markdown table."""
+"""Record of a benchmark run: JSON with everything measured, and a markdown table."""
 
 from __future__ import annotations
 

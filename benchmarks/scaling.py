@@ -1,4 +1,4 @@
-"""How time grows with the train split, as an exponent fitted over two orders of magnitude, and with processes."""
+"""Growth of time with the train split, as an exponent fitted over two orders of magnitude, and with processes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was noticed while preparing the data and did not stop the run."""
+"""Remarks on the data, noticed while preparing them, that did not stop the run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a dataset is called in results and folders, when options make another dataset of it."""
+"""Name of a dataset in results and folders, when options make another dataset of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From label values in files to class numbers."""
+"""Class numbers of the label values in files."""
 
 from __future__ import annotations
 

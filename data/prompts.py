@@ -1,4 +1,4 @@
-"""What datasets with the vocabulary as readout share: prompts whose label is the first token of the answer."""
+"""Base of datasets with the vocabulary as readout: prompts whose label is the first token of the answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which rows form a batch: length-sorted batches in shards, seeded permutations, limits and selections."""
+"""Rows of a batch: length-sorted batches in shards, seeded permutations, limits and selections."""
 
 from __future__ import annotations
 

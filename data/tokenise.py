@@ -1,4 +1,4 @@
-"""From source rows to a tokenised split: one sequence per example, or one per candidate answer."""
+"""Tokenised split made of source rows: one sequence per example, or one per candidate answer."""
 
 from __future__ import annotations
 

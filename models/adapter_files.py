@@ -1,4 +1,4 @@
-"""What the folder of a PEFT adapter says: which base it changes, how, and whether it brings a head. Needs no PEFT."""
+"""Reader of a PEFT adapter's folder: the base it changes, how, and whether it brings a head. Needs no PEFT."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a decoder keeps its parts: one adapter per architecture family, verified when it is built.
+"""Parts of a decoder: one adapter per architecture family, verified when it is built.
 
 The adapter names the modules (blocks, projections, norms) and calls a single block with explicit masks and positions.
 Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.

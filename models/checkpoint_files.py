@@ -1,4 +1,4 @@
-"""What lies in a checkpoint's folder: safetensors only, whole, and nothing outside the folder."""
+"""Contents of a checkpoint's folder: safetensors only, whole, and nothing outside the folder."""
 
 from __future__ import annotations
 

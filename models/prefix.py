@@ -1,4 +1,4 @@
-"""What the answer token of a batch can see: keys, values and positions of everything before it."""
+"""Prefix of the answer token: keys, values and positions of everything before it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a bad input is, and the files that bad inputs are made of."""
+"""Form of a bad input, and the files that bad inputs are made of."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only a run in progress finds."""
+"""Faults that only a run in progress finds."""
 
 from __future__ import annotations
 

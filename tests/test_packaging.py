@@ -1,4 +1,4 @@
-"""What pyproject.toml, constraints.txt and CITATION.cff promise fits together and covers the files that are there."""
+"""Promises of pyproject.toml, constraints.txt and CITATION.cff: they fit together and cover the files there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What comes from somebody else runs no code, and what is secret is written nowhere (docs/safety.md)."""
+"""Safety: files from somebody else run no code, and secrets are written nowhere (docs/safety.md)."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,8 @@ TOP_LEVEL = {
     "CONTRIBUTING.md",
     "notebooks",
 }
+ASKING = {"what", "how", "which", "where", "when", "who", "whose", "why", "whether", "does", "do", "is", "are", "can"}
+"""Words that a module's docstring does not begin with: it says what the file is, and asks nothing."""
 UNPICKLING = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
 
 
@@ -287,6 +290,24 @@ def test_nothing_unpickles() -> None:
 def test_every_module_has_a_docstring() -> None:
     files = sources(*PACKAGES, "train", "benchmarks")
     assert [name_of(file) for file in files if not ast.get_docstring(ast.parse(text(file)))] == []
+
+
+def first_word(source: str) -> str:
+    """First word of a module's docstring, in lower case; empty where there is none."""
+    return next(iter(re.findall(r"[a-z]+", (ast.get_docstring(ast.parse(source)) or "").lower())), "")
+
+
+def test_docstrings_of_modules_begin_with_a_noun_or_a_verb() -> None:
+    """A list of files is read by first words: "Cost of …", "Check …", never "What a pass costs"."""
+    files = sources("twinlens", *PACKAGES, "train", "benchmarks", "tests")
+    assert [name_of(file) for file in files if first_word(text(file)) in ASKING] == []
+
+
+@pytest.mark.parametrize(
+    ("docstring", "word"), [("What it costs.", "what"), ("`Which` rows.", "which"), ("Cost of it.", "cost"), ("", "")]
+)
+def test_first_words_are_seen(docstring: str, word: str) -> None:
+    assert first_word(f'"""{docstring}"""') == word
 
 
 def test_files_are_short() -> None:

@@ -1,1 +1,1 @@
-"""Between the two lenses: instances from neuron lists, and neurons from instances."""
+"""Bridges between the two lenses: instances from neuron lists, and neurons from instances."""

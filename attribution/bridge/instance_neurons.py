@@ -22,6 +22,18 @@ class InstanceNeurons:
         top_k: train examples whose neuron is taken, and length of the lists.
         dedup: False keeps a neuron as often as it comes, as the paper does; True keeps its first occurrence and goes
             on down the train examples until there are `top_k` different neurons or no train examples are left.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> train = NeuronLists(torch.tensor([[0], [1], [1]]), torch.tensor([[5], [2], [2]]), torch.ones(3, 1), 2, 8)
+        >>> method = InstanceNeurons(source="gradsim", top_k=3)
+        >>> found = method.compose(torch.tensor([[2, 0, 1]]), torch.tensor([[0.9, 0.4, 0.1]]), train)
+        >>> found.layer.tolist(), found.unit.tolist()  # the best neuron of train rows 2, 0 and 1
+        ([[1, 0, 1]], [[2, 5, 2]])
+        >>> found.score  # the score of the train row
+        tensor([[0.9000, 0.4000, 0.1000]])
     """
 
     source: str

@@ -1,7 +1,7 @@
-"""Bridges between the two lenses: NA-Instances (neurons → instances, DCNS) and IA-Neurons (instances → neurons).
+"""NA-Instances: train examples whose important neurons are the test example's (DCNS).
 
-Both are methods whose input are the results of other methods of the run, named in `sources` (Yu, Atanasova and
-Augenstein 2024, Sec. 3.2).
+A method whose input are the neuron lists of another method of the run, named in `sources` (Yu, Atanasova and
+Augenstein 2024, Sec. 3.2, Eq. 1). The way back, IA-Neurons, is `twinlens.attribution.bridge.instance_neurons`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,18 @@ Preset = Literal["paper", "reference"]
 _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at a time
 
 
-# -- neurons → instances -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Reading:
-    """One reading of Eq. 1; the fields are those of `NeuronInstances`."""
+    """One reading of Eq. 1, the settings that a preset stands for.
+
+    Attributes:
+        gain, train_list, test_list, missing: see `NeuronInstances`.
+
+    Example:
+        >>> from twinlens.attribution.bridge.neuron_instances import PRESETS
+        >>> PRESETS["reference"]
+        Reading(gain='zscore', train_list=100, test_list=5, missing='-inf')
+    """
 
     gain: Gain
     train_list: int
@@ -63,6 +69,17 @@ class NeuronInstances:
 
     Raises:
         UserError: an unknown preset, a length below 1, `missing` neither of the two.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> train = NeuronLists(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[5, 2], [7, 6]]), torch.ones(2, 2), 2, 8)
+        >>> test = NeuronLists(torch.tensor([[1, 0]]), torch.tensor([[2, 5]]), torch.ones(1, 2), 2, 8)
+        >>> scorer = NeuronInstances(source="ig").prepare(train, memory_budget=2**20)
+        >>> query = scorer.query(test, torch.tensor([0]))
+        >>> scorer.scores(query, 0, 2).round(decimals=2)  # (2¹ − 1)/log₂2 + (2¹ − 1)/log₂3; nothing shared with row 1
+        tensor([[1.6300, 0.0000]], dtype=torch.float64)
     """
 
     reads: ClassVar[Literal["neurons"]] = "neurons"
@@ -126,7 +143,19 @@ def _missing(value: Missing | float) -> Missing:
 
 
 class NeuronInstancesScorer:
-    """`InstanceScorer` of `NeuronInstances`."""
+    """`InstanceScorer` of `NeuronInstances`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> train = NeuronLists(torch.tensor([[0, 1], [1, 1]]), torch.tensor([[5, 2], [7, 6]]), torch.ones(2, 2), 2, 8)
+        >>> scorer = NeuronInstances(source="ig", missing="-inf").prepare(train, memory_budget=2**20)
+        >>> scorer.scores(scorer.query(train.rows(0, 1), torch.tensor([0])), 0, 2).round(decimals=2)
+        tensor([[1.6300,   -inf]], dtype=torch.float64)
+        >>> scorer.describe()["sign"]
+        'none: a similarity, carries no loss sign'
+    """
 
     def __init__(self, method: NeuronInstances, train: NeuronLists, sums: SharedNeuronSums) -> None:
         self.method, self.train, self.sums = method, train, sums
@@ -176,6 +205,3 @@ class NeuronInstancesScorer:
             own = torch.where(shared, self.sums.weight[block], 0.0).sum(1)
             parts.append(own.masked_fill_(~shared.any(1), -math.inf) if self.ranks else own)
         return torch.cat(parts)
-
-
-# -- instances → neurons -------------------------------------------------------------------------------------------

@@ -23,6 +23,15 @@ class NeuronLists:
 
     Raises:
         ValueError: if the three are not of one shape.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.neuron_lists import NeuronLists
+        >>> layer, unit = torch.tensor([[0, 1], [1, -1]]), torch.tensor([[5, 2], [7, -1]])  # the second list is shorter
+        >>> lists = NeuronLists(layer, unit, torch.tensor([[0.4, 0.1], [0.3, 0.0]]), n_layers=2, n_neurons=8)
+        >>> lists.addresses(2)
+        tensor([[ 5, 10],
+                [15, -1]])
     """
 
     layer: Tensor
@@ -51,6 +60,15 @@ class NeuronLists:
 
 
 def list_length(name: str, value: int) -> int:
+    """The length of a list, as given.
+
+    Args:
+        name: of the setting, for the message.
+        value: entries.
+
+    Raises:
+        UserError: a length below 1.
+    """
     if value < 1:
         raise UserError(f"{name} of a bridge is {value}; expected at least 1: leave it out or name a length.")
     return value

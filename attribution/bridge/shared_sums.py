@@ -1,4 +1,4 @@
-"""Sums over the neurons that a train list shares with a test list: what NA-Instances (DCNS) consists of.
+"""Sums over the neurons that a train list shares with a test list: the arithmetic of NA-Instances (DCNS).
 
 The sum for a pair is an entry of (test × neuron, 0 or 1) · (neuron × train, gains). A few hundred neurons stand in
 most lists; their columns go through a dense product. The others, most of the neurons but the smaller part of the
@@ -41,6 +41,13 @@ def entry_gains(score: Tensor, listed: Tensor, gain: Gain) -> Tensor:
 
     Returns:
         [examples, r], float64; 0 where nothing is listed; infinite where 2^s is beyond float64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.shared_sums import entry_gains
+        >>> score, listed = torch.tensor([[2.0, 1.0, 0.0]]), torch.tensor([[True, True, False]])
+        >>> entry_gains(score, listed, "raw").round(decimals=2)
+        tensor([[3.0000, 0.6300, 0.0000]], dtype=torch.float64)
     """
     relevance = score.double()
     if gain == "zscore":
@@ -93,6 +100,15 @@ class TestLists:
         common: 1 where a test lists a neuron of the dense product, [tests, common neurons], float64.
         holders: tests that list a rare neuron, ordered by neuron, [entries].
         starts: where each neuron's holders begin, [neurons + 1].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.shared_sums import SharedNeuronSums
+        >>> sums = SharedNeuronSums(torch.tensor([[0, 3], [3, 5]]), torch.tensor([[1.0, 0.5], [1.0, 0.5]]).double(), 8)
+        >>> tests = sums.query(torch.tensor([[3, 4], [0, -1]]))  # the neurons of two tests
+        >>> len(tests), sums.counts(tests, 0, 2)  # neurons that each test shares with each train list
+        (2, tensor([[1., 1.],
+                [1., 0.]], dtype=torch.float64))
     """
 
     __test__ = False  # the name begins like a test's; pytest shall not collect it
@@ -112,6 +128,15 @@ class SharedNeuronSums:
         address: number of the neuron, [train, r]; −1 where a list is shorter.
         weight: [train, r], float64; 0 where nothing is listed.
         n_addresses: number of neurons of the model.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.shared_sums import SharedNeuronSums
+        >>> neurons, weights = torch.tensor([[0, 3], [3, 5]]), torch.tensor([[1.0, 0.5], [1.0, 0.5]]).double()
+        >>> sums = SharedNeuronSums(neurons, weights, n_addresses=8)
+        >>> tests = sums.query(torch.tensor([[3, 4]]))  # a test that lists neurons 3 and 4
+        >>> sums.sums(tests, 0, 2)  # neuron 3 weighs 0.5 in the first train list and 1 in the second
+        tensor([[0.5000, 1.0000]], dtype=torch.float64)
     """
 
     def __init__(self, address: Tensor, weight: Tensor, n_addresses: int) -> None:

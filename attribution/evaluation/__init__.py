@@ -1,1 +1,1 @@
-"""What explanations are worth: one test per file, pure functions on tensors."""
+"""Tests of explanations: one test per file, pure functions on tensors."""

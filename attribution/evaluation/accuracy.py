@@ -1,4 +1,4 @@
-"""How well the model itself does (Table 5 of paper 1)."""
+"""Accuracy and macro-F1 of the model itself (Table 5 of paper 1)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from twinlens.attribution.evaluation.result import Result
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy with its binomial standard error, and macro-F1, both as fractions."""
+    """Accuracy with its binomial standard error, and macro-F1, both as fractions from 0 to 1; higher is better.
+
+    Attributes:
+        requires: predictions and labels of the explained split.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.accuracy import Accuracy
+        >>> prediction, label = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, -1])  # the last has no label
+        >>> rows = Accuracy().evaluate(prediction, label, n_classes=2, split="test")
+        >>> [(row.metric, round(row.value, 2), row.n) for row in rows]
+        [('accuracy', 0.67, 3), ('macro_f1', 0.67, 3)]
+    """
 
     requires: Literal["examples"] = "examples"
 

@@ -1,4 +1,4 @@
-"""Does a method find the train instances that teach a dataset artifact? (paper 1, Sec. 6.3, Table 4)"""
+"""Share of train instances with a dataset artifact among those put forward (paper 1, Sec. 6.3, Table 4)."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ def lexical_overlap(pair: Pair, measure: Measure = "jaccard") -> float:
     `jaccard`: different words, separated by white space and taken as they stand, that both texts contain, over those
     that either contains. `containment`: different words of the hypothesis that the premise contains too, over those of
     the hypothesis, regardless of case and punctuation (the lexical overlap heuristic of McCoy et al. 2019).
+
+    Example:
+        >>> from twinlens.attribution.evaluation.artifacts import lexical_overlap
+        >>> pair = ("The man runs fast.", "the man runs")
+        >>> round(lexical_overlap(pair, "jaccard"), 2), lexical_overlap(pair, "containment")
+        (0.4, 1.0)
     """
     if measure == "jaccard":
         premise, hypothesis = (set(text.split()) for text in pair)
@@ -70,6 +76,15 @@ class Artifacts:
             the one that gives its random figure (0.16 on the training set; 0.17 on MNLI's matched validation set,
             where containment gives 0.49).
         top: lengths of lists; the paper's 1 and 10.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.artifacts import Artifacts
+        >>> train = [("a man runs", "a man runs"), ("a dog sleeps", "the cat eats")]
+        >>> lists = {"gradsim": torch.tensor([[[0, 1], [1, 0]]])}  # [seeds, tests, k]
+        >>> rows = Artifacts(top=[1]).evaluate(train, lists, asked=torch.tensor([True, False]), group="challenge")
+        >>> [(row.method, row.value) for row in rows]  # test 0 is shown the pair with the artifact
+        [('gradsim', 1.0), ('random_instances', 0.5)]
     """
 
     measure: Measure = "jaccard"
@@ -84,7 +99,7 @@ class Artifacts:
             )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.pairs:
             return "data whose examples are pairs of texts (e.g. data=mnli)"
         return missing_methods(available, "instance")

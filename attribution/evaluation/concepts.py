@@ -1,4 +1,4 @@
-"""Which concepts the retrieved train instances cover (paper 1, Sec. 5.1, on CommonsenseQA)."""
+"""Concepts that the retrieved train instances cover (paper 1, Sec. 5.1, on CommonsenseQA)."""
 
 from __future__ import annotations
 
@@ -30,6 +30,14 @@ class Concepts:
 
     Args:
         top: entries of each list that count.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.concepts import Concepts
+        >>> lists = {"gradsim": torch.tensor([[[0, 1]]])}  # [seeds, tests, k]
+        >>> rows = Concepts(top=2).evaluate(["river", "chair", "river"], ["River"], lists)
+        >>> {row.metric: round(row.value) for row in rows if row.method}  # concepts; per cent of the list
+        {'concepts_retrieved': 2, 'concept_match': 50}
     """
 
     top: int = 10
@@ -40,7 +48,7 @@ class Concepts:
             raise UserError(f"evaluation.concepts.top={self.top} counts nothing, expected at least 1: raise it.")
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         return "" if COLUMN in available.columns else f"data with a column {COLUMN} (e.g. data=cosqa)"
 
     def evaluate(self, train: Sequence[str], test: Sequence[str], lists: Mapping[str, Tensor]) -> list[Result]:

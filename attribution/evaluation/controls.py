@@ -30,6 +30,14 @@ def matched_list(
 
     Returns:
         layers and units, [batch, r] each.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.controls import matched_list
+        >>> layer, unit = torch.tensor([[0, 1, 1]]), torch.tensor([[5, 2, 7]])
+        >>> drawn, units = matched_list(layer, unit, n_layers=2, n_neurons=8, index=torch.tensor([0]), seed=0)
+        >>> bool((drawn == layer).all()), units.shape  # the same layers, other neurons
+        (True, torch.Size([1, 3]))
     """
     drawn = _permuted(layer, unit.clamp(max=n_neurons - 1), n_layers, n_neurons, index, seed)
     if n_attention:

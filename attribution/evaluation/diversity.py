@@ -1,4 +1,4 @@
-"""How diverse the most and least influential instances are, and whether that tells accuracy (paper 1, Sec. 6.2)."""
+"""Diversity of the most and least influential instances, and accuracy regressed on it (paper 1, Sec. 6.2)."""
 
 from __future__ import annotations
 
@@ -21,13 +21,23 @@ METRICS = ("cosine_similarity", "loss", "vocabulary", "input_length")
 
 @dataclass(frozen=True)
 class TrainFacts:
-    """What is described of the train split.
+    """Facts about the train split that subsets are described by.
 
     Attributes:
         hidden: last block's hidden state at the answer position (the head's input), [n_train, hidden].
         loss: the explained model's loss, nats, NaN where there is no label, [n_train].
         tokens: token ids of each example's input, all its sequences together.
         length: tokens of each example's input, the mean of its sequences where it has several, [n_train].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.diversity import TrainFacts, describe
+        >>> facts = TrainFacts(
+        ...     hidden=torch.tensor([[1.0, 0.0], [1.0, 1.0]]), loss=torch.tensor([0.2, 0.4]),
+        ...     tokens=[[1, 2], [2, 3, 4]], length=torch.tensor([2, 3]),
+        ... )
+        >>> {metric: round(value, 2) for metric, value in describe(torch.tensor([0, 1]), facts).items()}
+        {'cosine_similarity': 0.71, 'loss': 0.3, 'vocabulary': 4.0, 'input_length': 2.5}
     """
 
     hidden: Tensor
@@ -48,6 +58,15 @@ class Diversity:
     Args:
         of: name of the evaluation whose subsets are described and whose accuracy is regressed.
         fractions, rank_by, seeds, groups: None: as in that evaluation, or its defaults where the run has none.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.diversity import Diversity, TrainFacts
+        >>> facts = TrainFacts(torch.eye(4), torch.tensor([0.1, 0.2, 0.3, 0.4]), [[1], [1], [2], [3]], torch.ones(4))
+        >>> rankings = {"gradsim": torch.tensor([3, 2, 1, 0])}
+        >>> rows = Diversity(fractions=[50], groups=["most", "least"]).evaluate(rankings, facts)
+        >>> [(row.group, round(row.value, 2)) for row in rows if row.metric == "loss"]  # nats
+        [('most', 0.35), ('least', 0.15)]
     """
 
     of: str = "retraining"
@@ -79,7 +98,7 @@ class Diversity:
         )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
 
     def evaluate(self, rankings: Mapping[str, Tensor], train: TrainFacts) -> list[Result]:
@@ -143,7 +162,12 @@ def _cell(result: Result) -> tuple[str, str, float | None, str]:
 
 
 def describe(rows: Tensor, train: TrainFacts) -> dict[str, float]:
-    """Metric → value for a subset of the train split, [rows]."""
+    """Metric → value for a subset of the train split.
+
+    Args:
+        rows: train rows of the subset, [rows].
+        train: of the whole split.
+    """
     tokens = torch.cat([torch.as_tensor(train.tokens[row], dtype=torch.int64) for row in rows.tolist()])
     loss = train.loss[rows].double()
     found = {
@@ -161,6 +185,12 @@ def mean_cosine(vectors: Tensor) -> float:
 
     The sum of all n² inner products of the unit vectors is the squared norm of their sum. A zero vector is similar to
     none.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.diversity import mean_cosine
+        >>> round(mean_cosine(torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])), 4)  # 1, 0 and 0 for the three pairs
+        0.3333
     """
     units = torch.nn.functional.normalize(vectors.double(), dim=1)
     n = len(units)

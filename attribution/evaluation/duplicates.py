@@ -1,4 +1,4 @@
-"""Does a method find the train example of which a test example is a near-duplicate?"""
+"""Rank of the train example that a test example nearly repeats."""
 
 from __future__ import annotations
 
@@ -34,12 +34,21 @@ class Duplicates:
     """Metric `mrr`: mean reciprocal rank of the planted twin within the stored list; beyond its end counts 0.
 
     For a method with seeds: the mean over seeds of each test first, then mean and standard error over tests.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.duplicates import Duplicates
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> top = torch.tensor([[[7, 3], [1, 2]]])  # [seeds, tests, k]
+        >>> lists = InstanceLists(torch.arange(2), top, torch.ones(1, 2, 2), top_k=2, twin=torch.tensor([3, 9]))
+        >>> [(row.metric, row.value) for row in Duplicates().evaluate(lists)]  # rank 2, and not found
+        [('mrr', 0.25)]
     """
 
     requires: ClassVar[str] = "instance"
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.instance:
             return missing_methods(available, "instance")
         if "twin" not in available.columns:

@@ -1,4 +1,4 @@
-"""What takes the place of switched-off neurons, and where: the edits behind sufficiency and comprehensiveness."""
+"""Edits behind sufficiency and comprehensiveness: replace switched-off neurons, at one position or at all."""
 
 from __future__ import annotations
 
@@ -24,6 +24,15 @@ class Reference:
         index: row of each sampled example in its split, ascending, int64 [sample].
         activation: [sample, sequences, layers, neurons].
         of_explained: whether the sample was drawn from the explained split, so that an example may meet itself.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.edits import Reference
+        >>> reference = Reference(torch.tensor([4, 9]), torch.ones(2, 1, 3, 5), of_explained=True)  # rows 4 and 9
+        >>> reference.mean.shape
+        torch.Size([1, 3, 5])
+        >>> reference.donors(torch.tensor([4, 9]), seed=0)  # each takes the other's activations, never its own
+        tensor([1, 0])
     """
 
     index: Tensor
@@ -83,6 +92,17 @@ def edited_scores(
             attention neurons behind its FFN neurons, of which those not kept become 0.
         replacement: from `replacement_of`.
         positions: `last`: at the answer position; `all`: at every position, by full forwards.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.edits import edited_scores, replacement_of
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> model, batch = ExampleNeuronModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> zeros = replacement_of("zero", None, states, batch["index"], seed=0)
+        >>> kept = torch.ones(2, 1, model.n_layers, model.n_neurons, dtype=torch.bool)  # one question: keep everything
+        >>> bool((edited_scores(model, states, kept, zeros, "last")[:, 0] - states.scores).abs().max() < 1e-5)
+        True
     """
     kept = kept.repeat_interleave(model.sequences_per_example, 0)
     n_questions = kept.shape[1]
@@ -113,7 +133,7 @@ def edited_scores(
 
 
 def questions_at_once(model: NeuronModel, states: AnswerStates, positions: Positions, memory_budget: int) -> int:
-    """How many edited forwards of the batch fit into the budget beside the states, one at least."""
+    """Number of edited forwards of the batch that fit into the budget (bytes) beside the states, one at least."""
     room = memory_budget - model.bytes_of_states(states)
     if positions == "all":
         return max(1, room // max(1, model.bytes_per_sequence_edit(states)))

@@ -42,7 +42,19 @@ PROBABILITY = "probability"
 
 @dataclass(frozen=True)
 class Question:
-    """One edited forward per example: which list, which test, how many neurons."""
+    """One edited forward per example.
+
+    Attributes:
+        name: of the list of neurons.
+        test: sufficiency or comprehensiveness.
+        r: neurons of the list that count.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.faithfulness import Question
+        >>> question = Question("ig", "sufficiency", r=10)
+        >>> question.key, question.probability_key
+        ('ig|sufficiency|10', 'ig|sufficiency|10|probability')
+    """
 
     name: str
     test: Test
@@ -60,14 +72,14 @@ class Question:
 
 
 class Faithfulness:
-    """What is left of predictions when neurons are switched off: preserved predictions, flips, probability drops.
+    """Predictions when neurons are switched off: preserved ones (per cent), flips (number), probability drops.
 
     Sufficiency keeps the first r entries of a list and switches off every other neuron of all layers;
     comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
     share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites
     that it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites
-    alone (`variant` says which). In multiple choice edits concern the
-    predicted choice's sequence, or all (see `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
+    alone (`variant` says which). In multiple choice edits concern the predicted choice's sequence, or all (see
+    `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
 
     Args:
         sufficiency: values of r for the sufficiency test; a curve has an area from two values on.
@@ -84,6 +96,18 @@ class Faithfulness:
 
     Raises:
         UserError: r below 1, no r at all, or a sample too small to draw from.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.faithfulness import Faithfulness
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.ig import IntegratedGradients
+        >>> model, batch = ExampleNeuronModel(), example_batch()
+        >>> found = IntegratedGradients(top_k=4).attribute(model, batch, BUDGET)
+        >>> test = Faithfulness(sufficiency=[1], comprehensiveness=[4])
+        >>> answers = test.answers(model, batch, {"ig": (found.layer, found.unit)}, BUDGET)
+        >>> rows = test.evaluate(answers, {"ig": ["ig"]})
+        >>> {row.metric: round(row.value, 2) for row in rows if row.metric.endswith("drop")}  # fall of the probability
+        {'sufficiency_drop': 0.07, 'comprehensiveness_drop': 0.25}
     """
 
     requires = "neuron"
@@ -156,7 +180,7 @@ class Faithfulness:
         reference: Reference | None = None,
         sites: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
-        """What each edited forward says of the class that is predicted without edit.
+        """Answers of the edited forwards about the class that is predicted without edit.
 
         Args:
             lists: by name.
@@ -255,6 +279,12 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
     Args:
         shares: [counts, examples].
         counts: r of each row, two different ones at least, in any order.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.faithfulness import area
+        >>> area(torch.tensor([[0.0], [1.0]]), [1, 100])  # from nothing to everything: half of the range
+        tensor([0.5000])
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
     width = log(counts[order[-1]]) - log(counts[order[0]])
@@ -265,7 +295,7 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
 
 
 def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question, site: str = "ffn") -> Tensor:
-    """Which activations an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
+    """Activations that an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
     layer, unit = neurons
     unit = side_by_side(unit[:, : question.r], model.n_neurons)
     listed = chosen_mask(layer[:, : question.r], unit, model.n_layers, model.n_neurons + model.n_attention)

@@ -1,4 +1,4 @@
-"""What evaluations of instance methods are given."""
+"""Best train instances of every test, as evaluations of instance methods read them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,15 @@ class InstanceLists:
         top_score: their scores, [seeds, tests, k].
         top_k: length that was asked for; k is smaller where there are fewer train examples.
         twin: train row of each test's planted near-duplicate, −1 where it has none, [tests]; None for data without.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> from twinlens.attribution.instance.protocol import InstanceScores
+        >>> rows, values = torch.tensor([[2, 0]]), torch.tensor([[0.9, 0.1]])
+        >>> seeds = [InstanceScores(torch.tensor([5]), rows, values, rows.flip(1), values.flip(1)) for _ in range(3)]
+        >>> InstanceLists.of(seeds, top_k=2).top_index.shape  # [seeds, tests, k]
+        torch.Size([3, 1, 2])
     """
 
     index: Tensor
@@ -31,7 +40,16 @@ class InstanceLists:
 
     @staticmethod
     def of(scores: Sequence[InstanceScores], top_k: int, twin: Tensor | None = None) -> InstanceLists:
-        """Collect the scores of a method's seeds, which must hold the same tests in the same order."""
+        """Collect the scores of a method's seeds.
+
+        Args:
+            scores: of each seed, the same tests in the same order.
+            top_k: length that was asked for.
+            twin: see `InstanceLists`, [tests].
+
+        Raises:
+            ValueError: seeds of other tests, or in another order.
+        """
         if any(not torch.equal(s.index, scores[0].index) for s in scores):
             raise ValueError("The seeds of a method must hold the same tests in the same order.")
         return InstanceLists(

@@ -1,4 +1,4 @@
-"""What a run offers its evaluations, so that each can say itself what it lacks before anything is computed."""
+"""Contents of a run, so that each evaluation can say what it lacks before anything is computed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES_OF_KIND = {
 
 @dataclass(frozen=True)
 class Available:
-    """What is there to be evaluated.
+    """Contents of a run, for its evaluations to check.
 
     Attributes:
         instance, neuron, ia_neurons: names of the run's methods by kind.
@@ -24,6 +24,14 @@ class Available:
         pairs: whether the data name two text columns as a pair (premise, hypothesis).
         twins: explained examples with a planted near-duplicate.
         fits: whether the run fits its model, so that it can be fitted again on other rows.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.needs import Available, missing_methods
+        >>> available = Available(instance=("gradsim", "random_instances"), with_seeds=frozenset({"random_instances"}))
+        >>> available.ranked()
+        ('gradsim',)
+        >>> missing_methods(available, "neuron")
+        'at least one neuron method (e.g. method=ig)'
     """
 
     instance: tuple[str, ...] = ()
@@ -45,7 +53,7 @@ class Available:
 
 
 def missing_methods(available: Available, kind: MethodKind) -> str:
-    """What to add where the run has no method of a kind, empty where it has one.
+    """Name the method to add where the run has none of a kind, empty where it has one.
 
     Methods that lead from instances to neurons count as neuron methods too.
     """
@@ -55,7 +63,7 @@ def missing_methods(available: Available, kind: MethodKind) -> str:
 
 
 def what_is_missing(evaluation: Any, available: Available) -> str:
-    """What an evaluation needs and the run lacks, empty where nothing is missing.
+    """Name what an evaluation needs and the run lacks, empty where nothing is missing.
 
     An evaluation with a method `missing(available)` says it; any other needs a method where `requires` is a kind.
     """

@@ -1,4 +1,4 @@
-"""How much two methods find the same: train instances and neurons (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
+"""Overlap of two methods: train instances and neurons in common (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ class ComparedInstances:
     Attributes:
         rankings: train rows, best first, [seeds, n_train].
         lists: best train rows of each explained example, [seeds, tests, k].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.overlap import ComparedInstances
+        >>> method = ComparedInstances(rankings=torch.tensor([[2, 0, 1, 3]]), lists=torch.tensor([[[2, 1], [0, 2]]]))
+        >>> method.rankings.shape, method.lists.shape  # one seed, 4 train rows, 2 tests
+        (torch.Size([1, 4]), torch.Size([1, 2, 2]))
     """
 
     rankings: Tensor
@@ -39,6 +46,13 @@ class ComparedNeurons:
 
     Attributes:
         layer, unit: best neurons of each explained example, best first, [seeds, tests, r]; −1 where a list has ended.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, ComparedNeurons
+        >>> method = ComparedNeurons(layer=torch.tensor([[[0, -1]]]), unit=torch.tensor([[[5, -1]]]))
+        >>> method.first(2)  # neuron 5 of layer 0; then the list has ended
+        tensor([[[ 5, -1]]])
     """
 
     layer: Tensor
@@ -65,6 +79,16 @@ class Overlap:
         top: lengths of the lists of instances.
         neurons: lengths of the lists of neurons.
         rank_by: `mean | votes`, see `train_ranking`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.overlap import ComparedInstances, Overlap
+        >>> gradsim = ComparedInstances(torch.tensor([[2, 0, 1, 3]]), torch.tensor([[[2, 1]]]))
+        >>> influence = ComparedInstances(torch.tensor([[2, 3, 1, 0]]), torch.tensor([[[1, 2]]]))
+        >>> test = Overlap(fractions=[50], top=[1, 2], neurons=[1])
+        >>> rows = test.evaluate({"gradsim": gradsim, "influence": influence}, na={}, ia={})
+        >>> [(row.metric, row.k, row.value) for row in rows]  # per cent
+        [('instance_overlap', 50, 50.0), ('instance_overlap_per_test', 1, 0.0), ('instance_overlap_per_test', 2, 100.0)]
     """
 
     fractions: Sequence[float] = (10, 20, 30, 40, 50)
@@ -83,7 +107,7 @@ class Overlap:
             )
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if len(available.instance) > 1 or (available.neuron and available.ia_neurons):
             return ""
         return (
@@ -154,7 +178,18 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Compared:
-    """Numbers of different entries of two lists per example, [tests] each, float64."""
+    """Numbers of different entries of two lists per example.
+
+    Attributes:
+        only_first, only_second, common: entries of one list alone, or of both, [tests] each, float64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.overlap import compare_lists
+        >>> found = compare_lists(torch.tensor([[3, 3, 5]]), torch.tensor([[5, 7]]))  # 3 counts once
+        >>> found.only_first, found.only_second, found.common
+        (tensor([1.], dtype=torch.float64), tensor([1.], dtype=torch.float64), tensor([1.], dtype=torch.float64))
+    """
 
     only_first: Tensor
     only_second: Tensor

@@ -22,6 +22,12 @@ class Result:
         method: name of the method it is about; empty for the model.
         split: split it was measured on.
         better: which direction is better, empty where neither is.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.result import Result
+        >>> row = Result("sufficiency", 87.5, stderr=4.2, n=40, k=10, method="ig", better="higher")
+        >>> row.metric, row.value, row.split
+        ('sufficiency', 87.5, 'test')
     """
 
     metric: str

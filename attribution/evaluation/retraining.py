@@ -20,12 +20,20 @@ Fit = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What refitted models are compared with.
+    """Predictions and labels that refitted models are compared with.
 
     Attributes:
         prediction: class predicted by the model that is explained, [tests].
         label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
         fold: folded class of each class of the model, [classes], or None.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.retraining import Reference, measures
+        >>> reference = Reference(prediction=torch.tensor([0, 1, 1]), label=torch.tensor([0, 0, -1]))
+        >>> found = measures(torch.tensor([[0, 1, 0]]), reference)  # one run; one example has no label
+        >>> [(name, value.round(decimals=2).tolist(), n) for name, value, n in found]
+        [('accuracy', [0.5], 2), ('preserved', [0.67], 3)]
     """
 
     prediction: Tensor
@@ -41,12 +49,24 @@ class Retraining(SubsetGrid):
     all methods. Every cell is fitted under each seed (new parameters and order of the rows); mean and standard error
     over seeds. Both numbers are fractions: `accuracy` over the labelled examples, `preserved` the share of all examples
     for which the new model predicts the class that the explained model predicted.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.retraining import Reference, Retraining
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> def fit(rows, seed):  # a "model" that answers the label that most of its train rows have
+        ...     return torch.full((2,), int(labels[rows].mode().values))
+        >>> test = Retraining(fractions=[50], groups=["most", "least"], seeds=[0])
+        >>> reference = Reference(prediction=torch.tensor([1, 1]), label=torch.tensor([1, 0]))
+        >>> rows = test.evaluate({"gradsim": torch.tensor([3, 2, 1, 0])}, fit, reference)
+        >>> [(row.metric, row.group, row.value) for row in rows]
+        [('accuracy', 'most', 0.5), ('preserved', 'most', 1.0), ('accuracy', 'least', 0.5), ('preserved', 'least', 0.0)]
     """
 
     requires: ClassVar[str] = "rankings"
 
     def missing(self, available: Available) -> str:
-        """What the run lacks."""
+        """Name what the run lacks, empty where nothing is missing."""
         if not available.fits:
             return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
         if not available.ranked():
@@ -81,7 +101,7 @@ class Retraining(SubsetGrid):
 
 
 def measures(predictions: Tensor, reference: Reference) -> list[tuple[str, Tensor, int]]:
-    """(metric, value per run [runs], number of examples) for predictions [runs, tests]."""
+    """(metric, value per run [runs] as a fraction, number of examples) for predictions [runs, tests]."""
     found = []
     known = reference.label >= 0
     if bool(known.any()):

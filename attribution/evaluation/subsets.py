@@ -26,6 +26,12 @@ class Subset:
         percent: how much of the train split.
         seed: of the draw where it is random, else None.
         rows: train rows, the first the most extreme, [rows].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.subsets import Subset
+        >>> Subset("gradsim", "most", percent=10, seed=None, rows=torch.tensor([7, 2])).rows
+        tensor([7, 2])
     """
 
     method: str
@@ -37,7 +43,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class SubsetGrid:
-    """Which subsets are asked for.
+    """Subsets that are asked for: sizes, ends of the ranking, seeds.
 
     Attributes:
         fractions: sizes in per cent of the train split.
@@ -47,6 +53,13 @@ class SubsetGrid:
 
     Raises:
         UserError: a size outside (0, 100], no size, no group, no seed.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.subsets import SubsetGrid
+        >>> grid = SubsetGrid(fractions=[50], seeds=[0], groups=["most", "least"])
+        >>> [(subset.group, subset.rows.tolist()) for subset in grid.subsets({"gradsim": torch.tensor([3, 0, 2, 1])})]
+        [('most', [3, 0]), ('least', [1, 2])]
     """
 
     fractions: Sequence[float] = (10,)

@@ -24,6 +24,13 @@ def train_ranking(summary: Mapping[str, Tensor], rank_by: RankBy = "mean") -> Te
 
     Returns:
         [n_train], int64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.train_ranking import train_ranking
+        >>> summary = {"mean": torch.tensor([0.1, 0.9, 0.4]), "votes": torch.tensor([7, 0, 2])}
+        >>> train_ranking(summary), train_ranking(summary, rank_by="votes")
+        (tensor([1, 2, 0]), tensor([0, 2, 1]))
     """
     if rank_by == "votes":
         return torch.argsort(summary["votes"], descending=True, stable=True)
@@ -40,15 +47,15 @@ def random_ranking(n_train: int, seed: int) -> Tensor:
 
 
 def share_of_rows(n_train: int, percent: float) -> int:
-    """Rows in n % of the train split: rounded, at least one."""
+    """Number of rows in `percent` % of the train split: rounded, at least one."""
     return min(n_train, max(1, round(n_train * percent / 100)))
 
 
 def most_influential(ranking: Tensor, percent: float) -> Tensor:
-    """The first n % of a ranking, best first."""
+    """The first `percent` % of a ranking [n_train], best first, [rows]."""
     return ranking[: share_of_rows(len(ranking), percent)]
 
 
 def least_influential(ranking: Tensor, percent: float) -> Tensor:
-    """The last n % of a ranking, the most negative first."""
+    """The last `percent` % of a ranking [n_train], the most negative first, [rows]."""
     return ranking.flip(0)[: share_of_rows(len(ranking), percent)]

@@ -13,13 +13,13 @@ from twinlens.attribution.evaluation.result import Result
 
 
 def unique_instances(top_index: Tensor, top: int) -> int:
-    """Different train rows among the first `top` entries of all lists, [tests, k]."""
+    """Number of different train rows among the first `top` entries of all lists `top_index` [tests, k]."""
     return len(torch.unique(top_index[:, :top]))
 
 
 @dataclass(frozen=True)
 class Uniqueness:
-    """Metric `unique_instances`: how many train instances the method ever puts forward.
+    """Metric `unique_instances`: number of train instances that the method ever puts forward.
 
     A small number means that the same few instances explain everything; neither direction is better as such. For a
     method with seeds: the mean over seeds, with the standard error over seeds (tests share instances, so they are no
@@ -27,6 +27,15 @@ class Uniqueness:
 
     Attributes:
         top: entries of each list that count; the paper's 10.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
+        >>> from twinlens.attribution.evaluation.uniqueness import Uniqueness
+        >>> top = torch.tensor([[[7, 3], [7, 2], [7, 3]]])  # [seeds, tests, k]
+        >>> lists = InstanceLists(torch.arange(3), top, torch.ones(1, 3, 2), top_k=2)
+        >>> [(row.metric, row.value) for row in Uniqueness(top=2).evaluate(lists)]
+        [('unique_instances', 3.0)]
     """
 
     top: int = 10

@@ -1,1 +1,1 @@
-"""Gradients of any linear layers of a model, per example, and what is computed from them."""
+"""Gradients of any linear layers of a model, per example, and the computations over them."""

@@ -15,6 +15,14 @@ class TwoSided:
     Attributes:
         inputs: L, [d_in + bias, k_in]; None: the identity. The last row meets the 1 that stands for the bias.
         outputs: R, [d_out, k_out]; None: the identity.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.blocks import TwoSided, example_blocks, project_sides
+        >>> projection = TwoSided(inputs=torch.eye(4)[:, :2], outputs=None)  # keep the first two inputs
+        >>> a, d = project_sides(torch.randn(1, 5, 4), torch.randn(1, 5, 3), bias=False, projection=projection)
+        >>> example_blocks(a, d, n_examples=1).shape  # [examples, k_out, k_in]
+        torch.Size([1, 3, 2])
     """
 
     inputs: Tensor | None
@@ -69,5 +77,13 @@ def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int, out: Tensor 
 
 
 def token_blocks(inputs: Tensor, deltas: Tensor) -> Tensor:
-    """The share δ_t ⊗ a_t of each token, [sequences, tokens, k_out, k_in]; they add up to the example's gradient."""
+    """The share δ_t ⊗ a_t of each token; shares add up to the example's gradient.
+
+    Args:
+        inputs: a, [sequences, tokens, k_in].
+        deltas: δ, [sequences, tokens, k_out].
+
+    Returns:
+        [sequences, tokens, k_out, k_in].
+    """
     return deltas[..., :, None] * inputs[..., None, :]

@@ -17,6 +17,14 @@ def softmax_root(probabilities: Tensor) -> Tensor:
 
     Returns:
         Bᵀ, [examples, classes − 1, classes]: each row is a cotangent of the logits.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.cotangents import softmax_root
+        >>> p = torch.tensor([[0.5, 0.3, 0.2]])
+        >>> root = softmax_root(p)[0]
+        >>> root.shape, bool((root.T @ root - (torch.diag(p[0]) - p.T @ p)).abs().max() < 1e-6)
+        (torch.Size([2, 3]), True)
     """
     s = probabilities.sqrt()
     u = s.clone()
@@ -28,8 +36,21 @@ def softmax_root(probabilities: Tensor) -> Tensor:
 def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
     """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
 
-    Where classes are folded (`HeadInputs.fold`) the loss is −log Σ p over the classes of the label, and the gradient
-    p − p restricted to them and renormalised.
+    Where classes are folded the loss is −log Σ p over the classes of the label, and the gradient p − p restricted to
+    them and renormalised.
+
+    Args:
+        logits: [examples, classes].
+        labels: class of each example, a folded one where there is a `fold`, [examples], int64.
+        fold: class → folded class, [classes] (`HeadInputs.fold`).
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.cotangents import logit_cotangents
+        >>> logit_cotangents(torch.zeros(1, 4), torch.tensor([1]))
+        tensor([[ 0.2500, -0.7500,  0.2500,  0.2500]])
+        >>> logit_cotangents(torch.zeros(1, 4), torch.tensor([1]), fold=torch.tensor([0, 1, 1, 1]))  # 3 classes as one
+        tensor([[ 0.2500, -0.0833, -0.0833, -0.0833]])
     """
     cotangents = logits.softmax(-1)
     labels = labels.to(cotangents.device)

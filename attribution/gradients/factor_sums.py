@@ -36,6 +36,22 @@ class FactorSums:
 
     Attributes:
         sums: by layer and part, float64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.factor_sums import FactorSums, kfac_bases
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(3, 2, bias=False).requires_grad_(False)
+        >>> layers = [LinearLayer("score", module, d_in=3, d_out=2, has_bias=False)]
+        >>> sums = FactorSums(layers, "expectation")
+        >>> with recording(layers) as tape:
+        ...     scores = module(torch.randn(4, 3))
+        ...     sums.add(tape, scores, labels=torch.zeros(4), attention_mask=torch.ones(4, 1))
+        >>> sorted(sums.sums)
+        ['score/inputs', 'score/outputs', 'score/tokens']
+        >>> kfac_bases(layers, sums.sums, n_train=4)[0].eigenvalues.shape  # [d_out, d_in]
+        torch.Size([2, 3])
     """
 
     def __init__(
@@ -122,7 +138,14 @@ def kfac_bases(
 def ekfac_bases(
     layers: Sequence[LinearLayer], bases: Sequence[LayerBasis], sums: Mapping[str, Tensor], n_train: int
 ) -> list[LayerBasis]:
-    """The same bases with EK-FAC's eigenvalues, from squares."""
+    """The same bases with EK-FAC's eigenvalues.
+
+    Args:
+        layers: the layers.
+        bases: from `kfac_bases`, in the order of the layers.
+        sums: squares of gradients in these bases, from `FactorSums` with `bases`.
+        n_train: number of train examples.
+    """
     return [
         LayerBasis(basis.outputs, basis.inputs, sums[f"{layer.name}/eigenvalues"] / n_train)
         for layer, basis in zip(layers, bases, strict=True)

@@ -64,7 +64,7 @@ def fisher_cotangents(scores: Tensor, labels: Tensor, fisher: Fisher) -> Tensor:
 
 
 def token_mask(inputs: Tensor, attention_mask: Tensor) -> Tensor | None:
-    """Which of the handed-over tokens are no padding, [sequences, tokens] as the inputs; None: all of them.
+    """Mask of the handed-over tokens that are no padding, bool [sequences, tokens] as the inputs; None: all of them.
 
     Args:
         inputs: [sequences, tokens, d], as the tape hands them over.
@@ -138,7 +138,7 @@ def squares(basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int) 
 
 
 def weighted_squares(basis: LayerBasis, damping: float, inputs: Tensor, deltas: Tensor, n_examples: int) -> Tensor:
-    """Each example's gᵀ(F + λ)⁻¹g, [examples], float64; arguments as for `squares`, λ absolute."""
+    """Each example's gᵀ(F + λ)⁻¹g, [examples], float64; inputs and deltas as for `squares`, `damping` λ, absolute."""
     a, d, rotated = rotated_sides(basis, inputs, deltas, n_examples)
     weights = (1 / (basis.eigenvalues + damping)).to(a)
     if a.shape[1] == 1:
@@ -154,6 +154,9 @@ def rotated_sides(
     basis: LayerBasis, inputs: Tensor, deltas: Tensor, n_examples: int
 ) -> tuple[Tensor, Tensor, Gradients]:
     """Both factors by example, rotated where that is cheaper before the sum over tokens, and the rotated gradients.
+
+    Args:
+        basis, inputs, deltas, n_examples: as for `squares`.
 
     Returns:
         [examples, tokens, k_in]; [examples, tokens, k_out]; Q_Sᵀ G Q_A of some examples. With one token both factors
@@ -185,7 +188,10 @@ def solution_operations(d_in: int, d_out: int) -> float:
 
 
 def block_buffer(like: Tensor, shape: Sequence[int], n_examples: int) -> Tensor:
-    """Memory for gradients of this shape of some of the examples, `BLOCK_NUMBERS` at most or a single gradient."""
+    """Empty memory for gradients of some of the examples, [examples of a block, *shape], in the type of `like`.
+
+    It holds `BLOCK_NUMBERS` numbers at most, or a single gradient.
+    """
     return like.new_empty(max(1, min(n_examples, BLOCK_NUMBERS // math.prod(shape))), *shape)
 
 
@@ -269,6 +275,17 @@ class LayerBasis:
         outputs: eigenvectors q of S in columns, [d_out, d_out].
         inputs: eigenvectors p of A in columns, [d_in + 1 with a bias, …].
         eigenvalues: λ, [d_out, d_in + 1 with a bias].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.fisher import eigenbasis, solve
+        >>> basis = eigenbasis(inputs=torch.diag(torch.tensor([1.0, 4.0])), outputs=torch.eye(2))
+        >>> basis.eigenvalues  # [d_out, d_in]
+        tensor([[1., 4.],
+                [1., 4.]], dtype=torch.float64)
+        >>> solve(basis, 1.0, torch.ones(1, 2, 2))  # a gradient over λ + 1, entry by entry
+        tensor([[[0.5000, 0.2000],
+                 [0.5000, 0.2000]]])
     """
 
     outputs: Tensor

@@ -1,4 +1,4 @@
-"""Which gradients an instance method is about: of which layers, whose labels, how small."""
+"""Options of a method's gradients: the layers, the labels in the loss, the projection."""
 
 from __future__ import annotations
 
@@ -31,6 +31,16 @@ class GradientOptions:
         labels: labels in the losses.
         projection: how layers' gradients are made small before they are kept.
         per: what a train row is.
+
+    Example:
+        >>> from twinlens.attribution.gradients.options import GradientOptions
+        >>> from twinlens.attribution.gradients.projection import Projection
+        >>> GradientOptions("head", "gold", Projection()).reads
+        'head'
+        >>> GradientOptions("all", "gold", Projection()).reads
+        'layers'
+        >>> GradientOptions("all", "gold", Projection("random", dim=8)).reads
+        'rows'
     """
 
     params: str
@@ -81,33 +91,54 @@ class GradientOptions:
 
 
 class GradientSettings(Protocol):
-    """A method's flat settings, see `GradientOptions` and `Projection`."""
+    """A method's flat settings, see `GradientOptions` and `Projection`.
+
+    Example:
+        >>> from twinlens.attribution.gradients.options import GradientSettings
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> settings: GradientSettings = GradientSimilarity(params="all", projection="random")
+        >>> settings.params, settings.projection, settings.projection_dim, settings.per
+        ('all', 'random', 16, 'example')
+    """
 
     @property
-    def params(self) -> str: ...
+    def params(self) -> str:
+        """See `GradientOptions`."""
 
     @property
-    def labels(self) -> LabelSource: ...
+    def labels(self) -> LabelSource:
+        """See `GradientOptions`."""
 
     @property
-    def projection(self) -> ProjectionKind: ...
+    def projection(self) -> ProjectionKind:
+        """Kind, see `Projection`."""
 
     @property
-    def projection_dim(self) -> int: ...
+    def projection_dim(self) -> int:
+        """Numbers per side, see `Projection`."""
 
     @property
-    def projection_seed(self) -> int: ...
+    def projection_seed(self) -> int:
+        """Of the random signs, see `Projection`."""
 
     @property
-    def per(self) -> Per: ...
+    def per(self) -> Per:
+        """See `GradientOptions`."""
 
 
 class OverLayers:
-    """What methods over the gradients of any layers have in common, beside their `GradientSettings`."""
+    """Base of methods over the gradients of any layers; such a method has `GradientSettings` besides.
+
+    Example:
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> method = GradientSimilarity(params="all", projection="random")
+        >>> method.reads, method.gradients.projection
+        ('rows', Projection(kind='random', dim=16, seed=0))
+    """
 
     @property
     def gradients(self: GradientSettings) -> GradientOptions:
-        """Which gradients the method is about; a method checks them when it is made."""
+        """The gradients that the method is about; a method checks them when it is made."""
         projection = Projection(self.projection, self.projection_dim, self.projection_seed)
         return GradientOptions(self.params, self.labels, projection, self.per)
 

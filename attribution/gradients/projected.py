@@ -24,12 +24,21 @@ class Inverse(Protocol):
     Attributes:
         bytes_held: what it holds.
         description: of the curvature, for `method.yaml`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected import Inverse
+        >>> from twinlens.attribution.gradients.projected_curvature import IdentityInverse
+        >>> inverse: Inverse = IdentityInverse(damping=0.5)
+        >>> inverse.apply([torch.ones(1, 3)])  # one group of rows
+        [tensor([[2., 2., 2.]])]
     """
 
     bytes_held: int
 
     @property
-    def description(self) -> dict[str, object]: ...
+    def description(self) -> dict[str, object]:
+        """Damping and mean eigenvalues, for `method.yaml`."""
 
     def apply(self, groups: list[Tensor]) -> list[Tensor]:
         """(H + λ)⁻¹ g, of each group [rows, width], float64."""
@@ -44,6 +53,17 @@ class RowScorer:
         memory_budget: bytes of working memory.
         inverse: of the curvature; None: scores are inner products of gradients.
         cosine: both sides of unit length; a vanishing gradient is similar to nothing.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected import RowScorer
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> layout = row_layout(["score"], [(1, 2)])
+        >>> train = GradientRows(layout, (torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),))
+        >>> scorer = RowScorer(train, {"sign": "positive: helps"}, memory_budget=2**20)
+        >>> test = GradientRows(layout, (torch.tensor([[1.0, 1.0]]),))
+        >>> scorer.scores(scorer.query(test, torch.tensor([0])), 0, 3)  # inner products of the rows
+        tensor([[ 1.,  2., -1.]])
     """
 
     def __init__(
@@ -71,7 +91,11 @@ class RowScorer:
         return dict(self.description)
 
     def query(self, test: GradientRows, index: Tensor) -> list[Tensor]:
-        """What the tests' scores are products with, one [tests, width] per group, float32."""
+        """Left factors of the tests' scores, one [tests, width] per group, float32; `index` [tests], their rows.
+
+        Raises:
+            UserError: rows of other layers than the train split's, or NaN and infinite ones.
+        """
         if test.layout != self.train.layout:
             raise UserError(
                 "The explained split's gradients have other layers than the train split's; expected the same model and "

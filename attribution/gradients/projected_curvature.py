@@ -27,6 +27,12 @@ class IdentityInverse:
 
     Args:
         damping: λ, absolute.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected_curvature import IdentityInverse
+        >>> IdentityInverse(damping=0.5).apply([torch.tensor([[1.0, -2.0]])])
+        [tensor([[ 2., -4.]])]
     """
 
     bytes_held = 0
@@ -41,7 +47,7 @@ class IdentityInverse:
 
 
 def ggn_bytes(n_numbers: int, n_rows: int) -> dict[str, int]:
-    """What the exact solves need: matrix and factor of D × D numbers, or of R × R rows, and blocks of rows."""
+    """Bytes of the exact solves: matrix and factor of D × D numbers, or of R × R rows, and blocks of rows."""
     block = min(BLOCK_BYTES, 16 * n_numbers * n_rows)
     return {"direct": 16 * n_numbers**2 + block, "dual": 16 * n_rows**2 + 2 * block}
 
@@ -101,6 +107,14 @@ class GGNInverse:
 
     Raises:
         UserError: see `choose_ggn_solver`; or H vanishes.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected_curvature import GGNInverse
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.tensor([[2.0, 0.0], [0.0, 1.0]]),))
+        >>> GGNInverse(rows, 0.4, "direct", memory_budget=2**30).apply([torch.ones(1, 2).double()])  # λ = 0.4 · 1.25
+        [tensor([[0.4000, 1.0000]], dtype=torch.float64)]
     """
 
     def __init__(self, fisher: GradientRows, damping: float, solver: str, memory_budget: int) -> None:
@@ -206,6 +220,16 @@ class KroneckerInverse(LayerwiseInverse):
 
     Raises:
         UserError: a layer's block vanishes.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected_curvature import KroneckerInverse
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> covariances = ((torch.eye(2).double(), torch.ones(1, 1).double()),)  # A of the inputs, S of the outputs
+        >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.eye(2),), covariances=covariances)
+        >>> inverse = KroneckerInverse(rows, damping=1.0, corrected=False)
+        >>> inverse.apply([torch.ones(1, 2).double()])  # over 1 + λ, λ = 1
+        [tensor([[0.5000, 0.5000]], dtype=torch.float64)]
     """
 
     def __init__(self, fisher: GradientRows, damping: float, corrected: bool) -> None:
@@ -250,6 +274,14 @@ class DataInfInverse(LayerwiseInverse):
 
     Raises:
         UserError: a layer's gradients all vanish, or its matrices do not fit the budget.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projected_curvature import DataInfInverse
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.eye(2),))
+        >>> DataInfInverse(rows, 1.0, memory_budget=2**30).apply([torch.ones(1, 2).double()])
+        [tensor([[1.3333, 1.3333]], dtype=torch.float64)]
     """
 
     def __init__(self, rows: GradientRows, damping: float, memory_budget: int) -> None:

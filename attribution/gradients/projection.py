@@ -26,7 +26,7 @@ ProjectionKind = Literal["none", "random", "pca"]
 
 @dataclass(frozen=True)
 class Projection:
-    """How gradients are made small.
+    """Settings that make gradients small.
 
     Attributes:
         kind: `none` keeps them whole; `random` signs from `seed`; `pca` the leading eigenvectors of the train split's
@@ -34,6 +34,17 @@ class Projection:
         dim: numbers per side, k_in = k_out; a side that is no wider stays as it is. A layer's projected gradient has
             at most dim² numbers.
         seed: of the random signs; each layer draws its own from it and its name.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.projection import Projection
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> layer = LinearLayer("h.0.mlp", torch.nn.Linear(768, 10), d_in=768, d_out=10, has_bias=True)
+        >>> projection = Projection("random", dim=16, seed=0)
+        >>> projection.sides(layer)  # (k_out, k_in): the outputs are narrow enough
+        (10, 16)
+        >>> projection.random(layer).inputs.shape  # 768 inputs and the 1 of the bias
+        torch.Size([769, 16])
     """
 
     kind: ProjectionKind = "none"

@@ -19,13 +19,30 @@ from twinlens.attribution.protocols import LinearLayer
 
 @dataclass(frozen=True)
 class RowPass:
-    """What a pass over a split computes of each batch.
+    """Computation of a pass over a split, batch by batch.
 
     Attributes:
         layers: the layers, in the order of the rows.
         projections: of each layer.
         shapes: (k_out, k_in) of each layer's block.
         per: what has a row: each example, each token, or nothing, where the sums alone are wanted.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.blocks import UNPROJECTED
+        >>> from twinlens.attribution.gradients.cotangents import logit_cotangents
+        >>> from twinlens.attribution.gradients.row_pass import RowPass
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(3, 2, bias=False).requires_grad_(False)
+        >>> layers = [LinearLayer("score", module, d_in=3, d_out=2, has_bias=False)]
+        >>> row_pass = RowPass(layers, [UNPROJECTED], shapes=[(2, 3)])
+        >>> with recording(layers) as tape:
+        ...     scores = module(torch.randn(4, 3))
+        ...     cotangents = logit_cotangents(scores.detach(), torch.tensor([0, 1, 1, 0]))[None]
+        ...     rows, sums = row_pass.of_batch(tape, scores, cotangents, torch.ones(4, 1))
+        >>> rows[0].shape  # [examples, k_out · k_in]
+        torch.Size([4, 6])
     """
 
     layers: Sequence[LinearLayer]
@@ -35,7 +52,7 @@ class RowPass:
 
     @property
     def layout(self) -> RowLayout:
-        """Where each layer's block lies."""
+        """Places of the layers' blocks in a row."""
         return row_layout([layer.name for layer in self.layers], self.shapes)
 
     def of_batch(

@@ -15,12 +15,18 @@ GROUP_WIDTH = 4096
 
 @dataclass(frozen=True)
 class RowLayout:
-    """Where each layer's block lies.
+    """Places of the layers' blocks in a row.
 
     Attributes:
         names: of the layers.
         shapes: (k_out, k_in) of each layer's block, which stands row-major in a row.
         groups: (first, last + 1) layer of each array.
+
+    Example:
+        >>> from twinlens.attribution.gradients.rows import row_layout
+        >>> layout = row_layout(["up", "down"], [(4, 3), (2, 4)])
+        >>> layout.sizes, layout.n_numbers, list(layout.parts(0))
+        ([12, 8], 20, [(0, slice(0, 12, None)), (1, slice(12, 20, None))])
     """
 
     names: tuple[str, ...]
@@ -65,7 +71,7 @@ def row_layout(names: Sequence[str], shapes: Sequence[tuple[int, int]]) -> RowLa
 
 @dataclass(frozen=True)
 class GradientRows:
-    """What instance attribution over stored gradients reads of one split.
+    """Stored gradients of one split, as instance attribution reads them.
 
     Attributes:
         layout: the layers' places in a row.
@@ -76,6 +82,13 @@ class GradientRows:
             and the mean over rows of Σ δ δᵀ, [k_out, k_out]; None where they are not kept.
         fisher: of the train split, rows whose outer products add up to the curvature; None: these rows' own.
         options: what the gradients are of, plain values for `method.yaml`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> rows = GradientRows(row_layout(["score"], [(2, 3)]), (torch.ones(5, 6),))
+        >>> len(rows), rows.rows(1, 3).groups[0].shape, rows.squared_norms()
+        (5, torch.Size([2, 6]), tensor([6., 6., 6., 6., 6.], dtype=torch.float64))
     """
 
     layout: RowLayout

@@ -1,4 +1,4 @@
-"""What linear layers see in a forward and its backward: their inputs and the gradients at their outputs.
+"""Record of linear layers in a forward and its backward: their inputs and the gradients at their outputs.
 
 The gradient of an example's loss with respect to W is Σ_tokens δ_t ⊗ a_t, a the layer's input and δ the gradient at
 its output. The tape hands (a, δ) of one layer after the other to a consumer while the backward runs, so that nothing
@@ -28,6 +28,18 @@ class Tape:
 
     Args:
         layers: the layers, each of which runs at most once in a forward.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+        >>> found = []
+        >>> with recording([LinearLayer("score", module, d_in=2, d_out=2, has_bias=False)]) as tape:
+        ...     scores = module(torch.tensor([[1.0, 3.0]]))
+        ...     tape.gradients(scores, torch.tensor([[1.0, -1.0]]), lambda *seen: found.append(seen))
+        >>> found  # (number of the layer, its inputs, the gradients at its outputs)
+        [(0, tensor([[[1., 3.]]]), tensor([[[ 1., -1.]]]))]
     """
 
     def __init__(self, layers: Sequence[LinearLayer]) -> None:

@@ -44,13 +44,25 @@ class Inverse:
     Attributes:
         basis: H in its eigenbasis; None: no curvature, which leaves 1/λ.
         damping: λ, absolute.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.whole import Inverse
+        >>> inputs, deltas = torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0]]])  # one example, one token
+        >>> Inverse(damping=0.5).of(inputs, deltas)  # δ ⊗ a over λ
+        tensor([[[ 6., 12.]]])
     """
 
     basis: LayerBasis | None = None
     damping: float = 1.0
 
     def of(self, inputs: Tensor, deltas: Tensor) -> Tensor:
-        """Applied to the gradients of examples, [examples, d_out, d_in + bias], from the two sides of their tokens."""
+        """Applied to the gradients of examples, [examples, d_out, d_in + bias].
+
+        Args:
+            inputs: a of each token, [examples, tokens, d_in + bias].
+            deltas: δ of each token, [examples, tokens, d_out].
+        """
         if self.basis is None:
             return example_blocks(inputs, deltas, len(inputs)) / self.damping
         return solve_sides(self.basis, self.damping, inputs, deltas)
@@ -85,6 +97,23 @@ class HeldTests:
         n_train: train examples that will be scored.
         own: whether each of them is also scored against itself.
         workspace: bytes that a layer's gradients of some train examples may take.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.tape import recording
+        >>> from twinlens.attribution.gradients.whole import HeldTests, Inverse
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> module = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
+        >>> _ = torch.nn.init.zeros_(module.weight)  # so that every probability is ½
+        >>> layers = [LinearLayer("score", module, d_in=2, d_out=2, has_bias=False)]
+        >>> held = HeldTests(layers, [Inverse()], n_tests=1, n_train=2, own=False, workspace=2**20)
+        >>> with recording(layers) as tape:
+        ...     held.add(tape, module(torch.tensor([[1.0, 1.0]])), labels=torch.tensor([0]))
+        >>> with recording(layers) as tape:
+        ...     train = module(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
+        ...     scores, _ = held.scores(tape, train, labels=torch.tensor([0, 1]))
+        >>> scores  # [tests, train]: row 1 has the other label
+        tensor([[ 0.5000, -0.2500]], dtype=torch.float64)
     """
 
     def __init__(

@@ -35,6 +35,16 @@ class BM25:
         b: how far long documents are held back, 0 to 1.
         stopwords: `english` leaves out the most frequent English words, `none` nothing.
         top_k: length of the stored lists.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.bm25 import BM25
+        >>> from twinlens.attribution.instance.inputs import TextInputs
+        >>> train = TextInputs(["The bridge opened in May.", "Rain fell all day.", "The old bridge was closed."])
+        >>> scorer = BM25(stopwords="none").prepare(train, memory_budget=2**20)
+        >>> query = scorer.query(TextInputs(["When was the bridge closed?"]), torch.tensor([0]))
+        >>> scorer.scores(query, 0, 3).round(decimals=2)  # [tests, train]; 0 where no word is shared
+        tensor([[0.3600, 0.0000, 1.1200]], dtype=torch.float64)
     """
 
     reads: ClassVar[Reads] = "text"
@@ -81,9 +91,19 @@ class WordScores:
 
     Attributes:
         starts: first entry of each text and their number, [n_train + 1].
-        words: word of each entry.
-        values: its score, float64.
+        words: word of each entry, [entries].
+        values: its score, [entries], float64.
         n_words: size of the vocabulary.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.bm25 import WordScores
+        >>> values = torch.tensor([1.5, 0.5, 2.0])  # text 0 has the words 0 and 1, text 1 the word 1
+        >>> stored = WordScores(torch.tensor([0, 2, 3]), torch.tensor([0, 1, 1]), values, n_words=2)
+        >>> counts = torch.tensor([[1.0], [2.0]])  # a test with word 0 once and word 1 twice
+        >>> stored.times(counts, 0, 2)  # [texts, tests]
+        tensor([[2.5000],
+                [4.0000]])
     """
 
     starts: Tensor
@@ -92,7 +112,7 @@ class WordScores:
     n_words: int
 
     def times(self, counts: Tensor, start: int, stop: int) -> Tensor:
-        """Scores of texts start … stop − 1 for counted words [words, tests], [stop − start, tests]."""
+        """Scores of texts start … stop − 1 for `counts` of words [words, tests], [stop − start, tests]."""
         first, last = int(self.starts[start]), int(self.starts[stop])
         lengths = self.starts[start : stop + 1].diff()
         rows = torch.repeat_interleave(torch.arange(stop - start), lengths)
@@ -128,6 +148,13 @@ class BM25Scorer:
         method: the settings.
         vocabulary: word → column.
         documents: score of each word in each train text.
+
+    Example:
+        >>> from twinlens.attribution.instance.bm25 import BM25
+        >>> from twinlens.attribution.instance.inputs import TextInputs
+        >>> scorer = BM25().prepare(TextInputs(["one red bridge", "two blue boats"]), memory_budget=2**20)
+        >>> scorer.n_train, sorted(scorer.vocabulary), scorer.describe()["sign"]
+        (2, ['blue', 'boats', 'bridge', 'one', 'red', 'two'], 'none: a similarity, carries no loss sign')
     """
 
     method: BM25
@@ -159,7 +186,7 @@ class BM25Scorer:
         }
 
     def query(self, test: TextInputs, index: Tensor) -> Tensor:
-        """How often each word of the train split occurs in each test text, [words, tests]."""
+        """Count of each word of the train split in each test text, [words, tests], float64."""
         counts = torch.zeros(self.documents.n_words, len(test), dtype=torch.float64)
         for column, words in enumerate(self.method.words(test.texts)):
             known = [self.vocabulary[word] for word in words if word in self.vocabulary]

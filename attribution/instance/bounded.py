@@ -1,4 +1,4 @@
-"""Scores that are inner products of gradients, streamed without computing most of those that cannot count.
+"""Streaming of scores that are inner products of gradients, without computing most of those that cannot count.
 
 No inner product exceeds the product of the two lengths. Train examples therefore come by falling length, and a test
 drops out once no later example can enter either of its lists. In a trained model few examples have a large gradient,
@@ -34,6 +34,15 @@ class InnerProductScorer(Protocol):
 
     Attributes:
         lengths: Euclidean length of each train gradient, [n_train], float64, finite.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.bounded import InnerProductScorer
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> train, test = example_head_inputs()
+        >>> scorer = GradientSimilarity().prepare(train, BUDGET)
+        >>> isinstance(scorer, InnerProductScorer), scorer.lengths.round(decimals=2)
+        (True, tensor([0.3400, 1.7600, 0.3400, 0.2400], dtype=torch.float64))
     """
 
     lengths: Tensor
@@ -59,6 +68,19 @@ def bounded_scores(
 
     Raises:
         UserError: if a score is NaN or infinite, with the tests' indices.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.bounded import bounded_scores
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> train, test = example_head_inputs()
+        >>> scorer = GradientSimilarity().prepare(train, BUDGET)
+        >>> query = scorer.query(test, torch.arange(2))
+        >>> lists, summary = bounded_scores(scorer, query, torch.arange(2), top_k=2, train_rows=4)
+        >>> lists.top_index  # [tests, k], the best train rows
+        tensor([[0, 3],
+                [2, 3]])
     """
     lengths = squared_norms(query).sqrt().double()
     require_finite(lengths, "An instance score", index)

@@ -47,6 +47,18 @@ class ConjugateGradientScorer(DenseScorer):
     Raises:
         UserError: if H + λI is met with a direction of negative curvature, or the steps do not suffice, with the
             number.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="cg").prepare(train, BUDGET)
+        >>> type(scorer).__name__, scorer.describe()["residual"] < 1e-6
+        ('ConjugateGradientScorer', True)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=1)  # as `direct` and `dual`
+        tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
+                [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
     def __init__(
@@ -74,7 +86,7 @@ class ConjugateGradientScorer(DenseScorer):
         self.description["steps"] = self.steps
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Conjugate gradients on all rows; a row that has converged is left alone."""
+        """Conjugate gradients on all rows, [gradients, P] → [gradients, P]; a row that has converged is left alone."""
         solution = torch.zeros_like(gradients)
         residual, direction = gradients.clone(), gradients.clone()
         squared = residual.square().sum(1)

@@ -19,7 +19,7 @@ from twinlens.attribution.instance.head_gradients import DifferentiableHead, hea
 
 
 def ggn_root(head: DifferentiableHead, features: Tensor) -> list[LayerFactors]:
-    """The rows G of the GGN n·H = GᵀG, factored, classes − 1 of them per example."""
+    """The rows G of the GGN n·H = GᵀG, factored, classes − 1 of them per example of `features` [examples, hidden]."""
     return compact(head_factors(head, features, softmax_root(head_logits(head, features).softmax(-1))))
 
 
@@ -31,7 +31,13 @@ def blocks(n: int, bytes_per_row: int, memory_budget: int) -> Iterator[tuple[int
 
 
 def ggn_trace(head: DifferentiableHead, features: Tensor, memory_budget: int) -> float:
-    """Trace of the GGN of the mean loss, the sum of its eigenvalues, from squared row lengths alone."""
+    """Trace of the GGN of the mean loss, the sum of its eigenvalues, from squared row lengths alone.
+
+    Args:
+        head: the head.
+        features: head inputs of the train split, [examples, hidden] or [examples, sequences, hidden].
+        memory_budget: bytes of working memory.
+    """
     per_row = 4 * head.widths * head.n_classes * 8
     total = sum(
         float(squared_norms(ggn_root(head, features[start:stop])).sum())
@@ -47,7 +53,23 @@ def ggn_row_bytes(head: DifferentiableHead) -> int:
 
 
 def ggn_matrix(head: DifferentiableHead, features: Tensor, memory_budget: int) -> Tensor:
-    """The GGN of the mean loss, [P, P]; `memory_budget` in bytes bounds the working memory beside it."""
+    """The GGN of the mean loss, [P, P], float64.
+
+    Args:
+        head: the head.
+        features: head inputs of the train split, [examples, hidden] or [examples, sequences, hidden].
+        memory_budget: bytes of working memory beside the matrix.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> train, _ = example_head_inputs()
+        >>> head = differentiable_head(train.head, "head")
+        >>> matrix = ggn_matrix(head, train.features, BUDGET)
+        >>> matrix.shape, bool(abs(matrix.trace() - ggn_trace(head, train.features, BUDGET)) < 1e-9)
+        (torch.Size([4, 4]), True)
+    """
     matrix = torch.zeros(head.n_parameters, head.n_parameters, dtype=torch.float64, device=features.device)
     for start, stop in blocks(len(features), ggn_row_bytes(head), memory_budget):
         rows = dense(ggn_root(head, features[start:stop]))

@@ -49,6 +49,18 @@ class DirectScorer(DenseScorer):
 
     Raises:
         UserError: if H + λI is not positive definite, with the smallest eigenvalue of H.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="direct").prepare(train, BUDGET)
+        >>> type(scorer).__name__
+        'DirectScorer'
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=1)  # [tests, train]
+        tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
+                [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
     def __init__(
@@ -75,7 +87,7 @@ class DirectScorer(DenseScorer):
             self.description["smallest_eigenvalue"] = smallest_eigenvalue(matrix) - damping
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Two triangular solves."""
+        """Two triangular solves, [gradients, P] → [gradients, P]."""
         return solve_factored(self.cholesky, gradients.T).T
 
     def _self_influence(self, factors: Sequence[LayerFactors]) -> Tensor:

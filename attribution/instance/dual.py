@@ -46,7 +46,21 @@ def dual_block_bytes(head: DifferentiableHead, n_train: int) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class DualQuery:
-    """Factored gradients of a block of tests and (K + nλI)⁻¹G∇L_t, [R, tests]."""
+    """A block of tests, solved for.
+
+    Attributes:
+        factors: their gradients ∇L_t.
+        coefficients: (K + nλI)⁻¹G∇L_t, [R, tests], R the rows of the GGN.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> query = Influence(solver="dual").prepare(train, BUDGET).query(test, torch.arange(2))
+        >>> query.coefficients.shape  # one row per train example, as there are two classes
+        torch.Size([4, 2])
+    """
 
     factors: list[LayerFactors]
     coefficients: Tensor
@@ -61,6 +75,18 @@ class DualScorer(SolvedScorer):
         damping: λ.
         description: for `describe`; the residual is added.
         memory_budget: bytes of working memory.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="dual").prepare(train, BUDGET)
+        >>> type(scorer).__name__
+        'DualScorer'
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=1)  # as `direct`
+        tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
+                [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
     def __init__(

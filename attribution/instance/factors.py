@@ -26,6 +26,19 @@ class LayerFactors:
         inputs: input of the layer, [examples, sequences, d_in].
         deltas: gradients at the layer's output, [examples, rows, sequences, d_out]; rows = 1 for loss gradients.
         has_bias: whether the gradient with respect to the bias, Σ_s δ_s, belongs to the set.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.factors import LayerFactors, dense, gram
+        >>> inputs = torch.tensor([[[1.0, 2.0]], [[0.0, 1.0]]])  # two examples, one sequence each, d_in 2
+        >>> deltas = torch.tensor([[[[0.5, -0.5]]], [[[1.0, 0.0]]]])  # d_out 2
+        >>> factors = [LayerFactors(inputs, deltas, has_bias=False)]
+        >>> dense(factors)  # the gradients written out, weight row by row
+        tensor([[ 0.5000,  1.0000, -0.5000, -1.0000],
+                [ 0.0000,  1.0000,  0.0000,  0.0000]])
+        >>> gram(factors, factors)  # their inner products, without writing them out
+        tensor([[2.5000, 1.0000],
+                [1.0000, 1.0000]])
     """
 
     inputs: Tensor
@@ -47,11 +60,11 @@ class LayerFactors:
         return LayerFactors(self.inputs[start:stop], self.deltas[start:stop], self.has_bias)
 
     def at(self, index: Tensor) -> LayerFactors:
-        """The examples with these numbers, [examples]."""
+        """The examples with the numbers `index`, [examples]."""
         return LayerFactors(self.inputs[index], self.deltas[index], self.has_bias)
 
     def scaled(self, scale: Tensor | float) -> LayerFactors:
-        """The gradients times a number, or a number per example [examples]."""
+        """The gradients times `scale`, a number or one per example [examples]."""
         factor = scale[:, None, None, None] if isinstance(scale, Tensor) else scale
         return LayerFactors(self.inputs, self.deltas * factor, self.has_bias)
 
@@ -85,6 +98,14 @@ def gram(left: Sequence[LayerFactors], right: Sequence[LayerFactors]) -> Tensor:
 
     Returns:
         [left examples · left rows, right examples · right rows], rows of one example next to each other.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.factors import LayerFactors, dense, gram
+        >>> factors = [LayerFactors(torch.randn(3, 2, 4), torch.randn(3, 1, 2, 5), has_bias=True)]  # 2 sequences each
+        >>> products = gram(factors, factors)
+        >>> products.shape, bool((products - dense(factors) @ dense(factors).T).abs().max() < 1e-4)
+        (torch.Size([3, 3]), True)
     """
     total: Tensor | None = None
     for a, b in zip(left, right, strict=True):

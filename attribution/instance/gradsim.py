@@ -40,6 +40,18 @@ class GradientSimilarity(OverLayers):
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
         per: train rows are examples, or for language models the tokens of the training text.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.inputs import HeadInputs
+        >>> head = torch.nn.Linear(2, 2, bias=False)
+        >>> _ = torch.nn.init.zeros_(head.weight)  # so that every probability is ½
+        >>> train = HeadInputs(torch.tensor([[1.0, 0.0], [0.5, 0.0], [0.0, 1.0]]), torch.tensor([0, 1, 0]), head)
+        >>> test = HeadInputs(torch.tensor([[1.0, 1.0]]), torch.tensor([0]), head)
+        >>> scorer = GradientSimilarity().prepare(train, memory_budget=2**20)
+        >>> scorer.scores(scorer.query(test, torch.tensor([0])), 0, 3)  # row 1 has the other label: it harms
+        tensor([[ 0.5000, -0.2500,  0.5000]], dtype=torch.float64)
     """
 
     similarity: Similarity = "dot"
@@ -84,7 +96,25 @@ def similarity_block_bytes(head: DifferentiableHead) -> int:
 
 @dataclass(frozen=True)
 class GradientSimilarityScorer:
-    """`InstanceScorer` of `GradientSimilarity`."""
+    """`InstanceScorer` of `GradientSimilarity`.
+
+    Attributes:
+        method: the settings.
+        head: the head, differentiated.
+        train: gradients of the train losses.
+        memory_budget: bytes of working memory.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> train, test = example_head_inputs()
+        >>> scorer = GradientSimilarity(similarity="cosine").prepare(train, BUDGET)
+        >>> scorer.scores(scorer.query(test.rows(0, 1), torch.tensor([0])), 0, 2).round(decimals=2)  # −1 to 1
+        tensor([[ 1.0000, -0.7100]], dtype=torch.float64)
+        >>> scorer.self_influence()
+        tensor([1., 1., 1., 1.], dtype=torch.float64)
+    """
 
     method: GradientSimilarity
     head: DifferentiableHead
@@ -143,6 +173,14 @@ class InnerProducts(GradientSimilarityScorer):
 
     Attributes:
         lengths: of the train gradients, [n_train], float64.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> train, _ = example_head_inputs()
+        >>> scorer = GradientSimilarity().prepare(train, BUDGET)
+        >>> scorer.lengths.round(decimals=2)  # the wrongly labelled row 1 has by far the longest gradient
+        tensor([0.3400, 1.7600, 0.3400, 0.2400], dtype=torch.float64)
     """
 
     lengths: Tensor = field(init=False, repr=False)

@@ -34,6 +34,14 @@ class DifferentiableHead:
         has_bias: per layer, whether its bias is differentiated.
         is_linear: whether the logits are the output of the only layer, so that the loss is convex in the parameters.
         sequences: sequences per example: 1, or the number of choices.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> module = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Tanh(), torch.nn.Linear(3, 2))
+        >>> head = differentiable_head(module, "head")
+        >>> head.n_classes, head.n_parameters, head.is_linear
+        (2, 23, False)
     """
 
     module: nn.Module
@@ -193,7 +201,7 @@ def run_recorded(
 
 
 def head_logits(head: DifferentiableHead, features: Tensor) -> Tensor:
-    """Logits in float64, [examples, classes]."""
+    """Logits in float64, [examples, classes], of features as for `head_factors`."""
     with torch.inference_mode(False), torch.no_grad():
         flat = features.to(torch.float64).reshape(-1, features.shape[-1])
         return head.module(flat).reshape(len(features), -1)
@@ -210,6 +218,15 @@ def head_factors(head: DifferentiableHead, features: Tensor, grad_logits: Tensor
 
     Returns:
         One `LayerFactors` per layer, float64, not compacted.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.factors import dense
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head, head_factors
+        >>> head = differentiable_head(torch.nn.Linear(2, 2), "weight")
+        >>> factors = head_factors(head, torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -1.0]]))
+        >>> dense(factors)  # of logit 0 − logit 1, with respect to the weight
+        tensor([[ 1.,  2., -1., -2.]], dtype=torch.float64)
     """
     cotangents = grad_logits[:, None] if grad_logits.dim() == 2 else grad_logits
     # A copy outside inference mode: tensors made inside it cannot take part in a backward pass.

@@ -26,6 +26,17 @@ def exact_hessian(head: DifferentiableHead, train: HeadInputs, memory_budget: in
         head: the head.
         train: examples with the labels of the loss.
         memory_budget: bytes of working memory beside the matrix.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.curvature import ggn_matrix
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> from twinlens.attribution.instance.hessian import exact_hessian
+        >>> train, _ = example_head_inputs()
+        >>> head = differentiable_head(train.head, "head")
+        >>> hessian = exact_hessian(head, train, BUDGET)
+        >>> bool((hessian - ggn_matrix(head, train.features, BUDGET)).abs().max() < 1e-9)  # equal for a linear head
+        True
     """
     matrix = torch.zeros(head.n_parameters, head.n_parameters, dtype=torch.float64, device=train.features.device)
     starts = _layer_starts(head)
@@ -164,6 +175,12 @@ def smallest_eigenvalue(matrix: Tensor, tolerance: float = 1e-6, max_steps: int 
 
     Returns:
         An upper bound that differs from an eigenvalue by at most the residual.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.hessian import smallest_eigenvalue
+        >>> round(smallest_eigenvalue(torch.diag(torch.tensor([3.0, -0.5, 1.0], dtype=torch.float64))), 6)
+        -0.5
     """
     size = len(matrix)
     generator = torch.Generator().manual_seed(0)

@@ -22,6 +22,18 @@ class IdentityScorer(SolvedScorer):
         damping: λ, absolute.
         description: for `describe`.
         memory_budget: bytes of working memory.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(curvature="identity", damping=0.5).prepare(train, BUDGET)
+        >>> similarity = GradientSimilarity().prepare(train, BUDGET)
+        >>> found, plain = (s.scores(s.query(test, torch.arange(2)), 0, 4) for s in (scorer, similarity))
+        >>> bool((found - plain / 0.5).abs().max() < 1e-9)
+        True
     """
 
     def __init__(

@@ -76,6 +76,16 @@ class Influence(OverLayers):
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
         per: train rows are examples, or for language models the tokens of the training text.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()  # row 1 is labelled wrongly
+        >>> scorer = Influence(curvature="ggn", damping=0.1).prepare(train, BUDGET)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=1)  # row 1 harms both tests
+        tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
+                [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
     curvature: Curvature = "ggn"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class HeadInputs:
-    """What instance attribution over the head needs of one split.
+    """One split, as instance attribution over the head reads it.
 
     Attributes:
         features: head input at the answer position, [examples, hidden], or [examples, choices, hidden] for multiple
@@ -18,6 +18,15 @@ class HeadInputs:
         head: the classification head, [..., hidden] → [..., outputs]; `nn.Linear` layers with element-wise functions
             between them.
         fold: class → folded class, [classes], int64. With it the loss is −log Σ p_c over the classes c of the label.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.inputs import HeadInputs
+        >>> inputs = HeadInputs(torch.randn(5, 8), torch.tensor([0, 2, 1, 0, 2]), torch.nn.Linear(8, 3))
+        >>> len(inputs), inputs.sequences
+        (5, 1)
+        >>> inputs.rows(1, 3).labels, inputs.at(torch.tensor([4, 0])).labels
+        (tensor([2, 1]), tensor([2, 0]))
     """
 
     features: Tensor
@@ -38,18 +47,26 @@ class HeadInputs:
         return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold)
 
     def at(self, index: Tensor) -> HeadInputs:
-        """The examples with these row numbers, [rows]."""
+        """The examples with the row numbers `index`, [rows]."""
         features = self.features[index.to(self.features.device)]
         return HeadInputs(features, self.labels[index.to(self.labels.device)], self.head, self.fold)
 
 
 @dataclass(frozen=True)
 class CheckpointInputs:
-    """What instance attribution along the training needs of one split.
+    """One split, as instance attribution along the training reads it.
 
     Attributes:
         steps: the split's head inputs under each kept checkpoint, in the order of training, with the learning rate
             that the checkpoint was reached with. All have the same examples.
+
+    Example:
+        >>> from twinlens.attribution.example_models import example_head_inputs
+        >>> from twinlens.attribution.instance.inputs import CheckpointInputs
+        >>> train, _ = example_head_inputs()
+        >>> inputs = CheckpointInputs(((train, 1e-3), (train, 5e-4)))  # two epochs, each with its learning rate
+        >>> len(inputs), len(inputs.rows(0, 2))
+        (4, 2)
     """
 
     steps: tuple[tuple[HeadInputs, float], ...]
@@ -64,10 +81,16 @@ class CheckpointInputs:
 
 @dataclass(frozen=True)
 class TextInputs:
-    """What lexical instance attribution needs of one split.
+    """One split, as lexical instance attribution reads it.
 
     Attributes:
         texts: the text of each example; one whole question with its choices for multiple choice.
+
+    Example:
+        >>> from twinlens.attribution.instance.inputs import TextInputs
+        >>> inputs = TextInputs(["one", "two", "three"])
+        >>> len(inputs), inputs.rows(1, 3).texts
+        (3, ['two', 'three'])
     """
 
     texts: list[str]

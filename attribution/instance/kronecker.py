@@ -126,6 +126,16 @@ class KroneckerScorer(DenseScorer):
 
     Raises:
         UserError: if a layer's block vanishes.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(curvature="ekfac").prepare(train, BUDGET)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).sign()  # the signs of exact influence
+        tensor([[ 1., -1., -1.,  1.],
+                [-1., -1.,  1.,  1.]], dtype=torch.float64)
     """
 
     def __init__(
@@ -153,7 +163,7 @@ class KroneckerScorer(DenseScorer):
         self.description["damping_absolute"] = self.dampings
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """Rotate into the basis, divide by λ_oi + λ, rotate back; layer by layer."""
+        """Rotate into the basis, divide by λ_oi + λ, rotate back, layer by layer: [gradients, P] → [gradients, P]."""
         parts = []
         sizes = [basis.eigenvalues.numel() for basis in self.bases]
         layers = zip(self.bases, self.dampings, self.head.has_bias, gradients.split(sizes, 1), strict=True)

@@ -19,6 +19,15 @@ class Leaders:
     Attributes:
         k: length of the lists.
         largest: whether the highest scores are kept, or the lowest.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.leaders import Leaders
+        >>> best = Leaders(k=2, largest=True)
+        >>> best.update(torch.tensor([[0.1, 0.9]]), torch.tensor([0, 1]))  # one test, train rows 0 and 1
+        >>> best.update(torch.tensor([[0.5, 0.9]]), torch.tensor([2, 3]))
+        >>> best.result()  # of equal scores the lower row comes first
+        (tensor([[1, 3]]), tensor([[0.9000, 0.9000]]))
     """
 
     def __init__(self, k: int, largest: bool) -> None:

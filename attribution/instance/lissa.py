@@ -37,6 +37,12 @@ class Recursion:
         batch_size: train examples per step.
         repeats: independent recursions that are averaged.
         seed: draws the order of the train examples.
+
+    Example:
+        >>> from twinlens.attribution.instance.lissa import Recursion
+        >>> recursion = Recursion(damping=0.01, depth=0.5, scale=100.0, batch_size=2, repeats=1, seed=0)
+        >>> recursion.n_steps(n_train=8), [len(rows) for rows in recursion.batches(8, repeat=0)]
+        (2, [2, 2])
     """
 
     damping: float
@@ -67,7 +73,7 @@ class Recursion:
         return max(1, round(self.depth * math.ceil(n_train / self.batch_size)))
 
     def batches(self, n_train: int, repeat: int) -> Iterator[Tensor]:
-        """Train rows of each step: a fresh permutation for every pass. The same for all gradients."""
+        """Train rows of each step, [batch_size] or fewer: a fresh permutation for every pass, one for all gradients."""
         generator = torch.Generator().manual_seed(self.seed + 1_000_003 * repeat)
         left = self.n_steps(n_train)
         while left > 0:
@@ -87,6 +93,19 @@ class LissaScorer(DenseScorer):
 
     Raises:
         UserError: if the recursion diverges, with the growth.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> train, test = example_head_inputs()
+        >>> method = Influence(solver="lissa", damping=0.01, lissa_scale=10, lissa_depth=50, lissa_batch=2)
+        >>> scorer = method.prepare(train, BUDGET)
+        >>> scorer.describe()["steps"], scorer.describe()["damping_absolute"]
+        (100, 0.1)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).sign()
+        tensor([[ 1., -1., -1.,  1.],
+                [-1., -1.,  1.,  1.]], dtype=torch.float64)
     """
 
     def __init__(
@@ -104,7 +123,11 @@ class LissaScorer(DenseScorer):
         self.description["residual"] = largest_ratio(errors.norm(dim=1), gradients.norm(dim=1))
 
     def solve(self, gradients: Tensor) -> Tensor:
-        """The mean over the repeats of v / scale."""
+        """The mean over the repeats of v / scale, [gradients, P] → [gradients, P].
+
+        Raises:
+            UserError: if the recursion diverges, with the growth.
+        """
         total = torch.zeros_like(gradients)
         for repeat in range(self.recursion.repeats):
             total += self._recursion(gradients, repeat)

@@ -27,6 +27,19 @@ class LossGradients:
         inputs: of the split.
         squares: squared length of each gradient, [examples], float64.
         cotangents: of a linear head on one sequence, [examples, classes], float64; else None.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> from twinlens.attribution.instance.loss_gradients import LossGradients
+        >>> train, _ = example_head_inputs()
+        >>> gradients = LossGradients.take(differentiable_head(train.head, "head"), train, BUDGET)
+        >>> gradients.squares.round(decimals=2)
+        tensor([0.1100, 3.1000, 0.1100, 0.0600], dtype=torch.float64)
+        >>> gradients.at(slice(0, 2), torch.float64)[0].deltas[:, 0, 0].round(decimals=2)  # p − onehot(label)
+        tensor([[-0.1200,  0.1200],
+                [ 0.8800, -0.8800]], dtype=torch.float64)
     """
 
     head: DifferentiableHead

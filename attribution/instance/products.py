@@ -23,6 +23,19 @@ class CurvatureProducts:
         train: the train split.
         exact: whether it is the exact Hessian; else the GGN.
         workspace: bytes that a product may take beside the vectors.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.curvature import ggn_matrix
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> from twinlens.attribution.instance.products import CurvatureProducts
+        >>> train, _ = example_head_inputs()
+        >>> head = differentiable_head(train.head, "head")
+        >>> products = CurvatureProducts(head, train, exact=False, workspace=BUDGET)
+        >>> vectors = torch.eye(head.n_parameters, dtype=torch.float64)
+        >>> bool((products.apply(vectors) - ggn_matrix(head, train.features, BUDGET)).abs().max() < 1e-9)
+        True
     """
 
     head: DifferentiableHead

@@ -1,4 +1,4 @@
-"""What an instance method is: a configured method prepares a scorer on the train split, the scorer scores blocks.
+"""Protocol of instance methods: a method prepares a scorer on the train split, the scorer scores blocks.
 
 A scorer never sees more than a block of tests and a block of train rows at once, so nothing in this package ever holds
 a tests × train matrix; `twinlens.attribution.instance.stream` chooses the blocks and keeps the best.
@@ -15,7 +15,15 @@ from twinlens.attribution.gradients.options import Reads
 
 
 class Inputs(Protocol):
-    """What every method reads has in common: examples in a row that can be cut."""
+    """Common side of everything that methods read: examples in a row that can be cut.
+
+    Example:
+        >>> from twinlens.attribution.instance.inputs import TextInputs
+        >>> from twinlens.attribution.instance.protocol import Inputs
+        >>> inputs: Inputs = TextInputs(["one", "two", "three"])
+        >>> len(inputs), len(inputs.rows(0, 2))
+        (3, 2)
+    """
 
     def __len__(self) -> int: ...
 
@@ -24,13 +32,21 @@ class Inputs(Protocol):
 
 
 class ScorerSize(Protocol):
-    """What decides the size of a scorer's blocks.
+    """Sizes of a scorer, from which its blocks are cut.
 
     Attributes:
         n_train: number of train examples.
         bytes_per_query: working memory that one test example needs in `query` and while it is scored, in bytes.
         bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
         bytes_held: memory that the scorer holds for all tests, a factor of the curvature for example.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.protocol import ScorerSize
+        >>> size: ScorerSize = GradientSimilarity().prepare(example_head_inputs()[0], BUDGET)
+        >>> size.n_train, size.bytes_per_row, size.bytes_held
+        (4, 32, 0)
     """
 
     @property
@@ -52,13 +68,25 @@ class InstanceScorer(ScorerSize, Protocol):
 
     A scorer whose scores may be −∞ (no influence at all) has besides the attribute `ranks = True`; then the train
     summary gets mean ranks, for which `twinlens.attribution.instance.stream` keeps whole rows of scores.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.protocol import InstanceScorer
+        >>> from twinlens.attribution.instance.similarity import HiddenSimilarity
+        >>> train, test = example_head_inputs()
+        >>> scorer = HiddenSimilarity().prepare(train, BUDGET)
+        >>> isinstance(scorer, InstanceScorer), scorer.describe()["sign"]
+        (True, 'none: a similarity, carries no loss sign')
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).shape  # [tests, train]
+        torch.Size([2, 4])
     """
 
     def describe(self) -> dict[str, object]:
         """Resolved settings, solver, residual, absolute damping, sign and unit, for `method.yaml`."""
 
     def query(self, test: Any, index: Tensor) -> Any:
-        """What a block of tests needs to be scored; `index` [tests] holds their rows in the split. Opaque.
+        """Prepare a block of tests to be scored; `index` [tests] holds their rows in the split. The result is opaque.
 
         `test` is what the method reads, like `train` in `prepare`.
         """
@@ -81,6 +109,13 @@ class InstanceMethod(Protocol):
     Attributes:
         reads: what `prepare` and the scorer's `query` are given.
         top_k: length of the stored best and worst lists.
+
+    Example:
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.protocol import InstanceMethod
+        >>> method = GradientSimilarity(top_k=10)
+        >>> isinstance(method, InstanceMethod), method.reads, method.top_k
+        (True, 'head', 10)
     """
 
     top_k: int
@@ -108,6 +143,17 @@ class InstanceScores:
         top_score: their scores, [tests, k], float32; −∞ says that the train example has no influence and fills a place.
         bottom_index: train rows with the lowest scores, the lowest first, [tests, k], int64.
         bottom_score: their scores, [tests, k], float32.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.protocol import InstanceScores
+        >>> scores = InstanceScores(
+        ...     index=torch.tensor([7]),
+        ...     top_index=torch.tensor([[2, 0]]), top_score=torch.tensor([[0.9, 0.4]]),
+        ...     bottom_index=torch.tensor([[1, 3]]), bottom_score=torch.tensor([[-0.8, -0.1]]),
+        ... )
+        >>> len(scores), scores.top_index[0, 0].item()  # train row 2 helped test 7 most
+        (1, 2)
     """
 
     index: Tensor

@@ -23,6 +23,16 @@ class RandomInstances:
     Args:
         seeds: one ranking per seed; evaluations average over them. `for_seed` gives the method of one seed.
         top_k: length of the stored lists.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.random_instances import RandomInstances
+        >>> train, test = example_head_inputs()
+        >>> scorer = RandomInstances(seeds=[0, 1]).for_seed(1).prepare(train, BUDGET)
+        >>> scores = scorer.scores(scorer.query(test, torch.arange(2)), 0, 4)
+        >>> scores.shape, bool((scores == scorer.scores(torch.arange(2), 0, 4)).all())  # drawn again, the same
+        (torch.Size([2, 4]), True)
     """
 
     reads: ClassVar[Reads] = "head"
@@ -48,7 +58,21 @@ class RandomInstances:
 
 @dataclass(frozen=True)
 class RandomScorer:
-    """`InstanceScorer` of `RandomInstances`."""
+    """`InstanceScorer` of `RandomInstances`.
+
+    Attributes:
+        seed: of the ranking.
+        n_train: number of train examples.
+        device: of the scores.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.random_instances import RandomScorer
+        >>> scorer = RandomScorer(seed=0, n_train=100, device=torch.device("cpu"))
+        >>> whole, part = scorer.scores(torch.tensor([3]), 0, 100), scorer.scores(torch.tensor([3]), 40, 60)
+        >>> bool((whole[:, 40:60] == part).all())  # whatever the blocks
+        True
+    """
 
     seed: int
     n_train: int

@@ -28,6 +28,12 @@ def average_ranks(scores: Tensor) -> Tensor:
 
     Returns:
         [tests, n], float64; whole and half numbers, so that sums of them are exact.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.ranks import average_ranks
+        >>> average_ranks(torch.tensor([[0.1, 0.7, 0.7, -torch.inf]]))
+        tensor([[3.0000, 1.5000, 1.5000, 4.0000]], dtype=torch.float64)
     """
     n = scores.shape[1]
     ordered, position = scores.sort(dim=1, descending=True)
@@ -41,7 +47,17 @@ def average_ranks(scores: Tensor) -> Tensor:
 
 
 class RankSums:
-    """Sum over a block of tests of each train example's rank, from the blocks of train rows in their order."""
+    """Sum over a block of tests of each train example's rank, from the blocks of train rows in their order.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.ranks import RankSums
+        >>> sums = RankSums()
+        >>> sums.update(torch.tensor([[0.9, 0.1], [0.2, 0.3]]))  # two tests, train rows 0 and 1
+        >>> sums.update(torch.tensor([[0.5], [0.4]]))  # train row 2
+        >>> sums.result(memory=2**20)  # ranks 1 + 3, 3 + 2 and 2 + 1
+        tensor([4., 5., 3.], dtype=torch.float64)
+    """
 
     def __init__(self) -> None:
         self.blocks: list[Tensor] = []

@@ -29,6 +29,17 @@ class HiddenSimilarity:
     Attributes:
         measure: `cosine`, `dot` product, or `euclidean`, the negative distance.
         top_k: length of the stored lists.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.inputs import HeadInputs
+        >>> from twinlens.attribution.instance.similarity import HiddenSimilarity
+        >>> head = torch.nn.Linear(2, 2)
+        >>> train = HeadInputs(torch.tensor([[1.0, 0.0], [1.0, 1.0], [-2.0, 0.0]]), torch.tensor([0, 1, 0]), head)
+        >>> test = HeadInputs(torch.tensor([[3.0, 0.0]]), torch.tensor([0]), head)
+        >>> scorer = HiddenSimilarity(measure="cosine").prepare(train, memory_budget=2**20)
+        >>> scorer.scores(scorer.query(test, torch.tensor([0])), 0, 3).round(decimals=2)
+        tensor([[ 1.0000,  0.7100, -1.0000]], dtype=torch.float64)
     """
 
     reads: ClassVar[Reads] = "head"
@@ -45,7 +56,23 @@ class HiddenSimilarity:
 
 @dataclass(frozen=True)
 class HiddenSimilarityScorer:
-    """`InstanceScorer` of `HiddenSimilarity`."""
+    """`InstanceScorer` of `HiddenSimilarity`.
+
+    Attributes:
+        measure: the similarity.
+        head: finds the predicted choice where an example has several sequences.
+        train: the train split.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.similarity import HiddenSimilarity
+        >>> train, test = example_head_inputs()
+        >>> scorer = HiddenSimilarity(measure="euclidean").prepare(train, BUDGET)
+        >>> scorer.scores(scorer.query(test, torch.arange(2)), 0, 4).round(decimals=2)  # 0 is the nearest there is
+        tensor([[-1.0000, -1.0000, -2.2400, -2.2400],
+                [-2.2400, -2.2400, -1.0000, -1.0000]], dtype=torch.float64)
+    """
 
     measure: Measure
     head: DifferentiableHead

@@ -1,4 +1,4 @@
-"""What all solvers of influence functions share: the split, the bookkeeping, the blocks, the reported residual.
+"""Base of all solvers of influence functions: the split, the bookkeeping, the blocks, the residual.
 
 A solver applies (H + λI)⁻¹ to head gradients, all in float64. One solver per file: `direct`, `dual`, `cg`, `lissa`,
 and `kronecker` for (EK-)FAC.
@@ -24,14 +24,27 @@ RESIDUAL_SAMPLE = 8
 
 @dataclass(frozen=True)
 class SolverPlan:
-    """Cost of a solver: floating-point operations of preparation and self-influence, and bytes held at the peak."""
+    """Cost of a solver.
+
+    Attributes:
+        operations: floating-point operations of preparation and self-influence.
+        memory: bytes held at the peak.
+
+    Example:
+        >>> from twinlens.attribution.example_models import example_head_inputs
+        >>> from twinlens.attribution.instance.direct import direct_plan
+        >>> from twinlens.attribution.instance.head_gradients import differentiable_head
+        >>> plan = direct_plan(differentiable_head(example_head_inputs()[0].head, "head"), n_train=1000)
+        >>> plan.memory  # bytes: two matrices of 4 × 4 numbers
+        256
+    """
 
     operations: float
     memory: int
 
 
 def residual_sample(n: int) -> Tensor:
-    """Rows of the train split on which residuals are reported."""
+    """Rows of a train split of n examples on which residuals are reported, [rows], int64."""
     return torch.linspace(0, n - 1, min(RESIDUAL_SAMPLE, n)).round().long()
 
 
@@ -42,7 +55,7 @@ def loss_factors_at(head: DifferentiableHead, train: HeadInputs, rows: Tensor) -
 
 
 def largest_ratio(errors: Tensor, references: Tensor) -> float:
-    """Largest ratio of lengths; a vanishing gradient is solved exactly by zero."""
+    """Largest ratio of errors to references, lengths [gradients]; a vanishing gradient is solved exactly by zero."""
     return float(torch.where(references > 0, errors / references, errors).max())
 
 
@@ -50,7 +63,18 @@ class SolvedScorer(ABC):
     """The split, the bookkeeping and the blocks of self-influence.
 
     Attributes:
+        bytes_per_query, bytes_per_row, bytes_held: see `ScorerSize`.
         block_budget: bytes that a block of self-influence may take.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.solve import SolvedScorer
+        >>> scorer = Influence().prepare(example_head_inputs()[0], BUDGET)
+        >>> isinstance(scorer, SolvedScorer)
+        True
+        >>> scorer.self_influence().round(decimals=1)  # highest for the wrongly labelled row 1
+        tensor([0.4000, 7.1000, 0.4000, 0.1000], dtype=torch.float64)
     """
 
     bytes_per_query: int
@@ -91,7 +115,18 @@ def dense_block_bytes(head: DifferentiableHead) -> int:
 
 
 class DenseScorer(SolvedScorer):
-    """A solver that turns written-out gradients into solutions, both [tests, P]."""
+    """A solver that turns written-out gradients into solutions, both [tests, P].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.solve import DenseScorer
+        >>> train, test = example_head_inputs()
+        >>> scorer = Influence(solver="cg").prepare(train, BUDGET)
+        >>> isinstance(scorer, DenseScorer), scorer.query(test, torch.arange(2)).shape  # [tests, P]
+        (True, torch.Size([2, 4]))
+    """
 
     def query(self, test: HeadInputs, index: Tensor) -> Tensor:
         """(H + λI)⁻¹∇L_t, [tests, P]."""

@@ -55,6 +55,20 @@ def stream_scores(
 
     Raises:
         UserError: if a score is NaN or infinite, with the tests' indices; −∞ is allowed to a scorer with `ranks`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.stream import stream_scores
+        >>> train, test = example_head_inputs()
+        >>> scorer = GradientSimilarity().prepare(train, BUDGET)
+        >>> lists, summary = stream_scores(scorer, test, torch.arange(2), top_k=2, memory_budget=BUDGET)
+        >>> lists.top_index  # the two train rows that help each test most
+        tensor([[0, 3],
+                [2, 3]])
+        >>> summary.finalize()["mean"].round(decimals=3)  # per train row, over both tests
+        tensor([ 0.0640, -0.4740,  0.0640,  0.0640], dtype=torch.float64)
     """
     n_tests, n_train = len(test), scorer.n_train
     test_rows, train_rows = block_sizes(scorer, n_tests, memory_budget)
@@ -101,7 +115,7 @@ def _all_scores(
 
 
 def without_minus_infinity(scores: Tensor) -> Tensor:
-    """The scores with 0 in place of −∞."""
+    """The scores, [...], with 0 in place of −∞."""
     return scores.masked_fill(scores == -math.inf, 0)
 
 
@@ -132,5 +146,5 @@ def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[i
 
 
 def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
-    """What a train row adds to a block: its gradients beside the products, later the scores being ranked."""
+    """Bytes that a train row adds to a block: its gradients beside the products, later the scores being ranked."""
     return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)

@@ -35,6 +35,22 @@ class TracIn:
         labels: labels in both losses; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         dtype: type of the matrix products. Gradients are always taken in float64.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.inputs import CheckpointInputs, HeadInputs
+        >>> from twinlens.attribution.instance.tracin import TracIn
+        >>> def along_training(features, labels):  # head inputs under two checkpoints, learning rate 0.1 at both
+        ...     heads = [torch.nn.Linear(2, 2, bias=False) for _ in range(2)]
+        ...     for head, weight in zip(heads, (0.0, 1.0)):
+        ...         _ = torch.nn.init.constant_(head.weight, weight)
+        ...     inputs = [HeadInputs(torch.tensor(features), torch.tensor(labels), head) for head in heads]
+        ...     return CheckpointInputs(tuple((part, 0.1) for part in inputs))
+        >>> train = along_training([[1.0, 0.0], [0.0, 1.0]], [0, 1])
+        >>> test = along_training([[1.0, 0.5]], [0])
+        >>> scorer = TracIn().prepare(train, memory_budget=2**20)
+        >>> scorer.scores(scorer.query(test, torch.tensor([0])), 0, 2)  # row 1 has the other label
+        tensor([[ 0.1000, -0.0500]], dtype=torch.float64)
     """
 
     reads: ClassVar[Reads] = "checkpoints"
@@ -71,7 +87,23 @@ class TracIn:
 
 @dataclass(frozen=True)
 class TracInScorer:
-    """`InstanceScorer` of `TracIn`."""
+    """`InstanceScorer` of `TracIn`.
+
+    Attributes:
+        method: the settings.
+        heads: the head of each checkpoint, differentiated.
+        train: the train split under each checkpoint.
+        memory_budget: bytes of working memory.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.inputs import CheckpointInputs
+        >>> from twinlens.attribution.instance.tracin import TracIn
+        >>> train, _ = example_head_inputs()
+        >>> scorer = TracIn().prepare(CheckpointInputs(((train, 1e-3), (train, 5e-4))), BUDGET)
+        >>> scorer.describe()["learning_rates"], scorer.self_influence().shape
+        ([0.001, 0.0005], torch.Size([4]))
+    """
 
     method: TracIn
     heads: tuple[DifferentiableHead, ...]

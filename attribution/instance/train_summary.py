@@ -1,4 +1,4 @@
-"""What all tests together say of each train example."""
+"""Summary of each train example over all tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ VOTES_TOP = 10
 
 @dataclass(frozen=True)
 class TrainSummary:
-    """What all tests together say of each train example; shards of tests are reduced with `merge`.
+    """Summary of each train example over all tests; shards of tests are reduced with `merge`.
 
     Attributes:
         sum: sum of scores over tests, [n_train], float64.
@@ -25,6 +25,16 @@ class TrainSummary:
         n_test: number of tests.
         rank_sum: sum over tests of the example's rank among all train examples, 1 = best, equal scores sharing the
             mean of their ranks, [n_train], float64. A single NaN where the scorer does not declare `ranks`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.train_summary import TrainSummary
+        >>> scores = torch.tensor([[0.2, -0.4], [0.4, 0.6]])  # two tests, two train examples
+        >>> one = TrainSummary(sum=scores[0], max=scores[0], votes=torch.tensor([1, 0]), n_test=1)
+        >>> other = TrainSummary(sum=scores[1], max=scores[1], votes=torch.tensor([0, 1]), n_test=1)
+        >>> columns = one.merge(other).finalize()
+        >>> columns["mean"].round(decimals=2), columns["max"], columns["votes"]
+        (tensor([0.3000, 0.1000]), tensor([0.4000, 0.6000]), tensor([1, 1]))
     """
 
     sum: Tensor
@@ -63,6 +73,9 @@ class TrainSummary:
         Returns:
             `index`, `mean` (NaN where a score was −∞), `max`, `votes` and `self_influence` (NaN where there is none);
             with ranks also `mean_rank`, the lower the better, by which to order the train split. Each [n_train].
+
+        Raises:
+            ValueError: a summary of no test.
         """
         if self.n_test == 0:
             raise ValueError("A train summary needs at least one test.")
@@ -81,6 +94,6 @@ class TrainSummary:
 
 
 def count_votes(scores: InstanceScores, n_train: int) -> Tensor:
-    """How many of the tests have each train example in their top 10, with a score above −∞, [n_train], int64."""
+    """Number of tests that have each train example in their top 10, with a score above −∞, [n_train], int64."""
     index, score = scores.top_index[:, :VOTES_TOP], scores.top_score[:, :VOTES_TOP]
     return torch.bincount(index[score > -math.inf], minlength=n_train)

@@ -1,4 +1,4 @@
-"""What a method over whole gradients asks for, and what it says of itself."""
+"""Settings of methods over whole gradients: the inverse curvature they need, their description of themselves."""
 
 from __future__ import annotations
 
@@ -36,6 +36,15 @@ def inverses_of(
 
     Raises:
         UserError: a layer's Fisher block vanishes.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.whole_gradients import inverses_of
+        >>> from twinlens.attribution.protocols import LinearLayer
+        >>> layer = LinearLayer("score", torch.nn.Linear(4, 2), d_in=4, d_out=2, has_bias=True)
+        >>> inverses_of(Influence(curvature="identity", damping=0.5, params="all"), [layer], bases=None)
+        [Inverse(basis=None, damping=0.5)]
     """
     if not isinstance(method, Influence):
         return [Inverse()] * len(layers)

@@ -29,6 +29,16 @@ class TopUnits:
         score: [batch, k].
         bound: highest upper bound of a neuron that was not evaluated, −inf where all were, [batch].
         evaluated: neurons whose exact score was computed, int64 [batch].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.bounded_search import TopUnits
+        >>> top = TopUnits(
+        ...     layer=torch.tensor([[1, 0]]), unit=torch.tensor([[4, 2]]), position=torch.tensor([[-1, -1]]),
+        ...     score=torch.tensor([[0.8, 0.5]]), bound=torch.tensor([0.3]), evaluated=torch.tensor([6]),
+        ... )
+        >>> top.certified  # no neuron that was left out can reach 0.5
+        tensor([True])
     """
 
     layer: Tensor
@@ -57,6 +67,18 @@ def top_units(
     Raises:
         UserError: when the budget does not hold one example, see `search_bytes`; an unknown score; a readout that is
             not linear, for which no bound is known.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.bounded_search import top_units
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> found = top_units(readout_of(model, states, batch["labels"]), ffn_units(model, states), 2, BUDGET)
+        >>> found.score.round(decimals=2), found.certified  # nats
+        (tensor([[0.5900, 0.5100],
+                [1.0500, 0.6100]]), tensor([True, True]))
     """
     if not readout.linear:
         raise UserError(
@@ -162,7 +184,7 @@ def _exact(
 
 
 def transformed(increase: Tensor, log_prob: Tensor, score: str) -> Tensor:
-    """A score from the increase and the log-probability at its point; grows with the increase."""
+    """A score from the increase and the `log_prob` at its point, [...] each; it grows with the increase."""
     if score == "prob_increase":
         return log_prob.exp() * increase.expm1()
     return increase + log_prob if score == "log_prob" else increase
@@ -180,7 +202,8 @@ def listed(
 ) -> TopUnits:
     """The `top_k` best of scores [batch, candidates], which lie at `places` in [layers · units · positions].
 
-    `places` None: the candidates are all of them, in order. Equal scores keep the order they come in.
+    `places` None: the candidates are all of them, in order. Equal scores keep the order they come in. `rest` and
+    `evaluated` [batch] become the list's `bound` and `evaluated`.
     """
     ordered, chosen = scores.sort(dim=1, descending=True, stable=True)
     ordered, chosen = ordered[:, :top_k], chosen[:, :top_k]
@@ -197,7 +220,7 @@ def listed(
 
 
 def search_bytes(n_layers: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """What the search holds per example beside the rows it evaluates, in bytes; `states` not counted.
+    """Memory of the search per example beside the rows it evaluates, in bytes; `states` not counted.
 
     Distributions of every layer three times; coefficients, bounds, scores and their sorted copies with 64-bit places.
     """

@@ -1,4 +1,4 @@
-"""What a score over the residual stream is computed from: a batch's states and its readout at the class explained."""
+"""Examples being explained, with their residual states and the readout at the class explained."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ class Explained:
         states: of these sequences.
         readout: at the target.
         target, target_prob: class explained and its probability, [batch]; of a vocabulary, the token.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.explained import explain
+        >>> parts = explain(ExampleResidualModel(), example_batch(), "gold", "corrected", False, BUDGET)
+        >>> [(rows.tolist(), part.target.tolist(), part.target_prob.round(decimals=2)) for rows, part, room in parts]
+        [([0, 1], [1, 1], tensor([0.6400, 0.7000]))]
     """
 
     tokens: Batch
@@ -52,6 +59,15 @@ def explained_class(scores: Tensor, batch: Batch, target: TargetOf | None, vocab
 
     Raises:
         UserError: `gold` for an example without a label.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.explained import explained_class
+        >>> scores, batch = torch.tensor([[0.1, 0.9], [0.8, 0.2]]), {"labels": torch.tensor([0, -1])}
+        >>> explained_class(scores, batch, "predicted", vocabulary=False)
+        tensor([1, 0])
+        >>> explained_class(scores, batch, None, vocabulary=True)  # the answer where there is one
+        tensor([0, 0])
     """
     predicted: Tensor = scores.argmax(-1)
     if target == "predicted" or (target is None and not vocabulary):

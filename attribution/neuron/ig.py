@@ -44,6 +44,17 @@ class IntegratedGradients:
             or of a vocabulary the answer that the data name. In multiple choice its sequence is the one whose neurons
             are scored, unless the model edits all sequences at once.
         top_k: neurons kept per example, best first.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.ig import IntegratedGradients
+        >>> method = IntegratedGradients(preset="gauss", n_steps=8, top_k=3)
+        >>> found = method.attribute(ExampleNeuronModel(), example_batch(), BUDGET)
+        >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first
+        ([[1, 0, 1], [1, 1, 0]], [[3, 0, 1], [3, 1, 0]])
+        >>> found.score.round(decimals=2)  # probability: positive neurons raise the predicted class
+        tensor([[0.0700, 0.0400, 0.0300],
+                [0.3400, 0.1100, 0.0700]])
     """
 
     engine: ClassVar[EngineKind] = "last_token"

@@ -1,4 +1,4 @@
-"""Log-probability increase in delta form: what vectors add to the log-probability at a point of the residual stream.
+"""Log-probability increase in delta form: the change that a vector makes at a point of the residual stream.
 
 With the final norm frozen and z the scores at the point x, p = softmax(z), a vector c·v adds m·c·(Uv) to the scores, so
 
@@ -30,6 +30,16 @@ class Points:
         probability: softmax of the scores, [batch, layers, outputs].
         mean: pᵀU, [batch, layers, width].
         slope: U_w − pᵀU, gradient of lp by the final hidden state, [batch, layers, width].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.increase import points_of
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> points = points_of(readout_of(model, states, batch["labels"]), states.residual)
+        >>> points.log_prob.shape, points.slope.shape  # 2 examples, 3 entries of the stream, width 4
+        (torch.Size([2, 3]), torch.Size([2, 3, 4]))
     """
 
     log_prob: Tensor
@@ -47,6 +57,16 @@ class Units:
         coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
         values: layer → value vectors, [units, hidden].
         positional: whether the last axis of `coefficient` stands for tokens.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
+        >>> model = ExampleResidualModel()
+        >>> states = model.states(example_batch())
+        >>> ffn_units(model, states).coefficient.shape  # [batch, layers, neurons, 1]
+        torch.Size([2, 2, 5, 1])
+        >>> attention_units(model, states).coefficient.shape  # [batch, layers, heads · head_dim, tokens]
+        torch.Size([2, 2, 4, 4])
     """
 
     base: Tensor
@@ -56,6 +76,7 @@ class Units:
 
     @property
     def n_layers(self) -> int:
+        """Number of layers."""
         return self.coefficient.shape[1]
 
     def rows(self, start: int, stop: int) -> Units:
@@ -99,7 +120,13 @@ def row_increases(
 def mended(
     readout: Readout, base: Tensor, increase: Tensor, excess: Tensor, example: Tensor, layer: Tensor, vectors: Tensor
 ) -> Tensor:
-    """Increases with the rows whose exponentials overflowed computed again from logarithms, in float64."""
+    """Increases [rows] with those whose exponentials overflowed computed again from logarithms, in float64.
+
+    Args:
+        base, example, layer, vectors: as for `row_increases`.
+        increase: changed in place, [rows].
+        excess: mean of the exponentials less 1; not finite where they overflowed, [rows].
+    """
     for row in (~torch.isfinite(excess)).nonzero()[:, 0].tolist():
         b, point = int(example[row]), base[int(example[row]), int(layer[row])]
         before = readout.rows(b, b + 1).scores(point[None]).double()[0].log_softmax(-1)
@@ -117,6 +144,19 @@ def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Itera
 
     Raises:
         UserError: when the budget does not hold the examples' distributions, see `dense_bytes`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.increase import dense_increases
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout = readout_of(model, states, batch["labels"])
+        >>> for layer, increase in dense_increases(readout, ffn_units(model, states), BUDGET):
+        ...     print(layer, increase[0, :, 0].round(decimals=2))  # of the first example, nats
+        0 tensor([-0.9400,  0.2200,  0.5100,  0.2100, -0.0400])
+        1 tensor([0.0000, 0.2000, 0.0700, 0.5900, 0.2100])
     """
     if not readout.linear:
         yield from _dense_by_head(readout, units, memory_budget)
@@ -236,7 +276,7 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """What `dense_increases` holds of one layer beside its blocks, in bytes; `states` not counted.
+    """Memory of one layer in `dense_increases` beside its blocks, in bytes; `states` not counted.
 
     The blocks take what the budget leaves, at least two rows of `hidden` numbers.
     """

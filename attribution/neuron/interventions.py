@@ -1,4 +1,4 @@
-"""Interventions of paper 2: zero what was found, run the model again, see what is left of the target.
+"""Interventions of paper 2: zero units, run the model again, measure the target.
 
 Zeroing a neuron's parameters is zeroing its coefficient at every token, so interventions are full forwards, batched
 over sentences that each have a set of their own. Heads zero their slice of the attention output projection's input,
@@ -20,11 +20,18 @@ from twinlens.attribution.residual_protocol import ResidualModel
 
 @dataclass(frozen=True)
 class TargetMetrics:
-    """How the target stands among the scores, each [batch].
+    """Standing of the target among the scores.
 
     Attributes:
-        reciprocal_rank: 1 / rank, the mean of which over sentences is the MRR.
-        prob, log_prob: softmax probability and its logarithm (nats).
+        reciprocal_rank: 1 / rank, the mean of which over sentences is the MRR, [batch].
+        prob, log_prob: softmax probability and its logarithm (nats), [batch] each.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.interventions import target_metrics
+        >>> metrics = target_metrics(torch.tensor([[2.0, 1.0, 0.0]]), target=torch.tensor([1]))
+        >>> metrics.reciprocal_rank, metrics.prob.round(decimals=2), metrics.log_prob.round(decimals=2)
+        (tensor([0.5000]), tensor([0.2400]), tensor([-1.4100]))
     """
 
     reciprocal_rank: Tensor
@@ -50,12 +57,25 @@ def zeroed_metrics(
     """Metrics after zeroing each sentence's own sets; with both None those of the model as it is.
 
     Args:
+        target: output whose metrics are taken, int64 [batch].
         ffn: bool [batch, layers, neurons] or None.
         attention: bool [batch, layers, heads · head_dim] or None.
         memory_budget: bytes; results do not depend on it.
 
     Raises:
         UserError: when the budget does not hold one sentence's forward.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.interventions import zeroed_metrics
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> neurons = torch.zeros(2, model.n_layers, model.n_neurons, dtype=torch.bool)
+        >>> neurons[:, 1, 3] = True  # neuron 3 of layer 1
+        >>> zeroed_metrics(model, batch, batch["labels"], None, None, BUDGET).prob.round(decimals=3)
+        tensor([0.6420, 0.6980])
+        >>> zeroed_metrics(model, batch, batch["labels"], neurons, None, BUDGET).prob.round(decimals=3)
+        tensor([0.5720, 0.5990])
     """
     each = model.bytes_per_example(batch["attention_mask"].shape[1], attention=False)
     require_room(memory_budget >= each, each, memory_budget, "one sentence's forward")
@@ -78,6 +98,14 @@ def distinct_mask(layer: Tensor, unit: Tensor, k: int, n_layers: int, n_units: i
 
     Returns:
         bool [batch, layers, units]; fewer than `k` where the list holds fewer.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.interventions import distinct_mask
+        >>> layer, unit = torch.tensor([[0, 0, 1]]), torch.tensor([[2, 2, 0]])  # the first neuron stands there twice
+        >>> distinct_mask(layer, unit, k=2, n_layers=2, n_units=3).nonzero()[:, 1:]
+        tensor([[0, 2],
+                [1, 0]])
     """
     address = torch.where(layer < 0, -1, layer.long() * n_units + unit.long())
     mask = torch.zeros(len(layer), n_layers * n_units, dtype=torch.bool, device=layer.device)

@@ -50,7 +50,7 @@ def attention_coefficients(model: ResidualModel, states: ResidualStates, layer: 
 
 
 def head_vectors(model: ResidualModel, states: ResidualStates, layer: int, by_position: bool = False) -> Tensor:
-    """What every head of a layer adds, output bias not included.
+    """Vector that every head of a layer adds to the residual stream, output bias not included.
 
     Returns:
         [batch, heads, hidden], or [batch, heads, tokens, hidden] with `by_position`.
@@ -88,7 +88,20 @@ def _by_layer(
 
 
 def layer_increases(states: ResidualStates, readout: Readout, memory_budget: int) -> tuple[Tensor, Tensor]:
-    """Attention and MLP outputs, biases included, each [batch, layers]; together they sum to lp(h^L) − lp(h^0)."""
+    """Attention and MLP outputs, biases included, each [batch, layers]; together they sum to lp(h^L) − lp(h^0).
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.logprob_increase import layer_increases
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout = readout_of(model, states, batch["labels"])
+        >>> attention, mlp = layer_increases(states, readout, BUDGET)
+        >>> ends = readout.log_prob(states.residual[:, [0, -1]])
+        >>> bool(((attention + mlp).sum(1) - (ends[:, 1] - ends[:, 0])).abs().max() < 1e-5)
+        True
+    """
     entering, between = states.residual[:, :-1], states.residual[:, :-1] + states.attention_output
     attention = vector_increases(readout, entering, states.attention_output[:, :, None], memory_budget)
     mlp = vector_increases(readout, between, states.mlp_output[:, :, None], memory_budget)

@@ -48,6 +48,17 @@ class NeuronScore:
 
     Raises:
         UserError: an unknown score or site; grad_x_act of attention neurons.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.neuron_score import NeuronScore
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> found = NeuronScore("logprob_increase", site="ffn", target="gold", top_k=2).attribute(model, batch, BUDGET)
+        >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first
+        ([[1, 0], [1, 1]], [[3, 2], [3, 4]])
+        >>> found.score.round(decimals=2)  # nats: what each neuron adds to the answer's log-probability
+        tensor([[0.5900, 0.5100],
+                [1.0500, 0.6100]])
     """
 
     engine: ClassVar[EngineKind] = "residual"

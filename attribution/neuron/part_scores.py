@@ -83,6 +83,17 @@ class HeadScore(_PartScore):
     Args:
         by_position: each head at every token instead of the whole.
         target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.part_scores import HeadScore
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> found = HeadScore(target="gold", top_k=2).attribute(model, batch, BUDGET)
+        >>> found.layer.tolist(), found.unit.tolist()  # layers and heads of each example, best first
+        ([[1, 0], [1, 0]], [[0, 1], [1, 1]])
+        >>> found.score.round(decimals=2)  # nats
+        tensor([[ 0.5100, -0.1000],
+                [-0.0500, -0.0900]])
     """
 
     unit_kind: ClassVar[UnitKind] = "head"
@@ -123,6 +134,16 @@ class LayerScore(_PartScore):
 
     Args:
         target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.part_scores import LayerScore
+        >>> from twinlens.attribution.neuron.ranking import SITES
+        >>> found = LayerScore(target="gold", top_k=4).attribute(ExampleResidualModel(), example_batch(), BUDGET)
+        >>> [f"{SITES[site]} {layer}" for site, layer in zip(found.site[0].tolist(), found.layer[0].tolist())]
+        ['ffn 1', 'attn 1', 'ffn 0', 'attn 0']
+        >>> found.score[0].round(decimals=2)  # nats
+        tensor([ 0.8400,  0.4600,  0.0400, -0.9600])
     """
 
     unit_kind: ClassVar[UnitKind] = "layer"
@@ -134,7 +155,12 @@ class LayerScore(_PartScore):
 
 
 def ranked_layers(attention: Tensor, mlp: Tensor, top_k: int) -> NeuronScores:
-    """Layers best first, of scores [batch, layers] of either site; ties to attention, then to the lower layer."""
+    """Layers best first; ties go to attention, then to the lower layer.
+
+    Args:
+        attention, mlp: scores of the layers' outputs of either site, [batch, layers] each.
+        top_k: entries of each list.
+    """
     ordered, place = _ordered(torch.stack([attention, mlp], 1), top_k)
     n_layers = attention.shape[1]
     none = torch.full_like(place, -1, dtype=torch.int32)

@@ -22,18 +22,31 @@ Quantity = Literal["probability", "score"]
 
 @dataclass(frozen=True)
 class Path:
-    """What is integrated: site, positions and quadrature."""
+    """Path of the integral: where activations are scaled, and by which quadrature.
+
+    Attributes:
+        site: `activation`, the down-projection's input, or `pre_activation`, the up-projection's output.
+        positions: `last`, `all` or `broadcast_last`, see `twinlens.attribution.neuron.ig.IntegratedGradients`.
+        rule: of the quadrature.
+        threshold: keep only neurons above this share of the highest score, so that a list can be shorter than top_k.
+        of_choice: what is attributed in multiple choice, the target's `probability` or its sequence's raw `score`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel
+        >>> from twinlens.attribution.neuron.path_integral import Path
+        >>> path = Path(site="activation", positions="last", rule="right")
+        >>> path.quantity(ExampleNeuronModel())
+        'probability'
+    """
 
     site: Site
     positions: Positions
     rule: Rule
     threshold: float | None = None
-    """Keep only neurons above this share of the highest score, so that a list can be shorter than top_k."""
     of_choice: Quantity = "probability"
-    """What is attributed in multiple choice: the target's softmax probability or the raw score of its sequence."""
 
     def quantity(self, model: NeuronModel) -> Quantity:
-        """What is attributed for a model."""
+        """Quantity that is attributed for a model."""
         return self.of_choice if model.readout == "choice" else "probability"
 
 
@@ -47,6 +60,16 @@ class IntegratedGradientsResult:
         target: class whose P is attributed, [batch].
         target_prob: its softmax probability, [batch].
         completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, in the unit of P, [batch, layers].
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+        >>> path = Path(site="activation", positions="last", rule="gauss")
+        >>> result = integrated_gradients(ExampleNeuronModel(), example_batch(), path, 16, None, BUDGET)
+        >>> result.scores.shape  # [batch, layers, neurons]
+        torch.Size([2, 2, 5])
+        >>> bool(result.completeness.max() < 1e-4)  # they sum to what the layer's neurons change
+        True
     """
 
     scores: Tensor
@@ -96,13 +119,24 @@ def integrated_gradients(
 
 @dataclass(frozen=True)
 class Target:
-    """P of a batch: the class of each example, [batch], and what is taken of its score."""
+    """P of a batch, the quantity that is attributed.
+
+    Attributes:
+        classes: class of each example, [batch], int64.
+        quantity: its softmax `probability` or its raw `score`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.path_integral import Target
+        >>> Target(torch.tensor([1]), "probability").of(torch.tensor([[[0.0, 0.0], [0.0, 100.0]]]))
+        tensor([[0.5000, 1.0000]])
+    """
 
     classes: Tensor
     quantity: Quantity
 
     def of(self, scores: Tensor) -> Tensor:
-        """[batch, rows, classes] → [batch, rows]."""
+        """P of each row, scores [batch, rows, classes] → [batch, rows], float32."""
         values = scores.float() if self.quantity == "score" else scores.float().softmax(-1)
         return values.gather(-1, self.classes[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
 

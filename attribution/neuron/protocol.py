@@ -1,4 +1,4 @@
-"""What a neuron method is: from a model and a batch to the best neurons of each example."""
+"""Protocol of neuron methods: from a model and a batch to the best neurons of each example."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ class NeuronMethod(Protocol):
     Attributes:
         top_k: length of the stored lists.
         reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone.
+
+    Example:
+        >>> from twinlens.attribution.neuron.ig import IntegratedGradients
+        >>> from twinlens.attribution.neuron.protocol import NeuronMethod, engine_kind, role, unit_kind
+        >>> method = IntegratedGradients(top_k=10)
+        >>> isinstance(method, NeuronMethod), engine_kind(method), unit_kind(method), role(method)
+        (True, 'last_token', 'neuron', 'value')
     """
 
     top_k: int
@@ -36,7 +43,18 @@ class NeuronMethod(Protocol):
 
 @runtime_checkable
 class ResidualMethod(NeuronMethod, Protocol):
-    """A method over the residual stream, which can say what it needs."""
+    """A method over the residual stream, which can say what it needs.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> from twinlens.attribution.neuron.neuron_score import NeuronScore
+        >>> from twinlens.attribution.neuron.protocol import ResidualMethod
+        >>> method = NeuronScore("logprob_increase")
+        >>> isinstance(method, ResidualMethod), method.engine
+        (True, 'residual')
+        >>> method.bytes_per_example(ExampleResidualModel(), tokens=4) > 0
+        True
+    """
 
     engine: ClassVar[EngineKind]
 
@@ -48,12 +66,12 @@ class ResidualMethod(NeuronMethod, Protocol):
 
 
 def engine_kind(method: Any) -> EngineKind:
-    """What a method is given as `model`: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
+    """Kind of `model` that a method gets: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
     return getattr(method, "engine", "last_token")
 
 
 def unit_kind(method: Any) -> UnitKind:
-    """What a method's entries stand for; neurons unless it says otherwise."""
+    """Kind of unit that a method's entries stand for; neurons unless it says otherwise."""
     return getattr(method, "unit_kind", "neuron")
 
 

@@ -24,6 +24,15 @@ def nodes_and_weights(rule: Rule, n_steps: int) -> tuple[Tensor, Tensor]:
 
     Raises:
         UserError: unknown rule or n_steps < 1.
+
+    Example:
+        >>> from twinlens.attribution.neuron.quadrature import nodes_and_weights
+        >>> nodes, weights = nodes_and_weights("right", n_steps=4)
+        >>> nodes.tolist(), weights.tolist()
+        ([0.25, 0.5, 0.75, 1.0], [0.25, 0.25, 0.25, 0.25])
+        >>> nodes, weights = nodes_and_weights("gauss", n_steps=2)
+        >>> round(float((weights * nodes**3).sum()), 6)  # exact up to degree 3
+        0.25
     """
     if n_steps < 1:
         raise UserError(f"n_steps={n_steps}: expected at least 1 integration step; set method.ig.n_steps=20.")

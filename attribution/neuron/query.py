@@ -37,6 +37,19 @@ class ValueNeurons:
         layer, unit: [batch, k], int64; layer −1 where a list is shorter.
         column: token at which the neuron's coefficient arises, [batch, k]; the answer position for FFN neurons.
         weight: increase that is shared out, [batch, k].
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.bounded_search import top_units
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.query import ValueNeurons
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> top = top_units(readout_of(model, states, batch["labels"]), ffn_units(model, states), 2, BUDGET)
+        >>> neurons = ValueNeurons.of(top, states)
+        >>> neurons.site, neurons.layer.shape, neurons.column.tolist()  # FFN neurons arise at the last token
+        ('ffn', torch.Size([2, 2]), [[3, 3], [3, 3]])
     """
 
     site: str
@@ -66,6 +79,17 @@ class QueryLayers:
         embedding: [batch].
         attention, mlp: output of each layer, [batch, layers].
         constant: the biases inside the keys, [batch]; 0 for `notebook`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.query import ValueNeurons, query_layers
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> one = torch.ones(2, 1, dtype=torch.int64)  # of each example neuron 1 of layer 1, at the last token
+        >>> neurons = ValueNeurons("ffn", layer=one, unit=one, column=3 * one, weight=torch.tensor([[0.5], [0.2]]))
+        >>> found = query_layers(model, batch, neurons, BUDGET)
+        >>> found.embedding.shape, found.attention.shape, found.mlp.shape  # nats of its increase
+        (torch.Size([2]), torch.Size([2, 2]), torch.Size([2, 2]))
     """
 
     embedding: Tensor
@@ -210,7 +234,7 @@ def _chunks(model: ResidualModel, batch: Batch, neurons: ValueNeurons, memory_bu
 
 
 def query_bytes(model: ResidualModel, tokens: int, k: int, hidden: int) -> int:
-    """What query layers and neurons of `k` value neurons take per example, in bytes, the forward included."""
+    """Memory of query layers and neurons of `k` value neurons per example, in bytes, the forward included."""
     factors = 2 if model.gated else 1
     keys = k * (factors * (hidden + 4 * model.n_layers) + 4 * hidden)
     products = 3 * k * model.n_neurons + 2 * model.n_layers * model.n_neurons

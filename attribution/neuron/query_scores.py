@@ -106,6 +106,17 @@ class QueryLayers(_QueryScore):
         n_values: best value neurons by log-probability increase that are asked.
         target, mode, top_k: see `NeuronScore`; `notebook` also leaves centring and
             biases out of the keys and divides by the plain sum, see `twinlens.attribution.neuron.query`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.query_scores import QueryLayers
+        >>> method = QueryLayers(site="ffn", n_values=2, target="gold", top_k=2)
+        >>> found = method.attribute(ExampleResidualModel(), example_batch(), BUDGET)
+        >>> found.site.tolist(), found.layer.tolist()  # site 1: attention, 0: MLP
+        ([[1, 1], [0, 1]], [[0, 1], [1, 0]])
+        >>> found.score.round(decimals=2)  # nats of the value neurons' increase
+        tensor([[ 0.4800,  0.1100],
+                [ 0.0000, -0.1200]])
     """
 
     unit_kind: ClassVar[UnitKind] = "layer"
@@ -123,6 +134,16 @@ class QueryNeurons(_QueryScore):
 
     Args:
         site, n_values, target, mode, top_k: see `QueryLayers`.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.query_scores import QueryNeurons
+        >>> method = QueryNeurons(site="ffn", n_values=6, target="gold", top_k=2)
+        >>> found = method.attribute(ExampleResidualModel(), example_batch(), BUDGET)
+        >>> found.layer[1].tolist(), found.unit[1].tolist()  # of the second text, below its value neurons
+        ([0, 0], [4, 2])
+        >>> found.score[1].round(decimals=2)  # nats of the value neurons' increase
+        tensor([0.2800, 0.0100])
     """
 
     unit_kind: ClassVar[UnitKind] = "neuron"

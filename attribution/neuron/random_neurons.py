@@ -21,6 +21,14 @@ class RandomNeurons:
     Args:
         seeds: one ranking per seed; evaluations average over them. `for_seed` gives the method of one seed.
         top_k: neurons kept per example.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.neuron.random_neurons import RandomNeurons
+        >>> method = RandomNeurons(seeds=[0, 1], top_k=3).for_seed(0)
+        >>> found = method.attribute(ExampleNeuronModel(), example_batch(), BUDGET)
+        >>> found.unit.shape, bool((found.score >= 0).all() and (found.score < 1).all())
+        (torch.Size([2, 3]), True)
     """
 
     engine: ClassVar[EngineKind] = "last_token"

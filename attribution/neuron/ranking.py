@@ -1,4 +1,4 @@
-"""From dense neuron scores to the sparse lists that are stored."""
+"""Sparse lists of the best neurons, made of dense scores."""
 
 from __future__ import annotations
 
@@ -27,6 +27,16 @@ class NeuronScores:
         position: token of each entry, counted from the sentence's first, int32 [batch, top_k]; −1, or None, where
             entries have none.
         site: number in `SITES` of each entry, int8 [batch, top_k]; None: all are FFN neurons.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import NeuronScores
+        >>> scores = NeuronScores(
+        ...     layer=torch.tensor([[1, 0]]), unit=torch.tensor([[4, 2]]), score=torch.tensor([[0.3, 0.1]]),
+        ...     target=torch.tensor([1]), target_prob=torch.tensor([0.9]),
+        ... )
+        >>> scores.layer[0, 0].item(), scores.unit[0, 0].item()  # unit 4 of layer 1 carries most
+        (1, 4)
     """
 
     layer: Tensor
@@ -46,7 +56,23 @@ def rank_neurons(
     target_prob: Tensor | None = None,
     completeness: Tensor | None = None,
 ) -> NeuronScores:
-    """The `top_k` highest of [batch, layers, neurons]; ties go to the lower layer, then the lower unit."""
+    """The `top_k` highest scores of each example; ties go to the lower layer, then the lower unit.
+
+    Args:
+        scores: [batch, layers, neurons].
+        top_k: entries of each list.
+        target, target_prob, completeness: passed on, see `NeuronScores`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import rank_neurons
+        >>> dense = torch.tensor([[[0.1, 0.4, -0.2], [0.3, 0.0, 0.4]]])  # [batch, layers, neurons]
+        >>> ranked = rank_neurons(dense, top_k=3)
+        >>> ranked.layer.tolist(), ranked.unit.tolist()
+        ([[0, 1, 1]], [[1, 2, 0]])
+        >>> ranked.score
+        tensor([[0.4000, 0.4000, 0.3000]])
+    """
     n_neurons = scores.shape[-1]
     ordered, position = scores.float().flatten(1).sort(dim=1, descending=True, stable=True)
     position = position[:, :top_k]
@@ -73,6 +99,13 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
 
     Args:
         layer, unit: [batch, r].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import chosen_mask
+        >>> chosen_mask(torch.tensor([[1, -1]]), torch.tensor([[2, -1]]), n_layers=2, n_neurons=3)
+        tensor([[[False, False, False],
+                 [False, False,  True]]])
     """
     flat = layer.long() * n_neurons + unit.long()
     listed = torch.zeros(len(layer), n_layers * n_neurons + 1, dtype=torch.bool, device=layer.device)
@@ -83,6 +116,6 @@ def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> T
 
 
 def side_by_side(unit: Tensor, n_neurons: int) -> Tensor:
-    """Units of both sites as one row of a layer's units: attention neurons, from `FIRST_ATTENTION` on, follow the
-    layer's `n_neurons` FFN neurons."""
+    """Units of both sites, `unit` [...], as one row of a layer's units, [...]: attention neurons, which start at
+    `FIRST_ATTENTION`, follow the layer's `n_neurons` FFN neurons."""
     return torch.where(unit >= FIRST_ATTENTION, unit - FIRST_ATTENTION + n_neurons, unit)

@@ -1,4 +1,4 @@
-"""From vectors of the residual stream to log-probabilities, with the final norm's statistic frozen.
+"""Readout of residual vectors as log-probabilities, with the final norm's statistic frozen.
 
 bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (paper 2, Eq. 9–12), so that what a vector
 does to every token's score does not depend on what it is added to. A head that is not linear is evaluated as it is.
@@ -34,6 +34,16 @@ class Readout:
         norm_bias: what the final norm adds, [width]; None: nothing, or left out as the notebooks do.
         offset: constants added to each example's scores, [batch, outputs], or None. Multiple choice in this form: the
             output of the explained sequence is row 0, the other choices' scores are constants with rows of zeros.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout = readout_of(model, states, target=batch["labels"])
+        >>> own = states.scores.log_softmax(-1).gather(1, batch["labels"][:, None])[:, 0]
+        >>> bool((readout.log_prob(states.residual[:, -1]) - own).abs().max() < 1e-5)  # the model's own log-probability
+        True
     """
 
     direction: Callable[[Tensor], Tensor]
@@ -82,7 +92,7 @@ class Readout:
         return self.times_outputs(self.direction(vectors).to(self.dtype))
 
     def times_outputs(self, features: Tensor) -> Tensor:
-        """Product with the head's rows, [..., width] → [..., outputs], wider copies of them made block by block."""
+        """Product of features with the head's rows, [..., width] → [..., outputs]; rows are widened block by block."""
         assert self.weight is not None
         if self.weight.dtype == self.dtype:
             return features @ self.weight.T
@@ -92,7 +102,7 @@ class Readout:
         return scores
 
     def mean_output(self, probability: Tensor) -> Tensor:
-        """Mean row of the head under distributions [..., outputs], [..., width]."""
+        """Mean row of the head under distributions, `probability` [..., outputs] → [..., width]."""
         assert self.weight is not None
         if self.weight.dtype == self.dtype:
             return probability @ self.weight
@@ -183,18 +193,28 @@ def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tens
 
     Returns:
         numbers of the outputs, int64 [n, k], and U·direction(v) there, [n, k].
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.readout import readout_of, top_outputs
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> readout = readout_of(model, model.states(batch), batch["labels"])
+        >>> tokens, scores = top_outputs(readout, model.values(1)[:2], k=3)  # two neurons of layer 1
+        >>> tokens  # what they raise most, best first
+        tensor([[5, 3, 0],
+                [5, 1, 2]])
     """
     best = readout.project(vectors).topk(min(k, readout.n_outputs), -1)
     return best.indices, best.values
 
 
 def per_example(values: Tensor, like: Tensor) -> Tensor:
-    """[batch] or [batch, outputs] shaped so that it meets [batch, ..., outputs] entry by entry."""
+    """Values [batch] or [batch, outputs], shaped so that they meet `like` [batch, ..., outputs] entry by entry."""
     middle = [1] * (like.dim() - values.dim())
     return values.reshape(len(values), *middle, *values.shape[1:])
 
 
 def at_target(scores: Tensor, target: Tensor) -> Tensor:
-    """Each example's own output of [batch, ..., outputs], [batch, ...]."""
+    """Each example's own output, `target` [batch], of scores [batch, ..., outputs], [batch, ...]."""
     index = target.reshape(-1, *[1] * (scores.dim() - 1)).expand(*scores.shape[:-1], 1)
     return scores.gather(-1, index)[..., 0]

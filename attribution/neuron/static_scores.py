@@ -43,6 +43,18 @@ def best_neurons(
 
     Raises:
         UserError: an unknown score, or too small a budget.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.logprob_increase import ffn_units
+        >>> from twinlens.attribution.neuron.readout import readout_of
+        >>> from twinlens.attribution.neuron.static_scores import best_neurons
+        >>> model, batch = ExampleResidualModel(), example_batch()
+        >>> states = model.states(batch)
+        >>> readout, units = readout_of(model, states, batch["labels"]), ffn_units(model, states)
+        >>> best_neurons(readout, units, "coefficient_norm", 2, BUDGET).score.round(decimals=2)
+        tensor([[1.6600, 1.1100],
+                [1.1600, 1.0200]])
     """
     if score in BOUNDED and readout.linear:
         return top_units(readout, units, top_k, memory_budget, score)
@@ -104,9 +116,14 @@ def _from_increases(readout: Readout, units: Units, score: str, memory_budget: i
 
 
 def target_ranks(readout: Readout, values: Tensor, targets: Tensor, memory_budget: int) -> Tensor:
-    """Rank of each target among U·direction(v), 1 the highest: [targets, units] for value vectors [units, hidden].
+    """Rank of each target among U·direction(v), 1 the highest, [targets, units], int64.
 
     A head that is not linear ranks head(direction(v)).
+
+    Args:
+        values: value vectors v, [units, hidden].
+        targets: outputs, [targets], int64.
+        memory_budget: bytes of working memory.
     """
     directions = readout.direction(values).to(readout.dtype)
     if readout.weight is None:

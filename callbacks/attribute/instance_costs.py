@@ -1,4 +1,4 @@
-"""What an instance method's pass costs, from shapes alone: peak memory and floating-point operations."""
+"""Cost of an instance method's pass, from shapes alone: peak memory and floating-point operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What instance methods read of a split: head inputs, those of every kept epoch, stored gradients, texts or lists."""
+"""Inputs of instance methods: a split's head inputs, those of every kept epoch, stored gradients, texts or lists."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which method of a run needs which: bridges read the scores of others, so these come first."""
+"""Order of a run's methods: bridges read the scores of others, so these come first."""
 
 from __future__ import annotations
 

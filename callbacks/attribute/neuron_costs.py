@@ -1,4 +1,4 @@
-"""What neuron methods cost, from shapes alone."""
+"""Cost of neuron methods, from shapes alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scores over stored gradients cost, from shapes alone: the passes that store rows, the solve, the products."""
+"""Cost of scores over stored gradients, from shapes alone: the passes that store rows, the solve, the products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What scores from whole gradients cost, from shapes alone: the factors' passes and one pass per block of tests."""
+"""Cost of scores from whole gradients, from shapes alone: the factors' passes and one pass per block of tests."""
 
 from __future__ import annotations
 

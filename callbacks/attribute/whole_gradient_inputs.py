@@ -1,4 +1,4 @@
-"""What methods over linear layers read of a run: the layers, the labels, memory of a forward and backward."""
+"""Inputs of methods over linear layers: the layers, the labels, memory of a forward and backward."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What evaluations are given: stored scores, rankings, lists, texts and labels of a run, in the shapes they ask for."""
+"""Inputs of evaluations: scores, rankings, lists, texts and labels of a run, in the shapes they ask for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the faithfulness tests cost, from shapes alone."""
+"""Cost of the faithfulness tests, from shapes alone."""
 
 from __future__ import annotations
 

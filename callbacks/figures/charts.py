@@ -1,4 +1,4 @@
-"""What a figure shows, apart from how it is drawn: charts of panels of series, made of results rows.
+"""Contents of a figure, apart from its drawing: charts of panels of series, made of results rows.
 
 `figures_png` draws a chart for print, `figures_svg` for a page; both show the same points.
 """

@@ -1,4 +1,4 @@
-"""Where in the network a neuron method's top neurons lie: per layer their share and their summed score.
+"""Layers of a neuron method's top neurons: the share and the summed score of each layer.
 
 The scores stream through in Arrow batches, so that neither their number nor their length matters for memory.
 """

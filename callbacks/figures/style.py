@@ -1,4 +1,4 @@
-"""How figures look as PNG, and how they are saved.
+"""Style of figures as PNG, and the way they are saved.
 
 Figures are made with matplotlib's object interface on the Agg canvas: no pyplot, no display, no change to anyone's
 global settings.

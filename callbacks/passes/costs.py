@@ -1,4 +1,4 @@
-"""What each pass costs, from shapes alone: memory of an example, and floating-point operations.
+"""Cost of each pass, from shapes alone: memory of an example, and floating-point operations.
 
 One multiplication with its addition counts as two operations. Stages cut their batches by the same numbers that the
 plan shows.

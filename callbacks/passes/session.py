@@ -1,4 +1,4 @@
-"""What all stages of a run share."""
+"""Session of a run: everything that all its stages share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a plan is computed from: the sizes of a classifier and the device's rate."""
+"""Basis of a plan: the sizes of a classifier and the device's rate."""
 
 from __future__ import annotations
 

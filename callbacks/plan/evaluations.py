@@ -1,4 +1,4 @@
-"""What evaluations take that compute: faithfulness, retraining, and those of the second paper."""
+"""Plan of evaluations that compute: faithfulness, retraining, and those of the second paper."""
 
 from __future__ import annotations
 

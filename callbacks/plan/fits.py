@@ -1,4 +1,4 @@
-"""What fits take: that of the run, and those of `retraining`."""
+"""Plan of fits: that of the run, and those of `retraining`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every line of a plan is made with: shapes, times and the splits' lengths."""
+"""Inputs of every line of a plan: shapes, times and the splits' lengths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long counted operations take: at the rate of their own kind of work, or at that of a matrix product."""
+"""Time of counted operations: at the rate of their own kind of work, or at that of a matrix product."""
 
 from __future__ import annotations
 

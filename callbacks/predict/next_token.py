@@ -1,4 +1,4 @@
-"""What a language model says of prompts: its next token, and where the token stands that should come next."""
+"""Answers of a language model to prompts: its next token, and the rank of the token that should come next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which processes belong to one run: what they know of each other before they can talk."""
+"""Processes of one run: the facts that each knows of the others before they can talk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which of several processes this one is."""
+"""Rank of this process among several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which examples the report opens up."""
+"""Choice of the examples that the report opens up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What data and architecture show to be impossible, refused before the fit."""
+"""Refusals before the fit, of requests that data and architecture show to be impossible."""
 
 from __future__ import annotations
 

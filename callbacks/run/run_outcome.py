@@ -1,4 +1,4 @@
-"""What became of a run: failures as values, so that a sweep goes on, and the exit code they add up to."""
+"""Outcome of a run: failures as values, so that a sweep goes on, and the exit code they add up to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept: finished stages under a fingerprint, locks, manifests, files written whole or not at all.
+"""Store of finished work: stages under a fingerprint, locks, manifests, files written whole or not at all.
 
 Begin with `store.py`. It may import `processes` and what that may import.
 """

@@ -1,4 +1,4 @@
-"""What storage and a user's Ctrl-C do to a run, said in one sentence each."""
+"""Failures of storage and a user's Ctrl-C, said in one sentence each."""
 
 from __future__ import annotations
 

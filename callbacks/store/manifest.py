@@ -1,4 +1,4 @@
-"""What a finished store entry says about itself: what it was made from and for, which files it has, its last use."""
+"""Manifest of a finished store entry: its causes, its purpose, its files, its last use."""
 
 from __future__ import annotations
 

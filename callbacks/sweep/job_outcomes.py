@@ -1,4 +1,4 @@
-"""What became of each job of a sweep, whichever process ran it: one file per job, read by all that need the whole.
+"""Outcome of each job of a sweep, whichever process ran it: one file per job, read by all that need the whole.
 
 A launcher (`hydra/launcher`) may run jobs in other processes or on other machines at the same time. They share the
 sweep's folder and nothing else.

@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its jobs: sweep.csv, summary.csv, comparison.csv, tables/ and figures/.
+"""Files of a sweep beside its jobs: sweep.csv, summary.csv, comparison.csv, tables/ and figures/.
 
 sweep.csv (one row per job) and summary.csv (means over seeds) are written as each job ends, also when some failed; the
 rest when the sweep has ended.

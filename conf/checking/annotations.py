@@ -1,7 +1,8 @@
-"""Do plain configuration values satisfy a Python annotation? The class's own signature is the only registry.
+"""Type check of plain configuration values against a Python annotation.
 
-Values are what YAML and the command line can say (None, bool, int, float, str, list, dict), plus two markers:
-`Built` for a nested `_target_` node and `UNKNOWN` for a value that only the running job knows.
+The class's own signature is the only registry. Values are what YAML and the command line can say (None, bool, int,
+float, str, list, dict), plus two markers: `Built` for a nested `_target_` node and `UNKNOWN` for a value that only the
+running job knows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a command line, found before Hydra starts the job or any weight is read.
+"""Checks of a command line that come before Hydra starts the job or any weight is read.
 
 `hydra.main` answers a bad override with its own text and exit code 1, and in a sweep one bad job loses the others.
 So the configuration of every job is composed and checked first, and whatever fails becomes one sentence. Hydra itself

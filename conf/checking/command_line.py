@@ -1,4 +1,4 @@
-"""What the user typed: Hydra's options and the overrides, read without starting Hydra."""
+"""Command line as the user typed it: Hydra's options and the overrides, read without starting Hydra."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run's data are called in the names of folders and groups: `${data_name:${data}}` in a configuration.
+"""Name of a run's data in folders and groups: `${data_name:${data}}` in a configuration.
 
 Options can make another dataset of one (`data.test=hans`, `data.split_validation=true`), and the place of a run has to
 say so as its results do.

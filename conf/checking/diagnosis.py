@@ -1,4 +1,4 @@
-"""Why a configuration cannot be composed: Hydra's exceptions turned into one sentence.
+"""Reason why a configuration cannot be composed: Hydra's exceptions turned into one sentence.
 
 Hydra's texts name its own machinery and differ by version, so the culprit is found by trying: the overrides are
 applied one after the other until composition fails, and the sentence is made from that override and the configuration

@@ -1,4 +1,4 @@
-"""What a run writes down of its own configuration: values only, no absolute path, no secret, ready to be run again."""
+"""Configuration that a run writes down: values only, no absolute path, no secret, ready to be run again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all data modules share: columns, limit, select, report, fingerprint, batches."""
+"""Behaviour that all data modules share: columns, limit, select, report, fingerprint, batches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run left: its numbers, to be compared with an undisturbed run, and what was computed more than once."""
+"""Evidence of a run: its numbers, to be compared with an undisturbed run, and the work that was done twice."""
 
 from __future__ import annotations
 

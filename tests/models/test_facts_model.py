@@ -1,4 +1,4 @@
-"""What the shipped facts model answers in wordings that it was not trained with: docs/data.md says the same."""
+"""Answers of the shipped facts model in wordings that it was not trained with: docs/data.md says the same."""
 
 from __future__ import annotations
 

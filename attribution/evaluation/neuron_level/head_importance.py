@@ -33,6 +33,17 @@ class HeadImportance:
 
     Raises:
         UserError: fewer than one head, or no share.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.head_importance import HeadImportance
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = HeadImportance(top=2)
+        >>> answers = test.answers(sentences)
+        >>> answers |= test.second(sentences, test.chosen(answers, prompts))  # without the best head of each type
+        >>> rows = test.evaluate(answers, prompts)
+        >>> [(row.reference_group, round(row.value, 2)) for row in rows if row.metric == "head_increase"][:2]  # nats
+        [('a1.0', 0.07), ('a1.1', -0.09)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"
@@ -52,7 +63,7 @@ class HeadImportance:
         return {"increase": increase, "original": sentences.metrics()}
 
     def chosen(self, answers: dict[str, Tensor], prompts: Prompts) -> dict[str, Tensor]:
-        """Heads zeroed for each type, bool [layers, heads]."""
+        """Heads zeroed for each type, bool [layers, heads], from the `answers` of all sentences."""
         found = {}
         for name, rows in prompts.by_type():
             mean = answers["increase"][rows].double().mean(0)

@@ -29,6 +29,16 @@ class ImportanceSums:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.importance_sums import ImportanceSums
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = ImportanceSums(top=[3], largest_share=0.5)
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> of_ffn = [row for row in rows if row.reference_group == "ffn" and row.group == ""]
+        >>> [(row.metric, round(row.value, 2)) for row in of_ffn]  # nats, mean over sentences
+        [('increase_all', 1.28), ('increase_positive', 2.82), ('increase_top', 1.75)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

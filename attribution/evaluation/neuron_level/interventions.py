@@ -40,6 +40,21 @@ class Interventions:
 
     Raises:
         UserError: a k below 1, or none.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.interventions import Interventions
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> one = torch.ones(2, 1, dtype=torch.int64)  # of both sentences neuron 3 of layer 1
+        >>> best = ListedNeurons(attention=one == 0, layer=one, unit=3 * one)
+        >>> test = Interventions(k=[1], control_seeds=[0])
+        >>> answers = test.answers(replace(sentences, lists={"mine": best}))
+        >>> rows = test.evaluate(answers, replace(prompts, seeds_of={"mine": ["mine"]}))
+        >>> [(row.method, round(row.value)) for row in rows if row.metric == "prob" and row.group == ""]  # per cent
+        [('original', 67), ('mine', 59), ('random_neurons', 61)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

@@ -1,4 +1,4 @@
-"""How many facts a language model knows: where the answers rank among its next tokens."""
+"""Number of facts that a language model knows: the rank of the answers among its next tokens."""
 
 from __future__ import annotations
 
@@ -14,7 +14,21 @@ from twinlens.attribution.evaluation.result import Result
 
 @dataclass(frozen=True)
 class KnownFacts:
-    """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too."""
+    """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too.
+
+    `known` and `mrr` are fractions (higher is better); perplexity is exp of the mean −log p (lower is better).
+
+    Attributes:
+        requires: prompts whose answers are known.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.known_facts import KnownFacts
+        >>> rank, prob, label = torch.tensor([1, 4]), torch.tensor([0.5, 0.125]), torch.tensor([17, 23])
+        >>> rows = KnownFacts().evaluate(rank, prob, label, ["capital", "capital"], split="test")
+        >>> [(row.metric, round(row.value, 3)) for row in rows if row.group == ""]
+        [('known', 0.5), ('mrr', 0.625), ('perplexity', 4.0)]
+    """
 
     requires: Literal["answers"] = "answers"
 

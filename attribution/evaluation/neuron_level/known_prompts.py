@@ -1,4 +1,4 @@
-"""Which prompts a model knows (Yu & Ananiadou 2024, section 4): only these are attributed and intervened on.
+"""Filter of the prompts that a model knows (Yu & Ananiadou 2024, section 4). Only these are explained.
 
 A prompt is kept where the answer's first token ranks in the model's top 10 and above every other answer of its type.
 """
@@ -19,12 +19,22 @@ TOP = 10
 
 @dataclass(frozen=True)
 class Kept:
-    """What the filter says.
+    """Decision of the filter.
 
     Attributes:
         kept: which prompts are kept, bool [prompts].
         reason: why a prompt was dropped, empty for the kept ones, [prompts].
         types: knowledge type, [prompts].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.known_prompts import kept_prompts
+        >>> logit, best_other = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1.0, 2.0, 0.0])
+        >>> result = kept_prompts(torch.tensor([1, 3, 40]), logit, best_other, torch.tensor([5, 6, 7]), ["capital"] * 3)
+        >>> result.kept
+        tensor([ True, False, False])
+        >>> result.report()
+        {'capital': {'kept': 1, 'below another answer of its type': 1, 'not in the top 10': 1}}
     """
 
     kept: Tensor
@@ -90,7 +100,7 @@ def target_rank(logits: Tensor, target: Tensor) -> Tensor:
 def kept_prompts(
     rank: Tensor, logit: Tensor, best_other: Tensor, labels: Tensor, types: Sequence[str], top: int = TOP
 ) -> Kept:
-    """Which prompts are kept, and why the others are not.
+    """Decide which prompts are kept, and say why the others are not.
 
     Args:
         rank: rank of the answer's first token, from 1 on, [prompts].

@@ -20,6 +20,16 @@ class LayerImportance:
 
     Args:
         mode: `corrected`: with the final norm's bias; `notebook`: without, as the authors' notebooks.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.layer_importance import LayerImportance
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = LayerImportance()
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> sums = [row for row in rows if row.metric == "layer_sum" and row.group == ""]
+        >>> [(row.reference_group, round(row.value, 2)) for row in sums]  # nats, mean over sentences
+        [('attention', -0.95), ('ffn', 1.15)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

@@ -1,4 +1,4 @@
-"""Where the best neurons of every score lie (paper 2, Figures 2 and 5)."""
+"""Layers in which the best neurons of every score lie (paper 2, Figures 2 and 5)."""
 
 from __future__ import annotations
 
@@ -22,6 +22,21 @@ class NeuronLayers:
 
     Raises:
         UserError: k below 1.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.neuron_layers import NeuronLayers
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> layer = torch.tensor([[1, 1], [1, 0]])
+        >>> lists = {"ig": ListedNeurons(torch.zeros_like(layer).bool(), layer, torch.tensor([[3, 0], [3, 4]]))}
+        >>> test = NeuronLayers(k=2)
+        >>> answers = test.answers(replace(sentences, lists=lists))
+        >>> rows = test.evaluate(answers, replace(prompts, seeds_of={"ig": ["ig"]}))
+        >>> [(row.group, row.value) for row in rows]  # layer, mean number of the list's entries there
+        [('0', 0.5), ('1', 1.5)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

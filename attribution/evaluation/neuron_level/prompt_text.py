@@ -18,7 +18,7 @@ _TITLES = {
 
 
 def best_heads(increase: Tensor, top: int) -> list[tuple[int, int]]:
-    """(layer, head) of the `top` heads of increases [layers, heads], best first."""
+    """(layer, head) of the `top` heads, best first; `increase` [layers, heads] in nats."""
     best = increase.flatten().sort(descending=True, stable=True).indices[:top].tolist()
     return [(head // increase.shape[1], head % increase.shape[1]) for head in best]
 

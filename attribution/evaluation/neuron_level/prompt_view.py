@@ -40,6 +40,18 @@ class PromptView:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.prompt_view import PromptView
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> view = PromptView(top=1, tokens=2, largest_share=0.5)
+        >>> answers = view.answers(sentences)
+        >>> rows = view.evaluate(answers, prompts)
+        >>> [(row.method, row.reference_group) for row in rows if row.metric == "value_neuron"]  # neuron, @ its token
+        [('ffn_value', 'f1.3'), ('attention_value', 'a1.0.0@2')]
+        >>> view.text(answers, prompts).splitlines()[0]
+        "5|1|2|0  →  '1', probability 0.642"
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"
@@ -159,7 +171,12 @@ class PromptView:
             yield from neuron_tokens(prompts, list(dict.fromkeys(numbers)), self.tokens, group, kind)
 
     def text(self, answers: dict[str, Tensor], prompts: Prompts) -> str:
-        """What is printed: layer bars, a map of the heads, heads by position, neurons with their tokens."""
+        """Text for the terminal: layer bars, a map of the heads, heads by position, neurons with their tokens.
+
+        Args:
+            answers: of all sentences, from `answers`.
+            prompts: all sentences.
+        """
         shown = range(min(self.sentences, len(answers["target"])))
         return "\n\n".join(
             sentence_text({name: values[number] for name, values in answers.items()}, prompts, self.top, self.tokens)

@@ -44,6 +44,16 @@ class QueryInterventions:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.query_interventions import QueryInterventions
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = QueryInterventions(k=2, attention=2, largest_share=0.5, control_seeds=[0])
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> falls = [row for row in rows if row.metric == "prob_decrease" and row.group == ""]
+        >>> [(row.method, round(row.value)) for row in falls]  # per cent of the probability
+        [('query_neurons', 12), ('random_neurons', 12)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

@@ -36,6 +36,16 @@ class QueryLayers:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.query_layers import QueryLayers
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = QueryLayers(ffn=3, attention=3, largest_share=0.5)
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> shares = [row for row in rows if row.metric == "ffn_query" and row.group == ""]
+        >>> [(row.reference_group, round(row.value, 2)) for row in shares]  # nats, mean over sentences
+        [('embedding', 0.97), ('a0', 0.13), ('a1', -0.1), ('f0', -0.14), ('f1', 0.0), ('constant', 0.0)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

@@ -23,6 +23,16 @@ class Segments:
 
     Raises:
         UserError: no segment.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.segments import Segments
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = Segments(segments=3)
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> curve = [row for row in rows if row.metric == "segment_prob" and row.group == "capital"]
+        >>> [(row.k, round(row.value)) for row in curve]  # per cent, from the embedding to the final state
+        [(0, 44), (1, 58), (2, 64)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

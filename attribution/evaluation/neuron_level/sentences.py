@@ -1,4 +1,4 @@
-"""What the evaluations of paper 2 share: the sentences they are given, groups by type of knowledge, rows of results."""
+"""Inputs that the evaluations of paper 2 share: sentences, groups by type of knowledge, rows of results."""
 
 from __future__ import annotations
 
@@ -29,6 +29,15 @@ class ListedNeurons:
     Attributes:
         attention: whether an entry is an attention neuron rather than one of the FFN, bool [batch, r].
         layer, unit: [batch, r], unit = head · head_dim + dim for attention neurons; layer −1: the list has ended.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons, listed_masks
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> neurons = ListedNeurons(torch.tensor([[False, True]]), torch.tensor([[0, 1]]), torch.tensor([[4, 2]]))
+        >>> ffn, attention = listed_masks(ExampleResidualModel(), neurons, k=2)
+        >>> ffn.nonzero().tolist(), attention.nonzero().tolist()  # (sentence, layer, unit) of either site
+        ([[0, 0, 4]], [[0, 1, 2]])
     """
 
     attention: Tensor
@@ -41,10 +50,23 @@ class Sentences:
     """A batch of explained sentences.
 
     Attributes:
+        model: the model.
         batch: `index`, `input_ids`, `attention_mask`.
         target: output that is explained, int64 [batch].
         memory_budget: bytes; nothing depends on it.
         lists: stored lists of neurons by name, where an evaluation reads them (`reads_lists`).
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, _ = example_sentences()
+        >>> sentences.metrics().round(decimals=2)  # reciprocal rank, probability, log-probability (nats)
+        tensor([[ 1.0000,  0.6400, -0.4400],
+                [ 1.0000,  0.7000, -0.3600]])
+        >>> everything = torch.ones(2, sentences.model.n_layers, sentences.model.n_neurons, dtype=torch.bool)
+        >>> sentences.metrics(ffn=everything).round(decimals=2)  # without any FFN neuron
+        tensor([[ 0.3300,  0.2200, -1.5000],
+                [ 0.3300,  0.2000, -1.5900]])
     """
 
     model: ResidualModel
@@ -55,24 +77,39 @@ class Sentences:
 
     @property
     def room(self) -> int:
-        """What the budget leaves beside the sentences' states."""
+        """Bytes that the budget leaves beside the sentences' states."""
         tokens = self.batch["attention_mask"].shape[1]
         return self.memory_budget - len(self.target) * self.model.bytes_per_example(tokens)
 
     def metrics(self, ffn: Tensor | None = None, attention: Tensor | None = None) -> Tensor:
-        """Reciprocal rank, probability and log-probability with units zeroed, [batch, 3]."""
+        """Reciprocal rank, probability and log-probability (nats) of the target with units zeroed, [batch, 3].
+
+        Args:
+            ffn: True where a neuron is zeroed, bool [batch, layers, neurons]; None: none is.
+            attention: the same of attention neurons, bool [batch, layers, heads · head_dim].
+
+        Raises:
+            UserError: when the budget does not hold one sentence's forward.
+        """
         return stacked(zeroed_metrics(self.model, self.batch, self.target, ffn, attention, self.memory_budget))
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """What evaluations know of all explained sentences.
+    """Facts about all explained sentences.
 
     Attributes:
         types: type of knowledge of each sentence, empty where the data have none.
         model: the model.
         token: text of an output.
         seeds_of: method → names of its stored lists, one per seed.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.sentences import Prompts
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> prompts = Prompts(("capital", "colour", "capital"), ExampleResidualModel())
+        >>> [(name, rows.tolist()) for name, rows in prompts.groups()]
+        [('', [0, 1, 2]), ('capital', [0, 2]), ('colour', [1])]
     """
 
     types: Sequence[str]
@@ -81,12 +118,12 @@ class Prompts:
     seeds_of: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def groups(self) -> Iterator[tuple[str, Tensor]]:
-        """All sentences under the empty name, then those of every type: (name, row numbers)."""
+        """All sentences under the empty name, then those of every type: (name, row numbers [rows])."""
         yield "", torch.arange(len(self.types))
         yield from self.by_type()
 
     def by_type(self) -> Iterator[tuple[str, Tensor]]:
-        """Types in the order of the data: (name, row numbers)."""
+        """Types in the order of the data: (name, row numbers [rows])."""
         for name in dict.fromkeys(self.types):
             if name:
                 yield name, torch.tensor([row for row, kind in enumerate(self.types) if kind == name])
@@ -172,7 +209,7 @@ def require_counts(evaluation: str, **counts: float) -> None:
 
 
 def sentence_bytes(model: ResidualModel, tokens: int, top_k: int) -> int:
-    """What an evaluation holds of one sentence at most, in bytes: states, then the largest of search, sums and keys."""
+    """Memory of one sentence in an evaluation at most, in bytes: states, then the largest of search, sums and keys."""
     hidden, units = model.values(0).shape[1], model.n_heads * model.head_dim
     n_outputs = 0 if model.output_weight is None else len(model.output_weight)
     parts = [

@@ -48,6 +48,16 @@ class SharedNeurons:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.shared_neurons import SharedNeurons
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = SharedNeurons(top=3, attention=2, largest_share=0.5, shown=1, tokens=2)
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> found = [row for row in rows if row.metric == "vocabulary_token" and row.method == "value"]
+        >>> [(row.group, row.reference_group) for row in found]  # type; neuron and a token that it raises
+        [('capital', 'f0.2 1'), ('capital', 'f0.2 2'), ('colour', 'f0.3 4'), ('colour', 'f0.3 0')]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

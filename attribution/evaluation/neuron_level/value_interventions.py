@@ -44,6 +44,16 @@ class ValueInterventions:
 
     Raises:
         UserError: a count of nothing.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.neuron_level.value_interventions import ValueInterventions
+        >>> from twinlens.attribution.example_models import example_sentences
+        >>> sentences, prompts = example_sentences()
+        >>> test = ValueInterventions(attention=2, ffn=2, largest_share=0.5, control_seeds=[0])
+        >>> rows = test.evaluate(test.answers(sentences), prompts)
+        >>> falls = [row for row in rows if row.metric == "prob_decrease" and row.group == ""]
+        >>> [(row.method, round(row.value)) for row in falls]  # per cent of the probability
+        [('logprob_increase', 79), ('random_neurons', 44)]
     """
 
     requires: ClassVar[Literal["knowledge"]] = "knowledge"

@@ -1,4 +1,4 @@
-"""What instance methods are given of a split: labels as the split counts them, texts as the template shows them."""
+"""Inputs of instance methods: labels as the split counts them, texts as the template shows them."""
 
 from __future__ import annotations
 

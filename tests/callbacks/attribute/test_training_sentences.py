@@ -1,4 +1,4 @@
-"""Which training sentences, and which of their words, taught a language model a fact."""
+"""Training sentences, and words of them, that taught a language model a fact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the top neurons lie, and the figures: right numbers, whole files, nothing global touched."""
+"""Figures and the layers of top neurons: right numbers, whole files, nothing global touched."""
 
 from __future__ import annotations
 

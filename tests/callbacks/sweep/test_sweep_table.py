@@ -1,4 +1,4 @@
-"""What a sweep leaves beside its jobs: means over seeds, comparison of jobs, common tables and figures, one group."""
+"""Files of a sweep beside its jobs: means over seeds, comparison of jobs, common tables and figures, one group."""
 
 from __future__ import annotations
 

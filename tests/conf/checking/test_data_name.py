@@ -1,4 +1,4 @@
-"""What a run's data are called where the run lies: the same as in its results, as one part of a path."""
+"""Name of a run's data in its folder: the same as in its results, as one part of a path."""
 
 from __future__ import annotations
 

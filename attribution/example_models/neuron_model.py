@@ -1,0 +1,166 @@
+"""Example of a `NeuronModel`: a classifier whose answer token can be edited, recomputed in full each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import gelu
+
+from twinlens.attribution.example_models.decoder import ExampleDecoder, answer_position
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+
+
+class ExampleNeuronModel:
+    """A `NeuronModel` over `ExampleDecoder`: a classifier whose answer token can be edited.
+
+    Args:
+        n_classes: classes of the head.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
+        >>> from twinlens.attribution.protocols import NeuronModel
+        >>> model = ExampleNeuronModel()
+        >>> isinstance(model, NeuronModel)
+        True
+        >>> states = model.states(example_batch())
+        >>> unchanged = model.score_edits(states, lambda layer, activation: activation, n_rows=3)
+        >>> unchanged.shape  # [batch, rows, classes]
+        torch.Size([2, 3, 2])
+        >>> bool((unchanged[:, 0] - states.scores).abs().max() < 1e-5)
+        True
+    """
+
+    family = "example"
+    gated = False
+    readout: ReadoutKind = "classification"
+    sequences_per_example = 1
+
+    def __init__(self, n_classes: int = 2) -> None:
+        self.decoder = ExampleDecoder(n_classes)
+        self.n_layers, self.n_neurons = self.decoder.n_layers, self.decoder.n_neurons
+        self.n_attention = self.decoder.n_heads * self.decoder.head_dim
+
+    def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
+        """See `NeuronModel`."""
+        tokens = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        blocks, last = self.decoder.run(self.decoder.embedding[tokens["input_ids"]], tokens["attention_mask"])
+        stream = [*(block.residual for block in blocks), last]
+        at = torch.arange(len(last)), answer_position(tokens["attention_mask"])
+        return AnswerStates(
+            scores=self.decoder.scores(last[at]),
+            tokens=tokens,
+            residual=torch.stack([residual[at] for residual in stream], 1),
+            activation=torch.stack([block.activation[at] for block in blocks], 1),
+            pre_activation=torch.stack([block.pre_activation[at] for block in blocks], 1),
+            mlp_output=torch.stack([block.mlp_output[at] for block in blocks], 1),
+            context=stream,
+        )
+
+    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+        """See `NeuronModel`: each row takes the answer token's place in a copy of its sequence."""
+        found = []
+        for layer, part in enumerate(rows):
+            if part is None:
+                continue
+            mask = states.tokens["attention_mask"].repeat_interleave(part.shape[1], 0)
+            stream = states.context[layer].repeat_interleave(part.shape[1], 0)
+            here = torch.arange(mask.shape[1]) == answer_position(mask)[:, None]
+            stream = torch.where(here[..., None], part.flatten(0, 1)[:, None], stream)
+            found.append(self._scores(self.decoder.run(stream, mask, layer)[1], mask, part.shape[1]))
+        return torch.cat(found, 1)
+
+    def score_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """See `NeuronModel`."""
+        mask = states.tokens["attention_mask"].repeat_interleave(n_rows, 0)
+        at = torch.arange(len(mask)), answer_position(mask)
+
+        def at_answer(change: ActivationEdit) -> SequenceEdit:
+            def changed(layer: int, activation: Tensor) -> Tensor:
+                result = activation.clone()
+                result[at] = change(layer, activation[at].unflatten(0, (-1, n_rows))).flatten(0, 1)
+                return result
+
+            return changed
+
+        return self.score_sequence_edits(
+            states, at_answer(edit), n_rows, None if attention is None else at_answer(attention)
+        )
+
+    def score_sequences(
+        self,
+        states: AnswerStates,
+        layer: int,
+        edit: Callable[[Tensor], Tensor],
+        copies: int,
+        pre_activation: bool = False,
+    ) -> Tensor:
+        """See `NeuronModel`."""
+
+        def of_layer(number: int, values: Tensor) -> Tensor:
+            return edit(values) if number == layer else values
+
+        if pre_activation:
+            return self._edited(states, copies, None, pre_edit=of_layer)
+        return self._edited(states, copies, of_layer)
+
+    def score_sequence_edits(
+        self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
+    ) -> Tensor:
+        """See `NeuronModel`."""
+        return self._edited(states, copies, edit, attention)
+
+    def _edited(
+        self,
+        states: AnswerStates,
+        copies: int,
+        edit: SequenceEdit | None,
+        attention: SequenceEdit | None = None,
+        pre_edit: SequenceEdit | None = None,
+    ) -> Tensor:
+        """Scores of full forwards with edits, [batch, copies, classes]."""
+        stream, mask = (t.repeat_interleave(copies, 0) for t in (states.context[0], states.tokens["attention_mask"]))
+        return self._scores(self.decoder.run(stream, mask, 0, edit, attention, pre_edit)[1], mask, copies)
+
+    def _scores(self, last: Tensor, mask: Tensor, copies: int) -> Tensor:
+        answer = last[torch.arange(len(last)), answer_position(mask)]
+        return self.decoder.scores(answer).unflatten(0, (-1, copies))
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """See `NeuronModel`."""
+        return activation @ self.decoder.down[layer]
+
+    def values(self, layer: int) -> Tensor:
+        """See `NeuronModel`."""
+        return self.decoder.down[layer]
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """See `NeuronModel`."""
+        return gelu(pre_activation)
+
+    def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
+        """A rough count, as are the others: examples fit any budget."""
+        return 8 * states.context[0].numel()
+
+    def bytes_per_chunk(self, states: AnswerStates, layer: int = 0) -> int:
+        """See `bytes_per_row`."""
+        return self.bytes_per_row(states)
+
+    def bytes_per_edit(self, states: AnswerStates) -> int:
+        """See `bytes_per_row`."""
+        return self.bytes_per_row(states)
+
+    def bytes_per_sequence(self, states: AnswerStates) -> int:
+        """See `bytes_per_row`."""
+        return self.bytes_per_row(states)
+
+    def bytes_per_sequence_edit(self, states: AnswerStates) -> int:
+        """See `bytes_per_row`."""
+        return self.bytes_per_row(states)
+
+    def bytes_of_states(self, states: AnswerStates) -> int:
+        """See `bytes_per_row`."""
+        return self.bytes_per_row(states)
