@@ -1,4 +1,4 @@
-"""Which files of a folder belong to which split, by their names; what is not used is said."""
+"""Files of a folder by the split that their names say; what is not used is said."""
 
 from __future__ import annotations
 

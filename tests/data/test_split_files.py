@@ -1,4 +1,4 @@
-"""Which files are read for which split, and what is said of the others."""
+"""Files read for each split, and the sentences on the others."""
 
 from __future__ import annotations
 
