@@ -1,4 +1,4 @@
-"""How well the model itself does (Table 5 of paper 1)."""
+"""How well the model itself does (first paper, Table 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a method find the train instances that teach a dataset artifact? (paper 1, Sec. 6.3, Table 4)"""
+"""Does a method find the train instances that teach a dataset artifact? (first paper, Sec. 6.3, Table 4)"""
 
 from __future__ import annotations
 

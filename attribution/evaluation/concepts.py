@@ -1,4 +1,4 @@
-"""Which concepts the retrieved train instances cover (paper 1, Sec. 5.1, on CommonsenseQA)."""
+"""Which concepts the retrieved train instances cover (first paper, Sec. 5.1, on CommonsenseQA)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How diverse the most and least influential instances are, and whether that tells accuracy (paper 1, Sec. 6.2)."""
+"""How diverse the most and least influential instances are, and whether that tells accuracy (first paper, Sec. 6.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much two methods find the same: train instances and neurons (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
+"""How much two methods find the same: train instances and neurons (first paper, Sec. 6.1, Figures 3, 4 and 5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Interventions of paper 2: zero what was found, run the model again, see what is left of the target.
+"""Interventions of the second paper: zero what was found, run the model again, see what is left of the target.
 
 Zeroing a neuron's parameters is zeroing its coefficient at every token, so interventions are full forwards, batched
 over sentences that each have a set of their own. Heads zero their slice of the attention output projection's input,

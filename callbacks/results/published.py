@@ -130,7 +130,7 @@ def mismatch(config: Mapping[str, Any], n_train: int | None = None) -> str:
 
 
 def with_published(rows: Iterable[Row], config: Mapping[str, Any], n_train: int | None = None) -> list[dict[str, Cell]]:
-    """The rows of a run, each with `published`: the paper's figure where model, data and everything else match."""
+    """The rows of a run, each with `published`: a paper's figure where model, data and everything else match."""
     comparable = not mismatch(config, n_train)
     return [{**row, "published": published(row) if comparable else None} for row in rows]
 

@@ -34,7 +34,16 @@ BUILD = "build"
 ROWS = "results"
 NUMBERS = ("value", "stderr", "n")
 _COMMON = ("debug=fdr", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger=none")
-_GENERATED = (*_COMMON, "data.n_train=60", "data.n_validation=10", "data.n_test=20", "data.n_twins=2")
+_GENERATED = (
+    *_COMMON,
+    "data.n_train=60",
+    "data.n_validation=10",
+    "data.n_test=20",
+    "data.n_twins=2",
+    "model.architecture.num_hidden_layers=2",
+    "model.architecture.hidden_size=64",
+    "model.architecture.intermediate_size=128",
+)
 
 CASES: Mapping[str, tuple[str, ...]] = {
     "classification": (
@@ -107,7 +116,7 @@ def name_of(row: Mapping[str, Cell]) -> str:
 
 
 def _columns(where: str, table: Dataset, wanted: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
-    """Numeric columns of a stored table, lists cut to `LENGTH` and filled up with NaN; sites as 0 (ffn) and 1 (attn)."""
+    """Numeric columns of a stored table, lists cut to `LENGTH` and filled up with NaN; sites as 0 (ffn), 1 (attn)."""
     found = {}
     for name in table.column_names if wanted is None else [name for name in wanted if name in table.column_names]:
         cells = [_list(cell) for cell in table[name][:]]

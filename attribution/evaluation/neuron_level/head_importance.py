@@ -35,7 +35,7 @@ class HeadImportance:
         UserError: fewer than one head, or no share.
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, top: int = 10, share: float = 0.01, mode: Mode = "corrected") -> None:
         require_counts("head_importance", top=top, share=share)

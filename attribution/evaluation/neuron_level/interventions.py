@@ -1,4 +1,4 @@
-"""Interventions on neurons (paper 2, Table 2): zero every score's first k, see what is left of the target."""
+"""Interventions on neurons (second paper, Table 2): zero every score's first k, see what is left of the target."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Interventions:
         UserError: a k below 1, or none.
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Layers by log-probability increase (paper 2, Tables 3 and 4)."""
+"""Layers by log-probability increase (second paper, Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LayerImportance:
         mode: `corrected`: with the final norm's bias; `notebook`: without, as the authors' notebooks.
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, mode: Mode = "corrected") -> None:
         self.mode: Mode = mode

@@ -1,4 +1,4 @@
-"""Where the best neurons of every score lie (paper 2, Figures 2 and 5)."""
+"""Where the best neurons of every score lie (second paper, Figures 2 and 5)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NeuronLayers:
         UserError: k below 1.
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
 
     def __init__(self, k: int = 10) -> None:

@@ -1,4 +1,4 @@
-"""Query FFN neurons: zeroed (paper 2, Table 7), and where they lie beside value neurons (Figure 4)."""
+"""Query FFN neurons: zeroed (second paper, Table 7), and where they lie beside value neurons (Figure 4)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class QueryInterventions:
         UserError: a count of nothing.
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""What the evaluations of paper 2 share: the sentences they are given, groups by type of knowledge, rows of results."""
+"""Shared by the second paper's evaluations: the sentences they are given, groups by type of knowledge, result rows."""
 
 from __future__ import annotations
 

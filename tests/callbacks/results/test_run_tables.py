@@ -14,7 +14,7 @@ from tests.callbacks.results.test_results_csv import row
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.page import write_report
-from twinlens.callbacks.report.paper_tables import paper_table_views
+from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.published import (
     COLUMNS,
@@ -225,7 +225,7 @@ def test_many_metrics_have_a_table_each_with_k_across_and_few_have_one() -> None
 
 def test_the_page_rounds_numbers_and_aligns_them(run: Path) -> None:
     write_text(run / "tables" / "own.csv", "method,tiny,published tiny\nIF,64.33333,\n'=x,,64.1\n")
-    (view,) = (table for table in paper_table_views(RunFiles(run)) if table["name"] == "Own")
+    (view,) = (table for table in table_views(RunFiles(run)) if table["name"] == "Own")
     assert view["classes"] == ["", "num", "num published"]
     assert view["lines"] == [["IF", "64.33", ""], ["=x", "", "64.1"]]
     (run / "tables" / "own.csv").unlink()
