@@ -137,7 +137,7 @@ def test_an_override_may_name_a_class_of_before(repository: Path, options: tuple
     values = f"method.log_prob._target_={named}" + (f",{current_name(named)}" if options else "")
     check_command_line([*options, "model=facts", "data=knowledge", "method=log_prob", values], repository / "conf",
                        compose, parse)  # fmt: skip
-    with pytest.raises(UserError, match="takes no 'n_steps'"):  # checked as the class of now
+    with pytest.raises(UserError, match="NeuronScore takes no 'preset'"):  # checked as the class of now
         check_command_line(["method=ig", f"method.ig._target_={named}"], repository / "conf", compose, parse)
 
 
