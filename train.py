@@ -23,7 +23,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
 from twinlens.callbacks.run.folder import RunFolder
-from twinlens.callbacks.run.opening import model_node, open_inputs
+from twinlens.callbacks.run.opening import model_node, open_inputs, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
@@ -57,6 +57,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     Raises:
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
+    config = read_former_names(config)
     seed_everything(config.seed, workers=True, verbose=False)
     methods = {name: build(node) for name, node in chosen(config, "method").items()}
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}

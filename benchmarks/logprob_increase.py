@@ -93,7 +93,7 @@ def dense_part(subject: Subject, layer: int, n_units: int) -> Timed[Tensor]:
 
 
 def loop_part(subject: Subject, layer: int, n_units: int) -> Timed[Tensor]:
-    """One sentence and one neuron at a time, as the notebooks of paper 2 do: project, log-softmax, subtract.
+    """One sentence and one neuron at a time, as the notebooks of the second paper do: project, log-softmax, subtract.
 
     The first `n_units` neurons of a layer are timed, and the time scaled to the whole layer.
     """

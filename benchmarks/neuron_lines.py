@@ -10,8 +10,7 @@ from functools import partial
 import torch
 from transformers import GPT2Config, PretrainedConfig
 
-from benchmarks import device, engine, faithfulness, ig
-from benchmarks import logprob_increase as knowledge
+from benchmarks import device, engine, faithfulness, ig, logprob_increase
 from benchmarks.measured import TINY, TOLERANCE, Outcome
 from benchmarks.pairs import Timed, compare, progress
 from twinlens.attribution.neuron.ig import PRESETS
@@ -140,13 +139,15 @@ def benchmark_logprob_increase(arguments: argparse.Namespace, outcome: Outcome) 
     config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
     shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
     pairs = min(arguments.pairs, 2)  # the dense form takes most of a minute
-    subject = knowledge.build_subject(config, 1, 16, 100)
-    knowledge.search(subject)
-    measured = partial(knowledge.search, subject), partial(knowledge.dense, subject)
+    subject = logprob_increase.build_subject(config, 1, 16, 100)
+    logprob_increase.search(subject)
+    measured = partial(logprob_increase.search, subject), partial(logprob_increase.dense, subject)
     note = f"1 sentence, {shape}; exact top {subject.top_k} of all FFN neurons against scoring every one"
-    outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, knowledge.list_difference, TOLERANCE, note))
-    subject = knowledge.build_subject(config, 4, 16, 100)
+    outcome.add(compare("lpi_topk_vs_dense", *measured, pairs, logprob_increase.list_difference, TOLERANCE, note))
+    subject = logprob_increase.build_subject(config, 4, 16, 100)
     layer, n_units = config.n_layer // 2, 16 if arguments.smoke else 100
-    ours, peer = (partial(part, subject, layer, n_units) for part in (knowledge.dense_part, knowledge.loop_part))
+    parts = (logprob_increase.dense_part, logprob_increase.loop_part)
+    ours, peer = (partial(part, subject, layer, n_units) for part in parts)
     note = f"4 sentences, {shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
-    outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, knowledge.score_difference, LOOP_TOLERANCE, note))
+    difference = logprob_increase.score_difference
+    outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, difference, LOOP_TOLERANCE, note))

@@ -31,7 +31,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "head_peers": instance_lines.benchmark_head_peers,
     "trained": instance_lines.benchmark_trained,
     "bridge": instance_lines.benchmark_bridge,
-    "knowledge": neuron_lines.benchmark_logprob_increase,
+    "logprob_increase": neuron_lines.benchmark_logprob_increase,
     "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
     "scaling": instance_lines.benchmark_scaling,

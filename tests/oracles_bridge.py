@@ -12,7 +12,7 @@ Entries = Sequence[tuple[Any, float]]
 
 
 def dcns(train: Entries, test: Entries, gain: str = "raw", missing: float = 0.0) -> float:
-    """Eq. 1 of paper 1 for one pair."""
+    """Eq. 1 of the first paper for one pair."""
     scores = [score for _, score in train]
     if gain == "zscore":
         mean, spread = math.fsum(scores) / max(1, len(scores)), statistics.pstdev(scores or [0])

@@ -92,7 +92,7 @@ def integrated_gradients_loop(
     edited: list[int] | None = None,
     raw: bool = False,
 ) -> Tensor:
-    """Eq. 6 of paper 1 as written: full forwards and a backward per layer and step, [layers, neurons].
+    """Eq. 6 of the first paper as written: full forwards and a backward per layer and step, [layers, neurons].
 
     Args:
         sequences: of one example, each with its own scores; several are the choices of a question.

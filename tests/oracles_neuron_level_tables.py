@@ -1,4 +1,4 @@
-"""Naive loops for the evaluations of paper 2: every neuron of one sentence scored, sorted and counted in Python."""
+"""Naive loops for the second paper's evaluations: every neuron of one sentence scored, sorted and counted in Python."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy and macro-F1 of the model itself (Table 5 of paper 1)."""
+"""Accuracy and macro-F1 of the model itself (Table 5 of first paper)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Share of train instances with a dataset artifact among those put forward (paper 1, Sec. 6.3, Table 4)."""
+"""Share of train instances with a dataset artifact among those put forward (first paper, Sec. 6.3, Table 4)."""
 
 from __future__ import annotations
 

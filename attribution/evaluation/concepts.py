@@ -1,4 +1,4 @@
-"""Concepts that the retrieved train instances cover (paper 1, Sec. 5.1, on CommonsenseQA)."""
+"""Concepts that the retrieved train instances cover (first paper, Sec. 5.1, on CommonsenseQA)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diversity of the most and least influential instances, and accuracy regressed on it (paper 1, Sec. 6.2)."""
+"""Diversity of the most and least influential instances, and accuracy regressed on it (first paper, Sec. 6.2)."""
 
 from __future__ import annotations
 

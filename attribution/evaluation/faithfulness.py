@@ -1,4 +1,4 @@
-"""Sufficiency and comprehensiveness of neuron lists (paper 1, Sec. 3.3, Eq. 2 and 3, Table 2)."""
+"""Sufficiency and comprehensiveness of neuron lists (first paper, Sec. 3.3, Eq. 2 and 3, Table 2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Overlap of two methods: train instances and neurons in common (paper 1, Sec. 6.1, Figures 3, 4 and 5)."""
+"""Overlap of two methods: train instances and neurons in common (first paper, Sec. 6.1, Figures 3, 4 and 5)."""
 
 from __future__ import annotations
 

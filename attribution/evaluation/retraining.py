@@ -1,4 +1,4 @@
-"""Fine-tuning on the first n % of a ranking (paper 1, Sec. 3.4 and 5.3, Figures 2 and 6)."""
+"""Fine-tuning on the first n % of a ranking (first paper, Sec. 3.4 and 5.3, Figures 2 and 6)."""
 
 from __future__ import annotations
 

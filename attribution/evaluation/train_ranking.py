@@ -1,4 +1,4 @@
-"""One ranking of the whole train split per method (paper 1, Sec. 5.3: the first n % most and least influential)."""
+"""One ranking of the whole train split per method (first paper, Sec. 5.3: the first n % most and least influential)."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
     v ← g + (1 − λ) v − H_batch v / scale,        solution = v / scale.
 
 Its fixed point over the mean curvature is v / scale = (H + λ·scale·I)⁻¹ g: the recursion's λ acts as an absolute
-damping of λ·scale, and it converges where λ + (largest eigenvalue)/scale < 2. The authors of the unified framework run
+damping of λ·scale, and it converges where λ + (largest eigenvalue)/scale < 2. The authors of the first paper run
 it with dropout on; here the head is in evaluation mode.
 """
 

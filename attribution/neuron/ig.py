@@ -1,4 +1,4 @@
-"""Integrated gradients of every FFN neuron (paper 1, Eq. 6), all layers from one backward pass."""
+"""Integrated gradients of every FFN neuron (first paper, Eq. 6), all layers from one backward pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
 
 PRESETS: dict[str, Path] = {
     "paper": Path("activation", "last", "right"),
-    # the authors' code of paper 1: before the non-linearity, both ends of the path, weight 1/m; of several choices the
+    # the first paper's code: before the non-linearity, both ends of the path, weight 1/m; of several choices the
     # best sequence's raw score
     "reference": Path("pre_activation", "last", "linspace", threshold=0.1, of_choice="score"),
     # the public code it was derived from: no threshold, and the last token for every family

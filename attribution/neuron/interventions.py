@@ -1,4 +1,4 @@
-"""Interventions of paper 2: zero units, run the model again, measure the target.
+"""Interventions of the second paper: zero units, run the model again, measure the target.
 
 Zeroing a neuron's parameters is zeroing its coefficient at every token, so interventions are full forwards, batched
 over sentences that each have a set of their own. Heads zero their slice of the attention output projection's input,

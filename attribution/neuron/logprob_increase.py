@@ -1,4 +1,4 @@
-"""Log-probability increase (paper 2, Eq. 13): neurons of both sites, heads, heads at a position, layers.
+"""Log-probability increase (second paper, Eq. 13): neurons of both sites, heads, heads at a position, layers.
 
 Units: nats. Sign: positive, the part raises the target's log-probability. Each layer's attention is added to x_l, its
 MLP to x_l + attention; where the MLP runs beside the attention (GPT-NeoX) it is added after it all the same, so that

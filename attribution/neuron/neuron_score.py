@@ -37,7 +37,7 @@ UNSIGNED = "none about the target: the higher, the larger the neuron is"
 
 
 class NeuronScore:
-    """One of the eight scores of paper 2, or gradient times activation, as a configured method.
+    """One of the eight scores of the second paper, or gradient times activation, as a configured method.
 
     Args:
         score: see `twinlens.attribution.neuron.static_scores`.

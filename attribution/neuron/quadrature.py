@@ -16,7 +16,7 @@ Rule = Literal["right", "left", "midpoint", "gauss", "linspace"]
 def nodes_and_weights(rule: Rule, n_steps: int) -> tuple[Tensor, Tensor]:
     """Nodes α in [0, 1] and weights of an integration rule, float64 [n_steps] each.
 
-    - `right`: k/m for k = 1…m, weight 1/m (right Riemann sum; paper 1, Eq. 6; captum `riemann_right`)
+    - `right`: k/m for k = 1…m, weight 1/m (right Riemann sum; first paper, Eq. 6; captum `riemann_right`)
     - `left`: k/m for k = 0…m−1, weight 1/m (captum `riemann_left`)
     - `midpoint`: (k + ½)/m, weight 1/m (captum `riemann_middle`)
     - `gauss`: Gauss–Legendre, exact for polynomials up to degree 2m − 1 (captum `gausslegendre`)

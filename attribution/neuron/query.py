@@ -1,4 +1,4 @@
-"""Query side of paper 2, Section 3.4: which layers and neurons activate the value neurons.
+"""Query side of the second paper, Section 3.4: which layers and neurons activate the value neurons.
 
 A value neuron's coefficient comes from the inner product of its key with the residual stream that enters its layer,
 which is a sum of the embedding and of every earlier attention and MLP output. The neuron's increase is shared out among

@@ -1,4 +1,4 @@
-"""Query side of paper 2 as configured methods: the layers and FFN neurons that activate the best value neurons."""
+"""Second paper's query side as configured methods: the layers and FFN neurons that activate the best value neurons."""
 
 from __future__ import annotations
 

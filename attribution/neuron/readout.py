@@ -1,6 +1,6 @@
 """Readout of residual vectors as log-probabilities, with the final norm's statistic frozen.
 
-bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (paper 2, Eq. 9–12), so that what a vector
+bs(v) = U · (direction(v) · scale + final bias) + bias is then affine in v (second paper, Eq. 9–12): what a vector
 does to every token's score does not depend on what it is added to. A head that is not linear is evaluated as it is.
 """
 
@@ -144,7 +144,7 @@ def readout_of(
     Args:
         target: output whose log-probability is explained, [batch], int64.
         mode: `corrected` keeps the final norm's bias, so that lp(h^L) is the model's own log-probability; `notebook`
-            drops it, as the notebooks of paper 2 do.
+            drops it, as the notebooks of the second paper do.
         offset: constants of each example's scores, see `Readout`.
     """
     return Readout(

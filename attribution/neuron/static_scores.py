@@ -1,4 +1,4 @@
-"""The eight scores of paper 2, Section 4.1, and gradient times activation, for neurons of either site.
+"""The eight scores of the second paper, Section 4.1, and gradient times activation, for neurons of either site.
 
 Each takes a neuron as coefficient m times value v and is the higher the more the neuron is held to matter:
 

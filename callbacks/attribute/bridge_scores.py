@@ -9,10 +9,14 @@ import torch
 
 from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.callbacks.attribute.neuron_scores import tensors_of, write_neuron_scores
-from twinlens.callbacks.attribute.score_files import at_sites, read_best_instances, read_neuron_lists
+from twinlens.callbacks.attribute.score_files import (
+    at_sites,
+    read_best_instances,
+    read_neuron_lists,
+    write_description,
+)
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.files import write_yaml
 
 
 def bridge_inputs(session: Session, method: InstanceNeurons, split: str) -> dict[str, Any]:
@@ -45,4 +49,4 @@ def build_bridge_scores(
     scores = at_sites(method.compose(top_index, top_score, train), footprint.n_neurons)
     rows = {"index": torch.arange(len(top_index)), **tensors_of(scores)}
     write_neuron_scores(folder, split, rows, session.predictions[split])
-    write_yaml(folder / "method.yaml", {"name": name, **method.describe()})
+    write_description(folder, name, method.describe())

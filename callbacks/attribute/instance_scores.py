@@ -17,14 +17,13 @@ from twinlens.attribution.instance.train_summary import TrainSummary
 from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.attribute.instance_inputs import inputs_read, instance_inputs
 from twinlens.callbacks.attribute.method_graph import reads_of
-from twinlens.callbacks.attribute.score_files import instance_table
+from twinlens.callbacks.attribute.score_files import instance_table, write_description
 from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_rows, token_table, with_places
 from twinlens.callbacks.passes.memory import within_memory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.files import write_yaml
 
 
 def instance_score_inputs(session: Session, method: Any, split: str) -> dict[str, Any]:
@@ -64,7 +63,7 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
     tokens = token_rows(session) if per_token else None
     write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), tokens)
-    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
+    write_description(folder, name, {"top_k": method.top_k, **scorer.describe()})
 
 
 def write_instance_scores(

@@ -14,13 +14,12 @@ from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.callbacks.attribute.neuron_costs import neuron_need
-from twinlens.callbacks.attribute.score_files import neuron_table
+from twinlens.callbacks.attribute.score_files import neuron_table, write_description
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Predictions, Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.files import write_yaml
 from twinlens.models.residual import ResidualEngine
 
 
@@ -36,7 +35,7 @@ def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
         write_neuron_scores(folder, split, rows, session.predictions[split], (role(method), unit_kind(method)))
-        write_yaml(folder / "method.yaml", {"name": name, **description, **session.reading})
+        write_description(folder, name, {**description, **session.reading})
 
 
 def engine_of(model: Any, method: NeuronMethod) -> NeuronModel | ResidualModel:

@@ -17,6 +17,8 @@ from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.neuron.protocol import Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES, NeuronScores
+from twinlens.callbacks.store.files import write_yaml
+from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 
 ROWS_READ_AT_ONCE = 4096
 """Rows of a stored table that are in memory as a table; what is kept of them is tensors."""
@@ -25,6 +27,11 @@ ROWS_READ_AT_ONCE = 4096
 def score_name(name: str, seed: int | None) -> str:
     """Folder of a method's scores below `scores/`."""
     return name if seed is None else f"{name}/seed{seed}"
+
+
+def write_description(folder: Path, name: str, described: Mapping[str, object]) -> None:
+    """Write `method.yaml`: what a method says of its settings on this model and data."""
+    write_yaml(folder / "method.yaml", {FORMAT: METHOD_FORMAT, "name": name, **described})
 
 
 def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: UnitKind = "neuron") -> pyarrow.Table:

@@ -27,6 +27,7 @@ from twinlens.attribution.instance.whole_gradients import WholeMethod, describe,
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
+from twinlens.callbacks.attribute.score_files import write_description
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
 from twinlens.callbacks.passes.memory import WithinMemory
@@ -34,7 +35,6 @@ from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, rows_per_shard, segments_of
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.files import write_yaml
 from twinlens.data.sampling import token_lengths
 
 SEGMENTS = 64
@@ -78,7 +78,7 @@ def build_layer_scores(session: Session, name: str, method: WholeMethod, split: 
     if not is_first_process():
         return
     write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
-    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **describe(method, layers, inverses)})
+    write_description(folder, name, {"top_k": method.top_k, **describe(method, layers, inverses)})
 
 
 def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:

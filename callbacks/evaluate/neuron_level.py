@@ -1,4 +1,4 @@
-"""Evaluations of paper 2 as a stage: forwards over the explained split, stored under their fingerprint.
+"""Evaluations of the second paper as a stage: forwards over the explained split, stored under their fingerprint.
 
 What an evaluation answers per sentence is stored; the rows of results are made of it anew. An evaluation whose
 interventions follow from all sentences together (`chosen`) has a second pass (`second`) with an entry of its own.

@@ -63,7 +63,7 @@ def evaluate_stage(
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
         return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
-    if evaluation.requires == "knowledge":
+    if evaluation.requires == "neuron_level":
         if session.data.n_choices is not None:
             return _skipped(name, "one sequence per example, and multiple choice has several")
         return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))

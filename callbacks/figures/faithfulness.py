@@ -17,7 +17,7 @@ from twinlens.callbacks.figures.charts import (
     titled,
     within,
 )
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import Row, settings_text
 from twinlens.callbacks.results.formatting import format_number
 
 METRICS = {
@@ -48,14 +48,14 @@ def faithfulness_charts(rows: Sequence[Row]) -> list[Chart]:
 
 
 def _panel(rows: Sequence[Row], areas: Sequence[Row], metric: str, setting: tuple[str, str]) -> Panel:
-    keys = dict.fromkeys((str(row["method"] or ""), row.get("variant")) for row in rows)
+    keys = dict.fromkeys((str(row["method"] or ""), settings_text(row)) for row in rows)
     colour = colours([method for method, _ in keys])
     series, notes = [], []
-    for method, variant in sorted(keys, key=lambda key: key[0].startswith("random")):
-        name = f"{shown_name(method)} ({variant})" if variant else shown_name(method)
-        line: Line = "dotted" if method.startswith("random") else "dashed" if variant else "solid"
-        series.append(Series(name, points_over_k(_of(rows, method, variant)), colour[method], line))
-        area = estimate([row for row in _of(areas, method, variant) if row["metric"] == f"{metric}_auc"])
+    for method, settings in sorted(keys, key=lambda key: key[0].startswith("random")):
+        name = f"{shown_name(method)} ({settings})" if settings else shown_name(method)
+        line: Line = "dotted" if method.startswith("random") else "dashed" if settings else "solid"
+        series.append(Series(name, points_over_k(_of(rows, method, settings)), colour[method], line))
+        area = estimate([row for row in _of(areas, method, settings) if row["metric"] == f"{metric}_auc"])
         if area is not None:
             notes.append(f"{name} {format_number(round(area[0], 1))}")
     title, x_label = METRICS[metric]
@@ -63,5 +63,5 @@ def _panel(rows: Sequence[Row], areas: Sequence[Row], metric: str, setting: tupl
     return Panel(titled(setting, title), x_label, "% preserved", tuple(series), log_x=True, note=note)
 
 
-def _of(rows: Sequence[Row], method: str, variant: Cell) -> list[Row]:
-    return [row for row in rows if (str(row["method"] or ""), row.get("variant")) == (method, variant)]
+def _of(rows: Sequence[Row], method: str, settings: str) -> list[Row]:
+    return [row for row in rows if (str(row["method"] or ""), settings_text(row)) == (method, settings)]

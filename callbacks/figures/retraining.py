@@ -18,7 +18,7 @@ from twinlens.callbacks.figures.charts import (
     titled,
     within,
 )
-from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.columns import Row, settings_text
 
 METRICS = {"accuracy": "accuracy", "preserved": "predictions preserved"}
 LINES: dict[str, Line] = {"most": "solid", "least": "dashed", "random": "dotted"}
@@ -61,15 +61,15 @@ def _panels(rows: Sequence[Row], accuracy: Sequence[Row], setting: tuple[str, st
         if not shown:
             continue
         series = []
-        keys = dict.fromkeys((str(row["method"] or ""), str(row["group"] or ""), row.get("variant")) for row in shown)
-        for method, group, variant in sorted(keys, key=lambda key: key[0].startswith("random")):
+        keys = dict.fromkeys((str(row["method"] or ""), str(row["group"] or ""), settings_text(row)) for row in shown)
+        for method, group, settings in sorted(keys, key=lambda key: key[0].startswith("random")):
             found = [
                 row
                 for row in shown
-                if (str(row["method"] or ""), str(row["group"] or ""), row.get("variant")) == (method, group, variant)
+                if (str(row["method"] or ""), str(row["group"] or ""), settings_text(row)) == (method, group, settings)
             ]
             name = shown_name(method) if group in ("random", "") else f"{shown_name(method)}-{group}"
-            name = f"{name} ({variant})" if variant else name
+            name = f"{name} ({settings})" if settings else name
             line = LINES.get(group, "solid")
             series.append(Series(name, points_over_k(found), colour[method], line))
         ends = [point.x for one in series for point in one.points]

@@ -1,4 +1,4 @@
-"""The figures of a run or a sweep under figures/: layers of the top neurons, faithfulness, the paper's Figures 2 to 6.
+"""Figures of a run or a sweep under figures/: layers of top neurons, faithfulness, the first paper's Figures 2 to 6.
 
 Charts are drawn twice, as PNG and as a page of their own. Colours: cividis for shares, Okabe and Ito's palette for
 bars and lines, both safe for colour-blind readers.

@@ -30,7 +30,7 @@ class FitCheckpoint(ModelCheckpoint):
     Args:
         folder: where the checkpoints go.
         monitored: whether there is a validation split; the best is then the one of highest validation accuracy
-            (paper 1, appendix A), else the last epoch.
+            (first paper, appendix A), else the last epoch.
     """
 
     def __init__(self, folder: Path, monitored: bool) -> None:

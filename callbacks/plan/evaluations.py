@@ -41,7 +41,7 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
     if isinstance(evaluation, Retraining) and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
-    if evaluation.requires == "knowledge" and plan.session.data.n_choices is None:
+    if evaluation.requires == "neuron_level" and plan.session.data.n_choices is None:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
     return []
 

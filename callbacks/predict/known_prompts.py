@@ -1,4 +1,4 @@
-"""The filter between prediction and attribution: only prompts that the model knows are explained (paper 2, Sec. 4)."""
+"""Filter between prediction and attribution: only prompts that the model knows are explained (second paper, Sec. 4)."""
 
 from __future__ import annotations
 

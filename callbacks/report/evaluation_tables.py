@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import SETTINGS, Cell, Row
 from twinlens.callbacks.results.formatting import ARROWS, format_number, format_value, metric_label
 
 MAX_COLUMNS = 8
@@ -36,7 +36,7 @@ def _table(name: str, mine: Sequence[Row], directions: Mapping[str, str], metric
     """One table; its columns are called by their k alone where `metric` says what all of them are."""
     names = [
         name
-        for name in ("model", "data", "seed", "split", "group", "reference_group", "variant")
+        for name in ("model", "data", "seed", "split", "group", "reference_group", *SETTINGS)
         if len({row[name] for row in mine}) > 1
     ]
     with_reference = "reference_group" not in names and any(row["reference_group"] for row in mine)

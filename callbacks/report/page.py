@@ -23,7 +23,7 @@ from twinlens.callbacks.report import sections
 from twinlens.callbacks.report.chosen_examples import N_EXAMPLES, choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.examples import read_examples
-from twinlens.callbacks.report.paper_tables import paper_table_views
+from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.results.columns import DIRECTIONS
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import mismatch_note, published_rows, write_tables
@@ -78,7 +78,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             headline=sections.headline(run),
             sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
             evaluations=list(evaluation_tables(published_rows(run), directions)),
-            tables=paper_table_views(run),
+            tables=table_views(run),
             mismatch=mismatch_note(run),
             charts=[chart_view(chart) for chart in drawn],
             figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),

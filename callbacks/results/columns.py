@@ -1,27 +1,83 @@
-"""Columns of results.csv and what their values may be."""
+"""Columns of results.csv: the one place that says which there are, what their cells hold and what they are for.
+
+A new field of an evaluation's `Result` is a column by itself, after those below; any other column is one line below.
+The writer, the reader, the keys of summary.csv, the report's and the printed tables and the figures follow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, Literal, get_args, get_type_hints
+
+from twinlens.attribution.evaluation.result import Result
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
-COLUMNS = (
-    "model",
-    "data",
-    "seed",
-    "split",
-    "method",
-    "evaluation",
-    "metric",
-    "k",
-    "group",
-    "reference_group",
-    "variant",
-    "value",
-    "stderr",
-    "n",
-)
+Kind = Literal["text", "whole", "number", "place"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of results.csv.
+
+    Attributes:
+        kind: what its cells hold: `text`, a `whole` number, a `number`, or a `place` (a number or a word).
+        about: whether it says what a row's number is of. Rows that agree in all such columns measure one thing.
+        needed: whether a file without it holds no results.
+        before: what stands for it in a file that was written before the column came, from the row's other cells.
+    """
+
+    kind: Kind = "text"
+    about: bool = True
+    needed: bool = False
+    before: Callable[[Row], Cell] | None = None
+
+
+def _of_result(known: Mapping[str, Column]) -> dict[str, Column]:
+    """Columns of the fields of `Result` that have none yet; numbers are taken for measurements."""
+    hints = get_type_hints(Result)
+    return {name: _column(hint) for name, hint in hints.items() if name not in known and name not in NOT_WRITTEN}
+
+
+def _column(hint: Any) -> Column:
+    types = {part for part in (get_args(hint) or (hint,)) if part is not NoneType}
+    if types == {int}:
+        return Column("whole", about=False)
+    return Column("number", about=False) if types <= {int, float} else Column("text")
+
+
+NOT_WRITTEN = ("better",)
+"""Fields of `Result` that are about a metric as a whole."""
+
+_LISTED = {
+    "model": Column(needed=True),
+    "data": Column(needed=True),
+    "seed": Column("whole", about=False),
+    "split": Column(),
+    "method": Column(),
+    "evaluation": Column(needed=True),
+    "metric": Column(needed=True),
+    "k": Column("place"),
+    "group": Column(),
+    "reference_group": Column(),
+    "variant": Column(),
+    "value": Column("number", about=False, needed=True),
+    "stderr": Column("number", about=False),
+    "n": Column("whole", about=False),
+}
+COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
+"""Name → column, in the order of the file."""
+
+NEEDED = tuple(name for name, column in COLUMNS.items() if column.needed)
+ABOUT = tuple(name for name, column in COLUMNS.items() if column.about)
+"""What a row's number is of, apart from the seed."""
+AXES = ("model", "data", "split", "method", "evaluation", "metric", "k", "group", "reference_group")
+"""Columns that tables and figures have a place of their own for."""
+SETTINGS = tuple(name for name in ABOUT if name not in AXES)
+"""Columns of settings other than the default: `variant`, and each column that came later and has no other place."""
+
 DIRECTIONS: Mapping[str, str] = {
     "accuracy": "higher",
     "macro_f1": "higher",
@@ -29,3 +85,8 @@ DIRECTIONS: Mapping[str, str] = {
     "comprehensiveness": "lower",  # share of predictions preserved while the top neurons are zeroed
     "mrr": "higher",
 }
+
+
+def settings_text(row: Row) -> str:
+    """A row's settings other than the default, as `key=value; …`; empty for the default."""
+    return "; ".join(str(row[name]) for name in SETTINGS if row.get(name))

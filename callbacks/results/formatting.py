@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from twinlens.callbacks.results.columns import DIRECTIONS, Cell, Row
+from twinlens.callbacks.results.columns import DIRECTIONS, SETTINGS, Cell, Row
 
 ARROWS = {"higher": "↑", "lower": "↓"}
 WIDTH = 100
 """Columns of a terminal that a printed table fits."""
-_GROUPS = ("group", "reference_group", "variant")
+_GROUPS = ("group", "reference_group", *SETTINGS)
 
 
 def format_number(value: Cell) -> str:

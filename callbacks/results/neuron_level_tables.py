@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.columns import Row, settings_text
 from twinlens.callbacks.results.table import Table, grid
 
 PREFIX = "neuron_level_table"
@@ -161,7 +161,7 @@ def neuron_level_tables(rows: Sequence[Row]) -> list[Table]:
         mine = [
             row
             for row in rows
-            if row["evaluation"] == layout.evaluation and row["metric"] in layout.metrics and not row.get("variant")
+            if row["evaluation"] == layout.evaluation and row["metric"] in layout.metrics and not settings_text(row)
         ]
         table = grid(layout.name, layout.title, tuple(layout.keys.values()), mine, _label(layout), layout.column)
         if table is not None:

@@ -13,25 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.results.columns import Cell, Row
-from twinlens.callbacks.results.results_csv import read_csv
+from twinlens.callbacks.results.columns import Cell, Row, settings_text
+from twinlens.callbacks.results.results_csv import read_table
 
 FOLDER = Path(__file__).parent / "published"
-COLUMNS = (
-    "paper",
-    "source",
-    "model",
-    "data",
-    "split",
-    "method",
-    "evaluation",
-    "metric",
-    "k",
-    "group",
-    "reference_group",
-    "value",
-    "note",
-)
+NEEDED = ("paper", "source", "evaluation", "metric", "value")
+"""Columns that a file of figures cannot do without; an empty cell stands for any other that it lacks."""
 WHAT = ("split", "method", "evaluation", "metric", "k", "group", "reference_group")
 """Cells in which a row of results.csv and a published figure have to agree, beside model and data."""
 ANY = ("model", "k")
@@ -56,8 +43,8 @@ class Figure:
     note: str
 
     def fits(self, row: Row) -> bool:
-        """Whether this is the published counterpart of a row of results.csv with the default variant."""
-        return not row.get("variant") and all(
+        """Whether this is the published counterpart of a row of results.csv with default settings."""
+        return not settings_text(row) and all(
             _text(row.get(name)) == wanted or (name in ANY and not wanted) for name, wanted in self.cells.items()
         )
 
@@ -76,14 +63,10 @@ def read_figures(path: Path) -> list[Figure]:
     """The figures of one file.
 
     Raises:
-        UserError: its header is another one, or a value is neither a number nor a bound.
+        UserError: it lacks a column of `NEEDED`, or a value is neither a number nor a bound.
     """
-    header, lines = read_csv(path)
-    if header != list(COLUMNS):
-        raise UserError(f"The header of {path} is {','.join(header)}; expected {','.join(COLUMNS)}: mend the file.")
     found = []
-    for number, line in lines:
-        cells = dict(zip(header, line, strict=True))
+    for number, cells in read_table(path, NEEDED, "mend the file"):
         try:
             value: Cell = cells["value"] if cells["value"][:1] in "<>" else float(cells["value"])
             float(cells["value"].lstrip("<>"))
@@ -92,8 +75,8 @@ def read_figures(path: Path) -> list[Figure]:
                 f"Column value in line {number} of {path} is {cells['value']!r}; expected a number, or a bound as >80: "
                 "mend the file."
             ) from None
-        named = {name: cells[name] for name in ("model", "data", *WHAT)}
-        found.append(Figure(cells["paper"], cells["source"], named, value, cells["note"]))
+        named = {name: cells.get(name, "") for name in ("model", "data", *WHAT)}
+        found.append(Figure(cells["paper"], cells["source"], named, value, cells.get("note", "")))
     return found
 
 
@@ -130,7 +113,7 @@ def mismatch(config: Mapping[str, Any], n_train: int | None = None) -> str:
 
 
 def with_published(rows: Iterable[Row], config: Mapping[str, Any], n_train: int | None = None) -> list[dict[str, Cell]]:
-    """The rows of a run, each with `published`: the paper's figure where model, data and everything else match."""
+    """The rows of a run, each with `published`: a paper's figure where model, data and everything else match."""
     comparable = not mismatch(config, n_train)
     return [{**row, "published": published(row) if comparable else None} for row in rows]
 

@@ -1,8 +1,7 @@
 """results.csv and the tables made from it: read, write, print.
 
-A row is a mapping of the columns of `COLUMNS`; `value` and `stderr` are numbers, `n` and `seed` whole numbers, `k` a
-number or a word, the rest text; None is an empty cell. A row may carry `published` as well (the paper's figure):
-the printed tables show it beside one's own value, results.csv leaves it out.
+A row is a mapping of the columns of `COLUMNS`, which says what their cells hold; None is an empty cell. A row may carry
+`published` as well (the paper's figure): the printed tables show it beside one's own value, results.csv leaves it out.
 """
 
 from __future__ import annotations
@@ -10,14 +9,12 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.results.columns import COLUMNS, Cell, Row
+from twinlens.callbacks.results.columns import COLUMNS, NEEDED, Cell, Kind, Row
 
-_WHOLE = frozenset({"seed", "n"})
-_NUMBER = frozenset({"value", "stderr", "published"})
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -34,26 +31,47 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([protect(row.get(column)) for column in COLUMNS])
+            writer.writerow([_written(row.get(column)) for column in COLUMNS])
     os.replace(partial, path)
 
 
 def read_results(path: Path) -> list[dict[str, Cell]]:
-    """Read results.csv as `write_results` left it.
+    """Read results.csv as this code, an earlier or a later one left it.
+
+    Every row has all columns of `COLUMNS`: one that the file lacks is empty, or what the column says of files of before
+    it. Columns that the file has beside them are kept as text.
 
     Raises:
-        UserError: the file is missing, its header differs, or a cell is no number where one is expected (with line).
+        UserError: the file is missing, has no column for what no result is without, has a column twice, or a cell is
+            no number where one is expected (with line).
+    """
+    rows = []
+    for number, cells in read_table(path, NEEDED, "run the evaluation again"):
+        kinds: dict[str, Kind] = {name: COLUMNS[name].kind if name in COLUMNS else "text" for name in cells}
+        known = {name: _parse(cell, name, kinds[name], path, number) for name, cell in cells.items()}
+        row = {name: known.get(name) for name in (*COLUMNS, *known)}
+        came_later = {name: column.before for name, column in COLUMNS.items() if name not in cells and column.before}
+        rows.append(row | {name: before(row) for name, before in came_later.items()})
+    return rows
+
+
+def read_table(path: Path, needed: Sequence[str], remedy: str) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file by column, each with the number of the line it ends on.
+
+    Args:
+        needed: columns that the file must have; it may have any others.
+        remedy: what to do about a file without them.
+
+    Raises:
+        UserError: see `read_csv`; or a needed column is missing, or two have one name.
     """
     header, lines = read_csv(path)
-    if header != list(COLUMNS):
+    if not set(needed) <= set(header) or len(set(header)) < len(header):
         raise UserError(
-            f"The header of {path} is {','.join(header) or 'empty'}; expected {','.join(COLUMNS)}: "
-            "run the evaluation again."
+            f"The header of {path} is {','.join(header) or 'empty'}; expected {','.join(needed)} and others, each "
+            f"once: {remedy}."
         )
-    return [
-        {column: _parse(cell, column, path, number) for column, cell in zip(COLUMNS, cells, strict=True)}
-        for number, cells in lines
-    ]
+    return [(number, dict(zip(header, cells, strict=True))) for number, cells in lines]
 
 
 def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
@@ -88,18 +106,23 @@ def protect(cell: Cell) -> Cell:
     return "'" + cell if isinstance(cell, str) and _FORMULA.match(cell) else cell
 
 
-def _parse(cell: str, column: str, path: Path, line: int) -> Cell:
+def _written(cell: Cell) -> Cell:
+    """A cell as it is written; yes and no are `true` and an empty cell."""
+    return ("true" if cell else None) if isinstance(cell, bool) else protect(cell)
+
+
+def _parse(cell: str, column: str, kind: Kind, path: Path, line: int) -> Cell:
     if cell == "":
         return None
     try:
-        if column in _WHOLE:
+        if kind == "whole":
             return int(cell)
-        if column in _NUMBER:
+        if kind == "number":
             return float(cell)
     except ValueError:
         raise UserError(
             f"Column {column} in line {line} of {path} is {cell!r}; expected a number: run the evaluation again."
         ) from None
-    if column == "k" and _PLAIN_NUMBER.fullmatch(cell):
+    if kind == "place" and _PLAIN_NUMBER.fullmatch(cell):
         return int(cell) if cell.lstrip("-").isdigit() else float(cell)
     return unprotect(cell)

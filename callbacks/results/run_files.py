@@ -23,6 +23,8 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.example_columns import CHOICES, PLANTS, SPELLED
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.results_csv import read_csv, read_results, unprotect
+from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, require_known_format
+from twinlens.conf.checking.former_names import current_output
 
 _REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")
@@ -119,9 +121,11 @@ class RunFiles:
 
     @cached_property
     def metrics(self) -> dict[str, float]:
-        """metrics.json, flat."""
+        """metrics.json, flat, without its format."""
         path = self.path / "metrics.json"
         metrics = _mapping(_parsed(path), path)
+        require_known_format(path, metrics, RUN_FORMAT)
+        metrics.pop(FORMAT, None)
         for name, value in metrics.items():
             if not isinstance(value, int | float):
                 raise UserError(f"{name} in {path} is {value!r}; expected a number: {_REMAKE}.")
@@ -139,6 +143,8 @@ class RunFiles:
     @cached_property
     def results(self) -> list[dict[str, Cell]]:
         """results.csv."""
+        if (self.path / "metrics.json").exists():
+            _ = self.metrics  # carries the format of the folder
         return read_results(self.path / "results.csv")
 
     @cached_property
@@ -208,16 +214,21 @@ class RunFiles:
     @cached_property
     def figures(self) -> list[Path]:
         """figures/*.png by name."""
-        return sorted((self.path / "figures").glob("*.png"))
+        return self._named_now(sorted((self.path / "figures").glob("*.png")))
 
     @cached_property
     def tables(self) -> dict[str, tuple[list[str], list[list[str]]]]:
-        """tables/*.csv: name → header and rows."""
+        """tables/*.csv: name → header and rows; those of 0.1.0 by their names of now."""
         tables = {}
-        for path in sorted((self.path / "tables").glob("*.csv")):
+        for path in self._named_now(sorted((self.path / "tables").glob("*.csv"))):
             header, lines = read_csv(path)
-            tables[path.stem] = (header, [[unprotect(cell) for cell in cells] for _, cells in lines])
+            tables[current_output(path.stem)] = (header, [[unprotect(cell) for cell in cells] for _, cells in lines])
         return tables
+
+    def _named_now(self, paths: Sequence[Path]) -> list[Path]:
+        """Files without those of a former name beside which the same of now is there."""
+        there = {path.stem for path in paths}
+        return [path for path in paths if (now := current_output(path.stem)) == path.stem or now not in there]
 
     def _score_folders(self) -> list[Path]:
         """Folders that hold the splits of one method and seed."""
@@ -251,7 +262,9 @@ class RunFiles:
         """method.yaml, beside the splits or, for several seeds, in the method's folder."""
         beside = folder / "method.yaml"
         path = beside if beside.exists() else self.path / "scores" / name / "method.yaml"
-        return _mapping(_parsed(path), path)
+        settings = _mapping(_parsed(path), path)
+        require_known_format(path, settings, METHOD_FORMAT)
+        return settings
 
     def _rows(self, path: Path, columns: Sequence[str]) -> Rows:
         if path not in self._opened:

@@ -1,4 +1,4 @@
-"""The paper's tables of a run, and the published figures beside its results."""
+"""The papers' tables of a run, and the published figures beside its results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def n_train(run: RunFiles) -> int | None:
 
 
 def published_rows(run: RunFiles) -> list[dict[str, Cell]]:
-    """The rows of results.csv with the paper's figure in `published` wherever the run is comparable with it."""
+    """The rows of results.csv with a paper's figure in `published` wherever the run is comparable with it."""
     return with_published(run.results, run.config, n_train(run))
 
 
@@ -56,7 +56,7 @@ def train_sizes(run: RunFiles) -> dict[tuple[str, str], int]:
 
 
 def write_tables(run: RunFiles) -> list[Path]:
-    """Write the paper's tables that the run's results allow to <run>/tables."""
+    """Write the papers' tables that the run's results allow to <run>/tables."""
     rows = published_rows(run)
     tables = [*unified_tables(rows, train_sizes(run)), *neuron_level_tables(rows)]
     return [table.write(run.path / "tables") for table in tables]

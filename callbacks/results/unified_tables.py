@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import Cell, Row, settings_text
 from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
 
@@ -37,7 +37,7 @@ def unified_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] |
         rows: of results.csv, of one run or of a sweep's jobs, with `published` where known.
         n_train: training rows by (model, data), for the first line of Table 1.
     """
-    rows = [row for row in rows if not row.get("variant") and isinstance(row.get("value"), int | float)]
+    rows = [row for row in rows if not settings_text(row) and isinstance(row.get("value"), int | float)]
     tables = [
         _table1(rows, n_train or {}),
         _table2(rows),

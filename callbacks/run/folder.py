@@ -9,10 +9,11 @@ from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.results.columns import DIRECTIONS
+from twinlens.callbacks.results.columns import DIRECTIONS, NOT_WRITTEN, SETTINGS
 from twinlens.callbacks.results.results_csv import write_results
 from twinlens.callbacks.run.folder_lock import claim
 from twinlens.callbacks.store.files import remove_partial_files, write_json, write_yaml
+from twinlens.callbacks.store.formats import FORMAT, RUN_FORMAT
 
 DATA_NOTES = "data.yaml"
 """What was done to the data, one sentence each; absent where nothing was."""
@@ -83,12 +84,14 @@ class RunFolder:
     def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
         """Keep results as rows of results.csv and as metrics."""
         for result in results:
-            row = {**common, "evaluation": evaluation, **vars(result)}
-            if better := row.pop("better"):
-                self.directions[result.metric] = better
+            fields = {name: cell for name, cell in vars(result).items() if name not in NOT_WRITTEN}
+            row = {**common, "evaluation": evaluation, **fields}
+            if result.better:
+                self.directions[result.metric] = result.better
             self.rows.append(row)
             k = "" if result.k is None else f"@{result.k:g}"
-            where = (result.method, result.reference_group, result.group, result.variant)
+            settings = [cell for name in SETTINGS if isinstance(cell := fields.get(name), str)]
+            where = (result.method, result.reference_group, result.group, *settings)
             name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
             name = name if result.split == "test" else f"{result.split}/{name}"
             self.metrics[name] = result.value
@@ -96,7 +99,7 @@ class RunFolder:
     def write(self) -> None:
         """Write metrics.json, null for what is not finite (JSON has no such numbers), and results.csv."""
         finite = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
-        write_json(self.path / "metrics.json", finite)
+        write_json(self.path / "metrics.json", {FORMAT: RUN_FORMAT, **finite})
         write_results(self.path / "results.csv", self.rows)
 
 

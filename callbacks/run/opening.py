@@ -9,6 +9,8 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.conf.checking.former_names import with_current_names
 from twinlens.models.adapter_files import adapter_of, base_path
 from twinlens.models.adapters import require_usable
 from twinlens.models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
@@ -17,6 +19,15 @@ from twinlens.models.choice import scores_choices
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
 """What the checkpoint becomes for data that ask for the next token."""
+
+
+def read_former_names(config: Any) -> Any:
+    """The configuration with every class by its name of now; says in one line which names of 0.1.0 stood there."""
+    config, replaced = with_current_names(config)
+    if replaced and is_first_process():
+        names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
+        print(f"former names: read {names}; docs/former_names.md has all", flush=True)
+    return config
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:

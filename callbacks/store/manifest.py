@@ -12,6 +12,7 @@ from typing import Any
 
 from twinlens.callbacks.store import row_files
 from twinlens.callbacks.store.files import write_json
+from twinlens.callbacks.store.formats import FORMAT, MANIFEST_FORMAT, require_known_format
 
 MANIFEST = "manifest.json"
 USED = "used"
@@ -39,6 +40,7 @@ def write_manifest(
         if file.is_file() and file != folder / MANIFEST and NOT_READ not in file.relative_to(folder).parts
     }
     manifest = {
+        FORMAT: MANIFEST_FORMAT,
         "stage": stage,
         "fingerprint": fingerprint,
         "created": time.time(),
@@ -63,6 +65,9 @@ def damage_of(folder: Path) -> str | None:
 
     Sizes are compared always, contents where a file is younger than the manifest, so that opening a large entry costs
     nothing and a file that somebody wrote to is found. Names the file that is missing, cut or altered, or the rows.
+
+    Raises:
+        UserError: a later version has written the entry in a format that this one does not know.
     """
     try:
         written = (folder / MANIFEST).stat().st_mtime
@@ -71,6 +76,7 @@ def damage_of(folder: Path) -> str | None:
     manifest = read_manifest(folder)
     if not manifest:
         return f"{MANIFEST} cannot be read"
+    require_known_format(folder / MANIFEST, manifest, MANIFEST_FORMAT)
     rows_changed = False
     for name, known in manifest.get("files", {}).items():
         file = folder / name

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
 from twinlens.attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import SETTINGS, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.sweep.jobs import Job
 
-NAMES = ("job", "model", "seed", "setting", "method")
+NAMES = ("job", "model", "seed", "swept", "method")
 COLUMNS = (
     "data",
     "split",
@@ -87,7 +87,7 @@ def format_comparison(rows: Sequence[Row]) -> str:
             "model": None,
             "seed": None,
             "group": None,
-            "variant": None,
+            **dict.fromkeys(SETTINGS),
         }
         for row in rows[:MAX_PRINTED]
     ]
@@ -164,7 +164,7 @@ def _mean(values: Tensor) -> dict[str, Cell]:
 
 def _differences(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:
     def found(job: Job, method: str) -> dict[tuple[Cell, ...], Row]:
-        names = ("metric", "k", "split", "variant")
+        names = ("metric", "k", "split", *SETTINGS)
         return {
             tuple(row.get(name) for name in names): row
             for row in job.rows
@@ -192,6 +192,6 @@ def _named(job: Job, method: str) -> dict[str, Cell]:
         "job": job.number,
         "model": job.model,
         "seed": job.seed,
-        "setting": job.setting or None,
+        "swept": job.swept or None,
         "method": method,
     }

@@ -22,13 +22,13 @@ class Job:
     Attributes:
         number: as in sweep.csv.
         run: its files.
-        setting: its swept overrides, apart from those that its rows name themselves, as `key=value; …`.
+        swept: its swept overrides, apart from those that its rows name themselves, as `key=value; …`.
         rows: of results.csv, with `published` where comparable.
     """
 
     number: int
     run: RunFiles
-    setting: str
+    swept: str
     rows: list[dict[str, Cell]]
 
     @property
@@ -54,12 +54,12 @@ def finished_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> list
     """
     done = [row for row in outcomes if row["status"] == "done"]
     done = [row for row in done if (sweep / str(row["folder"]) / "results.csv").is_file()]
-    settings = swept_settings([str(row["overrides"]).split() for row in done])
+    overrides = swept_settings([str(row["overrides"]).split() for row in done])
     jobs = []
-    for row, setting in zip(done, settings, strict=True):
+    for row, swept in zip(done, overrides, strict=True):
         run = RunFiles(sweep / str(row["folder"]))
         try:
-            jobs.append(Job(int(str(row["job"])), run, setting, published_rows(run)))
+            jobs.append(Job(int(str(row["job"])), run, swept, published_rows(run)))
         except UserError as error:
             print(f"job {row['job']}: {error}", flush=True)
     return jobs
@@ -74,10 +74,8 @@ def swept_settings(overrides: Sequence[Sequence[str]]) -> list[str]:
 
 
 def rows_of_all(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
-    """The rows of all jobs for common tables and figures; a setting stands beside the model's name."""
-    return [
-        {**row, "model": f"{row['model']} ({job.setting})"} if job.setting else row for job in jobs for row in job.rows
-    ]
+    """The rows of all jobs for common tables and figures; what was swept stands beside the model's name."""
+    return [{**row, "model": f"{row['model']} ({job.swept})"} if job.swept else row for job in jobs for row in job.rows]
 
 
 def sizes_of_all(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
@@ -85,5 +83,5 @@ def sizes_of_all(jobs: Sequence[Job]) -> dict[tuple[str, str], int]:
     sizes = {}
     for job in jobs:
         for (model, data), size in train_sizes(job.run).items():
-            sizes[f"{model} ({job.setting})" if job.setting else model, data] = size
+            sizes[f"{model} ({job.swept})" if job.swept else model, data] = size
     return sizes

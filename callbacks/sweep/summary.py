@@ -8,20 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twinlens.callbacks.figures.charts import estimate
-from twinlens.callbacks.results.columns import DIRECTIONS, Cell, Row
+from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.results_csv import protect
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep.jobs import Job
 
-KEYS = ("model", "data", "split", "method", "evaluation", "metric", "k", "group", "reference_group", "variant")
-COLUMNS = (*KEYS, "setting", "value", "stderr", "seeds", "published")
+COLUMNS = (*ABOUT, "swept", "value", "stderr", "seeds", "published")
 MAX_PRINTED = 200
 """Longer summaries are cut on the terminal; summary.csv has the rest."""
 
 
 def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
-    """One row per result and setting.
+    """One row per result and what was swept beside it.
 
     A seed that several jobs share (they differ in methods or evaluations alone) counts once, as the mean of its rows.
     With one seed the row keeps the error it has, over examples or draws; `seeds` says so.
@@ -29,7 +28,7 @@ def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
     found: dict[tuple[Cell, ...], dict[Cell, list[Row]]] = {}
     for job in jobs:
         for row in job.rows:
-            key = (*(row.get(name) for name in KEYS), job.setting or None)
+            key = (*(row.get(name) for name in ABOUT), job.swept or None)
             found.setdefault(key, {}).setdefault(row["seed"], []).append(row)
     summary = []
     for key, by_seed in found.items():
@@ -39,7 +38,7 @@ def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
             published = next(
                 (row["published"] for rows in by_seed.values() for row in rows if row["published"] is not None), None
             )
-            line = dict(zip((*KEYS, "setting"), key, strict=True))
+            line = dict(zip((*ABOUT, "swept"), key, strict=True))
             summary.append(line | {"value": mean[0], "stderr": mean[1], "seeds": len(by_seed), "published": published})
     return summary
 
@@ -57,7 +56,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, C
 def format_summary(summary: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS) -> str:
     """The summary as text; `n` is the number of seeds."""
     rows = [
-        {**row, "n": row["seeds"], "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["setting"])]))}
+        {**row, "n": row["seeds"], "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["swept"])]))}
         for row in summary
     ]
     lines = ["", f"sweep: mean ± standard error over seeds (n); {len(rows)} rows in summary.csv"]

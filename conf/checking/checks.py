@@ -17,6 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.command_line import CommandLine, parse_command_line
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.diagnosis import explain
+from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.hydra_node import check_hydra_node
 from twinlens.conf.checking.overrides import Override, ParseOverrides, check_no_repeats, jobs_of, parse_overrides
 from twinlens.conf.checking.plain_values import join, plain, without_hydra
@@ -66,6 +67,7 @@ def check_command_line(
         hydra = config.get("hydra")
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
+        config, _ = with_current_names(config)  # the run says which
         check_config(config, command.tree, allow, provided)
         typed = {override.key_or_group for override in overrides}
         check_remote_code(config, typed)

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
+from twinlens.conf.checking.former_names import current_name
 from twinlens.conf.checking.overrides import Override, check_choices
 
 PACKAGES = ("hydra._internal.core_plugins", "hydra.experimental.callbacks", "hydra_plugins", "twinlens.callbacks")
@@ -62,6 +63,8 @@ def _check_names(node: Any, path: str, keys: Sequence[str], allowed: Sequence[st
     if not isinstance(node, Mapping):
         return
     for key, value in node.items():
+        if key in keys and (now := current_name(value)):
+            raise UserError(f"{path}.{key}={value} has another name now; expected {now}: write that.")
         if key in keys and not any(f"{value}.".startswith(f"{prefix}.") for prefix in allowed):
             raise UserError(
                 f"{path}.{key}={value} is not allowed: expected a name in {', '.join(allowed)}; if you trust it, name "

@@ -46,7 +46,7 @@ class HeadImportance:
         [('a1.0', 0.07), ('a1.1', -0.09)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, top: int = 10, share: float = 0.01, mode: Mode = "corrected") -> None:
         require_counts("head_importance", top=top, share=share)

@@ -1,4 +1,4 @@
-"""Sums of neurons' log-probability increases beside those of the best ones (paper 2, Tables 5 and 12)."""
+"""Sums of neurons' log-probability increases beside those of the best ones (second paper, Tables 5 and 12)."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ImportanceSums:
         [('increase_all', 1.28), ('increase_positive', 2.82), ('increase_top', 1.75)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, top: Sequence[int] = (100, 200), largest_share: float = 0.05, mode: Mode = "corrected") -> None:
         self.top = sorted(set(top))

@@ -1,4 +1,4 @@
-"""Interventions on neurons (paper 2, Table 2): zero every score's first k, see what is left of the target."""
+"""Interventions on neurons (second paper, Table 2): zero every score's first k, see what is left of the target."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Interventions:
         [('original', 67), ('mine', 59), ('random_neurons', 61)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Layers by log-probability increase (paper 2, Tables 3 and 4)."""
+"""Layers by log-probability increase (second paper, Tables 3 and 4)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class LayerImportance:
         [('attention', -0.95), ('ffn', 1.15)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, mode: Mode = "corrected") -> None:
         self.mode: Mode = mode

@@ -1,4 +1,4 @@
-"""Layers in which the best neurons of every score lie (paper 2, Figures 2 and 5)."""
+"""Layers in which the best neurons of every score lie (second paper, Figures 2 and 5)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class NeuronLayers:
         [('0', 0.5), ('1', 1.5)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
 
     def __init__(self, k: int = 10) -> None:

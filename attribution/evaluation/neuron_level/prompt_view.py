@@ -1,4 +1,4 @@
-"""One prompt taken apart, as the notebooks of paper 2 show it: layers, heads, positions, value and query neurons."""
+"""One prompt taken apart, as the second paper's notebooks show it: layers, heads, positions, value, query neurons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class PromptView:
         "5|1|2|0  →  '1', probability 0.642"
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self,

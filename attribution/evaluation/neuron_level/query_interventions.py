@@ -1,4 +1,4 @@
-"""Query FFN neurons: zeroed (paper 2, Table 7), and where they lie beside value neurons (Figure 4)."""
+"""Query FFN neurons: zeroed (second paper, Table 7), and where they lie beside value neurons (Figure 4)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class QueryInterventions:
         [('query_neurons', 12), ('random_neurons', 12)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self,

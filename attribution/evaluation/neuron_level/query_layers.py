@@ -1,4 +1,4 @@
-"""Layers whose outputs activate the best value neurons (paper 2, Tables 6 and 14)."""
+"""Layers whose outputs activate the best value neurons (second paper, Tables 6 and 14)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class QueryLayers:
         [('embedding', 0.97), ('a0', 0.13), ('a1', -0.1), ('f0', -0.14), ('f1', 0.0), ('constant', 0.0)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self, ffn: int = 100, attention: int = 200, largest_share: float = 0.05, mode: Mode = "corrected"

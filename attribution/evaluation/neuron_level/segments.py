@@ -1,4 +1,4 @@
-"""The target's log-probability and probability from the first to the last hidden state (paper 2, Figures 3 and 6)."""
+"""The target's log-probability and probability from first to last hidden state (second paper, Figures 3 and 6)."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Segments:
         [(0, 44), (1, 58), (2, 64)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, segments: int = 61, mode: Mode = "corrected") -> None:
         require_counts("segments", segments=segments)

@@ -1,4 +1,4 @@
-"""Inputs that the evaluations of paper 2 share: sentences, groups by type of knowledge, rows of results."""
+"""Inputs that the evaluations of the second paper share: sentences, groups by type of knowledge, rows of results."""
 
 from __future__ import annotations
 

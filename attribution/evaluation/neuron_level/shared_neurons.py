@@ -1,4 +1,4 @@
-"""Value and query neurons that a type's sentences share (paper 2, Table 8), and what they stand for (Table 9)."""
+"""Value and query neurons that a type's sentences share (second paper, Table 8), and what they stand for (Table 9)."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class SharedNeurons:
         [('capital', 'f0.2 1'), ('capital', 'f0.2 2'), ('colour', 'f0.3 4'), ('colour', 'f0.3 0')]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self,

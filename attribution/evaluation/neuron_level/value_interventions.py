@@ -1,4 +1,4 @@
-"""Zeroing the best value neurons of both sites at once (paper 2, Table 13), with a random control."""
+"""Zeroing the best value neurons of both sites at once (second paper, Table 13), with a random control."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ValueInterventions:
         [('logprob_increase', 79), ('random_neurons', 44)]
     """
 
-    requires: ClassVar[Literal["knowledge"]] = "knowledge"
+    requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(
         self,

@@ -33,7 +33,7 @@ SETTINGS: dict[str, dict[str, Any]] = {"logprob_increase": {"top_k": 5}, "heads"
 class Lengths:
     """An evaluation of two passes: tokens of each sentence, then these beside what the first pass gave on the whole."""
 
-    requires: ClassVar[str] = "knowledge"
+    requires: ClassVar[str] = "neuron_level"
     reads_lists: ClassVar[bool] = True
     longest = 4
 
@@ -78,7 +78,7 @@ def prompts_data() -> KnowledgeDataModule:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, prompts_data: KnowledgeDataModule) -> Session:
     """A tiny language model with its predictions and scores."""
-    folder = tmp_path_factory.mktemp("knowledge")
+    folder = tmp_path_factory.mktemp("neuron_level")
     trainers = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
     made = Session(folder / "run", Store(folder / "store", False), trainers, prompts_data, "test", 2**30, 0)
     tokenizer = load_tokenizer("models/facts")

@@ -14,10 +14,10 @@ from tests.callbacks.results.test_results_csv import row
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.page import write_report
-from twinlens.callbacks.report.paper_tables import paper_table_views
+from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.published import (
-    COLUMNS,
+    NEEDED,
     explain_mismatch,
     figures,
     mismatch,
@@ -133,11 +133,24 @@ def test_a_run_on_fewer_rows_is_no_match(change: dict[str, Any], n_train: int | 
 @pytest.mark.parametrize(("value", "named"), [("many", "Column value in line 2"), ("<few", "Column value in line 2")])
 def test_a_damaged_file_of_figures_is_named(tmp_path: Path, value: str, named: str) -> None:
     path = tmp_path / "paper.csv"
-    path.write_text(",".join(COLUMNS) + "\n" + ",".join([*["x"] * 11, value, ""]) + "\n")
+    path.write_text(",".join(NEEDED) + "\n" + ",".join([*["x"] * (len(NEEDED) - 1), value]) + "\n")
     with pytest.raises(UserError, match=named):
         read_figures(path)
     path.write_text("a,b\n")
     with pytest.raises(UserError, match="header"):
+        read_figures(path)
+
+
+def test_a_file_of_figures_may_have_other_columns_and_lack_some(tmp_path: Path) -> None:
+    path = tmp_path / "paper.csv"
+    header = ("added", *NEEDED, "data", "method", "split")
+    path.write_text(",".join(header) + "\n" + "x,A 2024,Table 1,faithfulness,sufficiency,88,demo,ig,test\n")
+    (figure,) = read_figures(path)
+    assert (figure.value, figure.note) == (88.0, "")
+    assert figure.fits(row(data="demo", metric="sufficiency", model="any", k=None, group=None, reference_group=None))
+    assert not figure.fits(row(data="demo", metric="sufficiency", group="a type"))
+    path.write_text(",".join((*header, "data")) + "\n")
+    with pytest.raises(UserError, match="each once"):
         read_figures(path)
 
 
@@ -225,7 +238,7 @@ def test_many_metrics_have_a_table_each_with_k_across_and_few_have_one() -> None
 
 def test_the_page_rounds_numbers_and_aligns_them(run: Path) -> None:
     write_text(run / "tables" / "own.csv", "method,tiny,published tiny\nIF,64.33333,\n'=x,,64.1\n")
-    (view,) = (table for table in paper_table_views(RunFiles(run)) if table["name"] == "Own")
+    (view,) = (table for table in table_views(RunFiles(run)) if table["name"] == "Own")
     assert view["classes"] == ["", "num", "num published"]
     assert view["lines"] == [["IF", "64.33", ""], ["=x", "", "64.1"]]
     (run / "tables" / "own.csv").unlink()

@@ -71,7 +71,7 @@ def test_summary_is_mean_and_standard_error_over_seeds(sweep: Path) -> None:
         assert row["seeds"] == 2
         assert row["value"] == pytest.approx(0.65)
         assert row["stderr"] == pytest.approx(np.std([0.5, 0.8], ddof=1) / 2**0.5)
-        assert row["setting"] is None
+        assert row["swept"] is None
 
 
 def test_a_seed_counts_once_and_settings_stay_apart(sweep: Path) -> None:
@@ -81,7 +81,7 @@ def test_a_seed_counts_once_and_settings_stay_apart(sweep: Path) -> None:
     apart = summarise(
         jobs_of(sweep, "seed=0 data.max_length=64", "seed=1 data.max_length=64", "seed=1 data.max_length=8")
     )
-    assert {(row["setting"], row["seeds"]) for row in apart} == {("data.max_length=64", 2), ("data.max_length=8", 1)}
+    assert {(row["swept"], row["seeds"]) for row in apart} == {("data.max_length=64", 2), ("data.max_length=8", 1)}
     errors = [row["stderr"] for row in apart if row["seeds"] == 1 and row["metric"] == "accuracy" and not row["method"]]
     assert errors == [0.03, 0.13]  # one seed: the row's own
     models = {row["model"] for row in rows_of_all(jobs_of(sweep, "seed=0 a=1", "seed=1 a=2"))}

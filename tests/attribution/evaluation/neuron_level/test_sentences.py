@@ -1,4 +1,4 @@
-"""The evaluations of paper 2 against loops over every neuron of one sentence, and their rows."""
+"""The evaluations of the second paper against loops over every neuron of one sentence, and their rows."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ _NUMBERED = "table"
 _NAMES = {"concepts": "Section 5.1"}
 
 
-def paper_table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
-    """Every table of tables/*.csv for the page, with the title of the paper's, numbers rounded."""
+def table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
+    """Every table of tables/*.csv for the page, with the title of the paper's table, numbers rounded."""
     rows = published_rows(run)
     titles = {table.name: table.title for table in [*unified_tables(rows), *neuron_level_tables(rows)]}
     for name, (header, lines) in run.tables.items():
