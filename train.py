@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -24,7 +22,7 @@ from callbacks.outcome import OUTCOMES, exit_code, outcome_of
 from callbacks.passes import TrainerFactory
 from callbacks.pipeline import Parts, refuse_what_cannot_run, run_stages
 from callbacks.plan import print_plan
-from callbacks.quiet import quiet_libraries
+from callbacks.quiet import quiet_libraries, scrubbed_output
 from callbacks.refusals import refuse_what_the_inputs_rule_out
 from callbacks.run_folder import RunFolder
 from callbacks.session import Session
@@ -34,8 +32,10 @@ from callbacks.subjob import run_as_process
 from callbacks.sweep_outcomes import outcomes_elsewhere, telling_of_lost_jobs
 from callbacks.watch import watch_started
 from conf.checks import check_command_line
-from conf.dump import redact_overrides, replayable
+from conf.classes import refusal_of_a_library
+from conf.dump import literal, redact_overrides, replayable
 from conf.plain import chosen, plain
+from conf.sources import check_what_is_read, compose, parse_typed
 from conf.units import parse_bytes
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -43,10 +43,11 @@ CONFIG_DIR = Path(__file__).parent / "conf"
 
 def build(node: Any, **given: Any) -> Any:
     """The object that a `_target_` node describes; a user error inside its constructor comes out as it is."""
+    values = node if isinstance(node, DictConfig) else literal(node)  # plain values are not resolved a second time
     try:
-        return instantiate(node, _convert_="all", **given)  # libraries refuse what is no plain dictionary
+        return instantiate(values, _convert_="all", **given)  # libraries refuse what is no plain dictionary
     except InstantiationException as error:
-        told = user_error_in(error) or error
+        told = user_error_in(error) or refusal_of_a_library(values["_target_"], error) or error
     raise told  # not inside the handler: there the error it caused would become its context, a cycle
 
 
@@ -62,7 +63,9 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
-    trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
+    trainers = TrainerFactory(
+        partial(build, config.trainer, default_root_dir=str(folder)), str(config.trainer.precision)
+    )
     common = data, config.attribute_split, parse_bytes(config.memory_budget), config.seed
     session = Session(folder, Store(Path(config.paths.store), config.overwrite), trainers, *common, config.choices)
     parts = Parts(
@@ -96,17 +99,13 @@ def job(config: DictConfig) -> dict[str, Any]:
     return OUTCOMES[-1]
 
 
-def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
-    """A configuration with Hydra's own node, composed without starting a job."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(home.resolve()), version_base="1.3"):
-        return hydra.compose(primary, overrides, return_hydra_config=True)
-
-
 def run_command_line() -> None:
     """Check every job of the command line, then let Hydra run them."""
-    check_command_line(sys.argv[1:], CONFIG_DIR, compose, OverridesParser.create().parse_overrides)
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
+    check_what_is_read(CONFIG_DIR)
+    command = check_command_line(sys.argv[1:], CONFIG_DIR, compose, parse_typed)
+    sys.argv[1:] = command.arguments  # those typed, but for places that a file from elsewhere does not decide
+    with scrubbed_output(command.prints):
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
 
 
 def main() -> int:

@@ -11,13 +11,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
 from attribution.base import UserError
 from callbacks.files import is_first_process
 from callbacks.run_lock import release
 from callbacks.signs import speaks_for_all, tell_the_others
 from callbacks.storage import writing
 from callbacks.watch import let_the_watch_speak
-from conf.dump import scrub
+from conf.secrets import scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -44,6 +46,8 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
             outcome = {"status": "done", "metrics": work()}
     except UserError as error:
         outcome = {"status": "refused", "message": scrub(str(error))}
+    except (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError) as error:
+        outcome = {"status": "refused", "message": scrub(_lacks(error))}
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
@@ -54,7 +58,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         outcome = {"status": "done"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         let_the_watch_speak()
-        traceback.print_exc()
+        sys.stderr.write(scrub(traceback.format_exc()))
         outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
     finally:
         if folder is not None:
@@ -63,6 +67,14 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return outcome
+
+
+def _lacks(error: OmegaConfBaseException) -> str:
+    """A configuration of somebody's own that does not start from the project's lacks what a run reads."""
+    return (
+        f"the configuration has no {error.full_key or error.key}, which the run reads; expected all that "
+        "conf/train.yaml chooses: let the defaults list of your file begin with `- train`, or add the key."
+    )
 
 
 def end_output() -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from attribution.base import UserError
+from conf.secrets import hide
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
@@ -65,7 +66,7 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         for row in rows:
-            writer.writerow([protect(row.get(column)) for column in COLUMNS])
+            writer.writerow([_shown(row.get(column)) for column in COLUMNS])
     os.replace(partial, path)
 
 
@@ -252,6 +253,11 @@ def _one_line(text: str) -> str:
 def _markdown(text: str) -> str:
     escaped = re.sub(r"([\\|`*_<>\[\]])", r"\\\1", text)
     return escaped or " "
+
+
+def _shown(cell: Cell) -> Cell:
+    """A cell that is no formula and holds nothing that is secret by its value."""
+    return protect(hide(cell) if isinstance(cell, str) else cell)
 
 
 def protect(cell: Cell) -> Cell:

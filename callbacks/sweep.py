@@ -16,13 +16,14 @@ from omegaconf import DictConfig
 from attribution.base import UserError
 from callbacks import sweep_comparison, sweep_summary
 from callbacks.figures import write_results_figures
-from callbacks.files import is_first_process
+from callbacks.files import is_first_process, write_text
 from callbacks.paper_tables import paper_tables
 from callbacks.quiet import quiet_libraries
 from callbacks.sweep_jobs import Job, finished_jobs, rows_of_all, sizes_of_all
 from callbacks.sweep_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
 from callbacks.sweep_summary import write_rows
 from conf.dump import redact_overrides
+from conf.secrets import scrub
 
 COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
 HEADLINES = ("accuracy/accuracy",)
@@ -43,8 +44,12 @@ class SweepTable(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove Hydra's copy of the sweep's raw configuration: it holds whatever was typed, keys and paths included.
 
-        Each job's own config.yaml and overrides.yaml say what ran.
+        Each job's own config.yaml and overrides.yaml say what ran. Hydra's copies of a job (`hydra.output_subdir`) stay
+        without secrets.
         """
+        if config.hydra.output_subdir is not None and is_first_process():
+            for copy in (Path(config.hydra.runtime.output_dir) / config.hydra.output_subdir).glob("*.yaml"):
+                write_text(copy, scrub(copy.read_text(encoding="utf-8")))
         if not is_sweep(config) or not is_first_process():
             return
         quiet_libraries()  # in a launcher's process nothing else has

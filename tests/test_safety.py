@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from callbacks.sweep import write_sweep
-from conf.dump import scrub
+from conf.secrets import scrub
 from tests.bad_input_files import adapter
 from tests.running import CommandLine
 
