@@ -38,6 +38,9 @@ class Override(Protocol):
     def sweep_string_iterator(self) -> Iterator[str]: ...
 
 
+LONGEST_SHOWN = 300
+"""Characters of a value that a message repeats."""
+
 _KEY = re.compile(r"(\+\+?|~)?[\w./:@$-]+")
 
 ParseOverrides = Callable[[list[str]], Sequence[Override]]
@@ -65,8 +68,9 @@ def _parse_one(argument: str, parse: ParseOverrides, tree: ConfigTree) -> Overri
     try:
         (parsed,) = parse([argument])
     except Exception as error:  # Hydra's parse errors, and the grammar's own
+        value = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"
         raise UserError(
-            f"{argument!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
+            f"{f'{key}={value}'!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
             f"holds brackets, commas, colons or equal signs; for such text write \"{key}='{value}'\"."
         ) from error
     return parsed

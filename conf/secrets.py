@@ -122,7 +122,7 @@ def _shown(match: re.Match[str]) -> str:
     opening, inner, closing = quotes.groups() if quotes else ("", value, "")
     name = key.rpartition(".")[2]
     # A colon after a word of prose ("the next token: set …") is no setting.
-    prose = separator.strip().endswith(":") and before.endswith(" ") and separator.endswith(" ")
+    prose = separator.endswith(": ")
     placeholder = re.match(r"[{<]\w*$", inner)  # of a template: `Secret: {claim}`
     if is_secret(name) and not placeholder and not (prose and not _begins_an_entry(match)):
         return f"{before}{key}{separator}{opening}{HIDDEN}{closing}"
@@ -131,5 +131,5 @@ def _shown(match: re.Match[str]) -> str:
 
 def _begins_an_entry(match: re.Match[str]) -> bool:
     """Whether a key stands where YAML or JSON have one: first in its line, after a bracket, a comma or a dash."""
-    ahead = match.string[: match.start("key")].rpartition("\n")[2].rstrip()
+    ahead = match.string[: match.start("key")].rpartition("\n")[2].rstrip(" \t'\"\\")
     return not ahead or ahead[-1] in "{[,-?"
