@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -19,7 +20,7 @@ from callbacks.run_lock import release
 from callbacks.signs import speaks_for_all, tell_the_others
 from callbacks.storage import writing
 from callbacks.watch import let_the_watch_speak
-from conf.secrets import scrub
+from conf.secrets import HIDDEN, scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -45,7 +46,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         with writing(folder or Path.cwd(), "hydra.run.dir"):
             outcome = {"status": "done", "metrics": work()}
     except UserError as error:
-        outcome = {"status": "refused", "message": scrub(str(error))}
+        outcome = {"status": "refused", "message": sentence(error)}
     except (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError) as error:
         outcome = {"status": "refused", "message": scrub(_lacks(error))}
     except KeyboardInterrupt as error:
@@ -67,6 +68,12 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return outcome
+
+
+def sentence(error: UserError) -> str:
+    """What a refusal says, in one line, without secrets and without texts of hundreds of signs that it repeats."""
+    line = " ".join(str(error).replace("\0", " ").splitlines())
+    return re.sub(r"\S{400,}", lambda match: match[0][:300] + HIDDEN, scrub(line))
 
 
 def _lacks(error: OmegaConfBaseException) -> str:

@@ -69,8 +69,9 @@ def _parse_one(argument: str, parse: ParseOverrides, tree: ConfigTree) -> Overri
         (parsed,) = parse([argument])
     except Exception as error:  # Hydra's parse errors, and the grammar's own
         value = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"
+        shown = f"{key}={value}"
         raise UserError(
-            f"{f'{key}={value}'!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
+            f"{shown!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
             f"holds brackets, commas, colons or equal signs; for such text write \"{key}='{value}'\"."
         ) from error
     return parsed

@@ -42,7 +42,8 @@ VALUES = (
     "\\${x}", "'quoted'", '"quoted"', "'", "\\", "../../outside/victim.txt", "/etc/passwd", "a/b", "..", "file://x",
     "pkg://antigravity", "[pkg://os]", "[file://nowhere]", "os.system", f"{EVIL}.Thing", "lightning.os.system",
     "callbacks.subjob.run_as_process", "{_target_:os.system}", "x" * 300, "é", "\u202e", "\u2028", "\U0001f600", "\0",
-    "a b", "a=b", "a:b", "???", "<<", "=", "hf_" + "a" * 30, "!!python/object", "${.a}", "${..b}", "kernels-community/x",
+    "a b", "a=b", "a:b", "???", "<<", "=", "hf_" + "a" * 30, "!!python/object", "${.a}", "${..b}",
+    "kernels-community/x",
 )  # fmt: skip
 OPTIONS = (
     ("-m",), ("--multirun",), ("--cfg", "job"), ("--cfg", "nothing"), ("--info",), ("--info", "all"), ("--help",),

@@ -1,4 +1,4 @@
-"""Configurations as strangers may hand them on, drawn from a seed: hostile nodes among ordinary ones, broken YAML, bombs.
+"""Configurations as strangers may hand them on, drawn from a seed: hostile nodes, broken YAML, bombs.
 
 `python -m tests.faults.fuzz_configurations 5000` tries them in one process and prints what became of them.
 """
@@ -71,13 +71,15 @@ SPECIALS: tuple[tuple[str, Any], ...] = (
     ("pickle_module", f"{EVIL}"), ("monitor", "x"), ("version", "../.."), ("name", ".."), ("params", {"seed": "1,2"}),
 )  # fmt: skip
 RAW = (
-    "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\nc: &c [*b, *b, *b, *b, *b, *b, *b, *b]\n"
+    "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a]\n"
+    "c: &c [*b, *b, *b, *b, *b, *b, *b, *b]\n"
     "d: &d [*c, *c, *c, *c, *c, *c, *c, *c]\ne: &e [*d, *d, *d, *d, *d, *d, *d, *d]\nf: [*e, *e, *e, *e, *e, *e, *e]\n",
     "a: &a [*a]\n", "tags: " + "[" * 2000 + "]" * 2000 + "\n", "name: '" + "x" * 300_000 + "'\n",
     "name: ${a0}\n" + "".join(f"a{n}: ${{a{n + 1}}}${{a{n + 1}}}\n" for n in range(40)) + "a40: xxxxxxxx\n",
     "name: ${tags}\ntags: ['${name}']\n", "name: ${name}\n", "!!python/object/apply:os.system ['touch ran']\n",
     "name: !!python/name:os.system\n", "name: !!binary aGVsbG8=\n", "? [a, b]\n: c\n", "seed: [1\n", "\t\n", "", "[]\n",
-    "5\n", "name: a\nname: b\n", "%YAML 1.1\n---\nseed: 1\n---\nseed: 2\n", "seed: 0x10\n", "seed: " + "9" * 5000 + "\n",
+    "5\n", "name: a\nname: b\n", "%YAML 1.1\n---\nseed: 1\n---\nseed: 2\n", "seed: 0x10\n",
+    "seed: " + "9" * 5000 + "\n",
     "# @package paths\nstore: ../../outside\n", "# @package hydra\nrun: {dir: ../../outside}\n", "\ufeffseed: 1\n",
     "# @package ../..\nseed: 1\n", "name: \ud800\n", "name: \0\n", "<<: {seed: 1}\n", "seed: 1\n<<: *nothing\n",
 )  # fmt: skip

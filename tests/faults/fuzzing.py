@@ -121,6 +121,8 @@ def check(arguments: tuple[str, ...]) -> None:
 
 def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: Callable[[str], None] = print) -> Tally:
     """Try each case through the compose API; the working directory and sys.path are the caller's to set."""
+    from callbacks.outcome import sentence
+
     tally = Tally()
     for number, (seed, case) in enumerate(cases, start=1):
         scratch.lay(case)
@@ -129,8 +131,8 @@ def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: C
             with alarm():
                 check(case.arguments)
         except UserError as error:
-            became = "refused" if len(str(error)) < 4000 and "\n" not in str(error) else "no sentence"
-            detail = str(error)
+            detail = sentence(error)
+            became = "refused" if 20 < len(detail) < 4000 and detail.isprintable() else "no sentence"
         except Hangs:
             became, detail = "hang", traceback.format_exc()
         except (Exception, SystemExit):
@@ -139,7 +141,7 @@ def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: C
             became = harm
         scratch.clear(case)
         tally.add(seed, case, became, detail)
-        if number % 500 == 0:
+        if number % 250 == 0:
             tell(f"{number}: {dict(tally.counts)}")
     return tally
 
