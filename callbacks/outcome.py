@@ -72,7 +72,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
 
 def sentence(error: UserError) -> str:
     """What a refusal says, in one line, without secrets and without texts of hundreds of signs that it repeats."""
-    line = " ".join(str(error).replace("\0", " ").splitlines())
+    line = "".join(sign if sign.isprintable() else " " for sign in str(error))
     return re.sub(r"\S{400,}", lambda match: match[0][:300] + HIDDEN, scrub(line))
 
 

@@ -76,7 +76,8 @@ def check_command_line(
         if trusted is not None:
             check_hydra_is_ours(config, trusted)
             command = _with_our_places(command, places(config, trusted, typed))
-            config = _compose([*job, *command.places], command, home, compose, parse)
+            if command.places:
+                config = _compose([*job, *command.places], command, home, compose, parse)
         hydra = config.get("hydra")
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
