@@ -45,8 +45,9 @@ _URL_QUERY = re.compile(r"([?&](?:sig|signature|x-(?:amz|goog)-[\w-]+|key|code|a
 _BEARER = re.compile(r"\b(bearer|basic|token)(\s+)(?=[\w.~+/=-]*[\d._~+/=-])([\w.~+/=-]{12,})", re.IGNORECASE)
 _OPTION = re.compile(r"(?<!\S)(--?)([A-Za-z][\w-]*)(\s+)([^\s-]\S*)")
 _SETTING = re.compile(
-    r"""(?P<before>(?:^|[\s{\[,;&?(:"'+~]|\\)\\*["']?)(?P<key>[\w./-]*[\w])(?P<sep>\\*["']?\s*(?:=|:|%3D|%3A)\s*)"""
-    r"""(?P<value>\\*"(?:[^"\\]|\\.)*"|\\*'(?:[^'\\]|\\.)*'|[^\s,;&"'\]}]+)""",
+    r"""(?P<before>(?:^|[\s{\[,;&?(:"'+~]|\\)\\*["']?)"""
+    r"""(?P<key>[\w./-]*[\w])(?P<sep>\\*["']?[ \t]*(?:=|:|%3D|%3A)[ \t]*)"""
+    r"""(?P<value>(?P<escaped>\\+["']).*?(?P=escaped)|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;&"'\]}]+)""",
     re.MULTILINE,
 )
 _QUOTED = re.compile(r"""(\\*["'])(.*?)(\\*["'])""", re.DOTALL)
