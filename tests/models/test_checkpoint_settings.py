@@ -107,7 +107,7 @@ def test_settings_that_do_not_fit_are_a_sentence(settings: dict[str, Any], told:
 
 @pytest.mark.parametrize("attention", ["kernels-community/flash-attn", "someone/kernel:f", "paged|x", ""])
 def test_an_attention_of_somebody_else_is_refused(attention: str) -> None:
-    with pytest.raises(UserError, match="model.attention"):
+    with pytest.raises(UserError, match=r"model\.attention"):
         architecture_of(None, DECODER, "linear", ["a", "b"], 64, attention, False)
 
 
