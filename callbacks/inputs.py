@@ -18,6 +18,7 @@ from models.backbone import (
     require_trained_classifier,
 )
 from models.checkpoint_files import require_safetensors
+from models.checkpoint_settings import check_architecture, check_attention
 from models.choice import scores_choices
 
 LANGUAGE_MODEL = "models.language_model.LanguageModel"
@@ -36,6 +37,9 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
             Where the data ask for the next token, any causal language model can be used as it is.
     """
     model = config.model
+    check_attention(model.attention)
+    if model.path is None and model.architecture is not None:
+        check_architecture(model.architecture)
     data = build(config.data)
     trained, of_choices = None, False
     if model.path is not None:
