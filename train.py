@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
@@ -26,7 +24,7 @@ from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
-from twinlens.callbacks.run.quiet_libraries import quiet_libraries
+from twinlens.callbacks.run.quiet_libraries import quiet_libraries, scrubbed_output
 from twinlens.callbacks.run.refusals import refuse_what_cannot_run, refuse_what_the_inputs_rule_out
 from twinlens.callbacks.run.run_outcome import OUTCOMES, exit_code, outcome_of
 from twinlens.callbacks.store.admin import store_command
@@ -34,20 +32,23 @@ from twinlens.callbacks.store.failures import user_error_in
 from twinlens.callbacks.store.store import Store
 from twinlens.callbacks.sweep.job_outcomes import outcomes_elsewhere, telling_of_lost_jobs
 from twinlens.callbacks.sweep.job_process import run_as_process
+from twinlens.conf.checking.allowed_classes import refusal_of_a_library
 from twinlens.conf.checking.byte_sizes import parse_bytes
 from twinlens.conf.checking.checks import check_command_line
+from twinlens.conf.checking.config_sources import check_what_is_read, compose, parse_typed
 from twinlens.conf.checking.plain_values import chosen, plain
-from twinlens.conf.checking.written_config import redact_overrides, replayable
+from twinlens.conf.checking.written_config import literal, redact_overrides, replayable
 
 CONFIG_DIR = Path(__file__).parent / "conf"
 
 
 def build(node: Any, **given: Any) -> Any:
     """The object that a `_target_` node describes; a user error inside its constructor comes out as it is."""
+    values = node if isinstance(node, DictConfig) else literal(node)  # plain values are not resolved a second time
     try:
-        return instantiate(node, _convert_="all", **given)  # libraries refuse what is no plain dictionary
+        return instantiate(values, _convert_="all", **given)  # libraries refuse what is no plain dictionary
     except InstantiationException as error:
-        told = user_error_in(error) or error
+        told = user_error_in(error) or refusal_of_a_library(values["_target_"], error) or error
     raise told  # not inside the handler: there the error it caused would become its context, a cycle
 
 
@@ -64,7 +65,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
-    trainers = TrainerFactory(partial(build, config.trainer), str(config.trainer.precision))
+    trainer = partial(build, config.trainer, default_root_dir=str(folder))
+    trainers = TrainerFactory(trainer, str(config.trainer.precision))
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
     session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed, config.choices)
     session.model_target = config.model._target_
@@ -97,17 +99,13 @@ def job(config: DictConfig) -> dict[str, Any]:
     return OUTCOMES[-1]
 
 
-def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
-    """A configuration with Hydra's own node, composed without starting a job."""
-    GlobalHydra.instance().clear()
-    with hydra.initialize_config_dir(str(home.resolve()), version_base="1.3"):
-        return hydra.compose(primary, overrides, return_hydra_config=True)
-
-
 def run_command_line() -> None:
     """Check every job of the command line, then let Hydra run them."""
-    check_command_line(sys.argv[1:], CONFIG_DIR, compose, OverridesParser.create().parse_overrides)
-    hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
+    check_what_is_read(CONFIG_DIR)
+    command = check_command_line(sys.argv[1:], CONFIG_DIR, compose, parse_typed)
+    sys.argv[1:] = command.arguments  # those typed, but for places that a file from elsewhere does not decide
+    with scrubbed_output(command.prints):
+        hydra.main(version_base="1.3", config_path=str(CONFIG_DIR), config_name="train")(job)()
 
 
 def main() -> int:

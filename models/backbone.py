@@ -23,6 +23,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import adapter_of, base_path, naming_adapter
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
+from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
 
 HeadKind = Literal["linear", "mlp"]
 HEAD_ENTRY = "twinlens_head"
@@ -52,6 +53,7 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
                 config.num_labels = adapter.n_outputs
         return config
     refuse_missing_folder(path)
+    check_checkpoint_settings(path)
     with readable(path):
         return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
 
@@ -175,10 +177,11 @@ def _from_scratch(
             "scratch); expected one of them: set model.path=DIR."
         )
     settings = {**architecture, **labels, "vocab_size": vocabulary}
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return AutoModelForSequenceClassification.from_config(
-        config, attn_implementation=attention_of(config, attention), dtype=torch.float32
-    )
+    with buildable(settings):
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return AutoModelForSequenceClassification.from_config(
+            config, attn_implementation=attention_of(config, attention), dtype=torch.float32
+        )
 
 
 def _from_checkpoint(
@@ -294,4 +297,10 @@ def head_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def attention_of(config: PretrainedConfig, attention: str) -> str:
+    """The attention implementation to load with.
+
+    Raises:
+        UserError: it is none of transformers' own.
+    """
+    check_attention(attention)
     return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only

@@ -20,6 +20,7 @@ from twinlens.models.adapter_files import base_path
 from twinlens.models.adapters import AdapterUse, save_weights
 from twinlens.models.backbone import adapted, attention_of, load_config, require_architecture
 from twinlens.models.checkpoint_files import readable, require_safetensors, resolve
+from twinlens.models.checkpoint_settings import buildable
 
 
 def load_language_model(
@@ -113,10 +114,11 @@ def _from_scratch(
         )
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     settings = {**architecture, **special, "vocab_size": len(tokenizer)}
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return AutoModelForCausalLM.from_config(
-        config, attn_implementation=attention_of(config, attention), dtype=torch.float32
-    )
+    with buildable(settings):
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return AutoModelForCausalLM.from_config(
+            config, attn_implementation=attention_of(config, attention), dtype=torch.float32
+        )
 
 
 def _from_checkpoint(

@@ -57,5 +57,71 @@ STRANGERS: list[Entry] = [
         config_file(START + "model: {trust_remote_code: true}\n"),
     ),
     ("a file that clears the store", REPLAY, ("store.prune=all",), config_file(START + "store: {prune: all}\n")),
+    (
+        "a function of this project in the place of a method",
+        REPLAY,
+        ("twinlens.callbacks.sweep.job_process.run_as_process", "not allowed"),
+        config_file(
+            START + "method: {evil: {_target_: twinlens.callbacks.sweep.job_process.run_as_process, script: x}}\n"
+        ),
+    ),
+    (
+        "a class that belongs elsewhere",
+        REPLAY,
+        ("method.evil", "is not a method"),
+        config_file(START + "method: {evil: {_target_: twinlens.data.demo.DemoDataModule}}\n"),
+    ),
+    (
+        "arguments by position in a file",
+        REPLAY,
+        ("model._args_", "by their names"),
+        config_file(START + "model: {_args_: [x]}\n"),
+    ),
+    (
+        "a log file in a file from elsewhere",
+        REPLAY,
+        ("hydra.job_logging", "not allowed", "command line"),
+        config_file(START + "hydra: {job_logging: {handlers: {h: {class: logging.FileHandler, filename: x}}}}\n"),
+    ),
+    (
+        "a folder to write to in a file from elsewhere",
+        REPLAY,
+        ("dirpath", "outside the run's folder"),
+        config_file(
+            START + "callbacks: {c: {_target_: lightning.pytorch.callbacks.ModelCheckpoint, dirpath: elsewhere}}\n"
+        ),
+    ),
+    (
+        "a name that leads out of its folder",
+        REPLAY,
+        ("method.../../escaped", "rename it"),
+        config_file(
+            START
+            + "method: {../../escaped: {_target_: twinlens.attribution.instance.random_instances.RandomInstances}}\n"
+        ),
+    ),
+    (
+        "a file that reads the environment",
+        REPLAY,
+        ("config.yaml, name", "calls a resolver"),
+        config_file(START + "name: ${oc.env:HOME}\n"),
+    ),
+    (
+        "aliases that multiply",
+        REPLAY,
+        ("its aliases stand for",),
+        config_file(
+            "a: &a [x]\n" + "".join(f"{c}: &{c} [{f'*{p}, ' * 40}]\n" for p, c in ("ab", "bc", "cd", "de")) + START
+        ),
+    ),
+    (
+        "references in a circle",
+        REPLAY,
+        ("circle",),
+        config_file(START + "name: ${tags}\ntags: ['${name}']\n"),
+    ),
+    ("a sweep without end", ("-m", "seed=range(0,1000000000)"), ("at most 10000",), None),
+    ("a model of ten million layers", ("model.architecture.num_hidden_layers=10000000",), ("at most 1024",), None),
+    ("kernels of somebody else", ("model.attention=kernels-community/flash-attn",), ("may name kernels",), None),
     ("a pickle of Hydra's", ("--experimental-rerun=config.pickle",), ("pickle",), None),
 ]

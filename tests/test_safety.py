@@ -13,7 +13,7 @@ import pytest
 from tests.bad_input_files import adapter
 from tests.running import CommandLine
 from twinlens.callbacks.sweep.sweep_table import write_sweep
-from twinlens.conf.checking.written_config import scrub
+from twinlens.conf.checking.secrets import scrub
 
 TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4"
 PASSWORD = "correct-horse-battery"

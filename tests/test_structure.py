@@ -274,7 +274,8 @@ def test_attribution_is_pure_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("library", "allowed"), [("hydra", ("train.py", "callbacks/sweep/sweep_table.py")), ("wandb", ("callbacks/",))]
+    ("library", "allowed"),
+    [("hydra", ("train.py", "conf/", "callbacks/sweep/sweep_table.py")), ("wandb", ("callbacks/",))],
 )
 def test_libraries_stay_where_they_belong(library: str, allowed: tuple[str, ...]) -> None:
     users = {file for file, name in imports_of(*PACKAGES, "train", "benchmarks") if is_within(name, library)}

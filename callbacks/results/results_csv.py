@@ -14,6 +14,7 @@ from pathlib import Path
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.results.columns import COLUMNS, NEEDED, Cell, Kind, Row
+from twinlens.conf.checking.secrets import hide
 
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
@@ -107,8 +108,10 @@ def protect(cell: Cell) -> Cell:
 
 
 def _written(cell: Cell) -> Cell:
-    """A cell as it is written; yes and no are `true` and an empty cell."""
-    return ("true" if cell else None) if isinstance(cell, bool) else protect(cell)
+    """A cell as it is written: yes and no are `true` and an empty cell, no text is a formula or secret by its value."""
+    if isinstance(cell, bool):
+        return "true" if cell else None
+    return protect(hide(cell) if isinstance(cell, str) else cell)
 
 
 def _parse(cell: str, column: str, kind: Kind, path: Path, line: int) -> Cell:

@@ -15,6 +15,7 @@ from twinlens.models.adapter_files import adapter_of, base_path
 from twinlens.models.adapters import require_usable
 from twinlens.models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
 from twinlens.models.checkpoint_files import require_safetensors
+from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
@@ -42,6 +43,9 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
             Where the data ask for the next token, any causal language model can be used as it is.
     """
     model = config.model
+    check_attention(model.attention)
+    if model.path is None and model.architecture is not None:
+        check_architecture(model.architecture)
     data = build(config.data)
     trained, of_choices = None, False
     if model.path is not None:

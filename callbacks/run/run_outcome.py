@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 import traceback
@@ -11,13 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.watchdog import let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.store.failures import writing
-from twinlens.conf.checking.written_config import scrub
+from twinlens.conf.checking.secrets import HIDDEN, scrub
 
 EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
@@ -43,7 +46,9 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         with writing(folder or Path.cwd(), "hydra.run.dir"):
             outcome = {"status": "done", "metrics": work()}
     except UserError as error:
-        outcome = {"status": "refused", "message": scrub(str(error))}
+        outcome = {"status": "refused", "message": sentence(error)}
+    except (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError) as error:
+        outcome = {"status": "refused", "message": scrub(_lacks(error))}
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
@@ -54,7 +59,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         outcome = {"status": "done"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
         let_the_watch_speak()
-        traceback.print_exc()
+        sys.stderr.write(scrub(traceback.format_exc()))
         outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
     finally:
         if folder is not None:
@@ -63,6 +68,20 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return outcome
+
+
+def sentence(error: UserError) -> str:
+    """What a refusal says, in one line, without secrets and without texts of hundreds of signs that it repeats."""
+    line = "".join(sign if sign.isprintable() else " " for sign in str(error))
+    return re.sub(r"\S{400,}", lambda match: match[0][:300] + HIDDEN, scrub(line))
+
+
+def _lacks(error: OmegaConfBaseException) -> str:
+    """A configuration of somebody's own that does not start from the project's lacks what a run reads."""
+    return (
+        f"the configuration has no {error.full_key or error.key}, which the run reads; expected all that "
+        "conf/train.yaml chooses: let the defaults list of your file begin with `- train`, or add the key."
+    )
 
 
 def end_output() -> None:

@@ -12,21 +12,17 @@ from urllib.parse import urlparse
 import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
+from twinlens.conf.checking.secrets import hide
+
 SECONDS_TO_REACH = 20.0
 """How long a run waits for Weights & Biases before it goes on without."""
 
 
-def make_wandb_logger(
-    save_dir: str,
-    project: str = "twinlens",
-    group: str | None = None,
-    name: str | None = None,
-    tags: Sequence[str] = (),
-    offline: bool | None = None,
-) -> WandbLogger:
+class RunLogger(WandbLogger):
     """A logger for one run; an earlier run of the same process is finished first, so that two never share one.
 
-    Where Weights & Biases cannot be reached, the run says so and is logged offline.
+    Where Weights & Biases cannot be reached, the run says so and is logged offline. What is secret by its value is
+    left out of all that is sent or written.
 
     Args:
         save_dir: the run's folder; `wandb/` is written there.
@@ -34,26 +30,38 @@ def make_wandb_logger(
         group: as in wandb.init, for a run of its own; the jobs of a sweep are grouped under the sweep's id.
         offline: None decides by whether a key is at hand.
     """
-    wandb.finish()
-    settings: dict[str, Any] = {
-        "save_dir": save_dir,
-        "project": project,
-        "group": sweep_id(Path(save_dir)) or group,
-        "name": name or Path(save_dir).name,
-        "tags": list(tags),
-        "settings": private_settings(),
-    }
-    if offline or (offline is None and not has_key()):
-        return WandbLogger(**settings, offline=True)
-    logger = WandbLogger(**settings)
-    try:
-        _ = logger.experiment  # connects now: later a failure would end the fit
-    except wandb.errors.Error as error:
-        reason = str(error).splitlines()[0]
-        print(f"wandb: cannot be reached ({reason}); the run goes on and is logged offline in {save_dir}", flush=True)
-        wandb.teardown()
-        return WandbLogger(**settings, offline=True)
-    return logger
+
+    def __init__(
+        self,
+        save_dir: str,
+        project: str = "twinlens",
+        group: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        offline: bool | None = None,
+    ) -> None:
+        wandb.finish()
+        settings: dict[str, Any] = {
+            "save_dir": save_dir,
+            "project": hide(project),
+            "group": sweep_id(Path(save_dir)) or (group and hide(group)),
+            "name": hide(name or Path(save_dir).name),
+            "tags": [hide(str(tag)) for tag in tags],
+            "settings": private_settings(),
+        }
+        is_offline = bool(offline) or (offline is None and not has_key())
+        super().__init__(**settings, offline=is_offline)
+        if is_offline:
+            return
+        try:
+            _ = self.experiment  # connects now: later a failure would end the fit
+        except wandb.errors.Error as error:
+            reason = hide(str(error).splitlines()[0])
+            print(
+                f"wandb: cannot be reached ({reason}); the run goes on and is logged offline in {save_dir}", flush=True
+            )
+            wandb.teardown()
+            super().__init__(**settings, offline=True)
 
 
 def sweep_id(folder: Path) -> str:
@@ -91,17 +99,21 @@ def log_run(
         try:
             _log_to(logger, metrics, rows, folder)
         except wandb.errors.Error as error:
-            print(f"wandb: {error}; the results stand in {folder} all the same", flush=True)
+            print(f"wandb: {hide(str(error))}; the results stand in {folder} all the same", flush=True)
 
 
 def _log_to(logger: Logger, metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     logger.log_metrics(dict(metrics))
     if isinstance(logger, WandbLogger):
         columns = list(rows[0]) if rows else []
-        logger.log_table("results", columns=columns, data=[[row[c] for c in columns] for row in rows])
+        logger.log_table("results", columns=columns, data=[[_shown(row[c]) for c in columns] for row in rows])
         for figure in sorted((folder / "figures").glob("*.png")):
             logger.log_image(figure.stem, [str(figure)])
         wandb.finish()
     else:
         logger.save()
         logger.finalize("success")
+
+
+def _shown(cell: Any) -> Any:
+    return hide(cell) if isinstance(cell, str) else cell

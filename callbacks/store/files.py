@@ -7,15 +7,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.conf.checking.secrets import hide
+from twinlens.conf.checking.written_config import to_yaml
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing, without what is secret by its value."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text, encoding="utf-8")
+    partial.write_text(hide(text), encoding="utf-8")
     os.replace(partial, path)
 
 
@@ -26,7 +26,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_yaml(path: Path, value: Any) -> None:
     """Write YAML in the given order of keys, whole or not at all."""
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    write_text(path, to_yaml(value))
 
 
 def remove_partial_files(folder: Path, pattern: str = ".*.partial") -> None:

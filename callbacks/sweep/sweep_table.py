@@ -18,11 +18,13 @@ from twinlens.callbacks.figures.write import write_results_figures
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
+from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
 from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, sizes_of_all
 from twinlens.callbacks.sweep.summary import write_rows
+from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.written_config import redact_overrides
 
 COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
@@ -44,8 +46,12 @@ class SweepTable(Callback):
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Remove Hydra's copy of the sweep's raw configuration: it holds whatever was typed, keys and paths included.
 
-        Each job's own config.yaml and overrides.yaml say what ran.
+        Each job's own config.yaml and overrides.yaml say what ran. Hydra's copies of a job (`hydra.output_subdir`) stay
+        without secrets.
         """
+        if config.hydra.output_subdir is not None and is_first_process():
+            for copy in (Path(config.hydra.runtime.output_dir) / config.hydra.output_subdir).glob("*.yaml"):
+                write_text(copy, scrub(copy.read_text(encoding="utf-8")))
         if not is_sweep(config) or not is_first_process():
             return
         quiet_libraries()  # in a launcher's process nothing else has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +24,10 @@ class CommandLine:
         informational: Hydra only prints something about itself and composes nothing.
         primary: name of the configuration to start from.
         tree: folders that configuration files are read from.
+        project: the project's own configuration folder.
+        typed: the whole command line.
+        options: Hydra's options alone, values joined to their names.
+        places: outputs and store where a file from elsewhere names others, as overrides that put them back.
     """
 
     overrides: list[str]
@@ -31,6 +35,26 @@ class CommandLine:
     informational: bool
     primary: str
     tree: ConfigTree
+    project: Path
+    typed: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+
+    @property
+    def arguments(self) -> list[str]:
+        """What Hydra is to read: the command line as typed, with `places` where there are any."""
+        return [*self.options, *self.overrides, *self.places] if self.places else list(self.typed)
+
+    @property
+    def prints(self) -> bool:
+        """Whether Hydra only prints a configuration or help."""
+        printing = ("--help", "--hydra-help", "--cfg", "--info", "--version", "--shell-completion")
+        return any(option.split("=")[0] in printing for option in self.options)
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether any file from outside the project's own folder may have a part in the configuration."""
+        return any(folder != self.project for folder in self.tree.folders)
 
     @property
     def home(self) -> Path:
@@ -73,7 +97,17 @@ def parse_command_line(arguments: Sequence[str], config_dir: Path, primary: str 
         informational=options.hydra_help or options.version or options.shell_completion,
         primary=(options.config_name or primary).removesuffix(".yaml"),
         tree=ConfigTree(tuple(folders)),
+        project=config_dir.resolve(),
+        typed=tuple(arguments),
+        options=tuple(_as_typed(options)),
     )
+
+
+def _as_typed(options: argparse.Namespace) -> Iterator[str]:
+    for name, value in vars(options).items():
+        if name != "overrides" and value not in (None, False):
+            option = "--" + name.replace("_", "-")
+            yield option if value is True else f"{option}={value}"
 
 
 def _folder(path: Path, option: str) -> Path:

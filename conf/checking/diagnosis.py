@@ -47,6 +47,8 @@ def explain(error: Exception, overrides: Sequence[Override], attempt: Attempt, c
     try:
         before = attempt(applied)
     except Exception as base_error:
+        if (told := user_error_behind(base_error)) is not None:
+            return told
         return _broken_files(base_error if not overrides else error, tree, command.primary)
     for override in ordered:
         applied = [*applied, str(override.input_line)]
@@ -196,11 +198,23 @@ def flatten(value: Any, path: str = "") -> Iterator[str]:
 
 
 def _yaml_error(error: BaseException | None) -> yaml.YAMLError | None:
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         if isinstance(error, yaml.YAMLError):
             return error
         error = error.__cause__ or error.__context__
     return None
+
+
+def user_error_behind(error: BaseException) -> UserError | None:
+    """The sentence that a check inside Hydra's composition raised, whatever the libraries have made of it."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and not isinstance(current, UserError):
+        seen.add(id(current))
+        current = current.__cause__ or current.__context__
+    return current if isinstance(current, UserError) else None
 
 
 def _first_line(error: BaseException) -> str:

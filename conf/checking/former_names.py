@@ -54,7 +54,8 @@ MODULES: Mapping[str, str] = {
 }
 """Module of before → module of now, below `twinlens`, of those that moved and hold what a configuration may name."""
 CLASSES: Mapping[str, str] = {
-    "attribution.bridge.InstanceNeurons": "attribution.bridge.instance_neurons.InstanceNeurons"
+    "attribution.bridge.InstanceNeurons": "attribution.bridge.instance_neurons.InstanceNeurons",
+    "callbacks.wandb_logger.make_wandb_logger": "callbacks.run.wandb_logger.RunLogger",
 }
 """Class of before → class of now, where it did not go with its module."""
 OUTPUTS: Mapping[str, str] = {

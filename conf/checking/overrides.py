@@ -12,6 +12,9 @@ from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.suggestions import nearest
 from twinlens.conf.checking.top_level import SEVERAL, SINGLE
 
+MAX_JOBS = 10_000
+"""A sweep of more is a slip: its jobs alone would fill the memory before the first one starts."""
+
 MAX_JOBS_CHECKED = 64
 """Sweeps of up to so many jobs are checked job by job; composing one takes about 50 ms."""
 
@@ -34,6 +37,9 @@ class Override(Protocol):
     def get_key_element(self) -> str: ...
     def sweep_string_iterator(self) -> Iterator[str]: ...
 
+
+LONGEST_SHOWN = 300
+"""Characters of a value that a message repeats."""
 
 _KEY = re.compile(r"(\+\+?|~)?[\w./:@$-]+")
 
@@ -62,8 +68,10 @@ def _parse_one(argument: str, parse: ParseOverrides, tree: ConfigTree) -> Overri
     try:
         (parsed,) = parse([argument])
     except Exception as error:  # Hydra's parse errors, and the grammar's own
+        value = value if len(value) <= LONGEST_SHOWN else value[:LONGEST_SHOWN] + "…"
+        shown = f"{key}={value}"
         raise UserError(
-            f"{argument!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
+            f"{shown!r} cannot be read: expected key=value, with closed brackets and with quotes around text that "
             f"holds brackets, commas, colons or equal signs; for such text write \"{key}='{value}'\"."
         ) from error
     return parsed
@@ -124,6 +132,8 @@ def jobs_of(overrides: Sequence[Override], multirun: bool, tree: ConfigTree) -> 
     count = 1
     for options in choices:
         count *= len(options)
+    if count > MAX_JOBS:
+        raise UserError(f"the sweep has {count} jobs or more; expected at most {MAX_JOBS}: give fewer values.")
     if count <= MAX_JOBS_CHECKED:
         return [list(job) for job in itertools.product(*choices)]
     first = [options[0] for options in choices]
@@ -148,7 +158,7 @@ def _swept_values(override: Override, tree: ConfigTree) -> list[str]:
             f"{group}=0.1,0.2 or '{group}=range(1,5)'."
         )
     try:
-        values = list(override.sweep_string_iterator())
+        values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))
     except Exception as error:
         raise UserError(f"{override.input_line}: cannot be expanded ({error}); give single values, as in 1,2,3.") from (
             error
@@ -169,6 +179,12 @@ def _needs_multirun(override: Override, tree: ConfigTree) -> UserError:
     elif not tree.is_group(key):
         at_once = f", {key}=[{value}] for a list, or \"{key}='{value}'\" for one text"
     return UserError(f"{line} gives several values in a single run; use -m to run one job for each{at_once}.")
+
+
+def quoted(text: str) -> str:
+    """A text as Hydra's grammar reads it back unchanged, whatever it holds."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
 
 
 def nearest_key(path: str, keys: Iterable[str]) -> str | None:

@@ -7,7 +7,6 @@ known set of packages may be named.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -16,6 +15,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from twinlens.attribution.errors import UserError
+from twinlens.conf.checking.allowed_classes import PROJECT_THAT_READS, home_of, resolve_target, within
 from twinlens.conf.checking.annotations import (
     UNKNOWN,
     Built,
@@ -28,32 +28,11 @@ from twinlens.conf.checking.annotations import (
     resolved_hints,
     union_options,
 )
+from twinlens.conf.checking.class_slots import Slot, check_slot
+from twinlens.conf.checking.output_places import check_places
 from twinlens.conf.checking.plain_values import join, plain
 from twinlens.conf.checking.signatures import parameters_of
 from twinlens.conf.checking.suggestions import advice, nearest
-
-PROJECT = ("twinlens.attribution", "twinlens.models", "twinlens.data", "twinlens.callbacks")
-"""Packages of this project; their functions may be named as well as their classes."""
-
-LIBRARIES = (
-    "torch.nn",
-    "torch.optim",
-    "torch.utils.data",
-    "torchmetrics",
-    "lightning.fabric.accelerators",
-    "lightning.fabric.loggers",
-    "lightning.fabric.plugins",
-    "lightning.fabric.strategies",
-    "lightning.pytorch.accelerators",
-    "lightning.pytorch.callbacks",
-    "lightning.pytorch.loggers",
-    "lightning.pytorch.plugins",
-    "lightning.pytorch.profilers",
-    "lightning.pytorch.strategies",
-    "lightning.pytorch.trainer",
-)
-"""Where a library's class must be defined. Not all of torch and lightning: some of their classes start processes,
-load code or build other classes from text (torch.distributed.elastic, torch.utils.cpp_extension, lightning.cli)."""
 
 _TARGET = "_target_"
 _SPECIAL = frozenset({_TARGET, "_partial_", "_recursive_", "_convert_", "_args_"})
@@ -63,7 +42,11 @@ Provided = Mapping[str, Collection[str]]
 
 
 def check_targets(
-    config: DictConfig | Mapping[str, Any], allow: Sequence[str] = (), provided: Provided | None = None
+    config: DictConfig | Mapping[str, Any],
+    allow: Sequence[str] = (),
+    provided: Provided | None = None,
+    slots: tuple[Slot, ...] | None = None,
+    typed: Collection[str] | None = None,
 ) -> None:
     """Check all `_target_` nodes, nested ones first.
 
@@ -72,18 +55,29 @@ def check_targets(
         allow: further packages or modules whose classes and functions may be named. Pass only what the user typed,
             never what stands in a configuration file.
         provided: required arguments that need not stand in the configuration.
+        slots: what belongs where; None does not ask.
+        typed: keys of the command line, where a file from elsewhere has a part in the configuration; None: it has
+            none, so that arguments may name places to write to.
 
     Raises:
-        UserError: for a name outside the allowed packages, a class that does not exist, an unknown or missing
-            argument, a value of the wrong type, an unset mandatory value.
+        UserError: for a name outside the allowed packages, a class that does not exist or belongs elsewhere, an
+            unknown or missing argument, a value of the wrong type, an unset mandatory value.
     """
-    _Checker(tuple(allow), provided or {}).value(plain(config), "", build=True)
+    _Checker(tuple(allow), provided or {}, slots, typed).value(plain(config), "", build=True)
 
 
 class _Checker:
-    def __init__(self, allow: tuple[str, ...], provided: Provided) -> None:
+    def __init__(
+        self,
+        allow: tuple[str, ...],
+        provided: Provided,
+        slots: tuple[Slot, ...] | None,
+        typed: Collection[str] | None,
+    ) -> None:
         self.allow = allow
         self.provided = provided
+        self.slots = slots
+        self.typed = typed
 
     def value(self, value: Any, path: str, build: bool) -> Any:
         """Check everything inside; return the value with nested nodes replaced by what they become.
@@ -101,6 +95,10 @@ class _Checker:
 
     def node(self, node: Mapping[str, Any], path: str) -> Built:
         target = resolve_target(node[_TARGET], join(path, _TARGET), self.allow)
+        if self.slots is not None:
+            self.place(target, node, path)
+        if not isinstance(node.get("_args_", []), list):
+            raise UserError(f"{join(path, '_args_')} is no list; expected arguments by their names: remove it.")
         partial = node.get("_partial_", False) is True
         recursive = node.get("_recursive_", True) is not False
         arguments = {
@@ -113,28 +111,18 @@ class _Checker:
         check_arguments(target, arguments, positional, path, given, partial)
         return Built(_result(target), partial)
 
-
-def resolve_target(name: object, path: str, allow: Sequence[str] = ()) -> Any:
-    """Import the class (or project function) that a `_target_` names, if it may be named.
-
-    Raises:
-        UserError: where `name` is no dotted name, lies outside the allowed packages or does not exist.
-    """
-    if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
-        raise UserError(f"{path}={name!r} names no class: expected package.module.Class.")
-    roots = {prefix.split(".")[0] for prefix in (*PROJECT, *LIBRARIES)}
-    # Checked before the import, because importing a module runs it.
-    if name.split(".")[0] not in roots and not _within(name, allow):
-        raise _not_allowed(name, path)
-    target = _import(name, path)
-    home = f"{getattr(target, '__module__', None)}.{getattr(target, '__qualname__', '')}"
-    if _within(home, allow) or _within(name, allow):
-        return target
-    # Checked again after it, because a module's attributes include whatever it imported (data.base.os.system).
-    is_own = inspect.isclass(target) or inspect.isfunction(target)
-    if (_within(home, PROJECT) and is_own) or (_within(home, LIBRARIES) and inspect.isclass(target)):
-        return target
-    raise _not_allowed(name, path)
+    def place(self, target: Any, node: Mapping[str, Any], path: str) -> None:
+        """Check where a node stands, how it would be built and, for a file from elsewhere, where it would write."""
+        for key in sorted(_SPECIAL & set(node) - {_TARGET}):
+            raise UserError(
+                f"{join(path, key)} is not allowed: expected the arguments of {node[_TARGET]} by their names, and "
+                "nothing that changes how it is built: remove it."
+            )
+        check_slot(_result(target), path, node[_TARGET], self.slots or ())
+        home = home_of(target)
+        reads = PROJECT_THAT_READS if inspect.isclass(target) else ()
+        if self.typed is not None and not within(home, (*reads, *self.allow)):
+            check_places(target, {name: item for name, item in node.items() if name not in _SPECIAL}, path, self.typed)
 
 
 def check_arguments(
@@ -206,46 +194,6 @@ def _result(target: Any) -> type | None:
         return target
     returned = resolved_hints(target).get("return")
     return returned if inspect.isclass(returned) else None
-
-
-def _import(name: str, path: str) -> Any:
-    parts = name.split(".")
-    for length in range(len(parts) - 1, 0, -1):
-        module_name = ".".join(parts[:length])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name and f"{module_name}.".startswith(f"{error.name}."):
-                continue
-            raise UserError(
-                f"{path}={name}: its module needs the package {error.name!r}, which is not installed; install it."
-            ) from error
-        return _attribute(found, parts[length:], name, path)
-    raise UserError(f"{path}={name}: there is no package {parts[0]!r}; install it or correct the name.")
-
-
-def _attribute(found: Any, parts: Sequence[str], name: str, path: str) -> Any:
-    for part in parts:
-        if not hasattr(found, part):
-            near = nearest(part, [known for known in dir(found) if not known.startswith("_")])
-            owner = getattr(found, "__name__", type(found).__name__)
-            meant = f"did you mean {owner}.{near}?" if near else "correct the name."
-            raise UserError(f"{path}={name}: there is no {part!r} in {owner}; {meant}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise UserError(f"{path}={name} is no class: expected package.module.Class.")
-    return found
-
-
-def _within(name: str, prefixes: Sequence[str]) -> bool:
-    return any(f"{name}.".startswith(f"{prefix}.") for prefix in prefixes)
-
-
-def _not_allowed(name: str, path: str) -> UserError:
-    return UserError(
-        f"{path}={name} is not allowed: expected a class of this project, torch.nn, torch.optim, torch.utils.data, "
-        f"torchmetrics or lightning; if you trust it, name it on the command line: allow_targets=[{name}]."
-    )
 
 
 def _shown(value: Any) -> str:

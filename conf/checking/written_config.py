@@ -8,24 +8,28 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig
+from omegaconf._utils import get_yaml_loader
 
 from twinlens.conf.checking.annotations import UNKNOWN
 from twinlens.conf.checking.plain_values import plain, without_hydra
+from twinlens.conf.checking.secrets import holds_secret, is_secret, scrub
 
-_ALWAYS_SECRET = frozenset({"password", "passwd", "passphrase", "secret", "secrets", "credential", "credentials"})
-_KEY_OWNERS = frozenset({"api", "access", "private", "secret", "auth", "encryption", "ssh"})
-_TEXT_TOKENS = frozenset({"pad", "eos", "bos", "unk", "sep", "cls", "mask", "special", "last", "answer", "per", "end"})
-_SECRET_VALUE = re.compile(
-    r"\b(hf_[A-Za-z0-9]{20,}|sk-[A-Za-z0-9_-]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AKIA[0-9A-Z]{16}"
-    r"|xox[abprs]-[A-Za-z0-9-]{10,}|wandb_v1_\w{20,})"
-)
-_URL_CREDENTIALS = re.compile(r"(\w[\w+.-]*://)[^/@\s]+@")
 _PATH_IN_OVERRIDE = re.compile(r"""(^|[\[,:'"]|file://)(/[\w.~-][^,\]}'"]*)""")
-_SETTING = re.compile(r"""([\w.]+=['"]?)([^\s,;:'"\]}]+)""")
 _DROPPED = object()
-HIDDEN = "…"
-"""Stands in a message where a secret stood."""
+
+
+class ReplayDumper(yaml.SafeDumper):
+    """Writes YAML that both plain YAML and Hydra read back as it was.
+
+    Hydra's reader takes more texts for numbers than the writer of PyYAML expects (1E50): these are quoted as well.
+    """
+
+
+for _first, _resolvers in get_yaml_loader().yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        ReplayDumper.add_implicit_resolver(_tag, _pattern, [_first])
 
 
 def redact(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def replayable(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
     the values follow it. A literal `${` is escaped, since reading the file would resolve it. `allow_targets` is
     emptied: a run directory cannot grant itself anything.
     """
-    values = {key: _escape(value) for key, value in redact(config).items() if key != "defaults"}
+    values = {key: literal(value) for key, value in redact(config).items() if key != "defaults"}
     if "allow_targets" in values:
         values["allow_targets"] = []
     return {"defaults": [{"hydra": "default"}, "_self_"], **values}
@@ -60,32 +64,23 @@ def redact_overrides(overrides: Sequence[str]) -> list[str]:
         if is_secret(key.lstrip("+~").rpartition(".")[2], value):
             continue
         shown = _PATH_IN_OVERRIDE.sub(lambda match: match[1] + relative(match[2]), value)
-        cleaned.append(key + separator + _URL_CREDENTIALS.sub(r"\1", shown))
+        cleaned.append(scrub(key + separator + shown))
     return cleaned
 
 
-def scrub(text: str) -> str:
-    """A message without the access tokens, passwords and credentials that it may repeat from a command line."""
+def literal(value: Any) -> Any:
+    """Plain values in a form that OmegaConf reads back as the same values: a literal `${` is escaped."""
+    if isinstance(value, dict):
+        return {key: literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [literal(item) for item in value]
+    # An odd backslash before `${` is what OmegaConf reads as a literal; those already there are doubled.
+    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value
 
-    def shown(match: re.Match[str]) -> str:
-        return match[1] + HIDDEN if is_secret(match[1].rstrip("='\"").rpartition(".")[2], match[2]) else match[0]
 
-    text = _SECRET_VALUE.sub(HIDDEN, _URL_CREDENTIALS.sub(r"\1", text))
-    return _SETTING.sub(shown, text)
-
-
-def is_secret(key: str, value: Any = None) -> bool:
-    """True where a key's name (or a text's well-known form) says that the value is a password, key or token."""
-    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z0-9]+|[A-Z]+(?![a-z])", key)]
-    if isinstance(value, str) and _SECRET_VALUE.search(value):
-        return True
-    if not words or isinstance(value, bool | Mapping):
-        return False
-    if _ALWAYS_SECRET & set(words) or words[-1] in ("apikey", "authtoken"):
-        return True
-    if words[-1] == "key":
-        return bool(_KEY_OWNERS & set(words[:-1]))
-    return words[-1] == "token" and not _TEXT_TOKENS & set(words[:-1]) and not isinstance(value, int | float)
+def to_yaml(value: Any) -> str:
+    """Plain values as YAML, in the given order of keys."""
+    return yaml.dump(value, Dumper=ReplayDumper, sort_keys=False, allow_unicode=True)
 
 
 def relative(text: str) -> str:
@@ -109,19 +104,10 @@ def _clean(value: Any, key: str) -> Any:
     if isinstance(value, Path):
         return relative(str(value))
     if isinstance(value, str):
-        return _URL_CREDENTIALS.sub(r"\1", relative(value))
+        return scrub(relative(value))
     return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def _clean_mapping(value: Mapping[str, Any]) -> dict[str, Any]:
-    cleaned = {str(key): _clean(item, str(key)) for key, item in value.items()}
+    cleaned = {str(key): _clean(item, str(key)) for key, item in value.items() if not holds_secret(str(key))}
     return {key: item for key, item in cleaned.items() if item is not _DROPPED}
-
-
-def _escape(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _escape(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_escape(item) for item in value]
-    # An odd backslash before `${` is what OmegaConf reads as a literal; those already there are doubled.
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", value) if isinstance(value, str) else value

@@ -26,8 +26,13 @@ class Window:
 
 
 class Inner:
+    reads = "head"  # what makes a method of it, beside `prepare`
+
     def __init__(self, size: int = 1) -> None:
         self.size = size
+
+    def prepare(self, train: Any, memory_budget: int) -> None:
+        """As an instance method has it."""
 
 
 class SpecialInner(Inner):
@@ -35,6 +40,8 @@ class SpecialInner(Inner):
 
 
 class Method:
+    reads = "head"
+
     def __init__(
         self,
         n_steps: int = 20,
@@ -54,6 +61,9 @@ class Method:
         hidden: Decimal | None = None,
     ) -> None:
         self.n_steps = n_steps
+
+    def prepare(self, train: Any, memory_budget: int) -> None:
+        """As an instance method has it."""
 
 
 class Needs:

@@ -1,0 +1,36 @@
+"""A share of the fuzzed configurations in every run of the suite; the rest in `make test-long`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.fuzz_configurations import cases
+from tests.faults.fuzzing import Scratch, Tally, as_process, in_this_process
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scratch:
+    made = Scratch(tmp_path)
+    monkeypatch.chdir(made.work)
+    monkeypatch.syspath_prepend(str(made.modules))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("first", "count"), [(100_000, 100), pytest.param(0, 5000, marks=pytest.mark.long)], ids=["share", "series"]
+)
+def test_every_configuration_is_served_or_refused(scratch: Scratch, first: int, count: int) -> None:
+    tally = in_this_process(cases(first, count), scratch)
+    assert tally.defects == []
+    assert tally.counts["served"] > count / 100
+    assert tally.counts["refused"] > count / 100
+
+
+@pytest.mark.long
+def test_the_same_as_processes(scratch: Scratch) -> None:
+    tally = Tally()
+    for seed, case in cases(200_000, 200):
+        as_process(seed, case, scratch, tally)
+    assert tally.defects == []
