@@ -108,8 +108,8 @@ def test_nothing_changes_how_a_class_is_built(scratch: Scratch, key: str) -> Non
         ("trainer: {profiler: {_target_: lightning.pytorch.profilers.SimpleProfiler, dirpath: x}}", "dirpath"),
         ("trainer: {profiler: {_target_: lightning.pytorch.profilers.PyTorchProfiler, on_trace_ready: x}}", "profiler"),
         (
-            "callbacks: {c: {_target_: twinlens.callbacks.passes.predict_pass.ShardWriter, folder: ../outside,
-            last_batch: []}}",
+            "callbacks: {c: {_target_: twinlens.callbacks.passes.predict_pass.ShardWriter, folder: ../outside, "
+            "last_batch: []}}",
             "folder",
         ),
     ],
