@@ -1,4 +1,4 @@
-"""What a checkpoint's config.json, or `model.architecture`, may ask of transformers: no code, no sizes beyond reason.
+"""Settings of a checkpoint's config.json, or of `model.architecture`: no code, no sizes beyond reason.
 
 A configuration from anywhere can name kernels of a hub repository, which are downloaded and run as they are; quantised
 weights, whose readers are packages of their own; and sizes whose mere names fill the memory.

@@ -1,4 +1,4 @@
-"""Which classes a `_target_` may name, and importing them.
+"""Classes that a `_target_` may name, and importing them.
 
 Configurations may come from people one does not know, so only classes of a known set of packages may be named, and a
 name is checked before its module is imported.

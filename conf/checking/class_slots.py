@@ -1,4 +1,4 @@
-"""What a class has to be to stand in a group of the configuration: a method is a method, a callback a callback."""
+"""Slots of the configuration and the kind of class each takes: a method is a method, a callback a callback."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How Hydra reads and composes configuration files: those from elsewhere are checked before anything is composed."""
+"""Reading and composing configuration files as Hydra does; those from elsewhere are checked before that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a configuration file from somewhere else may hold: bounds, and nothing that reads or runs while it is composed.
+"""Configuration files from somewhere else: bounds, and nothing that reads or runs while it is composed.
 
 Foreign is every file outside the project's own configuration folder. What it sets is checked again once composed, see
 `twinlens.conf.checking.trusted_hydra_node`; here stands what would already have happened by then.

@@ -1,4 +1,4 @@
-"""What is secret and how it is left out of whatever is written or said: by a key's name, and by the value itself."""
+"""Secrets left out of whatever is written or said: by a key's name, and by the value itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a composed configuration may owe to a file from elsewhere: never where a run writes, nor what Hydra does.
+"""Parts of a composed configuration that no file from elsewhere decides: where a run writes, and what Hydra does.
 
 Which file a value comes from cannot be seen in a composed configuration. So the project's own configuration is composed
 beside it, with what the command line says of Hydra and of places: whatever differs from that comes from the file.

@@ -1,4 +1,4 @@
-"""What the fuzzers of command lines and configurations share: one try in a scratch folder, under an alarm."""
+"""One try of the fuzzers of command lines and configurations, in a scratch folder and under an alarm."""
 
 from __future__ import annotations
 
