@@ -10,7 +10,6 @@ import pyarrow
 
 from attribution.base import UserError
 from data.base import Readout, TextDataModule
-from data.collate import PaddingCollator
 from data.files import Row
 from data.source import SourceRows
 
@@ -51,10 +50,6 @@ class PromptDataModule(TextDataModule):
         return datasets.Dataset(
             table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32())))
         )
-
-    def _collate(self) -> PaddingCollator:
-        # the padding token may lie beyond the vocabulary, which is not enlarged: its logit would join the softmax
-        return PaddingCollator(0, self.padding_side)
 
 
 def prompt_rows(rows: Sequence[Row], source_index: Sequence[int]) -> SourceRows:

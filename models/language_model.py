@@ -69,6 +69,7 @@ class LanguageModel(LightningModule):
     ) -> None:
         super().__init__()
         self.name = name
+        self.weights_told: str | None = None  # none is new: see `models.weights`
         self.tokenizer = tokenizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

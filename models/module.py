@@ -22,12 +22,16 @@ from models.last_token import LastTokenEngine
 from models.recipe import Schedule, adamw
 from models.residual import ResidualEngine
 from models.residual_identities import build_residual
+from models.weights import Origin
 
 
 class TextClassifier(LightningModule):
     """A causal language model with a classification or multiple-choice head on the last token.
 
     In multiple choice the head gives one score per sequence, and a question's scores are those of its choices.
+
+    Attributes:
+        weights_told: one line about which weights are new or not used; None: nothing is to be said.
 
     Args:
         name: short name, used in results and paths.
@@ -49,6 +53,9 @@ class TextClassifier(LightningModule):
             head, or `merge` them into the base.
         seed: draws the parameters that the checkpoint does not have.
         n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
+        as_it_is: the checkpoint is a trained classifier whose weights and vocabulary stay as they are.
+        reads: the form of input that it is trained with (`template`, `max_length`, `bos`), which is saved with it; None:
+            nothing is said of it.
         choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
             scores fixed, or the same neuron in the sequences of `all` choices at once.
     """
@@ -76,6 +83,8 @@ class TextClassifier(LightningModule):
         seed: int = 0,
         n_choices: int | None = None,
         choices: Choices = "predicted",
+        as_it_is: bool = False,
+        reads: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -87,10 +96,13 @@ class TextClassifier(LightningModule):
         self.schedule: Schedule = schedule
         self.n_choices = n_choices
         self.choices: Choices = choices
+        self.reads = None if as_it_is else reads
         outputs = output_names(label_names, n_choices)
-        self.lm: Any = load_classifier(
-            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code, adapter
+        loaded: Any = load_classifier(
+            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code, adapter, as_it_is
         )
+        self.lm, origin = loaded
+        self.weights_told = _told(origin, path, as_it_is)
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(len(label_names), average="micro"),
@@ -133,7 +145,7 @@ class TextClassifier(LightningModule):
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""
-        save_classifier(self.lm, self.tokenizer, folder)
+        save_classifier(self.lm, self.tokenizer, folder, self.reads)
 
     # -- forward -------------------------------------------------------------------------------------------------
 
@@ -175,3 +187,8 @@ class TextClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)
+
+
+def _told(origin: Origin, path: str | None, as_it_is: bool) -> str | None:
+    """One line about weights that are new or not used; None where there is nothing to say."""
+    return None if path is None or (as_it_is and not origin.unused) else origin.told(path)
