@@ -11,6 +11,7 @@ from attribution.base import UserError
 from callbacks.files import is_first_process
 from callbacks.readable_texts import refuse_unreadable_texts
 from data.form import OwnForm
+from data.labels import numbers_alone
 from models.adapter_files import adapter_of, base_path
 from models.adapters import require_usable
 from models.backbone import (
@@ -127,9 +128,7 @@ def require_matching_readout(
         )
 
 
-def require_matching_labels(
-    checkpoint: Sequence[str], data: Sequence[str], path: str, nameable: bool = True
-) -> None:
+def require_matching_labels(checkpoint: Sequence[str], data: Sequence[str], path: str, nameable: bool = True) -> None:
     """Refuse a classifier (fit=false) whose classes are not those of the data, in the same order.
 
     A checkpoint that never named its classes (LABEL_0, LABEL_1 …) is taken at its number of classes.
@@ -140,7 +139,7 @@ def require_matching_labels(
     Raises:
         UserError: naming both lists.
     """
-    if list(checkpoint) == list(data) or (unnamed(checkpoint) and len(checkpoint) == len(data)):
+    if list(checkpoint) == list(data) or (numbers_alone(checkpoint) and len(checkpoint) == len(data)):
         return
     hint = (
         "give them in the checkpoint's order with data.label_names"
@@ -153,14 +152,9 @@ def require_matching_labels(
     )
 
 
-def unnamed(names: Sequence[str]) -> bool:
-    """Whether a checkpoint's classes have only the names that transformers makes of their numbers."""
-    return bool(names) and all(name == f"LABEL_{number}" for number, name in enumerate(names))
-
-
 def _taken_names(checkpoint: Sequence[str], data: Sequence[str]) -> list[str]:
     """What the classes of a checkpoint that names none are taken for."""
-    if not unnamed(checkpoint) or list(checkpoint) == list(data):
+    if not numbers_alone(checkpoint) or list(checkpoint) == list(data):
         return []
     taken = ", ".join(f"{name} as {label}" for name, label in zip(checkpoint, data, strict=True))
     return [f"labels: the checkpoint names none of its classes; taken in the order of the data: {taken}"]

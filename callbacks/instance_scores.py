@@ -17,6 +17,7 @@ from attribution.instance.stream import stream_scores
 from attribution.instance.train_summary import TrainSummary
 from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_inputs import inputs_read, instance_inputs
+from callbacks.layer_inputs import covered_by
 from callbacks.memory import within_memory
 from callbacks.method_graph import reads_of
 from callbacks.passes import index_loader, run_pass
@@ -71,7 +72,8 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
     tokens = token_rows(session) if per_token else None
     write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), tokens)
-    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe()})
+    covered = covered_by(session, method.params) if reads_of(method) == "rows" else {}  # type: ignore[attr-defined]
+    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **scorer.describe(), **covered})
 
 
 def write_instance_scores(

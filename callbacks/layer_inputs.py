@@ -11,12 +11,13 @@ from torch import Tensor
 from attribution.base import Batch, LinearLayer
 from attribution.instance.head_gradients import check_labels
 from callbacks.costs import Sequences
+from callbacks.files import is_first_process
 from callbacks.instance_inputs import labels_of
 from callbacks.memory import Need
 from callbacks.session import Session
 from models.footprint import Footprint
 from models.language_model import LanguageModel
-from models.linear_layers import linear_layers
+from models.linear_layers import coverage, linear_layers
 
 
 def layers_of(session: Session, params: str) -> list[LinearLayer]:
@@ -27,6 +28,15 @@ def layers_of(session: Session, params: str) -> list[LinearLayer]:
     """
     model: Any = session.readable
     return linear_layers(model.lm, model.head, params)
+
+
+def covered_by(session: Session, params: str) -> dict[str, Any]:
+    """What `params` covers of the model and leaves out, for method.yaml; told on stdout as well."""
+    model: Any = session.readable
+    found = coverage(model.lm, model.head, layers_of(session, params))
+    if is_first_process():
+        print(found.told(), flush=True)
+    return found.described()
 
 
 def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:

@@ -29,7 +29,7 @@ from callbacks.files import is_first_process, write_yaml
 from callbacks.instance_scores import write_instance_scores
 from callbacks.layer_factors import CODE as FACTORS_CODE
 from callbacks.layer_factors import covariance_inputs, factor_bytes, stored_factors
-from callbacks.layer_inputs import checked_labels, cut_batch, gradient_need, layers_of
+from callbacks.layer_inputs import checked_labels, covered_by, cut_batch, gradient_need, layers_of
 from callbacks.memory import WithinMemory
 from callbacks.passes import PassResult, run_pass
 from callbacks.segments import Progress, segments_of
@@ -86,7 +86,8 @@ def build_layer_scores(session: Session, name: str, method: WholeMethod, split: 
     if not is_first_process():
         return
     write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
-    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **describe(method, layers, inverses)})
+    described = {**describe(method, layers, inverses), **covered_by(session, method.params)}
+    write_yaml(folder / "method.yaml", {"name": name, "top_k": method.top_k, **described})
 
 
 def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:

@@ -40,6 +40,7 @@ from callbacks.rows_costs import rows_line
 from callbacks.score_tables import score_name
 from callbacks.session import Predictions, Session, rows_per_shard
 from callbacks.store import fingerprint_of, known_weights_hash
+from models.linear_layers import coverage, linear_layers
 
 
 class Planner(PlanBase):
@@ -205,6 +206,13 @@ class Planner(PlanBase):
         )  # fmt: skip
 
 
+def coverages(shape: costs.Shape, parts: Parts) -> list[str]:
+    """One line for each method over linear layers: what of the model they are."""
+    names = [name for name, method in parts.methods.items() if reads_of(method) in ("layers", "rows")]
+    chosen = {name: linear_layers(shape.lm, shape.head, parts.methods[name].params) for name in names}
+    return [f"{name}: {coverage(shape.lm, shape.head, layers).told()}" for name, layers in chosen.items()]
+
+
 def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
 
@@ -233,6 +241,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     probe = probe_of(session, parts.make_model, shape, trainer)
     lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
     if is_first_process():
-        print(f"{heading(shape, session, device, rate, probe is not None)}\n{format_plan(lines)}", flush=True)
+        told = [heading(shape, session, device, rate, probe is not None), format_plan(lines), *coverages(shape, parts)]
+        print("\n".join(told), flush=True)
         remove_empty(session.folder)
     return {}

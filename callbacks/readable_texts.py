@@ -42,8 +42,8 @@ def refuse_unreadable_texts(
         _refuse_longer(
             data,
             length,
-            f"beyond {length} tokens {model} (rope_type={kind}) rotates a text by the longest one of its batch, so that "
-            "its scores would depend on the batch",
+            f"beyond {length} tokens {model} (rope_type={kind}) rotates a text by the longest one of its batch, so "
+            "that its scores would depend on the batch",
             model,
         )
 
@@ -57,9 +57,11 @@ def _refuse_unknown_tokens(
     row, token = unknown[0]
     name = tokenizer.convert_ids_to_tokens(int(token))
     raise UserError(
-        f"{len(unknown)} texts of the {split} split hold tokens that {model} does not know: {_where(data, split, row)} has "
-        f"the token {name!r} with the id {int(token)}, but the model knows {known} tokens (the tokenizer {len(tokenizer)}); "
-        "expected the tokenizer that the model was trained with: set model.tokenizer_path."
+        f"{len(unknown)} texts of the {split} split hold tokens that {model} does not know: "
+        f"{_where(data, split, row)} has the token {name!r} with the id {int(token)}, but the model knows {known} "
+        "tokens "
+        f"(the tokenizer {len(tokenizer)}); expected the tokenizer that the model was trained with: set "
+        "model.tokenizer_path."
     )
 
 
@@ -69,8 +71,9 @@ def _refuse_longer(data: Any, length: int, reason: str, model: str) -> None:
         if len(lengths) and lengths.max() > length:
             row = int((lengths > length).argmax())
             raise UserError(
-                f"{int((lengths > length).sum())} texts of the {split} split are too long: {_where(data, split, row)} has "
-                f"{lengths[row]} tokens, but {reason}; expected at most {length}: set data.max_length={length} to cut "
+                f"{int((lengths > length).sum())} texts of the {split} split are too long: {_where(data, split, row)} "
+                f"has {lengths[row]} tokens, but {reason}; expected at most {length}: set data.max_length={length} "
+                "to cut "
                 "them, or leave them out."
             )
 

@@ -64,8 +64,8 @@ class TextDataModule(LightningDataModule):
         select: split → row numbers of the split, applied before `limit`; None: all.
         seed: order of the training rows.
         split_seed: which rows belong to which split.
-        bos: put the tokenizer's beginning-of-sequence token first where it has one; None: so it is, but for a classifier
-            that is used as it is, which gets the special tokens that its own tokenizer adds.
+        bos: put the tokenizer's beginning-of-sequence token first where it has one; None: so it is, but a classifier
+            that is used as it is gets the special tokens that its own tokenizer adds.
         cut: text column that loses tokens when the input is too long; None: that of `cut_column`.
         padding_side: `right` or `left`.
 
@@ -214,7 +214,7 @@ class TextDataModule(LightningDataModule):
             for split, rows in sources.items()
         }
         self.report, self._tokenizer = tokenisation.report.as_dict(), tokenizer
-        self.notes = notes_of(form, self.template, self._plain_template(), own, tokenizer)
+        self.notes = notes_of(form, self.template, self._plain_template(), own, tokenizer, self.max_length == positions)
 
     def _form(self, tokenizer: Any, own: OwnForm | None, positions: int | None) -> InputForm:
         """What becomes of every text, for what the settings leave open as the checkpoint has it."""

@@ -73,8 +73,9 @@ def own_special_tokens(tokenizer: Any) -> SpecialTokens:
     n_end = len(ids) - n_start - len(plain)
     if ids[n_start : n_start + len(plain)] != plain or not plain or n_end < 0:
         raise UserError(
-            f"the tokenizer makes {ids} of the text 'a', which is {plain} without special tokens; expected special tokens "
-            "before and behind a text alone: set model.tokenizer_path to the tokenizer that the model was trained with."
+            f"the tokenizer makes {ids} of the text 'a', which is {plain} without special tokens; expected special "
+            "tokens before and behind a text alone: set model.tokenizer_path to the tokenizer that the model was "
+            "trained with."
         )
     return SpecialTokens(tuple(ids[:n_start]), tuple(ids[n_start + len(plain) :]))
 
@@ -85,7 +86,9 @@ def told_form(form: InputForm, template: str, tokenizer: Any) -> str:
     return f"{' + '.join(part for part in around if part)}, at most {form.max_length} tokens"
 
 
-def notes_of(form: InputForm, used: str, plain: str | None, own: OwnForm | None, tokenizer: Any) -> list[str]:
+def notes_of(
+    form: InputForm, used: str, plain: str | None, own: OwnForm | None, tokenizer: Any, limited: bool
+) -> list[str]:
     """One line for everything that was done to texts, with the number of these, and for what is not the own form.
 
     Args:
@@ -94,6 +97,7 @@ def notes_of(form: InputForm, used: str, plain: str | None, own: OwnForm | None,
         plain: the template of a text alone; None: there are several columns.
         own: the form of the checkpoint that is used as it is; None: a model is trained.
         tokenizer: of the model.
+        limited: whether the model decided how long a text may be.
     """
     n, notes = form.counts["texts"], []
     if own is not None:
@@ -112,7 +116,7 @@ def notes_of(form: InputForm, used: str, plain: str | None, own: OwnForm | None,
                 f"form: {n} texts get {got or 'no special token'}, its own tokenizer adds {adds or 'none'} (data.bos)"
             )
     counts = {name: f"form: {count} of {n} texts" for name, count in form.counts.items() if count}
-    if "cut" in counts:
+    if "cut" in counts and (limited or own is not None):
         notes.append(f"{counts['cut']} are cut to {form.max_length} tokens (data.max_length)")
     if "begins_itself" in counts:
         start = _names(tokenizer, form.special.start)

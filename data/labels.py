@@ -45,13 +45,16 @@ def label_numbers(
         source: the file, for the message.
         rows: row of each value in its source, [values].
         values: names out of `names`, [values].
-        names: the known labels, in class order.
+        names: the known labels, in class order; where they only number the classes (LABEL_0, LABEL_1 …) the numbers
+            themselves are labels as well.
         allow_empty: turn empty values into -1.
 
     Raises:
         UserError: a value that is no known label, with its row and the known labels.
     """
     number = {name: position for position, name in enumerate(names)}
+    if numbers_alone(names):
+        number |= {str(position): position for position in range(len(names))}
     numbers = []
     for row, value in zip(rows, values, strict=True):
         name = label_name(value)
@@ -60,11 +63,28 @@ def label_numbers(
         elif is_empty(value) or name not in number:
             what = "an empty label" if is_empty(value) else f"the unknown label {value!r}"
             raise UserError(
-                f"{source} row {row} has {what}, expected one of {', '.join(names)}: mend the row or name the labels."
+                f"{source} row {row} has {what}, expected one of {', '.join(names)}: "
+                + ("mend the row or leave it out." if is_empty(value) else _remedy(names, values))
             )
         else:
             numbers.append(number[name])
     return numbers
+
+
+def numbers_alone(names: Sequence[str]) -> bool:
+    """Whether names say nothing but the number of their class, as transformers makes them up: LABEL_0, LABEL_1 …"""
+    return bool(names) and all(name == f"LABEL_{number}" for number, name in enumerate(names))
+
+
+def _remedy(names: Sequence[str], values: Sequence[Any]) -> str:
+    """What to do about an unknown label."""
+    found = sorted({label_name(value) for value in values if not is_empty(value)})
+    if not numbers_alone(names) or len(found) != len(names):
+        return "mend the row, or give all labels in class order with data.label_names."
+    return (
+        f"the checkpoint names none of its classes, so say which is which with data.label_names=[{','.join(found)}], "
+        "in the order of the checkpoint's classes."
+    )
 
 
 def label_name(value: Any) -> str:

@@ -171,8 +171,9 @@ def _load_head(head: MlpHead, path: str) -> None:
             has = "no such weight" if shapes[0] is None else f"one of {shapes[0]}"
             wanted = "none" if shapes[1] is None else str(shapes[1])
             raise UserError(
-                f"the head in model.path={path} is of two layers ({HEAD_ENTRY}: mlp in config.json), of which score.{name} "
-                f"should be {wanted}, but the checkpoint holds {has}; expected the head as it was saved: copy or save "
+                f"the head in model.path={path} is of two layers ({HEAD_ENTRY}: mlp in config.json), of which "
+                f"score.{name} should be {wanted}, but the checkpoint holds {has}; expected the head as it was "
+                "saved: copy or save "
                 "the checkpoint again."
             )
     head.load_state_dict(found)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from attribution.base import UserError
+from models.adapter_files import base_path
 from models.checkpoint_files import readable, resolve
 
 ONE_LABEL = "single_label_classification"
@@ -26,8 +27,8 @@ def refuse_unreadable_labels(path: str) -> None:
         return
     if not isinstance(names, Mapping) or not all(str(number).strip().lstrip("-").isdecimal() for number in names):
         raise UserError(
-            f"model.path={path}: id2label in config.json is {str(names)[:80]}, expected the number of each class and its "
-            'name, as in {"0": "no", "1": "yes"}: mend config.json.'
+            f"model.path={path}: id2label in config.json is {str(names)[:80]}, expected the number of each class and "
+            'its name, as in {"0": "no", "1": "yes"}: mend config.json.'
         )
 
 
@@ -45,18 +46,18 @@ def trained_labels(config: PretrainedConfig, path: str) -> list[str]:
         }.get(problem, "is of a kind that transformers does not know")
         raise UserError(
             f"the classifier in model.path={path} {reading}: problem_type={problem} in config.json; expected "
-            f"{ONE_LABEL}, one label per text with a softmax over the classes: choose such a classifier, or train it on "
-            "these data (fit=true)."
+            f"{ONE_LABEL}, one label per text with a softmax over the classes: choose such a classifier, or train it "
+            "on these data (fit=true)."
         )
     with readable(path):
-        written = _written(path)
+        written = _written(base_path(path))
     names: Any = config.id2label
     numbers = sorted(names)
     if numbers != list(range(len(numbers))):
         raise UserError(
             f"model.path={path}: id2label in config.json numbers its {len(numbers)} classes "
-            f"{', '.join(map(str, numbers))}, expected 0 to {len(numbers) - 1}, the rows of the head: mend id2label (and "
-            "label2id) in config.json."
+            f"{', '.join(map(str, numbers))}, expected 0 to {len(numbers) - 1}, the rows of the head: mend id2label "
+            "(and label2id) in config.json."
         )
     told = written.get("num_labels")
     if told is not None and written.get("id2label") is not None and told != len(written["id2label"]):
@@ -68,8 +69,9 @@ def trained_labels(config: PretrainedConfig, path: str) -> list[str]:
     repeated = next((label for label in labels if labels.count(label) > 1 or not label), None)
     if repeated is not None:
         raise UserError(
-            f"model.path={path}: id2label in config.json has {'an empty name' if not repeated else f'{repeated!r} twice'} "
-            "among its classes, expected a name of its own for each: mend id2label in config.json."
+            f"model.path={path}: id2label in config.json has "
+            f"{f'{repeated!r} twice' if repeated else 'an empty name'} among its classes, expected a name of its own "
+            "for each: mend id2label in config.json."
         )
     _refuse_contradiction(written, labels, path)
     return labels
@@ -81,8 +83,8 @@ def _refuse_contradiction(written: Mapping[str, Any], labels: list[str], path: s
     for name, number in numbers.items() if isinstance(numbers, Mapping) else ():
         if name in labels and str(number) != str(labels.index(name)):
             raise UserError(
-                f"model.path={path}: in config.json id2label calls class {labels.index(name)} {name!r}, but label2id gives "
-                f"that name the number {number}; expected the same pairs in both: mend config.json."
+                f"model.path={path}: in config.json id2label calls class {labels.index(name)} {name!r}, but label2id "
+                f"gives that name the number {number}; expected the same pairs in both: mend config.json."
             )
 
 

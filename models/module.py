@@ -54,8 +54,8 @@ class TextClassifier(LightningModule):
         seed: draws the parameters that the checkpoint does not have.
         n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
         as_it_is: the checkpoint is a trained classifier whose weights and vocabulary stay as they are.
-        reads: the form of input that it is trained with (`template`, `max_length`, `bos`), which is saved with it; None:
-            nothing is said of it.
+        reads: the form of input that it is trained with (`template`, `max_length`, `bos`), which is saved with it;
+            None: nothing is said of it.
         choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
             scores fixed, or the same neuron in the sequences of `all` choices at once.
     """
@@ -99,7 +99,17 @@ class TextClassifier(LightningModule):
         self.reads = None if as_it_is else reads
         outputs = output_names(label_names, n_choices)
         loaded: Any = load_classifier(
-            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code, adapter, as_it_is
+            path,
+            architecture,
+            model_type,
+            head,
+            outputs,
+            tokenizer,
+            seed,
+            attention,
+            trust_remote_code,
+            adapter,
+            as_it_is,
         )
         self.lm, origin = loaded
         self.weights_told = _told(origin, path, as_it_is)

@@ -70,9 +70,11 @@ def _rotations(parameters: Any) -> Iterator[Mapping[str, Any]]:
 
 def known_tokens(config: PretrainedConfig, adapter: Adapter | None) -> int:
     """Size of the vocabulary, with what an adapter was trained to add to it."""
-    size = config.get_text_config().vocab_size
+    size = getattr(config.get_text_config(), "vocab_size", None) or UNLIMITED
     shapes = {} if adapter is None else adapter.shapes
-    added = [shape[0] for name, shape in shapes.items() if name.split(".")[-2] in EMBEDDINGS and name.endswith("weight")]
+    added = [
+        shape[0] for name, shape in shapes.items() if name.split(".")[-2] in EMBEDDINGS and name.endswith("weight")
+    ]
     return max([size, *added])
 
 
@@ -84,7 +86,9 @@ def reading_with(tokenizer: PreTrainedTokenizerBase, bos: bool) -> PreTrainedTok
     described = json.loads(changed.backend_tokenizer.to_str())
     before = described["post_processor"]
     kept = [part for part in _processors(before) if part["type"] == "ByteLevel"]  # shifts offsets, adds nothing
-    first, special = (f"{tokenizer.bos_token} ", [(tokenizer.bos_token, tokenizer.bos_token_id)]) if begins else ("", [])
+    first, special = (
+        (f"{tokenizer.bos_token} ", [(tokenizer.bos_token, tokenizer.bos_token_id)]) if begins else ("", [])
+    )
     adds = TemplateProcessing(single=f"{first}$A", pair=f"{first}$A $B", special_tokens=special)
     described["post_processor"] = {"type": "Sequence", "processors": [*kept, json.loads(adds.__getstate__())]}
     changed.backend_tokenizer.post_processor = Tokenizer.from_str(json.dumps(described)).post_processor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,8 @@ from attribution.base import UserError
 
 HEAD = "score."
 """What the names of a classification head's weights begin with."""
+BUFFER = re.compile(r"(^|\.)(attn\.bias|attention\.bias|masked_bias|inv_freq)$")
+"""Masks and frequencies that older checkpoints hold and models compute."""
 LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
 """Settings of transformers that change logits behind the last linear layer."""
 
@@ -62,7 +65,7 @@ def fitting_weights(
                 f"the checkpoint {path} holds {name} as {list(old)}, but its config.json describes {list(own)}; "
                 f"expected one shape{_why(as_it_is)}: get config.json and weights of the same model."
             )
-    unused = sorted(info["unexpected_keys"])
+    unused = sorted(name for name in info["unexpected_keys"] if not BUFFER.search(name))
     _refuse_unexpected(unused, lm, path, as_it_is)
     shapes = {name: list(weight.shape) for name, weight in lm.state_dict().items()}
     told = (f" (the checkpoint's is {list(mismatched[name][0])})" if name in mismatched else "" for name in new)
@@ -88,9 +91,7 @@ def _refuse_unexpected(unexpected: Sequence[str], lm: Any, path: str, as_it_is: 
     """
     backbone = lm.base_model
     parts = {name for name, _ in backbone.named_children()} | {name for name, _ in backbone.named_parameters("", False)}
-    inside = [
-        name for name in unexpected if name.removeprefix(f"{lm.base_model_prefix}.").split(".")[0] in parts
-    ]
+    inside = [name for name in unexpected if name.removeprefix(f"{lm.base_model_prefix}.").split(".")[0] in parts]
     head = [name for name in unexpected if name.split(".")[0] in ("score", "classifier", "classification_head")]
     refused = [*inside, *(head if as_it_is else [])]
     if refused:
@@ -102,15 +103,15 @@ def _refuse_unexpected(unexpected: Sequence[str], lm: Any, path: str, as_it_is: 
 
 
 def _why(as_it_is: bool) -> str:
-    return ", since a model that is not trained is used as it is" if as_it_is else ""
+    return ", since no weight is drawn anew" if as_it_is else ""
 
 
 @torch.no_grad()
 def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
     """Refuse a model whose own logits are not its head's scores of the final hidden state.
 
-    The head's scores are replaced by a wide range of numbers in one forward over three tokens, so that a scale and a cap
-    show whatever the weights are.
+    The head's scores are replaced by a wide range of numbers in one forward over three tokens, so that a scale and a
+    cap show whatever the weights are.
 
     Raises:
         UserError: naming the model and what changes its logits.
@@ -145,7 +146,8 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
     config = lm.config.get_text_config()
     changes = [f"{name}={getattr(config, name)}" for name in LOGIT_CHANGES if getattr(config, name, None) is not None]
     raise UserError(
-        f"model.path={path} is of type {lm.config.model_type}, whose logits are not the last linear layer's scores of the "
-        f"final hidden state ({', '.join(changes) or 'they are changed before or behind it'}), so that probabilities "
+        f"model.path={path} is of type {lm.config.model_type}, whose logits are not the last linear layer's scores of "
+        f"the final hidden state ({', '.join(changes) or 'they are changed before or behind it'}), so that "
+        "probabilities "
         "read there would be wrong; expected a readout without scale and cap: choose another model."
     )
