@@ -8,7 +8,6 @@ from typing import Any
 from transformers import PretrainedConfig
 
 from attribution.base import UserError
-from models.adapter_files import base_path
 from models.checkpoint_files import readable, resolve
 
 ONE_LABEL = "single_label_classification"
@@ -16,19 +15,27 @@ ONE_LABEL = "single_label_classification"
 
 
 def refuse_unreadable_labels(path: str) -> None:
-    """Refuse an `id2label` in config.json that is no map from class numbers to names.
+    """Refuse an `id2label` in config.json that is no map from class numbers to names, or of another number of classes
+    than `num_labels`: transformers would fill in names of its own.
 
     Raises:
         UserError: naming what stands there, or a config.json that cannot be read.
     """
     with readable(path):
-        names = _written(path).get("id2label")
+        written: Any = PretrainedConfig.get_config_dict(resolve(path))[0]
+        names, told = written.get("id2label"), written.get("num_labels")
     if names is None:
         return
     if not isinstance(names, Mapping) or not all(str(number).strip().lstrip("-").isdecimal() for number in names):
         raise UserError(
             f"model.path={path}: id2label in config.json is {str(names)[:80]}, expected the number of each class and "
             'its name, as in {"0": "no", "1": "yes"}: mend config.json.'
+        )
+
+    if told is not None and told != len(names):
+        raise UserError(
+            f"model.path={path}: config.json says num_labels={told}, but id2label names {len(names)} classes; expected "
+            "as many: mend config.json."
         )
 
 
@@ -43,14 +50,12 @@ def trained_labels(config: PretrainedConfig, path: str) -> list[str]:
         reading = {
             "multi_label_classification": "gives every class a probability of its own (a sigmoid each)",
             "regression": "gives numbers, no probabilities",
-        }.get(problem, "is of a kind that transformers does not know")
+        }.get(str(problem), "is of a kind that transformers does not know")
         raise UserError(
             f"the classifier in model.path={path} {reading}: problem_type={problem} in config.json; expected "
             f"{ONE_LABEL}, one label per text with a softmax over the classes: choose such a classifier, or train it "
             "on these data (fit=true)."
         )
-    with readable(path):
-        written = _written(base_path(path))
     names: Any = config.id2label
     numbers = sorted(names)
     if numbers != list(range(len(numbers))):
@@ -58,12 +63,6 @@ def trained_labels(config: PretrainedConfig, path: str) -> list[str]:
             f"model.path={path}: id2label in config.json numbers its {len(numbers)} classes "
             f"{', '.join(map(str, numbers))}, expected 0 to {len(numbers) - 1}, the rows of the head: mend id2label "
             "(and label2id) in config.json."
-        )
-    told = written.get("num_labels")
-    if told is not None and written.get("id2label") is not None and told != len(written["id2label"]):
-        raise UserError(
-            f"model.path={path}: config.json says num_labels={told}, but id2label names {len(written['id2label'])} "
-            "classes; expected as many: mend config.json."
         )
     labels = ["" if names[number] is None else str(names[number]).strip() for number in numbers]
     repeated = next((label for label in labels if labels.count(label) > 1 or not label), None)
@@ -73,22 +72,15 @@ def trained_labels(config: PretrainedConfig, path: str) -> list[str]:
             f"{f'{repeated!r} twice' if repeated else 'an empty name'} among its classes, expected a name of its own "
             "for each: mend id2label in config.json."
         )
-    _refuse_contradiction(written, labels, path)
+    _refuse_contradiction(config.label2id, labels, path)
     return labels
 
 
-def _refuse_contradiction(written: Mapping[str, Any], labels: list[str], path: str) -> None:
+def _refuse_contradiction(numbers: Any, labels: list[str], path: str) -> None:
     """A label2id that gives one of the names another number; one left over from other names says nothing."""
-    numbers = written.get("label2id")
     for name, number in numbers.items() if isinstance(numbers, Mapping) else ():
         if name in labels and str(number) != str(labels.index(name)):
             raise UserError(
                 f"model.path={path}: in config.json id2label calls class {labels.index(name)} {name!r}, but label2id "
                 f"gives that name the number {number}; expected the same pairs in both: mend config.json."
             )
-
-
-def _written(path: str) -> Mapping[str, Any]:
-    """config.json as it stands there: transformers fills in names of its own where they do not fit."""
-    written: Any = PretrainedConfig.get_config_dict(resolve(path))[0]
-    return written

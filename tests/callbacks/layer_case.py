@@ -46,6 +46,7 @@ class Rows:
 
     name = "rows"
     answer = "first"
+    reads = {"template": "reference", "max_length": 512, "bos": True}
     batch_size = 2
 
     def __init__(self, readout: Readout, padding: str = "right", batch_size: int = 3, folded: bool = False) -> None:

@@ -39,6 +39,7 @@ class Questions:
     name = "questions"
     readout = "choice"
     n_choices: int | None = 3
+    reads = {"template": "reference", "max_length": 512, "bos": True}
     eval_batch_size = 2
     batch_size = 2
 
