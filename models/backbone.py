@@ -123,8 +123,7 @@ def load_classifier(
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
-        # a head of one output compares choices; with several, cross-entropy is what trains it here
-        "problem_type": "single_label_classification" if len(label_names) > 1 else None,
+        "problem_type": None,  # whatever the checkpoint's was, cross-entropy over classes or choices trains it here
     }
     if path is None:
         lm, trained_head, origin = _from_scratch(architecture, labels, len(tokenizer), attention), None, Origin()
