@@ -214,7 +214,9 @@ class TextDataModule(LightningDataModule):
             for split, rows in sources.items()
         }
         self.report, self._tokenizer = tokenisation.report.as_dict(), tokenizer
-        self.notes = notes_of(form, self.template, self._plain_template(), own, tokenizer, self.max_length == positions)
+        named = self.templates()
+        used, trained = (named.get(name or "", name) for name in (self.template, self._own_template(own)))
+        self.notes = notes_of(form, used or "", trained, own, tokenizer, self.max_length == positions)
 
     def _form(self, tokenizer: Any, own: OwnForm | None, positions: int | None) -> InputForm:
         """What becomes of every text, for what the settings leave open as the checkpoint has it."""

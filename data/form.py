@@ -87,14 +87,14 @@ def told_form(form: InputForm, template: str, tokenizer: Any) -> str:
 
 
 def notes_of(
-    form: InputForm, used: str, plain: str | None, own: OwnForm | None, tokenizer: Any, limited: bool
+    form: InputForm, used: str, trained: str | None, own: OwnForm | None, tokenizer: Any, limited: bool
 ) -> list[str]:
     """One line for everything that was done to texts, with the number of these, and for what is not the own form.
 
     Args:
         form: whose texts were made.
         used: template of the texts.
-        plain: the template of a text alone; None: there are several columns.
+        trained: what the checkpoint is known to read; None: nothing is known, as there are several columns.
         own: the form of the checkpoint that is used as it is; None: a model is trained.
         tokenizer: of the model.
         limited: whether the model decided how long a text may be.
@@ -102,10 +102,11 @@ def notes_of(
     n, notes = form.counts["texts"], []
     if own is not None:
         notes.append(f"form: {told_form(form, used, tokenizer)}")
-        trained = own.template or plain
         if used != trained:
-            known = "how it was trained to read several columns is not known" if trained is None else f"not {trained!r}"
-            notes.append(f"form: {n} texts are shown as {used!r}, {known} as the checkpoint reads them (data.template)")
+            known = (
+                "how it was trained to read several columns is not known" if trained is None else f"reads {trained!r}"
+            )
+            notes.append(f"form: {n} texts are shown as {used!r} (data.template), the checkpoint: {known}")
         special = own_special_tokens(tokenizer)
         if form.special != special:
             adds = " and ".join(filter(None, (_names(tokenizer, special.start), _names(tokenizer, special.end))))

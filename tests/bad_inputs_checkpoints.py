@@ -181,8 +181,8 @@ CHECKPOINTS: list[Entry] = [
             ),
             (
                 "another number of classes than names",
-                ("num_labels=3", "2 classes", "config.json"),
-                {"num_labels": 3},
+                ("num_labels=5", "classes; expected as many", "config.json"),
+                {"num_labels": 5},
             ),
             (
                 "a text with tokens that the model does not know",
@@ -217,8 +217,8 @@ CHECKPOINTS_WHILE_RUNNING: list[Entry] = [
         ),
         (
             "a head of another number of classes",
-            ("score.weight as [3,", "describes [2,"),
-            lambda weights: {**weights, "score.weight": weights["score.weight"][[0, 1, 1]]},
+            ("score.weight as [5,", "describes ["),
+            lambda weights: {**weights, "score.weight": weights["score.weight"][[0, 1, 1, 1, 1]]},
         ),
         (
             "weights that the model has no place for",

@@ -121,7 +121,7 @@ def test_what_the_user_says_holds_and_is_told(tmp_path: Path) -> None:
     assert all(ids[-1] == EOS and len(ids) <= 6 for ids in data.splits["test"]["input_ids"])
     assert data.notes == [
         "form: <bos> + '<bos>{text} Answer :' + <eos>, at most 6 tokens",
-        "form: 3 texts are shown as '<bos>{text} Answer :', not '{text}' as the checkpoint reads them (data.template)",
+        "form: 3 texts are shown as '<bos>{text} Answer :' (data.template), the checkpoint: reads '{text}'",
         "form: 3 texts get <bos> and <eos>, its own tokenizer adds <eos> (data.bos)",
         "form: 2 of 3 texts are cut to 6 tokens (data.max_length)",
         "form: 3 of 3 texts begin with <bos> themselves: no second one is put before them",
