@@ -20,7 +20,7 @@ from callbacks.score_tables import read_neuron_lists
 from callbacks.session import Epoch, Session
 from callbacks.store import fingerprint_of
 from data.tokenise import CHOICE, CHOICES
-from models.backbone import head_weights
+from models.heads import head_weights
 
 
 def instance_inputs(session: Session, method: Any, split: str) -> Any:

@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 import datasets
 from lightning import LightningDataModule
@@ -16,7 +16,7 @@ from torch.utils.data.distributed import DistributedSampler
 
 from attribution.base import UserError
 from data.collate import PaddingCollator
-from data.form import InputForm, OwnForm, bos_alone, notes_of, own_special_tokens
+from data.form import Asked, InputForm, OwnForm, notes_of, own_length, special_tokens
 from data.labels import Fold
 from data.sampling import ExplicitBatches, used_rows
 from data.source import SourceRows
@@ -29,14 +29,6 @@ SPLITS = ("train", "validation", "test")
 REFERENCE = "reference"
 """Name of the template that every dataset has."""
 Readout = Literal["classification", "choice", "token"]
-
-
-class Asked(NamedTuple):
-    """What the settings say of the form of a text; None: nothing."""
-
-    template: str | None
-    max_length: int | None
-    bos: bool | None
 
 
 class TextDataModule(LightningDataModule):
@@ -201,13 +193,7 @@ class TextDataModule(LightningDataModule):
         chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
         self.adjust_plants(sources, chosen)
         tokenisation = Tokenisation(
-            self.name,
-            self.text_columns,
-            self.plant_columns,
-            self.n_choices,
-            template,
-            tokenizer,
-            form,
+            self.name, self.text_columns, self.plant_columns, self.n_choices, template, tokenizer, form
         )
         self.splits = {
             split: self.finish(split, tokenisation.split(split, rows, chosen[split]), tokenizer)
@@ -219,37 +205,23 @@ class TextDataModule(LightningDataModule):
         self.notes = notes_of(form, used or "", trained, own, tokenizer, self.max_length == positions)
 
     def _form(self, tokenizer: Any, own: OwnForm | None, positions: int | None) -> InputForm:
-        """What becomes of every text, for what the settings leave open as the checkpoint has it."""
+        """What becomes of every text; sets `template`, `max_length` and `bos` where they are left open."""
         asked = self._asked
         self.template = asked.template or self._own_template(own) or REFERENCE
-        self.max_length = asked.max_length or self._own_length(own, positions)
-        if own is None:
-            special = bos_alone(tokenizer, self.bos)
-        else:
-            special = own_special_tokens(tokenizer)
-            if asked.bos is not None:
-                start = special.start[special.begins(tokenizer.bos_token_id) :]
-                special = replace(special, start=(*bos_alone(tokenizer, asked.bos).start, *start))
-            self.bos = special.begins(tokenizer.bos_token_id)
+        self.max_length = asked.max_length or own_length(own, positions, self.default_max_length)
+        special = special_tokens(tokenizer, asked.bos, own)
+        self.bos = special.begins(tokenizer.bos_token_id) if own is not None else asked.bos is not False
         return InputForm(special, self.max_length, None if own is None else own.padding)
 
     def _own_template(self, own: OwnForm | None) -> str | None:
         """What the checkpoint was trained with, where these data know it; plain text of one from elsewhere."""
-        if own is None:
-            return None
-        if own.template is None:
-            return self._plain_template()
+        if own is None or own.template is None:
+            return None if own is None else self._plain_template()
         return own.template if own.template in self.templates() or "{" in own.template else None
 
     def _plain_template(self) -> str | None:
         """The text alone, where there is one text column."""
         return f"{{{self.text_columns[0]}}}" if len(self.text_columns) == 1 and self.n_choices is None else None
-
-    def _own_length(self, own: OwnForm | None, positions: int | None) -> int:
-        length = self.default_max_length
-        if own is not None:
-            length = own.max_length or max(own.stated, length)
-        return length if positions is None else min(length, positions)
 
     def fingerprint(self, split: str) -> str:
         """sha256 of what the split means to a model: label names, fold, rows as (source_index, label, input_ids)."""

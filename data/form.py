@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from attribution.base import UserError
+
+
+class Asked(NamedTuple):
+    """What the settings say of the form of a text; None: nothing."""
+
+    template: str | None
+    max_length: int | None
+    bos: bool | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +86,29 @@ def own_special_tokens(tokenizer: Any) -> SpecialTokens:
             "trained with."
         )
     return SpecialTokens(tuple(ids[:n_start]), tuple(ids[n_start + len(plain) :]))
+
+
+def special_tokens(tokenizer: Any, bos: bool | None, own: OwnForm | None) -> SpecialTokens:
+    """What stands around a text: the beginning-of-sequence token, or of a checkpoint that is used as it is what its own
+    tokenizer adds, of which `bos` says otherwise of that token alone.
+
+    Raises:
+        UserError: see `own_special_tokens`.
+    """
+    if own is None:
+        return bos_alone(tokenizer, bos is not False)
+    special = own_special_tokens(tokenizer)
+    if bos is None:
+        return special
+    rest = special.start[special.begins(tokenizer.bos_token_id) :]
+    return replace(special, start=(*bos_alone(tokenizer, bos).start, *rest))
+
+
+def own_length(own: OwnForm | None, positions: int | None, default: int) -> int:
+    """The longest text where no setting says it: that of the checkpoint, or the data's `default`, within the model's
+    positions."""
+    length = default if own is None else own.max_length or max(own.stated, default)
+    return length if positions is None else min(length, positions)
 
 
 def told_form(form: InputForm, template: str, tokenizer: Any) -> str:

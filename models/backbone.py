@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -24,20 +22,10 @@ from attribution.base import UserError
 from models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
 from models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
+from models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
 from models.labels import refuse_unreadable_labels, trained_labels
 from models.own_form import INPUT_ENTRY, reading_with
-from models.weights import HEAD, Origin, fitting_weights, require_plain_readout
-
-HeadKind = Literal["linear", "mlp"]
-HEAD_ENTRY = "twinlens_head"
-"""Entry of config.json that says how the head is shaped; absent means transformers' own linear `score`."""
-
-
-class MlpHead(nn.Sequential):
-    """Linear – tanh – Linear over the hidden state, both with bias: [..., hidden] → [..., classes]."""
-
-    def __init__(self, hidden_size: int, n_classes: int) -> None:
-        super().__init__(nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, n_classes))
+from models.weights import HEAD, Origin, fitting_weights, of_head, require_plain_readout, with_padding
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -131,51 +119,17 @@ def load_classifier(
         lm, trained_head, origin = _from_checkpoint(
             path, model_type, labels, attention, trust_remote_code, adapter, as_it_is
         )
-    padding = () if as_it_is else _with_padding(lm, tokenizer)
+    padding = () if as_it_is else with_padding(lm, tokenizer)
     if trained_head == "mlp" or (trained_head is None and head == "mlp"):
         lm.score = MlpHead(lm.score.in_features, len(label_names))
         setattr(lm.config, HEAD_ENTRY, "mlp")
         if trained_head == "mlp" and path is not None:
-            _load_head(lm.score, path)
+            load_head(lm.score, path)
         else:
             shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
             origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
     require_plain_readout(lm, lm.score, path)
     return lm, replace(origin, new=(*origin.new, *padding))
-
-
-def _with_padding(lm: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
-    """Give the padding token an embedding where it has none, so that saved models read padded batches; nobody else's
-    row is new: ids beyond the vocabulary are refused in the data."""
-    new: tuple[str, ...] = ()
-    if tokenizer.pad_token_id is None:  # a plan's model of random weights, whose tokenizer is left alone
-        return new
-    if tokenizer.pad_token_id >= lm.get_input_embeddings().num_embeddings:
-        new = (f"row {tokenizer.pad_token_id} of the token embedding (padding, which is masked)",)
-        lm.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
-    lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
-    return new
-
-
-def _load_head(head: MlpHead, path: str) -> None:
-    """Put a trained head of two layers in.
-
-    Raises:
-        UserError: naming the first weight that it lacks, has beside these or has in another shape.
-    """
-    found, own = head_weights(Path(resolve(base_path(path)))), head.state_dict()
-    for name in sorted({*found, *own}):
-        shapes = [list(weights[name].shape) if name in weights else None for weights in (found, own)]
-        if shapes[0] != shapes[1]:
-            has = "no such weight" if shapes[0] is None else f"one of {shapes[0]}"
-            wanted = "none" if shapes[1] is None else str(shapes[1])
-            raise UserError(
-                f"the head in model.path={path} is of two layers ({HEAD_ENTRY}: mlp in config.json), of which "
-                f"score.{name} should be {wanted}, but the checkpoint holds {has}; expected the head as it was "
-                "saved: copy or save "
-                "the checkpoint again."
-            )
-    head.load_state_dict(found)
 
 
 def architecture_of(
@@ -290,16 +244,11 @@ def _from_checkpoint(
             "token; expected a causal model such as gpt2, opt, gpt_neox, bloom, llama, mistral, qwen2 or gemma."
         )
     if trained_head == "mlp":  # transformers knows no such head; it is loaded by its own names
-        info = {kind: {name for name in names if not _of_head(name)} for kind, names in info.items()}
+        info = {kind: {name for name in names if not of_head(name)} for kind, names in info.items()}
     found = adapter_of(path)
     brought = () if found is None else {name.removeprefix(PREFIX) for name in found.shapes}
     origin = fitting_weights(info, lm, path, as_it_is, brought)
     return adapted(lm, path, adapter), trained_head, origin
-
-
-def _of_head(found: Any) -> bool:
-    """Whether what `from_pretrained` found concerns the head: a name, or a name with two shapes."""
-    return (found if isinstance(found, str) else found[0]).startswith(HEAD)
 
 
 def adapted(lm: Any, path: str, use: AdapterUse, shapes_only: bool = False) -> Any:
@@ -322,20 +271,6 @@ def require_architecture(config: PretrainedConfig, model_type: str | None, path:
             f"model.path={path} holds a {config.model_type} checkpoint, but the chosen model expects {model_type}; "
             "choose model=local for a checkpoint of any architecture."
         )
-
-
-def head_of(config: PretrainedConfig) -> HeadKind | None:
-    """The kind of classification head a checkpoint was saved with, None where it has none."""
-    names = config.architectures or []
-    if not any("ForSequenceClassification" in name for name in names):
-        return None
-    kind = getattr(config, HEAD_ENTRY, "linear")
-    if kind not in ("linear", "mlp"):
-        raise UserError(
-            f"config.json says {HEAD_ENTRY}={kind!r}, expected mlp, or no such entry for a linear head: mend "
-            "config.json as it was saved."
-        )
-    return kind
 
 
 def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]:
@@ -369,17 +304,6 @@ def save_classifier(
         tokenizer = reading_with(tokenizer, reads["bos"])
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
-
-
-def head_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights under `score.` in a checkpoint's safetensors files, without that prefix."""
-    weights = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  (safe_open has no iteration of its own)
-                if name.startswith("score."):
-                    weights[name.removeprefix("score.")] = opened.get_tensor(name)
-    return weights
 
 
 def attention_of(config: PretrainedConfig, attention: str) -> str:

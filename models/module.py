@@ -16,8 +16,9 @@ from transformers import PreTrainedTokenizerBase
 from attribution.base import Batch, UserError, require_finite
 from models.adapters import AdapterUse
 from models.anatomy import answer_positions, at_positions, build_anatomy, position_ids_from_mask
-from models.backbone import HeadKind, load_classifier, save_classifier
+from models.backbone import load_classifier, save_classifier
 from models.choice import ChoiceEngine, Choices, flat_sequences, output_names
+from models.heads import HeadKind
 from models.last_token import LastTokenEngine
 from models.recipe import Schedule, adamw
 from models.residual import ResidualEngine

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from attribution.base import UserError
 
@@ -151,3 +152,21 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
         "probabilities "
         "read there would be wrong; expected a readout without scale and cap: choose another model."
     )
+
+
+def with_padding(lm: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Give the padding token an embedding where it has none, so that saved models read padded batches; nobody else's
+    row is new: ids beyond the vocabulary are refused in the data."""
+    new: tuple[str, ...] = ()
+    if tokenizer.pad_token_id is None:  # a plan's model of random weights, whose tokenizer is left alone
+        return new
+    if tokenizer.pad_token_id >= lm.get_input_embeddings().num_embeddings:
+        new = (f"row {tokenizer.pad_token_id} of the token embedding (padding, which is masked)",)
+        lm.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
+    lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
+    return new
+
+
+def of_head(found: Any) -> bool:
+    """Whether what `from_pretrained` found concerns the head: a name, or a name with two shapes."""
+    return (found if isinstance(found, str) else found[0]).startswith(HEAD)
