@@ -58,7 +58,7 @@ class AveritecDataModule(TextDataModule):
         self,
         name: str = "averitec",
         path: str | None = None,
-        template: str = "reference",
+        template: str | None = None,
         validation_size: int = 300,
         **options: Any,
     ) -> None:

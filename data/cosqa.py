@@ -35,14 +35,15 @@ class CosqaDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
+    default_max_length: ClassVar[int] = 128  # the published limit
     readout: ClassVar[Readout] = "choice"
 
     def __init__(
         self,
         name: str = "cosqa",
         path: str | None = None,
-        template: str = "reference",
-        max_length: int = 128,
+        template: str | None = None,
+        max_length: int | None = None,
         validation_size: int = 974,
         **options: Any,
     ) -> None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.demo_sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
@@ -168,6 +168,8 @@ class DemoDataModule(TextDataModule):
         shortcut_rate: split → share of rows with the lexical-overlap shortcut.
         options: see `TextDataModule`.
     """
+
+    default_max_length: ClassVar[int] = 64
 
     def __init__(
         self,

@@ -111,6 +111,7 @@ class DemoChoiceDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
+    default_max_length: ClassVar[int] = 64
     readout: ClassVar[Readout] = "choice"
 
     def __init__(

@@ -103,7 +103,8 @@ def says_no_label(value: Any, names: Sequence[str]) -> bool:
     """Whether a value stands for "no label": −1 unless it is a class, and beside class numbers also null and NaN."""
     if whole_number(value) == NO_LABEL:
         return str(NO_LABEL) not in names
-    if not names or not all(whole_number(name) is not None or truth(name) is not None for name in names):
+    spelled = all(whole_number(name) is not None or truth(name) is not None for name in names)
+    if not names or not (spelled or numbers_alone(names)):
         return False
     return is_empty(value) or (isinstance(value, str) and value.strip().lower() in NOTHING_SAID)
 
@@ -144,9 +145,15 @@ def class_names(values: Sequence[Any]) -> list[str]:
 
 
 def class_number(value: Any, names: Sequence[str]) -> int | None:
-    """The number of a label's class: by its name, or by the number or truth value that both spell; None if unknown."""
+    """The number of a label's class: by its name, or by the number or truth value that both spell; None if unknown.
+
+    Names that only number the classes (LABEL_0, LABEL_1 …) are spelled by the numbers.
+    """
     if (name := label_name(value)) in names:
         return list(names).index(name)
+    if numbers_alone(names):
+        number = whole_number(value)
+        return number if number is not None and 0 <= number < len(names) else None
     for spelled in (whole_number, truth):
         wanted = spelled(value)
         same = [number for number, known in enumerate(names) if wanted is not None and spelled(known) == wanted]
@@ -200,7 +207,8 @@ def label_numbers(
         source: the file, or its rows, for the message.
         rows: row of each value in its source, [values].
         values: names out of `names`, or what spells the same number or truth value, [values].
-        names: the known labels, in class order.
+        names: the known labels, in class order; where they only number the classes (LABEL_0, LABEL_1 …) the numbers
+            themselves are labels as well.
         allow_empty: turn values that say nothing, and −1 where it is no class, into -1.
 
     Raises:
@@ -220,9 +228,26 @@ def label_numbers(
         number = known[key]
         if number is None:
             what = "an empty label" if is_empty(value) else f"the unknown label {quoted(value)}"
-            raise UserError(f"{where} has {what}, expected one of {listed(names)}: mend the row or name the labels.")
+            remedy = "mend the row or leave it out." if is_empty(value) else _remedy(names, values)
+            raise UserError(f"{where} has {what}, expected one of {listed(names)}: {remedy}")
         numbers.append(number)
     return numbers
+
+
+def numbers_alone(names: Sequence[str]) -> bool:
+    """Whether names say nothing but the number of their class, as transformers makes them up: LABEL_0, LABEL_1 …"""
+    return bool(names) and all(name == f"LABEL_{number}" for number, name in enumerate(names))
+
+
+def _remedy(names: Sequence[str], values: Sequence[Any]) -> str:
+    """What to do about an unknown label."""
+    found = sorted({label_name(value) for value in values if not is_empty(value)})
+    if not numbers_alone(names) or len(found) != len(names):
+        return "mend the row, or give all labels in class order with data.label_names."
+    return (
+        f"the checkpoint names none of its classes, so say which is which with data.label_names=[{','.join(found)}], "
+        "in the order of the checkpoint's classes."
+    )
 
 
 def label_name(value: Any) -> str:

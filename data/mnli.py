@@ -66,7 +66,7 @@ class MnliDataModule(TextDataModule):
         self,
         name: str = "mnli",
         path: str | None = None,
-        template: str = "reference",
+        template: str | None = None,
         label_names: Sequence[str] | None = None,
         train_size: int | None = 10_000,
         validation_size: int = 1000,

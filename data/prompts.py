@@ -9,7 +9,6 @@ import datasets
 import pyarrow
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.collate import PaddingCollator
 from twinlens.data.file_readers import Row
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.text_data_module import Readout, TextDataModule
@@ -51,10 +50,6 @@ class PromptDataModule(TextDataModule):
         return datasets.Dataset(
             table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32())))
         )
-
-    def _collate(self) -> PaddingCollator:
-        # the padding token may lie beyond the vocabulary, which is not enlarged: its logit would join the softmax
-        return PaddingCollator(0, self.padding_side)
 
 
 def prompt_rows(rows: Sequence[Row], source_index: Sequence[int]) -> SourceRows:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.input_form import InputForm
 
 
 @dataclass(frozen=True)
@@ -90,19 +91,22 @@ class Encoded:
         input_ids: at most `max_length` ids.
         cut: whether the text lost tokens.
         cut_prompt: whether it lost some outside the cuttable column, because that alone did not suffice.
+        begins_itself: whether the text begins with what would have been put before it, so that nothing was.
+        at_end: how many ids were taken off its end as padding.
     """
 
     input_ids: list[int]
     cut: bool
     cut_prompt: bool
+    begins_itself: bool = False
+    at_end: int = 0
 
 
 def encode(
     tokenizer: Any,
     texts: Sequence[str],
     spans: Sequence[tuple[int, int]],
-    max_length: int,
-    bos: bool,
+    form: InputForm,
 ) -> list[Encoded]:
     """Tokenise whole texts, then drop tokens from the end of each cuttable span until they fit.
 
@@ -113,8 +117,8 @@ def encode(
         tokenizer: a fast tokenizer (it must give character offsets).
         texts: rendered examples.
         spans: (start, end) characters that may be cut, (0, 0) for none.
-        max_length: limit in tokens, the beginning-of-sequence token included.
-        bos: put the tokenizer's beginning-of-sequence token first where it has one; nothing else is ever added.
+        form: special tokens around a text, the limit in tokens, which counts these, and the id that no text ends with.
+            A text that begins with the special tokens itself does not get them twice.
 
     Raises:
         UserError: a tokenizer without offsets.
@@ -124,7 +128,6 @@ def encode(
             f"The tokenizer {type(tokenizer).__name__} gives no character offsets, expected a fast tokenizer: "
             "save the model with a tokenizer.json."
         )
-    start = [tokenizer.bos_token_id] if bos and tokenizer.bos_token_id is not None else []
     tokens = tokenizer(
         list(texts),
         add_special_tokens=False,
@@ -134,19 +137,24 @@ def encode(
         verbose=False,  # the limit is applied below, a warning about long texts would only mislead
     )
     return [
-        _fit(start, ids, offsets, span, max_length)
+        _fit(form, ids, offsets, span)
         for ids, offsets, span in zip(tokens["input_ids"], tokens["offset_mapping"], spans, strict=True)
     ]
 
 
-def _fit(
-    start: list[int], ids: list[int], offsets: list[tuple[int, int]], span: tuple[int, int], max_length: int
-) -> Encoded:
-    excess = len(start) + len(ids) - max_length
-    if excess <= 0:
-        return Encoded(start + ids, False, False)
-    inside = [k for k, (left, right) in enumerate(offsets) if left < right and span[0] <= left and right <= span[1]]
-    first, last = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
-    removed = min(excess, last - first)
-    kept = (start + ids[: last - removed] + ids[last:])[:max_length]
-    return Encoded(kept, True, removed < excess)
+def _fit(form: InputForm, ids: list[int], offsets: list[tuple[int, int]], span: tuple[int, int]) -> Encoded:
+    start, end, max_length = list(form.special.start), list(form.special.end), form.max_length
+    begins_itself = bool(start) and ids[: len(start)] == start
+    if begins_itself:
+        start = []
+    excess, removed, kept = len(start) + len(ids) + len(end) - max_length, 0, start + ids + end
+    if excess > 0:
+        inside = [k for k, (left, right) in enumerate(offsets) if left < right and span[0] <= left and right <= span[1]]
+        first, last = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
+        removed = min(excess, last - first)
+        around = (start + ids[: last - removed] + ids[last:])[: max(max_length - len(end), 0)]
+        kept = (around + end)[:max_length]
+    whole = len(kept)
+    while len(kept) > 1 and kept[-1] == form.padding:
+        kept.pop()
+    return Encoded(kept, excess > 0, removed < excess, begins_itself, whole - len(kept))

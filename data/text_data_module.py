@@ -18,6 +18,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.data_report import Notes
 from twinlens.data.file_readers import Need
+from twinlens.data.input_form import Asked, InputForm, OwnForm, notes_of, own_length, special_tokens
 from twinlens.data.labels import Fold
 from twinlens.data.sampling import ExplicitBatches, used_rows
 from twinlens.data.source_rows import SourceRows
@@ -28,6 +29,8 @@ from twinlens.data.tokenizer_bounds import refuse_growing
 __all__ = ["SPLITS", "SourceRows", "TextDataModule"]
 
 SPLITS = ("train", "validation", "test")
+REFERENCE = "reference"
+"""Name of the template that every dataset has."""
 Readout = Literal["classification", "choice", "token"]
 
 
@@ -44,8 +47,10 @@ class TextDataModule(LightningDataModule):
     Args:
         name: the dataset's name in results and directories.
         path: where the files are; None: the dataset's own source.
-        template: a template name of the dataset or a format string over its text columns.
-        max_length: longest input in tokens.
+        template: a template name of the dataset or a format string over its text columns; None: `reference`, and for a
+            classifier that is used as it is the one it was trained with here, or plain text.
+        max_length: longest input in tokens; None: `default_max_length`, and for a classifier that is used as it is what
+            it was trained with here, or no limit below what it says it can read; never more than its positions.
         batch_size: training rows per step.
         eval_batch_size: rows per batch wherever no weights change; `auto`: as many as fit, found before the first
             prediction, and in the validations of the fit, which come before, `batch_size`.
@@ -54,21 +59,24 @@ class TextDataModule(LightningDataModule):
         select: split → row numbers of the split, applied before `limit`; None: all.
         seed: order of the training rows.
         split_seed: which rows belong to which split.
-        bos: put the tokenizer's beginning-of-sequence token first where it has one.
+        bos: put the tokenizer's beginning-of-sequence token first where it has one; None: so it is, but a classifier
+            that is used as it is gets the special tokens that its own tokenizer adds.
         cut: text column that loses tokens when the input is too long; None: that of `cut_column`.
         padding_side: `right` or `left`.
 
     Attributes:
+        default_max_length: of the dataset, in tokens.
         readout: what the labels number: classes, the choices of a question (with `n_choices`) or, of `token`, the
             vocabulary, where a label is the token that should come next.
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
-        notes: what was done while reading, one sentence each.
+        notes: what was done while reading and to the texts, one sentence each, once prepared.
         entailment_name: name of the class of pairs whose premise entails the hypothesis, among the classes and, in
             lower case too, among those of a fold.
     """
 
+    default_max_length: ClassVar[int] = 512
     readout: ClassVar[Readout] = "classification"
     name: str
     label_names: list[str]
@@ -83,8 +91,8 @@ class TextDataModule(LightningDataModule):
         self,
         name: str,
         path: Any = None,
-        template: str = "reference",
-        max_length: int = 512,
+        template: str | None = None,
+        max_length: int | None = None,
         batch_size: int = 8,
         eval_batch_size: int | Literal["auto"] = 32,
         num_workers: int = 0,
@@ -92,15 +100,17 @@ class TextDataModule(LightningDataModule):
         select: Mapping[str, Sequence[int] | None] | None = None,
         seed: int = 0,
         split_seed: int = 0,
-        bos: bool = True,
+        bos: bool | None = None,
         cut: str | None = None,
         padding_side: str = "right",
     ) -> None:
         super().__init__()
         self.name = name
         self.path = path
-        self.template = template
-        self.max_length = max_length
+        self._asked = Asked(template, max_length, bos)
+        self.template = REFERENCE if template is None else template
+        self.max_length = self.default_max_length if max_length is None else max_length
+        self.bos = bos is not False
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
@@ -108,7 +118,6 @@ class TextDataModule(LightningDataModule):
         self.select = dict(select or {})
         self.seed = seed
         self.split_seed = split_seed
-        self.bos = bos
         self.cut = cut
         self.padding_side = padding_side
         self.text_columns = []
@@ -162,14 +171,25 @@ class TextDataModule(LightningDataModule):
         """A tokenised split with what else the tokenizer decides about it; as it is by default."""
         return rows
 
-    def prepare(self, tokenizer: Any) -> None:
+    @property
+    def reads(self) -> dict[str, Any]:
+        """The form that a model is trained with: `template`, `max_length`, `bos`."""
+        return {"template": self.template, "max_length": self.max_length, "bos": self.bos}
+
+    def prepare(self, tokenizer: Any, own: OwnForm | None = None, positions: int | None = None) -> None:
         """Load, limit, select and tokenise all splits and fill `report`; a second call with the same tokenizer is free.
+
+        Args:
+            tokenizer: of the model.
+            own: the form of a classifier that is used as it is, for what the settings leave open.
+            positions: the most tokens that the model can read; None: as many as there are.
 
         Raises:
             UserError: see the readers; also an empty split, limit or select out of range, an example without a token.
         """
         if self._tokenizer is tokenizer:
             return
+        form = self._form(tokenizer, own, positions)
         template = self.resolve_template()
         refuse_growing(tokenizer)
         self.notes = Notes()
@@ -178,20 +198,36 @@ class TextDataModule(LightningDataModule):
         chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
         self.adjust_plants(sources, chosen)
         tokenisation = Tokenisation(
-            self.name,
-            self.text_columns,
-            self.plant_columns,
-            self.n_choices,
-            template,
-            tokenizer,
-            self.max_length,
-            self.bos,
+            self.name, self.text_columns, self.plant_columns, self.n_choices, template, tokenizer, form
         )
         self.splits = {
             split: self.finish(split, tokenisation.split(split, rows, chosen[split]), tokenizer)
             for split, rows in sources.items()
         }
         self.report, self._tokenizer = tokenisation.report.as_dict(), tokenizer
+        named = self.templates()
+        used, trained = (named.get(name or "", name) for name in (self.template, self._own_template(own)))
+        for line in notes_of(form, used or "", trained, own, tokenizer, self.max_length == positions):
+            self.notes.say(line)
+
+    def _form(self, tokenizer: Any, own: OwnForm | None, positions: int | None) -> InputForm:
+        """What becomes of every text; sets `template`, `max_length` and `bos` where they are left open."""
+        asked = self._asked
+        self.template = asked.template or self._own_template(own) or REFERENCE
+        self.max_length = asked.max_length or own_length(own, positions, self.default_max_length)
+        special = special_tokens(tokenizer, asked.bos, own)
+        self.bos = special.begins(tokenizer.bos_token_id) if own is not None else asked.bos is not False
+        return InputForm(special, self.max_length, None if own is None else own.padding)
+
+    def _own_template(self, own: OwnForm | None) -> str | None:
+        """What the checkpoint was trained with, where these data know it; plain text of one from elsewhere."""
+        if own is None or own.template is None:
+            return None if own is None else self._plain_template()
+        return own.template if own.template in self.templates() or "{" in own.template else None
+
+    def _plain_template(self) -> str | None:
+        """The text alone, where there is one text column."""
+        return f"{{{self.text_columns[0]}}}" if len(self.text_columns) == 1 and self.n_choices is None else None
 
     def fingerprint(self, split: str) -> str:
         """sha256 of what the split means to a model: label names, fold, rows as (source_index, label, input_ids)."""
@@ -240,8 +276,8 @@ class TextDataModule(LightningDataModule):
         return dataset.select_columns(["index", "input_ids", "label"])
 
     def _collate(self) -> PaddingCollator:
-        pad = self._tokenizer.pad_token_id
-        return PaddingCollator(0 if pad is None else pad, self.padding_side)
+        # any id serves, since the mask decides; the tokenizer's own may lie beyond the model's vocabulary
+        return PaddingCollator(0, self.padding_side)
 
     def _split(self, split: str) -> datasets.Dataset:
         if split not in self.splits:

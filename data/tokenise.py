@@ -12,6 +12,7 @@ import pyarrow
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import PreparationReport
+from twinlens.data.input_form import InputForm
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.templates import Encoded, Template, encode
 
@@ -37,8 +38,7 @@ class Tokenisation:
         n_choices: candidate answers of each question; None: plain classification.
         template: what a sequence shows; for multiple choice it may show `choice`.
         tokenizer: a fast tokenizer.
-        max_length: longest sequence in tokens.
-        bos: put the tokenizer's beginning-of-sequence token first where it has one.
+        form: what is put around a text, and how long it may be; counts what was done.
         report: is told about every example.
     """
 
@@ -48,8 +48,7 @@ class Tokenisation:
     n_choices: int | None
     template: Template
     tokenizer: Any
-    max_length: int
-    bos: bool
+    form: InputForm
     report: PreparationReport = field(default_factory=PreparationReport)
 
     def split(self, split: str, rows: SourceRows, chosen: list[int]) -> datasets.Dataset:
@@ -107,7 +106,11 @@ class Tokenisation:
         rendered = [[self.template.render(fields) for fields in sequences] for sequences in shown]
         flat = [pair for sequences in rendered for pair in sequences]
         texts, spans = [text for text, _ in flat], [span for _, span in flat]
-        encoded = encode(self.tokenizer, texts, spans, self.max_length, self.bos)
+        encoded = encode(self.tokenizer, texts, spans, self.form)
+        self.form.counts["texts"] += len(encoded)
+        self.form.counts["cut"] += sum(text.cut for text in encoded)
+        self.form.counts["begins_itself"] += sum(text.begins_itself for text in encoded)
+        self.form.counts["at_end"] += sum(text.at_end > 0 for text in encoded)
         ends = list(accumulate(len(sequences) for sequences in shown))
         examples = [encoded[end - len(sequences) : end] for sequences, end in zip(shown, ends, strict=True)]
         for index, (row, sequences, prompts, tokens) in enumerate(

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from safetensors import safe_open
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForSequenceClassification,
@@ -20,21 +19,14 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.adapter_files import adapter_of, base_path, naming_adapter
+from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
 from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
-
-HeadKind = Literal["linear", "mlp"]
-HEAD_ENTRY = "twinlens_head"
-"""Entry of config.json that says how the head is shaped; absent means transformers' own linear `score`."""
-
-
-class MlpHead(nn.Sequential):
-    """Linear – tanh – Linear over the hidden state, both with bias: [..., hidden] → [..., classes]."""
-
-    def __init__(self, hidden_size: int, n_classes: int) -> None:
-        super().__init__(nn.Linear(hidden_size, hidden_size), nn.Tanh(), nn.Linear(hidden_size, n_classes))
+from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
+from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
+from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, require_plain_readout, with_padding
+from twinlens.models.own_form import INPUT_ENTRY, reading_with
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -54,15 +46,21 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
         return config
     refuse_missing_folder(path)
     check_checkpoint_settings(path)
+    refuse_unreadable_labels(path)
     with readable(path):
         return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, trust_remote_code: bool = False, as_it_is: bool = False) -> PreTrainedTokenizerBase:
     """Fast tokenizer with a padding token that is no other token.
 
     A tokenizer without one, or one that pads with its end or unknown token, gets the unused id `<pad>`: reloaded
     classifiers find the answer position by comparing ids with it.
+
+    Args:
+        path: directory or hub id.
+        trust_remote_code: run code from there.
+        as_it_is: leave its padding token alone, as the model is not trained.
 
     Raises:
         UserError: the directory or hub id cannot be read, or has no fast tokenizer.
@@ -76,7 +74,7 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     if not tokenizer.is_fast:
         raise UserError(f"model.path={path}: its tokenizer has no fast version (tokenizer.json); expected one: add it.")
     others = {tokenizer.eos_token_id, tokenizer.bos_token_id, tokenizer.unk_token_id}
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id in others:
+    if not as_it_is and (tokenizer.pad_token_id is None or tokenizer.pad_token_id in others):
         tokenizer.add_special_tokens({"pad_token": "<pad>"})
     return tokenizer
 
@@ -92,14 +90,22 @@ def load_classifier(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
-) -> PreTrainedModel:
+    as_it_is: bool = False,
+) -> tuple[PreTrainedModel, Origin]:
     """A sequence classifier in float32 whose head is `score`: trained where the checkpoint has one, else new.
 
     New parameters are drawn from `seed` alone, so that the same call gives the same model.
 
+    Args:
+        as_it_is: the checkpoint is a trained classifier that stays as it is: nothing is new, its vocabulary and the id
+            that it takes for padding are its own.
+
+    Returns:
+        The model, and where its weights come from.
+
     Raises:
         UserError: unreadable path, another architecture than `model_type`, no decoder with a `score` head, a
-            checkpoint with missing weights or with a head of another shape.
+            checkpoint with weights that do not fit, see `loaded_weights.py`, or a readout with a scale or a cap.
     """
     torch.manual_seed(seed)
     lm: Any
@@ -107,21 +113,25 @@ def load_classifier(
         "num_labels": len(label_names),
         "id2label": dict(enumerate(label_names)),
         "label2id": {name: number for number, name in enumerate(label_names)},
+        "problem_type": None,  # whatever the checkpoint's was, cross-entropy over classes or choices trains it here
     }
     if path is None:
-        lm = _from_scratch(architecture, labels, len(tokenizer), attention)
-        trained_head = None
+        lm, trained_head, origin = _from_scratch(architecture, labels, len(tokenizer), attention), None, Origin()
     else:
-        lm, trained_head = _from_checkpoint(path, model_type, labels, attention, trust_remote_code, adapter)
-    if len(tokenizer) > lm.get_input_embeddings().num_embeddings:
-        lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-    lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
+        lm, trained_head, origin = _from_checkpoint(
+            path, model_type, labels, attention, trust_remote_code, adapter, as_it_is
+        )
+    padding = () if as_it_is else with_padding(lm, tokenizer)
     if trained_head == "mlp" or (trained_head is None and head == "mlp"):
         lm.score = MlpHead(lm.score.in_features, len(label_names))
         setattr(lm.config, HEAD_ENTRY, "mlp")
         if trained_head == "mlp" and path is not None:
-            lm.score.load_state_dict(head_weights(Path(resolve(base_path(path)))))
-    return lm
+            load_head(lm.score, path)
+        else:
+            shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
+            origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
+    require_plain_readout(lm, lm.score, path)
+    return lm, replace(origin, new=(*origin.new, *padding))
 
 
 def architecture_of(
@@ -168,17 +178,31 @@ def architecture_of(
     return lm
 
 
-def _from_scratch(
-    architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str
-) -> PreTrainedModel:
+def config_from_scratch(architecture: Mapping[str, Any] | None, **more: Any) -> PretrainedConfig:
+    """The configuration of a model from scratch.
+
+    Args:
+        architecture: its settings, with `model_type`.
+        more: settings beside these.
+
+    Raises:
+        UserError: there are no settings.
+    """
     if architecture is None:
         raise UserError(
             "the model has neither model.path (a directory or hub id) nor model.architecture (settings to start from "
             "scratch); expected one of them: set model.path=DIR."
         )
-    settings = {**architecture, **labels, "vocab_size": vocabulary}
+    settings = {**architecture, **more}
     with buildable(settings):
-        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+
+
+def _from_scratch(
+    architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str
+) -> PreTrainedModel:
+    config = config_from_scratch(architecture, **labels, vocab_size=vocabulary)
+    with buildable(config.to_dict()):
         return AutoModelForSequenceClassification.from_config(
             config, attn_implementation=attention_of(config, attention), dtype=torch.float32
         )
@@ -191,8 +215,10 @@ def _from_checkpoint(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse,
-) -> tuple[PreTrainedModel, str | None]:
-    """The loaded model, and the kind of its trained head (None: the checkpoint has no classification head)."""
+    as_it_is: bool,
+) -> tuple[PreTrainedModel, str | None, Origin]:
+    """The loaded model, the kind of its trained head (None: the checkpoint has no classification head), and where its
+    weights come from."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     if not trust_remote_code:
@@ -221,13 +247,12 @@ def _from_checkpoint(
             f"model.path={path} is of type {config.model_type}, which has no decoder with a `score` head on the last "
             "token; expected a causal model such as gpt2, opt, gpt_neox, bloom, llama, mistral, qwen2 or gemma."
         )
-    missing = sorted(name for name in info["missing_keys"] if not name.startswith("score."))
-    if missing:
-        raise UserError(
-            f"the checkpoint {path} lacks {len(missing)} weights of a {config.model_type} model (first: {missing[0]}); "
-            "expected a complete checkpoint of that architecture: check model.path."
-        )
-    return adapted(lm, path, adapter), trained_head
+    if trained_head == "mlp":  # transformers knows no such head; it is loaded by its own names
+        info = {kind: {name for name in names if not of_head(name)} for kind, names in info.items()}
+    found = adapter_of(path)
+    brought = () if found is None else {name.removeprefix(PREFIX) for name in found.shapes}
+    origin = fitting_weights(info, lm, path, as_it_is, brought)
+    return adapted(lm, path, adapter), trained_head, origin
 
 
 def adapted(lm: Any, path: str, use: AdapterUse, shapes_only: bool = False) -> Any:
@@ -252,19 +277,12 @@ def require_architecture(config: PretrainedConfig, model_type: str | None, path:
         )
 
 
-def head_of(config: PretrainedConfig) -> HeadKind | None:
-    """The kind of classification head a checkpoint was saved with, None where it has none."""
-    names = config.architectures or []
-    if not any("ForSequenceClassification" in name for name in names):
-        return None
-    return getattr(config, HEAD_ENTRY, "linear")
-
-
 def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]:
     """Label names of a checkpoint that is used as it is (fit=false), in the order of its head.
 
     Raises:
-        UserError: the checkpoint has no classification head.
+        UserError: the checkpoint has no classification head, one for another kind of problem than one label per text,
+            or classes that are not numbered.
     """
     if head_of(config) is None:
         raise UserError(
@@ -272,28 +290,24 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
             f"({', '.join(config.architectures or ['unknown'])}) has no classification head; expected "
             "…ForSequenceClassification: train it first (fit=true) or point model.path to a trained classifier."
         )
-    names: Any = config.id2label
-    return [names[number] for number in range(len(names))]
+    return trained_labels(config, path)
 
 
-def save_classifier(lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def save_classifier(
+    lm: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, reads: Mapping[str, Any] | None = None
+) -> None:
     """Safetensors, configuration and tokenizer; a linear head loads with AutoModelForSequenceClassification.
 
     Kept adapters: see `twinlens.models.adapters.save_weights`.
+
+    Args:
+        reads: the form of input that it was trained with, see `own_form.py`; None: it stays as it was loaded.
     """
+    if reads is not None:
+        setattr(lm.config, INPUT_ENTRY, {name: reads[name] for name in ("template", "max_length")})
+        tokenizer = reading_with(tokenizer, reads["bos"])
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
-
-
-def head_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights under `score.` in a checkpoint's safetensors files, without that prefix."""
-    weights = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        with safe_open(file, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  (safe_open has no iteration of its own)
-                if name.startswith("score."):
-                    weights[name.removeprefix("score.")] = opened.get_tensor(name)
-    return weights
 
 
 def attention_of(config: PretrainedConfig, attention: str) -> str:

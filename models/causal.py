@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     PretrainedConfig,
     PreTrainedModel,
@@ -16,11 +15,12 @@ from transformers import (
 )
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.adapter_files import base_path
+from twinlens.models.adapter_files import PREFIX, adapter_of, base_path
 from twinlens.models.adapters import AdapterUse, save_weights
-from twinlens.models.backbone import adapted, attention_of, load_config, require_architecture
+from twinlens.models.backbone import adapted, attention_of, config_from_scratch, load_config, require_architecture
 from twinlens.models.checkpoint_files import readable, require_safetensors, resolve
 from twinlens.models.checkpoint_settings import buildable
+from twinlens.models.loaded_weights import fitting_weights, require_plain_readout
 
 
 def load_language_model(
@@ -40,7 +40,8 @@ def load_language_model(
 
     Raises:
         UserError: unreadable path, another architecture than `model_type`, no causal language model, a checkpoint with
-            missing weights, or a tokenizer with ids that the model does not have.
+            weights that do not fit, a tokenizer with ids that the model does not have, or a readout with a scale or a
+            cap.
     """
     torch.manual_seed(seed)
     lm: Any
@@ -49,6 +50,7 @@ def load_language_model(
     else:
         lm = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
+    require_plain_readout(lm, lm.get_output_embeddings(), path)
     return lm
 
 
@@ -107,15 +109,9 @@ def require_known_tokens(lm: Any, tokenizer: PreTrainedTokenizerBase, path: str 
 def _from_scratch(
     architecture: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase, attention: str
 ) -> PreTrainedModel:
-    if architecture is None:
-        raise UserError(
-            "the model has neither model.path (a directory or hub id) nor model.architecture (settings to start from "
-            "scratch); expected one of them: set model.path=DIR."
-        )
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    settings = {**architecture, **special, "vocab_size": len(tokenizer)}
-    with buildable(settings):
-        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+    config = config_from_scratch(architecture, **special, vocab_size=len(tokenizer))
+    with buildable(config.to_dict()):
         return AutoModelForCausalLM.from_config(
             config, attn_implementation=attention_of(config, attention), dtype=torch.float32
         )
@@ -137,14 +133,12 @@ def _from_checkpoint(
             trust_remote_code=trust_remote_code,
             use_safetensors=None if trust_remote_code else True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
         )
     lm, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise UserError(
-            f"the checkpoint {path} lacks {len(missing)} weights of a {config.model_type} language model (first: "
-            f"{missing[0]}); expected a complete checkpoint of that architecture: check model.path."
-        )
+    found = adapter_of(path)
+    brought = () if found is None else {name.removeprefix(PREFIX) for name in found.shapes}
+    fitting_weights(info, lm, path, as_it_is=True, brought=brought)
     return adapted(lm, path, adapter)
 
 

@@ -108,6 +108,11 @@ class readable:
                     f"model.path={self.path} asks to run code that comes with it; expected one that transformers reads "
                     "by itself: if you trust its code, say model.trust_remote_code=true on the command line."
                 ) from error
+            if "does not support an attention implementation" in str(error):
+                raise UserError(
+                    f"model.path={self.path} is of an architecture that does not support the attention that "
+                    "model.attention names; expected one that it does: set model.attention=eager."
+                ) from error
             reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
             raise UserError(
                 f"model.path={self.path} cannot be loaded ({reason}); expected a directory with config.json, "

@@ -71,6 +71,7 @@ class LanguageModel(LightningModule):
     ) -> None:
         super().__init__()
         self.name = name
+        self.weights_told: str | None = None  # none is new: see `twinlens.models.loaded_weights`
         self.tokenizer = tokenizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
@@ -20,7 +23,8 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     """The layers whose parameters an instance method differentiates, in the order of the model's modules.
 
     nn.Linear and GPT-2's Conv1D count, wherever they lie: fused and separate projections of queries, keys and values,
-    MLPs, the classification head, and adapters such as LoRA's, which are linear layers of their own. A readout over
+    MLPs, the classification head, and adapters such as LoRA's, which are linear layers of their own; `coverage` tells
+    what they leave out, experts kept in one block among it. A readout over
     the vocabulary is left out of `all`: it shares its weights with the embedding in most models, and its gradient has
     vocabulary × hidden numbers; a pattern can name it.
 
@@ -61,3 +65,60 @@ def block_of(name: str) -> int | None:
     """Number of the decoder block in a dotted name, the first number there."""
     numbers = re.findall(r"(?<=\.)\d+(?=\.)", f".{name}.")
     return int(numbers[0]) if numbers else None
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Which of a model's parameters some linear layers hold.
+
+    Attributes:
+        covered: numbers in them.
+        left_out: numbers in all other parameters, by what these are.
+    """
+
+    covered: int
+    left_out: Mapping[str, int]
+
+    def told(self) -> str:
+        """For example `params cover 1000 of 1500 parameters (66.7 %); left out: 500 in embeddings`."""
+        whole = self.covered + sum(self.left_out.values())
+        share = f"params cover {self.covered} of {whole} parameters ({self.covered / whole:.1%})"
+        rest = ", ".join(f"{count} in {what}" for what, count in self.left_out.items())
+        return f"{share}; left out: {rest or 'none'}"
+
+    def described(self) -> dict[str, Any]:
+        """For method.yaml."""
+        return {"covered_parameters": self.covered, "left_out_parameters": dict(self.left_out)}
+
+
+def coverage(model: nn.Module, head: nn.Module, layers: Sequence[LinearLayer]) -> Coverage:
+    """What `layers` of a model cover and leave out; a parameter that two modules share counts once.
+
+    Args:
+        model: the whole model.
+        head: its readout.
+        layers: of `linear_layers`.
+    """
+    inside = {id(value) for layer in layers for value in layer.module.parameters()}
+    owner = {id(value): part for part in model.modules() for value in part.parameters(recurse=False)}
+    covered, left_out = 0, Counter[str]()
+    for value in model.parameters():
+        if id(value) in inside:
+            covered += value.numel()
+        else:
+            left_out[_kind(owner[id(value)], value, head)] += value.numel()
+    return Coverage(covered, dict(left_out.most_common()))
+
+
+def _kind(module: nn.Module, value: nn.Parameter, head: nn.Module) -> str:
+    """What a parameter outside of the chosen linear layers is."""
+    name = type(module).__name__
+    if isinstance(module, nn.Embedding):
+        return "embeddings"
+    if module is head:
+        return "the readout"
+    if isinstance(module, nn.Linear | Conv1D):
+        return "linear layers that params does not name"
+    if value.dim() > 2:
+        return f"{name} ({value.dim()}-D, no linear layer, as of experts)"
+    return f"norms ({name})" if "norm" in name.lower() else f"{name} (no linear layer)"

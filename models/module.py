@@ -18,9 +18,11 @@ from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
 from twinlens.models.anatomy_check import build_anatomy
-from twinlens.models.backbone import HeadKind, load_classifier, save_classifier
+from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, flat_sequences, output_names
+from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.loaded_weights import Origin
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -30,6 +32,9 @@ class TextClassifier(LightningModule):
     """A causal language model with a classification or multiple-choice head on the last token.
 
     In multiple choice the head gives one score per sequence, and a question's scores are those of its choices.
+
+    Attributes:
+        weights_told: one line about which weights are new or not used; None: nothing is to be said.
 
     Args:
         name: short name, used in results and paths.
@@ -51,6 +56,9 @@ class TextClassifier(LightningModule):
             head, or `merge` them into the base.
         seed: draws the parameters that the checkpoint does not have.
         n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
+        as_it_is: the checkpoint is a trained classifier whose weights and vocabulary stay as they are.
+        reads: the form of input that it is trained with (`template`, `max_length`, `bos`), which is saved with it;
+            None: nothing is said of it.
         choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
             scores fixed, or the same neuron in the sequences of `all` choices at once.
     """
@@ -78,6 +86,8 @@ class TextClassifier(LightningModule):
         seed: int = 0,
         n_choices: int | None = None,
         choices: Choices = "predicted",
+        as_it_is: bool = False,
+        reads: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.name = name
@@ -89,10 +99,23 @@ class TextClassifier(LightningModule):
         self.schedule: Schedule = schedule
         self.n_choices = n_choices
         self.choices: Choices = choices
+        self.reads = None if as_it_is else reads
         outputs = output_names(label_names, n_choices)
-        self.lm: Any = load_classifier(
-            path, architecture, model_type, head, outputs, tokenizer, seed, attention, trust_remote_code, adapter
+        loaded: Any = load_classifier(
+            path,
+            architecture,
+            model_type,
+            head,
+            outputs,
+            tokenizer,
+            seed,
+            attention,
+            trust_remote_code,
+            adapter,
+            as_it_is,
         )
+        self.lm, origin = loaded
+        self.weights_told = _told(origin, path, as_it_is)
         metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(len(label_names), average="micro"),
@@ -135,7 +158,7 @@ class TextClassifier(LightningModule):
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""
-        save_classifier(self.lm, self.tokenizer, folder)
+        save_classifier(self.lm, self.tokenizer, folder, self.reads)
 
     # -- forward -------------------------------------------------------------------------------------------------
 
@@ -177,3 +200,8 @@ class TextClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)
+
+
+def _told(origin: Origin, path: str | None, as_it_is: bool) -> str | None:
+    """One line about weights that are new or not used; None where there is nothing to say."""
+    return None if path is None or (as_it_is and not origin.unused) else origin.told(path)

@@ -137,6 +137,17 @@ def pickled(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def reweighted(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:
+    """A checkpoint with other weights."""
+
+    def write(folder: Path) -> None:
+        weights = change(load_file(folder / "model.safetensors"))
+        kept = {name: value.clone().contiguous() for name, value in weights.items()}
+        save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return write
+
+
 def without_a_layer(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     kept = {name: tensor for name, tensor in weights.items() if ".layers.1." not in name}

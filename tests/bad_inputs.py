@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from tests.bad_input_files import BadInput
-from tests.bad_inputs_checkpoints import CHECKPOINTS
+from tests.bad_inputs_checkpoints import CHECKPOINTS, CHECKPOINTS_WHILE_RUNNING
 from tests.bad_inputs_data import DATA
 from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
@@ -20,6 +20,7 @@ BAD_INPUTS = [
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),
     *(BadInput("Checkpoints", *entry) for entry in CHECKPOINTS),
+    *(BadInput("Checkpoints", *entry, running=True) for entry in CHECKPOINTS_WHILE_RUNNING),
     *(BadInput("Configurations from somebody else", *entry) for entry in STRANGERS),
     *(BadInput("Found while running", *entry, running=True) for entry in WHILE_RUNNING),
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.bad_input_files import (
     ADAPTER_WEIGHTS,
+    AS_IT_IS,
     FILE,
     GOOD,
     LOCAL,
@@ -15,11 +16,14 @@ from tests.bad_input_files import (
     edited,
     lines,
     pickled,
+    reweighted,
     split_folder,
     weights_elsewhere,
     without,
 )
 from tests.running import SMALL_DEMO
+
+UNNAMED = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}, "label2id": {"LABEL_0": 0, "LABEL_1": 1}}
 
 CHECKPOINTS: list[Entry] = [
     ("a checkpoint that does not exist", ("model=local", "model.path=nowhere"), ("model.path=nowhere",), None),
@@ -141,4 +145,85 @@ CHECKPOINTS: list[Entry] = [
         ("megatron_config", "own_module"),
         adapter(megatron_config={"size": 1}, megatron_core="own_module"),
     ),
+    *(
+        (what, AS_IT_IS, told, checkpoint(edited(**changes)))
+        for what, told, changes in (
+            (
+                "a multi-label classifier, with fit=false",
+                ("problem_type=multi_label_classification", "sigmoid", "fit=true"),
+                {"problem_type": "multi_label_classification"},
+            ),
+            ("a regression, with fit=false", ("problem_type=regression", "fit=true"), {"problem_type": "regression"}),
+            (
+                "a problem of no known type, with fit=false",
+                ("problem_type=ranking", "single_label_classification"),
+                {"problem_type": "ranking"},
+            ),
+            (
+                "classes that are numbered from one, with fit=false",
+                ("id2label", "1, 2", "0 to 1", "config.json"),
+                {"id2label": {"1": "no", "2": "yes"}, "label2id": {"no": 1, "yes": 2}},
+            ),
+            (
+                "names of classes instead of their numbers",
+                ("id2label", "number of each class", "config.json"),
+                {"id2label": {"no": 0, "yes": 1}},
+            ),
+            (
+                "two classes of one name, with fit=false",
+                ("id2label", "'yes' twice", "config.json"),
+                {"id2label": {"0": "yes", "1": "yes"}, "label2id": {"yes": 1}},
+            ),
+            (
+                "names and numbers of classes that contradict each other, with fit=false",
+                ("id2label calls class 0 'no'", "the number 1", "config.json"),
+                {"id2label": {"0": "no", "1": "yes"}, "label2id": {"no": 1, "yes": 0}},
+            ),
+            (
+                "another number of classes than names",
+                ("num_labels=5", "classes; expected as many", "config.json"),
+                {"num_labels": 5},
+            ),
+            (
+                "a text with tokens that the model does not know",
+                ("does not know", "the model knows 100 tokens", "model.tokenizer_path", "row "),
+                {"vocab_size": 100},
+            ),
+            (
+                "a text that is rotated by the longest one of its batch",
+                ("rope_type=dynamic", "beyond 8 tokens", "data.max_length=8"),
+                {
+                    "max_position_embeddings": 8,
+                    "rope_parameters": {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0},
+                },
+            ),
+        )
+    ),
+    (
+        "labels of a classifier that names none of its classes, with fit=false",
+        ("fit=false", *LOCAL, *FILE),
+        ("LABEL_0, LABEL_1", "data.label_names=[no,yes]"),
+        lambda folder, trained: [checkpoint(edited(**UNNAMED))(folder, trained), lines(*GOOD)(folder, trained)],
+    ),
+]
+
+CHECKPOINTS_WHILE_RUNNING: list[Entry] = [
+    (what, AS_IT_IS, told, checkpoint(reweighted(change)))
+    for what, told, change in (
+        (
+            "a classifier without its head",
+            ("lacks 1 weights", "score.weight", "fit=true"),
+            lambda weights: {name: value for name, value in weights.items() if name != "score.weight"},
+        ),
+        (
+            "a head of another number of classes",
+            ("score.weight as [5,", "describes ["),
+            lambda weights: {**weights, "score.weight": weights["score.weight"][[0, 1, 1, 1, 1]]},
+        ),
+        (
+            "weights that the model has no place for",
+            ("holds 1 weights", "score.bias"),
+            lambda weights: {**weights, "score.bias": weights["score.weight"][:, 0]},
+        ),
+    )
 ]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedModel
 
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.choice import ChoiceEngine, Choices
@@ -118,3 +121,16 @@ def random_batch(lengths: list[int], padding: str = "right", seed: int = 2) -> d
         "attention_mask": mask,
         "labels": torch.arange(len(lengths)) % N_CLASSES,
     }
+
+
+def save_classifier_of(name: str, folder: Path, labels: Sequence[str] = ("no", "yes"), **overrides: object) -> None:
+    """Write a random classifier of a family as transformers does, without a tokenizer; its weights are large."""
+    config = tiny_backbone(name, **overrides).config
+    config.id2label = dict(enumerate(labels))
+    config.label2id = {label: number for number, label in enumerate(labels)}
+    torch.manual_seed(3)
+    model = AutoModelForSequenceClassification.from_config(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * (0.1 if parameter.dim() == 1 else 0.25))
+    model.save_pretrained(folder)

@@ -20,7 +20,7 @@ from twinlens.callbacks.attribute.stored_gradients import Wanted, gradient_input
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.data.tokenise import CHOICE, CHOICES
-from twinlens.models.backbone import head_weights
+from twinlens.models.heads import head_weights
 
 
 def instance_inputs(session: Session, method: Any, split: str) -> Any:

@@ -19,6 +19,7 @@ from twinlens.callbacks.attribute.instance_inputs import inputs_read, instance_i
 from twinlens.callbacks.attribute.method_graph import reads_of
 from twinlens.callbacks.attribute.score_files import instance_table, write_description
 from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_rows, token_table, with_places
+from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by
 from twinlens.callbacks.passes.memory import within_memory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Session
@@ -63,7 +64,8 @@ def build_instance_scores(session: Session, name: str, method: InstanceMethod, s
     per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
     tokens = token_rows(session) if per_token else None
     write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), tokens)
-    write_description(folder, name, {"top_k": method.top_k, **scorer.describe()})
+    covered = covered_by(session, method.params) if reads_of(method) == "rows" else {}  # type: ignore[attr-defined]
+    write_description(folder, name, {"top_k": method.top_k, **scorer.describe(), **covered})
 
 
 def write_instance_scores(

@@ -14,9 +14,10 @@ from twinlens.callbacks.attribute.instance_inputs import labels_of
 from twinlens.callbacks.passes.costs import Sequences
 from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.models.footprint import Footprint
 from twinlens.models.language_model import LanguageModel
-from twinlens.models.linear_layers import linear_layers
+from twinlens.models.linear_layers import coverage, linear_layers
 
 
 def layers_of(session: Session, params: str) -> list[LinearLayer]:
@@ -27,6 +28,15 @@ def layers_of(session: Session, params: str) -> list[LinearLayer]:
     """
     model: Any = session.readable
     return linear_layers(model.lm, model.head, params)
+
+
+def covered_by(session: Session, params: str) -> dict[str, Any]:
+    """What `params` covers of the model and leaves out, for method.yaml; told on stdout as well."""
+    model: Any = session.readable
+    found = coverage(model.lm, model.head, layers_of(session, params))
+    if is_first_process():
+        print(found.told(), flush=True)
+    return found.described()
 
 
 def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:

@@ -29,7 +29,13 @@ from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.score_files import write_description
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
-from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
+from twinlens.callbacks.attribute.whole_gradient_inputs import (
+    checked_labels,
+    covered_by,
+    cut_batch,
+    gradient_need,
+    layers_of,
+)
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
@@ -78,7 +84,8 @@ def build_layer_scores(session: Session, name: str, method: WholeMethod, split: 
     if not is_first_process():
         return
     write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
-    write_description(folder, name, {"top_k": method.top_k, **describe(method, layers, inverses)})
+    described = {**describe(method, layers, inverses), **covered_by(session, method.params)}
+    write_description(folder, name, {"top_k": method.top_k, **described})
 
 
 def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:

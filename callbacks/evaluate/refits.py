@@ -143,7 +143,7 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
         model: nn.Module = nn.Identity()
         compute: Callable[[Batch], dict[str, Tensor]] = dict
     else:
-        model = make_model(path=str(folder / "model")).eval()
+        model = session.trained_model(make_model, str(folder / "model"))
 
         def predict(batch: Batch, budget: int) -> dict[str, Tensor]:
             scores = model(batch).float()

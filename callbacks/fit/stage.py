@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -87,6 +88,9 @@ def fit_stage(
     inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
+    told = json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"]
+    if told is not None and is_first_process():
+        print(told, flush=True)
     _take(session, make_model, entry.path / "model")
     session.epochs = epochs_of(entry.path, lambda folder: weights_hash(folder, session.store.root / "weights.json"))
 
@@ -126,11 +130,14 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
     path = model_settings["path"]
     if not is_stored_whole(path):
         _take(session, make_model, Path(resolve(path)))
+        told = session.readable.weights_told
+        if told is not None and is_first_process():
+            print(told, flush=True)
         return
 
     def build(folder: Path) -> None:
         if is_first_process():
-            make_model().save(folder / "model")
+            session.trained_model(make_model, path).save(folder / "model")
 
     inputs = load_inputs(model_settings, source_of(session, model_settings))
     entry = session.store.get("fit", inputs, build, {"model": path})
@@ -159,7 +166,7 @@ def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any
 
 
 def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
-    session.model = make_model(path=str(folder)).eval()
+    session.model = session.trained_model(make_model, str(folder))
     if session.trainers.precision in TRUE_TYPES:
         # as Lightning does when a pass begins: without it, what is read beside passes would depend on their order
         session.model.to(TRUE_TYPES[session.trainers.precision])
@@ -242,6 +249,7 @@ def _fit(
     folder: Path,
 ) -> None:
     model: Any = make_model()
+    told = model.weights_told
     write_whole_checkpoints(trainer)
     last = last_checkpoint(folder / "checkpoints")
     data: Any = session.data
@@ -266,6 +274,7 @@ def _fit(
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "learning_rate": model.learning_rate,
+            "weights": told,
         },
     )
     _remove_checkpoints(folder)

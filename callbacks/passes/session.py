@@ -39,6 +39,9 @@ class DataModule(Protocol):
     pair_columns: tuple[str, str] | None
     entailment_name: str | None
 
+    @property
+    def reads(self) -> Mapping[str, Any]: ...
+
     def fingerprint(self, split: str) -> str: ...
 
     def resolve_template(self) -> Any: ...
@@ -149,13 +152,23 @@ class Session:
         model = {} if self.model is None else {"model": self.model.name}
         return {**model, "data": self.data.name, "seed": self.seed, **more}
 
+    def trained_model(self, make_model: Callable[..., Any], path: str) -> TextClassifier | LanguageModel:
+        """The model of a trained checkpoint, whose weights and vocabulary stay as they are.
+
+        Args:
+            make_model: builds the run's model; keyword `path` replaces the checkpoint.
+            path: of the checkpoint.
+        """
+        as_it_is = {} if self.readout == "token" else {"as_it_is": True}  # a language model always stays as it is
+        return make_model(path=path, **as_it_is).eval()
+
     @property
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of the model that the data and the run give."""
         if self.data.readout == "token":
             return {"seed": self.seed}
         readout = {"label_names": self.data.label_names, "n_choices": self.data.n_choices, "choices": self.choices}
-        return {**readout, "seed": self.seed}
+        return {**readout, "seed": self.seed, "reads": self.data.reads}
 
     @property
     def reading(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ from twinlens.callbacks.run.parts import Parts, splits_needed
 from twinlens.callbacks.store.files import remove_empty
 from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.weights import known_weights_hash
+from twinlens.models.linear_layers import coverage, linear_layers
 
 
 class Planner(PlanBase):
@@ -211,6 +212,13 @@ class Planner(PlanBase):
         )  # fmt: skip
 
 
+def coverages(shape: costs.Shape, parts: Parts) -> list[str]:
+    """One line for each method over linear layers: what of the model they are."""
+    names = [name for name, method in parts.methods.items() if reads_of(method) in ("layers", "rows")]
+    chosen = {name: linear_layers(shape.lm, shape.head, parts.methods[name].params) for name in names}
+    return [f"{name}: {coverage(shape.lm, shape.head, layers).told()}" for name, layers in chosen.items()]
+
+
 def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
     """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
 
@@ -239,6 +247,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     probe = probe_of(session, parts.make_model, shape, trainer)
     lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
     if is_first_process():
-        print(f"{heading(shape, session, device, rate, probe is not None)}\n{format_plan(lines)}", flush=True)
+        told = [heading(shape, session, device, rate, probe is not None), format_plan(lines), *coverages(shape, parts)]
+        print("\n".join(told), flush=True)
         remove_empty(session.folder)
     return {}

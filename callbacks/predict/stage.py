@@ -59,7 +59,7 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | La
     """
 
     def predict(epoch: Epoch, folder: Path) -> None:
-        model = make_model(path=str(epoch.folder)).eval()
+        model = session.trained_model(make_model, str(epoch.folder))
         _predict(replace(session, weights=epoch.weights, model=model), split, folder)
 
     for epoch in session.epochs:

@@ -16,6 +16,7 @@ from twinlens.callbacks.figures.write import FAITHFULNESS, LAYER_HEAT_MAP
 from twinlens.callbacks.report.examples import summary_rows
 from twinlens.callbacks.results.formatting import format_number, format_value
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
+from twinlens.models.linear_layers import Coverage
 
 HEADLINE = ("accuracy", "macro_f1")
 MAX_SETTINGS = 2000
@@ -105,11 +106,23 @@ def method_note(scores: ScoreSet, name: str = "sign") -> str:
 
 
 def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
-    """Every method with its lens and what method.yaml says of preset, sign and unit."""
+    """Every method with its lens and what method.yaml says of preset, sign, unit and parameters left out."""
     return [
-        (scores.name, scores.kind, [method_note(scores, name) for name in ("preset", "sign", "unit")])
+        (
+            scores.name,
+            scores.kind,
+            [*(method_note(scores, name) for name in ("preset", "sign", "unit")), _left_out(scores)],
+        )
         for scores in run.scores
     ]
+
+
+def _left_out(scores: ScoreSet) -> str:
+    """Which parameters of the model a method over linear layers does not differentiate; empty for the others."""
+    left_out = scores.settings.get("left_out_parameters")
+    if not isinstance(left_out, Mapping):
+        return ""
+    return Coverage(int(scores.settings["covered_parameters"]), left_out).told()
 
 
 def figure_views(paths: Sequence[Path], drawn: Collection[str] = ()) -> list[dict[str, str]]:

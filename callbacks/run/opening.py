@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,13 +9,23 @@ from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
+from twinlens.data.input_form import OwnForm
+from twinlens.data.labels import numbers_alone
 from twinlens.models.adapter_files import adapter_of, base_path
 from twinlens.models.adapters import require_usable
-from twinlens.models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
+from twinlens.models.backbone import (
+    config_from_scratch,
+    load_config,
+    load_tokenizer,
+    require_architecture,
+    require_trained_classifier,
+)
 from twinlens.models.checkpoint_files import require_safetensors
 from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
+from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
 """What the checkpoint becomes for data that ask for the next token."""
@@ -47,7 +56,7 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if model.path is None and model.architecture is not None:
         check_architecture(model.architecture)
     data = build(config.data)
-    trained, of_choices = None, False
+    trained, of_choices, adapter = None, False, None
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
@@ -59,21 +68,40 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         if not config.fit and data.readout != "token":
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)
-    elif not config.fit:
+    elif config.fit:
+        checkpoint = config_from_scratch(model.architecture)
+    else:
         what = "language model" if data.readout == "token" else "classifier"
         raise UserError(
             f"fit=false uses a trained {what} as it is, but model={model.name} starts from scratch; expected "
             "model.path: set model=local model.path=DIR."
         )
-    if trained is not None and not of_choices and config.data.get("label_names", ()) is None:
+    names_given = config.data.get("label_names", ())
+    if trained is not None and not of_choices and names_given is None:
         data = build(config.data, label_names=trained)
-    tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code)
-    data.prepare(tokenizer)
+    tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code, trained is not None)
+    own = None if trained is None else own_form(checkpoint, tokenizer)
+    data.prepare(tokenizer, own, learned_positions(checkpoint))
     if trained is not None:
         require_matching_readout(of_choices, trained, data.n_choices, data.label_names, model.path)
         if not of_choices:
-            require_matching_labels(trained, data.label_names, model.path)
+            require_matching_labels(trained, data.label_names, model.path, nameable=names_given != ())
+    known = len(tokenizer) if model.path is None else known_tokens(checkpoint, adapter)
+    refuse_unreadable_texts(data, checkpoint, tokenizer, known, f"model={model.name}")
+    for line in _taken_names(trained or (), data.label_names):
+        data.notes.say(line)
     return data, tokenizer
+
+
+def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:
+    """The form in which a classifier reads texts that is used as it is: of its configuration and its tokenizer."""
+    trained = trained_form(checkpoint)
+    return OwnForm(
+        template=trained.get("template"),
+        max_length=trained.get("max_length"),
+        stated=stated_length(checkpoint, tokenizer),
+        padding=checkpoint.get_text_config().pad_token_id,
+    )
 
 
 def model_node(model: Any, readout: str) -> Any:
@@ -113,26 +141,36 @@ def require_matching_readout(
         )
 
 
-def require_matching_labels(checkpoint: Sequence[str], data: Sequence[str], path: str) -> None:
+def require_matching_labels(checkpoint: Sequence[str], data: Sequence[str], path: str, nameable: bool = True) -> None:
     """Refuse a classifier (fit=false) whose classes are not those of the data, in the same order.
 
     A checkpoint that never named its classes (LABEL_0, LABEL_1 …) is taken at its number of classes.
 
+    Args:
+        nameable: whether these data take their classes in any order that `data.label_names` says.
+
     Raises:
         UserError: naming both lists.
     """
-    unnamed = all(re.fullmatch(r"LABEL_\d+", name) for name in checkpoint)
-    if list(checkpoint) == list(data) or (unnamed and len(checkpoint) == len(data)):
+    if list(checkpoint) == list(data) or (numbers_alone(checkpoint) and len(checkpoint) == len(data)):
         return
     hint = (
         "give them in the checkpoint's order with data.label_names"
-        if sorted(checkpoint) == sorted(data)
+        if sorted(checkpoint) == sorted(data) and nameable
         else "choose the data the classifier was trained for, or train it on these (fit=true)"
     )
     raise UserError(
         f"the classifier in model.path={path} has the labels {_listed(checkpoint)}, but the data have "
         f"{_listed(data)}; expected the same labels in the same order: {hint}."
     )
+
+
+def _taken_names(checkpoint: Sequence[str], data: Sequence[str]) -> list[str]:
+    """What the classes of a checkpoint that names none are taken for."""
+    if not numbers_alone(checkpoint) or list(checkpoint) == list(data):
+        return []
+    taken = ", ".join(f"{name} as {label}" for name, label in zip(checkpoint, data, strict=True))
+    return [f"labels: the checkpoint names none of its classes; taken in the order of the data: {taken}"]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.input_form import InputForm, SpecialTokens, bos_alone
 from twinlens.data.templates import encode, parse_template
 
 TEMPLATE = "Claim : {claim}/ Evidence : {evidence}/ Answer :"
@@ -22,7 +23,7 @@ SHARED_TOKENIZERS = ["tokenizers/gpt2/tokenizer.json", "tokenizers/neox/tokenize
 def encode_one(tokenizer: Any, row: dict[str, str], max_length: int, bos: bool = True, cut: str | None = "evidence"):
     template = parse_template(TEMPLATE, COLUMNS, cut)
     text, span = template.render(row)
-    return text, span, encode(tokenizer, [text], [span], max_length, bos)[0]
+    return text, span, encode(tokenizer, [text], [span], InputForm(bos_alone(tokenizer, bos), max_length))[0]
 
 
 def is_subsequence_cut(kept: list[int], whole: list[int]) -> bool:
@@ -124,4 +125,4 @@ def test_real_tokenizers(shared_data: Path, name: str):
 
 def test_slow_tokenizers_are_refused():
     with pytest.raises(UserError, match="gives no character offsets, expected a fast tokenizer"):
-        encode(object(), ["a"], [(0, 1)], 8, True)
+        encode(object(), ["a"], [(0, 1)], InputForm(SpecialTokens(), 8))

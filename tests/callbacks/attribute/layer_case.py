@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import datasets
 import torch
@@ -46,6 +46,7 @@ class Rows:
 
     name = "rows"
     answer = "first"
+    reads: ClassVar[dict[str, object]] = {"template": "reference", "max_length": 512, "bos": True}
     batch_size = 2
 
     def __init__(self, readout: Readout, padding: str = "right", batch_size: int = 3, folded: bool = False) -> None:

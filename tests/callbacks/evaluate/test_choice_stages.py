@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import ClassVar, get_args
 
 import datasets
 import pytest
@@ -41,6 +41,7 @@ class Questions:
     name = "questions"
     readout = "choice"
     n_choices: int | None = 3
+    reads: ClassVar[dict[str, object]] = {"template": "reference", "max_length": 512, "bos": True}
     eval_batch_size = 2
     batch_size = 2
 

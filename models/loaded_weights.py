@@ -1,0 +1,172 @@
+"""Which of a checkpoint's weights fit the model that its config.json describes, and whether its readout is plain."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from twinlens.attribution.errors import UserError
+
+HEAD = "score."
+"""What the names of a classification head's weights begin with."""
+BUFFER = re.compile(r"(^|\.)(attn\.bias|attention\.bias|masked_bias|inv_freq)$")
+"""Masks and frequencies that older checkpoints hold and models compute."""
+LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+"""Settings of transformers that change logits behind the last linear layer."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a model's weights come from, beside those that its checkpoint brought.
+
+    Attributes:
+        new: what was drawn, each with its shape.
+        unused: names of weights that the checkpoint has for other tasks.
+    """
+
+    new: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+    def told(self, path: str) -> str:
+        """One line about the weights of the checkpoint in `path`."""
+        new = f"new are {', '.join(self.new)}" if self.new else "none is new"
+        more = f" and {len(self.unused) - 3} more" if len(self.unused) > 3 else ""
+        left = f"; not used: {', '.join(self.unused[:3])}{more}" if self.unused else ""
+        return f"weights: {path}; {new}{left}"
+
+
+def fitting_weights(
+    info: Mapping[str, Any], lm: Any, path: str, as_it_is: bool, brought: Collection[str] = ()
+) -> Origin:
+    """Refuse weights that are missing, have another shape or have no place; the head alone may be new, for a fit.
+
+    Args:
+        info: what `from_pretrained` found, with sizes that differ ignored.
+        lm: the loaded model.
+        path: of the checkpoint, for messages.
+        as_it_is: nothing is trained, so that a new head would be a random one.
+        brought: names of weights that come from elsewhere, an adapter.
+
+    Raises:
+        UserError: naming the first such weight, with both shapes where it has two.
+    """
+    missing = sorted(set(info["missing_keys"]) - set(brought))
+    mismatched = {name: (old, new) for name, old, new in sorted(info["mismatched_keys"]) if name not in brought}
+    new = [] if as_it_is else [name for name in (*missing, *mismatched) if name.startswith(HEAD)]
+    _refuse_missing([name for name in missing if name not in new], lm, path, as_it_is)
+    for name, (old, own) in mismatched.items():
+        if name not in new:
+            raise UserError(
+                f"the checkpoint {path} holds {name} as {list(old)}, but its config.json describes {list(own)}; "
+                f"expected one shape{_why(as_it_is)}: get config.json and weights of the same model."
+            )
+    unused = sorted(name for name in info["unexpected_keys"] if not BUFFER.search(name))
+    _refuse_unexpected(unused, lm, path, as_it_is)
+    shapes = {name: list(weight.shape) for name, weight in lm.state_dict().items()}
+    told = (f" (the checkpoint's is {list(mismatched[name][0])})" if name in mismatched else "" for name in new)
+    return Origin(tuple(f"{name} {shapes[name]}{old}" for name, old in zip(new, told, strict=True)), tuple(unused))
+
+
+def _refuse_missing(missing: Sequence[str], lm: Any, path: str, as_it_is: bool) -> None:
+    if not missing:
+        return
+    first = f"{missing[0]} {list(lm.state_dict()[missing[0]].shape)}"
+    only_head = all(name.startswith(HEAD) for name in missing)
+    raise UserError(
+        f"the checkpoint {path} lacks {len(missing)} weights of a {lm.config.model_type} model (first: {first}); "
+        f"expected a complete checkpoint of that architecture{_why(as_it_is)}: "
+        + ("train a head first (fit=true) or check model.path." if only_head else "check model.path.")
+    )
+
+
+def _refuse_unexpected(unexpected: Sequence[str], lm: Any, path: str, as_it_is: bool) -> None:
+    """Weights without a place: those of the language model always, those of a classification head as it is.
+
+    Heads for other tasks (`lm_head`) lie outside of what is read.
+    """
+    backbone = lm.base_model
+    parts = {name for name, _ in backbone.named_children()} | {name for name, _ in backbone.named_parameters("", False)}
+    inside = [name for name in unexpected if name.removeprefix(f"{lm.base_model_prefix}.").split(".")[0] in parts]
+    head = [name for name in unexpected if name.split(".")[0] in ("score", "classifier", "classification_head")]
+    refused = [*inside, *(head if as_it_is else [])]
+    if refused:
+        raise UserError(
+            f"the checkpoint {path} holds {len(refused)} weights that the {lm.config.model_type} model of its "
+            f"config.json has no place for (first: {refused[0]}); expected those of one model{_why(as_it_is)}: get "
+            "config.json and weights of the same model."
+        )
+
+
+def _why(as_it_is: bool) -> str:
+    return ", since no weight is drawn anew" if as_it_is else ""
+
+
+@torch.no_grad()
+def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
+    """Refuse a model whose own logits are not its head's scores of the final hidden state.
+
+    The head's scores are replaced by a wide range of numbers in one forward over three tokens, so that a scale and a
+    cap show whatever the weights are.
+
+    Raises:
+        UserError: naming the model and what changes its logits.
+    """
+    seen: dict[str, Tensor] = {}
+
+    def read_hidden(module: nn.Module, args: Any, output: Any) -> None:
+        seen["hidden"] = output[0]
+
+    def widen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        seen["input"] = args[0]
+        seen["scores"] = torch.linspace(-99, 99, output.numel()).view_as(output).to(output)
+        return seen["scores"]
+
+    pad = lm.config.get_text_config().pad_token_id
+    token = next(number for number in range(3) if number != pad)
+    ids = torch.full((1, 3), token, device=next(lm.parameters()).device)
+    training, handles = lm.training, [lm.base_model.register_forward_hook(read_hidden)]
+    handles.append(head.register_forward_hook(widen))
+    lm.eval()
+    try:
+        logits = lm(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+    finally:
+        lm.train(training)
+        for handle in handles:
+            handle.remove()
+    if {"hidden", "input", "scores"} <= set(seen):
+        expected = seen["scores"] if logits.dim() == 3 else seen["scores"][:, -1]
+        same_scores = logits.shape == expected.shape and bool(torch.isclose(logits, expected, rtol=1e-5).all())
+        if same_scores and torch.equal(seen["input"], seen["hidden"]):
+            return
+    config = lm.config.get_text_config()
+    changes = [f"{name}={getattr(config, name)}" for name in LOGIT_CHANGES if getattr(config, name, None) is not None]
+    raise UserError(
+        f"model.path={path} is of type {lm.config.model_type}, whose logits are not the last linear layer's scores of "
+        f"the final hidden state ({', '.join(changes) or 'they are changed before or behind it'}), so that "
+        "probabilities "
+        "read there would be wrong; expected a readout without scale and cap: choose another model."
+    )
+
+
+def with_padding(lm: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:
+    """Give the padding token an embedding where it has none, so that saved models read padded batches; nobody else's
+    row is new: ids beyond the vocabulary are refused in the data."""
+    new: tuple[str, ...] = ()
+    if tokenizer.pad_token_id is None:  # a plan's model of random weights, whose tokenizer is left alone
+        return new
+    if tokenizer.pad_token_id >= lm.get_input_embeddings().num_embeddings:
+        new = (f"row {tokenizer.pad_token_id} of the token embedding (padding, which is masked)",)
+        lm.resize_token_embeddings(tokenizer.pad_token_id + 1, mean_resizing=False)
+    lm.config.pad_token_id = tokenizer.pad_token_id  # only now: the id may lie beyond the checkpoint's vocabulary
+    return new
+
+
+def of_head(found: Any) -> bool:
+    """Whether what `from_pretrained` found concerns the head: a name, or a name with two shapes."""
+    return (found if isinstance(found, str) else found[0]).startswith(HEAD)
