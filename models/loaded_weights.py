@@ -1,4 +1,4 @@
-"""Which of a checkpoint's weights fit the model that its config.json describes, and whether its readout is plain."""
+"""Weights of a checkpoint against the model that its config.json describes, and a check that its readout is plain."""
 
 from __future__ import annotations
 

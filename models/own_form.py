@@ -1,4 +1,4 @@
-"""What a checkpoint says of the texts that it reads: their form, how long they may be, which ids it knows."""
+"""Form of the texts that a checkpoint reads, how long they may be, and the ids it knows, as its files say."""
 
 from __future__ import annotations
 

@@ -82,7 +82,6 @@ def test_what_is_no_label_is_refused(value: Any, message: str) -> None:
         check_label("file row 3", value)
 
 
-
 NUMBERED = ["LABEL_0", "LABEL_1"]
 
 

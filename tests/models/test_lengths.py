@@ -1,4 +1,4 @@
-"""How long a text a model reads alike in every batch, and which classes and tokens it knows."""
+"""Lengths that a model reads alike in every batch, and the classes and tokens that it knows."""
 
 from __future__ import annotations
 
