@@ -21,8 +21,9 @@ from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.demo_sentences import DEEDS, LABELS, REPEATING, REPHRASING, Fact, draw_fact
+from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import follow_twins
-from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 SHORTCUT_OVERLAP = 0.75
 SUPPORTED = LABELS.index("supported")

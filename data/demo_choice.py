@@ -20,8 +20,9 @@ from twinlens.attribution.errors import UserError
 from twinlens.data.demo_questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from twinlens.data.demo_sentences import FIRST_NAMES, PLACES
 from twinlens.data.labels import choice_names
+from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import follow_twins
-from twinlens.data.text_data_module import SPLITS, Readout, SourceRows, TextDataModule
+from twinlens.data.text_data_module import Readout, SourceRows, TextDataModule
 
 TEMPLATES = {"reference": "Question : {question}/ Choices : {choice}/ Answer :"}
 CONCEPTS = {concept: trade for trade, concepts in TRADES.items() for concept in concepts}

@@ -16,6 +16,7 @@ from twinlens.data.facts import prompts
 from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
 from twinlens.data.prompts import PromptDataModule, prompt_rows
+from twinlens.data.row_choice import RowChoice
 from twinlens.data.text_data_module import SourceRows
 
 NO_TYPE = "prompt"
@@ -53,7 +54,8 @@ class KnowledgeDataModule(PromptDataModule):
         **options: Any,
     ) -> None:
         super().__init__(name, path, **options)
-        self.limit = {split: rows for split, rows in self.limit.items() if split == "test"}
+        limit = {split: rows for split, rows in self.row_choice.limit.items() if split == "test"}
+        self.row_choice = RowChoice(limit, self.row_choice.select)
         self.wording = wording
         self.prompt = prompt
         self.prompt_answer = prompt_answer

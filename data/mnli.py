@@ -23,9 +23,10 @@ from twinlens.data.file_readers import UNQUOTED_TSV, FileRows, first_of, is_fold
 from twinlens.data.hans_rows import HANS_COLUMNS, hans_rows
 from twinlens.data.hub import fetch
 from twinlens.data.labels import Fold, is_empty, label_numbers, whole_number
+from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import permutation
 from twinlens.data.split_files import only_files, say_unused
-from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 LABELS = ["entailment", "neutral", "contradiction"]
 TEMPLATES = {"reference": "Premise : {premise}/ Hypothesis : {hypothesis}/ Answer :"}

@@ -12,7 +12,6 @@ import pyarrow
 import pyarrow.compute as compute
 import torch
 
-from twinlens.attribution.errors import UserError
 from twinlens.data.source_rows import SourceRows
 
 
@@ -78,31 +77,6 @@ def permutation(n: int, seed: int) -> list[int]:
     order = list(range(n))
     random.Random(seed).shuffle(order)
     return order
-
-
-def used_rows(split: str, n: int, select: Sequence[int] | None, limit: int | None) -> list[int]:
-    """The rows of a split that are used: `select` names rows of the whole split, `limit` keeps the first of those.
-
-    Raises:
-        UserError: a selected row outside the split or named twice, a limit below 1.
-    """
-    rows = list(range(n))
-    if select is not None:
-        wrong = [row for row in select if not 0 <= row < n]
-        if wrong:
-            raise UserError(
-                f"data.select.{split} names row {wrong[0]}, expected rows from 0 to {n - 1}: "
-                f"the {split} split has {n} rows."
-            )
-        if len(set(select)) < len(select):
-            twice = next(row for row in select if list(select).count(row) > 1)
-            raise UserError(f"data.select.{split} names row {twice} twice, expected each row once: remove one of them.")
-        rows = list(select)
-    if limit is not None:
-        if limit < 1:
-            raise UserError(f"data.limit.{split}={limit}, expected at least 1: use null for the whole split.")
-        rows = rows[:limit]
-    return rows
 
 
 def follow_twins(sources: Mapping[str, SourceRows], chosen: Mapping[str, list[int]]) -> None:

@@ -36,9 +36,10 @@ from twinlens.data.labels import (
     whole_number,
     without_label,
 )
+from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import permutation
 from twinlens.data.split_files import files_by_split
-from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 SINGLE = "all"
 """The one file that is cut into splits."""
@@ -120,9 +121,9 @@ class TableDataModule(TextDataModule):
 
     def _need(self, split: str, values: LabelValues | None) -> Need | None:
         if split == SINGLE and self.label is not None:
-            bounded = all(self.needed_rows(part) is not None for part in SPLITS)
+            bounded = all(self.row_choice.needed(part) is not None for part in SPLITS)
             return Need(MOST_DIVIDED) if bounded else None
-        needed = self.needed_rows("test" if split == SINGLE else split)
+        needed = self.row_choice.needed("test" if split == SINGLE else split)
         if needed is None:
             return None
         further: Callable[[Row], None] | None = None

@@ -20,15 +20,15 @@ from twinlens.data.data_report import Notes
 from twinlens.data.file_readers import Need
 from twinlens.data.input_form import Asked, InputForm, OwnForm, notes_of, own_length, special_tokens
 from twinlens.data.labels import Fold
-from twinlens.data.sampling import ExplicitBatches, used_rows
+from twinlens.data.row_choice import RowChoice
+from twinlens.data.sampling import ExplicitBatches
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.templates import Template, parse_template
 from twinlens.data.tokenise import CHOICE, Tokenisation
 from twinlens.data.tokenizer_bounds import refuse_growing
 
-__all__ = ["SPLITS", "SourceRows", "TextDataModule"]
+__all__ = ["SourceRows", "TextDataModule"]
 
-SPLITS = ("train", "validation", "test")
 REFERENCE = "reference"
 """Name of the template that every dataset has."""
 Readout = Literal["classification", "choice", "token"]
@@ -114,8 +114,7 @@ class TextDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
-        self.limit = dict(limit or {})
-        self.select = dict(select or {})
+        self.row_choice = RowChoice(limit or {}, select or {})
         self.seed = seed
         self.split_seed = split_seed
         self.cut = cut
@@ -194,8 +193,10 @@ class TextDataModule(LightningDataModule):
         refuse_growing(tokenizer)
         self.notes = Notes()
         sources = self.load_splits()
-        self._refuse_absent_splits(sources)
-        chosen = {split: self._choose(split, len(rows.source_index)) for split, rows in sources.items()}
+        self.row_choice.require_splits(self.name, sources)
+        chosen = {
+            split: self.row_choice.used(self.name, split, len(rows.source_index)) for split, rows in sources.items()
+        }
         self.adjust_plants(sources, chosen)
         tokenisation = Tokenisation(
             self.name, self.text_columns, self.plant_columns, self.n_choices, template, tokenizer, form
@@ -288,41 +289,12 @@ class TextDataModule(LightningDataModule):
             )
         return self.splits[split]
 
-    def _choose(self, split: str, n_rows: int) -> list[int]:
-        if n_rows == 0:
-            raise UserError(
-                f"The {split} split of data={self.name} is empty, expected at least one row: check data.path."
-            )
-        return used_rows(split, n_rows, self.select.get(split), self.limit.get(split))
-
-    def needed_rows(self, split: str) -> int | None:
-        """How many rows of a split `select` and `limit` look at, counted from its first one; None: all."""
-        select, limit = self.select.get(split), self.limit.get(split)
-        if select is not None:
-            return max(select, default=0) + 1 if min(select, default=0) >= 0 else None
-        return None if limit is None or limit < 1 else limit
-
     def need_of(self, split: str) -> Need | None:
         """The rows of a file that holds a whole split, as far as they are needed."""
-        rows = self.needed_rows(split)
+        rows = self.row_choice.needed(split)
         return None if rows is None else Need(rows)
 
-    def _refuse_absent_splits(self, splits: Mapping[str, Any]) -> None:
-        for option, values in (("limit", self.limit), ("select", self.select)):
-            for split, value in values.items():
-                if value is not None and split not in splits:
-                    raise UserError(
-                        f"data.{option}.{split} is set, but data={self.name} has only the splits {', '.join(splits)}: "
-                        "set it to null."
-                    )
-
     def _check_options(self) -> None:
-        for option, values in (("limit", self.limit), ("select", self.select)):
-            unknown = [split for split in values if split not in SPLITS]
-            if unknown:
-                raise UserError(
-                    f"data.{option}.{unknown[0]} names no split, expected one of {', '.join(SPLITS)}: use one of these."
-                )
         for option in ("max_length", "batch_size", "eval_batch_size"):
             value = getattr(self, option)
             if (option, value) != ("eval_batch_size", "auto") and value < 1:

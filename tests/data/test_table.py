@@ -212,7 +212,7 @@ def test_a_limit_bounds_what_is_read(tmp_path: Path, tokenizer: Any, monkeypatch
     for split in ("train", "validation", "test"):
         write(tmp_path, ".jsonl", ROWS, split)
     whole = prepared(tokenizer, path=str(tmp_path))
-    monkeypatch.setattr("data.files.MOST_ROWS", 30)
+    monkeypatch.setattr("twinlens.data.file_readers.MOST_ROWS", 30)
     with pytest.raises(UserError, match=r"train\.jsonl has more than 30 rows.* set data\.limit"):
         prepared(tokenizer, path=str(tmp_path))
     limit = {"train": 1, "validation": 1, "test": 3}
@@ -222,7 +222,7 @@ def test_a_limit_bounds_what_is_read(tmp_path: Path, tokenizer: Any, monkeypatch
     assert "read the first 3 rows of test.jsonl" in limited.notes.lines
     selected = prepared(tokenizer, path=str(tmp_path), limit=limit, select={"test": [7, 2]})
     assert selected.splits["test"]["source_index"][:] == [7, 2]
-    monkeypatch.setattr("data.table.MOST_DIVIDED", 20)
+    monkeypatch.setattr("twinlens.data.table.MOST_DIVIDED", 20)
     with pytest.raises(UserError, match=r"test\.jsonl has more than 30 rows"):
         prepared(tokenizer, path=str(tmp_path / "test.jsonl"), limit={"train": 1})
     single = prepared(tokenizer, path=str(tmp_path / "test.jsonl"), limit={"train": 9, "validation": 1, "test": 1})
