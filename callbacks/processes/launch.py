@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes.parents import start_others
 
 VARIABLE = "TWINLENS_LAUNCH"
 """Environment variable that the first process hands down to those that Lightning starts for it."""
@@ -69,6 +70,8 @@ def begin_launch(first: bool) -> Launch:
         given = ":".join(os.environ.get(name, "") for name in GIVEN)
         token = hashlib.sha256(given.encode()).hexdigest()[:32]
         return Launch(token, psutil.Process().create_time(), alone=False)
+    if first:
+        start_others()
     if first or VARIABLE not in os.environ:
         os.environ[VARIABLE] = f"{time.time()}|{uuid.uuid4().hex}"
     started, _, token = os.environ[VARIABLE].partition("|")

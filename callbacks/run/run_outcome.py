@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes import stopping
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
+from twinlens.callbacks.processes.parents import end_of_first
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.processes.watchdog import let_the_watch_speak
+from twinlens.callbacks.processes.watchdog import end_children, let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.store.failures import writing
 from twinlens.conf.checking.written_config import scrub
 
-EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
+EXIT_CODES = {"error": 1, "terminated": 143, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
 
 OUTCOMES: list[dict[str, Any]] = []
@@ -28,7 +30,8 @@ OUTCOMES: list[dict[str, Any]] = []
 LET_THE_FIRST_SPEAK_SECONDS = 15.0
 """The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
 
-INTERRUPTED = "finished stages are kept in the store; the same command goes on"
+STOPPED = frozenset(stopping.WORDS.values())
+"""Statuses of what a signal ended."""
 
 
 def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str, Any]:
@@ -47,7 +50,7 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
-        outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
+        outcome = {"status": stopping.WORDS[stopping.stopped_by()], "message": str(error) or stopping.KEPT}
     except BrokenPipeError:
         if folder is not None:
             raise  # a job's own pipe: the command line ends quietly where it is standard output's
@@ -82,16 +85,26 @@ def _first_process_goes_on(parent: int = os.getppid()) -> bool:
 
 
 def exit_code(outcomes: list[dict[str, Any]]) -> int:
-    """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
+    """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 143 terminated,
+    1 a defect."""
     messages = [f"{outcome['status']}: {outcome['message']}" for outcome in outcomes if "message" in outcome]
     statuses = {outcome["status"] for outcome in outcomes}
     code = next((code for status, code in EXIT_CODES.items() if status in statuses), 0)
     tell_the_others(code)
+    if statuses & STOPPED:
+        end_children()
+        if not stopping.is_first() and speaks_for_all() is None:  # the first process has got the signal, or has ended
+            _say([line for line in [end_of_first()] if line])
+            return code
     if messages and _speaks():
-        for message in messages:
-            print(message, file=sys.stderr, flush=True)
+        _say(messages)
     end_output()
     return code
+
+
+def _say(messages: list[str]) -> None:
+    for message in messages:
+        print(message, file=sys.stderr, flush=True)
 
 
 def _speaks() -> bool:
