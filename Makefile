@@ -7,11 +7,11 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench clean
+.PHONY: help demo test test-long lint bench clean
 
 help: ## Show this list
 	@echo "twinlens: make TARGET"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 	@echo "Installs what constraints.txt pins. On a machine without a GPU, PIP_EXTRA_INDEX_URL may name the CPU wheel"
 	@echo "index of PyTorch, which spares the download of the CUDA libraries."
 
@@ -20,6 +20,9 @@ demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated
 
 test: lint ## Run linters, type checks and the test suite, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: $(INSTALLED) ## Run the series that take minutes
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 lint: $(INSTALLED) ## Run ruff and mypy
 	$(BIN)/ruff check

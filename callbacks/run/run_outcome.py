@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.passes.memory import is_out_of_memory
 from twinlens.callbacks.processes import stopping
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
 from twinlens.callbacks.processes.parents import end_of_first
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.watchdog import end_children, let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
-from twinlens.callbacks.store.failures import writing
+from twinlens.callbacks.store.failures import chain_of, writing
 from twinlens.conf.checking.written_config import scrub
 
 EXIT_CODES = {"error": 1, "terminated": 143, "interrupted": 130, "refused": 2, "done": 0}
@@ -30,6 +31,11 @@ OUTCOMES: list[dict[str, Any]] = []
 LET_THE_FIRST_SPEAK_SECONDS = 15.0
 """The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
 
+OUT_OF_MEMORY = (
+    "the run found no more memory, be it that of the machine or what this shell allows (ulimit -v); expected room for "
+    "the model, its libraries and memory_budget: lower memory_budget, data.eval_batch_size, model.batch_size or "
+    "data.max_length, or raise the limit; finished stages and shards are kept, and the same command goes on."
+)
 STOPPED = frozenset(stopping.WORDS.values())
 """Statuses of what a signal ended."""
 
@@ -56,6 +62,8 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
             raise  # a job's own pipe: the command line ends quietly where it is standard output's
         outcome = {"status": "done"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
+        if any(map(is_out_of_memory, chain_of(error))):
+            return {"status": "refused", "message": OUT_OF_MEMORY}
         let_the_watch_speak()
         traceback.print_exc()
         outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
