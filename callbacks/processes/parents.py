@@ -86,4 +86,4 @@ def _watch(parent: int, name: str) -> None:
     time.sleep(GRACE_SECONDS)
     with suppress(OSError):  # whoever read it may have ended, too
         os.write(2, f"{of_ended(f'{name} ({parent}) has ended')}\n".encode())
-    os._exit(1)
+    os._exit(2)

@@ -69,7 +69,8 @@ def _watch_children(launcher: Any) -> None:
         if received() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
             return  # a signal reached this process, too: it is ending, and says itself what is kept
         end_children()
-        _end(f"process {rank} of the run ended with code {code}", 143 if code == -signal.SIGTERM else max(code, 1))
+        own = 143 if code == -signal.SIGTERM else 2 if code < 0 else code
+        _end(f"process {rank} of the run ended with code {code}", own)
 
 
 def end_children() -> None:

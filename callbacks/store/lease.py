@@ -8,7 +8,6 @@ a lease includes the PID namespace: in another container the same number is anot
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,8 @@ from filelock import SoftFileLease
 from filelock._identity import host_name, owner_is_stale  # private: the version is pinned in pyproject.toml
 from filelock._marker import parse_marker
 from filelock._soft import read_lock_file
+
+from twinlens.callbacks.processes.watch import State, state_of
 
 LEASE_SECONDS = 120.0
 """A lease that shows no sign of life for so long is taken over: its machine died. Network disks tell of one late."""
@@ -51,9 +52,6 @@ def lease_at(path: Path, launch: str) -> LaunchLease:
     return lease
 
 
-State = tuple[int, int, int, int]
-
-
 @dataclass(frozen=True)
 class Seen:
     """What lies at the path of a lock.
@@ -84,7 +82,7 @@ def look(path: Path) -> Seen | None:
     except FileNotFoundError:
         return None
     record = parse_marker(content)
-    seen = (state.st_size, state.st_ino, state.st_mtime_ns, state.st_ctime_ns)
+    seen = state_of(state)
     if record is None or record.mode == "unknown":
         return Seen(seen, {}, is_ours=False, is_here=False, is_dead=False)
     dead = owner_is_stale(record.pid, record.hostname, record.start)
@@ -97,22 +95,6 @@ def look(path: Path) -> Seen | None:
         "launch": more.get("launch", ""),
     }
     return Seen(seen, holder, ours, is_here=record.hostname == host_name() and not dead, is_dead=dead)
-
-
-class Watch:
-    """How long something has stayed as it is, by this process's own monotonic clock."""
-
-    def __init__(self) -> None:
-        self._state: State | None = None
-        self._since = 0.0
-        self.changes = 0
-
-    def unchanged(self, state: State) -> float:
-        """Seconds since it was first seen in this state."""
-        if state != self._state:
-            self.changes += self._state is not None
-            self._state, self._since = state, time.monotonic()
-        return time.monotonic() - self._since
 
 
 def _number(text: str) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 from filelock import FileLock, LeaseSettingsMismatch, Timeout
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes.watch import Watch
 from twinlens.callbacks.store import lease
 
 ASK_AGAIN_SECONDS = 0.5
@@ -35,7 +36,7 @@ class Lock:
         self.key = key
         self.until = until
         self._lease = lease.lease_at(path, launch)
-        self._watch = lease.Watch()
+        self._watch = Watch()
 
     def __enter__(self) -> bool:
         try:
