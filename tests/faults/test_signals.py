@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C while libraries load, in every stage, in calls that do not end, and in the background of a shell."""
+"""SIGTERM and Ctrl-C while libraries load, in every stage, in calls that do not end, in the background of a shell."""
 
 from __future__ import annotations
 
