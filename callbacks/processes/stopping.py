@@ -110,13 +110,22 @@ def _watch(hearing: socket.socket) -> None:
         os._exit(CODES[number])
 
 
+def _hold_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, CODES)
+
+
+def _let_signals_go() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, CODES)
+
+
 def _forget_in_child() -> None:
-    """A forked process, such as one that loads data, is told of its end by whoever forked it."""
+    """A forked process, such as one that loads data, has no watch, and must not be heard by its parent's."""
     if signal.getsignal(signal.SIGTERM) is _stop:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    _let_signals_go()
 
 
 if hasattr(os, "register_at_fork"):  # Windows does not fork
-    os.register_at_fork(after_in_child=_forget_in_child)
+    os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_forget_in_child)

@@ -28,7 +28,7 @@ from twinlens.models.module import TextClassifier
 
 NAMES = {signal.SIGINT: ("interrupted", 130), signal.SIGTERM: ("terminated", 143)}
 PLACES = {
-    "the fit": (TextClassifier, "training_step", 3),
+    "the fit": (TextClassifier, "training_step", 2),
     "a pass": (predict_pass, "write_shard", 6),
     "evaluations": (pipeline, "evaluate_stage", 1),
     "the report": (pipeline, "write_report", 1),
@@ -99,7 +99,7 @@ def test_a_call_that_does_not_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("number", NAMES)
 def test_while_waiting_for_a_lock(tmp_path: Path, number: signal.Signals) -> None:
     lock = living_lock(tmp_path / "entry.lock")
-    code, seconds, told = ended(tmp_path, Lock(lock, until=lambda: False).__enter__, number, 0.5)
+    code, seconds, told = ended(tmp_path, lambda: Lock(lock, until=lambda: False).__enter__(), number, 0.5)
     assert code == NAMES[number][1]
     assert seconds < 8.0
     assert told.splitlines()[-1] == f"{NAMES[number][0]}: {stopping.KEPT}"
