@@ -10,16 +10,21 @@ import threading
 import time
 from contextlib import suppress
 
-from twinlens.callbacks.processes.stopping import is_first
-
 VARIABLE = "TWINLENS_PARENT"
 """Environment variable: the number of the process that starts others for its run."""
 EVERY_SECONDS = 0.2
 GRACE_SECONDS = 5.0
 """How long a process may take to end by itself after the one that started it has ended."""
 PR_SET_PDEATHSIG = 1
+NUMBERS_OF_OTHERS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
+"""Environment variables of which one is above zero in all processes of a run but the first."""
 
 _watching = threading.Event()
+
+
+def is_first() -> bool:
+    """Whether this is the run's only or first process, as far as whoever started it has told it."""
+    return all(os.environ.get(name, "0") in ("", "0") for name in NUMBERS_OF_OTHERS)
 
 
 def start_others() -> None:

@@ -14,14 +14,14 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from twinlens.callbacks.processes.parents import end_of_first, is_first
+
 SECONDS = 7.0
 """How long a run may take to end by itself."""
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 """What the line begins with."""
 KEPT = "finished stages are kept in the store; the same command goes on"
-NUMBERS_OF_OTHERS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
-"""Environment variables of which one is above zero in all processes of a run but the first."""
 
 _received: list[signal.Signals] = []
 
@@ -61,7 +61,9 @@ def run_stoppably(work: Callable[[], int]) -> int:
     threading.Thread(target=_watch, args=(hearing,), daemon=True).start()
     try:
         return work()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and received() is None:
+            raise  # which libraries make of the other
         say(stopped_by())
         return CODES[stopped_by()]
     finally:
@@ -72,14 +74,10 @@ def run_stoppably(work: Callable[[], int]) -> int:
 
 
 def say(number: signal.Signals, what: str = KEPT) -> None:
-    """Tell what ends the run; of several processes the first one does, once."""
-    if is_first():
-        os.write(2, f"{WORDS[number]}: {what}\n".encode())
-
-
-def is_first() -> bool:
-    """Whether this is the run's only or first process, as far as whoever started it has told it."""
-    return all(os.environ.get(name, "0") in ("", "0") for name in NUMBERS_OF_OTHERS)
+    """Tell what ends the run; of several processes the first one does, and where it cannot any more, the others."""
+    line = f"{WORDS[number]}: {what}" if is_first() else end_of_first()
+    if line is not None:
+        os.write(2, f"{line}\n".encode())
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

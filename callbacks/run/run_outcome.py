@@ -15,7 +15,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.memory import is_out_of_memory
 from twinlens.callbacks.processes import stopping
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
-from twinlens.callbacks.processes.parents import end_of_first
+from twinlens.callbacks.processes.parents import end_of_first, is_first
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.watchdog import end_children, let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
@@ -101,7 +101,7 @@ def exit_code(outcomes: list[dict[str, Any]]) -> int:
     tell_the_others(code)
     if statuses & STOPPED:
         end_children()
-        if not stopping.is_first() and speaks_for_all() is None:  # the first process has got the signal, or has ended
+        if not is_first() and speaks_for_all() is None:  # the first process has got the signal, or has ended
             _say([line for line in [end_of_first()] if line])
             return code
     if messages and _speaks():

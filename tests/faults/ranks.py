@@ -53,8 +53,8 @@ def processes_of(leader: int) -> list[psutil.Process]:
 
 def end_one(folder: Path, who: str, by: signal.Signals, draw: random.Random, seconds: float, ends: Ends) -> None:
     """Start a command, send a signal after a random time and see to it that nothing remains."""
-    sweep = ("-m", "seed=0,", "hydra.sweep.dir=sweep") if who == "sweep" else ("hydra.run.dir=run",)
-    process = start(folder, *RANKS, *sweep)
+    sweep = ("-m", "seed=0,1", "hydra.sweep.dir=sweep")
+    process = start(folder, *(sweep if who == "sweep" else ("hydra.run.dir=run",)), *RANKS)
     moment = time.monotonic() + draw.uniform(0.1, 1.0) * seconds
     while process.poll() is None and time.monotonic() < moment:
         time.sleep(0.02)
