@@ -190,7 +190,7 @@ def _of_stage(stage: Path) -> Iterator[Stored]:
 
 def _lock_of(path: Path, fingerprint: str) -> Lock:
     """The entry's lock, which is not waited for while somebody living holds it."""
-    lock = Lock(path.with_name(f"{fingerprint}.lock"), until=lambda: lock.shows_life())
+    lock: Lock = Lock(path.with_name(f"{fingerprint}.lock"), until=lambda: lock.shows_life())
     return lock
 
 
