@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated
 test: lint ## Run linters, type checks and the test suite, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-long: $(INSTALLED) ## Run the long series of faults, minutes on two processes
+test-long: $(INSTALLED) ## Run the long series of kills, damage and random inputs, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
 lint: $(INSTALLED) ## Run ruff and mypy

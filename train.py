@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import sys
+
+from twinlens.callbacks.processes import loading, stopping
+
+loading.begin(__name__)  # what follows takes seconds
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,13 +28,13 @@ from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
-from twinlens.callbacks.run.quiet_libraries import quiet_libraries, scrubbed_output
+from twinlens.callbacks.run.quiet_libraries import scrubbed_output
 from twinlens.callbacks.run.refusals import refuse_what_cannot_run, refuse_what_the_inputs_rule_out
-from twinlens.callbacks.run.run_outcome import OUTCOMES, exit_code, outcome_of
+from twinlens.callbacks.run.run_outcome import OUTCOMES, outcome_of
 from twinlens.callbacks.store.admin import store_command
 from twinlens.callbacks.store.failures import user_error_in
 from twinlens.callbacks.store.store import Store
-from twinlens.callbacks.sweep.job_outcomes import outcomes_elsewhere, telling_of_lost_jobs
+from twinlens.callbacks.sweep.command_line import exit_code_of
 from twinlens.callbacks.sweep.job_process import run_as_process
 from twinlens.conf.checking.allowed_classes import refusal_of_a_library
 from twinlens.conf.checking.byte_sizes import parse_bytes
@@ -68,8 +72,8 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     trainer = partial(build, config.trainer, default_root_dir=str(folder))
     trainers = TrainerFactory(trainer, str(config.trainer.precision))
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
-    session = Session(folder, store, trainers, data, config.attribute_split, budget, config.seed, config.choices)
-    session.model_target = config.model._target_
+    common = config.attribute_split, budget, config.seed, config.choices, config.model._target_
+    session = Session(folder, store, trainers, data, *common)
     parts = Parts(
         plain(config),
         partial(build, model_node(config.model, data.readout), tokenizer=tokenizer, **session.model_arguments),
@@ -109,10 +113,8 @@ def run_command_line() -> None:
 
 
 def main() -> int:
-    """Run the command line; 0 for success, 2 for what the user can mend, 130 interrupted, 1 for a defect."""
-    quiet_libraries()
-    checked = outcome_of(telling_of_lost_jobs()(run_command_line))
-    return exit_code([*OUTCOMES, *outcomes_elsewhere(), checked])
+    """0 for success, 2 for what the user can mend, 130 interrupted (Ctrl-C), 143 terminated, 1 for a defect."""
+    return stopping.run_stoppably(lambda: exit_code_of(run_command_line))
 
 
 if __name__ == "__main__":

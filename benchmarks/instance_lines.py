@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks import bridge, head_peers, instance, layers, rows, scaling, trained
+from benchmarks import bridge, head_peers, instance, layers, rows, scaling, store_checks, trained
 from benchmarks.measured import TOLERANCE, Outcome
 from benchmarks.pairs import Comparison, compare, progress
 
@@ -129,6 +129,17 @@ def benchmark_rows(arguments: argparse.Namespace, outcome: Outcome) -> None:
         measured = partial(rows.ours, subject), partial(rows.plain_product, subject)
         pairs = min(arguments.pairs, 3)
         outcome.add(compare("rows_vs_plain_product", *measured, pairs, rows.relative_difference, TOLERANCE, note))
+
+
+def benchmark_store(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Share of the demo's time that checking the content of all it stored takes, and how fast files are checked."""
+    progress("store_check: the demo, once")
+    cost = store_checks.measure(arguments.smoke)
+    speed = store_checks.bytes_per_second(2**24 if arguments.smoke else 2**29)
+    outcome.add_value("store_check_share_of_demo", cost.check / cost.demo)
+    outcome.add_value("store_check_seconds", cost.check)
+    outcome.add_value("store_check_mb_of_demo", cost.size / 1e6)
+    outcome.add_value("store_check_gb_per_second", speed / 1e9)
 
 
 def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:

@@ -35,6 +35,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
     "scaling": instance_lines.benchmark_scaling,
+    "store": instance_lines.benchmark_store,
 }
 
 

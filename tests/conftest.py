@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # code of checkpoints is copied there before it runs
 os.environ.setdefault("HF_MODULES_CACHE", str(Path(tempfile.gettempdir()) / "twinlens-tests-modules"))
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# a shell tells commands in its background to ignore Ctrl-C, which tests send to themselves
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("twinlens", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("twinlens")

@@ -90,6 +90,13 @@ def test_results_agree_and_gauss_needs_fewer_steps(everything: Finished) -> None
     assert values["ig_gauss8_error_T16"] < values["ig_riemann20_error_T16"] / 10
 
 
+def test_checking_the_store_is_a_small_share_of_the_demo(everything: Finished) -> None:
+    values = everything.record["values"]
+    assert 0 < values["store_check_share_of_demo"] < 0.1
+    assert values["store_check_mb_of_demo"] > 0.1
+    assert values["store_check_gb_per_second"] > 0.05
+
+
 @NEEDS_CAPTUM
 def test_captum_agrees(everything: Finished) -> None:
     found = everything.record["comparisons"]

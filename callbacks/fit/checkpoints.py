@@ -17,9 +17,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from twinlens.callbacks.processes.fsdp import is_sharded, whole_model
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.files import write_json
+from twinlens.callbacks.store.checksums import checksum_of, checksums_hold, note_checksums, read_note
+from twinlens.callbacks.store.files import put, write_json
 
 BEST, LAST = "best.ckpt", "last.ckpt"
+SUMS = "sums.json"
+"""Beside checkpoints: their checksums. Of one that is being replaced both the old and the new stand there."""
 EPOCH = "epoch.json"
 """What is known of a kept epoch beside its weights."""
 
@@ -108,13 +111,14 @@ class EpochWeights(Callback):
         shutil.rmtree(partial, ignore_errors=True)
         whole.save(partial)
         write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
+        note_checksums(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
 
 def kept_epochs(folder: Path) -> Iterator[tuple[int, Path, float]]:
     """Number, checkpoint and learning rate of every epoch that `EpochWeights` has kept, in their order."""
-    for number in sorted(int(path.name) for path in folder.glob("[0-9]*")):
+    for number in sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()):
         kept = folder / str(number)
         yield number, kept, float(json.loads((kept / EPOCH).read_text(encoding="utf-8"))["learning_rate"])
 
@@ -128,7 +132,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as opened:
             torch.save(checkpoint, opened)
-        os.replace(partial, path)
+        sums = Path(path).with_name(SUMS)
+        known = read_note(sums)
+        old = known.get(Path(path).name)
+        both = [*(old[-1:] if isinstance(old, list) else []), checksum_of(partial)]
+        write_json(sums, {**known, Path(path).name: both})
+        put(partial, Path(path))
 
 
 def write_whole_checkpoints(trainer: Trainer) -> None:
@@ -137,22 +146,33 @@ def write_whole_checkpoints(trainer: Trainer) -> None:
         trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, or None where there is none; a damaged one is named and the fit starts over."""
+def last_checkpoint(folder: Path, epochs: Path | None = None) -> Path | None:
+    """The checkpoint to go on from, or None where there is none; a damaged one is named and the fit starts over.
+
+    Args:
+        folder: of the checkpoints.
+        epochs: where `EpochWeights` has kept every epoch so far; None: nowhere.
+    """
     last = folder / LAST
     if not last.is_file():
         return None
-    damaged = next((path for path in (last, folder / BEST) if not _readable(path)), None)
-    if damaged is None:
+    damaged = [path for path in (last, folder / BEST) if not _is_sound(path)]
+    if not damaged and epochs is not None:
+        number = int(torch.load(last, map_location="cpu", weights_only=True)["epoch"]) + 1
+        damaged = [path for path in (epochs / str(n + 1) for n in range(number)) if not checksums_hold(path)]
+    if not damaged:
         return last
-    print(f"{damaged} is truncated or altered: the fit starts over", flush=True)
+    print(f"{damaged[0]} is truncated or altered: the fit starts over", flush=True)
     if is_first_process():
         shutil.rmtree(folder)
+        shutil.rmtree(epochs or folder, ignore_errors=True)
     return None
 
 
-def _readable(path: Path) -> bool:
+def _is_sound(path: Path) -> bool:
+    """Whether a checkpoint is as it was written; torch.load does not look at the checksums inside one."""
+    known = read_note(path.with_name(SUMS)).get(path.name, [])
     try:
-        return "state_dict" in torch.load(path, map_location="cpu", weights_only=True)
-    except Exception:  # what reading altered bytes raises is nowhere stated
+        return isinstance(known, list) and checksum_of(path) in known
+    except OSError:
         return False

@@ -29,6 +29,7 @@ from twinlens.callbacks.passes.progress import fit_progress, on_terminal
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.callbacks.processes.fsdp import whole_model
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.checksums import note_checksums
 from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
 from twinlens.callbacks.store.fingerprints import code_of
@@ -251,7 +252,8 @@ def _fit(
     model: Any = make_model()
     told = model.weights_told
     write_whole_checkpoints(trainer)
-    last = last_checkpoint(folder / "checkpoints")
+    keeping = any(isinstance(callback, EpochWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    last = last_checkpoint(folder / "checkpoints", folder / EPOCHS if keeping else None)
     data: Any = session.data
     data.trainer = trainer  # its training order is shared out by the trainer's rank and number of processes
     loaders = {"train_dataloaders": data.train_dataloader()}
@@ -265,7 +267,9 @@ def _fit(
     if checkpoint.best_model_path:
         state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
         model = whole_model(model, make_model, state["state_dict"])
+    shutil.rmtree(folder / "model", ignore_errors=True)  # of a kill in the next lines
     model.cpu().float().save(folder / "model")
+    note_checksums(folder / "model")
     best = checkpoint.best_model_score
     write_json(
         folder / FINISHED,

@@ -136,8 +136,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     text = str(error).lower()
-    said = ("out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed")
-    return isinstance(error, RuntimeError) and any(phrase in text for phrase in said)
+    said = (
+        "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed",
+        "std::bad_alloc", "can't start new thread", "failed to map segment",
+    )  # fmt: skip
+    return not isinstance(error, UserError) and any(phrase in text for phrase in said)
 
 
 def return_freed_memory() -> None:

@@ -177,12 +177,14 @@ def run_shards(
 
 @contextmanager
 def interruptible(trainer: Trainer) -> Iterator[None]:
-    """Let Ctrl-C end a run as KeyboardInterrupt: Lightning shuts its loop down, then exits and ignores the signal.
+    """Let a signal end a run as KeyboardInterrupt: Lightning shuts its loop down, then exits and ignores the signal.
 
     From here on several processes also watch each other.
     """
     handler = signal.getsignal(signal.SIGINT)
     watch_processes(trainer)
+    # Lightning's own answer to SIGTERM waits for the other processes, for ever where these are not at the same place
+    trainer._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign]
     try:
         yield
     except SystemExit:

@@ -107,6 +107,7 @@ class Session:
         memory_budget: bytes that chunks and solvers may take.
         seed: the run's seed.
         choices: whose neurons are edited in multiple choice, see `twinlens.models.choice`.
+        model_target: dotted name of the model's class, on whose code its predictions depend.
         model: the classifier, or for data with readout `token` the language model, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
@@ -115,7 +116,6 @@ class Session:
         scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
             folder's name is their fingerprint.
         found_batch_size: examples per batch that fit, where `data.eval_batch_size` is auto, once found.
-        model_target: dotted name of the model's class, on whose code its predictions depend.
     """
 
     folder: Path
@@ -126,6 +126,7 @@ class Session:
     memory_budget: int
     seed: int
     choices: Choices = "predicted"
+    model_target: str = TextClassifier.__module__
     model: TextClassifier | LanguageModel | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
@@ -133,7 +134,6 @@ class Session:
     epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
     scores: dict[tuple[str, str], Path] = field(default_factory=dict)
     found_batch_size: int | None = None
-    model_target: str = TextClassifier.__module__
 
     @property
     def classifier(self) -> TextClassifier:

@@ -13,12 +13,14 @@ import shutil
 import tempfile
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.launch import StartedProcesses, begin_launch, started_processes
+from twinlens.callbacks.processes.watch import Watch, state_of
 
 FOLDER = ".processes"
 """Inside the store; hidden, as it is no stage."""
@@ -48,6 +50,7 @@ class Signs:
         self.processes = processes
         self.started = started
         self.since = time.monotonic()
+        self._watches: dict[int, Watch] = defaultdict(Watch)
 
     def begin(self) -> None:
         """Leave the first sign of life."""
@@ -96,18 +99,18 @@ class Signs:
             if rank == self.processes.rank:
                 continue
             try:
-                code, age = sign.read_text(), time.time() - sign.stat().st_mtime
-            except OSError:
+                code, age = sign.read_text(), self._watches[rank].unchanged(state_of(sign.stat()))
+            except (OSError, ValueError):
                 if rank not in seen and time.monotonic() - self.since > ABSENT_AFTER_SECONDS:
-                    return f"process {rank} has left no sign of life in {self.folder}, which all must share", 1
+                    return f"process {rank} has left no sign of life in {self.folder}, which all must share", 2
                 continue
-            if not self._young(sign):
+            if not self._young(sign) and not self._watches[rank].changes:  # a clock may lag behind this one's
                 continue
             seen.add(rank)
-            if code not in ("", "0"):
+            if code.isdecimal() and code != "0":
                 return f"process {rank} of the run ended with code {code}", int(code)
             if not code and age > LOST_AFTER_SECONDS:
-                return f"process {rank} of the run has left no sign of life for {LOST_AFTER_SECONDS:.0f} s", 1
+                return f"process {rank} of the run has left no sign of life for {LOST_AFTER_SECONDS:.0f} s", 2
         return None
 
     def _sign(self, rank: int) -> Path:

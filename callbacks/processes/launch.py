@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 import psutil
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes.parents import start_others
 
 VARIABLE = "TWINLENS_LAUNCH"
 """Environment variable that the first process hands down to those that Lightning starts for it."""
@@ -26,12 +28,14 @@ class Launch:
     """What all processes of one run have in common.
 
     Attributes:
-        token: the same in all of them, another one in every other run.
-        started: seconds since 1970; what the run writes is younger.
+        token: the same in all of them, letters and digits.
+        started: seconds since 1970 by this machine's clock.
+        alone: whether no other run has the token; torchrun and SLURM may start two with the same.
     """
 
     token: str
     started: float
+    alone: bool
 
 
 @dataclass(frozen=True)
@@ -63,11 +67,15 @@ def begin_launch(first: bool) -> Launch:
         first: whether it is the run's first process, which begins a launch of its own unless torchrun or SLURM did.
     """
     if any(name in os.environ for name in RANKS):
-        return Launch(":".join(os.environ.get(name, "") for name in GIVEN), psutil.Process().create_time())
+        given = ":".join(os.environ.get(name, "") for name in GIVEN)
+        token = hashlib.sha256(given.encode()).hexdigest()[:32]
+        return Launch(token, psutil.Process().create_time(), alone=False)
+    if first:
+        start_others()
     if first or VARIABLE not in os.environ:
         os.environ[VARIABLE] = f"{time.time()}|{uuid.uuid4().hex}"
     started, _, token = os.environ[VARIABLE].partition("|")
-    return Launch(token, float(started))
+    return Launch(token, float(started), alone=True)
 
 
 def started_processes() -> StartedProcesses | None:

@@ -11,16 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import subprocess_script
 
 from twinlens.callbacks.processes.heartbeats import are_watched, join_processes
 from twinlens.callbacks.processes.launch import RANKS
+from twinlens.callbacks.processes.parents import EVERY_SECONDS, GRACE_SECONDS, of_ended, watch_parent
+from twinlens.callbacks.processes.stopping import received
 
-EVERY_SECONDS = 0.2
-GRACE_SECONDS = 5.0
-"""How long a process may take to end by itself after the first one has, or after Ctrl-C reached another one first."""
-INTERRUPTED = (130, -signal.SIGINT)
+STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
+"""Codes of processes that a signal ended."""
 
 _watching = threading.Event()
+_launchers: list[Any] = []
+"""What has started the other processes of this run, where this is the first one."""
 
 
 def watch_processes(trainer: Trainer) -> None:
@@ -28,10 +31,15 @@ def watch_processes(trainer: Trainer) -> None:
     if trainer.world_size < 2 or _watching.is_set():
         return
     _watching.set()
-    if trainer.global_rank == 0 and not any(name in os.environ for name in RANKS):
+    if any(name in os.environ for name in RANKS):
+        watch_parent(os.getppid(), "what started it")
+    elif trainer.global_rank == 0:
+        # Lightning's own observer kills this process too, before it could say what is kept
+        subprocess_script._launch_process_observer = lambda children: None  # type: ignore[assignment]
+        _launchers.append(trainer.strategy.launcher)
         threading.Thread(target=_watch_children, args=(trainer.strategy.launcher,), daemon=True).start()
     else:
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+        watch_parent(os.getppid())
 
 
 def watch_started(store: Path) -> None:
@@ -56,31 +64,24 @@ def _watch_children(launcher: Any) -> None:
         if not failed:
             continue
         rank, code = failed[0]
-        if code in INTERRUPTED:
+        if code in STOPPED:
             time.sleep(GRACE_SECONDS)
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            return  # Ctrl-C reached this process: it is ending, and says itself what is kept
-        for child in launcher.procs:
+        if received() or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            return  # a signal reached this process, too: it is ending, and says itself what is kept
+        end_children()
+        own = 143 if code == -signal.SIGTERM else 2 if code < 0 else code
+        _end(f"process {rank} of the run ended with code {code}", own)
+
+
+def end_children() -> None:
+    """End the processes that this one has started for its run; what they have finished is whole."""
+    for launcher in _launchers:
+        for child in getattr(launcher, "procs", []):
             child.kill()
-        _end(f"process {rank} of the run ended with code {code}", code if code > 0 else 1)
-
-
-def _watch_parent(parent: int) -> None:
-    """In a process that was started by the first one: end when that has ended and this one does not by itself."""
-    while os.getppid() == parent:
-        time.sleep(EVERY_SECONDS)
-    time.sleep(GRACE_SECONDS)
-    started = "what started it" if any(name in os.environ for name in RANKS) else "the first process of the run"
-    _end(f"{started} ({parent}) has ended", 1)
 
 
 def _end(what: str | None, code: int) -> None:
     """End this process; `what` has become of another one is None where that has been said."""
     if what is not None:
-        print(
-            f"stopped: {what}, so the others stop too; finished stages and shards are kept, and the same command goes "
-            "on",
-            file=sys.stderr,
-            flush=True,
-        )
+        print(of_ended(what), file=sys.stderr, flush=True)
     os._exit(code)  # the main thread may hang in a collective for ever

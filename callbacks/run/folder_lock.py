@@ -20,8 +20,8 @@ def claim(folder: Path) -> None:
     """
 
     def refuse() -> bool:
-        holder = lock.holder()
-        if holder is not None:
+        if lock.shows_life():
+            holder = lock.holder() or {}
             raise UserError(
                 f"{folder} is in use by another run (process {holder.get('pid')} on {holder.get('host')}); expected a "
                 "run folder of its own: set hydra.run.dir=DIR, or wait until that run has ended."

@@ -15,14 +15,17 @@ from typing import Any
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.processes import stopping
 from twinlens.callbacks.processes.heartbeats import speaks_for_all, tell_the_others
+from twinlens.callbacks.processes.parents import end_of_first, is_first
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.processes.watchdog import let_the_watch_speak
+from twinlens.callbacks.processes.watchdog import end_children, let_the_watch_speak
 from twinlens.callbacks.run.folder_lock import release
-from twinlens.callbacks.store.failures import writing
+from twinlens.callbacks.store.failures import chain_of, writing
 from twinlens.conf.checking.secrets import HIDDEN, scrub
 
-EXIT_CODES = {"error": 1, "interrupted": 130, "refused": 2, "done": 0}
+EXIT_CODES = {"error": 1, "terminated": 143, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
 
 OUTCOMES: list[dict[str, Any]] = []
@@ -31,7 +34,13 @@ OUTCOMES: list[dict[str, Any]] = []
 LET_THE_FIRST_SPEAK_SECONDS = 15.0
 """The first process may take seconds to end on a busy machine; one that ends at once is not waited for."""
 
-INTERRUPTED = "finished stages are kept in the store; the same command goes on"
+OUT_OF_MEMORY = (
+    "the run found no more memory, be it that of the machine or what this shell allows (ulimit -v); expected room for "
+    "the model, its libraries and memory_budget: lower memory_budget, data.eval_batch_size, model.batch_size or "
+    "data.max_length, or raise the limit; finished stages and shards are kept, and the same command goes on."
+)
+STOPPED = frozenset(stopping.WORDS.values())
+"""Statuses of what a signal ended."""
 
 
 def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str, Any]:
@@ -52,12 +61,14 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
-        outcome = {"status": "interrupted", "message": str(error) or INTERRUPTED}
+        outcome = {"status": stopping.WORDS[stopping.stopped_by()], "message": str(error) or stopping.KEPT}
     except BrokenPipeError:
         if folder is not None:
             raise  # a job's own pipe: the command line ends quietly where it is standard output's
         outcome = {"status": "done"}
     except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
+        if any(map(is_out_of_memory, chain_of(error))):
+            return {"status": "refused", "message": OUT_OF_MEMORY}
         let_the_watch_speak()
         sys.stderr.write(scrub(traceback.format_exc()))
         outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
@@ -101,16 +112,26 @@ def _first_process_goes_on(parent: int = os.getppid()) -> bool:
 
 
 def exit_code(outcomes: list[dict[str, Any]]) -> int:
-    """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 1 a defect."""
+    """Print what went wrong to stderr; 0 for success, 2 for what the user can mend, 130 interrupted, 143 terminated,
+    1 a defect."""
     messages = [f"{outcome['status']}: {outcome['message']}" for outcome in outcomes if "message" in outcome]
     statuses = {outcome["status"] for outcome in outcomes}
     code = next((code for status, code in EXIT_CODES.items() if status in statuses), 0)
     tell_the_others(code)
+    if statuses & STOPPED:
+        end_children()
+        if not is_first() and speaks_for_all() is None:  # the first process has got the signal, or has ended
+            _say([line for line in [end_of_first()] if line])
+            return code
     if messages and _speaks():
-        for message in messages:
-            print(message, file=sys.stderr, flush=True)
+        _say(messages)
     end_output()
     return code
+
+
+def _say(messages: list[str]) -> None:
+    for message in messages:
+        print(message, file=sys.stderr, flush=True)
 
 
 def _speaks() -> bool:

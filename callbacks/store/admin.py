@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.store.checksums import files_below
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import last_use, read_manifest
 
@@ -36,10 +37,10 @@ class Stored:
         path: its folder.
         finished: whether it is a result; otherwise it is what a run began.
         size: bytes of its files.
-        created: seconds since 1970, None where it is not finished.
+        created: seconds since 1970, None where it is not finished or does not say it.
         used: seconds since 1970 of the last use, or of the last change where it is not finished.
         labels: what a person knows it by.
-        holder: host, pid and start of the living process that writes it.
+        holder: host, pid and start of the process that writes it, unless it is known to have ended.
     """
 
     stage: str
@@ -176,23 +177,20 @@ def _of_stage(stage: Path) -> Iterator[Stored]:
         if match is None or path.is_symlink() or not path.is_dir():
             continue
         fingerprint, suffix = match.groups()
-        manifest = read_manifest(path) if suffix is None else {}
-        lock = _lock_of(path, fingerprint)
+        manifest = read_manifest(path) if suffix is None else None
         try:
-            size = sum(file.lstat().st_size for file in path.rglob("*") if not file.is_dir())
+            size = sum(file.lstat().st_size for _, file in files_below(path))
             used = last_use(path)
-            created = None if suffix else manifest.get("created", (path / "manifest.json").stat().st_mtime)
-        except FileNotFoundError:
+        except OSError:
             continue  # finished or removed by another run in this moment
-        yield Stored(
-            stage.name, fingerprint, path, suffix is None, size, created, used, manifest.get("labels", {}),
-            lock.holder(),
-        )  # fmt: skip
+        created, labels = (manifest.created, manifest.labels) if manifest else (None, {})
+        holder = _lock_of(path, fingerprint).holder()
+        yield Stored(stage.name, fingerprint, path, suffix is None, size, created, used, labels, holder)
 
 
 def _lock_of(path: Path, fingerprint: str) -> Lock:
     """The entry's lock, which is not waited for while somebody living holds it."""
-    lock = Lock(path.with_name(f"{fingerprint}.lock"), until=lambda: lock.holder() is not None)
+    lock: Lock = Lock(path.with_name(f"{fingerprint}.lock"), until=lambda: lock.shows_life())
     return lock
 
 
@@ -225,9 +223,7 @@ def _select(found: Sequence[Stored], choice: str) -> list[Stored]:
 
 
 def _in_use(entry: Stored, running_since: float | None) -> str:
-    """Why an entry must stay, empty where nothing holds it."""
-    if entry.holder:
-        return f"being written by {_process(entry.holder)}"
+    """Why an entry must stay that nobody writes, empty where nothing reads it."""
     if running_since is not None and entry.finished and entry.used >= running_since:
         return "used since the start of a run that is not finished"
     return ""

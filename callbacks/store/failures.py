@@ -42,6 +42,12 @@ def writing(folder: Path, key: str) -> Iterator[None]:
 def _reason(error: BaseException, folder: Path, existed: bool, key: str) -> str | None:
     number = next((found for found in map(_error_number, _chain(error)) if found is not None), None)
     named = next((found.filename for found in _chain(error) if isinstance(found, OSError) and found.filename), folder)
+    if number == errno.EFBIG:
+        return (
+            f"{named} cannot be written ({os.strerror(number)}: this shell or disk limits the size of a file); "
+            f"expected room for files as large as the model: raise the limit (ulimit -f unlimited), or set {key}=DIR "
+            f"on another disk; {KEPT}"
+        )
     if number in FULL:
         return (
             f"{named} cannot be written ({os.strerror(number)}); expected room for the results: free some, or set "
@@ -67,7 +73,17 @@ def _error_number(error: BaseException) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     told = re.search(r"\b(?:os error|errno) (\d+)\b", str(error))
+    if told is None and "PytorchStreamWriter failed writing" in str(error):
+        return errno.EFBIG if _files_are_limited() else errno.ENOSPC  # which it does not tell
     return int(told[1]) if told else None
+
+
+def _files_are_limited() -> bool:
+    try:
+        import resource
+    except ImportError:  # Windows has no such limits
+        return False
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] != resource.RLIM_INFINITY
 
 
 @contextmanager

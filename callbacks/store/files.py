@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,33 @@ from twinlens.conf.checking.written_config import to_yaml
 
 def write_text(path: Path, text: str) -> None:
     """Write a whole file or nothing, without what is secret by its value."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = partial_of(path)
     partial.write_text(hide(text), encoding="utf-8")
+    put(partial, path)
+
+
+def partial_of(path: Path) -> Path:
+    """Where a file is written before it gets its name; no two writers have the same, in whatever container they run."""
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.partial")
+
+
+def put(partial: Path, path: Path) -> None:
+    """Give a written file its name, whatever stands there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)  # which no writer leaves
     os.replace(partial, path)
+
+
+def remove(path: Path) -> None:
+    """Remove a folder, a file or a link, which is not followed; nothing where there is none.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -29,10 +55,10 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, to_yaml(value))
 
 
-def remove_partial_files(folder: Path, pattern: str = ".*.partial") -> None:
-    """Remove what killed processes left half-written below a folder."""
+def remove_partial_files(folder: Path, pattern: str = ".*.partial", but: str = "") -> None:
+    """Remove what killed processes left half-written below a folder, but for a file of one name."""
     for path in sorted(folder.rglob(pattern)):
-        if path.is_file() or path.is_symlink():
+        if (path.is_file() or path.is_symlink()) and path.name != but:
             path.unlink(missing_ok=True)
 
 
@@ -44,10 +70,9 @@ def link(target: Path, at: Path) -> None:
     if not is_first_process():
         return
     at.parent.mkdir(parents=True, exist_ok=True)
-    partial = at.with_name(f".{at.name}.partial")
-    partial.unlink(missing_ok=True)
+    partial = partial_of(at)
     partial.symlink_to(os.path.relpath(target.resolve(), at.parent.resolve()))
-    os.replace(partial, at)
+    put(partial, at)
 
 
 def remove_empty(folder: Path) -> None:

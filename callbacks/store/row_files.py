@@ -21,7 +21,7 @@ MANIFEST = "rows.json"
 SUFFIX = ".rows"
 """Of the arrays: raw float32, little-endian, row-major."""
 CHECKS = "rows.checks"
-"""One uint32 per row: the CRC-32 of its bytes in all arrays, 0 while it is not written."""
+"""One uint32 per row: the CRC-32 of whose row it is and of its bytes in all arrays, 0 while it is not written."""
 ROWS_CHECKED_AT_ONCE = 4096
 SHOWN = 8
 
@@ -38,6 +38,7 @@ class RowFiles:
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         self.n_rows = int(self.manifest["rows"])
         self.widths = [int(width) for width in self.manifest["widths"]]
+        self.owner = str(self.manifest.get("fingerprint", ""))
 
     @staticmethod
     def create(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any]) -> RowFiles:
@@ -47,7 +48,7 @@ class RowFiles:
             folder: where the arrays are to lie.
             n_rows: number of rows.
             widths: numbers of a row in each array.
-            about: what else the manifest says.
+            about: what else the manifest says; by its `fingerprint` rows of another entry are told from its own.
         """
         sizes = {CHECKS: 4 * n_rows} | {_name(group): 4 * n_rows * width for group, width in enumerate(widths)}
         for name, size in sizes.items():
@@ -74,7 +75,8 @@ class RowFiles:
                 os.pwrite(checks, bytes(4), 4 * row)
                 for file, width, array in zip(files, self.widths, arrays, strict=True):
                     _write_all(file, array[place].tobytes(), 4 * row * width)
-                os.pwrite(checks, _check(array[place] for array in arrays).to_bytes(4, "little"), 4 * row)
+                check = self._check(row, (array[place] for array in arrays))
+                os.pwrite(checks, check.to_bytes(4, "little"), 4 * row)
         finally:
             for number in (checks, *files):
                 os.close(number)
@@ -98,17 +100,26 @@ class RowFiles:
         found = []
         for start in range(0, len(looked_at), ROWS_CHECKED_AT_ONCE):
             for row in looked_at[start : start + ROWS_CHECKED_AT_ONCE].tolist():
-                if checks[row] == 0 or checks[row] != _check(array[row] for array in arrays):
+                if checks[row] == 0 or checks[row] != self._check(row, (array[row] for array in arrays)):
                     found.append(row)
         return found
 
     def adopt(self, folder: Path) -> None:
         """Put these arrays into another folder too, without a copy where the file system can."""
         for file in [self.folder / CHECKS, *self.folder.glob(f"*{SUFFIX}")]:
+            if not file.is_file():
+                continue  # what is not there is computed again, like rows without a check word
             try:
                 os.link(file, folder / file.name)
             except OSError:
                 shutil.copy2(file, folder / file.name)
+
+    def _check(self, row: int, parts: Iterable[np.ndarray]) -> int:
+        """CRC-32 of a row's owner, number and bytes; 1 stands for 0, which says that there is none."""
+        word = zlib.crc32(f"{self.owner}:{row}".encode())
+        for part in parts:
+            word = zlib.crc32(part.data, word)
+        return word or 1
 
     def _checks(self) -> np.ndarray:
         return np.fromfile(self.folder / CHECKS, dtype="<u4")
@@ -123,8 +134,8 @@ def damage_of_rows(folder: Path) -> str:
     """Which rows of a folder are damaged, in words; empty where none is."""
     try:
         bad = RowFiles(folder).damaged()
-    except (OSError, ValueError, KeyError):
-        return f"{MANIFEST} cannot be read"
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return f"{MANIFEST} or the arrays it names cannot be read"
     return "" if not bad else f"{listed(bad)} of its arrays changed"
 
 
@@ -136,14 +147,6 @@ def listed(rows: Sequence[int]) -> str:
 
 def _name(group: int) -> str:
     return f"group_{group:03d}{SUFFIX}"
-
-
-def _check(parts: Iterable[np.ndarray]) -> int:
-    """CRC-32 of a row's bytes; 1 stands for 0, which says that there is none."""
-    word = 0
-    for part in parts:
-        word = zlib.crc32(part.data, word)
-    return word or 1
 
 
 def _write_all(file: int, content: bytes, offset: int) -> None:

@@ -6,7 +6,7 @@ names its owner, and renamed when complete: a half-written result is never read 
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -14,13 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.launch import begin_launch
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.store.failures import telling_what_is_kept, writing
-from twinlens.callbacks.store.files import remove_partial_files
+from twinlens.callbacks.store.failures import KEPT, telling_what_is_kept, writing
+from twinlens.callbacks.store.files import remove, remove_partial_files
 from twinlens.callbacks.store.fingerprints import fingerprint_of
+from twinlens.callbacks.store.lease import LEASE_SECONDS
+from twinlens.callbacks.store.leftovers import NOTE, begin, is_begun
 from twinlens.callbacks.store.lock import Lock
-from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_after
+from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_by
 
 ASK_AGAIN_SECONDS = 0.1
 
@@ -71,8 +74,9 @@ class Store:
         Of several processes the first one decides whether to read, to wait or to build; the others follow it.
 
         Raises:
-            UserError: the store cannot be written.
+            UserError: the store cannot be written, or another run took over while this one stood still.
         """
+        inputs = as_in_json(inputs)
         fingerprint = fingerprint_of(inputs)
         final = self.root / stage / fingerprint
         if not is_first_process():
@@ -82,38 +86,41 @@ class Store:
             note_use(final)
             return Entry(stage, fingerprint, final, reused=True)
         _tell_damage(final)
-        with self._lock(final) as owner:
+        lock = self._lock(final)
+        with lock as owner:
             if not owner or self._usable(final):
                 note_use(final)
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
-                partial.mkdir(parents=True, exist_ok=True)
+                begin(partial, fingerprint, self.launch.token)
                 build(partial)
-                remove_partial_files(partial, ".*")  # libraries leave hidden files of names of their own
-                write_manifest(partial, stage, fingerprint, inputs, labels or {})
+                if lock.lost:
+                    raise UserError(_taken_over(final))
+                remove_partial_files(partial, ".*", but=NOTE)  # libraries leave hidden files of names of their own
+                write_manifest(partial, stage, fingerprint, inputs, labels or {}, self.launch.token)
                 replaced = final.with_suffix(".replaced")
-                shutil.rmtree(replaced, ignore_errors=True)
-                if final.exists():
+                remove(replaced)
+                if final.exists() or final.is_symlink():
                     final.rename(replaced)  # removed in one step: an entry is never seen half-removed
                 partial.rename(final)
-                shutil.rmtree(replaced, ignore_errors=True)
+                (final / NOTE).unlink()
+                remove(replaced)
         self._written.add(final)
         return Entry(stage, fingerprint, final, reused=False)
 
     def peek(self, stage: str, inputs: Mapping[str, Any]) -> Path | None:
         """Folder of the finished entry for `inputs`, None where it would be computed; waits and writes nothing."""
-        final = self.root / stage / fingerprint_of(inputs)
+        final = self.root / stage / fingerprint_of(as_in_json(inputs))
         return final if self._usable(final) else None
 
     def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
         """What the first process does: build with it where it holds the lock, read where it has read or finished."""
         lock, joined = self._lock(final), False
         while not self._finished(final):
-            if not joined and (lock.holder() or {}).get("launch") == self.launch.token:
-                partial = final.with_suffix(".partial")
-                partial.mkdir(parents=True, exist_ok=True)
-                build(partial)
+            ours = (lock.holder() or {}).get("launch") == self.launch.token
+            if not joined and ours and is_begun(final.with_suffix(".partial"), fingerprint, self.launch.token):
+                build(final.with_suffix(".partial"))
                 joined = True
             else:
                 time.sleep(ASK_AGAIN_SECONDS)
@@ -125,20 +132,35 @@ class Store:
     def _tidy(self, final: Path) -> None:
         """Remove what a process left beside its entry when it was killed after that was complete."""
         lock, replaced = self._lock(final), final.with_suffix(".replaced")
-        if (lock.path.is_file() or replaced.is_dir()) and lock.holder() is None:
-            with suppress(OSError):  # the store may be one that can only be read
-                lock.remove_abandoned()
-                shutil.rmtree(replaced)
+        if (lock.path.is_file() or replaced.exists() or replaced.is_symlink()) and lock.holder() is None:
+            with suppress(OSError, UserError):  # the store may be one that can only be read
+                if lock.take():
+                    try:
+                        remove(replaced)
+                    finally:
+                        lock.__exit__()
 
     def _usable(self, final: Path) -> bool:
         """Whether this run reads an entry as it stands."""
         return (not self.overwrite or final in self._written) and damage_of(final) == ""
 
     def _finished(self, final: Path) -> bool:
-        """The same in a process that does not write itself: what the first one writes is younger than the run."""
-        if self.overwrite and not written_after(final, self.launch.started):
+        """The same in a process that does not write itself."""
+        if self.overwrite and not written_by(final, self.launch):
             return False
         return damage_of(final) == ""
+
+
+def as_in_json(inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Inputs as a manifest will say them, so that both have one fingerprint."""
+    return json.loads(json.dumps(inputs, sort_keys=True, default=str))
+
+
+def _taken_over(final: Path) -> str:
+    return (
+        f"{final} was taken over by another run, as this process had stood still for {LEASE_SECONDS:.0f} s or more; "
+        f"expected it to go on without such a break: start the same command again, which reads what is finished; {KEPT}"
+    )
 
 
 def _tell_damage(final: Path) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.store.checksums import read_note
 from twinlens.callbacks.store.files import write_json
 from twinlens.models.adapter_files import SETTINGS, local_base
 
 
 def weights_hash(folder: Path, cache: Path) -> str:
-    """sha256 over a checkpoint's weights and configuration, remembered by (path, size, modification time).
+    """sha256 over a checkpoint's weights and configuration; each file's is remembered while nobody touched the file.
 
     An adapter's covers its base's, where that lies in a folder too.
     """
@@ -28,7 +30,7 @@ def weights_hash(folder: Path, cache: Path) -> str:
     if unknown:
         with suppress(OSError):  # of a store that can only be read, the hashes are taken anew
             cache.parent.mkdir(parents=True, exist_ok=True)
-            write_json(cache, known)
+            write_json(cache, {"hashes": known, "of_hashes": _hash_of_hashes(known)})
     digest = hashlib.sha256()
     for file, key in files.items():
         digest.update(f"{file.name}:{known[key]}".encode())
@@ -45,19 +47,29 @@ def known_weights_hash(folder: Path, store: Path) -> str | None:
 
 
 def _hashed_files(folder: Path) -> dict[Path, str]:
-    """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by."""
+    """A checkpoint's weight files and configuration in order of name, each with the key its hash is remembered by.
+
+    The modification time can be set to anything and stays when a file is moved over another; inode and ctime do not.
+    """
     own = folder.iterdir()
     files = sorted(f for f in own if f.suffix in (".safetensors", ".bin") or f.name in ("config.json", SETTINGS))
     base = local_base(folder)
     if base is not None:
         files += [*_hashed_files(base)]
-    return {f: f"{f.resolve()}|{f.stat().st_size}|{f.stat().st_mtime_ns}" for f in files}
+    return {file: _key_of(file) for file in files}
+
+
+def _key_of(file: Path) -> str:
+    state = file.stat()
+    return f"{file.resolve()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ino}|{state.st_ctime_ns}"
 
 
 def _read_cache(cache: Path) -> dict[str, str]:
-    """Remembered hashes; a cache that cannot be read is as good as none."""
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return known if isinstance(known, dict) else {}
+    """Remembered hashes; a cache that cannot be read or was changed is as good as none."""
+    noted = read_note(cache)
+    known = noted.get("hashes")
+    return known if isinstance(known, dict) and noted.get("of_hashes") == _hash_of_hashes(known) else {}
+
+
+def _hash_of_hashes(known: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()

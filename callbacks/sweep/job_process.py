@@ -14,9 +14,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from twinlens.callbacks.processes.parents import start_others
 from twinlens.callbacks.processes.ranks import is_first_process
 
-STATUSES = {0: "done", 2: "refused", 130: "interrupted"}
+STATUSES = {0: "done", 2: "refused", 130: "interrupted", 143: "terminated"}
+SECONDS_TO_END = 5.0
+"""How long a job may take to end after a signal; less than this process may."""
 UNDER_TORCHRUN = (
     "torchrun has started this sweep, whose jobs are runs of several processes; expected one run for each torchrun: "
     "leave -m out and start every job by itself, or let hydra/launcher=submitit_slurm start them."
@@ -37,15 +40,35 @@ def run_as_process(script: Path, hydra: Mapping[str, Any], overrides: Sequence[s
     # mode: an experiment file may ask for a sweep, of which this is one job
     single = ["hydra.mode=RUN", f"hydra.run.dir='{folder}'"]
     command = [sys.executable, str(script), *configuration_options(hydra), *overrides, *single]
-    finished = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-    sys.stderr.write(finished.stderr)
-    status = STATUSES.get(finished.returncode, "error")
+    start_others()
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            told = process.communicate()[1]
+        except KeyboardInterrupt:
+            raise KeyboardInterrupt(_ended(process)) from None
+    sys.stderr.write(told)
+    status = STATUSES.get(process.returncode, "error")
     if status == "done":
         written = json.loads((folder / "metrics.json").read_text()) if is_first_process() else {}
         return {"status": status, "metrics": written}
-    told = [line for line in finished.stderr.splitlines() if line.strip()]
-    message = told[-1].removeprefix(f"{status}: ") if told else f"the process ended with code {finished.returncode}"
+    message = _last_line(told, status) or f"the process ended with code {process.returncode}"
     return {"status": status, "message": message}
+
+
+def _ended(process: subprocess.Popen[str]) -> str:
+    """End a job, and what it says of it."""
+    process.terminate()
+    try:
+        told = process.communicate(timeout=SECONDS_TO_END)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return ""
+    return _last_line(told, STATUSES.get(process.returncode, "error"))
+
+
+def _last_line(told: str, status: str) -> str:
+    lines = [line for line in told.splitlines() if line.strip()]
+    return lines[-1].removeprefix(f"{status}: ") if lines else ""
 
 
 def configuration_options(hydra: Mapping[str, Any]) -> list[str]:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.figures.write import write_results_figures
+from twinlens.callbacks.processes.parents import end_with_starter_of_worker, start_others
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
@@ -41,6 +42,7 @@ class SweepTable(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Note where the sweep's outcomes will be found."""
+        start_others()
         begin_sweep(Path(config.hydra.sweep.dir))
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -54,6 +56,7 @@ class SweepTable(Callback):
                 write_text(copy, scrub(copy.read_text(encoding="utf-8")))
         if not is_sweep(config) or not is_first_process():
             return
+        end_with_starter_of_worker()
         quiet_libraries()  # in a launcher's process nothing else has
         folder = Path(config.hydra.sweep.dir)
         (folder / "multirun.yaml").unlink(missing_ok=True)

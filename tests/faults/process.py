@@ -1,4 +1,4 @@
-"""Runs of `train.main()` in forked processes: everything is imported once, so that a run costs no imports.
+"""Runs of `train.main()` in forked processes, ended by signals: everything is imported once, so a run costs no imports.
 
 The parent must never compute with torch: a forked process inherits no threads, and torch's pools would hang in it.
 """
@@ -30,16 +30,32 @@ STAGES = {
 """Functions of pipeline, and the stage that begins where one is called."""
 
 
+AT_MOST = 10.0
+"""Seconds within which SIGTERM has to end a run."""
+
+
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended: its exit code (negative: the signal that killed it) and how long it lived."""
+    """A process that has ended.
+
+    Attributes:
+        code: its exit code; negative: the signal that killed it.
+        seconds: how long it lived.
+        after: seconds from the signal that it was sent to its end, None where it ended before.
+    """
 
     code: int
     seconds: float
+    after: float | None = None
 
 
-def forked(work: Callable[[], int], log: Path, kill_after: float | None = None) -> Ended:
-    """Run `work` in a process of its own, its output in `log`; SIGKILL after so many seconds unless it ended before."""
+def forked(
+    work: Callable[[], int], log: Path, kill_after: float | None = None, by: signal.Signals = signal.SIGKILL
+) -> Ended:
+    """Run `work` in a process of its own, its output in `log`; a signal after so many seconds unless it ended before.
+
+    One that SIGTERM has not ended in twice the time that it may take is killed.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     start = time.monotonic()
@@ -55,19 +71,24 @@ def forked(work: Callable[[], int], log: Path, kill_after: float | None = None) 
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+    sent: float | None = None
     while True:
-        ended, status = os.waitpid(child, 0 if kill_after is None else os.WNOHANG)
+        ended, status = os.waitpid(child, 0 if kill_after is None and sent is None else os.WNOHANG)
         seconds = time.monotonic() - start
         if ended:
-            return Ended(os.waitstatus_to_exitcode(status), seconds)
+            return Ended(os.waitstatus_to_exitcode(status), seconds, None if sent is None else seconds - sent)
         if kill_after is not None and seconds >= kill_after:
-            os.kill(child, signal.SIGKILL)
-            kill_after = None
+            os.kill(child, by)
+            sent, kill_after = seconds, None
             continue
+        if sent is not None and seconds - sent > 2 * AT_MOST:
+            os.kill(child, signal.SIGKILL)
         time.sleep(0.002)
 
 
-def run_command(folder: Path, arguments: Sequence[str], kill_after: float | None = None) -> Ended:
+def run_command(
+    folder: Path, arguments: Sequence[str], kill_after: float | None = None, by: signal.Signals = signal.SIGKILL
+) -> Ended:
     """`python train.py …` in `folder`; what it begins is noted in `<folder>/trace`, its output in `<folder>/log`."""
 
     def work() -> int:
@@ -76,7 +97,7 @@ def run_command(folder: Path, arguments: Sequence[str], kill_after: float | None
         note_beginnings(folder / "trace")
         return train.main()
 
-    return forked(work, folder / "log", kill_after)
+    return forked(work, folder / "log", kill_after, by)
 
 
 def import_what_runs_import(folder: Path, arguments: Sequence[str]) -> None:

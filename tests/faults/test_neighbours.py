@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.faults.lock_files import dead_lock, living_lock
 from tests.faults.starting import SECONDS, start
 from tests.running import SMALL_DEMO, CommandLine
 from twinlens.callbacks.store.lock import Lock
@@ -89,14 +90,12 @@ def test_an_entry_whose_overwriting_was_killed_is_whole(tmp_path: Path, monkeypa
 
 def test_a_lock_left_beside_a_finished_entry_is_removed(tmp_path: Path) -> None:
     entry = Store(tmp_path).get("fit", {}, lambda folder: None)
-    lock = entry.path.with_suffix(".lock")
-    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}))
+    lock = dead_lock(entry.path.with_suffix(".lock"))
     entry.path.with_suffix(".replaced").mkdir()
     assert Store(tmp_path).get("fit", {}, lambda folder: None).reused
     left = {path.name for path in entry.path.parent.iterdir()} - {".takeover"}
     assert left == {entry.path.name}
-    living = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    lock.write_text(json.dumps(living))
+    living_lock(lock)
     assert Store(tmp_path).get("fit", {}, lambda folder: None).reused
     assert lock.is_file()
 

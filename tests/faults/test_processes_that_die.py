@@ -42,6 +42,19 @@ def test_the_others_stop_within_a_minute_and_say_why(tmp_path: Path, dies: str) 
     assert f"ig on test: {kept} of 16 shards are there, going on" in (tmp_path / "out").read_text()
 
 
+def test_sigterm_of_the_first_ends_all_with_one_word(tmp_path: Path) -> None:
+    process = start(tmp_path, *SLOW)
+    wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)
+    (second,) = psutil.Process(process.pid).children()
+    process.terminate()
+    assert process.wait(timeout=30) == 143
+    second.wait(timeout=30)
+    (line,) = (tmp_path / "err").read_text().splitlines()[-1:]
+    assert line.startswith("terminated: in stage attribute, of which")
+    assert (tmp_path / "err").read_text().count("the same command goes on") == 1
+    assert "Traceback" not in (tmp_path / "err").read_text()
+
+
 def test_ctrl_c_stops_all_of_them_with_one_word(tmp_path: Path) -> None:
     process = start(tmp_path, *SLOW)
     wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
+from tests.faults.lock_files import lock_of
 from tests.running import CommandLine, Finished
 from twinlens.callbacks.passes import predict_pass
 from twinlens.callbacks.store import files
@@ -161,8 +159,7 @@ def test_a_run_folder_in_use_is_refused_by_name_and_a_dead_owners_taken_over(com
     folder = command.folder / "here"
     folder.mkdir()
     other = subprocess.Popen(["sleep", "600"])
-    owner = {"host": socket.gethostname(), "pid": other.pid, "started": psutil.Process(other.pid).create_time()}
-    (folder / ".run.lock").write_text(json.dumps(owner))
+    lock_of(folder / ".run.lock", other.pid)
     told = sentence(command(*ARGUMENTS, "hydra.run.dir=here"))
     assert "here is in use by another run" in told
     assert str(other.pid) in told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.faults.lock_files import dead_lock, living_lock
 from tests.running import CommandLine
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.admin import entries, format_entries, prune, size_text
@@ -51,9 +51,9 @@ def begun(root: Path, stage: str, seed: int) -> Path:
 
 def hold(entry: Path) -> Path:
     """A lock on the entry whose owner is this very process."""
-    lock = entry.with_suffix(".lock")
-    owner = {"host": socket.gethostname(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    lock.write_text(json.dumps(owner))
+    lock = living_lock(entry.with_suffix(".lock"))
+    with lock.open("a") as opened:
+        opened.write(f"started={psutil.Process().create_time()!r}\n")
     return lock
 
 
@@ -117,7 +117,7 @@ def test_what_a_living_run_writes_or_reads_stays(tmp_path: Path, capsys: pytest.
     told = capsys.readouterr().out
     assert f"being written by process {os.getpid()}" in told
     assert "start of a run that is not finished" in told
-    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}))
+    dead_lock(lock)
     prune(tmp_path, ["all"], tmp_path)
     left = {path.name for path in tmp_path.glob("*/*")} - {".takeover"}  # an empty file that guards take-overs of locks
     assert left == set()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.manifest import damage_of, write_manifest
 from twinlens.callbacks.store.row_files import RowFiles
 
@@ -60,16 +61,30 @@ def test_altered_zeroed_and_unchecked_rows_are_found(tmp_path: Path, name: str, 
 
 
 def test_an_entry_names_its_damaged_rows_and_is_not_hashed_as_a_whole(tmp_path: Path) -> None:
-    filled(tmp_path)
-    write_manifest(tmp_path, "gradients", "f", {}, {})
-    assert '"sha256": null' in (tmp_path / "manifest.json").read_text()
-    assert damage_of(tmp_path) == ""
-    (tmp_path / "group_001.rows").touch()
-    assert damage_of(tmp_path) == ""
-    overwrite(tmp_path / "group_001.rows", 4 * 2 * 5, b"\1")
-    later = (tmp_path / "manifest.json").stat().st_mtime + 5
-    os.utime(tmp_path / "group_001.rows", (later, later))
-    assert damage_of(tmp_path) == "row 5 of its arrays changed"
+    entry = tmp_path / "gradients" / fingerprint_of({})
+    entry.parent.mkdir()
+    filled(entry)
+    write_manifest(entry, "gradients", entry.name, {}, {})
+    assert '"xxh3": null' in (entry / "manifest.json").read_text()
+    assert damage_of(entry) == ""
+    arrays = entry / "group_001.rows"
+    arrays.touch()
+    assert damage_of(entry) == ""
+    before = arrays.stat()
+    overwrite(arrays, 4 * 2 * 5, b"\1")
+    os.utime(arrays, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert damage_of(entry) == "row 5 of its arrays changed"
+
+
+def test_a_row_of_another_place_or_entry_is_damaged(tmp_path: Path) -> None:
+    values = [torch.ones(2, width) for width in WIDTHS]
+    for owner in ("a", "b"):
+        (tmp_path / owner).mkdir()
+        RowFiles.create(tmp_path / owner, 2, WIDTHS, {"fingerprint": owner}).write([0, 1], values)
+    checks = [(tmp_path / owner / "rows.checks").read_bytes() for owner in ("a", "b")]
+    assert len({word for check in checks for word in (check[:4], check[4:])}) == 4
+    (tmp_path / "a" / "rows.checks").write_bytes(checks[1])
+    assert RowFiles(tmp_path / "a").damaged() == [0, 1]
 
 
 def test_another_folder_takes_sound_arrays_over(tmp_path: Path) -> None:

@@ -6,13 +6,14 @@ import json
 import multiprocessing
 import os
 import shutil
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.faults.lock_files import dead_lock, foreign_lock
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.store import lease
 from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.store import Store
@@ -92,21 +93,26 @@ def test_two_processes_compute_once(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_a_dead_process_is_taken_over(tmp_path: Path) -> None:
-    lock = tmp_path / "entry.lock"
-    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": 0.0}))
+    lock = dead_lock(tmp_path / "entry.lock")
     with Lock(lock, until=lambda: False) as owner:
         assert owner
     assert not lock.exists()
 
 
-def test_a_lock_of_another_machine_holds_until_its_heartbeat_is_old(tmp_path: Path) -> None:
-    lock = tmp_path / "entry.lock"
-    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "started": 0.0}))
+@pytest.mark.parametrize("written", [-3600, 0, 3600, 10 * 365 * 86_400])
+def test_a_lock_of_another_machine_holds_until_it_was_seen_without_a_sign_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: float
+) -> None:
+    """Whatever the clocks say: it may be dated an hour ago or in ten years."""
+    monkeypatch.setattr(lease, "LEASE_SECONDS", 1.5)
+    lock = foreign_lock(tmp_path / "entry.lock")
+    os.utime(lock, (time.time() + written, time.time() + written))
     with Lock(lock, until=lambda: True) as owner:
         assert not owner
-    os.utime(lock, (time.time() - 3600, time.time() - 3600))
+    begun = time.monotonic()
     with Lock(lock, until=lambda: False) as owner:
         assert owner
+    assert 1.0 <= time.monotonic() - begun < 10.0
 
 
 def test_unwritable_store_is_one_sentence(tmp_path: Path) -> None:
