@@ -69,8 +69,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
     data, tokenizer = open_inputs(config, build)
-    trainer = partial(build, config.trainer, default_root_dir=str(folder))
-    trainers = TrainerFactory(trainer, str(config.trainer.precision))
+    trainers = TrainerFactory(partial(build, config.trainer, default_root_dir=str(folder)), config.trainer.precision)
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
     common = config.attribute_split, budget, config.seed, config.choices, config.model._target_
     session = Session(folder, store, trainers, data, *common)

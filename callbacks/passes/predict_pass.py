@@ -36,7 +36,10 @@ class TrainerFactory:
     """
 
     make: Callable[..., Trainer]
-    precision: str = "32-true"
+    precision: str | int = "32-true"
+
+    def __post_init__(self) -> None:
+        self.precision = str(self.precision)  # 32 and "32" are one
 
     def for_pass(self, callbacks: list[Callback]) -> Trainer:
         """A Trainer for a predict pass; gradients stay possible and every rank keeps its own batches."""

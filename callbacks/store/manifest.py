@@ -21,7 +21,7 @@ from twinlens.callbacks.store import row_files
 from twinlens.callbacks.store.checksums import checksum_of, files_below, read_note
 from twinlens.callbacks.store.files import write_json
 from twinlens.callbacks.store.fingerprints import fingerprint_of
-from twinlens.callbacks.store.formats import FORMAT, MANIFEST_FORMAT
+from twinlens.callbacks.store.formats import FORMAT, MANIFEST_FORMAT, require_known_format
 
 MANIFEST = "manifest.json"
 USED = "used"
