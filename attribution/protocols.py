@@ -1,14 +1,14 @@
 """The words shared by all parts: the user-facing error and the protocols that models satisfy structurally.
 
-This module and `residual_protocol` beside it are the leaves that `models`, `data` and `callbacks` may import as well;
-everything else in `attribution` stays closed to `models` and `data`.
+This module, `residual_protocol` and `readouts` beside it are the leaves that `models`, `data` and `callbacks` may
+import as well; everything else in `attribution` stays closed to `models` and `data`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,9 +17,6 @@ Batch = Mapping[str, Tensor]
 
 In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
 """
-
-ReadoutKind = Literal["classification", "choice", "token"]
-"""What the scores of a model number: classes, the choices of a question, the vocabulary."""
 
 ActivationEdit = Callable[[int, Tensor], Tensor]
 """(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
@@ -73,8 +70,7 @@ class NeuronModel(Protocol):
     `twinlens.models.choice.ChoiceEngine` provide it.
 
     Attributes:
-        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
-            of `token` the vocabulary.
+        readout: what turns the answer token into scores, a word of `twinlens.attribution.readouts.READOUTS`.
         n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
@@ -85,7 +81,7 @@ class NeuronModel(Protocol):
     n_neurons: int
     n_attention: int
     gated: bool
-    readout: ReadoutKind
+    readout: str
     sequences_per_example: int
 
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:

@@ -17,11 +17,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import ChoiceReadout, choice_names
 from twinlens.data.demo_questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from twinlens.data.demo_sentences import FIRST_NAMES, PLACES
-from twinlens.data.labels import choice_names
 from twinlens.data.sampling import follow_twins
-from twinlens.data.text_data_module import SPLITS, Readout, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SPLITS, SourceRows, TextDataModule
 
 TEMPLATES = {"reference": "Question : {question}/ Choices : {choice}/ Answer :"}
 CONCEPTS = {concept: trade for trade, concepts in TRADES.items() for concept in concepts}
@@ -111,7 +111,7 @@ class DemoChoiceDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
-    readout: ClassVar[Readout] = "choice"
+    readout: ClassVar[str] = ChoiceReadout.name
 
     def __init__(
         self,

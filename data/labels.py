@@ -26,11 +26,6 @@ class Fold:
             raise ValueError(f"of_class={self.of_class} does not map onto the classes {self.names}")
 
 
-def choice_names(n_choices: int) -> list[str]:
-    """A, B, C …, the label names of questions with that many choices."""
-    return [chr(ord("A") + number) for number in range(n_choices)]
-
-
 def is_empty(value: Any) -> bool:
     """Whether a label cell says nothing: null, NaN or blank text."""
     return value is None or value != value or (isinstance(value, str) and not value.strip())

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import ReadoutKind
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.labels import Fold
 from twinlens.data.sampling import ExplicitBatches, used_rows
@@ -25,7 +26,6 @@ from twinlens.data.tokenise import CHOICE, Tokenisation
 __all__ = ["SPLITS", "SourceRows", "TextDataModule"]
 
 SPLITS = ("train", "validation", "test")
-Readout = Literal["classification", "choice", "token"]
 
 
 class TextDataModule(LightningDataModule):
@@ -56,8 +56,8 @@ class TextDataModule(LightningDataModule):
         padding_side: `right` or `left`.
 
     Attributes:
-        readout: what the labels number: classes, the choices of a question (with `n_choices`) or, of `token`, the
-            vocabulary, where a label is the token that should come next.
+        readout: what the labels number, a word of `twinlens.attribution.readouts.READOUTS`: classes, the choices of a
+            question (with `n_choices`) or the vocabulary, where a label is the token that should come next.
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
@@ -65,7 +65,7 @@ class TextDataModule(LightningDataModule):
             lower case too, among those of a fold.
     """
 
-    readout: ClassVar[Readout] = "classification"
+    readout: ClassVar[str] = ReadoutKind.name
     name: str
     label_names: list[str]
     text_columns: list[str]

@@ -33,6 +33,7 @@ WINGS = (
 LEAVES = (
     "twinlens.attribution.errors",
     "twinlens.attribution.protocols",
+    "twinlens.attribution.readouts",
     "twinlens.attribution.residual_protocol",
 )
 LONGEST_FILE = 320

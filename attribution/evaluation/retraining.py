@@ -74,7 +74,7 @@ class Retraining(SubsetGrid):
                 results.append(
                     Result(
                         metric, mean, error, n=n, k=percent, group=group,
-                        variant=self.variant, method=method, better="higher",
+                        variant=self.variant, method=method, better="higher", control=group == "random",
                     )
                 )  # fmt: skip
         return results

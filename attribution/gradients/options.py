@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.projection import Projection, ProjectionKind
+from twinlens.attribution.gradients.projection import Projection
 
-Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
-"""What a method is given of each split: `HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `NeuronLists` of the bridge, the whole
-gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 HeadParameters = Literal["weight", "head"]
@@ -39,7 +35,7 @@ class GradientOptions:
     per: Per = "example"
 
     @property
-    def reads(self) -> Reads:
+    def reads(self) -> str:
         """The head alone is served from cached head inputs, exactly."""
         if self.of_head:
             return "head"
@@ -78,40 +74,3 @@ class GradientOptions:
                 "per=token keeps a row of every train token, but projection=none keeps no rows; expected small ones: "
                 "set projection=random."
             )
-
-
-class GradientSettings(Protocol):
-    """A method's flat settings, see `GradientOptions` and `Projection`."""
-
-    @property
-    def params(self) -> str: ...
-
-    @property
-    def labels(self) -> LabelSource: ...
-
-    @property
-    def projection(self) -> ProjectionKind: ...
-
-    @property
-    def projection_dim(self) -> int: ...
-
-    @property
-    def projection_seed(self) -> int: ...
-
-    @property
-    def per(self) -> Per: ...
-
-
-class OverLayers:
-    """What methods over the gradients of any layers have in common, beside their `GradientSettings`."""
-
-    @property
-    def gradients(self: GradientSettings) -> GradientOptions:
-        """Which gradients the method is about; a method checks them when it is made."""
-        projection = Projection(self.projection, self.projection_dim, self.projection_seed)
-        return GradientOptions(self.params, self.labels, projection, self.per)
-
-    @property
-    def reads(self) -> Reads:
-        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
-        return self.gradients.reads  # type: ignore[misc]  # whoever inherits has the settings

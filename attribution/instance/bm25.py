@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.options import Reads
 from twinlens.attribution.instance.inputs import TextInputs
+from twinlens.attribution.instance.protocol import InstanceMethod
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 
@@ -24,7 +24,7 @@ Variant = Literal["lucene", "robertson", "atire"]
 
 
 @dataclass(frozen=True)
-class BM25:
+class BM25(InstanceMethod):
     """BM25 with the test text as query and the train texts as documents.
 
     Words are lower-cased runs of two or more letters or digits.
@@ -37,7 +37,9 @@ class BM25:
         top_k: length of the stored lists.
     """
 
-    reads: ClassVar[Reads] = "text"
+    reads: ClassVar[str] = "text"
+    sign: ClassVar[str] = "none: a similarity, carries no loss sign"
+    unit: ClassVar[str] = "BM25"
 
     variant: Variant = "lucene"
     k1: float = 1.5
@@ -154,8 +156,8 @@ class BM25Scorer:
             "b": self.method.b,
             "stopwords": self.method.stopwords,
             "words": self.documents.n_words,
-            "sign": "none: a similarity, carries no loss sign",
-            "unit": "BM25",
+            "sign": self.method.sign,
+            "unit": self.method.unit,
         }
 
     def query(self, test: TextInputs, index: Tensor) -> Tensor:

@@ -107,12 +107,12 @@ def refuse(session: Session, wanted: Wanted) -> None:
     Raises:
         UserError: see `stored_rows`.
     """
-    if wanted.options.per == "token" and session.readout != "token":
+    if wanted.options.per == "token" and not session.readout.of_vocabulary:
         raise UserError(
             f"per=token names tokens of training texts, but data={session.data.name} have one loss per example; "
             "expected data that ask for the next token: choose data=fact_sentences or set per=example."
         )
-    if wanted.losses == "expectation" and session.readout == "token":
+    if wanted.losses == "expectation" and session.readout.of_vocabulary:
         raise UserError(
             f"data={session.data.name} ask for a token of a vocabulary, over which no curvature takes its expectation; "
             "expected the texts' own tokens: use curvature=datainf, or curvature=ekfac with fisher=empirical."

@@ -33,7 +33,7 @@ CODE = (
     "twinlens.attribution.gradients.factor_sums",
     "twinlens.callbacks.attribute.whole_gradient_factors",
     "twinlens.callbacks.attribute.whole_gradient_inputs",
-    "twinlens.callbacks.passes.segments",
+    "twinlens.callbacks.passes.shards",
 )
 SEGMENTS = 8
 """Each leaves a file as large as the covariances of all layers."""

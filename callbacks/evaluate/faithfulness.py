@@ -17,11 +17,9 @@ from twinlens.attribution.evaluation.controls import CONTROL, matched_list
 from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import Faithfulness, NeuronList
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.neuron.protocol import role
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
-from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, reference_need
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
@@ -136,21 +134,21 @@ def faithfulness_stage(
 def controls_of(
     evaluation: Faithfulness, methods: Mapping[str, Any]
 ) -> tuple[list[int], dict[str, list[tuple[str, int]]]]:
-    """Seeds of uniform controls, none where the run has random neurons of its own, and matched ones by method."""
+    """Seeds of uniform controls, none where the run has a control of its own, and matched ones by method."""
     if evaluation.control == "uniform":
-        own = any(isinstance(method, RandomNeurons) for method in methods.values())
+        own = any(method.is_control for method in methods.values())
         return ([] if own else list(evaluation.control_seeds)), {}
     pairs = {
         name: [(key, seed) for key in list_names(name, method) for seed in evaluation.control_seeds]
         for name, method in methods.items()
-        if not isinstance(method, RandomNeurons)
+        if not method.is_control
     }
     return [], pairs
 
 
 def list_names(name: str, method: Any) -> list[str]:
     """Names of a method's lists, one per seed."""
-    return [score_name(name, seed) for seed in getattr(method, "seeds", [None])]
+    return [score_name(name, seed) for seed in method.seeds]
 
 
 def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[str, Any]) -> Lists:
@@ -179,8 +177,7 @@ def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[st
 def site_of(name: str, methods: Mapping[str, Any]) -> str:
     """Sites that a method of the run ranks: `ffn`, `attn` or `both`; composed lists have their neurons' source's."""
     method = methods[name]
-    source = methods.get(getattr(method, "neurons", ""), method)
-    return "ffn" if role(source) == "query" else str(getattr(source, "site", "ffn"))
+    return methods[method.neurons].ranks if method.from_instances else method.ranks
 
 
 def faithfulness_inputs(
@@ -235,7 +232,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
         return {"index": batch["index"], "activation": activation.unflatten(0, (-1, engine.sequences_per_example))}
 
     title = f"{name}: activations on {split}"
-    need = reference_need(engine.footprint, session.sequences)
+    need = evaluation.reference_need(session.engine_sizes)
     cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
     result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
     return Reference(result["index"], result["activation"], split == session.split)
@@ -256,9 +253,7 @@ def _answers(
         return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
 
     n_questions = len(evaluation.questions(lists.names))
-    need = faithfulness_need(
-        engine.footprint, n_questions, bool(lists.uniform or lists.matched), session.sequences, evaluation
-    )
+    need = evaluation.need(session.engine_sizes, n_questions, bool(lists.uniform or lists.matched))
     title = f"{name} on {session.split}"
     return run_pass(
         title,

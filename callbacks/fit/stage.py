@@ -129,7 +129,7 @@ def fit_into(
 
 def trains(session: Session, fit: bool) -> bool:
     """Whether the run trains its model: where `fit` says so and a language model has a train split to learn from."""
-    return fit and (session.data.readout != "token" or "train" in session.data.splits)
+    return fit and session.readout.fits(session.data.splits)
 
 
 def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:

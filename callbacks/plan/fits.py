@@ -8,7 +8,6 @@ from typing import Any
 
 from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.evaluation.train_ranking import share_of_rows
-from twinlens.callbacks.attribute.method_graph import kind_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
 from twinlens.callbacks.evaluate.retraining import Recipe, cell_inputs, restricted
@@ -59,7 +58,7 @@ def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int]) -> 
 
 def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
     """The methods whose rankings retraining cuts: instance methods that draw no random numbers."""
-    return [name for name, method in methods.items() if kind_of(method) == "instance" and not hasattr(method, "seeds")]
+    return [name for name, method in methods.items() if method.kind == "instance" and not method.draws]
 
 
 def retraining_line(

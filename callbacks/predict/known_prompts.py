@@ -24,7 +24,7 @@ CODE = (
 
 def filters(session: Session) -> bool:
     """Whether the data ask for prompts that the model knows."""
-    return session.data.readout == "token" and bool(getattr(session.data, "only_known", False))
+    return session.readout.of_vocabulary and bool(getattr(session.data, "only_known", False))
 
 
 def known_inputs(fingerprint: str) -> dict[str, Any]:

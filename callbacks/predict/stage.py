@@ -103,7 +103,7 @@ def _digest(rows: datasets.Dataset) -> str:
 def _predict(session: Session, split: str, folder: Path) -> None:
     model: Any = session.readable
     rows = session.data.splits[split]
-    asked = NextTokens(rows, getattr(session.data, "answer", "first")) if session.readout == "token" else None
+    asked = NextTokens(rows, getattr(session.data, "answer", "first")) if session.readout.of_vocabulary else None
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
@@ -125,7 +125,7 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     if asked:
         table = with_next_tokens(rows, result.rows, model.tokenizer)
     else:
-        table = with_predictions(rows, result.rows["prob"], session.readout)
+        table = with_predictions(rows, result.rows["prob"], session.readout.name)
     fold = session.data.folds.get(split)
     written = datasets.Dataset(table) if fold is None else with_fold(table, fold)
     written.save_to_disk(str(folder / "dataset"))

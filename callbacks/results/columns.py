@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 Cell = str | int | float | None
 Row = Mapping[str, Cell]
+CONTROL = "control"
+"""Column that is `true` in the rows of a control, else empty."""
 COLUMNS = (
     "model",
     "data",
@@ -21,6 +23,7 @@ COLUMNS = (
     "value",
     "stderr",
     "n",
+    CONTROL,
 )
 DIRECTIONS: Mapping[str, str] = {
     "accuracy": "higher",
@@ -29,3 +32,8 @@ DIRECTIONS: Mapping[str, str] = {
     "comprehensiveness": "lower",  # share of predictions preserved while the top neurons are zeroed
     "mrr": "higher",
 }
+
+
+def is_control(row: Row) -> bool:
+    """Whether a row is of a control, which the others are compared with."""
+    return row.get(CONTROL) == "true"

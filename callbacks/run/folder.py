@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +65,18 @@ class RunFolder:
                 where = "; ".join(f"{split} {_shown(rows)}" for split, rows in found["indices"].items() if rows)
                 print(f"data: {name} in {found['count']} example(s), index {where}", flush=True)
 
-    def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
-        """Keep results as rows of results.csv and as metrics."""
+    def add_results(
+        self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any], controls: Collection[str] = ()
+    ) -> None:
+        """Keep results as rows of results.csv and as metrics.
+
+        Args:
+            common: cells that all rows have.
+            controls: names of the methods that are controls.
+        """
         for result in results:
             row = {**common, "evaluation": evaluation, **vars(result)}
+            row["control"] = "true" if result.control or result.method in controls else None
             if better := row.pop("better"):
                 self.directions[result.metric] = better
             self.rows.append(row)

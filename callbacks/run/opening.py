@@ -9,14 +9,12 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import READOUTS
 from twinlens.models.adapter_files import adapter_of, base_path
 from twinlens.models.adapters import require_usable
 from twinlens.models.backbone import load_config, load_tokenizer, require_architecture, require_trained_classifier
 from twinlens.models.checkpoint_files import require_safetensors
 from twinlens.models.choice import scores_choices
-
-LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
-"""What the checkpoint becomes for data that ask for the next token."""
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
@@ -41,14 +39,13 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
             require_usable(adapter, model.adapter)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
             require_safetensors(base_path(model.path))
-        if not config.fit and data.readout != "token":
+        if not config.fit and not READOUTS[data.readout].of_vocabulary:
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)
     elif not config.fit:
-        what = "language model" if data.readout == "token" else "classifier"
         raise UserError(
-            f"fit=false uses a trained {what} as it is, but model={model.name} starts from scratch; expected "
-            "model.path: set model=local model.path=DIR."
+            f"fit=false uses a trained {READOUTS[data.readout].model} as it is, but model={model.name} starts from "
+            "scratch; expected model.path: set model=local model.path=DIR."
         )
     if trained is not None and not of_choices and config.data.get("label_names", ()) is None:
         data = build(config.data, label_names=trained)
@@ -63,15 +60,14 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
 
 def model_node(model: Any, readout: str) -> Any:
     """The model's configuration for the readout of the data: the node itself, which describes a classifier, or for
-    `token` the same checkpoint and recipe as a language model, which brings its own head.
+    a vocabulary the same checkpoint and recipe as a language model, which brings its own head.
 
     Args:
         model: the configuration's node.
         readout: of the data, see `data.base`.
     """
-    if readout != "token":
-        return model
-    return {**{name: value for name, value in model.items() if name != "head"}, "_target_": LANGUAGE_MODEL}
+    target = READOUTS[readout].target
+    return {**{k: v for k, v in model.items() if k != "head"}, "_target_": target} if target else model
 
 
 def require_matching_readout(
