@@ -58,7 +58,7 @@ def require_sources(methods: Methods) -> None:
     in_order(methods)
     for name, method in methods.items():
         for source in method.sources:
-            _require_length(name, source, methods[source.name].top_k)
+            _require_length(name, source, methods[source.name])
 
 
 def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> None:
@@ -84,13 +84,13 @@ def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> Non
         )
 
 
-def _require_length(name: str, source: Source, top_k: int) -> None:
+def _require_length(name: str, source: Source, given: Method) -> None:
     """Lists that a bridge reads must be as long as it asks for."""
     for setting, length in source.lengths.items():
-        if top_k < length:
+        if given.top_k < length:
             raise UserError(
-                f"method.{name}.{setting}={length} reads lists of that length, but method.{source.name}.top_k={top_k}; "
-                f"expected at least {length}: raise it or lower method.{name}.{setting}."
+                f"method.{name}.{setting}={length} reads lists of that length, but method.{source.name}.top_k="
+                f"{given.top_k}; expected at least {length}: raise it or lower method.{name}.{setting}."
             )
 
 

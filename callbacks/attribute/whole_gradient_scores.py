@@ -43,7 +43,7 @@ from twinlens.callbacks.passes.costs import batch_shapes
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, rows_per_shard, segments_of
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, score_segments
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.data.sampling import token_lengths
 from twinlens.models.linear_layers import linear_layers
@@ -56,8 +56,6 @@ CODE = (
     "twinlens.callbacks.attribute.instance_scores",
     *FACTORS_CODE[1:],
 )
-SEGMENTS = 64
-"""Of the train split at most: each writes its best and worst examples of every test."""
 LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
 
 
@@ -87,7 +85,7 @@ class LayerReads(Reads):
         bases = stored_factors(session, name, method)[0] if method.needs_factors else None
         inverses = method.inverses(layers, bases)
         rows = session.data.splits["train"]
-        shards = segments_of(rows, session.eval_batch_size, rows_per_shard(len(rows)), SEGMENTS)
+        shards = score_segments(rows, session.eval_batch_size)
         parts: list[InstanceScores] = []
         summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
         blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
@@ -121,7 +119,7 @@ class LayerReads(Reads):
         n_classes, read = len(session.data.label_names), session.sequences.read
         work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
         rows = session.data.splits["train"]
-        shards = segments_of(rows, session.eval_batch_size, rows_per_shard(n_train), SEGMENTS)
+        shards = score_segments(rows, session.eval_batch_size)
         need = gradient_need(layers, shape.footprint, session.sequences)
         batches = batch_shapes([batch for segment in shards for batch in segment], list(lengths["train"]))
         working = max(need.peak(n, columns, session.memory_budget // 4) for n, columns in batches)

@@ -23,10 +23,10 @@ from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.fingerprints import code_hash, with_imports
-from twinlens.data.sampling import length_sorted_batches, permutation
+from twinlens.data.sampling import permutation
 
 CODE = (
     "twinlens.models.last_token",
@@ -223,7 +223,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
         return None
     rows = session.data.splits[split]
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
-    cut = length_sorted_batches(rows.select(sample), session.eval_batch_size, rows_per_shard(len(sample)))
+    cut = batch_shards(rows.select(sample), session.eval_batch_size)
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
     engine = session.readable.engine()
 

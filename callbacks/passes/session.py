@@ -14,9 +14,8 @@ from torch.utils.data import DataLoader
 from twinlens.attribution.engine_sizes import EngineSizes, Sequences
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
-from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.store import Store
-from twinlens.data.sampling import length_sorted_batches
 from twinlens.models.choice import Choices
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.language_model import LanguageModel
@@ -197,8 +196,7 @@ class Session:
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
-        rows = self.data.splits[split]
-        return length_sorted_batches(rows, self.eval_batch_size, rows_per_shard(len(rows)))
+        return batch_shards(self.data.splits[split], self.eval_batch_size)
 
     def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
         """Makes loaders over given batches of a split."""

@@ -27,6 +27,10 @@ ROWS_PER_SHARD = 256
 """Upper bound of a shard, what a killed pass may have to redo."""
 SHARDS_AT_LEAST = 16
 """Small splits are cut finer, so that several processes have something to share."""
+SCORE_SEGMENTS = 64
+"""Of the train split at most where whole gradients are scored: each leaves the best and worst examples of all tests."""
+FACTOR_SEGMENTS = 8
+"""Of the train split where factors are summed: each leaves a file as large as the covariances of all layers."""
 
 PARTIAL_SUMS = "partial/"
 """Prefix of tensors that belong to the shard as a whole, not to its rows."""
@@ -128,16 +132,20 @@ def index_shards(count: int, rows_per_batch: int) -> list[list[list[int]]]:
     return [[rows[start : start + rows_per_batch]] for start in range(0, count, rows_per_batch)]
 
 
-def segments_of(rows: Any, batch_size: int, at_least: int, at_most: int) -> list[list[list[int]]]:
-    """Length-sorted batches of a split, grouped into segments; the same for any number of processes.
+def batch_shards(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """Length-sorted batches of a prepared split, grouped into shards; the same for any number of processes."""
+    return length_sorted_batches(rows, batch_size, rows_per_shard(len(rows)))
 
-    Args:
-        rows: a prepared split.
-        batch_size: rows per batch.
-        at_least: rows of a segment, as far as there are as many.
-        at_most: number of segments.
-    """
-    return length_sorted_batches(rows, batch_size, max(1, at_least, -(-len(rows) // at_most)))
+
+def score_segments(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """The same with no more than `SCORE_SEGMENTS` shards."""
+    at_least = -(-len(rows) // SCORE_SEGMENTS)
+    return length_sorted_batches(rows, batch_size, max(rows_per_shard(len(rows)), at_least))
+
+
+def factor_segments(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """The same with no more than `FACTOR_SEGMENTS` shards, and no fewer."""
+    return length_sorted_batches(rows, batch_size, max(1, -(-len(rows) // FACTOR_SEGMENTS)))
 
 
 class Progress:
