@@ -16,7 +16,7 @@ from twinlens.attribution.evaluation.diversity import TrainFacts
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
-from twinlens.attribution.evaluation.retraining import Reference
+from twinlens.attribution.evaluation.refits import Reference
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import MethodKind

@@ -18,8 +18,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import require_finite
+from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings
 from twinlens.callbacks.fit.stage import FINISHED, MakeModel, fit_inputs, fit_into
@@ -58,7 +58,7 @@ class Recipe:
 
 
 def retraining_results(
-    session: Session, name: str, evaluation: Retraining, methods: Mapping[str, Any], recipe: Recipe
+    session: Session, name: str, evaluation: Refits, methods: Mapping[str, Any], recipe: Recipe
 ) -> list[Result]:
     """Fit every cell that is not in the store yet, and evaluate them all."""
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.evaluation.retraining import Retraining
+from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
 from twinlens.callbacks.evaluate.faithfulness import (
@@ -36,7 +36,7 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
-    if isinstance(evaluation, Retraining) and plan.parts.settings["fit"] and ranked_methods(methods):
+    if evaluation.requires == "rankings" and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
     if evaluation.requires == "knowledge" and not plan.session.readout.of_sequences:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
@@ -113,7 +113,7 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
     )
 
 
-def fits_line(plan: PlanBase, name: str, evaluation: Retraining) -> Line:
+def fits_line(plan: PlanBase, name: str, evaluation: Refits) -> Line:
     """All fits of retraining as one line."""
     settings, parts = plan.parts.settings, plan.parts
     recipe = Recipe(
