@@ -42,7 +42,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def write_shard(folder: Path, number: int, tensors: Mapping[str, Tensor]) -> None:
     """Write one shard, whole or not at all."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        # one tensor under two names, as a list without units and positions has it, would be refused
+        kept[name] = whole.clone() if whole.data_ptr() in places else whole
+        places.add(whole.data_ptr())
     partial = folder / f".shard_{number:06d}.{os.getpid()}.partial"
     save_file(kept, partial, metadata={"sha256": _checksum(kept)})
     os.replace(partial, shard_path(folder, number))
