@@ -87,6 +87,7 @@ def examples_inputs(session: Session, split: str) -> dict[str, Any]:
         "weights": session.weights,
         "split": session.data.fingerprint(split),
         "rows": _digest(session.data.splits[split]),
+        "readout": session.readout.name,
         "precision": session.trainers.precision,
         "code": code_hash(CODE),
     }
