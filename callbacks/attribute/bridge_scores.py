@@ -10,7 +10,7 @@ import torch
 from twinlens.callbacks.attribute.neuron_scores import neuron_disk, tensors_of, write_neuron_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import at_sites, read_best_instances, read_neuron_lists, write_description
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.store import Finish
 
 CODE = (
     "twinlens.callbacks.attribute.bridge_scores",
@@ -34,10 +34,11 @@ class InstanceListReads(Reads):
             "split": split,
         }
 
-    def build(self, split: str, folder: Path) -> None:
-        """Compose a split's scores and write `<split>/` and `method.yaml`."""
-        if not is_first_process():
-            return
+    def build(self, split: str, folder: Path) -> Finish:
+        """Compose a split's scores and write `<split>/` and `method.yaml`, all in the first process."""
+        return lambda: self._compose(split, folder)
+
+    def _compose(self, split: str, folder: Path) -> None:
         session, method, footprint = self.session, self.method, self.session.footprint
         shape = footprint.n_layers, footprint.n_neurons, footprint.query_width
         # the top-1 neuron of each train instance is all that is asked for

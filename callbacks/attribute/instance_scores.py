@@ -23,7 +23,7 @@ from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, tok
 from twinlens.callbacks.passes.memory import within_memory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards, rows_per_shard
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.store import Finish
 
 CODE = (
     "twinlens.attribution.instance.stream",
@@ -60,7 +60,7 @@ class Streamed(Reads):
         """Both splits."""
         return {"train": self.identify("train"), "examples": self.identify(split), "split": split}
 
-    def build(self, split: str, folder: Path) -> None:
+    def build(self, split: str, folder: Path) -> Finish:
         """Write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
         session, method = self.session, self.method
         title = f"{self.name} on {split}"
@@ -81,13 +81,15 @@ class Streamed(Reads):
 
         shards = row_shards(len(test))
         result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
-        if not is_first_process():
-            return
-        summary = TrainSummary.empty(len(train))
-        for part in result.partials:
-            summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
-        write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens())
-        write_description(folder, self.name, method, {"top_k": method.top_k, **scorer.describe()})
+
+        def finish() -> None:
+            summary = TrainSummary.empty(len(train))
+            for part in result.partials:
+                summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
+            write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens())
+            write_description(folder, self.name, method, {"top_k": method.top_k, **scorer.describe()})
+
+        return finish
 
     def cost(self, plan: Planned, split: str) -> PassCost:
         """See `InstanceMethod.cost`; beside it what the method reads of both splits, on the host."""

@@ -23,7 +23,7 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Predictions
 from twinlens.callbacks.passes.shards import row_shards
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.store import Finish
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -56,16 +56,19 @@ class ModelReads(Reads):
             **self.session.reading,
         }
 
-    def build(self, split: str, folder: Path) -> None:
+    def build(self, split: str, folder: Path) -> Finish:
         """Attribute a split and write `<split>/` and `method.yaml`."""
         session, method = self.session, self.method
         engine = engine_of(session.readable, method)
         description = method.describe(engine)
         rows = self._pass(engine, split, folder)
-        if is_first_process():
+
+        def finish() -> None:
             kind = method.role, method.unit_kind
             write_neuron_scores(folder, split, rows, session.predictions[split], kind)
             write_description(folder, self.name, method, {**description, **session.reading})
+
+        return finish
 
     def cost(self, plan: Planned, split: str) -> PassCost:
         """See `NeuronMethod.need` and `NeuronMethod.work`."""

@@ -16,6 +16,7 @@ from twinlens.attribution.method import Method
 from twinlens.attribution.needed_memory import Need
 from twinlens.callbacks.passes.costs import Shape
 from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.store.store import Finish
 
 
 @dataclass(frozen=True)
@@ -127,8 +128,8 @@ class Reads(ABC):
         """Everything that the scores of a split depend on, beside method and code, plain values."""
 
     @abstractmethod
-    def build(self, split: str, folder: Path) -> None:
-        """Score a split and write `<split>/`, what else the form has beside it, and `method.yaml`."""
+    def build(self, split: str, folder: Path) -> Finish:
+        """Score a split; what is returned writes `<split>/`, what else the form has beside it, and `method.yaml`."""
 
     @abstractmethod
     def cost(self, plan: Planned, split: str) -> PassCost:

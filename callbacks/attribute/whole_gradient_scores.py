@@ -44,7 +44,7 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, score_segments
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.store import Finish
 from twinlens.data.sampling import token_lengths
 from twinlens.models.linear_layers import linear_layers
 
@@ -78,7 +78,7 @@ class LayerReads(Reads):
         }
         return {**predicted, "split": split, "factors": factors}
 
-    def build(self, split: str, folder: Path) -> None:
+    def build(self, split: str, folder: Path) -> Finish:
         """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""
         session, name, method = self.session, self.name, self.method
         layers = layers_of(session, method.params)
@@ -86,8 +86,7 @@ class LayerReads(Reads):
         inverses = method.inverses(layers, bases)
         rows = session.data.splits["train"]
         shards = score_segments(rows, session.eval_batch_size)
-        parts: list[InstanceScores] = []
-        summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
+        passes: list[tuple[range, PassResult]] = []
         blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
         for number, (start, stop) in enumerate(blocks):
             title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
@@ -95,19 +94,23 @@ class LayerReads(Reads):
             # named by its tests: with another budget, blocks and shards would be others
             place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
             model, loader = session.readable, session.loader("train")
-            result = run_pass(title, model, pass_, shards, loader, place, session.trainers)
-            if is_first_process():
-                scores = _merged(result, range(start, stop), method.top_k)
+            passes.append((range(start, stop), run_pass(title, model, pass_, shards, loader, place, session.trainers)))
+
+        def finish() -> None:
+            parts: list[InstanceScores] = []
+            summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
+            for tests, result in passes:
+                scores = _merged(result, tests, method.top_k)
                 parts.append(scores)
                 seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
                 none = torch.tensor(torch.nan, dtype=torch.float64)
-                summary = summary.merge(TrainSummary(*seen, stop - start, none))
-                own = result.rows["own"] if number == 0 else own
-        if not is_first_process():
-            return
-        write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
-        described = {"top_k": method.top_k, **method.describe_layers(layers, inverses)}
-        write_description(folder, name, method, described)
+                summary = summary.merge(TrainSummary(*seen, len(tests), none))
+                own = result.rows["own"] if tests.start == 0 else own
+            write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
+            described = {"top_k": method.top_k, **method.describe_layers(layers, inverses)}
+            write_description(folder, name, method, described)
+
+        return finish
 
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Passes over the train split, for the factors and for each block of tests."""

@@ -24,8 +24,8 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import batch_shards
-from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.store import Finish
 from twinlens.data.sampling import permutation
 
 CODE = (
@@ -115,13 +115,16 @@ def faithfulness_stage(
     lists = neuron_lists(session, evaluation, methods)
     inputs = faithfulness_inputs(session, evaluation, settings, lists)
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> Finish:
         reference = _reference(session, name, evaluation, folder / "reference")
         answers = _answers(session, name, evaluation, lists, reference, folder)
-        if is_first_process():
+
+        def finish() -> None:
             shutil.rmtree(folder / "reference", ignore_errors=True)
             kept = {key: column.contiguous() for key, column in answers.items() if key != "index"}
             save_file(kept, folder / "answers.safetensors")
+
+        return finish
 
     entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
     seeds_of = dict(lists.seeds_of)

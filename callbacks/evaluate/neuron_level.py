@@ -28,6 +28,7 @@ from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.fingerprints import code_hash, with_imports
+from twinlens.callbacks.store.store import Finish
 from twinlens.models.residual import ResidualEngine
 
 CODE = ("twinlens.models.residual_identities", "twinlens.models.families", "twinlens.callbacks.evaluate.neuron_level")
@@ -161,7 +162,7 @@ def _stored(
         sentences = Sentences(there[0], batch, target[rows].to(index.device), budget, asked)
         return {"index": index, **answer(sentences)}
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> Finish:
         found = run_pass(
             title,
             session.readable,
@@ -171,11 +172,8 @@ def _stored(
             folder / "shards",
             session.trainers,
         ).rows
-        if is_first_process():
-            save_file(
-                {key: column.contiguous() for key, column in found.items() if key != "index"},
-                folder / "answers.safetensors",
-            )
+        kept = {key: column.contiguous() for key, column in found.items() if key != "index"}
+        return lambda: save_file(kept, folder / "answers.safetensors")
 
     entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
     return load_file(entry.path / "answers.safetensors"), entry.fingerprint

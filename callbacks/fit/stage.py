@@ -31,6 +31,7 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
 from twinlens.callbacks.store.fingerprints import code_hash
+from twinlens.callbacks.store.store import Finish
 from twinlens.callbacks.store.weights import weights_hash
 from twinlens.models.adapter_files import adapter_of, is_adapter
 from twinlens.models.backbone import load_config, resolve
@@ -142,9 +143,8 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
         _take(session, make_model, Path(resolve(path)))
         return
 
-    def build(folder: Path) -> None:
-        if is_first_process():
-            make_model().save(folder / "model")
+    def build(folder: Path) -> Finish:
+        return lambda: make_model().save(folder / "model")
 
     inputs = load_inputs(model_settings, source_of(session, model_settings))
     entry = session.store.get("fit", inputs, build, {"model": path})

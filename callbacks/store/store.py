@@ -22,6 +22,9 @@ from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_after
 
+Finish = Callable[[], object]
+"""What the first of several processes does alone when all have computed."""
+Build = Callable[[Path], Finish | None]
 ASK_AGAIN_SECONDS = 0.1
 
 
@@ -60,12 +63,13 @@ class Store:
         self,
         stage: str,
         inputs: Mapping[str, Any],
-        build: Callable[[Path], None],
+        build: Build,
         labels: Mapping[str, Any] | None = None,
     ) -> Entry:
         """The finished entry for `inputs`, built with `build(folder)` where it is not there yet or was damaged.
 
-        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. What it
+        returns, if anything, is what the first process alone writes once all have computed. `labels`
         are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
 
         Of several processes the first one decides whether to read, to wait or to build; the others follow it.
@@ -89,7 +93,9 @@ class Store:
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
                 partial.mkdir(parents=True, exist_ok=True)
-                build(partial)
+                finish = build(partial)
+                if callable(finish):
+                    finish()
                 remove_partial_files(partial, ".*")  # libraries leave hidden files of names of their own
                 write_manifest(partial, stage, fingerprint, inputs, labels or {})
                 replaced = final.with_suffix(".replaced")
@@ -106,7 +112,7 @@ class Store:
         final = self.root / stage / fingerprint_of(inputs)
         return final if self._usable(final) else None
 
-    def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
+    def _follow(self, stage: str, fingerprint: str, final: Path, build: Build) -> Entry:
         """What the first process does: build with it where it holds the lock, read where it has read or finished."""
         lock, joined = self._lock(final), False
         while not self._finished(final):
