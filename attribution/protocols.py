@@ -1,14 +1,14 @@
 """Protocol of models whose neurons are attributed, and the types that all parts share.
 
-This module and `residual_protocol` beside it are the leaves that `models`, `data` and `callbacks` may import as well;
-everything else in `attribution` stays closed to `models` and `data`.
+This module, `residual_protocol` and `readouts` beside it are the leaves that `models`, `data` and `callbacks` may
+import as well; everything else in `attribution` stays closed to `models` and `data`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -17,9 +17,6 @@ Batch = Mapping[str, Tensor]
 
 In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
 """
-
-ReadoutKind = Literal["classification", "choice", "token"]
-"""What the scores of a model number: classes, the choices of a question, the vocabulary."""
 
 ActivationEdit = Callable[[int, Tensor], Tensor]
 """(layer, activation [sequences, rows, neurons]) → edited activation of the same shape."""
@@ -90,8 +87,7 @@ class NeuronModel(Protocol):
         family: transformers' model type.
         n_layers, n_neurons: blocks, and FFN neurons of each.
         gated: whether the MLP multiplies a gate with its up-projection.
-        readout: what turns the answer token into scores; of `choice` the classes are the choices, one sequence each,
-            of `token` the vocabulary.
+        readout: what turns the answer token into scores, a word of `twinlens.attribution.readouts.READOUTS`.
         n_attention: attention neurons of a layer, inputs of its output projection.
         sequences_per_example: sequences of an example that edits concern: 1, or the number of choices where the same
             neuron is edited in all of them at once. Scores stay [batch, …, classes].
@@ -114,7 +110,7 @@ class NeuronModel(Protocol):
     n_neurons: int
     n_attention: int
     gated: bool
-    readout: ReadoutKind
+    readout: str
     sequences_per_example: int
 
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:

@@ -21,16 +21,15 @@ from transformers import AutoModel, GPT2Config
 
 from twinlens.attribution.bridge.neuron_instances import NeuronInstances
 from twinlens.attribution.bridge.neuron_lists import NeuronLists
+from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.instance.costs import PassSizes
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.attribute.instance_costs import instance_cost
-from twinlens.callbacks.attribute.neuron_costs import neuron_need
-from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need
 from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.memory import WithinMemory, return_freed_memory
 from twinlens.models.anatomy_check import build_anatomy
@@ -100,23 +99,17 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         lists = {f"m{number}": (torch.zeros_like(index), index) for number in range(arguments.lists)}
         return {"index": batch["index"], **evaluation.answers(engine, batch, lists, size)}
 
-    footprint = engine.footprint
+    sizes, n_questions = (
+        EngineSizes(engine.footprint),
+        len(evaluation.questions(list(map(str, range(arguments.lists))))),
+    )
+    edited = faithfulness, evaluation.need(sizes, n_questions, False)
     compute, need = {
-        "predict": (predict, prediction_need(footprint)),
-        "ig": (ig, neuron_need(gradients, footprint)),
-        "ig_all": (ig, neuron_need(gradients, footprint)),
-        **dict.fromkeys(
-            ("faithfulness", "faithfulness_all"),
-            (
-                faithfulness,
-                faithfulness_need(
-                    footprint,
-                    len(evaluation.questions(list(map(str, range(arguments.lists))))),
-                    False,
-                    evaluation=evaluation,
-                ),
-            ),
-        ),
+        "predict": (predict, prediction_need(engine.footprint)),
+        "ig": (ig, gradients.need(sizes)),
+        "ig_all": (ig, gradients.need(sizes)),
+        "faithfulness": edited,
+        "faithfulness_all": edited,
     }[name]
     WithinMemory(name, compute, budget, need)(random_batch(1, 4))
     batch = random_batch(arguments.batch, arguments.tokens)
@@ -146,7 +139,7 @@ def instance_pass(name: str, arguments: argparse.Namespace, budget: int) -> tupl
     work(inputs(20, 8, small), inputs(4, 8, small))
     train, test = inputs(arguments.train, arguments.hidden, head), inputs(TESTS, arguments.hidden, head)
     measured = growth(lambda: work(train, test))
-    return measured, instance_cost(method, head, arguments.train, TESTS, TESTS, budget).memory
+    return measured, method.cost(PassSizes(head, arguments.train, TESTS, TESTS, budget)).memory
 
 
 def bridge_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
@@ -169,7 +162,7 @@ def bridge_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[
     work(lists(20), lists(4))
     train, test = lists(arguments.train), lists(TESTS)
     measured = growth(lambda: work(train, test))
-    return measured, instance_cost(method, None, arguments.train, TESTS, TESTS, budget).memory
+    return measured, method.cost(PassSizes(None, arguments.train, TESTS, TESTS, budget)).memory
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:

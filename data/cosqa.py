@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import ChoiceReadout, choice_names
 from twinlens.data.file_readers import FileRows, Row, named_file, read_files, user_path
 from twinlens.data.hub import fetch
-from twinlens.data.labels import choice_names, label_numbers
+from twinlens.data.labels import label_numbers
 from twinlens.data.sampling import permutation
-from twinlens.data.text_data_module import Readout, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 N_CHOICES = 5
 FILES = {"train": "train_rand_split.jsonl", "test": "dev_rand_split.jsonl"}
@@ -36,7 +37,7 @@ class CosqaDataModule(TextDataModule):
     """
 
     default_max_length: ClassVar[int] = 128  # the published limit
-    readout: ClassVar[Readout] = "choice"
+    readout: ClassVar[str] = ChoiceReadout.name
 
     def __init__(
         self,

@@ -17,12 +17,12 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import ChoiceReadout, choice_names
 from twinlens.data.demo_questions import ASKED, OPENINGS, QUESTIONS, TRADES
 from twinlens.data.demo_sentences import FIRST_NAMES, PLACES
-from twinlens.data.labels import choice_names
 from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import follow_twins
-from twinlens.data.text_data_module import Readout, SourceRows, TextDataModule
+from twinlens.data.text_data_module import SourceRows, TextDataModule
 
 TEMPLATES = {"reference": "Question : {question}/ Choices : {choice}/ Answer :"}
 CONCEPTS = {concept: trade for trade, concepts in TRADES.items() for concept in concepts}
@@ -113,7 +113,7 @@ class DemoChoiceDataModule(TextDataModule):
     """
 
     default_max_length: ClassVar[int] = 64
-    readout: ClassVar[Readout] = "choice"
+    readout: ClassVar[str] = ChoiceReadout.name
 
     def __init__(
         self,

@@ -66,11 +66,6 @@ class LabelValues:
         return list(self.found.values())
 
 
-def choice_names(n_choices: int) -> list[str]:
-    """A, B, C …, the label names of questions with that many choices."""
-    return [chr(ord("A") + number) for number in range(n_choices)]
-
-
 def is_empty(value: Any) -> bool:
     """Whether a cell says nothing: null, NaN or blank text."""
     if isinstance(value, Decimal):

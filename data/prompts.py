@@ -9,9 +9,10 @@ import datasets
 import pyarrow
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import TokenReadout
 from twinlens.data.file_readers import Row
 from twinlens.data.source_rows import SourceRows
-from twinlens.data.text_data_module import Readout, TextDataModule
+from twinlens.data.text_data_module import TextDataModule
 
 NO_ANSWER = -1
 """The label of a prompt without an answer."""
@@ -31,7 +32,7 @@ class PromptDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
-    readout: ClassVar[Readout] = "token"
+    readout: ClassVar[str] = TokenReadout.name
 
     def __init__(self, name: str, path: Any = None, **options: Any) -> None:
         super().__init__(name, path, **options)

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data.distributed import DistributedSampler
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import ReadoutKind
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.data_report import Notes
 from twinlens.data.file_readers import Need
@@ -31,7 +32,6 @@ __all__ = ["SourceRows", "TextDataModule"]
 
 REFERENCE = "reference"
 """Name of the template that every dataset has."""
-Readout = Literal["classification", "choice", "token"]
 
 
 class TextDataModule(LightningDataModule):
@@ -66,8 +66,8 @@ class TextDataModule(LightningDataModule):
 
     Attributes:
         default_max_length: of the dataset, in tokens.
-        readout: what the labels number: classes, the choices of a question (with `n_choices`) or, of `token`, the
-            vocabulary, where a label is the token that should come next.
+        readout: what the labels number, a word of `twinlens.attribution.readouts.READOUTS`: classes, the choices of a
+            question (with `n_choices`) or the vocabulary, where a label is the token that should come next.
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
@@ -77,7 +77,7 @@ class TextDataModule(LightningDataModule):
     """
 
     default_max_length: ClassVar[int] = 512
-    readout: ClassVar[Readout] = "classification"
+    readout: ClassVar[str] = ReadoutKind.name
     name: str
     label_names: list[str]
     text_columns: list[str]

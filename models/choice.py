@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from twinlens.attribution.readouts import ChoiceReadout
 from twinlens.models.last_token import LastTokenEngine
 
 Choices = Literal["predicted", "all"]
@@ -44,7 +45,7 @@ class ChoiceEngine:
             sequences of all choices at once.
     """
 
-    readout: ReadoutKind = "choice"
+    readout: str = ChoiceReadout.name
 
     def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Choices = "predicted") -> None:
         self.engine = engine

@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
 from twinlens.models.anatomy_check import build_anatomy
@@ -101,7 +102,7 @@ class LanguageModel(LightningModule):
 
     def engine(self) -> LastTokenEngine:
         """The verified last-token engine over this model's current weights."""
-        return LastTokenEngine(build_anatomy(self.backbone), self.head, "token")
+        return LastTokenEngine(build_anatomy(self.backbone), self.head, TokenReadout.name)
 
     def residual_engine(self) -> ResidualEngine:
         """The verified engine over the residual stream at this model's current weights.

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.models.anatomy import (
     Anatomy,
     BlockInputs,
@@ -36,14 +37,12 @@ class LastTokenEngine:
     Args:
         anatomy: verified adapter of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
-        readout: what the scores number, `classification` or `token`.
+        readout: what the scores number, a word of `twinlens.attribution.readouts.READOUTS`.
     """
 
     sequences_per_example: int = 1
 
-    def __init__(
-        self, anatomy: Anatomy, head: Callable[[Tensor], Tensor], readout: ReadoutKind = "classification"
-    ) -> None:
+    def __init__(self, anatomy: Anatomy, head: Callable[[Tensor], Tensor], readout: str = ReadoutKind.name) -> None:
         self.anatomy = anatomy
         self.readout = readout
         self.head = head
@@ -52,7 +51,7 @@ class LastTokenEngine:
         self.n_attention = anatomy.n_heads * anatomy.head_dim
         self.gated = anatomy.gated
         self.family = anatomy.config.model_type
-        outputs = int(getattr(head, "out_features", 0)) if readout == "token" else 0
+        outputs = int(getattr(head, "out_features", 0)) if READOUTS[readout].of_vocabulary else 0
         self.footprint = footprint_of(anatomy.backbone, outputs)
 
     # -- one forward over the batch ------------------------------------------------------------------------------

@@ -69,10 +69,12 @@ def extended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         file.write_text(content, encoding="utf-8")
     for name in EXTENDED_PACKAGES:
         package = importlib.import_module(name)
-        monkeypatch.setattr(package, "__path__", [*package.__path__, str(root / name.replace(".", "/"))])
+        monkeypatch.setattr(
+            package, "__path__", [*package.__path__, str(root / name.removeprefix("twinlens.").replace(".", "/"))]
+        )
     yield root / "conf"
     for name in shown:
-        sys.modules.pop(name.removesuffix(".py").replace("/", "."), None)
+        sys.modules.pop("twinlens." + name.removesuffix(".py").replace("/", "."), None)
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ WINGS = (
 LEAVES = (
     "twinlens.attribution.errors",
     "twinlens.attribution.protocols",
+    "twinlens.attribution.readouts",
     "twinlens.attribution.residual_protocol",
 )
 LONGEST_FILE = 320
@@ -175,6 +176,43 @@ def reads_safely(node: ast.Call) -> bool:
     return any("Safe" in ast.unparse(loader) for loader in loaders)
 
 
+def method_names() -> set[str]:
+    """Names of all classes of methods, and of what they extend."""
+    import_of = {}
+    for file in sources("attribution"):
+        for node in ast.walk(ast.parse(text(file))):
+            if isinstance(node, ast.ClassDef):
+                import_of[node.name] = {ast.unparse(base) for base in node.bases}
+    found = {"Method"}
+    while more := {name for name, bases in import_of.items() if bases & found} - found:
+        found |= more
+    return found
+
+
+def asked_of_methods(source: str, methods: set[str]) -> list[str]:
+    """Calls of isinstance over methods."""
+    return [
+        ast.unparse(node)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Call) and called(node) == "isinstance" and len(node.args) == 2
+        for name in [{part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)} & methods]
+        if name
+    ]
+
+
+def compared_words(source: str, words: set[str]) -> list[str]:
+    """Comparisons of a readout with a word, and lists of several such words."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Compare) and "readout" in ast.unparse(node):
+            sides = [node.left, *node.comparators]
+            found += [ast.unparse(node) for side in sides if isinstance(side, ast.Constant) and side.value in words]
+        if isinstance(node, ast.Tuple | ast.List | ast.Set):
+            listed = {item.value for item in node.elts if isinstance(item, ast.Constant)}
+            found += [ast.unparse(node)] if len(listed & words) > 1 else []
+    return found
+
+
 def git(*arguments: str) -> list[str]:
     """Lines that git prints about the checkout; skips where this is none."""
     try:
@@ -281,6 +319,46 @@ def test_libraries_stay_where_they_belong(library: str, allowed: tuple[str, ...]
     users = {file for file, name in imports_of(*PACKAGES, "train", "benchmarks") if is_within(name, library)}
     assert users, f"nothing imports {library}: has the walk lost its way?"
     assert [file for file in sorted(users) if not file.startswith(allowed)] == []
+
+
+def test_only_the_dispatch_tells_methods_apart() -> None:
+    methods = method_names()
+    assert {"IntegratedGradients", "Influence", "NeuronInstances", "InstanceNeurons", "RandomNeurons"} <= methods
+    found = {name_of(file): asked_of_methods(text(file), methods) for file in sources(*PACKAGES, "train")}
+    assert {file for file, calls in found.items() if calls} == {"callbacks/attribute/dispatch.py"}
+    assert asked_of_methods("isinstance(m, A | Influence)", methods) == ["isinstance(m, A | Influence)"]
+
+
+def test_no_control_is_known_by_its_name() -> None:
+    calls = [
+        (name_of(file), ast.unparse(node))
+        for file in sources(*PACKAGES, "train")
+        for node in ast.walk(ast.parse(text(file)))
+        if isinstance(node, ast.Call)
+        and called(node) in ("startswith", "match", "fullmatch")
+        and any("random" in str(getattr(part, "value", "")) for part in node.args)
+    ]
+    assert calls == []
+
+
+def test_readouts_are_listed_and_told_apart_in_one_place() -> None:
+    from twinlens.attribution.readouts import READOUTS
+
+    found = {name_of(file): compared_words(text(file), set(READOUTS)) for file in sources(*PACKAGES, "train")}
+    assert {file: said for file, said in found.items() if said} == {}
+    assert compared_words('data.readout == "token"', {"token"})
+    assert compared_words('Literal["choice", "token"]', {"token", "choice"})
+
+
+def test_sizes_of_shards_stand_in_one_place() -> None:
+    users = {file for file, name in imports_of(*PACKAGES) if name == "twinlens.data.sampling.length_sorted_batches"}
+    assert users == {"callbacks/passes/shards.py"}
+
+
+def test_no_private_name_is_imported() -> None:
+    folders = (*PACKAGES, "train", "tests", "benchmarks")
+    private = [(file, name) for file, name in imports_of(*folders) if name.rpartition(".")[2].startswith("_")]
+    assert [(file, name) for file, name in private if name != "__future__.annotations"] == []
 
 
 def test_nothing_unpickles() -> None:

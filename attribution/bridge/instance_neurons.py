@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
+from twinlens.attribution.method import Source
+from twinlens.attribution.neuron.protocol import NeuronLens
 from twinlens.attribution.neuron.ranking import NeuronScores
 
 
 @dataclass(frozen=True)
-class InstanceNeurons:
+class InstanceNeurons(NeuronLens):
     """IA-Neurons: the top-1 neuron of each of the most influential train examples, in their order.
 
     Attributes:
@@ -36,6 +39,9 @@ class InstanceNeurons:
         tensor([[0.9000, 0.4000, 0.1000]])
     """
 
+    reads: ClassVar[str] = "instances"
+    from_instances: ClassVar[bool] = True
+
     source: str
     neurons: str = "ig"
     top_k: int = 100
@@ -45,9 +51,22 @@ class InstanceNeurons:
         list_length("top_k", self.top_k)
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the methods whose results this one reads."""
-        return (self.source, self.neurons)
+    def sources(self) -> tuple[Source, ...]:
+        """The instance method that ranks the train examples, and the neuron method whose train lists are read."""
+        return (
+            Source("source", self.source, "instance", lengths={"top_k": self.top_k}),
+            Source("neurons", self.neurons, "neuron", of_train=True),
+        )
+
+    @property
+    def sign(self) -> str:
+        """Whatever the instances' scores say."""
+        return f"that of {self.source}: the score is the train example's, not the neuron's"
+
+    @property
+    def unit(self) -> str:
+        """Unit of the instances' scores."""
+        return f"that of {self.source}"
 
     def describe(self) -> dict[str, object]:
         """Settings, sign and unit."""
@@ -58,8 +77,8 @@ class InstanceNeurons:
             "neurons": self.neurons,
             "top_k": self.top_k,
             "dedup": self.dedup,
-            "sign": f"that of {self.source}: the score is the train example's, not the neuron's",
-            "unit": f"that of {self.source}",
+            "sign": self.sign,
+            "unit": self.unit,
         }
 
     def compose(self, top_index: Tensor, top_score: Tensor, train: NeuronLists) -> NeuronScores:

@@ -14,12 +14,17 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
-from twinlens.attribution.bridge.shared_sums import Gain, SharedNeuronSums, TestLists, entry_gains
+from twinlens.attribution.bridge.shared_sums import BYTES_PER_CHUNK, Gain, SharedNeuronSums, TestLists, entry_gains
 from twinlens.attribution.errors import UserError, require_finite
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
+from twinlens.attribution.instance.protocol import InstanceMethod
+from twinlens.attribution.method import Source
 
 Missing = Literal["zero", "-inf"]
 Preset = Literal["paper", "reference"]
 
+COMMON_ASSUMED = 512
+"""Neurons that stand in most lists, for a plan."""
 _SELF_BLOCK = 256  # train examples whose lists are compared with themselves at a time
 
 
@@ -49,7 +54,7 @@ PRESETS: dict[str, Reading] = {
 }
 
 
-class NeuronInstances:
+class NeuronInstances(InstanceMethod):
     """NA-Instances: train examples whose important neurons are the test example's (DCNS, Eq. 1 of the paper).
 
     g(i, t) = Σ_m [n_t^m ∈ N_i] (2^{ns_t^m} − 1)/log2(m + 1), summed over the entries m of the train list t. N_i is the
@@ -82,7 +87,8 @@ class NeuronInstances:
         tensor([[1.6300, 0.0000]], dtype=torch.float64)
     """
 
-    reads: ClassVar[Literal["neurons"]] = "neurons"
+    reads: ClassVar[str] = "neurons"
+    sign = "none: a similarity, carries no loss sign"
 
     def __init__(
         self,
@@ -106,9 +112,26 @@ class NeuronInstances:
         self.top_k = list_length("top_k", top_k)
 
     @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the methods whose results this one reads."""
-        return (self.source,)
+    def unit(self) -> str:
+        """Unit of the scores."""
+        return f"discounted cumulative gain, {self.gain} train scores"
+
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The neuron method whose lists are compared, of the train split too."""
+        lengths = {"train_list": self.train_list, "test_list": self.test_list}
+        return (Source("source", self.source, "neuron", of_train=True, lengths=lengths),)
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """The train lists with their gains, a chunk of look-ups and blocks of lists.
+
+        How many neurons stand in most lists shows only in the lists: a few hundred are assumed, whose dense product
+        takes most of the operations.
+        """
+        per_list = 16 * (COMMON_ASSUMED + 1) + 64 * self.train_list
+        held = sizes.n_train * self.train_list * 12 + BYTES_PER_CHUNK
+        memory = held + sizes.streamed(per_list, per_list, held)
+        return InstanceCost(memory, 2.0 * COMMON_ASSUMED * sizes.n_train * sizes.n_test)
 
     def prepare(self, train: NeuronLists, memory_budget: int) -> NeuronInstancesScorer:
         """Turn the train lists into gains.
@@ -176,8 +199,8 @@ class NeuronInstancesScorer:
             "train_list": method.train_list,
             "test_list": method.test_list,
             "missing": method.missing,
-            "sign": "none: a similarity, carries no loss sign",
-            "unit": f"discounted cumulative gain, {method.gain} train scores",
+            "sign": method.sign,
+            "unit": method.unit,
         }
 
     def query(self, test: NeuronLists, index: Tensor) -> TestLists:

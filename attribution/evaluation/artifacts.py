@@ -130,6 +130,9 @@ class Artifacts:
             if RANDOM not in lists:  # the expectation of a random draw is known
                 mean = float(overlap.mean())
                 results.append(
-                    Result("lexical_overlap", mean, None, n=n, k=k, group=group, variant=variant, method=RANDOM)
-                )
+                    Result(
+                        "lexical_overlap", mean, None, n=n, k=k, group=group, variant=variant, method=RANDOM,
+                        control=True,
+                    )
+                )  # fmt: skip
         return results

@@ -121,8 +121,11 @@ class Diversity:
                 mean, error = mean_and_error([run[metric] for run in runs if metric in run])
                 n = sizes[method, group, percent]
                 results.append(
-                    Result(metric, mean, error, n=n, k=percent, group=group, variant=grid.variant, method=method)
-                )
+                    Result(
+                        metric, mean, error, n=n, k=percent, group=group, variant=grid.variant, method=method,
+                        control=group == "random",
+                    )
+                )  # fmt: skip
         return results
 
     def regress(self, described: Sequence[Result], retrained: Sequence[Result]) -> list[Result] | str:

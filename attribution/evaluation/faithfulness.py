@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
-from math import log
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL, Control
 from twinlens.attribution.evaluation.edits import (
@@ -23,6 +22,8 @@ from twinlens.attribution.evaluation.edits import (
     replacement_of,
 )
 from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.statistics import area
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.ranking import chosen_mask, side_by_side
 from twinlens.attribution.protocols import Batch, NeuronModel
 
@@ -171,6 +172,40 @@ class Faithfulness:
                 f"fewer; set method.{name}.top_k={self.longest} or a smaller r."
             )
 
+    def reference_need(self, sizes: EngineSizes) -> Need:
+        """Memory of an example whose activations replace other examples': what `NeuronModel.states` takes."""
+        return Need(sizes.states, sizes.states)
+
+    def need(self, sizes: EngineSizes, n_questions: int, controlled: bool) -> Need:
+        """Memory of one example.
+
+        The forward beside the prefix's keys and values, then edited rows without gradients, one per question; at all
+        positions edited forwards. The random control's rankings are drawn before. Another example's activations are
+        held beside all.
+        """
+        footprint = sizes.footprint
+        drawn = footprint.random_ranking() if controlled else 0
+        other = 2 * 4 * footprint.n_layers * footprint.n_neurons if self.intervention == "resample" else 0
+        one = footprint.edited_sequence if self.positions == "all" else footprint.edited_row
+
+        def rows(columns: int, count: int) -> int:
+            edits = footprint.kept(columns) + other + count * one(columns)
+            if self.positions != "all":
+                edits += footprint.chunk(columns, footprint.n_layers - 1)
+            return max(drawn, sizes.states(columns), sizes.sequences.edited * edits)
+
+        return Need(
+            lambda columns: rows(columns, 1),
+            lambda columns: rows(columns, n_questions),
+            lambda columns: sizes.sequences.edited * one(columns),
+        )
+
+    def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int, n_questions: int) -> float:
+        """Operations of one example: the forward, and one token more for every question, or one forward more."""
+        forward, sequences = model.forward_operations(tokens), sizes.sequences
+        row = forward if self.positions == "all" else sizes.footprint.n_layers * model.block_operations(tokens)
+        return sequences.forwards() * forward + n_questions * sequences.edited * row
+
     def answers(
         self,
         model: NeuronModel,
@@ -231,17 +266,24 @@ class Faithfulness:
         results = [
             row
             for method, names in seeds_of.items()
-            for row in self._rows(answers, method, names, site=sites.get(names[0], "ffn"))
+            for row in self._rows(answers, method, names, site=sites.get(names[0], "ffn"), control=method == CONTROL)
         ]
         for method, names in (matched or {}).items():
-            results += self._rows(answers, CONTROL, names, matches=method, site=sites.get(names[0], "ffn"))
+            results += self._rows(answers, CONTROL, names, method, sites.get(names[0], "ffn"), control=True)
         return results
 
     def _rows(
-        self, answers: Mapping[str, Tensor], method: str, names: Sequence[str], matches: str = "", site: str = "ffn"
+        self,
+        answers: Mapping[str, Tensor],
+        method: str,
+        names: Sequence[str],
+        matches: str = "",
+        site: str = "ffn",
+        control: bool = False,
     ) -> Iterator[Result]:
         """All rows of one method: per test and r preserved %, flips and drop, and per test the area."""
-        row = partial(_row, method=method, reference_group=matches, variant=self._variant(bool(matches), site))
+        variant = self._variant(bool(matches), site)
+        row = partial(_row, method=method, reference_group=matches, variant=variant, control=control)
         for test, counts in self.counts.items():
             directions: list[Better] = ["higher", "lower"]
             better, worse = directions if test == "sufficiency" else reversed(directions)
@@ -267,31 +309,10 @@ class Faithfulness:
         return ";".join(said)
 
 
-def _row(metric: str, values: Tensor, unit: float, better: Better, k: int | None = None, **more: str) -> Result:
+def _row(metric: str, values: Tensor, unit: float, better: Better, k: int | None = None, **more: object) -> Result:
     """Mean of `values` [examples] with its standard error, both times `unit`."""
     stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
     return Result(metric, float(values.mean()) * unit, stderr, n=len(values), k=k, better=better, **more)  # type: ignore[arg-type]
-
-
-def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
-    """Area under each example's curve over log r by the trapezoidal rule, divided by the range of log r, [examples].
-
-    Args:
-        shares: [counts, examples].
-        counts: r of each row, two different ones at least, in any order.
-
-    Example:
-        >>> import torch
-        >>> from twinlens.attribution.evaluation.faithfulness import area
-        >>> area(torch.tensor([[0.0], [1.0]]), [1, 100])  # from nothing to everything: half of the range
-        tensor([0.5000])
-    """
-    order = sorted(range(len(counts)), key=lambda i: counts[i])
-    width = log(counts[order[-1]]) - log(counts[order[0]])
-    total = torch.zeros_like(shares[0])
-    for left, right in pairwise(order):
-        total += (log(counts[right]) - log(counts[left])) / width * (shares[left] + shares[right]) / 2
-    return total
 
 
 def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question, site: str = "ffn") -> Tensor:

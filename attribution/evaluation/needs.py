@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-MethodKind = Literal["instance", "neuron", "ia_neurons"]
+from twinlens.attribution.method import MethodKind
+
 EXAMPLES_OF_KIND = {
     "instance": "instance method (e.g. method=gradsim)",
     "neuron": "neuron method (e.g. method=ig)",

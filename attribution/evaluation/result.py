@@ -22,6 +22,7 @@ class Result:
         method: name of the method it is about; empty for the model.
         split: split it was measured on.
         better: which direction is better, empty where neither is.
+        control: whether it is of a control that the evaluation draws itself; those of methods are known by the method.
 
     Example:
         >>> from twinlens.attribution.evaluation.result import Result
@@ -41,3 +42,4 @@ class Result:
     method: str = ""
     split: str = "test"
     better: Literal["higher", "lower", ""] = ""
+    control: bool = False

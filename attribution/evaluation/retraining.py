@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.refits import Fit, Reference, Refits
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
 from twinlens.attribution.evaluation.subsets import Subset, SubsetGrid
-
-Fit = Callable[[Tensor, int], Tensor]
-"""(train rows [rows], seed) → the predicted class of every explained example [tests] by a model fitted on them."""
+from twinlens.attribution.evaluation.train_ranking import share_of_rows
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Predictions and labels that refitted models are compared with.
-
-    Attributes:
-        prediction: class predicted by the model that is explained, [tests].
-        label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
-        fold: folded class of each class of the model, [classes], or None.
-
-    Example:
-        >>> import torch
-        >>> from twinlens.attribution.evaluation.retraining import Reference, measures
-        >>> reference = Reference(prediction=torch.tensor([0, 1, 1]), label=torch.tensor([0, 0, -1]))
-        >>> found = measures(torch.tensor([[0, 1, 0]]), reference)  # one run; one example has no label
-        >>> [(name, value.round(decimals=2).tolist(), n) for name, value, n in found]
-        [('accuracy', [0.5], 2), ('preserved', [0.67], 3)]
-    """
-
-    prediction: Tensor
-    label: Tensor
-    fold: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Retraining(SubsetGrid):
+class Retraining(SubsetGrid, Refits):
     """Accuracy of, and predictions preserved by, a fresh model trained on part of the train split.
 
     `most`: the first n % of a method's ranking, `least`: the last n %, `random`: as many rows at random, the same for
@@ -63,15 +37,19 @@ class Retraining(SubsetGrid):
         [('accuracy', 'most', 0.5), ('preserved', 'most', 1.0), ('accuracy', 'least', 0.5), ('preserved', 'least', 0.0)]
     """
 
-    requires: ClassVar[str] = "rankings"
+    def fits(self, rankings: Mapping[str, Tensor]) -> list[tuple[Tensor, int]]:
+        """Every subset under every seed, random ones under their own."""
+        return [
+            (subset.rows, seed)
+            for subset in self.subsets(rankings)
+            for seed in (self.seeds if subset.seed is None else [subset.seed])
+        ]
 
-    def missing(self, available: Available) -> str:
-        """Name what the run lacks, empty where nothing is missing."""
-        if not available.fits:
-            return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
-        if not available.ranked():
-            return "at least one instance method without seeds (e.g. method=gradsim)"
-        return ""
+    def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
+        """No two subsets are taken for the same."""
+        groups = len({"most", "least"} & set(self.groups)) * n_methods + ("random" in self.groups)
+        sizes = [share_of_rows(n_train, percent) for percent in self.fractions]
+        return [rows for rows in sizes for _ in range(groups * len(self.seeds))]
 
     def evaluate(self, rankings: Mapping[str, Tensor], fit: Fit, reference: Reference) -> list[Result]:
         """Two results per cell, `accuracy` only where the explained split has labels.
@@ -94,7 +72,7 @@ class Retraining(SubsetGrid):
                 results.append(
                     Result(
                         metric, mean, error, n=n, k=percent, group=group,
-                        variant=self.variant, method=method, better="higher",
+                        variant=self.variant, method=method, better="higher", control=group == "random",
                     )
                 )  # fmt: skip
         return results

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from twinlens.attribution.example_models.decoder import ExampleDecoder, answer_position
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, ReadoutKind, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
 
 
 class ExampleNeuronModel:
@@ -34,7 +34,7 @@ class ExampleNeuronModel:
 
     family = "example"
     gated = False
-    readout: ReadoutKind = "classification"
+    readout: str = "classification"
     sequences_per_example = 1
 
     def __init__(self, n_classes: int = 2) -> None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.projection import Projection, ProjectionKind
+from twinlens.attribution.gradients.projection import Projection
 
-Reads = Literal["head", "checkpoints", "text", "neurons", "layers", "rows"]
-"""What a method is given of each split: `HeadInputs` (cached head inputs and labels),
-`CheckpointInputs` (the same under each kept checkpoint), `TextInputs`, `NeuronLists` of the bridge, the whole
-gradients of linear layers as a backward finds them (`layers`), or stored rows of projected gradients (`rows`)."""
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
 HeadParameters = Literal["weight", "head"]
@@ -49,7 +45,7 @@ class GradientOptions:
     per: Per = "example"
 
     @property
-    def reads(self) -> Reads:
+    def reads(self) -> str:
         """The head alone is served from cached head inputs, exactly."""
         if self.of_head:
             return "head"
@@ -88,61 +84,3 @@ class GradientOptions:
                 "per=token keeps a row of every train token, but projection=none keeps no rows; expected small ones: "
                 "set projection=random."
             )
-
-
-class GradientSettings(Protocol):
-    """A method's flat settings, see `GradientOptions` and `Projection`.
-
-    Example:
-        >>> from twinlens.attribution.gradients.options import GradientSettings
-        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
-        >>> settings: GradientSettings = GradientSimilarity(params="all", projection="random")
-        >>> settings.params, settings.projection, settings.projection_dim, settings.per
-        ('all', 'random', 16, 'example')
-    """
-
-    @property
-    def params(self) -> str:
-        """See `GradientOptions`."""
-
-    @property
-    def labels(self) -> LabelSource:
-        """See `GradientOptions`."""
-
-    @property
-    def projection(self) -> ProjectionKind:
-        """Kind, see `Projection`."""
-
-    @property
-    def projection_dim(self) -> int:
-        """Numbers per side, see `Projection`."""
-
-    @property
-    def projection_seed(self) -> int:
-        """Of the random signs, see `Projection`."""
-
-    @property
-    def per(self) -> Per:
-        """See `GradientOptions`."""
-
-
-class OverLayers:
-    """Base of methods over the gradients of any layers; such a method has `GradientSettings` besides.
-
-    Example:
-        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
-        >>> method = GradientSimilarity(params="all", projection="random")
-        >>> method.reads, method.gradients.projection
-        ('rows', Projection(kind='random', dim=16, seed=0))
-    """
-
-    @property
-    def gradients(self: GradientSettings) -> GradientOptions:
-        """The gradients that the method is about; a method checks them when it is made."""
-        projection = Projection(self.projection, self.projection_dim, self.projection_seed)
-        return GradientOptions(self.params, self.labels, projection, self.per)
-
-    @property
-    def reads(self) -> Reads:
-        """Cached head inputs, whole gradients of layers, or stored rows of projected ones."""
-        return self.gradients.reads  # type: ignore[misc]  # whoever inherits has the settings

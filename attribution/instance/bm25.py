@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.options import Reads
 from twinlens.attribution.instance.inputs import TextInputs
+from twinlens.attribution.instance.protocol import InstanceMethod
 
 logging.getLogger("bm25s").setLevel(logging.WARNING)  # it tells of every step, to whoever logs everything
 
@@ -24,7 +24,7 @@ Variant = Literal["lucene", "robertson", "atire"]
 
 
 @dataclass(frozen=True)
-class BM25:
+class BM25(InstanceMethod):
     """BM25 with the test text as query and the train texts as documents.
 
     Words are lower-cased runs of two or more letters or digits.
@@ -47,7 +47,9 @@ class BM25:
         tensor([[0.3600, 0.0000, 1.1200]], dtype=torch.float64)
     """
 
-    reads: ClassVar[Reads] = "text"
+    reads: ClassVar[str] = "text"
+    sign: ClassVar[str] = "none: a similarity, carries no loss sign"
+    unit: ClassVar[str] = "BM25"
 
     variant: Variant = "lucene"
     k1: float = 1.5
@@ -181,8 +183,8 @@ class BM25Scorer:
             "b": self.method.b,
             "stopwords": self.method.stopwords,
             "words": self.documents.n_words,
-            "sign": "none: a similarity, carries no loss sign",
-            "unit": "BM25",
+            "sign": self.method.sign,
+            "unit": self.method.unit,
         }
 
     def query(self, test: TextInputs, index: Tensor) -> Tensor:

@@ -6,23 +6,27 @@ gradient step on i lowers the loss of t.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.options import LabelSource, OverLayers, Per
+from twinlens.attribution.gradients.options import HeadParameters, LabelSource, Per
 from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.gradients.whole import Inverse
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.factors import LayerFactors, gram
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.loss_gradients import LossGradients
+from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.attribution.protocols import LinearLayer
 
 Similarity = Literal["dot", "cosine"]
-SIGN = "positive: a gradient step on the train example lowers the test loss"
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,8 @@ class GradientSimilarity(OverLayers):
         tensor([[ 0.5000, -0.2500,  0.5000]], dtype=torch.float64)
     """
 
+    sign: ClassVar[str] = "positive: a gradient step on the train example lowers the test loss"
+
     similarity: Similarity = "dot"
     params: str = "head"
     labels: LabelSource = "gold"
@@ -72,6 +78,19 @@ class GradientSimilarity(OverLayers):
         """Unit of the scores."""
         return "loss change per unit learning rate, nats" if self.similarity == "dot" else "cosine, -1 to 1"
 
+    @property
+    def cosine(self) -> bool:
+        """Whether both sides have unit length."""
+        return self.similarity == "cosine"
+
+    def describe_layers(self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse]) -> dict[str, object]:
+        """See `OverLayers.describe_layers`."""
+        return {"similarity": self.similarity, **super().describe_layers(layers, inverses)}
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """See `similarity_cost`."""
+        return similarity_cost(sizes, self.gradients.head_parameters)
+
     @overload
     def prepare(self, train: HeadInputs, memory_budget: int) -> GradientSimilarityScorer: ...
 
@@ -81,12 +100,24 @@ class GradientSimilarity(OverLayers):
     def prepare(self, train: HeadInputs | GradientRows, memory_budget: int) -> GradientSimilarityScorer | RowScorer:
         """Check the train split; factors are taken block by block, as they cost less than reading them back."""
         if isinstance(train, GradientRows):
-            said: dict[str, object] = {"similarity": self.similarity, "sign": SIGN, "unit": self.unit}
-            return RowScorer(train, said, memory_budget, cosine=self.similarity == "cosine")
+            said: dict[str, object] = {"similarity": self.similarity, "sign": self.sign, "unit": self.unit}
+            return RowScorer(train, said, memory_budget, cosine=self.cosine)
         head = differentiable_head(train.head, self.gradients.head_parameters, train.sequences)
         check_inputs(train, head, torch.arange(len(train)), "train")
         scorer = InnerProducts if self.similarity == "dot" else GradientSimilarityScorer
         return scorer(self, head, LossGradients.take(head, train, memory_budget), memory_budget)
+
+
+def similarity_cost(sizes: PassSizes, params: HeadParameters) -> InstanceCost:
+    """Blocks of factored gradients and their scores under every checkpoint, then self-influence."""
+    head, times = differentiable_head(sizes.head, params, sizes.sequences), sizes.checkpoints
+    per_row, kept = similarity_block_bytes(head), 8 * head.widths
+    memory = max(
+        sizes.streamed(times * per_row, per_row, kept=(times * kept, kept)),
+        min(sizes.budget, 8 * sizes.n_train * head.squares_numbers),
+    )
+    each = sizes.n_test * head.pair_operations(1) + 4.0 * sizes.tests * head.widths
+    return InstanceCost(memory, times * sizes.n_train * each)
 
 
 def similarity_block_bytes(head: DifferentiableHead) -> int:
@@ -139,7 +170,7 @@ class GradientSimilarityScorer:
             "labels": self.method.labels,
             "dtype": self.method.dtype,
             "n_parameters": self.head.n_parameters,
-            "sign": SIGN,
+            "sign": self.method.sign,
             "unit": self.method.unit,
         }
 

@@ -9,13 +9,13 @@ recursion depth nor scale has to be tuned as for LiSSA.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, overload
+from typing import ClassVar, Literal, overload
 
 import torch
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import Fisher
-from twinlens.attribution.gradients.options import LabelSource, OverLayers, Per
+from twinlens.attribution.gradients.options import LabelSource, Per
 from twinlens.attribution.gradients.projected import Inverse, RowScorer
 from twinlens.attribution.gradients.projected_curvature import (
     DataInfInverse,
@@ -26,14 +26,18 @@ from twinlens.attribution.gradients.projected_curvature import (
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.curvature import ggn_matrix, ggn_trace
 from twinlens.attribution.instance.direct import DirectScorer, direct_plan
 from twinlens.attribution.instance.dual import DualScorer, dual_plan
+from twinlens.attribution.instance.gradsim import similarity_cost
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, differentiable_head
 from twinlens.attribution.instance.hessian import exact_hessian
 from twinlens.attribution.instance.identity import IdentityScorer
+from twinlens.attribution.instance.influence_costs import kronecker_cost, solver_cost
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.kronecker import KroneckerScorer, kronecker_plan, layer_bases
+from twinlens.attribution.instance.layer_curvature import CurvedLayers
 from twinlens.attribution.instance.lissa import LissaScorer, Recursion
 from twinlens.attribution.instance.products import CurvatureProducts
 from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
@@ -42,12 +46,10 @@ from twinlens.attribution.memory_amounts import bytes_in_words
 Curvature = Literal["ggn", "hessian", "kfac", "ekfac", "datainf", "identity"]
 Solver = Literal["auto", "direct", "dual", "cg", "lissa"]
 ChosenSolver = Literal["direct", "dual", "cg", "lissa"]
-SIGN = "positive: training on the train example more lowers the test loss"
-UNIT = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 
 
 @dataclass(frozen=True)
-class Influence(OverLayers):
+class Influence(CurvedLayers):
     """Influence functions.
 
     Attributes:
@@ -87,6 +89,9 @@ class Influence(OverLayers):
         tensor([[ 0.4000, -1.1000, -0.1000,  0.1000],
                 [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
+
+    sign: ClassVar[str] = "positive: training on the train example more lowers the test loss"
+    unit: ClassVar[str] = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 
     curvature: Curvature = "ggn"
     solver: Solver = "auto"
@@ -148,6 +153,21 @@ class Influence(OverLayers):
         return Recursion(
             self.damping, self.lissa_depth, self.lissa_scale, self.lissa_batch, self.lissa_repeats, self.lissa_seed
         )
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """The curvature's matrix and its factor beside each other while factorising, then the factor beside the blocks.
+
+        An iterative solver takes what it is given.
+        """
+        head = differentiable_head(sizes.head, self.gradients.head_parameters, sizes.sequences)
+        if self.curvature == "identity":
+            return similarity_cost(sizes, self.gradients.head_parameters)
+        if self.curvature in ("kfac", "ekfac"):
+            return kronecker_cost(head, sizes)
+        solver, plan = self.choose(head, sizes.n_train, sizes.budget, self.is_exact(head))
+        if solver in ("cg", "lissa"):
+            return InstanceCost(sizes.budget, None, f"solver {solver}")
+        return solver_cost(head, solver, plan, sizes)
 
     @overload
     def prepare(self, train: HeadInputs, memory_budget: int) -> SolvedScorer: ...
@@ -259,7 +279,7 @@ class Influence(OverLayers):
         said = {"curvature": self.curvature, "solver": "direct", "damping": self.damping}
         if self.curvature in ("kfac", "ekfac"):
             said["fisher"] = self.fisher
-        return RowScorer(train, {**said, "sign": SIGN, "unit": UNIT}, budget, inverse)
+        return RowScorer(train, {**said, "sign": self.sign, "unit": self.unit}, budget, inverse)
 
     def _kronecker(self, head: DifferentiableHead, train: HeadInputs, budget: int) -> SolvedScorer:
         plan = kronecker_plan(head)
@@ -295,6 +315,6 @@ class Influence(OverLayers):
             "labels": self.labels,
             "dtype": "float64",
             "n_parameters": head.n_parameters,
-            "sign": SIGN,
-            "unit": UNIT,
+            "sign": self.sign,
+            "unit": self.unit,
         }

@@ -11,7 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from twinlens.attribution.gradients.options import Reads
+from twinlens.attribution.instance.block_sizes import ScorerSize
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
+from twinlens.attribution.method import Method, MethodKind
 
 
 class Inputs(Protocol):
@@ -29,37 +31,6 @@ class Inputs(Protocol):
 
     def rows(self, start: int, stop: int) -> Any:
         """A contiguous part of the examples, of the same type."""
-
-
-class ScorerSize(Protocol):
-    """Sizes of a scorer, from which its blocks are cut.
-
-    Attributes:
-        n_train: number of train examples.
-        bytes_per_query: working memory that one test example needs in `query` and while it is scored, in bytes.
-        bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
-        bytes_held: memory that the scorer holds for all tests, a factor of the curvature for example.
-
-    Example:
-        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
-        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
-        >>> from twinlens.attribution.instance.protocol import ScorerSize
-        >>> size: ScorerSize = GradientSimilarity().prepare(example_head_inputs()[0], BUDGET)
-        >>> size.n_train, size.bytes_per_row, size.bytes_held
-        (4, 32, 0)
-    """
-
-    @property
-    def n_train(self) -> int: ...
-
-    @property
-    def bytes_per_query(self) -> int: ...
-
-    @property
-    def bytes_per_row(self) -> int: ...
-
-    @property
-    def bytes_held(self) -> int: ...
 
 
 @runtime_checkable
@@ -98,16 +69,14 @@ class InstanceScorer(ScorerSize, Protocol):
         """Each train example's score against itself, [n_train], float64; None where the method has none."""
 
 
-@runtime_checkable
-class InstanceMethod(Protocol):
-    """A configured method.
+class InstanceMethod(Method):
+    """A configured method that scores train examples; extend it.
 
     A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
-    `HeadInputs.labels` for train and test alike. One that reads other methods' results has `sources: tuple[str, ...]`,
-    their names in the run.
+    `HeadInputs.labels` for train and test alike.
 
     Attributes:
-        reads: what `prepare` and the scorer's `query` are given.
+        reads: what `prepare` and the scorer's `query` are given, see `twinlens.callbacks.attribute.dispatch`.
         top_k: length of the stored best and worst lists.
 
     Example:
@@ -118,10 +87,17 @@ class InstanceMethod(Protocol):
         (True, 'head', 10)
     """
 
-    top_k: int
+    lens = "instance"
 
     @property
-    def reads(self) -> Reads: ...
+    def reads(self) -> str:
+        """Cached head inputs, unless the method says otherwise."""
+        return "head"
+
+    @property
+    def kind(self) -> MethodKind:
+        """An instance method."""
+        return "instance"
 
     def prepare(self, train: Any, memory_budget: int) -> InstanceScorer:
         """Do once what all tests share.
@@ -130,6 +106,15 @@ class InstanceMethod(Protocol):
             train: the train split, in row order, as `reads` says.
             memory_budget: bytes that the preparation may use, and that the scorer may go on holding.
         """
+        raise NotImplementedError
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """What the pass takes, from shapes alone; a method that does not say takes the whole budget, for unknown time.
+
+        Raises:
+            UserError: what is asked for does not fit the budget.
+        """
+        return InstanceCost(sizes.budget, None)
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.counter_random import uniform
-from twinlens.attribution.gradients.options import Reads
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.inputs import HeadInputs
+from twinlens.attribution.instance.protocol import InstanceMethod
 
 
-class RandomInstances:
+class RandomInstances(InstanceMethod):
     """A random order of all train examples for each test example, without replacement.
 
     The score is a hash of (seed, test row, train row), so that an order depends on nothing else: not on batch, block,
@@ -35,15 +36,21 @@ class RandomInstances:
         (torch.Size([2, 4]), True)
     """
 
-    reads: ClassVar[Reads] = "head"
+    is_control: ClassVar[bool] = True
+    sign = "none: carries no loss sign"
+    unit = "uniform on [0, 1)"
 
     def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
-        self.seeds = [int(seed) for seed in seeds]
+        self.seeds: list[int] = [int(seed) for seed in seeds]
         self.top_k = top_k
 
-    def for_seed(self, seed: int) -> RandomInstances:
+    def for_seed(self, seed: int | None) -> RandomInstances:
         """The method with a single seed, which can be prepared."""
-        return RandomInstances([seed], self.top_k)
+        return self if seed is None else RandomInstances([seed], self.top_k)
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """Blocks of hashes."""
+        return InstanceCost(sizes.streamed(64, 64), 50.0 * sizes.n_train * sizes.n_test)
 
     def prepare(self, train: HeadInputs, memory_budget: int) -> RandomScorer:
         """A scorer for the only seed.
@@ -83,7 +90,7 @@ class RandomScorer:
 
     def describe(self) -> dict[str, object]:
         """Seed, sign and unit."""
-        return {"seed": self.seed, "sign": "none: carries no loss sign", "unit": "uniform on [0, 1)"}
+        return {"seed": self.seed, "sign": RandomInstances.sign, "unit": RandomInstances.unit}
 
     def query(self, test: HeadInputs, index: Tensor) -> Tensor:
         """The tests' rows on the train split's device, [tests]."""

@@ -9,19 +9,25 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import require_finite
-from twinlens.attribution.gradients.options import Reads
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, differentiable_head, head_logits
 from twinlens.attribution.instance.inputs import HeadInputs
+from twinlens.attribution.instance.protocol import InstanceMethod
 
 Measure = Literal["cosine", "dot", "euclidean"]
 
 SAME = 1e-12
 """Squared distances below this share of the squared lengths are 0: float32 states are no more exact than that, and
 copies of one example must tie."""
+UNITS: dict[Measure, str] = {
+    "cosine": "cosine, -1 to 1",
+    "dot": "squared activation",
+    "euclidean": "negative distance, activation",
+}
 
 
 @dataclass(frozen=True)
-class HiddenSimilarity:
+class HiddenSimilarity(InstanceMethod):
     """Similarity of the head's inputs.
 
     For multiple choice an example's state is that of the predicted choice's sequence, as for neurons.
@@ -42,10 +48,22 @@ class HiddenSimilarity:
         tensor([[ 1.0000,  0.7100, -1.0000]], dtype=torch.float64)
     """
 
-    reads: ClassVar[Reads] = "head"
+    sign: ClassVar[str] = "none: a similarity, carries no loss sign"
 
     measure: Measure = "cosine"
     top_k: int = 100
+
+    @property
+    def unit(self) -> str:
+        """Unit of the scores."""
+        return UNITS[self.measure]
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """Blocks of states."""
+        head = differentiable_head(sizes.head, "weight", sizes.sequences)
+        hidden = head.layers[0].in_features
+        per_row = hidden_block_bytes(hidden, head)
+        return InstanceCost(sizes.streamed(per_row, per_row), 2.0 * sizes.n_train * sizes.n_test * hidden)
 
     def prepare(self, train: HeadInputs, memory_budget: int) -> HiddenSimilarityScorer:
         """Check the train split; nothing is precomputed but which choice is predicted."""
@@ -90,12 +108,11 @@ class HiddenSimilarityScorer:
 
     def describe(self) -> dict[str, object]:
         """Measure, sign and unit."""
-        units = {"cosine": "cosine, -1 to 1", "dot": "squared activation", "euclidean": "negative distance, activation"}
         return {
             "measure": self.measure,
             "state": "hidden state at the answer position" + (", predicted choice" if self.head.sequences > 1 else ""),
-            "sign": "none: a similarity, carries no loss sign",
-            "unit": units[self.measure],
+            "sign": HiddenSimilarity.sign,
+            "unit": UNITS[self.measure],
         }
 
     def query(self, test: HeadInputs, index: Tensor) -> Tensor:

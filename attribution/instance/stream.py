@@ -22,20 +22,12 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import require_finite
+from twinlens.attribution.instance.block_sizes import block_sizes
 from twinlens.attribution.instance.bounded import InnerProductScorer, bounded_scores
 from twinlens.attribution.instance.leaders import Leaders
-from twinlens.attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores, ScorerSize
-from twinlens.attribution.instance.ranks import BYTES_PER_KEPT, RankSums, ranks_whole_rows
+from twinlens.attribution.instance.protocol import Inputs, InstanceScorer, InstanceScores
+from twinlens.attribution.instance.ranks import RankSums, ranks_whole_rows
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
-
-BYTES_PER_PAIR = 48
-"""Working memory per score while it is ranked: float64 and float32 forms, sort keys and their selection."""
-
-BYTES_PER_PRODUCT = 16
-"""Working memory per score while it is computed, beside the gradients: a float64 product and its second factor."""
-
-_PAIRS_PER_BLOCK = 2**20
-"""Scores per block at most: larger blocks fall out of the caches and are slower, whatever memory there is."""
 
 
 def stream_scores(
@@ -127,24 +119,3 @@ def concatenate(parts: Iterable[InstanceScores], k: int) -> InstanceScores:
         return InstanceScores(torch.empty(0, dtype=torch.int64), no_index, no_score, no_index, no_score)
     fields = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
     return InstanceScores(*(torch.cat([getattr(part, name) for part in parts]) for name in fields))
-
-
-def block_sizes(scorer: ScorerSize, n_tests: int, memory_budget: int) -> tuple[int, int]:
-    """Tests and train rows per block.
-
-    Each block of tests is solved for once and then meets every train row, whose gradients are taken anew: blocks of
-    tests are therefore as large as half the budget allows, blocks of train rows as large as serves speed and fits the
-    other half.
-    """
-    half = max(0, memory_budget - scorer.bytes_held) // 2
-    kept = BYTES_PER_KEPT * scorer.n_train if ranks_whole_rows(scorer) else 0
-    # At least a hundred train rows must fit beside the tests, else products degenerate to vectors.
-    test_rows = max(1, min(n_tests, half // (scorer.bytes_per_query + kept + 1), half // (100 * BYTES_PER_PAIR)))
-    enough = max(100, _PAIRS_PER_BLOCK // test_rows)
-    train_rows = max(1, min(scorer.n_train, enough, half // block_row_bytes(scorer, test_rows)))
-    return test_rows, train_rows
-
-
-def block_row_bytes(scorer: ScorerSize, test_rows: int) -> int:
-    """Bytes that a train row adds to a block: its gradients beside the products, later the scores being ranked."""
-    return max(scorer.bytes_per_row + test_rows * BYTES_PER_PRODUCT, test_rows * BYTES_PER_PAIR)

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.options import HeadParameters, LabelSource, Reads
+from twinlens.attribution.gradients.options import HeadParameters, LabelSource
+from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
-from twinlens.attribution.instance.gradsim import similarity_block_bytes
+from twinlens.attribution.instance.gradsim import similarity_block_bytes, similarity_cost
 from twinlens.attribution.instance.head_gradients import (
     DifferentiableHead,
     check_inputs,
@@ -24,10 +25,11 @@ from twinlens.attribution.instance.head_gradients import (
     loss_factors,
 )
 from twinlens.attribution.instance.inputs import CheckpointInputs
+from twinlens.attribution.instance.protocol import InstanceMethod
 
 
 @dataclass(frozen=True)
-class TracIn:
+class TracIn(InstanceMethod):
     """Inner products of head gradients, summed over checkpoints.
 
     Attributes:
@@ -53,12 +55,18 @@ class TracIn:
         tensor([[ 0.1000, -0.0500]], dtype=torch.float64)
     """
 
-    reads: ClassVar[Reads] = "checkpoints"
+    reads: ClassVar[str] = "checkpoints"
+    sign: ClassVar[str] = "positive: the training steps on the train example lowered the test loss"
+    unit: ClassVar[str] = "loss change by one step per checkpoint, nats"
 
     params: HeadParameters = "head"
     labels: LabelSource = "gold"
     top_k: int = 100
     dtype: Literal["float64", "float32"] = "float64"
+
+    def cost(self, sizes: PassSizes) -> InstanceCost:
+        """As gradient similarity, under every checkpoint."""
+        return similarity_cost(sizes, self.params)
 
     def prepare(self, train: CheckpointInputs, memory_budget: int) -> TracInScorer:
         """Check the train split under every checkpoint.
@@ -129,8 +137,8 @@ class TracInScorer:
             "labels": self.method.labels,
             "dtype": self.method.dtype,
             "n_parameters": self.heads[0].n_parameters,
-            "sign": "positive: the training steps on the train example lowered the test loss",
-            "unit": "loss change by one step per checkpoint, nats",
+            "sign": self.method.sign,
+            "unit": self.method.unit,
         }
 
     def query(self, test: CheckpointInputs, index: Tensor) -> list[list[LayerFactors]]:

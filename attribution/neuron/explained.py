@@ -14,6 +14,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.readouts import ReadoutKind, TokenReadout
 from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 TargetOf = Literal["predicted", "gold"]
@@ -94,7 +95,7 @@ def require_labels(batch: Batch) -> None:
 
 def described_target(target: TargetOf | None, vocabulary: bool) -> str:
     """The target for method.yaml."""
-    return target or ("answer" if vocabulary else "predicted")
+    return target or (TokenReadout if vocabulary else ReadoutKind).default_target
 
 
 def explain(

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
+from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.neuron.explained import TargetOf, described_target
+from twinlens.attribution.needed_memory import Need
+from twinlens.attribution.neuron.explained import TargetOf
 from twinlens.attribution.neuron.path_integral import Path, Positions, integrated_gradients
-from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 from twinlens.attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
 from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel
+from twinlens.attribution.readouts import READOUTS
 
 Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
 
@@ -31,7 +35,7 @@ BROADCASTING_FAMILIES = ("bloom", "gpt_neox")
 """Families for which the authors' code writes the last token's activation into every position."""
 
 
-class IntegratedGradients:
+class IntegratedGradients(NeuronMethod):
     """Integrated gradients of FFN neurons as a configured method.
 
     Args:
@@ -57,10 +61,6 @@ class IntegratedGradients:
                 [0.3400, 0.1100, 0.0700]])
     """
 
-    engine: ClassVar[EngineKind] = "last_token"
-    unit_kind: ClassVar[UnitKind] = "neuron"
-    role: ClassVar[Role] = "value"
-    reads_text = True
     sign = "positive: the neuron's activation raises the target's P"
 
     def __init__(
@@ -97,6 +97,54 @@ class IntegratedGradients:
             positions = "broadcast_last"
         return replace(path, positions=self.positions or positions)
 
+    def check_model(self, model: ModelKind) -> None:
+        """See `path`."""
+        self.path(model)
+
+    def need(self, sizes: EngineSizes) -> Need:
+        """The forward beside the prefix's keys and values, then variant rows, then the ranking of all neurons.
+
+        Rows take what backward keeps of the blocks above them, one row at the least and all layers' rows at the most;
+        at other positions than the last they are whole sequences.
+        """
+        footprint, edited = sizes.footprint, sizes.sequences.edited
+        step: Callable[[int], int] | None = None
+        if self.path(footprint).positions == "last":
+
+            def chunk(columns: int) -> int:
+                return edited * (footprint.kept(columns) + footprint.chunk(columns, 1))
+
+            def smallest(columns: int) -> int:
+                return chunk(columns) + edited * footprint.row(columns, 1)
+
+            def whole(columns: int) -> int:
+                each = (footprint.row(columns, layer + 1) for layer in range(footprint.n_layers))
+                return chunk(columns) + edited * (self.n_steps + 1) * sum(each)
+        else:
+
+            def step(columns: int) -> int:
+                return edited * footprint.sequence_above(columns)
+
+            def smallest(columns: int) -> int:
+                return edited * footprint.kept(columns) + step(columns)
+
+            def whole(columns: int) -> int:
+                return edited * footprint.kept(columns) + (self.n_steps + 2) * step(columns)
+
+        def least(columns: int) -> int:
+            return max(sizes.states(columns), smallest(columns), edited * footprint.ranking())
+
+        return Need(least, lambda columns: max(least(columns), whole(columns)), step)
+
+    def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int) -> float:
+        """The forward, then forward and backward (as much again) of every row through the blocks above its layer."""
+        layers, sequences = sizes.footprint.n_layers, sizes.sequences
+        forward = model.forward_operations(tokens)
+        if self.path(sizes.footprint).positions == "last":
+            blocks = (self.n_steps + 1) * layers * (layers - 1) / 2
+            return sequences.forwards() * forward + sequences.edited * 2 * blocks * model.block_operations(tokens)
+        return forward * (sequences.forwards() + sequences.edited * 1.5 * layers * (self.n_steps + 2))
+
     def describe(self, model: NeuronModel) -> dict[str, object]:
         """Resolved settings for method.yaml."""
         path = self.path(model)
@@ -109,7 +157,7 @@ class IntegratedGradients:
             "site": path.site,
             "positions": path.positions,
             "threshold": path.threshold,
-            "target": described_target(self.target, model.readout == "token"),
+            "target": self.target or READOUTS[model.readout].default_target,
             "top_k": self.top_k,
             "unit": path.quantity(model),
             "sign": self.sign,

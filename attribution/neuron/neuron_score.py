@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 
@@ -11,7 +11,7 @@ from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, sea
 from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from twinlens.attribution.neuron.increase import Units, dense_bytes
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
-from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
@@ -36,7 +36,7 @@ SIGNED = "positive: the neuron raises the target's log-probability"
 UNSIGNED = "none about the target: the higher, the larger the neuron is"
 
 
-class NeuronScore:
+class NeuronScore(ResidualMethod):
     """One of the eight scores of the second paper, or gradient times activation, as a configured method.
 
     Args:
@@ -61,11 +61,6 @@ class NeuronScore:
                 [1.0500, 0.6100]])
     """
 
-    engine: ClassVar[EngineKind] = "residual"
-    unit_kind: ClassVar[UnitKind] = "neuron"
-    role: ClassVar[Role] = "value"
-    reads_text = True
-
     def __init__(
         self,
         score: str = "logprob_increase",
@@ -89,6 +84,21 @@ class NeuronScore:
         self.mode: Mode = mode
         self.top_k = top_k
 
+    @property
+    def ranks(self) -> str:
+        """The sites of its lists."""
+        return self.site
+
+    @property
+    def sign(self) -> str:
+        """Whether a high score speaks of the target."""
+        return SIGNED if self.score in (*BOUNDED, "grad_x_act") else UNSIGNED
+
+    @property
+    def unit(self) -> str:
+        """Unit of the score."""
+        return UNITS[self.score]
+
     def describe(self, model: ResidualModel) -> dict[str, object]:
         """Resolved settings for method.yaml."""
         bounded = self.score in BOUNDED and model.output_weight is not None
@@ -101,8 +111,8 @@ class NeuronScore:
             "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
             "search": "exact, by an upper bound" if bounded else "every neuron scored",
-            "unit": UNITS[self.score],
-            "sign": SIGNED if self.score in (*BOUNDED, "grad_x_act") else UNSIGNED,
+            "unit": self.unit,
+            "sign": self.sign,
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:

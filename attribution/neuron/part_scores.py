@@ -8,10 +8,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.method import UnitKind
 from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from twinlens.attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
 from twinlens.attribution.neuron.neuron_score import PAPER, SIGNED, UNITS, outputs_of
-from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.protocols import Batch
@@ -20,13 +21,12 @@ from twinlens.attribution.residual_protocol import ResidualModel
 Granularity = Literal["heads", "head_positions", "layers"]
 
 
-class _PartScore(ABC):
+class _PartScore(ResidualMethod, ABC):
     """What the granularities share; see `HeadScore` and `LayerScore`."""
 
-    engine: ClassVar[EngineKind] = "residual"
-    role: ClassVar[Role] = "value"
     granularity: Granularity
-    reads_text = True
+    sign = SIGNED
+    unit = UNITS["logprob_increase"]
 
     def __init__(self, target: TargetOf | None = None, mode: Mode = "corrected", top_k: int = 100) -> None:
         self.target = target
@@ -42,8 +42,8 @@ class _PartScore(ABC):
             "mode": self.mode,
             "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
-            "unit": UNITS["logprob_increase"],
-            "sign": SIGNED,
+            "unit": self.unit,
+            "sign": self.sign,
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:

@@ -14,6 +14,7 @@ from torch import Tensor
 from twinlens.attribution.neuron.explained import TargetOf, explained_class, require_labels
 from twinlens.attribution.neuron.quadrature import Rule, nodes_and_weights
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
+from twinlens.attribution.readouts import READOUTS
 
 Positions = Literal["last", "all", "broadcast_last"]
 Site = Literal["activation", "pre_activation"]
@@ -47,7 +48,7 @@ class Path:
 
     def quantity(self, model: NeuronModel) -> Quantity:
         """Quantity that is attributed for a model."""
-        return self.of_choice if model.readout == "choice" else "probability"
+        return self.of_choice if READOUTS[model.readout].of_sequences else "probability"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def integrated_gradients(
     nodes, weights = nodes_and_weights(path.rule, n_steps)
     gold = gold_classes(batch) if target == "gold" else None
     states = model.states(batch, gold)
-    target_class = explained_class(states.scores, batch, target, model.readout == "token")
+    target_class = explained_class(states.scores, batch, target, READOUTS[model.readout].of_vocabulary)
     chosen = Target(target_class, path.quantity(model))
     if path.positions == "last":
         gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)

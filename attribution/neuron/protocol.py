@@ -2,48 +2,103 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from functools import partial
+from typing import Any, ClassVar, Literal
 
+from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
+from twinlens.attribution.method import Method, MethodKind, Role, UnitKind
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.ranking import NeuronScores
-from twinlens.attribution.protocols import Batch
+from twinlens.attribution.protocols import Batch, ModelKind
 from twinlens.attribution.residual_protocol import ResidualModel
 
 EngineKind = Literal["last_token", "residual"]
-UnitKind = Literal["neuron", "head", "layer"]
-Role = Literal["value", "query"]
 
 
-@runtime_checkable
-class NeuronMethod(Protocol):
-    """A configured method.
-
-    A method may also say what it is given as `model` and what its entries are, see `engine_kind`, `unit_kind`, `role`.
+class NeuronLens(Method):
+    """A method whose scores are of neurons, heads or layers.
 
     Attributes:
-        top_k: length of the stored lists.
+        unit_kind: what its entries stand for.
+        role: whether its entries carry the target themselves (value) or activate what does (query).
+        from_instances: whether it leads from train instances to neurons instead of reading the model.
+        ranks: which neurons it ranks: `ffn`, `attn` or `both`.
+    """
+
+    lens = "neuron"
+    unit_kind: ClassVar[UnitKind] = "neuron"
+    role: ClassVar[Role] = "value"
+    from_instances: ClassVar[bool] = False
+
+    @property
+    def names_neurons(self) -> bool:
+        """Whether its entries are neurons."""
+        return self.unit_kind == "neuron"
+
+    @property
+    def kind(self) -> MethodKind | None:
+        """A method of neurons, or one from instances to neurons."""
+        if not self.names_neurons:
+            return None
+        return "ia_neurons" if self.from_instances else "neuron"
+
+    @property
+    def ranks(self) -> str:
+        """FFN neurons, unless it says otherwise."""
+        return "ffn"
+
+
+class NeuronMethod(NeuronLens):
+    """A configured method that reads the model; extend it.
+
+    Attributes:
+        engine: what it is given as `model`: `last_token`, a `NeuronModel`; `residual`, a `ResidualModel`.
         reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone.
 
     Example:
         >>> from twinlens.attribution.neuron.ig import IntegratedGradients
-        >>> from twinlens.attribution.neuron.protocol import NeuronMethod, engine_kind, role, unit_kind
+        >>> from twinlens.attribution.neuron.protocol import NeuronMethod
         >>> method = IntegratedGradients(top_k=10)
-        >>> isinstance(method, NeuronMethod), engine_kind(method), unit_kind(method), role(method)
+        >>> isinstance(method, NeuronMethod), method.engine, method.unit_kind, method.role
         (True, 'last_token', 'neuron', 'value')
     """
 
-    top_k: int
-    reads_text: bool
+    engine: ClassVar[EngineKind] = "last_token"
+    reads_text: bool = True
+
+    @property
+    def reads(self) -> str:
+        """The model."""
+        return "model"
+
+    def check_model(self, model: ModelKind) -> None:
+        """Refuse a kind of model that the method does not serve, before anything is trained.
+
+        Raises:
+            UserError: naming what to use.
+        """
 
     def describe(self, model: Any) -> dict[str, object]:
         """Resolved settings, sign and unit, for `method.yaml`; refuses models the method does not serve."""
+        raise NotImplementedError
 
     def attribute(self, model: Any, batch: Batch, memory_budget: int) -> NeuronScores:
         """The `top_k` best neurons of every example; the result does not depend on `memory_budget` (bytes)."""
+        raise NotImplementedError
+
+    def need(self, sizes: EngineSizes) -> Need:
+        """Memory of one example; the forward, unless the method says otherwise."""
+        return Need(sizes.states, sizes.states)
+
+    def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int) -> float | None:
+        """Floating-point operations of one example of so many tokens; None: the method does not say."""
+        return None
 
 
-@runtime_checkable
-class ResidualMethod(NeuronMethod, Protocol):
-    """A method over the residual stream, which can say what it needs.
+class ResidualMethod(NeuronMethod):
+    """A method over the residual stream: what it takes beside the states depends on the engine's own sizes.
+
+    In multiple choice the other choices' scores are computed before, one sequence at a time if need be.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel
@@ -56,25 +111,25 @@ class ResidualMethod(NeuronMethod, Protocol):
         True
     """
 
-    engine: ClassVar[EngineKind]
+    engine: ClassVar[EngineKind] = "residual"
 
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
         """Memory that one example of so many tokens takes at least, beside the weights."""
+        return model.bytes_per_example(tokens, True)
 
-    def operations(self, model: ResidualModel, tokens: int) -> float:
-        """Floating-point operations of one example beside its forward, roughly."""
+    def operations(self, model: ResidualModel, tokens: int) -> float | None:
+        """Floating-point operations of one example beside its forward, roughly; None: the method does not say."""
+        return None
 
+    def need(self, sizes: EngineSizes) -> Need:
+        """See `bytes_per_example`."""
+        if sizes.residual is None:
+            return super().need(sizes)
+        each = partial(self.bytes_per_example, sizes.residual)
+        return Need(each, each)
 
-def engine_kind(method: Any) -> EngineKind:
-    """Kind of `model` that a method gets: `last_token`, a `NeuronModel` (default); `residual`, a `ResidualModel`."""
-    return getattr(method, "engine", "last_token")
-
-
-def unit_kind(method: Any) -> UnitKind:
-    """Kind of unit that a method's entries stand for; neurons unless it says otherwise."""
-    return getattr(method, "unit_kind", "neuron")
-
-
-def role(method: Any) -> Role:
-    """Whether a method's entries carry the target themselves (value, default) or activate what does (query)."""
-    return getattr(method, "role", "value")
+    def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int) -> float | None:
+        """The forward, in multiple choice those of the other choices, and `operations`."""
+        own = None if sizes.residual is None else self.operations(sizes.residual, tokens)
+        extra = sizes.sequences.read if sizes.sequences.read > 1 else 0
+        return None if own is None else (1 + extra) * model.forward_operations(tokens) + own

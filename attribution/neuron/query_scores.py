@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Role, UnitKind
 from twinlens.attribution.neuron.bounded_search import TopUnits
 from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.neuron_score import PAPER, NeuronScore
 from twinlens.attribution.neuron.part_scores import ranked_layers
-from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
 from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
 from twinlens.attribution.neuron.readout import Mode
@@ -23,13 +24,13 @@ ValueSite = Literal["ffn", "attn"]
 SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"
 
 
-class _QueryScore(ABC):
+class _QueryScore(ResidualMethod, ABC):
     """What both granularities share; see `QueryLayers` and `QueryNeurons`."""
 
-    engine: ClassVar[EngineKind] = "residual"
     role: ClassVar[Role] = "query"
     granularity: str
-    reads_text = True
+    sign = SIGN
+    unit = "nats: share of the value neurons' log-probability increase"
 
     def __init__(
         self,
@@ -60,8 +61,8 @@ class _QueryScore(ABC):
             "mode": self.mode,
             "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
-            "unit": "nats: share of the value neurons' log-probability increase",
-            "sign": SIGN,
+            "unit": self.unit,
+            "sign": self.sign,
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:
@@ -146,7 +147,6 @@ class QueryNeurons(_QueryScore):
         tensor([0.2800, 0.0100])
     """
 
-    unit_kind: ClassVar[UnitKind] = "neuron"
     granularity = "neurons"
 
     def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:

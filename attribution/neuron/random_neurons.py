@@ -8,12 +8,14 @@ from typing import ClassVar
 import torch
 
 from twinlens.attribution.counter_random import uniform
-from twinlens.attribution.neuron.protocol import EngineKind, Role, UnitKind
+from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
+from twinlens.attribution.needed_memory import Need
+from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
 from twinlens.attribution.protocols import Batch, NeuronModel
 
 
-class RandomNeurons:
+class RandomNeurons(NeuronMethod):
     """A random order of all neurons for each example, without replacement.
 
     The score is a function of (seed, example, neuron) and of nothing else, uniform on [0, 1).
@@ -31,18 +33,30 @@ class RandomNeurons:
         (torch.Size([2, 3]), True)
     """
 
-    engine: ClassVar[EngineKind] = "last_token"
-    unit_kind: ClassVar[UnitKind] = "neuron"
-    role: ClassVar[Role] = "value"
+    is_control: ClassVar[bool] = True
     reads_text = False
+    sign = "none: random"
+    unit = "uniform on [0, 1)"
 
     def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
-        self.seeds = [int(seed) for seed in seeds]
+        self.seeds: list[int] = [int(seed) for seed in seeds]
         self.top_k = top_k
 
-    def for_seed(self, seed: int) -> RandomNeurons:
+    def for_seed(self, seed: int | None) -> RandomNeurons:
         """The method with a single seed, which can attribute."""
-        return RandomNeurons([seed], self.top_k)
+        return self if seed is None else RandomNeurons([seed], self.top_k)
+
+    def need(self, sizes: EngineSizes) -> Need:
+        """Hashes and ranking."""
+
+        def drawn(columns: int) -> int:
+            return sizes.footprint.random_ranking()
+
+        return Need(drawn, drawn)
+
+    def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int) -> float:
+        """Hashes and ranking, roughly."""
+        return 50.0 * sizes.footprint.n_layers * sizes.footprint.n_neurons * len(self.seeds)
 
     def describe(self, model: NeuronModel) -> dict[str, object]:
         """Seeds, sign and unit."""
@@ -50,8 +64,8 @@ class RandomNeurons:
             "method": "random neurons",
             "seeds": self.seeds,
             "top_k": self.top_k,
-            "unit": "uniform on [0, 1)",
-            "sign": "none: random",
+            "unit": self.unit,
+            "sign": self.sign,
         }
 
     def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:

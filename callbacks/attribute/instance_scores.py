@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,61 +12,91 @@ import pyarrow
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.instance.protocol import InstanceMethod, InstanceScores
+from twinlens.attribution.instance.costs import PassSizes
+from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.instance.train_summary import TrainSummary
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.attribute.instance_inputs import inputs_read, instance_inputs
-from twinlens.callbacks.attribute.method_graph import reads_of
+from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import instance_table, write_description
-from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_rows, token_table, with_places
-from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by
+from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_table, with_places
 from twinlens.callbacks.passes.memory import within_memory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
-from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards, rows_per_shard
+from twinlens.callbacks.store.store import Finish
 
 
-def instance_score_inputs(session: Session, method: Any, split: str) -> dict[str, Any]:
-    """What instance scores depend on, beside method and code."""
-    return {
-        "train": inputs_read(session, method, "train"),
-        "examples": inputs_read(session, method, split),
-        "split": split,
-    }
+class Streamed(Reads):
+    """A form in which both splits come whole, so that their scores are streamed in blocks."""
 
+    @abstractmethod
+    def load(self, split: str) -> Any:
+        """What the method asks for in `reads`, in row order."""
 
-def build_instance_scores(session: Session, name: str, method: InstanceMethod, split: str, folder: Path) -> None:
-    """Score a split and write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
-    title = f"{name} on {split}"
-    train, test = (instance_inputs(session, method, which) for which in ("train", split))
-    scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
-    allowed = [budget]  # what the last block took, after any out-of-memory error
+    @abstractmethod
+    def identify(self, split: str) -> Any:
+        """What identifies these inputs, plain values."""
 
-    def compute(batch: Batch) -> dict[str, Tensor]:
-        index = batch["index"].cpu()
-        part = test.rows(int(index[0]), int(index[-1]) + 1)  # shards hold consecutive rows
-        # nothing of the model runs here, so that mixed precision has no business in the products
-        with torch.autocast(batch["index"].device.type, enabled=False):
-            (scores, summary), allowed[0] = within_memory(
-                title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
-            )
-        sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
-        return {**vars(scores), **sums}
+    def tokens(self) -> TokenRows | None:
+        """What train rows are where they are tokens; None: they are examples."""
+        return None
 
-    shards = row_shards(len(test))
-    result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
-    if not is_first_process():
-        return
-    summary = TrainSummary.empty(len(train))
-    for part in result.partials:
-        summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
-    per_token = reads_of(method) == "rows" and getattr(method, "per", "example") == "token"
-    tokens = token_rows(session) if per_token else None
-    write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), tokens)
-    covered = covered_by(session, method.params) if reads_of(method) == "rows" else {}  # type: ignore[attr-defined]
-    write_description(folder, name, {"top_k": method.top_k, **scorer.describe(), **covered})
+    def covered(self) -> dict[str, Any]:
+        """Parameters that the method's gradients cover and leave out; empty where that is no question."""
+        return {}
+
+    def held(self, plan: Planned) -> int:
+        """Bytes of both splits' inputs; head inputs, which a prediction leaves, unless the form says otherwise."""
+        n_rows = len(plan.lengths["train"]) + len(plan.lengths[self.session.split])
+        return 4 * plan.shape.footprint.hidden_size * n_rows * self.session.sequences.read
+
+    def inputs(self, split: str) -> dict[str, Any]:
+        """Both splits."""
+        return {"train": self.identify("train"), "examples": self.identify(split), "split": split}
+
+    def build(self, split: str, folder: Path) -> Finish:
+        """Write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
+        session, method = self.session, self.method
+        title = f"{self.name} on {split}"
+        train, test = (self.load(which) for which in ("train", split))
+        scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
+        allowed = [budget]  # what the last block took, after any out-of-memory error
+
+        def compute(batch: Batch) -> dict[str, Tensor]:
+            index = batch["index"].cpu()
+            part = test.rows(int(index[0]), int(index[-1]) + 1)  # shards hold consecutive rows
+            # nothing of the model runs here, so that mixed precision has no business in the products
+            with torch.autocast(batch["index"].device.type, enabled=False):
+                (scores, summary), allowed[0] = within_memory(
+                    title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
+                )
+            sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
+            return {**vars(scores), **sums}
+
+        shards = row_shards(len(test))
+        result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
+
+        def finish() -> None:
+            summary = TrainSummary.empty(len(train))
+            for part in result.partials:
+                summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
+            write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens())
+            write_description(folder, self.name, method, {"top_k": method.top_k, **scorer.describe(), **self.covered()})
+
+        return finish
+
+    def cost(self, plan: Planned, split: str) -> PassCost:
+        """See `InstanceMethod.cost`; beside it what the method reads of both splits, on the host."""
+        session, method = self.session, self.method
+        n_train, n_test = len(plan.lengths["train"]), len(plan.lengths[split])
+        shard = rows_per_shard(n_test)
+        checkpoints = plan.n_epochs if self.needs_epochs else 1
+        budget, read = session.memory_budget, session.sequences.read
+        cost = method.cost(PassSizes(plan.shape.head, n_train, n_test, shard, budget, read, checkpoints))
+        seconds = None if cost.operations is None else cost.operations / plan.times.host
+        # lists in shards and table; each shard's sums over the train split
+        disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
+        return PassCost(seconds, disk, cost.memory, self.held(plan), on_host=True, remark=cost.remark)
 
 
 def write_instance_scores(

@@ -2,45 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import datasets
 from torch import Tensor
 
+from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.errors import require_finite
-from twinlens.attribution.neuron.protocol import NeuronMethod, Role, UnitKind, engine_kind, role, unit_kind
+from twinlens.attribution.method import Role, UnitKind
+from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
-from twinlens.callbacks.attribute.neuron_costs import neuron_need
+from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import neuron_table, write_description
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
-from twinlens.callbacks.passes.session import Predictions, Session
+from twinlens.callbacks.passes.session import Predictions
 from twinlens.callbacks.passes.shards import row_shards
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.store.store import Finish
+from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
 
 
-def neuron_inputs(session: Session, split: str) -> dict[str, Any]:
-    """What neuron scores of a split depend on, beside method and code."""
-    return {"examples": session.predictions[split].fingerprint, "split": split, **session.reading}
+class ModelReads(Reads):
+    """The model itself, through the engine that the method asks for."""
+
+    needs_train = False
+
+    @classmethod
+    def refuse(cls, method: NeuronMethod, architecture: Callable[[], Any]) -> None:
+        """See `NeuronMethod.check_model`."""
+        method.check_model(LazyKind(architecture))
+
+    def inputs(self, split: str) -> dict[str, Any]:
+        """What the split is predicted as, and in multiple choice whose neurons are edited."""
+        return {
+            "examples": self.session.predictions[split].fingerprint,
+            "split": split,
+            **self.session.reading,
+        }
+
+    def build(self, split: str, folder: Path) -> Finish:
+        """Attribute a split and write `<split>/` and `method.yaml`."""
+        session, method = self.session, self.method
+        engine = engine_of(session.readable, method)
+        description = method.describe(engine)
+        rows = self._pass(engine, split, folder)
+
+        def finish() -> None:
+            kind = method.role, method.unit_kind
+            write_neuron_scores(folder, split, rows, session.predictions[split], kind)
+            write_description(folder, self.name, method, {**description, **session.reading})
+
+        return finish
+
+    def cost(self, plan: Planned, split: str) -> PassCost:
+        """See `NeuronMethod.need` and `NeuronMethod.work`."""
+        shape, lengths = plan.shape, plan.lengths[split]
+        sizes = plan.engine_sizes
+        by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
+        seconds = None
+        if None not in by_length.values():
+            total = sum(by_length[length] or 0.0 for length in lengths)
+            seconds = plan.times.neurons(self.name, self.method, total)
+        disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
+        return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
+
+    def _pass(self, engine: NeuronModel | ResidualModel, split: str, folder: Path) -> dict[str, Tensor]:
+        """All examples' best neurons, in the order of `index`."""
+        session, method = self.session, self.method
+        title = f"{self.name} on {split}"
+        there: list[Any] = []
+
+        def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
+            if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
+                there.append(engine.where_it_is() if isinstance(engine, ResidualEngine) else engine)
+            scores = method.attribute(there[0], batch, budget)
+            require_finite(scores.score, f"the score of {title}", batch["index"])
+            return {"index": batch["index"], **tensors_of(scores)}
+
+        if method.reads_text:
+            shards, loader = session.shards(split), session.loader(split)
+        else:
+            shards, loader = row_shards(len(session.data.splits[split])), index_loader
+        residual = engine if isinstance(engine, ResidualEngine) else None
+        need = method.need(EngineSizes(session.footprint, session.sequences, residual))
+        cut = WithinMemory(title, compute, session.memory_budget, need)
+        return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows
 
 
-def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split: str, folder: Path) -> None:
-    """Attribute a split and write `<split>/` and `method.yaml`."""
-    engine = engine_of(session.readable, method)
-    description = method.describe(engine)
-    rows = _neuron_pass(session, name, method, engine, split, folder)
-    if is_first_process():
-        write_neuron_scores(folder, split, rows, session.predictions[split], (role(method), unit_kind(method)))
-        write_description(folder, name, {**description, **session.reading})
+class LazyKind:
+    """`ModelKind` of the run's model, built where a method asks for it.
+
+    Args:
+        architecture: gives the model without values.
+    """
+
+    def __init__(self, architecture: Callable[[], Any]) -> None:
+        self._architecture = architecture
+
+    @cached_property
+    def _footprint(self) -> Footprint:
+        return footprint_of(self._architecture().base_model)
+
+    @property
+    def family(self) -> str:
+        """transformers' model type."""
+        return self._footprint.family
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies a gate with its up-projection."""
+        return self._footprint.gated
+
+
+def neuron_disk(top_k: int, n_layers: int, n_examples: int) -> int:
+    """Bytes of a split's lists: in shards layer, unit and score, in the table these with a position and three words."""
+    return n_examples * (top_k * (12 + 42) + 8 * n_layers)
 
 
 def engine_of(model: Any, method: NeuronMethod) -> NeuronModel | ResidualModel:
     """The engine that a method asks for, over the model's current weights."""
-    return model.residual_engine() if engine_kind(method) == "residual" else model.engine()
+    return model.residual_engine() if method.engine == "residual" else model.engine()
 
 
 def write_neuron_scores(
@@ -60,32 +147,3 @@ def write_neuron_scores(
 def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:
     """The parts that a method gave."""
     return {name: tensor for name, tensor in vars(scores).items() if tensor is not None}
-
-
-def _neuron_pass(
-    session: Session,
-    name: str,
-    method: NeuronMethod,
-    engine: NeuronModel | ResidualModel,
-    split: str,
-    folder: Path,
-) -> dict[str, Tensor]:
-    """All examples' best neurons, in the order of `index`."""
-    title = f"{name} on {split}"
-    there: list[Any] = []
-
-    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
-            there.append(engine.where_it_is() if isinstance(engine, ResidualEngine) else engine)
-        scores = method.attribute(there[0], batch, budget)
-        require_finite(scores.score, f"the score of {title}", batch["index"])
-        return {"index": batch["index"], **tensors_of(scores)}
-
-    if method.reads_text:
-        shards, loader = session.shards(split), session.loader(split)
-    else:
-        shards, loader = row_shards(len(session.data.splits[split])), index_loader
-    residual = engine if isinstance(engine, ResidualEngine) else None
-    need = neuron_need(method, session.footprint, session.sequences, residual)
-    cut = WithinMemory(title, compute, session.memory_budget, need)
-    return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows

@@ -15,11 +15,13 @@ from torch import Tensor
 
 from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.protocol import InstanceScores
-from twinlens.attribution.neuron.protocol import Role, UnitKind
+from twinlens.attribution.method import Method, Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES, NeuronScores
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 
+CONTROL = "control"
+"""Key of method.yaml that says of a control that it is one."""
 ROWS_READ_AT_ONCE = 4096
 """Rows of a stored table that are in memory as a table; what is kept of them is tensors."""
 
@@ -29,9 +31,15 @@ def score_name(name: str, seed: int | None) -> str:
     return name if seed is None else f"{name}/seed{seed}"
 
 
-def write_description(folder: Path, name: str, described: Mapping[str, object]) -> None:
-    """Write `method.yaml`: what a method says of its settings on this model and data."""
-    write_yaml(folder / "method.yaml", {FORMAT: METHOD_FORMAT, "name": name, **described})
+def write_description(folder: Path, name: str, method: Method, described: Mapping[str, object]) -> None:
+    """Write `method.yaml`: what the method says of itself, and what it says of its settings on this model and data.
+
+    Args:
+        described: resolved settings; where sign or unit is among them, it is the better answer.
+    """
+    said: dict[str, object] = {FORMAT: METHOD_FORMAT, "name": name, **({CONTROL: True} if method.is_control else {})}
+    said |= {key: text for key, text in (("sign", method.sign), ("unit", method.unit)) if text}
+    write_yaml(folder / "method.yaml", {**said, **described})
 
 
 def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: UnitKind = "neuron") -> pyarrow.Table:

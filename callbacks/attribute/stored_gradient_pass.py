@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,12 @@ from twinlens.attribution.gradients.fisher import fisher_cotangents
 from twinlens.attribution.gradients.options import GradientOptions, Per
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
+from twinlens.attribution.instance.over_layers import Losses
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
-
-Losses = Literal["loss", "expectation"]
-"""Whose gradients: of an example's loss, or (classes − 1 rows) those that the GGN of its scores is made of."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +45,7 @@ class Wanted:
 
 def documents(session: Session, split: str) -> bool:
     """Whether a row's loss is that of a whole text: for next-token data the train split's, as in training."""
-    return session.readout == "token" and split == "train"
+    return session.readout.has_text_losses(split)
 
 
 class BatchGradients:
@@ -100,7 +98,7 @@ def session_labels(session: Session, wanted: Wanted) -> tuple[Tensor, Tensor | N
     fold = session.data.folds.get(wanted.split)
     of_class = None if fold is None else torch.tensor(fold.of_class)
     if wanted.options.labels == "gold":
-        return torch.where(gold < 0, predicted, gold) if session.readout == "token" else gold, of_class
+        return session.readout.labels(gold, predicted), of_class
     return predicted if of_class is None else of_class[predicted], of_class
 
 

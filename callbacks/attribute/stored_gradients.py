@@ -35,7 +35,7 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_json
 from twinlens.callbacks.store.fingerprints import code_of, fingerprint_of
 from twinlens.callbacks.store.row_files import MANIFEST, RowFiles, listed
-from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS
+from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS, Finish
 from twinlens.models.linear_layers import linear_layers
 
 PCA_ROWS = 1024
@@ -93,12 +93,12 @@ def refuse(session: Session, wanted: Wanted) -> None:
     Raises:
         UserError: see `stored_rows`.
     """
-    if wanted.options.per == "token" and session.readout != "token":
+    if wanted.options.per == "token" and not session.readout.of_vocabulary:
         raise UserError(
             f"per=token names tokens of training texts, but data={session.data.name} have one loss per example; "
             "expected data that ask for the next token: choose data=fact_sentences or set per=example."
         )
-    if wanted.losses == "expectation" and session.readout == "token":
+    if wanted.losses == "expectation" and session.readout.of_vocabulary:
         raise UserError(
             f"data={session.data.name} ask for a token of a vocabulary, over which no curvature takes its expectation; "
             "expected the texts' own tokens: use curvature=datainf, or curvature=ekfac with fisher=empirical."
@@ -112,7 +112,7 @@ def n_rows_of(session: Session, wanted: Wanted) -> list[int]:
     return [0, *np.cumsum(counts).tolist()]
 
 
-def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, Any], folder: Path) -> None:
+def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, Any], folder: Path) -> Finish:
     starts = n_rows_of(session, wanted)
     rank = len(session.data.label_names) - 1 if wanted.losses == "expectation" else 1
     widths = [rank * width for width in plan.layout.widths]
@@ -144,11 +144,13 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
         if is_first_process():
             shutil.rmtree(repair)
     result = run_pass(title, model, cut, shards, loader, folder / "shards", session.trainers)
-    if not is_first_process():
-        return
-    if not files.written().all():
-        raise RuntimeError(f"{folder} lacks {int((~files.written()).sum())} rows")
-    save_file(summed_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
+
+    def finish() -> None:
+        if not files.written().all():
+            raise RuntimeError(f"{folder} lacks {int((~files.written()).sum())} rows")
+        save_file(summed_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
+
+    return finish
 
 
 def _room(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any]) -> RowFiles:
@@ -204,7 +206,7 @@ def leading_projections(session: Session, options: GradientOptions, layers: Sequ
     return [TwoSided(stored.get(f"{n}/inputs"), stored.get(f"{n}/outputs")) for n in range(len(layers))]
 
 
-def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearLayer], folder: Path) -> None:
+def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearLayer], folder: Path) -> Finish:
     wanted = Wanted(replace(options, per="example"), "train")
     shapes = [(layer.d_out, layer.d_in + layer.has_bias) for layer in layers]
     plan = RowPass(layers, [UNPROJECTED] * len(layers), shapes, "nothing")
@@ -221,14 +223,16 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     )
     model: Any = session.readable
     result = run_pass(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
-    if not is_first_process():
-        return
-    sums = summed_covariances(result, plan, len(sample))
-    kept: dict[str, Tensor] = {}
-    for number, layer in enumerate(layers):
-        chosen = options.projection.leading(layer, sums[f"{number}/inputs"], sums[f"{number}/outputs"])
-        sides = {"inputs": chosen.inputs, "outputs": chosen.outputs}
-        kept |= {f"{number}/{name}": side.contiguous() for name, side in sides.items() if side is not None}
-    save_file(kept, folder / "projections.safetensors")
-    shutil.rmtree(folder / "shards")  # full covariances, the largest thing in the store
-    write_json(folder / "rows.sampled.json", sample)
+
+    def finish() -> None:
+        sums = summed_covariances(result, plan, len(sample))
+        kept: dict[str, Tensor] = {}
+        for number, layer in enumerate(layers):
+            chosen = options.projection.leading(layer, sums[f"{number}/inputs"], sums[f"{number}/outputs"])
+            sides = {"inputs": chosen.inputs, "outputs": chosen.outputs}
+            kept |= {f"{number}/{name}": side.contiguous() for name, side in sides.items() if side is not None}
+        save_file(kept, folder / "projections.safetensors")
+        shutil.rmtree(folder / "shards")  # full covariances, the largest thing in the store
+        write_json(folder / "rows.sampled.json", sample)
+
+    return finish

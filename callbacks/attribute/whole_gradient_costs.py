@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
 from twinlens.attribution.gradients.fisher import rotation_operations, solution_operations
-from twinlens.attribution.instance.whole_gradients import needs_factors
 from twinlens.attribution.protocols import LinearLayer
-from twinlens.callbacks.attribute.whole_gradient_factors import factor_bytes
-from twinlens.callbacks.attribute.whole_gradient_inputs import gradient_need
-from twinlens.callbacks.attribute.whole_gradient_scores import SEGMENTS, test_blocks
-from twinlens.callbacks.passes.costs import Shape, batch_shapes
-from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import rows_per_shard, segments_of
-from twinlens.models.linear_layers import linear_layers
+from twinlens.callbacks.passes.costs import Shape
 
 
 @dataclass(frozen=True)
@@ -42,51 +35,6 @@ class WholeWork:
         return sum(operations / rate for operations, rate in pairs if operations)
 
 
-@dataclass(frozen=True)
-class LayerCost:
-    """What scores from whole gradients take.
-
-    Attributes:
-        memory: peak in bytes.
-        disk: bytes.
-        work: operations.
-        remark: layers, and blocks of tests.
-    """
-
-    memory: int
-    disk: int
-    work: WholeWork
-    remark: str
-
-
-def layer_cost(session: Session, shape: Shape, method: Any, lengths: Mapping[str, Sequence[int]]) -> LayerCost:
-    """Memory, disk and operations of a method's passes.
-
-    Args:
-        lengths: of the splits, tokens of every row.
-
-    Raises:
-        UserError: no layer, a curvature that is not built layer by layer, or a test that does not fit the budget.
-    """
-    layers = linear_layers(shape.lm, shape.head, method.params)
-    factors = needs_factors(method)
-    n_train, n_test = len(lengths["train"]), len(lengths[session.split])
-    blocks = test_blocks(session, layers, factors, n_test)
-    parameters = sum(layer.n_parameters for layer in layers)
-    n_classes, read = len(session.data.label_names), session.sequences.read
-    work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
-    rows = session.data.splits["train"]
-    shards = segments_of(rows, session.eval_batch_size, rows_per_shard(n_train), SEGMENTS)
-    need = gradient_need(layers, shape.footprint, session.sequences)
-    batches = batch_shapes([batch for segment in shards for batch in segment], list(lengths["train"]))
-    working = max(need.peak(n, columns, session.memory_budget // 4) for n, columns in batches)
-    held = 4 * parameters * max(stop - start for start, stop in blocks)
-    fixed = factor_bytes(layers) if factors else 0
-    disk = n_test * method.top_k * 24 * (len(shards) + 1) + len(blocks) * n_train * 32 + n_train * 40 + fixed
-    remark = f"{len(layers)} layers, {len(blocks)} block{'s' if len(blocks) > 1 else ''} of tests"
-    return LayerCost(held + fixed + working + session.memory_budget // 8, disk, work, remark)
-
-
 def whole_work(
     layers: Sequence[LinearLayer],
     shape: Shape,
@@ -107,7 +55,7 @@ def whole_work(
         lengths: tokens of every train example.
         read: sequences of an example.
     """
-    factors = needs_factors(method)
+    factors = method.needs_factors
     parameters = sum(layer.n_parameters for layer in layers)
     forward = read * sum(map(shape.forward_operations, lengths))
     tokens = read * sum(lengths)

@@ -24,13 +24,11 @@ from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
 from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, read_shard, segments_of, shard_path
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, factor_segments, read_shard, shard_path
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.fingerprints import code_of
 
 STAGE = "factors"
-SEGMENTS = 8
-"""Each leaves a file as large as the covariances of all layers."""
 
 BASES, EIGENVALUES = "bases.safetensors", "eigenvalues.safetensors"
 
@@ -126,7 +124,7 @@ def _summed(session: Session, title: str, method: Any, factors: FactorSums, fold
     model: Any = session.readable
     labels, _ = checked_labels(session, method, "train")
     need = gradient_need(list(factors.layers), session.footprint, session.sequences)
-    shards = segments_of(session.data.splits["train"], session.eval_batch_size, 1, SEGMENTS)
+    shards = factor_segments(session.data.splits["train"], session.eval_batch_size)
     progress = Progress(shards)
 
     def compute(batch: Batch) -> dict[str, Tensor]:

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from twinlens.attribution.engine_sizes import Sequences
 from twinlens.attribution.instance.head_gradients import check_labels
+from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_inputs import labels_of
-from twinlens.callbacks.passes.costs import Sequences
-from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.models.footprint import Footprint
-from twinlens.models.language_model import LanguageModel
 from twinlens.models.linear_layers import coverage, linear_layers
 
 
@@ -39,6 +39,19 @@ def covered_by(session: Session, params: str) -> dict[str, Any]:
     return found.described()
 
 
+def require_layers(method: OverLayers, architecture: Callable[[], Any]) -> None:
+    """Refuse layers that the model does not have.
+
+    Args:
+        architecture: gives the model without values.
+
+    Raises:
+        UserError: a pattern without a layer.
+    """
+    lm = architecture()
+    linear_layers(lm, lm.score if hasattr(lm, "score") else lm.get_output_embeddings(), method.gradients.params)
+
+
 def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
     """Labels of the method's loss, [examples], and the split's fold.
 
@@ -46,9 +59,7 @@ def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, T
         UserError: rows without a label, or folded train labels.
     """
     labels, fold = labels_of(session, method, split)
-    model: Any = session.readable
-    n_classes = model.n_tokens if isinstance(model, LanguageModel) else len(session.data.label_names)
-    check_labels(labels, fold, n_classes, torch.arange(len(labels)), split)
+    check_labels(labels, fold, session.n_outputs, torch.arange(len(labels)), split)
     return labels, fold
 
 

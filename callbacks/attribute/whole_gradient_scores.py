@@ -7,7 +7,7 @@ size tests × train is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,16 @@ from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
 from twinlens.attribution.instance.leaders import Leaders
+from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.stream import concatenate
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
-from twinlens.attribution.instance.whole_gradients import WholeMethod, describe, inverses_of, needs_factors
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
+from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
+from twinlens.callbacks.attribute.whole_gradient_costs import whole_work
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     checked_labels,
@@ -35,57 +37,93 @@ from twinlens.callbacks.attribute.whole_gradient_inputs import (
     cut_batch,
     gradient_need,
     layers_of,
+    require_layers,
 )
+from twinlens.callbacks.passes.costs import batch_shapes
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, rows_per_shard, segments_of
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, score_segments
+from twinlens.callbacks.store.store import Finish
 from twinlens.data.sampling import token_lengths
+from twinlens.models.linear_layers import linear_layers
 
-SEGMENTS = 64
-"""Of the train split at most: each writes its best and worst examples of every test."""
 LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
 
 
-def layer_score_inputs(session: Session, method: Any, split: str) -> dict[str, Any]:
-    """What the scores depend on, beside method and code."""
-    factors = covariance_inputs(session, method) if needs_factors(method) else None
-    predicted = {
-        which: session.predictions[name].fingerprint for which, name in (("train", "train"), ("examples", split))
-    }
-    return {**predicted, "split": split, "factors": factors}
+class LayerReads(Reads):
+    """Whole gradients of linear layers, as a backward finds them."""
 
+    @classmethod
+    def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
+        """See `require_layers`."""
+        require_layers(method, architecture)
 
-def build_layer_scores(session: Session, name: str, method: WholeMethod, split: str, folder: Path) -> None:
-    """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `build_instance_scores` does."""
-    layers = layers_of(session, method.params)
-    bases = stored_factors(session, name, method)[0] if needs_factors(method) else None
-    inverses = inverses_of(method, layers, bases)
-    rows = session.data.splits["train"]
-    shards = segments_of(rows, session.eval_batch_size, rows_per_shard(len(rows)), SEGMENTS)
-    parts: list[InstanceScores] = []
-    summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
-    blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
-    for number, (start, stop) in enumerate(blocks):
-        title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
-        pass_ = _Block(session, title, method, layers, inverses, split, range(start, stop), shards, number == 0)
-        # named by its tests: with another budget, blocks and shards would be others
-        place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
-        model, loader = session.readable, session.loader("train")
-        result = run_pass(title, model, pass_, shards, loader, place, session.trainers)
-        if is_first_process():
-            scores = _merged(result, range(start, stop), method.top_k)
-            parts.append(scores)
-            seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
-            none = torch.tensor(torch.nan, dtype=torch.float64)
-            summary = summary.merge(TrainSummary(*seen, stop - start, none))
-            own = result.rows["own"] if number == 0 else own
-    if not is_first_process():
-        return
-    write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
-    described = {**describe(method, layers, inverses), **covered_by(session, method.params)}
-    write_description(folder, name, {"top_k": method.top_k, **described})
+    def inputs(self, split: str) -> dict[str, Any]:
+        """Both splits' predictions, and the factors."""
+        session, method = self.session, self.method
+        factors = covariance_inputs(session, method) if method.needs_factors else None
+        predicted = {
+            which: session.predictions[name].fingerprint for which, name in (("train", "train"), ("examples", split))
+        }
+        return {**predicted, "split": split, "factors": factors}
+
+    def build(self, split: str, folder: Path) -> Finish:
+        """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""
+        session, name, method = self.session, self.name, self.method
+        layers = layers_of(session, method.params)
+        bases = stored_factors(session, name, method)[0] if method.needs_factors else None
+        inverses = method.inverses(layers, bases)
+        rows = session.data.splits["train"]
+        shards = score_segments(rows, session.eval_batch_size)
+        passes: list[tuple[range, PassResult]] = []
+        blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
+        for number, (start, stop) in enumerate(blocks):
+            title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
+            pass_ = _Block(session, title, method, layers, inverses, split, range(start, stop), shards, number == 0)
+            # named by its tests: with another budget, blocks and shards would be others
+            place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
+            model, loader = session.readable, session.loader("train")
+            passes.append((range(start, stop), run_pass(title, model, pass_, shards, loader, place, session.trainers)))
+
+        def finish() -> None:
+            parts: list[InstanceScores] = []
+            summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
+            for tests, result in passes:
+                scores = _merged(result, tests, method.top_k)
+                parts.append(scores)
+                seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
+                none = torch.tensor(torch.nan, dtype=torch.float64)
+                summary = summary.merge(TrainSummary(*seen, len(tests), none))
+                own = result.rows["own"] if tests.start == 0 else own
+            write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
+            covered = covered_by(session, method.params)
+            described = {"top_k": method.top_k, **method.describe_layers(layers, inverses), **covered}
+            write_description(folder, name, method, described)
+
+        return finish
+
+    def cost(self, plan: Planned, split: str) -> PassCost:
+        """Passes over the train split, for the factors and for each block of tests."""
+        session, method, shape, lengths = self.session, self.method, plan.shape, plan.lengths
+        layers = linear_layers(shape.lm, shape.head, method.params)
+        factors = method.needs_factors
+        n_train, n_test = len(lengths["train"]), len(lengths[split])
+        blocks = test_blocks(session, layers, factors, n_test)
+        n_classes, read = len(session.data.label_names), session.sequences.read
+        work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
+        rows = session.data.splits["train"]
+        shards = score_segments(rows, session.eval_batch_size)
+        need = gradient_need(layers, shape.footprint, session.sequences)
+        batches = batch_shapes([batch for segment in shards for batch in segment], list(lengths["train"]))
+        working = max(need.peak(n, columns, session.memory_budget // 4) for n, columns in batches)
+        parameters = sum(layer.n_parameters for layer in layers)
+        held = 4 * parameters * max(stop - start for start, stop in blocks)
+        fixed = factor_bytes(layers) if factors else 0
+        disk = n_test * method.top_k * 24 * (len(shards) + 1) + len(blocks) * n_train * 32 + n_train * 40 + fixed
+        remark = f"{len(layers)} layers, {len(blocks)} block{'s' if len(blocks) > 1 else ''} of tests"
+        seconds = plan.times.whole(self.name, method, n_classes, work)
+        return PassCost(seconds, disk, held + fixed + working + session.memory_budget // 8, remark=remark)
 
 
 def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:
@@ -118,7 +156,7 @@ class _Block:
 
     session: Session
     title: str
-    method: WholeMethod
+    method: OverLayers
     layers: list[LinearLayer]
     inverses: list[Inverse]
     split: str
@@ -127,7 +165,6 @@ class _Block:
     own: bool
 
     def __post_init__(self) -> None:
-        self.cosine = getattr(self.method, "similarity", "dot") == "cosine"
         self.labels, _ = checked_labels(self.session, self.method, "train")
         need = gradient_need(self.layers, self.session.footprint, self.session.sequences)
         self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
@@ -169,7 +206,7 @@ class _Block:
             scores, own = self.held.scores(tape, logits, labels)
         if own is None:
             own = scores.new_full(scores.shape[1:], torch.nan)
-        if self.cosine:
+        if self.method.cosine:
             scores, own = cosines(scores, self.held.own, own), (own > 0).double()
         return {"index": batch["index"], "scores": scores.T, "own": own}
 
@@ -180,7 +217,7 @@ class _Block:
         labels, fold = checked_labels(session, self.method, self.split)
         fold = None if fold is None else fold.to(device)
         inverses = [inverse.to(device) for inverse in self.inverses]
-        n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.cosine
+        n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.method.cosine
         held = HeldTests(self.layers, inverses, len(self.tests), n_train, own, session.memory_budget // 8)
         size = session.eval_batch_size
         batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]

@@ -11,16 +11,15 @@ import datasets
 import torch
 from torch import Tensor
 
-from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.attribution.evaluation.artifacts import Pair
 from twinlens.attribution.evaluation.diversity import TrainFacts
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
-from twinlens.attribution.evaluation.needs import Available, MethodKind
+from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
-from twinlens.attribution.evaluation.retraining import Reference
+from twinlens.attribution.evaluation.refits import Reference
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
-from twinlens.callbacks.attribute.method_graph import kind_of, names_neurons
+from twinlens.attribution.method import MethodKind
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.passes.session import Session
 
@@ -29,18 +28,7 @@ from twinlens.callbacks.passes.session import Session
 
 def of_kind(methods: Mapping[str, Any], *kinds: MethodKind) -> dict[str, Any]:
     """The methods of some kinds, by name; those that score heads or layers are of none."""
-    return {name: method for name, method in methods.items() if _kind(method) in kinds}
-
-
-def _kind(method: Any) -> MethodKind | None:
-    if isinstance(method, InstanceNeurons):
-        return "ia_neurons"
-    return None if kind_of(method) == "neuron" and not names_neurons(method) else kind_of(method)
-
-
-def seeds_of(method: Any) -> list[int | None]:
-    """Seeds of a method that draws random numbers, else one None."""
-    return list(getattr(method, "seeds", [None]))
+    return {name: method for name, method in methods.items() if method.kind in kinds}
 
 
 def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Available:
@@ -59,7 +47,7 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
         instance=tuple(of_kind(methods, "instance")),
         neuron=tuple(of_kind(methods, "neuron")),
         ia_neurons=tuple(of_kind(methods, "ia_neurons")),
-        with_seeds=frozenset(name for name, method in methods.items() if seeds_of(method) != [None]),
+        with_seeds=frozenset(name for name, method in methods.items() if method.draws),
         columns=frozenset(shared),
         pairs=set(pair_columns(session)) <= shared and bool(pair_columns(session)),
         twins=twins,
@@ -91,7 +79,7 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
     """A method's lists of all seeds, with the planted twins where the data have them."""
     fields = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
     runs = []
-    for seed in seeds_of(method):
+    for seed in method.seeds:
         rows = scores_of(session, name, seed)
         runs.append(InstanceScores(*(rows[field][:] for field in fields)))
     twin = session.predictions[session.split].column("twin") if "twin" in session.data.plant_columns else None
@@ -108,14 +96,14 @@ def best_rows(session: Session, methods: Mapping[str, Any]) -> dict[str, Tensor]
 def rankings(session: Session, methods: Mapping[str, Any], rank_by: RankBy) -> dict[str, Tensor]:
     """Train rows, best first, of each instance method, [seeds, n_train]."""
     return {
-        name: torch.stack([train_ranking(train_summary(session, name, seed), rank_by) for seed in seeds_of(method)])
+        name: torch.stack([train_ranking(train_summary(session, name, seed), rank_by) for seed in method.seeds])
         for name, method in of_kind(methods, "instance").items()
     }
 
 
 def seedless_rankings(session: Session, methods: Mapping[str, Any], rank_by: RankBy) -> dict[str, Tensor]:
     """Train rows, best first, of each instance method that draws no random numbers, [n_train]."""
-    without = {name: method for name, method in methods.items() if seeds_of(method) == [None]}
+    without = {name: method for name, method in methods.items() if not method.draws}
     return {name: runs[0] for name, runs in rankings(session, without, rank_by).items()}
 
 
@@ -130,7 +118,7 @@ def compared_neurons(session: Session, methods: Mapping[str, Any], kind: MethodK
     found = {}
     for name, method in of_kind(methods, kind).items():
         layers, units = [], []
-        for seed in seeds_of(method):
+        for seed in method.seeds:
             layer, unit = read_addresses(score_folder(session, name, seed) / session.split, method.top_k)
             layers.append(layer)
             units.append(unit)

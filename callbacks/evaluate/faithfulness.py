@@ -17,18 +17,16 @@ from twinlens.attribution.evaluation.controls import CONTROL, matched_list
 from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import Faithfulness, NeuronList
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.neuron.protocol import role
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
-from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, reference_need
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import rows_per_shard
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.fingerprints import code_of
-from twinlens.data.sampling import length_sorted_batches, permutation
+from twinlens.callbacks.store.store import Finish
+from twinlens.data.sampling import permutation
 
 
 @dataclass(frozen=True)
@@ -109,13 +107,16 @@ def faithfulness_stage(
     lists = neuron_lists(session, evaluation, methods)
     inputs = faithfulness_inputs(session, evaluation, settings, lists)
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> Finish:
         reference = _reference(session, name, evaluation, folder / "reference")
         answers = _answers(session, name, evaluation, lists, reference, folder)
-        if is_first_process():
+
+        def finish() -> None:
             shutil.rmtree(folder / "reference", ignore_errors=True)
             kept = {key: column.contiguous() for key, column in answers.items() if key != "index"}
             save_file(kept, folder / "answers.safetensors")
+
+        return finish
 
     entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
     seeds_of = dict(lists.seeds_of)
@@ -128,21 +129,21 @@ def faithfulness_stage(
 def controls_of(
     evaluation: Faithfulness, methods: Mapping[str, Any]
 ) -> tuple[list[int], dict[str, list[tuple[str, int]]]]:
-    """Seeds of uniform controls, none where the run has random neurons of its own, and matched ones by method."""
+    """Seeds of uniform controls, none where the run has a control of its own, and matched ones by method."""
     if evaluation.control == "uniform":
-        own = any(isinstance(method, RandomNeurons) for method in methods.values())
+        own = any(method.is_control for method in methods.values())
         return ([] if own else list(evaluation.control_seeds)), {}
     pairs = {
         name: [(key, seed) for key in list_names(name, method) for seed in evaluation.control_seeds]
         for name, method in methods.items()
-        if not isinstance(method, RandomNeurons)
+        if not method.is_control
     }
     return [], pairs
 
 
 def list_names(name: str, method: Any) -> list[str]:
     """Names of a method's lists, one per seed."""
-    return [score_name(name, seed) for seed in getattr(method, "seeds", [None])]
+    return [score_name(name, seed) for seed in method.seeds]
 
 
 def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[str, Any]) -> Lists:
@@ -171,8 +172,7 @@ def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[st
 def site_of(name: str, methods: Mapping[str, Any]) -> str:
     """Sites that a method of the run ranks: `ffn`, `attn` or `both`; composed lists have their neurons' source's."""
     method = methods[name]
-    source = methods.get(getattr(method, "neurons", ""), method)
-    return "ffn" if role(source) == "query" else str(getattr(source, "site", "ffn"))
+    return methods[method.neurons].ranks if method.from_instances else method.ranks
 
 
 def faithfulness_inputs(
@@ -218,7 +218,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
         return None
     rows = session.data.splits[split]
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
-    cut = length_sorted_batches(rows.select(sample), session.eval_batch_size, rows_per_shard(len(sample)))
+    cut = batch_shards(rows.select(sample), session.eval_batch_size)
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
     engine = session.readable.engine()
 
@@ -227,7 +227,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
         return {"index": batch["index"], "activation": activation.unflatten(0, (-1, engine.sequences_per_example))}
 
     title = f"{name}: activations on {split}"
-    need = reference_need(engine.footprint, session.sequences)
+    need = evaluation.reference_need(session.engine_sizes)
     cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
     result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
     return Reference(result["index"], result["activation"], split == session.split)
@@ -248,9 +248,7 @@ def _answers(
         return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
 
     n_questions = len(evaluation.questions(lists.names))
-    need = faithfulness_need(
-        engine.footprint, n_questions, bool(lists.uniform or lists.matched), session.sequences, evaluation
-    )
+    need = evaluation.need(session.engine_sizes, n_questions, bool(lists.uniform or lists.matched))
     title = f"{name} on {session.split}"
     return run_pass(
         title,

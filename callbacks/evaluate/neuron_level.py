@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons, Prompts, Sentences, sentence_bytes
 from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.callbacks.attribute.score_files import score_name
-from twinlens.callbacks.evaluate.evaluation_inputs import padded, seeds_of
-from twinlens.callbacks.passes.memory import Need, WithinMemory
+from twinlens.callbacks.evaluate.evaluation_inputs import padded
+from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.fingerprints import code_of
+from twinlens.callbacks.store.store import Finish
 from twinlens.models.residual import ResidualEngine
 
 VALUES_ASKED = 16
@@ -48,7 +49,7 @@ def neuron_level_stage(
     lists = value_lists(session, evaluation, methods) if getattr(evaluation, "reads_lists", False) else {}
     inputs = neuron_level_inputs(session, evaluation, settings, lists)
     answers, fingerprint = _stored(session, name, inputs, model, evaluation, evaluation.answers, lists)
-    keys = {method: [score_name(method, seed) for seed in seeds_of(found)] for method, found in methods.items()}
+    keys = {method: [score_name(method, seed) for seed in found.seeds] for method, found in methods.items()}
     names = {method: found for method, found in keys.items() if found[0] in lists}
     prompts = Prompts(
         types_of(session), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names
@@ -80,11 +81,7 @@ def neuron_level_inputs(
 def explained(session: Session) -> Tensor:
     """Outputs that are explained, [examples]: the answer's token where there is one, else what the model predicts."""
     predictions = session.predictions[session.split]
-    predicted = predictions.column("prediction")
-    if session.data.readout != "token":
-        return predicted
-    label = predictions.column("label")
-    return torch.where(label < 0, predicted, label)
+    return session.readout.explained(predictions.column("label"), predictions.column("prediction"))
 
 
 def types_of(session: Session) -> tuple[str, ...]:
@@ -99,9 +96,7 @@ def types_in(rows: datasets.Dataset) -> tuple[str, ...]:
 
 def token_text(tokenizer: Any, session: Session, output: int) -> str:
     """What an output stands for: a token of the vocabulary, or a class."""
-    if session.data.readout != "token":
-        return session.data.label_names[output]
-    return str(tokenizer.decode([output]))
+    return session.readout.shown(output, session.data.label_names, tokenizer)
 
 
 def value_lists(session: Session, evaluation: Any, methods: Mapping[str, Any]) -> dict[str, ListedNeurons]:
@@ -111,20 +106,20 @@ def value_lists(session: Session, evaluation: Any, methods: Mapping[str, Any]) -
     """
     found = {}
     for method, configured in methods.items():
-        for seed in seeds_of(configured):
+        for seed in configured.seeds:
             key = score_name(method, seed)
             rows = datasets.load_from_disk(str(session.scores[key, session.split] / session.split)).with_format(None)
             kinds = {(role, kind) for column in zip(rows["role"][:], rows["unit_kind"][:], strict=True)
                      for role, kind in zip(*column, strict=True)}  # fmt: skip
             if kinds == {("value", "neuron")}:
-                found[key] = _listed(rows, max(evaluation.longest, getattr(configured, "top_k", 0)))
+                found[key] = _listed(rows, max(evaluation.longest, configured.top_k), configured.is_control)
     return found
 
 
-def _listed(rows: datasets.Dataset, length: int) -> ListedNeurons:
+def _listed(rows: datasets.Dataset, length: int, control: bool) -> ListedNeurons:
     attention = [[int(site == "attn") for site in row] for row in rows["site"][:]]
     layer, unit = padded(rows["layer"][:], length), padded(rows["unit"][:], length)
-    return ListedNeurons(padded(attention, length) > 0, layer, unit)
+    return ListedNeurons(padded(attention, length) > 0, layer, unit, control=control)
 
 
 def neuron_level_need(model: ResidualModel, evaluation: Any) -> Need:
@@ -156,7 +151,8 @@ def _stored(
         rows = index.cpu()
         asked = {
             key: ListedNeurons(
-                *(getattr(neurons, part)[rows].to(index.device) for part in ("attention", "layer", "unit"))
+                *(getattr(neurons, part)[rows].to(index.device) for part in ("attention", "layer", "unit")),
+                control=neurons.control,
             )
             for key, neurons in lists.items()
         }
@@ -165,7 +161,7 @@ def _stored(
         sentences = Sentences(there[0], batch, target[rows].to(index.device), budget, asked)
         return {"index": index, **answer(sentences)}
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> Finish:
         found = run_pass(
             title,
             session.readable,
@@ -175,11 +171,8 @@ def _stored(
             folder / "shards",
             session.trainers,
         ).rows
-        if is_first_process():
-            save_file(
-                {key: column.contiguous() for key, column in found.items() if key != "index"},
-                folder / "answers.safetensors",
-            )
+        kept = {key: column.contiguous() for key, column in found.items() if key != "index"}
+        return lambda: save_file(kept, folder / "answers.safetensors")
 
     entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
     return load_file(entry.path / "answers.safetensors"), entry.fingerprint
@@ -187,4 +180,5 @@ def _stored(
 
 def _digest(neurons: ListedNeurons) -> str:
     parts = (neurons.attention, neurons.layer, neurons.unit)
-    return hashlib.sha256(b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()
+    known = b"control" if neurons.control else b""
+    return hashlib.sha256(known + b"".join(part.contiguous().numpy().tobytes() for part in parts)).hexdigest()

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import Tensor
 
+from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings
 from twinlens.callbacks.evaluate.refits import Recipe, refitted_predictions
 from twinlens.callbacks.passes.session import Session
 
 
 def retraining_results(
-    session: Session, name: str, evaluation: Retraining, methods: Mapping[str, Any], recipe: Recipe
+    session: Session, name: str, evaluation: Refits, methods: Mapping[str, Any], recipe: Recipe
 ) -> list[Result]:
     """Fit every cell that is not in the store yet, and evaluate them all."""
 

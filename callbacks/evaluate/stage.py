@@ -64,7 +64,7 @@ def evaluate_stage(
     if evaluation.requires == "neuron":
         return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     if evaluation.requires == "neuron_level":
-        if session.data.n_choices is not None:
+        if session.readout.of_sequences:
             return _skipped(name, "one sequence per example, and multiple choice has several")
         return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
@@ -101,7 +101,7 @@ def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str
 
 def _answers(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of every predicted split of prompts but train."""
-    if session.data.readout != "token":
+    if not session.readout.of_vocabulary:
         return _skipped(name, "prompts with answers (e.g. data=knowledge)")
     return [
         result

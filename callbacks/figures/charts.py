@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import Cell, Row, is_control
 from twinlens.callbacks.results.unified_tables import NAMES
 
 Line = Literal["solid", "dashed", "dotted"]
@@ -20,7 +20,7 @@ Line = Literal["solid", "dashed", "dotted"]
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#4D4D9F")
 """Okabe and Ito's colours, safe for colour-blind readers, and two more."""
 GREY = "#7D8792"
-"""Random controls and references."""
+"""Controls and references."""
 _HOME = {"na_instances": 0, "ig": 0, "influence": 1, "influence_neurons": 1, "gradsim": 2, "gradsim_neurons": 2}
 
 
@@ -131,14 +131,19 @@ def ticks_apart(panel: Panel, closest: float = 0.05) -> list[float]:
     return [places[number] for number in reversed(kept)]
 
 
-def colours(names: Iterable[str]) -> dict[str, str]:
-    """A colour per method: grey for random controls, the same for a method and its counterpart in the other lens."""
+def controls_in(rows: Iterable[Row]) -> set[str]:
+    """Methods of the rows that are controls."""
+    return {str(row["method"] or "") for row in rows if is_control(row)}
+
+
+def colours(names: Iterable[str], controls: Collection[str] = ()) -> dict[str, str]:
+    """A colour per method: grey for controls, the same for a method and its counterpart in the other lens."""
     found: dict[str, str] = {}
     names = list(dict.fromkeys(names))
     taken = {_HOME[name] for name in names if name in _HOME}
     free = [place for place in range(len(PALETTE)) if place not in taken]
     for name in names:
-        if name.startswith("random"):
+        if name in controls:
             found[name] = GREY
         elif name in _HOME:
             found[name] = PALETTE[_HOME[name]]

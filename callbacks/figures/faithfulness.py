@@ -10,6 +10,7 @@ from twinlens.callbacks.figures.charts import (
     Panel,
     Series,
     colours,
+    controls_in,
     estimate,
     points_over_k,
     settings_of,
@@ -49,11 +50,12 @@ def faithfulness_charts(rows: Sequence[Row]) -> list[Chart]:
 
 def _panel(rows: Sequence[Row], areas: Sequence[Row], metric: str, setting: tuple[str, str]) -> Panel:
     keys = dict.fromkeys((str(row["method"] or ""), settings_text(row)) for row in rows)
-    colour = colours([method for method, _ in keys])
+    controls = controls_in(rows)
+    colour = colours([method for method, _ in keys], controls)
     series, notes = [], []
-    for method, settings in sorted(keys, key=lambda key: key[0].startswith("random")):
+    for method, settings in sorted(keys, key=lambda key: key[0] in controls):
         name = f"{shown_name(method)} ({settings})" if settings else shown_name(method)
-        line: Line = "dotted" if method.startswith("random") else "dashed" if settings else "solid"
+        line: Line = "dotted" if method in controls else "dashed" if settings else "solid"
         series.append(Series(name, points_over_k(_of(rows, method, settings)), colour[method], line))
         area = estimate([row for row in _of(areas, method, settings) if row["metric"] == f"{metric}_auc"])
         if area is not None:

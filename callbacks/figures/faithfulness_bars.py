@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twinlens.callbacks.figures.charts import estimate
+from twinlens.callbacks.figures.charts import controls_in, estimate
 from twinlens.callbacks.figures.faithfulness import METRICS
 from twinlens.callbacks.figures.style import DPI, GRID, INK, STYLE, short
 from twinlens.callbacks.results.columns import Cell, Row
@@ -20,14 +20,15 @@ _BLUE, _GREY = "#0072B2", "#B8BEC6"
 
 
 def faithfulness_bars(rows: Sequence[Row]) -> Figure:
-    """Sufficiency and comprehensiveness of every method, one panel per metric and k; random controls in grey.
+    """Sufficiency and comprehensiveness of every method, one panel per metric and k; controls in grey.
 
     Several rows of one method (seeds, variants) become their mean with its standard error.
     """
     panels = list(dict.fromkeys((row["metric"], row["k"]) for row in rows if is_faithfulness(row)))
     panels.sort(key=lambda panel: (FAITHFULNESS_METRICS.index(str(panel[0])), _sortable(panel[1])))
     methods = list(dict.fromkeys(str(row["method"] or "") for row in rows if is_faithfulness(row)))
-    methods.sort(key=lambda name: name.startswith("random"))
+    controls = controls_in(rows)
+    methods.sort(key=lambda name: name in controls)
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
     with rc_context(STYLE):
@@ -38,7 +39,7 @@ def faithfulness_bars(rows: Sequence[Row]) -> Figure:
         )
         axes = figure.subplots(lines, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for panel, axis in zip(panels, axes, strict=False):
-            _bars(axis, rows, methods, panel)
+            _bars(axis, rows, methods, panel, controls)
             axis.tick_params(labelbottom=True)
         for axis in axes[len(panels) :]:
             axis.set_visible(False)
@@ -47,7 +48,9 @@ def faithfulness_bars(rows: Sequence[Row]) -> Figure:
     return figure
 
 
-def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[Cell, Cell]) -> None:
+def _bars(
+    axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[Cell, Cell], controls: Collection[str]
+) -> None:
     metric, k = panel
     for place, name in enumerate(methods):
         found = [row for row in rows if is_faithfulness(row) and (row["method"] or "") == name]
@@ -55,7 +58,7 @@ def _bars(axis: Axes, rows: Sequence[Row], methods: Sequence[str], panel: tuple[
         if mean is None:
             continue
         value, error = mean
-        control = name.startswith("random")
+        control = name in controls
         axis.barh(
             place,
             value,

@@ -157,8 +157,3 @@ def _highest_layer(scores: ScoreSet) -> int:
         top = pc.max(pc.list_flatten(batch.column("layer"))).as_py()
         highest = max(highest, -1 if top is None else top)
     return highest
-
-
-def methods_of(profiles: Sequence[LayerProfile]) -> list[str]:
-    """Their names, in order, once each."""
-    return list(dict.fromkeys(profile.method for profile in profiles))

@@ -14,6 +14,7 @@ from twinlens.callbacks.figures.charts import (
     Point,
     Series,
     colours,
+    controls_in,
     estimate,
     lines,
     points_over_k,
@@ -96,7 +97,7 @@ def _layered(rows: Sequence[Row], evaluation: str) -> Chart | None:
     for setting in settings_of(mine):
         own = within(mine, setting)
         keys = list(dict.fromkeys(_series_name(row) for row in own))
-        colour = colours(keys)
+        colour = colours(keys, controls_in(own))
         line = lines(colour)
         series = tuple(
             Series(key, _points([r for r in own if _series_name(r) == key]), colour[key], line[key]) for key in keys

@@ -12,6 +12,7 @@ from twinlens.callbacks.figures.charts import (
     Point,
     Series,
     colours,
+    controls_in,
     points_over_k,
     settings_of,
     shown_name,
@@ -55,14 +56,15 @@ def retraining_charts(rows: Sequence[Row]) -> list[Chart]:
 def _panels(rows: Sequence[Row], accuracy: Sequence[Row], setting: tuple[str, str]) -> list[Panel]:
     panels = []
     names = list(dict.fromkeys(str(row["method"] or "") for row in rows))
-    colour = colours(names)
+    controls = controls_in(rows)
+    colour = colours(names, controls)
     for metric, label in METRICS.items():
         shown = [row for row in rows if row["metric"] == metric]
         if not shown:
             continue
         series = []
         keys = dict.fromkeys((str(row["method"] or ""), str(row["group"] or ""), settings_text(row)) for row in shown)
-        for method, group, settings in sorted(keys, key=lambda key: key[0].startswith("random")):
+        for method, group, settings in sorted(keys, key=lambda key: key[0] in controls):
             found = [
                 row
                 for row in shown

@@ -33,6 +33,7 @@ from twinlens.callbacks.store.checksums import note_checksums
 from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
 from twinlens.callbacks.store.fingerprints import code_of
+from twinlens.callbacks.store.store import Finish
 from twinlens.callbacks.store.weights import weights_hash
 from twinlens.models.adapter_files import adapter_of, is_adapter
 from twinlens.models.backbone import load_config, resolve
@@ -120,7 +121,7 @@ def fit_into(
 
 def trains(session: Session, fit: bool) -> bool:
     """Whether the run trains its model: where `fit` says so and a language model has a train split to learn from."""
-    return fit and (session.data.readout != "token" or "train" in session.data.splits)
+    return fit and session.readout.fits(session.data.splits)
 
 
 def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:
@@ -136,9 +137,8 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
             print(told, flush=True)
         return
 
-    def build(folder: Path) -> None:
-        if is_first_process():
-            session.trained_model(make_model, path).save(folder / "model")
+    def build(folder: Path) -> Finish:
+        return lambda: session.trained_model(make_model, path).save(folder / "model")
 
     inputs = load_inputs(model_settings, source_of(session, model_settings))
     entry = session.store.get("fit", inputs, build, {"model": path})

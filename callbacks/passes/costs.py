@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinlens.attribution.engine_sizes import ONE, Sequences
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.residual_protocol import ResidualModel
-from twinlens.callbacks.passes.memory import Need
 from twinlens.models.footprint import Footprint
 
 
@@ -45,31 +46,6 @@ class Shape:
     def forward_operations(self, tokens: int) -> float:
         """Forward of one sequence."""
         return tokens * self.footprint.n_layers * self.block_operations(tokens)
-
-
-@dataclass(frozen=True)
-class Sequences:
-    """Sequences of one example: one, or in multiple choice one per choice.
-
-    Attributes:
-        read: whose scores make the prediction.
-        edited: whose neurons are edited, `NeuronModel.sequences_per_example`.
-    """
-
-    read: int = 1
-    edited: int = 1
-
-    def states(self, footprint: Footprint, columns: int) -> int:
-        """Peak of `NeuronModel.states`: all sequences' scores, then what is kept of the edited ones."""
-        scores = self.read * footprint.forward(columns) if self.read > self.edited else 0
-        return max(scores, self.edited * footprint.states(columns))
-
-    def forwards(self) -> int:
-        """Forwards that `NeuronModel.states` takes."""
-        return self.read if self.read == self.edited else self.read + self.edited
-
-
-ONE = Sequences()
 
 
 # -- memory of one example -----------------------------------------------------------------------------------------

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ctypes
 import gc
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.memory_amounts import bytes_in_words
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 
 Result = TypeVar("Result")
@@ -22,34 +22,6 @@ SMALLEST_BUDGET = 2**20
 MMAP_THRESHOLD = -3
 RETURNED_FROM = 2**20
 """Freed blocks from this size on go back to the system: glibc keeps those up to 32 MiB. Smaller ones are faster so."""
-
-
-@dataclass(frozen=True)
-class Need:
-    """Memory of a computation over a batch, beside the weights: bytes of one example by the batch's columns.
-
-    Attributes:
-        least: peak where the work is cut as fine as it can be.
-        most: peak where it is not cut at all.
-        step: what each further piece adds that is worked on at the same time; None: pieces are small.
-    """
-
-    least: Callable[[int], int]
-    most: Callable[[int], int]
-    step: Callable[[int], int] | None = None
-
-    def examples(self, n: int, columns: int, budget: int) -> int:
-        """How many of n examples a call takes, one at least."""
-        return max(1, min(n, budget // max(1, self.least(columns))))
-
-    def peak(self, n: int, columns: int, budget: int) -> int:
-        """Peak of a batch of n examples."""
-        count = self.examples(n, columns, budget)
-        least, most = count * self.least(columns), count * self.most(columns)
-        if self.step is not None and least < budget < most:
-            piece = max(1, count * self.step(columns))
-            return least + (budget - least) // piece * piece
-        return max(least, min(most, budget))
 
 
 class WithinMemory:

@@ -11,12 +11,11 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
-from twinlens.attribution.protocols import ReadoutKind
-from twinlens.callbacks.passes.costs import Sequences
+from twinlens.attribution.engine_sizes import EngineSizes, Sequences
+from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
-from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.store import Store
-from twinlens.data.sampling import length_sorted_batches
 from twinlens.models.choice import Choices
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.language_model import LanguageModel
@@ -33,7 +32,7 @@ class DataModule(Protocol):
     eval_batch_size: int | Literal["auto"]
     batch_size: int
     n_choices: int | None
-    readout: ReadoutKind
+    readout: str
     splits: dict[str, Dataset]
     folds: Mapping[str, Any]
     pair_columns: tuple[str, str] | None
@@ -165,33 +164,41 @@ class Session:
     @property
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of the model that the data and the run give."""
-        if self.data.readout == "token":
-            return {"seed": self.seed}
-        readout = {"label_names": self.data.label_names, "n_choices": self.data.n_choices, "choices": self.choices}
-        return {**readout, "seed": self.seed, "reads": self.data.reads}
+        given = self.readout.arguments(self.data.label_names, self.data.n_choices, self.choices, self.data.reads)
+        return {**given, "seed": self.seed}
 
     @property
     def reading(self) -> dict[str, Any]:
         """What edits of neurons depend on beside the model: in multiple choice, whose they are."""
-        return {} if self.data.n_choices is None else {"choices": self.choices}
+        return {"choices": self.choices} if self.readout.of_sequences else {}
 
     @property
     def sequences(self) -> Sequences:
         """Sequences of one example: those that are read and those that edits concern."""
-        read = self.data.n_choices or 1
+        read = self.readout.sequences(self.data.n_choices)
         return Sequences(read, read if self.choices == "all" else 1)
+
+    @property
+    def engine_sizes(self) -> EngineSizes:
+        """Sizes of the model's engine at the answer position."""
+        return EngineSizes(self.footprint, self.sequences)
 
     @property
     def footprint(self) -> Footprint:
         """Sizes of the model that decide what its passes need; a vocabulary's scores count."""
-        model = self.readable
-        outputs = model.n_tokens if isinstance(model, LanguageModel) else 0
-        return footprint_of(model.backbone, outputs)
+        return footprint_of(self.readable.backbone, self.n_outputs if self.readout.of_vocabulary else 0)
+
+    @property
+    def n_outputs(self) -> int:
+        """Scores of an example."""
+        model: Any = self.readable
+        asked = self.readout.outputs(self.data.label_names)
+        return model.n_tokens if asked is None else asked
 
     @property
     def readout(self) -> ReadoutKind:
         """What the model's scores number."""
-        return self.data.readout
+        return READOUTS[self.data.readout]
 
     @property
     def eval_batch_size(self) -> int:
@@ -204,8 +211,7 @@ class Session:
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""
-        rows = self.data.splits[split]
-        return length_sorted_batches(rows, self.eval_batch_size, rows_per_shard(len(rows)))
+        return batch_shards(self.data.splits[split], self.eval_batch_size)
 
     def loader(self, split: str) -> Callable[[list[list[int]]], DataLoader]:
         """Makes loaders over given batches of a split."""

@@ -28,6 +28,10 @@ ROWS_PER_SHARD = 256
 """Upper bound of a shard, what a killed pass may have to redo."""
 SHARDS_AT_LEAST = 16
 """Small splits are cut finer, so that several processes have something to share."""
+SCORE_SEGMENTS = 64
+"""Of the train split at most where whole gradients are scored: each leaves the best and worst examples of all tests."""
+FACTOR_SEGMENTS = 8
+"""Of the train split where factors are summed: each leaves a file as large as the covariances of all layers."""
 
 _ENTRY = re.compile(r"([0-9a-f]{24})(\.partial)?")
 
@@ -41,7 +45,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 def write_shard(folder: Path, number: int, tensors: Mapping[str, Tensor]) -> None:
     """Write one shard, whole or not at all."""
-    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    kept: dict[str, Tensor] = {}
+    places: set[int] = set()
+    for name, tensor in tensors.items():
+        whole = tensor.detach().cpu().contiguous()
+        # one tensor under two names, as a list without units and positions has it, would be refused
+        kept[name] = whole.clone() if whole.data_ptr() in places else whole
+        places.add(whole.data_ptr())
     path = shard_path(folder, number)
     partial = partial_of(path)
     save_file(kept, partial, metadata={"xxh3": _checksum(kept), "of": _entry_of(folder), "number": str(number)})
@@ -141,16 +151,20 @@ def index_shards(count: int, rows_per_batch: int) -> list[list[list[int]]]:
     return [[rows[start : start + rows_per_batch]] for start in range(0, count, rows_per_batch)]
 
 
-def segments_of(rows: Any, batch_size: int, at_least: int, at_most: int) -> list[list[list[int]]]:
-    """Length-sorted batches of a split, grouped into segments; the same for any number of processes.
+def batch_shards(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """Length-sorted batches of a prepared split, grouped into shards; the same for any number of processes."""
+    return length_sorted_batches(rows, batch_size, rows_per_shard(len(rows)))
 
-    Args:
-        rows: a prepared split.
-        batch_size: rows per batch.
-        at_least: rows of a segment, as far as there are as many.
-        at_most: number of segments.
-    """
-    return length_sorted_batches(rows, batch_size, max(1, at_least, -(-len(rows) // at_most)))
+
+def score_segments(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """The same with no more than `SCORE_SEGMENTS` shards."""
+    at_least = -(-len(rows) // SCORE_SEGMENTS)
+    return length_sorted_batches(rows, batch_size, max(rows_per_shard(len(rows)), at_least))
+
+
+def factor_segments(rows: Any, batch_size: int) -> list[list[list[int]]]:
+    """The same with no more than `FACTOR_SEGMENTS` shards, and no fewer."""
+    return length_sorted_batches(rows, batch_size, max(1, -(-len(rows) // FACTOR_SEGMENTS)))
 
 
 class Progress:

@@ -7,10 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from twinlens.attribution.evaluation.retraining import Retraining
+from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
-from twinlens.callbacks.attribute.method_graph import names_neurons
-from twinlens.callbacks.attribute.neuron_costs import neuron_operations
 from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
 from twinlens.callbacks.evaluate.faithfulness import (
     control_names,
@@ -20,7 +18,6 @@ from twinlens.callbacks.evaluate.faithfulness import (
     neuron_lists,
     reference_split,
 )
-from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need, faithfulness_operations
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.passes import costs
@@ -36,12 +33,12 @@ METRIC_BYTES = 3 * 4
 def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     """Lines of one evaluation, none where it only reads what other stages leave."""
     methods = plan.parts.methods
-    of_neurons = {k: m for k, m in methods.items() if names_neurons(m)}
+    of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
-    if isinstance(evaluation, Retraining) and plan.parts.settings["fit"] and ranked_methods(methods):
+    if evaluation.requires == "rankings" and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
-    if evaluation.requires == "neuron_level" and plan.session.data.n_choices is None:
+    if evaluation.requires == "neuron_level" and not plan.session.readout.of_sequences:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
     return []
 
@@ -56,7 +53,7 @@ def neuron_level_lines(plan: PlanBase, name: str, evaluation: Any, methods: Mapp
     with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
         lists = value_lists(session, evaluation, methods) if reads_lists else {}
         inputs = neuron_level_inputs(session, evaluation, plan.parts.settings["evaluation"][name], lists)
-    n_lists = sum(len(getattr(method, "seeds", [None])) for method in methods.values()) * reads_lists
+    n_lists = sum(len(method.seeds) for method in methods.values()) * reads_lists
     types = [kind for kind in dict.fromkeys(types_in(session.data.splits[session.split])) if kind]
     found = None if inputs is None else session.store.peek("evaluate", inputs)
     lines = [_pass(plan, name, evaluation, found, n_lists, len(types))]
@@ -102,21 +99,21 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
     controls = control_names(uniform, matched)
     questions = len(evaluation.questions([*titles, *controls]))
     lengths = plan.lengths[session.split]
-    drawn = neuron_operations(RandomNeurons(list(range(len(controls)))), plan.shape, 1) or 0.0
-    counted = questions, session.sequences, evaluation.positions
-    total = sum(faithfulness_operations(plan.shape, length, *counted) + drawn for length in lengths)
+    sizes = plan.engine_sizes
+    drawn = RandomNeurons(list(range(len(controls)))).work(sizes, plan.shape, 1)
+    total = sum(evaluation.work(sizes, plan.shape, length, questions) + drawn for length in lengths)
     split = reference_split(session, evaluation)
     if split is not None:
         sample = sorted(plan.lengths[split])[-evaluation.reference_size :]
-        total += sum(faithfulness_operations(plan.shape, length, 0, session.sequences) for length in sample)
-    need = faithfulness_need(plan.shape.footprint, questions, bool(controls), session.sequences, evaluation)
+        total += sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample)
+    need = evaluation.need(sizes, questions, bool(controls))
     # a byte and a probability of every question, in shards and as a whole
     return plan.model_line(
         name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)
     )
 
 
-def fits_line(plan: PlanBase, name: str, evaluation: Retraining) -> Line:
+def fits_line(plan: PlanBase, name: str, evaluation: Refits) -> Line:
     """All fits of retraining as one line."""
     settings, parts = plan.parts.settings, plan.parts
     recipe = Recipe(

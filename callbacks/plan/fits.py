@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from twinlens.attribution.evaluation.retraining import Retraining
-from twinlens.attribution.evaluation.train_ranking import share_of_rows
-from twinlens.callbacks.attribute.method_graph import kind_of
+from twinlens.attribution.evaluation.refits import Refits
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
 from twinlens.callbacks.evaluate.refits import Recipe, cell_inputs, restricted
@@ -59,13 +57,13 @@ def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int]) -> 
 
 def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
     """The methods whose rankings retraining cuts: instance methods that draw no random numbers."""
-    return [name for name, method in methods.items() if kind_of(method) == "instance" and not hasattr(method, "seeds")]
+    return [name for name, method in methods.items() if method.kind == "instance" and not method.draws]
 
 
 def retraining_line(
     session: Session,
     name: str,
-    evaluation: Retraining,
+    evaluation: Refits,
     methods: Mapping[str, Any],
     recipe: Recipe,
     source: Any,
@@ -88,12 +86,10 @@ def retraining_line(
     """
     ranked = ranked_methods(methods)
     n_train, n_test = len(lengths["train"]), len(lengths[session.split])
-    sizes = {percent: share_of_rows(n_train, percent) for percent in evaluation.fractions}
     known = source is not None and all((score_name(key, None), session.split) in session.scores for key in ranked)
     if known:
-        subsets = evaluation.subsets(seedless_rankings(session, methods, evaluation.rank_by))
-        runs = [(s.rows, evaluation.seeds if s.seed is None else [s.seed]) for s in subsets]
-        cells = {(tuple(sorted(rows.tolist())), seed) for rows, seeds in runs for seed in seeds}
+        asked = evaluation.fits(seedless_rankings(session, methods, evaluation.rank_by))
+        cells = {(tuple(sorted(rows.tolist())), seed) for rows, seed in asked}
         stored = sum(
             session.store.peek("retrain", cell_inputs(session, restricted(session, rows, seed), recipe, source))
             is not None
@@ -101,12 +97,11 @@ def retraining_line(
         )
         fits = [len(rows) for rows, _ in cells]
     else:
-        ends = len({"most", "least"} & set(evaluation.groups)) * len(ranked) + ("random" in evaluation.groups)
-        fits = [rows for rows in sizes.values() for _ in range(ends * len(evaluation.seeds))]
+        fits = list(evaluation.expected_fits(n_train, len(ranked)))
         stored = 0
     whole = list(lengths["train"])
     mean = sum(whole) / n_train
-    longest = max(sizes.values())
+    longest = max(fits, default=n_train)
     validation = lengths.get("validation", [])
     predicted = times.forward(session.sequences.read * sum(map(shape.forward_operations, lengths[session.split])))
     by_size = {
@@ -116,7 +111,8 @@ def retraining_line(
     working = fit_memory(shape, session, sorted(whole)[-longest:])
     model = 4 * shape.parameters
     return Line(
-        name, n_test, "yes" if stored == len(fits) else "no", sum(by_size[rows] for rows in fits),
+        name, n_test, "yes" if fits and stored == len(fits) else "no",
+        sum(by_size[rows] for rows in fits) if fits else None,
         CHECKPOINTS * model + len(fits) * 8 * n_test, working, model + working, device,
-        f"{len(fits)} fits" + (f", {stored} in store" if 0 < stored < len(fits) else ""),
+        f"{len(fits) or 'unknown'} fits" + (f", {stored} in store" if 0 < stored < len(fits) else ""),
     )  # fmt: skip

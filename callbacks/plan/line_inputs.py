@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
+from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.needed_memory import Need
 from twinlens.callbacks.fit.stage import is_stored_whole, load_inputs, source_of
 from twinlens.callbacks.passes import costs
-from twinlens.callbacks.passes.memory import Need
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.table import Line
 from twinlens.callbacks.plan.times import Times
@@ -69,13 +70,26 @@ class PlanBase:
         self, title: str, split: str, found: Path | None, need: Need, seconds: float | None, disk: int
     ) -> Line:
         """A pass over the model, and what its largest batch needs."""
-        session, lengths = self.session, self.lengths[split]
+        working, stored = self.pass_memory(split, need), self.said(bool(self.session.weights), found)
+        rows = len(self.lengths[split])
+        return Line(title, rows, stored, seconds, disk, working, self.model_bytes + working, self.device.type)
+
+    def pass_memory(self, split: str, need: Need) -> int:
+        """What the largest batch of a pass over the model needs."""
+        session = self.session
         batches = [batch for shard in session.shards(split) for batch in shard]
-        working = max(
-            need.peak(n, columns, session.memory_budget) for n, columns in costs.batch_shapes(batches, lengths)
-        )
-        stored = self.said(bool(session.weights), found)
-        return Line(title, len(lengths), stored, seconds, disk, working, self.model_bytes + working, self.device.type)
+        shapes = costs.batch_shapes(batches, self.lengths[split])
+        return max(need.peak(n, columns, session.memory_budget) for n, columns in shapes)
+
+    @property
+    def n_epochs(self) -> int:
+        """Epochs of the fit: those that it has kept, else those that are configured."""
+        return len(self.session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+
+    @property
+    def engine_sizes(self) -> EngineSizes:
+        """Sizes of the model's engines."""
+        return EngineSizes(self.shape.footprint, self.session.sequences, self.shape.residual)
 
     def said(self, known: bool, found: Path | None) -> str:
         """Whether the store has a pass, as far as that can be known without reading weights."""

@@ -10,31 +10,24 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import datasets
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
-from twinlens.attribution.bridge.neuron_instances import NeuronInstances
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.attribute.instance_costs import instance_cost
-from twinlens.callbacks.attribute.method_graph import in_order, kind_of, reads_of, train_lists_of
-from twinlens.callbacks.attribute.neuron_costs import neuron_need, neuron_operations
+from twinlens.callbacks.attribute.dispatch import reads_of
+from twinlens.callbacks.attribute.method_graph import in_order, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
-from twinlens.callbacks.attribute.stage import for_seed, method_inputs
-from twinlens.callbacks.attribute.whole_gradient_costs import layer_cost
+from twinlens.callbacks.attribute.stage import method_inputs
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Predictions, Session
-from twinlens.callbacks.passes.shards import rows_per_shard
 from twinlens.callbacks.plan.device_rate import computed_in, heading, operations_per_second, shape_of
 from twinlens.callbacks.plan.evaluations import evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.probe import probe_of
-from twinlens.callbacks.plan.stored_gradient_line import rows_line
 from twinlens.callbacks.plan.table import Line, format_plan
 from twinlens.callbacks.plan.times import Times
 from twinlens.callbacks.predict.batch_size import planned_batch_size
@@ -75,7 +68,7 @@ class Planner(PlanBase):
                 if (source, "train") not in planned:
                     lines.append(self._attribute(source, None, "train"))
                     planned.add((source, "train"))
-            lines += [self._attribute(name, seed, session.split) for seed in getattr(method, "seeds", [None])]
+            lines += [self._attribute(name, seed, session.split) for seed in method.seeds]
             planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():
             lines += evaluation_lines(self, name, evaluation)
@@ -133,7 +126,7 @@ class Planner(PlanBase):
     def _epochs(self, lines: Sequence[Line]) -> list[Line]:
         """The predictions of train and explained split with each epoch's weights, beside the explained model's."""
         session = self.session
-        count = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        count = self.n_epochs
         of_split = {line.name: line for line in lines}
         kept = {epoch.number: epoch for epoch in session.epochs}
         planned = []
@@ -151,64 +144,21 @@ class Planner(PlanBase):
         return planned
 
     def _attribute(self, name: str, seed: int | None, split: str) -> Line:
-        """A method's pass over a split; composed neuron scores take none."""
-        session, method = self.session, for_seed(self.parts.methods[name], seed)
+        """A method's pass over a split, as its form of reading counts it."""
+        session = self.session
+        reads = reads_of(session, name, self.parts.methods, seed)
         found = None
         with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
-            inputs = method_inputs(session, method, {**self.parts.settings["method"][name], "seed": seed}, split)
+            inputs = method_inputs(reads, {**self.parts.settings["method"][name], "seed": seed}, split)
             found = session.store.peek("attribute", inputs)
         if found is not None:
             session.scores[score_name(name, seed), split] = found
         title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
-        lengths = self.lengths[split]
-        if kind_of(method) == "instance":
-            return self._instances(name, title, method, found)
-        # shards: layer, unit and score; table: these with a position and three words of text
-        disk = len(lengths) * (method.top_k * (12 + 42) + 8 * self.shape.footprint.n_layers)
-        if isinstance(method, InstanceNeurons):
-            memory = 12 * len(self.lengths["train"]) + 24 * len(lengths) * self.parts.methods[method.source].top_k
-            said = self.said(bool(session.weights), found)
-            return Line(title, len(lengths), said, 0.0, disk, memory, memory + self.model_bytes, "cpu", "no pass")
-        each = [neuron_operations(method, self.shape, length, session.sequences) for length in set(lengths)]
-        by_length = dict(zip(set(lengths), each, strict=True))
-        seconds = None
-        if None not in each:
-            seconds = self.times.neurons(name, method, sum(by_length[length] or 0.0 for length in lengths))
-        need = neuron_need(method, self.shape.footprint, session.sequences, self.shape.residual)
-        return self.model_line(title, split, found, need, seconds, disk)
-
-    def _instances(self, name: str, title: str, method: Any, found: Path | None) -> Line:
-        """Blocks of gradients, or the solver's matrices, beside what the method reads of both splits, on the host."""
-        if reads_of(method) == "layers":
-            return self._layers(name, title, method, found)
-        if reads_of(method) == "rows":
-            return rows_line(self, name, title, method, self.said(bool(self.session.weights), found))
-        session = self.session
-        n_train, n_test = len(self.lengths["train"]), len(self.lengths[session.split])
-        shard = rows_per_shard(n_test)
-        epochs = len(session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
-        cost = instance_cost(
-            method, self.shape.head, n_train, n_test, shard, session.memory_budget, session.sequences.read, epochs
-        )
-        seconds = None if cost.operations is None else cost.operations / self.times.host
-        held = 4 * self.shape.footprint.hidden_size * (n_train + n_test) * session.sequences.read
-        if isinstance(method, NeuronInstances):
-            held = 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
-        held *= epochs if reads_of(method) == "checkpoints" else 1
-        # lists in shards and table; each shard's sums over the train split
-        disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
+        cost = reads.cost(self, split)
         return Line(
-            title, n_test, self.said(bool(session.weights), found), seconds, disk,
-            cost.memory, cost.memory + held + self.model_bytes, "cpu", cost.remark,
-        )  # fmt: skip
-
-    def _layers(self, name: str, title: str, method: Any, found: Path | None) -> Line:
-        """Whole gradients: passes over the train split, for the factors and for each block of tests."""
-        cost = layer_cost(self.session, self.shape, method, self.lengths)
-        seconds = self.times.whole(name, method, len(self.session.data.label_names), cost.work)
-        return Line(
-            title, len(self.lengths[self.session.split]), self.said(bool(self.session.weights), found), seconds,
-            cost.disk, cost.memory, cost.memory + self.model_bytes, self.device.type, cost.remark,
+            title, len(self.lengths[split]), self.said(bool(session.weights), found), cost.seconds, cost.disk,
+            cost.memory, cost.memory + cost.held + self.model_bytes, "cpu" if cost.on_host else self.device.type,
+            cost.remark,
         )  # fmt: skip
 
 

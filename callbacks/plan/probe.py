@@ -18,14 +18,14 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import default_convert
 from transformers import CONFIG_MAPPING
 
+from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.gradients.factor_sums import FactorSums, kfac_bases
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests
-from twinlens.attribution.instance.whole_gradients import WholeMethod, inverses_of, needs_factors
-from twinlens.attribution.neuron.protocol import NeuronMethod, engine_kind
+from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.attribute.neuron_costs import neuron_operations
 from twinlens.callbacks.attribute.neuron_scores import engine_of
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork, whole_work
 from twinlens.callbacks.passes.costs import Shape
@@ -86,7 +86,7 @@ class Probe:
 
         def gradients() -> None:
             batch = self._batch(rows)
-            if self._session.readout == "token":
+            if self._session.readout.of_vocabulary:
                 losses, predicts = self._model.token_losses(batch)
                 loss = losses.sum() / predicts.sum()
             else:
@@ -105,11 +105,11 @@ class Probe:
         return operations / backward, step / self.shape.trained_parameters
 
     def neurons(self, method: NeuronMethod) -> float:
-        """Operations per second of a neuron method, as `neuron_operations` counts them."""
+        """Operations per second of a neuron method, as it counts them itself."""
         engine: Any = engine_of(self._model, method)
-        engine = engine.where_it_is() if engine_kind(method) == "residual" else engine
-        sequences = self._session.sequences
-        counted = [neuron_operations(method, self.shape, tokens, sequences) or 0.0 for tokens in self._tokens]
+        engine = engine.where_it_is() if method.engine == "residual" else engine
+        sizes = EngineSizes(self.shape.footprint, self._session.sequences, self.shape.residual)
+        counted = [method.work(sizes, self.shape, tokens) or 0.0 for tokens in self._tokens]
         budget = self._session.memory_budget
         return sum(counted) / self._seconds(lambda: method.attribute(engine, self._batch(), budget))
 
@@ -135,7 +135,7 @@ class Probe:
 
         return (1 + 2 * rank) * self._forward_operations() / self._seconds(run)
 
-    def whole(self, method: WholeMethod, n_classes: int) -> WholeWork:
+    def whole(self, method: OverLayers, n_classes: int) -> WholeWork:
         """Operations per second of each pass over whole gradients."""
         layers = linear_layers(self._model.lm, self._model.head, method.params)
         counted = whole_work(layers, self.shape, method, n_classes, self._tokens, 1, 1, self._session.sequences.read)
@@ -156,14 +156,14 @@ class Probe:
             return self._seconds(recorded(add))
 
         bases, covariances, eigenvalues = None, 0.0, 0.0
-        if needs_factors(method):
+        if method.needs_factors:
             first = FactorSums(layers, method.fisher)  # type: ignore[union-attr]
             covariances = counted.covariances / add_to(first)
             bases = kfac_bases(layers, first.sums, len(self._rows), torch.float32)
             if counted.eigenvalues:
                 second = FactorSums(layers, method.fisher, bases)  # type: ignore[union-attr]
                 eigenvalues = counted.eigenvalues / add_to(second)
-        inverses = [inverse.to(self.device) for inverse in inverses_of(method, layers, bases)]
+        inverses = [inverse.to(self.device) for inverse in method.inverses(layers, bases)]
         held = HeldTests(layers, inverses, 1, len(self._rows), True, self._session.memory_budget // 8)
         with recording(layers) as tape:
             scores = self._model(self._batch(self._rows[:1]))

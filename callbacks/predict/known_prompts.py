@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from twinlens.attribution.evaluation.neuron_level.known_prompts import Kept, kept_prompts, require_kept
 from twinlens.callbacks.passes.session import Predictions, Session
 from twinlens.callbacks.predict.next_token import renumbered
-from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import link, write_json
 from twinlens.callbacks.store.fingerprints import code_of
+from twinlens.callbacks.store.store import Finish
 
 
 def filters(session: Session) -> bool:
     """Whether the data ask for prompts that the model knows."""
-    return session.data.readout == "token" and bool(getattr(session.data, "only_known", False))
+    return session.readout.of_vocabulary and bool(getattr(session.data, "only_known", False))
 
 
 def known_inputs(fingerprint: str) -> dict[str, Any]:
@@ -46,12 +46,14 @@ def known_stage(session: Session, split: str, predicted: Path) -> dict[str, floa
     require_kept(result)
     kept = result.kept.nonzero()[:, 0].tolist()
 
-    def build(folder: Path) -> None:
-        if is_first_process():
+    def build(folder: Path) -> Finish:
+        def finish() -> None:
             known = session.predictions[split]
             renumbered(known.dataset, kept).save_to_disk(str(folder / "dataset"))
             save_file({"features": known.features[kept].contiguous()}, folder / "features.safetensors")
             write_json(folder / "known.json", result.report())
+
+        return finish
 
     inputs = known_inputs(session.predictions[split].fingerprint)
     entry = session.store.get("examples", inputs, build, session.labels(split=split, known="only"))

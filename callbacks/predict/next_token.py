@@ -12,6 +12,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.neuron_level.known_prompts import best_other_logit, other_answers, target_rank
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.readouts import TokenReadout
 from twinlens.callbacks.passes.example_columns import SPELLED
 from twinlens.models.language_model import LanguageModel
 
@@ -85,7 +86,7 @@ def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor], tokenizer:
     A prompt without an answer has no label, and no text for it.
     """
     table = rows.with_format("arrow")[:]
-    table = table.append_column("readout", pyarrow.array(["token"] * len(rows)))
+    table = table.append_column("readout", pyarrow.array([TokenReadout.name] * len(rows)))
     for name in COLUMNS:
         table = table.append_column(name, pyarrow.array(said[name].numpy()))
     for name, ids in zip(SPELLED, (said["prediction"].tolist(), rows["label"][:]), strict=True):

@@ -23,9 +23,9 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Epoch, Predictions, Session
 from twinlens.callbacks.predict.next_token import FILTERED_BY, NextTokens, with_next_tokens
-from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import link
 from twinlens.callbacks.store.fingerprints import code_of
+from twinlens.callbacks.store.store import Finish
 from twinlens.data.labels import Fold
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
@@ -58,9 +58,9 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | La
         split: one that the explained model has predicted.
     """
 
-    def predict(epoch: Epoch, folder: Path) -> None:
+    def predict(epoch: Epoch, folder: Path) -> Finish:
         model = session.trained_model(make_model, str(epoch.folder))
-        _predict(replace(session, weights=epoch.weights, model=model), split, folder)
+        return _predict(replace(session, weights=epoch.weights, model=model), split, folder)
 
     for epoch in session.epochs:
         inputs = examples_inputs(replace(session, weights=epoch.weights), split)
@@ -75,6 +75,7 @@ def examples_inputs(session: Session, split: str) -> dict[str, Any]:
         "weights": session.weights,
         "split": session.data.fingerprint(split),
         "rows": _digest(session.data.splits[split]),
+        "readout": session.readout.name,
         "precision": session.trainers.precision,
         "code": code_of(__name__, session.data, {"_target_": session.model_target}),
     }
@@ -88,10 +89,10 @@ def _digest(rows: datasets.Dataset) -> str:
     return digest.hexdigest()
 
 
-def _predict(session: Session, split: str, folder: Path) -> None:
+def _predict(session: Session, split: str, folder: Path) -> Finish:
     model: Any = session.readable
     rows = session.data.splits[split]
-    asked = NextTokens(rows, getattr(session.data, "answer", "first")) if session.readout == "token" else None
+    asked = NextTokens(rows, getattr(session.data, "answer", "first")) if session.readout.of_vocabulary else None
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         features = model.features(batch)
@@ -106,17 +107,19 @@ def _predict(session: Session, split: str, folder: Path) -> None:
     result = run_pass(
         f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers
     )
-    if not is_first_process():
-        return
-    kept = ("features", *FILTERED_BY) if asked else ("features",)
-    save_file({name: result.rows[name].contiguous() for name in kept}, folder / "features.safetensors")
-    if asked:
-        table = with_next_tokens(rows, result.rows, model.tokenizer)
-    else:
-        table = with_predictions(rows, result.rows["prob"], session.readout)
-    fold = session.data.folds.get(split)
-    written = datasets.Dataset(table) if fold is None else with_fold(table, fold)
-    written.save_to_disk(str(folder / "dataset"))
+
+    def finish() -> None:
+        kept = ("features", *FILTERED_BY) if asked else ("features",)
+        save_file({name: result.rows[name].contiguous() for name in kept}, folder / "features.safetensors")
+        if asked:
+            table = with_next_tokens(rows, result.rows, model.tokenizer)
+        else:
+            table = with_predictions(rows, result.rows["prob"], session.readout.name)
+        fold = session.data.folds.get(split)
+        written = datasets.Dataset(table) if fold is None else with_fold(table, fold)
+        written.save_to_disk(str(folder / "dataset"))
+
+    return finish
 
 
 def with_predictions(rows: datasets.Dataset, prob: Tensor, readout: str = "classification") -> pyarrow.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from twinlens.callbacks.results.columns import SETTINGS, Cell, Row
+from twinlens.callbacks.results.columns import SETTINGS, Cell, Row, is_control
 from twinlens.callbacks.results.formatting import ARROWS, format_number, format_value, metric_label
 
 MAX_COLUMNS = 8
@@ -60,7 +60,7 @@ def _table(name: str, mine: Sequence[Row], directions: Mapping[str, str], metric
         ],
         "lines": [
             {
-                "control": str(key[0] or "").startswith("random"),
+                "control": any(map(is_control, by_metric.values())),
                 "key_cells": [
                     str(key[0] or _of_the_model(mine[0])),
                     *("" if part is None else part for part in key[1:]),
@@ -93,9 +93,7 @@ def _best(
         values = [
             float(row["value"])
             for row in rows
-            if (row["metric"], row["k"]) == metric
-            and isinstance(row["value"], int | float)
-            and not str(row["method"] or "").startswith("random")
+            if (row["metric"], row["k"]) == metric and isinstance(row["value"], int | float) and not is_control(row)
         ]
         direction = directions.get(str(metric[0]))
         if len(values) > 1 and direction:
@@ -106,10 +104,9 @@ def _best(
 def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
     if row is None:
         return {"shown": "", "best": False, "n": None, "published": ""}
-    control = str(row["method"] or "").startswith("random")
     return {
         "shown": format_value(row["value"], row["stderr"]),
-        "best": best is not None and row["value"] == best and not control,
+        "best": best is not None and row["value"] == best and not is_control(row),
         "n": row["n"] if with_n else None,
         "published": format_number(row.get("published")),
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twinlens.attribution.readouts import choice_names
 from twinlens.callbacks.passes.example_columns import PLANTS
 
 MAX_CHARACTERS = 4000
@@ -55,7 +55,8 @@ def text_fields(row: Mapping[str, Any], columns: Sequence[str]) -> list[Text]:
 def _whole(value: Any) -> str:
     """A text, or one line for each choice, led by its letter."""
     if isinstance(value, list):
-        return "\n".join(f"{letter}: {text or ''}" for letter, text in zip(string.ascii_uppercase, value, strict=False))
+        letters = choice_names(len(value))
+        return "\n".join(f"{letter}: {text or ''}" for letter, text in zip(letters, value, strict=True))
     return value or ""
 
 

@@ -51,6 +51,9 @@ def _column(hint: Any) -> Column:
 NOT_WRITTEN = ("better",)
 """Fields of `Result` that are about a metric as a whole."""
 
+CONTROL = "control"
+"""Column that is `true` in the rows of a control, else empty; of 0.1.0 controls are known by their names."""
+
 _LISTED = {
     "model": Column(needed=True),
     "data": Column(needed=True),
@@ -66,6 +69,7 @@ _LISTED = {
     "value": Column("number", about=False, needed=True),
     "stderr": Column("number", about=False),
     "n": Column("whole", about=False),
+    CONTROL: Column(about=False, before=lambda row: "true" if str(row["method"] or "").startswith("random") else None),
 }
 COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 """Name → column, in the order of the file."""
@@ -90,3 +94,8 @@ DIRECTIONS: Mapping[str, str] = {
 def settings_text(row: Row) -> str:
     """A row's settings other than the default, as `key=value; …`; empty for the default."""
     return "; ".join(str(row[name]) for name in SETTINGS if row.get(name))
+
+
+def is_control(row: Row) -> bool:
+    """Whether a row is of a control, which the others are compared with."""
+    return row.get(CONTROL) == "true"

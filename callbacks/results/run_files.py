@@ -7,7 +7,6 @@ what the page shows.
 from __future__ import annotations
 
 import json
-import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,6 +19,8 @@ import yaml
 from datasets import Dataset, load_from_disk
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import choice_names
+from twinlens.callbacks.attribute.score_files import CONTROL
 from twinlens.callbacks.passes.example_columns import CHOICES, PLANTS, SPELLED
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.results_csv import read_csv, read_results, unprotect
@@ -103,8 +104,8 @@ class ScoreSet:
 
     @property
     def control(self) -> bool:
-        """A random control, which readers compare with but do not read."""
-        return self.name.startswith("random")
+        """A control, which readers compare with but do not read."""
+        return self.settings.get(CONTROL) is True
 
 
 @dataclass
@@ -152,7 +153,7 @@ class RunFiles:
         """id2label of model/config.json, letters for the choices of a question; empty where the run keeps no model."""
         examples = self.examples(self.split).dataset
         if CHOICES in examples.column_names and len(examples):
-            return dict(enumerate(string.ascii_uppercase[: len(examples[0][CHOICES])]))
+            return dict(enumerate(choice_names(len(examples[0][CHOICES]))))
         names = self.model_config.get("id2label") or {}
         path = self.path / "model" / "config.json"
         try:
@@ -203,13 +204,13 @@ class RunFiles:
 
     @cached_property
     def scores(self) -> list[ScoreSet]:
-        """Every method's scores on `split`, real methods before random controls, else in the config's order."""
+        """Every method's scores on `split`, real methods before controls, else in the config's order."""
         configured = self.config.get("method")
         order = [str(name) for name in configured] if isinstance(configured, Mapping) else []
         names = sorted({self._method_of(folder) for folder in self._score_folders()})
-        names.sort(key=lambda name: (name.startswith("random"), order.index(name) if name in order else len(order)))
-        found = [self._score_set(name) for name in names]
-        return [scores for scores in found if scores is not None]
+        names.sort(key=lambda name: order.index(name) if name in order else len(order))
+        found = [scores for scores in map(self._score_set, names) if scores is not None]
+        return sorted(found, key=lambda scores: scores.control)
 
     @cached_property
     def figures(self) -> list[Path]:

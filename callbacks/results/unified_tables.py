@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twinlens.callbacks.results.columns import Cell, Row, settings_text
+from twinlens.callbacks.results.columns import Cell, Row, is_control, settings_text
 from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
 
@@ -166,6 +166,6 @@ def _by_method(rows: Sequence[Row]) -> list[Row]:
 
 
 def _rank(row: Row) -> int:
-    """Random first, then the paper's methods in its order, then others."""
+    """Controls first, then the paper's methods in its order, then others."""
     method = cell_text(row, "method")
-    return 0 if method.startswith("random") else 1 + ORDER.index(method) if method in ORDER else 99
+    return 0 if is_control(row) else 1 + ORDER.index(method) if method in ORDER else 99

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.passes.session import DataModule
 from twinlens.models.backbone import architecture_of
 from twinlens.models.causal import causal_architecture_of
@@ -24,7 +25,7 @@ def configured_architecture(data: DataModule, model: Mapping[str, Any], tokenize
     Raises:
         UserError: see `twinlens.models.backbone.architecture_of`.
     """
-    if data.readout == "token":
+    if READOUTS[data.readout].of_vocabulary:
         return causal_architecture_of(
             model["path"],
             model["architecture"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,11 +81,19 @@ class RunFolder:
                 rows = "left out, rows of the file" if name == "no_gold_label" else "index"
                 print(f"data: {name} in {found['count']} example(s), {rows} {where}", flush=True)
 
-    def add_results(self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any]) -> None:
-        """Keep results as rows of results.csv and as metrics."""
+    def add_results(
+        self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any], controls: Collection[str] = ()
+    ) -> None:
+        """Keep results as rows of results.csv and as metrics.
+
+        Args:
+            common: cells that all rows have.
+            controls: names of the methods that are controls.
+        """
         for result in results:
             fields = {name: cell for name, cell in vars(result).items() if name not in NOT_WRITTEN}
             row = {**common, "evaluation": evaluation, **fields}
+            row["control"] = "true" if result.control or result.method in controls else None
             if result.better:
                 self.directions[result.metric] = result.better
             self.rows.append(row)

@@ -8,6 +8,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
@@ -26,9 +27,6 @@ from twinlens.models.checkpoint_files import require_safetensors
 from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
-
-LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
-"""What the checkpoint becomes for data that ask for the next token."""
 
 
 def read_former_names(config: Any) -> Any:
@@ -65,16 +63,15 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
             require_usable(adapter, model.adapter)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
             require_safetensors(base_path(model.path))
-        if not config.fit and data.readout != "token":
+        if not config.fit and not READOUTS[data.readout].of_vocabulary:
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)
     elif config.fit:
         checkpoint = config_from_scratch(model.architecture)
     else:
-        what = "language model" if data.readout == "token" else "classifier"
         raise UserError(
-            f"fit=false uses a trained {what} as it is, but model={model.name} starts from scratch; expected "
-            "model.path: set model=local model.path=DIR."
+            f"fit=false uses a trained {READOUTS[data.readout].model} as it is, but model={model.name} starts from "
+            "scratch; expected model.path: set model=local model.path=DIR."
         )
     names_given = config.data.get("label_names", ())
     if trained is not None and not of_choices and names_given is None:
@@ -106,15 +103,14 @@ def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:
 
 def model_node(model: Any, readout: str) -> Any:
     """The model's configuration for the readout of the data: the node itself, which describes a classifier, or for
-    `token` the same checkpoint and recipe as a language model, which brings its own head.
+    a vocabulary the same checkpoint and recipe as a language model, which brings its own head.
 
     Args:
         model: the configuration's node.
         readout: of the data, see `data.base`.
     """
-    if readout != "token":
-        return model
-    return {**{name: value for name, value in model.items() if name != "head"}, "_target_": LANGUAGE_MODEL}
+    target = READOUTS[readout].target
+    return {**{k: v for k, v in model.items() if k != "head"}, "_target_": target} if target else model
 
 
 def require_matching_readout(

@@ -10,11 +10,8 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.attribute.method_graph import (
-    kind_of,
-    reads_of,
-    train_lists_of,
-)
+from twinlens.attribution.method import Method
+from twinlens.callbacks.attribute.dispatch import form_of
 from twinlens.callbacks.fit.stage import MakeModel
 
 
@@ -44,7 +41,7 @@ def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[st
     Raises:
         UserError: a split that the data do not have.
     """
-    need_train = [name for name, method in methods.items() if kind_of(method) == "instance" or train_lists_of(method)]
+    need_train = [name for name, method in methods.items() if needs_train(method)]
     for split, reason in ((explained, f"attribute_split={explained}"), ("train", f"method={need_train}")):
         if split not in splits and (split != "train" or need_train):
             raise UserError(
@@ -56,6 +53,11 @@ def splits_needed(splits: Mapping[str, Any], explained: str, methods: Mapping[st
     return list(dict.fromkeys(wanted))
 
 
+def needs_train(method: Method) -> bool:
+    """Whether a method reads the train split, itself or through the lists of another."""
+    return form_of(method).needs_train or any(source.of_train for source in method.sources)
+
+
 def keeps_epochs(methods: Mapping[str, Any]) -> bool:
     """Whether a method reads the weights of every epoch of the fit."""
-    return any(kind_of(method) == "instance" and reads_of(method) == "checkpoints" for method in methods.values())
+    return any(form_of(method).needs_epochs for method in methods.values())

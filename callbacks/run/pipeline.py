@@ -58,12 +58,13 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
     )
     finished: dict[str, list[Result]] = {}
+    controls = [name for name, method in parts.methods.items() if method.is_control]
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
             recipe if fits else None, finished,
         )  # fmt: skip
-        run.add_results(name, finished[name], common)
+        run.add_results(name, finished[name], common, controls)
     if not is_first_process():
         return
     run.write()

@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.faithfulness import Faithfulness
-from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
-from twinlens.callbacks.attribute.method_graph import (
-    names_neurons,
-    reads_of,
-    require_sources,
-)
+from twinlens.attribution.evaluation.controls import CONTROL as NEURON_CONTROL
+from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
+from twinlens.attribution.method import Method
+from twinlens.callbacks.attribute.dispatch import form_of, require_methods
+from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.evaluate.faithfulness import reference_split
 from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
-from twinlens.models.footprint import footprint_of
-from twinlens.models.linear_layers import linear_layers
 
 
 def refuse_what_the_inputs_rule_out(
@@ -46,30 +43,21 @@ def refuse_what_the_inputs_rule_out(
             folded split, layers that the model does not have, or a path through pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
-    if any(isinstance(method, IntegratedGradients) for method in methods.values()):
+    if any(method.names_neurons for method in methods.values()):
         for evaluation in evaluations.values():
-            if isinstance(evaluation, Faithfulness):
+            if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
+
+    @cache
+    def architecture() -> Any:
+        return configured_architecture(session.data, model, tokenizer)
+
     for name, method in methods.items():
-        if isinstance(method, IntegratedGradients):
-            _require_target(session, name, method)
-    beyond_head = [method for method in methods.values() if reads_of(method) in ("layers", "rows")]
-    if beyond_head:
-        lm = configured_architecture(session.data, model, tokenizer)
-        for method in beyond_head:
-            linear_layers(lm, lm.score if hasattr(lm, "score") else lm.get_output_embeddings(), method.params)
-    before_activation = [
-        method
-        for method in methods.values()
-        if isinstance(method, IntegratedGradients) and PRESETS[method.preset].site == "pre_activation"
-    ]
-    if before_activation:
-        footprint = footprint_of(configured_architecture(session.data, model, tokenizer).base_model)
-        for method in before_activation:
-            method.path(footprint)
+        _require_target(session, name, method)
+        form_of(method).refuse(method, architecture)
 
 
-def _require_target(session: Session, name: str, method: IntegratedGradients) -> None:
+def _require_target(session: Session, name: str, method: Method) -> None:
     """A folded label is no class of the model, so that there is no probability of it to attribute."""
     if method.target == "gold" and session.split in session.data.folds:
         names = session.data.folds[session.split].names
@@ -86,9 +74,12 @@ def refuse_what_cannot_run(
     """Refuse, before anything is read or trained, what would fail later.
 
     Raises:
-        UserError: lists too short, sources that a method cannot have, epochs of a fit that is none, a precision that
-            the device does not have, or other processes than torchrun or SLURM has started.
+        UserError: what is no method, a name that controls have, lists too short, sources that a method cannot have,
+            epochs of a fit that is none, a precision that the device does not have, or other processes than torchrun
+            or SLURM has started.
     """
+    require_methods(methods)
+    require_free_names(methods)
     require_long_lists(methods, evaluations)
     require_sources(methods)
     if not fit and keeps_epochs(methods):
@@ -101,6 +92,20 @@ def refuse_what_cannot_run(
     require_precision(trainer)
 
 
+def require_free_names(methods: Mapping[str, Method]) -> None:
+    """Refuse an ordinary method under the name that evaluations write their own random controls under.
+
+    Raises:
+        UserError: naming the method.
+    """
+    for name in (NEURON_CONTROL, INSTANCE_CONTROL):
+        if name in methods and not methods[name].is_control:
+            raise UserError(
+                f"method.{name} is an ordinary method, but evaluations write their own random controls under that "
+                f"name; expected another one: rename it, e.g. to method.my_{name}."
+            )
+
+
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
     """Refuse, before anything is trained, lists that would be empty, and neuron lists too short for an evaluation.
 
@@ -110,11 +115,11 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
     for name, method in methods.items():
         if method.top_k < 1:
             raise UserError(f"method.{name}.top_k={method.top_k}, expected at least 1: raise it.")
-        if not getattr(method, "seeds", [None]):
+        if not method.seeds:
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if hasattr(evaluation, "require_length") and names_neurons(method):
+            if hasattr(evaluation, "require_length") and method.names_neurons:
                 evaluation.require_length(name, method.top_k)
 
 

@@ -25,6 +25,9 @@ from twinlens.callbacks.store.leftovers import NOTE, begin, is_begun
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_by
 
+Finish = Callable[[], object]
+"""What the first of several processes does alone when all have computed."""
+Build = Callable[[Path], Finish | None]
 ASK_AGAIN_SECONDS = 0.1
 
 
@@ -63,12 +66,13 @@ class Store:
         self,
         stage: str,
         inputs: Mapping[str, Any],
-        build: Callable[[Path], None],
+        build: Build,
         labels: Mapping[str, Any] | None = None,
     ) -> Entry:
         """The finished entry for `inputs`, built with `build(folder)` where it is not there yet or was damaged.
 
-        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. `labels`
+        `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. What it
+        returns, if anything, is what the first process alone writes once all have computed. `labels`
         are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
 
         Of several processes the first one decides whether to read, to wait or to build; the others follow it.
@@ -94,7 +98,9 @@ class Store:
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
                 begin(partial, fingerprint, self.launch.token)
-                build(partial)
+                finish = build(partial)
+                if callable(finish):
+                    finish()
                 if lock.lost:
                     raise UserError(_taken_over(final))
                 remove_partial_files(partial, ".*", but=NOTE)  # libraries leave hidden files of names of their own
@@ -114,7 +120,7 @@ class Store:
         final = self.root / stage / fingerprint_of(as_in_json(inputs))
         return final if self._usable(final) else None
 
-    def _follow(self, stage: str, fingerprint: str, final: Path, build: Callable[[Path], None]) -> Entry:
+    def _follow(self, stage: str, fingerprint: str, final: Path, build: Build) -> Entry:
         """What the first process does: build with it where it holds the lock, read where it has read or finished."""
         lock, joined = self._lock(final), False
         while not self._finished(final):

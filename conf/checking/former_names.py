@@ -34,7 +34,6 @@ MODULES: Mapping[str, str] = {
     "attribution.evaluation.shared_neurons": "attribution.evaluation.neuron_level.shared_neurons",
     "attribution.evaluation.value_interventions": "attribution.evaluation.neuron_level.value_interventions",
     "attribution.evaluation.value_neurons": "attribution.evaluation.neuron_level.value_neurons",
-    "attribution.gradients.settings": "attribution.instance.whole_gradients",
     "attribution.neuron.knowledge_scores": "attribution.neuron.neuron_score",
     "attribution.residual_base": "attribution.residual_protocol",
     "attribution.sizes": "attribution.memory_amounts",

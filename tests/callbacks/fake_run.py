@@ -25,13 +25,15 @@ OBJECTS = (
     "the final score",
 )
 
+CONTROLS = ("random_neurons", "random_instances")
+
 
 @dataclass
 class FakeRun:
     """What the run folder contains.
 
     Attributes:
-        neuron, instance: names of methods; those that start with `random` are written with three seeds.
+        neuron, instance: names of methods; the `CONTROLS` among them are written with three seeds.
         marker: text put into every field that comes from data, model or configuration (to test escaping).
         paper: results of every evaluation of the first paper as well.
         limited: only a part of the data was used.
@@ -138,13 +140,14 @@ class FakeRun:
 
     def write_scores(self, folder: Path, name: str, make: Any) -> None:
         folder.mkdir(parents=True)
-        random = name.startswith("random")
+        random = name in CONTROLS
         for leaf in [folder / f"seed{k}" for k in range(3)] if random else [folder]:
             make(name, random).save_to_disk(str(leaf / "test"))
             if make == self.instance_scores and self.summary:
                 self.train_summary().save_to_disk(str(leaf / "train_summary"))
         settings = {
             "name": name,
+            **({"control": True} if random else {}),
             "sign": "no sign of loss" if random else "positive: more training on it lowers the test loss" + self.marker,
             "settings": {"top_k": self.list_length},
         }
@@ -223,7 +226,7 @@ class FakeRun:
         for i, name in enumerate(self.instance):
             twins = common | {"method": name, "evaluation": "duplicates", "metric": "mrr", "k": 100}
             rows.append(twins | {"value": (0.93, 0.71, 0.012)[i % 3], "stderr": (0.02, 0.03, 0.004)[i % 3]})
-        return [*rows, *paper_rows(common)] if self.paper else rows
+        return [*marked(rows), *paper_rows(common)] if self.paper else marked(rows)
 
 
 LENS = ("na_instances", "influence", "gradsim")
@@ -232,7 +235,12 @@ SHARES_OF_TRAIN = (10, 20, 30, 50, 70, 100)
 
 def paper_rows(common: dict[str, Any]) -> list[Row]:
     """Rows of every evaluation of the first paper, as their metric names and layout are agreed on."""
-    return [row for make in (faithfulness, retraining, overlap, diversity, others) for row in make(common)]
+    return marked([row for make in (faithfulness, retraining, overlap, diversity, others) for row in make(common)])
+
+
+def marked(rows: Sequence[Row]) -> list[Row]:
+    """The rows, with a word in those of controls."""
+    return [{**row, "control": "true" if row["method"] in CONTROLS else None} for row in rows]
 
 
 def faithfulness(common: dict[str, Any]) -> list[Row]:

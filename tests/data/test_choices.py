@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.readouts import choice_names
 from twinlens.data.collate import PaddingCollator
-from twinlens.data.labels import Fold, choice_names, label_numbers
+from twinlens.data.labels import Fold, label_numbers
 from twinlens.data.sampling import length_sorted_batches, token_lengths
 from twinlens.data.text_data_module import SourceRows, TextDataModule
 

@@ -106,7 +106,8 @@ class Interventions:
         """Metrics [batch, 3] by key: `original`, `<list>|<k>` and `random_neurons/seed<s>|<k>`."""
         model, index = sentences.model, sentences.batch["index"]
         answers = {ORIGINAL: sentences.metrics()}
-        control = self._controlled(list(sentences.lists))
+        own = any(neurons.control for neurons in sentences.lists.values())
+        control = None if own or not self.control_seeds else self.reference(list(sentences.lists))
         for k in self.k:
             for name, neurons in sentences.lists.items():
                 masks = listed_masks(model, neurons, k)
@@ -123,26 +124,24 @@ class Interventions:
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """Rows by method, k and type of knowledge."""
-        seeds_of = dict(prompts.seeds_of)
-        if self._controlled([name for names in seeds_of.values() for name in names]):
-            seeds_of[CONTROL] = [_control(seed) for seed in self.control_seeds]
+        drawn = [_control(seed) for seed in self.control_seeds if f"{_control(seed)}|{self.longest}" in answers]
+        own = CONTROL in prompts.seeds_of
+        seeds_of = {**prompts.seeds_of, **({CONTROL: drawn} if drawn and not own else {})}
         found = self._rows(answers[ORIGINAL], prompts, ORIGINAL, None)
         for method, names in seeds_of.items():
             for k in self.k:
-                found += self._rows(torch.stack([answers[f"{name}|{k}"] for name in names]).mean(0), prompts, method, k)
+                mean = torch.stack([answers[f"{name}|{k}"] for name in names]).mean(0)
+                found += self._rows(mean, prompts, method, k, control=method == CONTROL)
         return found
 
-    def _controlled(self, names: Sequence[str]) -> str | None:
-        """The control's list, none where the run has random neurons of its own."""
-        own = any(name.partition("/")[0] == CONTROL for name in names)
-        return None if own or not self.control_seeds else self.reference(names)
-
-    def _rows(self, values: Tensor, prompts: Prompts, method: str, k: int | None) -> list[Result]:
-        better = "" if method == ORIGINAL else "lower"
+    def _rows(
+        self, values: Tensor, prompts: Prompts, method: str, k: int | None, control: bool = False
+    ) -> list[Result]:
+        cells = {"method": method, "k": k, "better": "" if method == ORIGINAL else "lower", "control": control}
         return [
             row
             for column, (metric, unit) in enumerate(_ROWS)
-            for row in means(metric, values[:, column], prompts, unit, method=method, k=k, better=better)
+            for row in means(metric, values[:, column], prompts, unit, **cells)
         ]
 
 

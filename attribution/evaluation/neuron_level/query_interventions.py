@@ -114,7 +114,8 @@ class QueryInterventions:
         found = decreases(answers[ORIGINAL], answers[METHOD], prompts, method=METHOD, k=k)
         drawn = [answers[f"{CONTROL}/seed{seed}"] for seed in self.control_seeds]
         if drawn:
-            found += decreases(answers[ORIGINAL], torch.stack(drawn).mean(0), prompts, method=CONTROL, k=k)
+            mean = torch.stack(drawn).mean(0)
+            found += decreases(answers[ORIGINAL], mean, prompts, method=CONTROL, k=k, control=True)
         for metric in ("query_only", "query_value"):
             for layer in range(prompts.model.n_layers):
                 found.append(mean_row(metric, answers[metric][:, layer], k=k, group=str(layer), method=METHOD))

@@ -29,6 +29,7 @@ class ListedNeurons:
     Attributes:
         attention: whether an entry is an attention neuron rather than one of the FFN, bool [batch, r].
         layer, unit: [batch, r], unit = head · head_dim + dim for attention neurons; layer −1: the list has ended.
+        control: whether they are those of a control.
 
     Example:
         >>> import torch
@@ -43,6 +44,7 @@ class ListedNeurons:
     attention: Tensor
     layer: Tensor
     unit: Tensor
+    control: bool = field(default=False, kw_only=True)
 
 
 @dataclass(frozen=True)

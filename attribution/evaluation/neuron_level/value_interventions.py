@@ -104,5 +104,6 @@ class ValueInterventions:
         found = decreases(answers[ORIGINAL], answers[SCORE], prompts, method=SCORE, k=k)
         drawn = [answers[f"{CONTROL}/seed{seed}"] for seed in self.control_seeds]
         if drawn:
-            found += decreases(answers[ORIGINAL], torch.stack(drawn).mean(0), prompts, method=CONTROL, k=k)
+            mean = torch.stack(drawn).mean(0)
+            found += decreases(answers[ORIGINAL], mean, prompts, method=CONTROL, k=k, control=True)
         return found

@@ -261,8 +261,8 @@ def test_presets_and_what_overrides_them():
     assert (paper.gain, paper.train_list, paper.test_list, paper.missing) == ("raw", 100, 100, "zero")
     assert (reference.gain, reference.train_list, reference.test_list, reference.missing) == ("zscore", 100, 7, "-inf")
     assert NeuronInstances("ig", missing=-math.inf).missing == "-inf"  # how the command line reads it
-    assert paper.sources == ("ig",)
-    assert InstanceNeurons("influence").sources == ("influence", "ig")
+    assert [source.name for source in paper.sources] == ["ig"]
+    assert [source.name for source in InstanceNeurons("influence").sources] == ["influence", "ig"]
 
 
 def test_methods_satisfy_the_protocols_and_describe_themselves():

@@ -5,7 +5,8 @@ import torch
 
 from tests import oracles_evaluation as oracles
 from twinlens.attribution.evaluation.needs import Available
-from twinlens.attribution.evaluation.retraining import Reference, Retraining
+from twinlens.attribution.evaluation.refits import Reference
+from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 
 RANKINGS = {"gradsim": torch.randperm(40, generator=torch.Generator().manual_seed(0)), "bm25": torch.arange(40)}

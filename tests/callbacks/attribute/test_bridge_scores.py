@@ -13,6 +13,7 @@ from tests.callbacks.plan.test_planner import in_store
 from tests.oracles_bridge import dcns, instance_neurons
 from tests.running import CommandLine
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Method, Source
 from twinlens.callbacks.attribute.method_graph import in_order, require_sources
 from twinlens.callbacks.passes import predict_pass as passes
 from twinlens.callbacks.passes.shards import write_shard
@@ -81,11 +82,15 @@ def test_bridges_equal_the_double_loops_and_are_read_again(command: CommandLine)
     assert set(planned.values()) == {"yes"}
 
 
-class Needs:
+class Needs(Method):
     """A method that names others."""
 
     def __init__(self, *sources: str) -> None:
-        self.sources = sources
+        self.needed = sources
+
+    @property
+    def sources(self) -> list[Source]:
+        return [Source("needed", name) for name in self.needed]
 
 
 def test_methods_run_after_what_they_need() -> None:

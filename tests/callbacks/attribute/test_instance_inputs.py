@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.running import CommandLine
+from twinlens.attribution.instance.bm25 import BM25
 from twinlens.attribution.instance.gradsim import GradientSimilarity
-from twinlens.callbacks.attribute.instance_inputs import inputs_read, instance_inputs
+from twinlens.callbacks.attribute.instance_inputs import HeadReads, TextReads
 from twinlens.callbacks.passes.session import Predictions
 from twinlens.data.labels import Fold
 from twinlens.data.templates import parse_template
@@ -49,7 +50,7 @@ def session(folds: dict[str, Fold], predictions: bool = True) -> Any:
     ],
 )
 def test_labels_are_those_that_the_split_counts(folds: dict[str, Fold], labels: Any, expected: list[int]) -> None:
-    inputs = instance_inputs(session(folds), GradientSimilarity(labels=labels), "test")
+    inputs = HeadReads(session(folds), "gradsim", GradientSimilarity(labels=labels), {}).load("test")
     assert inputs.labels.tolist() == expected
     assert (None if inputs.fold is None else inputs.fold.tolist()) == ([0, 1, 1] if "test" in folds else None)
 
@@ -64,8 +65,8 @@ def test_what_reads_texts_alone_is_shared_by_all_models(command: CommandLine) ->
 
 
 def test_texts_are_what_the_template_shows_and_know_no_model() -> None:
-    reads_text = SimpleNamespace(reads="text")
-    without = session({}, predictions=False)
-    assert instance_inputs(without, reads_text, "test").texts == ["who\na\nb", "what\nc\nd"]
-    assert inputs_read(without, reads_text, "test") == inputs_read(session({}), reads_text, "test")
-    assert inputs_read(session({}), GradientSimilarity(), "test") == {"examples": "of this model"}
+    without, with_model = (TextReads(session({}, predictions), "bm25", BM25(), {}) for predictions in (False, True))
+    assert without.load("test").texts == ["who\na\nb", "what\nc\nd"]
+    assert without.identify("test") == with_model.identify("test")
+    head = HeadReads(session({}), "gradsim", GradientSimilarity(), {})
+    assert head.identify("test") == {"examples": "of this model"}

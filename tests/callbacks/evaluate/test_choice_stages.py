@@ -15,13 +15,12 @@ from torch.utils.data import DataLoader
 
 from tests.families import choice_batch, tiny_backbone
 from tests.models.test_module import ARCHITECTURE
+from twinlens.attribution.engine_sizes import EngineSizes, Sequences
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
-from twinlens.callbacks.evaluate.faithfulness_costs import faithfulness_need
-from twinlens.callbacks.passes.costs import Sequences, prediction_need
+from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
@@ -121,11 +120,12 @@ def test_the_reading_is_part_of_what_is_stored(tmp_path: Path) -> None:
 def test_memory_of_questions_counts_their_sequences() -> None:
     footprint = footprint_of(tiny_backbone("gpt2"))
     method = IntegratedGradients(n_steps=4)
-    one, joint, predicted = (neuron_need(method, footprint, s) for s in (Sequences(), Sequences(5, 5), Sequences(5, 1)))
+    counted = Sequences(), Sequences(5, 5), Sequences(5, 1)
+    one, joint, predicted = (method.need(EngineSizes(footprint, sequences)) for sequences in counted)
     assert joint.most(20) == 5 * one.most(20)
     assert joint.least(20) == 5 * one.least(20)
     assert one.least(20) <= predicted.least(20) <= joint.least(20)
     assert prediction_need(footprint, Sequences(5, 1)).least(20) == 5 * prediction_need(footprint).least(20)
-    everywhere = Faithfulness(positions="all")
-    single, several = (faithfulness_need(footprint, 4, False, s, everywhere) for s in (Sequences(), Sequences(5, 5)))
-    assert several.most(20) == 5 * single.most(20) > faithfulness_need(footprint, 4, False, Sequences(5, 5)).most(20)
+    joint_sizes = EngineSizes(footprint, Sequences(5, 5))
+    single, several = (Faithfulness(positions="all").need(s, 4, False) for s in (EngineSizes(footprint), joint_sizes))
+    assert several.most(20) == 5 * single.most(20) > Faithfulness().need(joint_sizes, 4, False).most(20)

@@ -149,8 +149,10 @@ def test_labels_of_the_x_axis_have_room() -> None:
 
 
 def test_a_method_and_its_counterpart_share_a_colour_and_others_do_not() -> None:
-    found = colours(["bm25", "influence", "random_instances", "tracin", "na_instances"])
+    names = ["bm25", "influence", "random_instances", "tracin", "na_instances"]
+    found = colours(names, controls=["random_instances"])
     assert found["random_instances"] == GREY
+    assert GREY not in colours(["random_walk"]).values()
     assert len(set(found.values())) == 5
     assert colours(["influence"])["influence"] == colours(["influence_neurons"])["influence_neurons"]
 

@@ -102,7 +102,8 @@ def faithful(method: str, value: float, **cells: Cell) -> dict[str, Cell]:
 
 
 def test_bars_show_values_errors_and_the_control_last(tmp_path: Path) -> None:
-    rows = [faithful("random_neurons", value, seed=seed) for seed, value in enumerate((10.0, 20.0, 30.0))]
+    drawn = enumerate((10.0, 20.0, 30.0))
+    rows = [faithful("random_neurons", value, seed=seed, control="true") for seed, value in drawn]
     rows += [
         faithful("ig", 60.0),
         faithful("ig", 5.0, group="layer 3"),

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, run_pass
-from twinlens.callbacks.passes.shards import index_shards, shard_path
+from twinlens.callbacks.passes.shards import index_shards, read_shard, shard_path, write_shard
 
 TRAINERS = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
 
@@ -66,3 +66,12 @@ def test_a_pass_that_fails_keeps_its_finished_shards(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         run_pass("doomed", nn.Identity(), compute, index_shards(4, 1), index_loader, tmp_path, TRAINERS)
     assert [shard_path(tmp_path, number).is_file() for number in range(4)] == [True, True, False, False]
+
+
+def test_one_tensor_under_two_names_is_written_twice(tmp_path: Path) -> None:
+    none = torch.full((2, 3), -1)
+    write_shard(tmp_path, 0, {"unit": none, "position": none, "index": torch.arange(2)})
+    found = read_shard(tmp_path, 0)
+    assert found is not None
+    assert found["unit"].equal(none)
+    assert found["position"].equal(none)

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
+from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
 from twinlens.callbacks.plan.device_rate import shape_of
 from twinlens.callbacks.plan.probe import shortened
@@ -108,7 +108,7 @@ def test_shapes_come_without_values() -> None:
 def test_a_smaller_budget_never_needs_more() -> None:
     lm = architecture_of(None, {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3}, "linear", ["a", "b"],
                          50, "sdpa", False)  # fmt: skip
-    need = neuron_need(IntegratedGradients(), shape_of(lm).footprint)
+    need = IntegratedGradients().need(EngineSizes(shape_of(lm).footprint))
     peaks = [need.peak(16, 100, budget) for budget in (2**18, 2**20, 2**22, 2**24, 2**26, 2**30)]
     assert peaks == sorted(peaks)
     assert all(

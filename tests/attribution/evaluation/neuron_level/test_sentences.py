@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -91,8 +92,11 @@ def test_interventions_zero_the_first_distinct_neurons_of_each_sentence(name: st
 
 def test_a_run_with_random_neurons_of_its_own_gets_no_other_control() -> None:
     listed = ListedNeurons(torch.zeros(3, 2).bool(), torch.zeros(3, 2).long(), torch.arange(2).expand(3, 2))
-    found = Interventions(k=[1]).answers(sentences("gpt2", lists={"random_neurons/seed4": listed}))
-    assert set(found) == {"original", "random_neurons/seed4|1"}
+    own = replace(listed, control=True)
+    found = Interventions(k=[1]).answers(sentences("gpt2", lists={"drawn/seed4": own}))
+    assert set(found) == {"original", "drawn/seed4|1"}
+    beside = Interventions(k=[1], control_seeds=[0]).answers(sentences("gpt2", lists={"random_walk": listed}))
+    assert set(beside) == {"original", "random_walk|1", "random_neurons/seed0|1"}
     with pytest.raises(UserError, match="control_of=ig is no neuron method"):
         Interventions(control_of="ig").answers(sentences("gpt2", lists={"coefficient": listed}))
     with pytest.raises(UserError, match="top_k=5 keeps fewer"):

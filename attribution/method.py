@@ -1,0 +1,98 @@
+"""What every configured method says of itself, of either lens; each word has the default of an ordinary method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+Lens = Literal["instance", "neuron"]
+"""What scores are about."""
+UnitKind = Literal["neuron", "head", "layer"]
+Role = Literal["value", "query"]
+MethodKind = Literal["instance", "neuron", "ia_neurons"]
+"""Kinds that evaluations tell apart; `ia_neurons` lead from instances to neurons."""
+NO_SEED: tuple[int | None, ...] = (None,)
+"""Seeds of a method that draws nothing: it has one result, and no folder for each seed."""
+
+Self = TypeVar("Self", bound="Method")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Another method of the run whose results a method reads; it runs first.
+
+    Attributes:
+        setting: that names it.
+        name: of the other method.
+        lens: what its scores have to be about; None: either.
+        of_train: whether its lists of the train split are read as well.
+        lengths: settings that read its lists → how many entries.
+    """
+
+    setting: str
+    name: str
+    lens: Lens | None = None
+    of_train: bool = False
+    lengths: Mapping[str, int] = field(default_factory=dict)
+
+
+class Method:
+    """A configured method; `InstanceMethod` and `NeuronMethod` are the two to extend.
+
+    Attributes:
+        lens: what its scores are about.
+        unit_kind: what its entries stand for.
+        is_control: whether it is what others are compared with and not a method to be read: results, figures and
+            reports set it apart.
+        top_k: length of its lists.
+        seeds: of a method that draws random numbers, which is run once for each; `NO_SEED`: it draws none.
+        target: class that is explained, of a method that lets its user choose; None: the run's.
+    """
+
+    lens: ClassVar[Lens]
+    unit_kind: ClassVar[UnitKind | Literal["instance"]] = "instance"
+    is_control: ClassVar[bool] = False
+
+    top_k: int
+    seeds: Sequence[int | None] = NO_SEED
+    target: Any = None
+
+    @property
+    def reads(self) -> str:
+        """The form in which a split comes to it, a word that `twinlens.callbacks.attribute.dispatch` knows."""
+        raise NotImplementedError
+
+    @property
+    def sign(self) -> str:
+        """What a high score says; empty: the method does not tell."""
+        return ""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the scores; empty: the method does not tell."""
+        return ""
+
+    @property
+    def kind(self) -> MethodKind | None:
+        """What evaluations take it for; None: for nothing that they compare."""
+        return None
+
+    @property
+    def names_neurons(self) -> bool:
+        """Whether its scores are of neurons, which can be edited and compared, not of instances, heads or layers."""
+        return False
+
+    @property
+    def draws(self) -> bool:
+        """Whether it has a result for each of several seeds."""
+        return list(self.seeds) != list(NO_SEED)
+
+    def for_seed(self: Self, seed: int | None) -> Self:
+        """The method of one of its seeds; itself where it draws nothing."""
+        return self
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """The methods of the run whose results it reads."""
+        return ()

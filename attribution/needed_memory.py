@@ -1,0 +1,34 @@
+"""What a computation over a batch needs beside the weights, so that batches can be cut to fit a budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Need:
+    """Memory of a computation over a batch, beside the weights: bytes of one example by the batch's columns.
+
+    Attributes:
+        least: peak where the work is cut as fine as it can be.
+        most: peak where it is not cut at all.
+        step: what each further piece adds that is worked on at the same time; None: pieces are small.
+    """
+
+    least: Callable[[int], int]
+    most: Callable[[int], int]
+    step: Callable[[int], int] | None = None
+
+    def examples(self, n: int, columns: int, budget: int) -> int:
+        """How many of n examples a call takes, one at least."""
+        return max(1, min(n, budget // max(1, self.least(columns))))
+
+    def peak(self, n: int, columns: int, budget: int) -> int:
+        """Peak of a batch of n examples."""
+        count = self.examples(n, columns, budget)
+        least, most = count * self.least(columns), count * self.most(columns)
+        if self.step is not None and least < budget < most:
+            piece = max(1, count * self.step(columns))
+            return least + (budget - least) // piece * piece
+        return max(least, min(most, budget))

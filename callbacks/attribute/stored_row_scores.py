@@ -1,0 +1,68 @@
+"""Scores over stored rows of projected gradients: the rows of both splits, and those of the method's curvature."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.callbacks.attribute.instance_scores import Streamed
+from twinlens.callbacks.attribute.reads import PassCost, Planned
+from twinlens.callbacks.attribute.stored_gradient_costs import rows_cost
+from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
+from twinlens.callbacks.attribute.stored_gradients import gradient_inputs, stored_rows
+from twinlens.callbacks.attribute.token_rows import TokenRows, token_rows
+from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by, require_layers
+from twinlens.callbacks.passes.shards import rows_per_shard
+from twinlens.callbacks.store.fingerprints import fingerprint_of
+
+
+class RowReads(Streamed):
+    """Rows of projected gradients, stored once for all methods of their kind: `GradientRows`."""
+
+    @classmethod
+    def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
+        """See `require_layers`."""
+        require_layers(method, architecture)
+
+    def load(self, split: str) -> GradientRows:
+        """The split's; those of the train split with the rows that the method's curvature is made of."""
+        rows, *fisher = [stored_rows(self.session, wanted) for wanted in self._wanted(split)]
+        return replace(rows, fisher=fisher[0]) if fisher else rows
+
+    def identify(self, split: str) -> dict[str, Any]:
+        """What all these rows depend on."""
+        return {"gradients": [fingerprint_of(gradient_inputs(self.session, one)) for one in self._wanted(split)]}
+
+    def tokens(self) -> TokenRows | None:
+        """The tokens of the train split, where each has a row."""
+        return token_rows(self.session) if self.method.per == "token" else None
+
+    def covered(self) -> dict[str, Any]:
+        """Parameters of the layers whose gradients are stored."""
+        return covered_by(self.session, self.method.params)
+
+    def cost(self, plan: Planned, split: str) -> PassCost:
+        """Passes that store gradients, then products with them on the host."""
+        session, times, test = self.session, plan.times, plan.lengths[split]
+        classes, tests = len(session.data.label_names), rows_per_shard(len(test))
+        budget = session.memory_budget
+        cost = rows_cost(self.method, plan.shape, plan.lengths["train"], test, classes, tests, budget)
+        read = session.sequences.read
+        seconds = times.rows(self.name, self.method, 1, read * cost.gradient_operations)
+        seconds += cost.host_operations / times.host
+        if cost.fisher_operations:
+            seconds += times.rows(self.name, self.method, cost.rank, read * cost.fisher_operations)
+        return PassCost(seconds, cost.disk, cost.memory, on_host=True, remark=cost.remark)
+
+    def _wanted(self, split: str) -> list[Wanted]:
+        """The method's rows of a split, then those of its curvature where they are others."""
+        options, losses = self.method.gradients, self.method.curvature_losses
+        wanted = [Wanted(options, split)]
+        if split != "train" or losses is None:
+            return wanted
+        if losses == "expectation":
+            return [*wanted, Wanted(options, split, losses)]
+        return [*wanted, Wanted(replace(options, per="example"), split)] if options.per == "token" else wanted
