@@ -22,7 +22,6 @@ class ReadoutKind:
         of_sequences: an example has several sequences, each with a score of its own.
         default_target: what is explained where nobody says: the class `predicted`, or the `answer` that the data name.
         model: what a model with it is called.
-        target: class that wraps the model; empty: the one that the configuration names.
     """
 
     name: ClassVar[str] = "classification"
@@ -30,7 +29,6 @@ class ReadoutKind:
     of_sequences: ClassVar[bool] = False
     default_target: ClassVar[str] = "predicted"
     model: ClassVar[str] = "classifier"
-    target: ClassVar[str] = ""
 
     def sequences(self, n_choices: int | None) -> int:
         """Sequences of an example."""
@@ -86,7 +84,6 @@ class TokenReadout(ReadoutKind):
     of_vocabulary = True
     default_target = "answer"
     model = "language model"
-    target = "twinlens.models.language_model.LanguageModel"
 
     def fits(self, splits: Any) -> bool:
         """Prompts alone are asked, not learned from."""

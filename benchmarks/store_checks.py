@@ -1,4 +1,4 @@
-"""What it costs to check stored entries when a run first opens them, beside the demo that made them."""
+"""Cost of checking stored entries when a run first opens them, beside the demo that made them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which class serves which word of a method's `reads`: the one place where forms of reading are told apart."""
+"""Classes that serve the words of a method's `reads`: the one place where forms of reading are told apart."""
 
 from __future__ import annotations
 

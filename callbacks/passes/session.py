@@ -158,7 +158,7 @@ class Session:
             make_model: builds the run's model; keyword `path` replaces the checkpoint.
             path: of the checkpoint.
         """
-        as_it_is = {} if self.readout == "token" else {"as_it_is": True}  # a language model always stays as it is
+        as_it_is = {} if self.readout.of_vocabulary else {"as_it_is": True}  # a language model always stays as it is
         return make_model(path=path, **as_it_is).eval()
 
     @property

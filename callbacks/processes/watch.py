@@ -1,4 +1,4 @@
-"""How long something has stayed as it is, whatever the clocks of machines say."""
+"""Time for which something has stayed as it is, whatever the clocks of machines say."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ The writer, the reader, the keys of summary.csv, the report's and the printed ta
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import NoneType
@@ -51,6 +52,8 @@ def _column(hint: Any) -> Column:
 NOT_WRITTEN = ("better",)
 """Fields of `Result` that are about a metric as a whole."""
 
+_FORMER = re.compile(r"random(_|$)")
+"""Names of controls in files of 0.1.0, which have no column for them."""
 CONTROL = "control"
 """Column that is `true` in the rows of a control, else empty; of 0.1.0 controls are known by their names."""
 
@@ -69,7 +72,7 @@ _LISTED = {
     "value": Column("number", about=False, needed=True),
     "stderr": Column("number", about=False),
     "n": Column("whole", about=False),
-    CONTROL: Column(about=False, before=lambda row: "true" if str(row["method"] or "").startswith("random") else None),
+    CONTROL: Column(about=False, before=lambda row: "true" if _FORMER.match(str(row["method"] or "")) else None),
 }
 COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 """Name → column, in the order of the file."""

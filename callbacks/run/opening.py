@@ -28,6 +28,9 @@ from twinlens.models.checkpoint_settings import check_architecture, check_attent
 from twinlens.models.choice import scores_choices
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 
+LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
+"""What the checkpoint becomes for data that ask for the next token."""
+
 
 def read_former_names(config: Any) -> Any:
     """The configuration with every class by its name of now; says in one line which names of 0.1.0 stood there."""
@@ -109,8 +112,9 @@ def model_node(model: Any, readout: str) -> Any:
         model: the configuration's node.
         readout: of the data, see `data.base`.
     """
-    target = READOUTS[readout].target
-    return {**{k: v for k, v in model.items() if k != "head"}, "_target_": target} if target else model
+    if not READOUTS[readout].of_vocabulary:
+        return model
+    return {**{name: value for name, value in model.items() if name != "head"}, "_target_": LANGUAGE_MODEL}
 
 
 def require_matching_readout(

@@ -1,4 +1,4 @@
-"""What a killed run has left of an unfinished entry: gone on from where it is sound, else cleared away with a word."""
+"""Remains of an unfinished entry after a kill: gone on from where they are sound, else cleared away with a word."""
 
 from __future__ import annotations
 

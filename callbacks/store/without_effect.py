@@ -13,7 +13,6 @@ CHANGES_NO_NUMBER = {
     "twinlens.callbacks.passes.progress": "bars and lines",
     "twinlens.callbacks.passes.memory": "how many examples are computed at a time; rows do not depend on it",
     "twinlens.callbacks.passes.costs": "counts bytes and operations, for cutting batches and for the plan",
-    "twinlens.callbacks.attribute.method_graph": "which method comes first, and what is refused; it knows all methods",
     "twinlens.attribution.errors": "messages",
     "twinlens.attribution.memory_amounts": "bytes in words",
     "twinlens.data.data_report": "counts what was noticed about the rows",

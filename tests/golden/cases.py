@@ -111,8 +111,9 @@ def numbers_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def name_of(row: Mapping[str, Cell]) -> str:
-    """What a row of results.csv is about."""
-    return " · ".join(f"{column} {cell}" for column, cell in row.items() if cell is not None and column not in NUMBERS)
+    """What a row of results.csv is about; `control` came after the golden runs."""
+    about = ((column, cell) for column, cell in row.items() if column not in (*NUMBERS, "control"))
+    return " · ".join(f"{column} {cell}" for column, cell in about if cell is not None)
 
 
 def _columns(where: str, table: Dataset, wanted: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:

@@ -189,7 +189,7 @@ def test_a_store_entry_of_a_later_format_is_refused_by_name(tmp_path: Path) -> N
     (tmp_path / "manifest.json").write_text(json.dumps({**content, FORMAT: 2, "unheard_of": {}}))
     with pytest.raises(UserError, match=r"manifest\.json has format 2.*update twinlens"):
         damage_of(tmp_path)
-    assert read_manifest(tmp_path)["stage"] == "evaluate"  # it can still be listed and removed
+    assert read_manifest(tmp_path).stage == "evaluate"  # it can still be listed and removed
     del content[FORMAT]  # as 0.1.0 wrote it
     (tmp_path / "manifest.json").write_text(json.dumps({**content, "unheard_of": {}}))
     assert damage_of(tmp_path) == ""

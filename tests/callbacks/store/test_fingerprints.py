@@ -14,20 +14,19 @@ import pytest
 import yaml
 
 from tests.callbacks.store.changed_code import ADDED, Package, changed
+from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.neuron_level.layer_importance import LayerImportance
 from twinlens.attribution.instance.bm25 import BM25
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.callbacks.attribute import (
-    bridge_scores,
-    instance_scores,
-    neuron_scores,
-    stored_gradients,
-    whole_gradient_factors,
-    whole_gradient_scores,
-)
+from twinlens.attribution.readouts import ReadoutKind
+from twinlens.callbacks.attribute import stored_gradients, whole_gradient_factors
+from twinlens.callbacks.attribute.bridge_scores import InstanceListReads
+from twinlens.callbacks.attribute.instance_inputs import HeadReads, TextReads
+from twinlens.callbacks.attribute.neuron_scores import ModelReads
+from twinlens.callbacks.attribute.whole_gradient_scores import LayerReads
 from twinlens.callbacks.evaluate import faithfulness, neuron_level, refits
 from twinlens.callbacks.fit import stage as fit
 from twinlens.callbacks.passes.costs import prediction_need
@@ -43,11 +42,11 @@ STAGES: dict[str, tuple[Any, ...]] = {
     "fit": (fit, DemoDataModule),
     "predict": (predict, DemoDataModule),
     "known prompts": (known_prompts,),
-    "gradsim": (instance_scores, GradientSimilarity),
-    "bm25": (instance_scores, BM25),
-    "ig": (neuron_scores, IntegratedGradients),
-    "ia_neurons": (bridge_scores,),
-    "whole gradients": (whole_gradient_scores, GradientSimilarity),
+    "gradsim": (HeadReads, GradientSimilarity),
+    "bm25": (TextReads, BM25),
+    "ig": (ModelReads, IntegratedGradients),
+    "ia_neurons": (InstanceListReads, InstanceNeurons),
+    "whole gradients": (LayerReads, GradientSimilarity),
     "factors": (whole_gradient_factors,),
     "gradients": (stored_gradients, RowFiles),
     "faithfulness": (faithfulness, Faithfulness),
@@ -231,7 +230,7 @@ def test_a_class_without_a_file_is_refused() -> None:
         ("data.sampling", EVERY),
         ("attribution.instance.gradsim", {"gradsim", "whole gradients"}),
         ("attribution.instance.bm25", {"bm25"}),
-        ("attribution.instance.influence", {"whole gradients"}),
+        ("attribution.instance.influence", set()),
         ("attribution.neuron.ig", {"ig"}),
         ("attribution.neuron.random_neurons", {"faithfulness"}),
         ("attribution.instance.tracin", set()),
@@ -350,8 +349,6 @@ def test_no_stage_depends_on_a_method_or_evaluation_that_it_does_not_run(reposit
     assert len(configured) > 30
     own = {
         # the stage's own, and the control that faithfulness draws
-        "whole gradients": {"twinlens.attribution.instance.gradsim", "twinlens.attribution.instance.influence"},
-        "ia_neurons": {"twinlens.attribution.bridge.instance_neurons"},
         "faithfulness": {"twinlens.attribution.evaluation.faithfulness", "twinlens.attribution.neuron.random_neurons"},
     }
     for stage, parts in STAGES.items():
@@ -439,7 +436,15 @@ def session_of(**other: Any) -> Any:
     data = SimpleNamespace(batch_size=1, splits={"test": datasets.Dataset.from_dict({"a": [1]})}, fingerprint=str)
     trainers = SimpleNamespace(precision="32-true")
     return SimpleNamespace(
-        **{"data": data, "trainers": trainers, "weights": "", "seed": 0, "model_target": fit.__name__, **other}
+        **{
+            "data": data,
+            "trainers": trainers,
+            "weights": "",
+            "seed": 0,
+            "model_target": fit.__name__,
+            "readout": ReadoutKind(),
+            **other,
+        }
     )
 
 
