@@ -256,7 +256,7 @@ SCORE_WARNINGS = (
         f"a layer's residual is above {LARGE_RESIDUAL:.0%} of the target's probability for more than {FEW:.0%} of the "
         f"examples (single ones pass it with the paper's 20 steps), or above {LARGEST_RESIDUAL:.0%} for one",
         "the scores do not add up to what the layer does, so that their order may be the integration's error",
-        "raise method.{method}.n_steps, or use method=ig_gauss",
+        "raise method.{method}.n_steps",
         _completeness,
     ),
     RunWarning(
