@@ -76,6 +76,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             seed=run.config.get("seed", ""),
             statement=sections.statement(run),
             headline=sections.headline(run),
+            warnings=run.warnings,
             sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
             evaluations=list(evaluation_tables(published_rows(run), directions)),
             tables=table_views(run),

@@ -27,6 +27,7 @@ from twinlens.callbacks.results.results_csv import read_csv, read_results, unpro
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, require_known_format
 from twinlens.conf.checking.former_names import current_output
 
+WARNINGS_FILE = "warnings.yaml"
 _REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")
 _INSTANCE_COLUMNS = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
@@ -135,11 +136,13 @@ class RunFiles:
     @cached_property
     def data_notes(self) -> list[str]:
         """data.yaml: what was done to the data, one sentence each; empty where nothing was."""
-        path = self.path / "data.yaml"
-        notes = _parsed(path) if path.exists() else []
-        if not isinstance(notes, list):
-            raise UserError(f"{path} holds {type(notes).__name__}; expected a list of sentences: {_REMAKE}.")
-        return [str(note) for note in notes]
+        return [str(note) for note in _list(self.path / "data.yaml")]
+
+    @cached_property
+    def warnings(self) -> list[str]:
+        """The sentences of warnings.yaml, what the run says about itself; empty where there is nothing to say."""
+        path = self.path / WARNINGS_FILE
+        return [str(_mapping(said, path).get("sentence", "")) for said in _list(path)]
 
     @cached_property
     def results(self) -> list[dict[str, Cell]]:
@@ -304,3 +307,11 @@ def _mapping(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(f"{path} holds {type(value).__name__}; expected names with values: {_REMAKE}.")
     return value
+
+
+def _list(path: Path) -> list[Any]:
+    """A file of sentences, which is absent where there are none."""
+    found = _parsed(path) if path.exists() else []
+    if not isinstance(found, list):
+        raise UserError(f"{path} holds {type(found).__name__}; expected a list of sentences: {_REMAKE}.")
+    return found

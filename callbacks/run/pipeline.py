@@ -24,6 +24,7 @@ from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import printed_results
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
+from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
 from twinlens.callbacks.run.wandb_logger import log_run
 
 
@@ -36,7 +37,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         run.metrics[f"time/{stage}"] = run.metrics.get(f"time/{stage}", 0.0) + time.monotonic() - start
         return result
 
-    settings = parts.settings
+    settings, warnings = parts.settings, ToldWarnings(session.folder)
     fits = trains(session, settings["fit"])
     if fits:
         timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
@@ -51,8 +52,10 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
             run.metrics.update(timed("predict", known_stage, split, predicted))
     for split in dict.fromkeys(("train", session.split)) if session.epochs else ():
         timed("predict", epochs_stage, parts.make_model, split)
+    warnings.tell(session, "predict", run.metrics, {})
     for name in in_order(parts.methods):
         timed("attribute", attribute_stage, name, parts.methods, settings["method"])
+    warnings.tell(session, "attribute", run.metrics, {})
     common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
     recipe = Recipe(
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
@@ -71,6 +74,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     files = RunFiles(session.folder)
     told = [name for name, evaluation in parts.evaluations.items() if hasattr(evaluation, "text")]
     print(printed_results(files, run.directions, told), flush=True)
+    warnings.tell(session, "evaluate", run.metrics, directions_of(finished))
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
     log_run(parts.loggers, shown, run.rows, session.folder)
