@@ -1,7 +1,7 @@
 """Readers of files with knowledge prompts: rows as {prompt, answer, type}, each format told by the rows' own keys.
 
-- `{prompt, answer, type}`: this project's own; `answer` may be absent or null, and `answer_id` says its token itself. Where
-  any answer of a file begins with a space, its answers go on from the prompts as they are written, else behind a space.
+- `{prompt, answer, type}`: this project's own; `answer` may be absent or null, and `answer_id` says its token itself.
+  Where any answer of a file begins with a space, all go on from the prompts as they are written, else behind a space.
 - `{query, answer, type, source}`: questions with typed answers (TriviaQA); the prompt asks and ends with "Answer:".
 - `{context, continuation}`: BIG-bench qa_wikidata; what the prompt asks for is the type.
 - `facts_P36.jsonl` beside `patterns_P36.jsonl`: ParaRel (Elazar et al. 2021), the first pattern that ends with the
@@ -97,8 +97,8 @@ def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes
         found["as_written"] = True
         glued += bool(found["answer"]) and not found["answer"][0].isspace()
     notes.say(
-        f"answers: {file.name} writes the spaces before its answers, which are taken as written; {glued} of {len(read)} "
-        "go on without one"
+        f"answers: {file.name} writes the spaces before its answers, which are taken as written; {glued} of "
+        f"{len(read)} go on without one"
     )
     return read
 

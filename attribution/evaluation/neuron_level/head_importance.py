@@ -62,6 +62,18 @@ class HeadImportance:
         increase = head_increases(model, states, readout, sentences.room)
         return {"increase": increase, "original": sentences.metrics()}
 
+    def text(self, answers: dict[str, Tensor], prompts: Prompts) -> str:
+        """A line with the heads that are zeroed for each type, and which types have the very same ones, so that what is
+        left without one type's heads is what is left without the other's."""
+        names = {
+            kind: ", ".join(f"a{layer}.{head}" for layer, head in heads.nonzero().tolist())
+            for kind, heads in self.chosen(answers, prompts).items()
+        }
+        same = {heads: [kind for kind in names if names[kind] == heads] for heads in names.values()}
+        shared = [f"{' and '.join(kinds)} zero the same" for kinds in same.values() if len(kinds) > 1]
+        told = "; ".join([*(f"{kind} {heads}" for kind, heads in names.items()), *shared])
+        return f"head_importance: zeroed heads: {told or 'none, the prompts have no types'}"
+
     def chosen(self, answers: dict[str, Tensor], prompts: Prompts) -> dict[str, Tensor]:
         """Heads zeroed for each type, bool [layers, heads], from the `answers` of all sentences."""
         found = {}
@@ -91,7 +103,8 @@ class HeadImportance:
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`head_place` and `head_increase` of the best heads, named a<layer>.<head> (Table 10); `mrr_decrease` and
-        `prob_decrease` of a type's sentences (group) without the heads of another (reference_group) (Table 11)."""
+        `prob_decrease` of a type's sentences (group) without the heads of another (reference_group) (Table 11);
+        `zeroed_head`, 1 for each head (reference_group) that is zeroed for a type (group)."""
         increase = answers["increase"]
         n_heads = increase.shape[2]
         names = [f"a{head // n_heads}.{head % n_heads}" for head in range(increase[0].numel())]
@@ -104,6 +117,10 @@ class HeadImportance:
             if key.startswith("without|"):
                 zeroed = key.partition("|")[2]
                 found += decreases(answers["original"], after, prompts, reference_group=zeroed)
+        for kind, heads in self.chosen(answers, prompts).items():
+            n = len(dict(prompts.by_type())[kind])
+            for layer, head in heads.nonzero().tolist():
+                found.append(Result("zeroed_head", 1.0, n=n, group=kind, reference_group=f"a{layer}.{head}"))
         return found
 
 
