@@ -56,8 +56,8 @@ def fisher_cotangents(scores: Tensor, labels: Tensor | None, fisher: Fisher) -> 
         return train_cotangents(scores, labels)[None]
     if labels is None:
         raise UserError(
-            "fisher=expectation is over the classes of one answer, but the train rows are whole texts of a language "
-            "model; expected the gradients of their own losses: use fisher=empirical."
+            "fisher=expectation needs a backward pass for each of the vocabulary's tokens at every token of a text, "
+            "but the train rows are whole texts; expected the gradients of their own losses: use fisher=empirical."
         )
     scores = scores.detach().double()
     if scores.shape[1] > MOST_CLASSES:

@@ -103,8 +103,7 @@ class HeadImportance:
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`head_place` and `head_increase` of the best heads, named a<layer>.<head> (Table 10); `mrr_decrease` and
-        `prob_decrease` of a type's sentences (group) without the heads of another (reference_group) (Table 11);
-        `zeroed_head`, 1 for each head (reference_group) that is zeroed for a type (group)."""
+        `prob_decrease` of a type's sentences (group) without the heads of another (reference_group) (Table 11)."""
         increase = answers["increase"]
         n_heads = increase.shape[2]
         names = [f"a{head // n_heads}.{head % n_heads}" for head in range(increase[0].numel())]
@@ -117,10 +116,6 @@ class HeadImportance:
             if key.startswith("without|"):
                 zeroed = key.partition("|")[2]
                 found += decreases(answers["original"], after, prompts, reference_group=zeroed)
-        for kind, heads in self.chosen(answers, prompts).items():
-            n = len(dict(prompts.by_type())[kind])
-            for layer, head in heads.nonzero().tolist():
-                found.append(Result("zeroed_head", 1.0, n=n, group=kind, reference_group=f"a{layer}.{head}"))
         return found
 
 

@@ -259,8 +259,6 @@ def test_the_zeroed_heads_are_named_and_types_with_the_same_ones() -> None:
     told = evaluation.text(answers, prompts("gpt2"))
     assert told.startswith("head_importance: zeroed heads: capital a0.2; colour a0.2; ")
     assert told.endswith("capital and colour zero the same")
-    rows = [row for row in evaluation.evaluate(answers, prompts("gpt2")) if row.metric == "zeroed_head"]
-    assert [(row.group, row.reference_group) for row in rows] == [("capital", "a0.2"), ("colour", "a0.2")]
     answers["increase"][1, 1, 3] = 2.0  # the colour's alone
     assert evaluation.text(answers, prompts("gpt2")) == "head_importance: zeroed heads: capital a0.2; colour a1.3"
 
