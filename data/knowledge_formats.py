@@ -1,6 +1,7 @@
 """Readers of files with knowledge prompts: rows as {prompt, answer, type}, each format told by the rows' own keys.
 
-- `{prompt, answer, type}`: this project's own; `answer` may be absent or null.
+- `{prompt, answer, type}`: this project's own; `answer` may be absent or null, and `answer_id` says its token itself.
+  Where any answer of a file begins with a space, all go on from the prompts as they are written, else behind a space.
 - `{query, answer, type, source}`: questions with typed answers (TriviaQA); the prompt asks and ends with "Answer:".
 - `{context, continuation}`: BIG-bench qa_wikidata; what the prompt asks for is the type.
 - `facts_P36.jsonl` beside `patterns_P36.jsonl`: ParaRel (Elazar et al. 2021), the first pattern that ends with the
@@ -12,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
@@ -43,7 +44,8 @@ def read_prompts(path: Path, notes: Notes | None = None) -> list[Row]:
     """Rows of a file, or of all files of a folder in the order of their names.
 
     Returns:
-        {prompt, answer, type}; `answer` is empty where there is none.
+        {prompt, answer, type}; `answer` is empty where there is none. Beside these, `as_written` where no space is put
+        between prompt and answer, and `answer_id` where a row names its token.
 
     Raises:
         UserError: no such file, no file of a known format, or a row of another form.
@@ -80,7 +82,25 @@ def _read_file(file: Path, notes: Notes) -> list[Row]:
             f"{file} has rows with the keys {listed(list(rows[0])) if rows else 'of no row'}; expected prompt and type "
             "(with answer), or another format that docs/data.md names: rename the keys."
         )
-    return [_checked(file, number, reader, row) for number, row in enumerate(rows)]
+    read = [_checked(file, number, reader, row) for number, row in enumerate(rows)]
+    return _with_written_spaces(file, rows, read, notes) if reader is _plain else read
+
+
+def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes: Notes) -> list[Row]:
+    """The rows as they are where no answer begins with a space, else each answer with the space that is written."""
+    if not any(row["answer"][:1].isspace() and row["answer"].strip() for row in read):
+        return read
+    glued = 0
+    for row, found in zip(rows, read, strict=True):
+        before = row["prompt"][len(row["prompt"].rstrip()) :]
+        found["answer"] = before + found["answer"] if found["answer"] else ""
+        found["as_written"] = True
+        glued += bool(found["answer"]) and not found["answer"][0].isspace()
+    notes.say(
+        f"answers: {file.name} writes the spaces before its answers, which are taken as written; {glued} of "
+        f"{len(read)} go on without one"
+    )
+    return read
 
 
 def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) -> Row:
@@ -92,7 +112,7 @@ def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) ->
         ) from None
     except KeyError as error:
         raise UserError(f"{file} row {number} has no {error.args[0]}, unlike the first row: mend that row.") from None
-    wrong = next((name for name, value in read.items() if not isinstance(value, str)), None)
+    wrong = next((name for name in ("prompt", "answer", "type") if not isinstance(read[name], str)), None)
     if wrong is not None or not read["prompt"].strip():
         raise UserError(
             f"{file} row {number} has {quoted(row)}, expected text for {wrong or 'the prompt'}: mend that row."
@@ -105,7 +125,8 @@ def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) ->
 
 def _plain(row: Row) -> Row:
     answer = row.get("answer")
-    return {"prompt": row["prompt"], "answer": "" if answer is None else answer, "type": row["type"]}
+    read = {"prompt": row["prompt"], "answer": "" if answer is None else answer, "type": row["type"]}
+    return read if row.get("answer_id") is None else {**read, "answer_id": row["answer_id"]}
 
 
 def _question(row: Row) -> Row:

@@ -26,7 +26,11 @@ class PromptDataModule(TextDataModule):
 
     The answer's tokens are those behind the prompt's in `prompt + " " + answer`, tokenised in one piece, which is how
     the model would read it; so for a tokenizer that joins spaces to words the first one begins with the space, whether
-    or not the answer was written with one.
+    or not the answer was written with one. Sources that write their spaces are taken as written, `prompt + answer`; a
+    source may name the token itself.
+
+    Attributes:
+        given: source row → what it says of its answer beside the text, `as_written` or `answer_id`.
 
     Args:
         options: see `TextDataModule`.
@@ -37,6 +41,7 @@ class PromptDataModule(TextDataModule):
     def __init__(self, name: str, path: Any = None, **options: Any) -> None:
         super().__init__(name, path, **options)
         self.text_columns = ["prompt", "answer", "type"]
+        self.given: dict[int, Row] = {}
 
     def templates(self) -> dict[str, str]:
         """`reference`: the prompt as it stands."""
@@ -44,7 +49,16 @@ class PromptDataModule(TextDataModule):
 
     def finish(self, split: str, rows: datasets.Dataset, tokenizer: Any) -> datasets.Dataset:
         """The split with `label` and `answer_ids`."""
-        answers = answer_tokens(tokenizer, rows["prompt"][:], rows["answer"][:], rows["source_index"][:])
+        numbers = rows["source_index"][:]
+        given = [self.given.get(number, {}) for number in numbers]
+        written = [bool(row.get("as_written")) for row in given]
+        named = [row.get("answer_id") for row in given]
+        texts = ["" if token is not None else text for text, token in zip(rows["answer"][:], named, strict=True)]
+        answers = answer_tokens(tokenizer, rows["prompt"][:], texts, numbers, written)
+        answers = [
+            ids if token is None else [_known_token(token, number, len(tokenizer))]
+            for ids, token, number in zip(answers, named, numbers, strict=True)
+        ]
         table = rows.with_format("arrow")[:]
         labels = pyarrow.array([ids[0] if ids else NO_ANSWER for ids in answers], pyarrow.int64())
         table = table.set_column(table.column_names.index("label"), "label", labels)
@@ -63,7 +77,11 @@ def prompt_rows(rows: Sequence[Row], source_index: Sequence[int]) -> SourceRows:
 
 
 def answer_tokens(
-    tokenizer: Any, prompts: Sequence[str], answers: Sequence[str], source_index: Sequence[int]
+    tokenizer: Any,
+    prompts: Sequence[str],
+    answers: Sequence[str],
+    source_index: Sequence[int],
+    as_written: Sequence[bool] | None = None,
 ) -> list[list[int]]:
     """Tokens of each answer behind its prompt, none where the answer is empty.
 
@@ -73,11 +91,16 @@ def answer_tokens(
         tokenizer: a fast tokenizer.
         prompts, answers: [prompts].
         source_index: rows of the source, for messages.
+        as_written: whether an answer goes on from its prompt without a space put between them, [prompts]; None: none.
 
     Raises:
         UserError: an answer that gives no token, or one that the tokenizer does not know.
     """
-    whole = [f"{prompt} {answer.lstrip()}" for prompt, answer in zip(prompts, answers, strict=True)]
+    as_written = [False] * len(prompts) if as_written is None else as_written
+    whole = [
+        prompt + answer if written else f"{prompt} {answer.lstrip()}"
+        for prompt, answer, written in zip(prompts, answers, as_written, strict=True)
+    ]
     options = {"add_special_tokens": False, "return_attention_mask": False, "truncation": False, "verbose": False}
     together = tokenizer(whole, return_offsets_mapping=True, **options)
     alone = tokenizer(list(prompts), **options)["input_ids"]
@@ -90,10 +113,20 @@ def answer_tokens(
         else:  # the two meet in one token
             behind = [token for token, (_, end) in zip(ids, offsets, strict=True) if end > len(prompts[number])]
         behind = behind if answer else []
-        if answer and (not behind or not answer.strip() or behind[0] == tokenizer.unk_token_id):
+        blank = not (answer if as_written[number] else answer.strip())
+        if answer and (not behind or blank or behind[0] == tokenizer.unk_token_id):
             raise UserError(
                 f"row {source_index[number]} of the prompts has the answer {answer!r}, of which the model's tokenizer "
                 "makes no token; expected a word that it can write: mend the row or leave it out."
             )
         found.append(behind)
     return found
+
+
+def _known_token(token: Any, number: int, n_tokens: int) -> int:
+    if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < n_tokens:
+        raise UserError(
+            f"row {number} of the prompts has answer_id={token!r:.40}, expected a token's number, 0 to {n_tokens - 1}: "
+            "mend the row, or write the answer as text."
+        )
+    return token

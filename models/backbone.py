@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
-from twinlens.models.checkpoint_files import readable, refuse_missing_folder, require_safetensors, resolve
+from twinlens.models.checkpoint_files import readable, refuse_missing_folder, resolve, weights_place
 from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
@@ -221,8 +221,7 @@ def _from_checkpoint(
     weights come from."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
-    if not trust_remote_code:
-        require_safetensors(base_path(path))
+    place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:
         trained_head = None  # a head for another task: fine-tuning starts a new one
@@ -231,11 +230,11 @@ def _from_checkpoint(
     try:
         with readable(path):
             lm, info = AutoModelForSequenceClassification.from_pretrained(
-                resolve(base_path(path)),
+                place,
                 dtype=torch.float32,
                 attn_implementation=attention_of(config, attention),
                 trust_remote_code=trust_remote_code,
-                use_safetensors=None if trust_remote_code else True,
+                use_safetensors=safetensors,
                 output_loading_info=True,
                 ignore_mismatched_sizes=True,
                 **labels,
@@ -251,7 +250,7 @@ def _from_checkpoint(
         info = {kind: {name for name in names if not of_head(name)} for kind, names in info.items()}
     found = adapter_of(path)
     brought = () if found is None else {name.removeprefix(PREFIX) for name in found.shapes}
-    origin = fitting_weights(info, lm, path, as_it_is, brought)
+    origin = replace(fitting_weights(info, lm, path, as_it_is, brought), read=read)
     return adapted(lm, path, adapter), trained_head, origin
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,9 @@ from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path
 from twinlens.models.adapters import AdapterUse, save_weights
 from twinlens.models.backbone import adapted, attention_of, config_from_scratch, load_config, require_architecture
-from twinlens.models.checkpoint_files import readable, require_safetensors, resolve
+from twinlens.models.checkpoint_files import readable, weights_place
 from twinlens.models.checkpoint_settings import buildable
-from twinlens.models.loaded_weights import fitting_weights, require_plain_readout
+from twinlens.models.loaded_weights import Origin, fitting_weights, require_plain_readout
 
 
 def load_language_model(
@@ -32,11 +33,14 @@ def load_language_model(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, Origin]:
     """A causal language model in float32 as it was trained, or a new one drawn from `seed` alone.
 
     The vocabulary is never enlarged, unlike a classifier's: a row for a padding token that the model does not know
     would take part in the softmax. Padding is masked, so that any known id serves for it.
+
+    Returns:
+        The model, and where its weights come from.
 
     Raises:
         UserError: unreadable path, another architecture than `model_type`, no causal language model, a checkpoint with
@@ -46,12 +50,12 @@ def load_language_model(
     torch.manual_seed(seed)
     lm: Any
     if path is None:
-        lm = _from_scratch(architecture, tokenizer, attention)
+        lm, origin = _from_scratch(architecture, tokenizer, attention), Origin()
     else:
-        lm = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
+        lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
     require_plain_readout(lm, lm.get_output_embeddings(), path)
-    return lm
+    return lm, origin
 
 
 def causal_architecture_of(
@@ -119,27 +123,26 @@ def _from_scratch(
 
 def _from_checkpoint(
     path: str, model_type: str | None, attention: str, trust_remote_code: bool, adapter: AdapterUse
-) -> PreTrainedModel:
+) -> tuple[PreTrainedModel, Origin]:
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     _refuse_other_heads(config, path)
-    if not trust_remote_code:
-        require_safetensors(base_path(path))
+    place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     with readable(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            resolve(base_path(path)),
+            place,
             dtype=torch.float32,
             attn_implementation=attention_of(config, attention),
             trust_remote_code=trust_remote_code,
-            use_safetensors=None if trust_remote_code else True,
+            use_safetensors=safetensors,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
     lm, info = loaded
     found = adapter_of(path)
     brought = () if found is None else {name.removeprefix(PREFIX) for name in found.shapes}
-    fitting_weights(info, lm, path, as_it_is=True, brought=brought)
-    return adapted(lm, path, adapter)
+    origin = replace(fitting_weights(info, lm, path, as_it_is=True, brought=brought), read=read)
+    return adapted(lm, path, adapter), origin
 
 
 def _refuse_other_heads(config: PretrainedConfig, path: str) -> None:

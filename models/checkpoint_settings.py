@@ -62,12 +62,14 @@ def check_checkpoint_settings(path: str) -> None:
         settings, f"model.path={path}: config.json", "remove it, or get the checkpoint from where you trust it"
     )
     folder = Path(resolve(path))
-    stored = sum(weights.stat().st_size for weights in folder.glob("*.safetensors")) if folder.is_dir() else 0
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")] if folder.is_dir() else []
+    stored = sum(file.stat().st_size for file in weights)
     least = least_parameters(settings)
     if stored and least > 4 * stored:
         raise UserError(
-            f"model.path={path}: config.json describes at least {least} parameters, but its weights are {stored} "
-            "bytes; expected a configuration of these weights: copy or download the checkpoint again."
+            f"model.path={path}: config.json describes at least {least} parameters, but its weights "
+            f"{'' if weights[0].suffix == '.safetensors' else f'in {weights[0].name}, a pickle, '}are {stored} bytes; "
+            "expected a configuration of these weights: copy or download the checkpoint again."
         )
 
 

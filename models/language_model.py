@@ -72,15 +72,17 @@ class LanguageModel(LightningModule):
     ) -> None:
         super().__init__()
         self.name = name
-        self.weights_told: str | None = None  # none is new: see `twinlens.models.loaded_weights`
         self.tokenizer = tokenizer
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.warmup_fraction = warmup_fraction
         self.schedule: Schedule = schedule
-        self.lm: Any = load_language_model(
+        loaded: Any = load_language_model(
             path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter
         )
+        self.lm, origin = loaded
+        # none is new, so that only weights from a pickle are worth a line
+        self.weights_told = origin.told(path) if path is not None and origin.read else None
         self.known = MeanMetric()
 
     # -- parts ---------------------------------------------------------------------------------------------------

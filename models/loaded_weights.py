@@ -28,17 +28,20 @@ class Origin:
     Attributes:
         new: what was drawn, each with its shape.
         unused: names of weights that the checkpoint has for other tasks.
+        read: how they are taken, where that is not from safetensors.
     """
 
     new: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
+    read: str = ""
 
     def told(self, path: str) -> str:
         """One line about the weights of the checkpoint in `path`."""
         new = f"new are {', '.join(self.new)}" if self.new else "none is new"
         more = f" and {len(self.unused) - 3} more" if len(self.unused) > 3 else ""
         left = f"; not used: {', '.join(self.unused[:3])}{more}" if self.unused else ""
-        return f"weights: {path}; {new}{left}"
+        read = f"; {self.read}" if self.read else ""
+        return f"weights: {path}; {new}{left}{read}"
 
 
 def fitting_weights(
@@ -130,7 +133,9 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
     pad = lm.config.get_text_config().pad_token_id
     token = next(number for number in range(3) if number != pad)
     ids = torch.full((1, 3), token, device=next(lm.parameters()).device)
-    training, handles = lm.training, [lm.base_model.register_forward_hook(read_hidden)]
+    # OPT's language model calls its decoder, past the module that wraps it
+    stacks = list(dict.fromkeys([lm.base_model, lm.get_decoder()]))
+    training, handles = lm.training, [stack.register_forward_hook(read_hidden) for stack in stacks]
     handles.append(head.register_forward_hook(widen))
     lm.eval()
     try:

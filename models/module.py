@@ -34,7 +34,7 @@ class TextClassifier(LightningModule):
     In multiple choice the head gives one score per sequence, and a question's scores are those of its choices.
 
     Attributes:
-        weights_told: one line about which weights are new or not used; None: nothing is to be said.
+        weights_told: one line about which weights are new, not used or read from a pickle; None: nothing is to be said.
 
     Args:
         name: short name, used in results and paths.
@@ -204,4 +204,4 @@ class TextClassifier(LightningModule):
 
 def _told(origin: Origin, path: str | None, as_it_is: bool) -> str | None:
     """One line about weights that are new or not used; None where there is nothing to say."""
-    return None if path is None or (as_it_is and not origin.unused) else origin.told(path)
+    return None if path is None or (as_it_is and not (origin.unused or origin.read)) else origin.told(path)

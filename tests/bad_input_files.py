@@ -132,9 +132,14 @@ def without(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
 
-def pickled(folder: Path) -> None:
-    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
-    (folder / "model.safetensors").unlink()
+def pickled(name: str, **more: object) -> Callable[[Path], object]:
+    """A checkpoint with its weights in a pickle of that name, and more beside them."""
+
+    def write(folder: Path) -> None:
+        torch.save({**load_file(folder / "model.safetensors"), **more}, folder / name)
+        (folder / "model.safetensors").unlink()
+
+    return write
 
 
 def reweighted(change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Callable[[Path], object]:

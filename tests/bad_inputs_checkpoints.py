@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from tests.bad_input_files import (
     ADAPTER_WEIGHTS,
     AS_IT_IS,
@@ -29,7 +31,19 @@ CHECKPOINTS: list[Entry] = [
     ("a checkpoint that does not exist", ("model=local", "model.path=nowhere"), ("model.path=nowhere",), None),
     ("a folder without config.json", LOCAL, ("checkpoint", "config.json"), checkpoint(without("config.json"))),
     ("a folder without weights", LOCAL, ("checkpoint", "no weights"), checkpoint(without("model.safetensors"))),
-    ("weights in a pickle", LOCAL, ("pytorch_model.bin", "pickle", "model.safetensors"), checkpoint(pickled)),
+    ("weights in a pickle", LOCAL, ("model.pt", "pickle", "model.safetensors"), checkpoint(pickled("model.pt"))),
+    (
+        "a pickle with code beside its weights",
+        LOCAL,
+        ("pytorch_model.bin", "more than tensors", "model.safetensors"),
+        checkpoint(pickled("pytorch_model.bin", more=Path("elsewhere"))),
+    ),
+    (
+        "a pickle with other things than weights",
+        LOCAL,
+        ("pytorch_model.bin", "epoch", "state_dict()"),
+        checkpoint(pickled("pytorch_model.bin", epoch=3)),
+    ),
     ("truncated weights", LOCAL, ("model.safetensors", "truncated"), checkpoint(cut("model.safetensors"))),
     (
         "an index of weights that leaves its folder",

@@ -76,6 +76,12 @@ PROMPTS: list[Entry] = [
         ("row 1", "answer ' '", "no token"),
         prompts(asked(MONTHS[0], "June"), asked(MONTHS[1], " ")),
     ),
+    (
+        "a token of an answer that does not exist",
+        FILE,
+        ("row 1", "answer_id=-5"),
+        prompts(asked(MONTHS[0], "June"), json.dumps({"prompt": MONTHS[1], "type": "month", "answer_id": -5})),
+    ),
     ("an answer that is no text", FILE, ("row 1", "answer"), prompts(asked(MONTHS[0], "June"), asked(MONTHS[1], 7))),
     ("a prompt without text", FILE, ("row 0", "the prompt"), prompts(asked(" ", "June"), asked(MONTHS[1], "July"))),
     (

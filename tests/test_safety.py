@@ -32,7 +32,7 @@ class Payload:
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.ckpt"])
 @pytest.mark.parametrize("fit", ["true", "false"])
-def test_a_pickle_is_never_opened(command: CommandLine, repository: Path, name: str, fit: str) -> None:
+def test_a_pickle_runs_no_code(command: CommandLine, repository: Path, name: str, fit: str) -> None:
     mark = command.folder / "mark"
     folder = stranger(command.folder, repository)
     (folder / name).write_bytes(pickle.dumps(Payload(mark)))

@@ -59,3 +59,21 @@ def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None)
         return cotangents
     within = fold.to(labels.device)[None] == labels[:, None]
     return cotangents - logits.masked_fill(~within, -torch.inf).softmax(-1)
+
+
+def train_cotangents(scores: Tensor, labels: Tensor | None) -> Tensor:
+    """Gradient of each example's loss at what a forward gave, of the shape of `scores`.
+
+    Args:
+        scores: logits, [examples, classes], or the losses themselves, [examples].
+        labels: class of each example, [examples]; None: `scores` are losses, as those of whole texts are.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.cotangents import train_cotangents
+        >>> train_cotangents(torch.tensor([3.0, 2.0]), None)
+        tensor([1., 1.], dtype=torch.float64)
+    """
+    if labels is None:
+        return torch.ones_like(scores, dtype=torch.float64)
+    return logit_cotangents(scores.detach().double(), labels)

@@ -63,16 +63,16 @@ class FactorSums:
         self.sums: dict[str, Tensor] = {}
         self._there: dict[int, LayerBasis] = {}  # the bases on the device and in the type of the products
 
-    def add(self, tape: Tape, scores: Tensor, labels: Tensor, attention_mask: Tensor) -> None:
+    def add(self, tape: Tape, scores: Tensor, labels: Tensor | None, attention_mask: Tensor) -> None:
         """Take in a batch whose forward the tape has recorded.
 
         Args:
-            scores: logits, [examples, classes].
-            labels: [examples]; read where the Fisher matrix is empirical.
+            scores: logits, [examples, classes], or the losses of whole texts, [examples].
+            labels: [examples]; read where the Fisher matrix is empirical; None: `scores` are losses.
             attention_mask: of the batch.
 
         Raises:
-            UserError: an expectation over a vocabulary.
+            UserError: an expectation over a vocabulary, or over whole texts.
         """
         rows = fisher_cotangents(scores, labels, self.fisher)
         for row, cotangents in enumerate(rows):

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import example_blocks
-from twinlens.attribution.gradients.cotangents import logit_cotangents, softmax_root
+from twinlens.attribution.gradients.cotangents import softmax_root, train_cotangents
 
 Fisher = Literal["expectation", "empirical"]
 
@@ -40,21 +40,26 @@ Gradients = Callable[..., Tensor]
 """(start, stop, out=None) → gradients of these examples, [stop − start, k_out, k_in], in `out` where that is given."""
 
 
-def fisher_cotangents(scores: Tensor, labels: Tensor, fisher: Fisher) -> Tensor:
+def fisher_cotangents(scores: Tensor, labels: Tensor | None, fisher: Fisher) -> Tensor:
     """Gradients at the scores whose outer products make up the Fisher matrix, [rows, examples, classes], float64.
 
     Args:
-        scores: logits, [examples, classes].
-        labels: class of each example, [examples]; read by `empirical` alone.
+        scores: logits, [examples, classes], or the losses of whole texts, [examples].
+        labels: class of each example, [examples]; read by `empirical` alone; None: `scores` are losses.
         fisher: `expectation` over the model's distribution, classes − 1 rows (see `softmax_root`), or `empirical`, one
             row from the labels.
 
     Raises:
-        UserError: an expectation over a vocabulary.
+        UserError: an expectation over a vocabulary, or over whole texts.
     """
-    scores = scores.detach().double()
     if fisher == "empirical":
-        return logit_cotangents(scores, labels)[None]
+        return train_cotangents(scores, labels)[None]
+    if labels is None:
+        raise UserError(
+            "fisher=expectation needs a backward pass for each of the vocabulary's tokens at every token of a text, "
+            "but the train rows are whole texts; expected the gradients of their own losses: use fisher=empirical."
+        )
+    scores = scores.detach().double()
     if scores.shape[1] > MOST_CLASSES:
         raise UserError(
             f"fisher=expectation needs a backward pass for each of {scores.shape[1]} classes; expected at most "

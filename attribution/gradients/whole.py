@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from twinlens.attribution.gradients.cotangents import logit_cotangents
+from twinlens.attribution.gradients.cotangents import logit_cotangents, train_cotangents
 from twinlens.attribution.gradients.fisher import (
     LayerBasis,
     example_chunks,
@@ -165,12 +165,12 @@ class HeldTests:
         self.own[first : first + n] = own.cpu()
         self._filled += n
 
-    def scores(self, tape: Tape, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+    def scores(self, tape: Tape, scores: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores of a train batch, whose forward the tape has recorded.
 
         Args:
-            scores: logits, [examples, classes].
-            labels: class whose loss is differentiated, [examples].
+            scores: logits, [examples, classes], or the losses themselves, [examples].
+            labels: class whose loss is differentiated, [examples]; None: `scores` are losses.
 
         Returns:
             [tests, examples], and of each example against itself, [examples], unless that was not asked for; float64,
@@ -194,7 +194,7 @@ class HeldTests:
                 if weights is not None:
                     itself[start:stop] += _weighted(block.square_(), weights)
 
-        tape.gradients(scores, logit_cotangents(scores.detach().double(), labels), consume)
+        tape.gradients(scores, train_cotangents(scores, labels), consume)
         return total, itself if self.with_own else None
 
     def _by_example(self, number: int, inputs: Tensor, deltas: Tensor, n: int) -> tuple[Tensor, Tensor]:

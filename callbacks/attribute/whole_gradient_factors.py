@@ -21,7 +21,13 @@ from twinlens.attribution.gradients.fisher import LayerBasis
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import Batch, LinearLayer
-from twinlens.callbacks.attribute.whole_gradient_inputs import checked_labels, cut_batch, gradient_need, layers_of
+from twinlens.callbacks.attribute.whole_gradient_inputs import (
+    cut_batch,
+    gradient_need,
+    layers_of,
+    train_labels,
+    train_losses,
+)
 from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, factor_segments, read_shard, shard_path
@@ -122,7 +128,7 @@ def _build_eigenvalues(
 def _summed(session: Session, title: str, method: Any, factors: FactorSums, folder: Path) -> dict[str, Tensor] | None:
     """Sums over the train split, in the first process; None in all others."""
     model: Any = session.readable
-    labels, _ = checked_labels(session, method, "train")
+    labels = train_labels(session, method)
     need = gradient_need(list(factors.layers), session.footprint, session.sequences)
     shards = factor_segments(session.data.splits["train"], session.eval_batch_size)
     progress = Progress(shards)
@@ -130,9 +136,7 @@ def _summed(session: Session, title: str, method: Any, factors: FactorSums, fold
     def compute(batch: Batch) -> dict[str, Tensor]:
         for part in cut_batch(batch, need, session.memory_budget // 4):
             with recording(factors.layers) as tape:
-                scores = model(part)
-                given = labels[part["index"].cpu()].to(scores.device)
-                factors.add(tape, scores, given, part["attention_mask"])
+                factors.add(tape, *train_losses(session, labels, part), part["attention_mask"])
         if not progress.ends(batch["index"]):
             return {}
         done = {f"{PARTIAL_SUMS}{key}": value for key, value in factors.sums.items()}

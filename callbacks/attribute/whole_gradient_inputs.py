@@ -14,6 +14,7 @@ from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_inputs import labels_of
+from twinlens.callbacks.attribute.stored_gradient_pass import documents
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.models.footprint import Footprint
@@ -53,14 +54,33 @@ def require_layers(method: OverLayers, architecture: Callable[[], Any]) -> None:
 
 
 def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
-    """Labels of the method's loss, [examples], and the split's fold.
+    """Labels of the method's loss, [examples], and the split's fold; of a prompt without an answer the predicted token.
 
     Raises:
         UserError: rows without a label, or folded train labels.
     """
     labels, fold = labels_of(session, method, split)
+    labels = session.readout.labels(labels, session.predictions[split].column("prediction"))
     check_labels(labels, fold, session.n_outputs, torch.arange(len(labels)), split)
     return labels, fold
+
+
+def train_losses(session: Session, labels: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
+    """What a train batch's losses are differentiated at: logits and labels, or summed losses of whole texts and None.
+
+    Args:
+        labels: of the split; None where a row's loss is that of its text, see `documents`.
+    """
+    model: Any = session.readable
+    if labels is None:
+        return model.token_losses(batch)[0].sum(1), None
+    logits = model(batch)
+    return logits, labels[batch["index"].cpu()].to(logits.device)
+
+
+def train_labels(session: Session, method: Any) -> Tensor | None:
+    """Labels of the train split's losses, [examples]; None where these are of whole texts, as in training."""
+    return None if documents(session, "train") else checked_labels(session, method, "train")[0]
 
 
 def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Sequences) -> Need:
@@ -69,7 +89,8 @@ def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Se
     widest = max(layer.d_in + layer.d_out for layer in layers)
 
     def each(columns: int) -> int:
-        return sequences.read * (footprint.sequence(columns) + 4 * columns * (kept + 3 * widest))
+        scores = 3 * 4 * footprint.n_outputs * columns if footprint.n_outputs else 0  # of every token, for texts
+        return sequences.read * (footprint.sequence(columns) + 4 * columns * (kept + 3 * widest) + scores)
 
     return Need(each, each)
 

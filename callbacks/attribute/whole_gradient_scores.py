@@ -38,6 +38,8 @@ from twinlens.callbacks.attribute.whole_gradient_inputs import (
     gradient_need,
     layers_of,
     require_layers,
+    train_labels,
+    train_losses,
 )
 from twinlens.callbacks.passes.costs import batch_shapes
 from twinlens.callbacks.passes.memory import WithinMemory
@@ -165,7 +167,7 @@ class _Block:
     own: bool
 
     def __post_init__(self) -> None:
-        self.labels, _ = checked_labels(self.session, self.method, "train")
+        self.labels = train_labels(self.session, self.method)
         need = gradient_need(self.layers, self.session.footprint, self.session.sequences)
         self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
         self.progress = Progress(self.shards)
@@ -199,11 +201,8 @@ class _Block:
 
     def _scores(self, batch: Batch, budget: int) -> dict[str, Tensor]:
         assert self.held is not None
-        model: Any = self.session.readable
         with recording(self.layers) as tape:
-            logits = model(batch)
-            labels = self.labels[batch["index"].cpu()].to(logits.device)
-            scores, own = self.held.scores(tape, logits, labels)
+            scores, own = self.held.scores(tape, *train_losses(self.session, self.labels, batch))
         if own is None:
             own = scores.new_full(scores.shape[1:], torch.nan)
         if self.method.cosine:

@@ -36,7 +36,8 @@ from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Finish
 from twinlens.callbacks.store.weights import weights_hash
 from twinlens.models.adapter_files import adapter_of, is_adapter
-from twinlens.models.backbone import load_config, resolve
+from twinlens.models.backbone import load_config
+from twinlens.models.checkpoint_files import pickled_files, resolve
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
 
@@ -127,28 +128,40 @@ def trains(session: Session, fit: bool) -> bool:
 def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:
     """Use a trained model as it is (fit=false, or prompts alone).
 
-    What lies on the hub and what an adapter makes of its base are written into the store, whole, and read from there.
+    What lies on the hub, in a pickle, and what an adapter makes of its base are written into the store, whole, and read
+    from there.
     """
     path = model_settings["path"]
-    if not is_stored_whole(path):
+    if not is_stored_whole(model_settings):
         _take(session, make_model, Path(resolve(path)))
-        told = session.readable.weights_told
-        if told is not None and is_first_process():
-            print(told, flush=True)
+        _tell_weights(session.readable)
         return
 
     def build(folder: Path) -> Finish:
-        return lambda: session.trained_model(make_model, path).save(folder / "model")
+        def finish() -> None:
+            model = session.trained_model(make_model, path)
+            _tell_weights(model)
+            model.save(folder / "model")
+
+        return finish
 
     inputs = load_inputs(model_settings, source_of(session, model_settings))
     entry = session.store.get("fit", inputs, build, {"model": path})
     _take(session, make_model, entry.path / "model")
 
 
-def is_stored_whole(path: str) -> bool:
-    """Whether a model that is used as it is goes through the store: one from the hub, and one with an adapter."""
-    folder = Path(resolve(path))
-    return not folder.is_dir() or is_adapter(folder)
+def _tell_weights(model: TextClassifier | LanguageModel) -> None:
+    if model.weights_told is not None and is_first_process():
+        print(model.weights_told, flush=True)
+
+
+def is_stored_whole(model_settings: Mapping[str, Any]) -> bool:
+    """Whether a model that is used as it is goes through the store: one from the hub, one with an adapter, and one with
+    weights in a pickle, unless it runs code of its own folder."""
+    folder = Path(resolve(model_settings["path"]))
+    if not folder.is_dir() or is_adapter(folder):
+        return True
+    return not model_settings.get("trust_remote_code") and bool(pickled_files(folder, model_settings["path"]))
 
 
 def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class PlanBase:
         """Hash of the weights of a model that is used as it is, empty where no run of this store has read them."""
         settings, store = self.parts.settings["model"], self.session.store
         found: Path | None = Path(resolve(settings["path"]))
-        if is_stored_whole(settings["path"]):
+        if is_stored_whole(settings):
             source = self.source(settings["path"])
             entry = None if source is None else store.peek("fit", load_inputs(settings, source))
             found = None if entry is None else entry / "model"

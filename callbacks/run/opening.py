@@ -23,7 +23,7 @@ from twinlens.models.backbone import (
     require_architecture,
     require_trained_classifier,
 )
-from twinlens.models.checkpoint_files import require_safetensors
+from twinlens.models.checkpoint_files import require_weights
 from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
@@ -65,7 +65,7 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         if adapter is not None:
             require_usable(adapter, model.adapter)
         if not (model.trust_remote_code or config.plan):  # a plan reads no weights
-            require_safetensors(base_path(model.path))
+            require_weights(base_path(model.path))
         if not config.fit and not READOUTS[data.readout].of_vocabulary:
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)

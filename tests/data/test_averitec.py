@@ -111,8 +111,8 @@ def test_without_path_the_files_come_from_the_hub(tmp_path: Path, tokenizer: Any
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hf_hub_download)
     hub = prepared(tokenizer, None, validation_size=4)
     assert asked == [
-        ("chenxwh/AVeriTeC", "data/train.json", "dataset"),
-        ("chenxwh/AVeriTeC", "data/dev.json", "dataset"),
+        ("chenxwh/AVeriTeC", "data/train.json", "model"),
+        ("chenxwh/AVeriTeC", "data/dev.json", "model"),
     ]
     local = prepared(tokenizer, folder, validation_size=4)
     assert {s: hub.fingerprint(s) for s in hub.splits} == {s: local.fingerprint(s) for s in local.splits}

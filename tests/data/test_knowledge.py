@@ -123,6 +123,52 @@ def test_an_answer_that_the_tokenizer_does_not_know_is_refused() -> None:
         answer_tokens(tokenizer, ["a b"], ["z"], [7])
 
 
+def test_answers_as_written_are_the_tokens_that_go_on(tmp_path: Path, shared_tokens: Any) -> None:
+    """Of prompts cut out of texts at any token, the answer is the next token, within words too."""
+    texts = [
+        "Walking in the rain, she remembered Parisians speaking loudly.",
+        "The unhappiest dog's name isn't Rexford!",
+    ]
+    rows, expected = [], []
+    for text in texts:
+        ids = shared_tokens(text, add_special_tokens=False)["input_ids"]
+        for cut in range(2, len(ids)):
+            before, whole = shared_tokens.decode(ids[:cut]), shared_tokens.decode(ids[: cut + 1])
+            rows.append({"prompt": before, "answer": whole[len(before) :], "type": "any"})
+            expected.append(ids[cut])
+    assert any(row["answer"][0].isspace() for row in rows)
+    assert any(not row["answer"][0].isspace() for row in rows)
+    data = prepared(shared_tokens, path=str(jsonl(tmp_path / "p.jsonl", rows)))
+    found = data.splits["test"]["label"][:]
+    assert found == expected
+    glued = sum(not row["answer"][0].isspace() for row in rows)
+    assert any(f"taken as written; {glued} of {len(rows)} go on without one" in line for line in data.notes.lines)
+    named = [{**row, "answer": None, "answer_id": token} for row, token in zip(rows, expected, strict=True)]
+    data = prepared(shared_tokens, path=str(jsonl(tmp_path / "named.jsonl", named)))
+    assert data.splits["test"]["label"][:] == expected
+    assert data.splits["test"]["answer_ids"][:] == [[token] for token in expected]
+
+
+@pytest.fixture(scope="module")
+def shared_tokens(repository: Path) -> Any:
+    """A byte-level tokenizer: what it decodes is what it was given."""
+    return AutoTokenizer.from_pretrained(repository / "models" / "tiny")
+
+
+def test_a_space_at_the_end_of_a_prompt_is_the_answers(tmp_path: Path, fact_tokenizer: Any) -> None:
+    rows = [{**CAPITALS[0], "answer": " Paris"}, {**CAPITALS[0], "prompt": CAPITALS[0]["prompt"] + " "}]
+    labels = prepared(fact_tokenizer, path=str(jsonl(tmp_path / "p.jsonl", rows))).splits["test"]["label"][:]
+    spaced = prepared(fact_tokenizer, path=str(jsonl(tmp_path / "q.jsonl", [CAPITALS[0]] * 2))).splits["test"]["label"]
+    assert labels == spaced[:]
+
+
+@pytest.mark.parametrize("token", [-1, 10**6, "7", True, 1.5])
+def test_a_token_that_does_not_exist_is_refused(tmp_path: Path, fact_tokenizer: Any, token: Any) -> None:
+    file = jsonl(tmp_path / "p.jsonl", [*CAPITALS, {**CAPITALS[0], "answer_id": token}])
+    with pytest.raises(UserError, match=r"row 4 of the prompts has answer_id=.*expected a token's number, 0 to \d+"):
+        prepared(fact_tokenizer, path=str(file))
+
+
 # -- formats -----------------------------------------------------------------------------------------------------
 
 

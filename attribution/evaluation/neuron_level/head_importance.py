@@ -62,6 +62,18 @@ class HeadImportance:
         increase = head_increases(model, states, readout, sentences.room)
         return {"increase": increase, "original": sentences.metrics()}
 
+    def text(self, answers: dict[str, Tensor], prompts: Prompts) -> str:
+        """A line with the heads that are zeroed for each type, and which types have the very same ones, so that what is
+        left without one type's heads is what is left without the other's."""
+        names = {
+            kind: ", ".join(f"a{layer}.{head}" for layer, head in heads.nonzero().tolist())
+            for kind, heads in self.chosen(answers, prompts).items()
+        }
+        same = {heads: [kind for kind in names if names[kind] == heads] for heads in names.values()}
+        shared = [f"{' and '.join(kinds)} zero the same" for kinds in same.values() if len(kinds) > 1]
+        told = "; ".join([*(f"{kind} {heads}" for kind, heads in names.items()), *shared])
+        return f"head_importance: zeroed heads: {told or 'none, the prompts have no types'}"
+
     def chosen(self, answers: dict[str, Tensor], prompts: Prompts) -> dict[str, Tensor]:
         """Heads zeroed for each type, bool [layers, heads], from the `answers` of all sentences."""
         found = {}

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
@@ -39,11 +40,13 @@ class QueryInterventions:
         k: query neurons that are zeroed, and length of both lists; the paper's 1000.
         attention: attention value neurons at a position that are asked; the paper's 200.
         largest_share: on small models at most this share of the neurons.
+        shallow_share: query neurons come from this share of the layers, the first ones, as the paper's words for Table
+            7 ("shallow neurons") can be read; None: from all.
         control_seeds: seeds of the random control, as many neurons in every layer.
         mode: `corrected` or `notebook`, see `twinlens.attribution.neuron.query`.
 
     Raises:
-        UserError: a count of nothing.
+        UserError: a count of nothing, or a share beyond all layers.
 
     Example:
         >>> from twinlens.attribution.evaluation.neuron_level.query_interventions import QueryInterventions
@@ -65,13 +68,23 @@ class QueryInterventions:
         largest_share: float = 0.05,
         control_seeds: Sequence[int] = (0, 1, 2),
         mode: Mode = "corrected",
+        shallow_share: float | None = None,
     ) -> None:
-        require_counts("query_interventions", k=k, attention=attention, largest_share=largest_share)
+        share = 1.0 if shallow_share is None else shallow_share
+        require_counts(
+            "query_interventions", k=k, attention=attention, largest_share=largest_share, shallow_share=share
+        )
+        if share > 1:
+            raise UserError(
+                f"evaluation.query_interventions.shallow_share={share} is more than all layers; expected at most 1: "
+                "set e.g. evaluation.query_interventions.shallow_share=0.6, or null for all."
+            )
         self.k = k
         self.attention = attention
         self.largest_share = largest_share
         self.control_seeds = list(control_seeds)
         self.mode: Mode = mode
+        self.shallow_share = share
 
     @property
     def longest(self) -> int:
@@ -88,7 +101,9 @@ class QueryInterventions:
         k = self.count(model.n_layers * model.n_neurons)
         asked = ValueNeurons.of(attention_values(model, states, readout, n_attention, sentences.room), states)
         scores = query_neurons(model, sentences.batch, asked, sentences.room, self.mode)
-        queries = top_mask(scores, k)
+        shallow = self.shallow_layers(model.n_layers)
+        scores[:, shallow:] = -torch.inf
+        queries = top_mask(scores, min(k, shallow * model.n_neurons))
         top = ffn_values(model, states, readout, k, sentences.room)
         values = distinct_mask(top.layer, top.unit, k, model.n_layers, model.n_neurons)
         answers = {ORIGINAL: sentences.metrics(), METHOD: sentences.metrics(ffn=queries)}
@@ -97,6 +112,10 @@ class QueryInterventions:
         answers["query_only"] = (queries & ~values).sum(-1)
         answers["query_value"] = (queries & values).sum(-1)
         return answers
+
+    def shallow_layers(self, n_layers: int) -> int:
+        """Layers that query neurons come from, counted from the first, one at least."""
+        return max(1, round(self.shallow_share * n_layers))
 
     def count(self, n_units: int) -> int:
         """Query neurons on a model with so many FFN neurons."""
@@ -110,15 +129,18 @@ class QueryInterventions:
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`mrr_decrease`, `prob_decrease` by type; `query_only`, `query_value` by layer (group), mean neurons."""
-        k = self.count(prompts.model.n_layers * prompts.model.n_neurons)
-        found = decreases(answers[ORIGINAL], answers[METHOD], prompts, method=METHOD, k=k)
+        model = prompts.model
+        k = min(self.count(model.n_layers * model.n_neurons), self.shallow_layers(model.n_layers) * model.n_neurons)
+        variant = "" if self.shallow_share == 1 else f"shallow_share={self.shallow_share:g}"
+        found = decreases(answers[ORIGINAL], answers[METHOD], prompts, method=METHOD, k=k, variant=variant)
         drawn = [answers[f"{CONTROL}/seed{seed}"] for seed in self.control_seeds]
         if drawn:
             mean = torch.stack(drawn).mean(0)
-            found += decreases(answers[ORIGINAL], mean, prompts, method=CONTROL, k=k, control=True)
+            found += decreases(answers[ORIGINAL], mean, prompts, method=CONTROL, k=k, variant=variant, control=True)
         for metric in ("query_only", "query_value"):
-            for layer in range(prompts.model.n_layers):
-                found.append(mean_row(metric, answers[metric][:, layer], k=k, group=str(layer), method=METHOD))
+            for layer in range(model.n_layers):
+                counts = answers[metric][:, layer]
+                found.append(mean_row(metric, counts, k=k, group=str(layer), method=METHOD, variant=variant))
         return found
 
 

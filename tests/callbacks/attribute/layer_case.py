@@ -127,6 +127,9 @@ def gradients_of(session: Session, params: str) -> tuple[list[LinearLayer], dict
     data: Any = session.data
 
     def loss_of(split: str, batch: Mapping[str, Tensor]) -> Tensor:
+        if data.readout == "token" and split == "train":  # as it was trained: every token behind the first
+            ids = batch["input_ids"][:, batch["attention_mask"][0].bool()]
+            return cross_entropy(model.lm(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="sum")
         scores = model(batch)
         if split not in data.folds:
             return cross_entropy(scores, batch["labels"], reduction="sum")

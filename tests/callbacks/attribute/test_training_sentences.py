@@ -45,6 +45,32 @@ def test_scores_are_products_of_the_losses_gradients(command: CommandLine, repos
         assert abs(float((prompt * gradient(loss)).sum()) - score[2, place]) < 1e-4 * np.abs(score[2]).max()
 
 
+def by_row(finished: Finished) -> np.ndarray:
+    """Scores of all train rows in their order, [tests, train]."""
+    index, score, _ = scores_of(finished)
+    return np.take_along_axis(score, index.argsort(1), 1)
+
+
+def test_whole_gradients_are_those_of_the_texts_too(command: CommandLine) -> None:
+    """Without a projection the losses are the same; `labels` says nothing of a text, whatever it is."""
+    whole = (*EXACT[:2], "method.gradsim.projection=none", EXACT[-1])
+    projected = by_row(command(*EXACT, base=SMALL))
+    run = command(*whole, base=SMALL)
+    found = by_row(run)
+    np.testing.assert_allclose(found, projected, atol=1e-4 * np.abs(projected).max())
+    asked = datasets.load_from_disk(str(run.folder / "examples" / "validation"))
+    known = [row["index"] for row in asked if row["prediction"] == row["label"]]
+    assert known
+    predicted = by_row(command(*whole, "method.gradsim.labels=predicted", base=SMALL))
+    np.testing.assert_allclose(predicted[known], found[known], atol=1e-6 * np.abs(found).max())
+    run = command("method=influence", f"method.influence.params={LAYER}", "method.influence.curvature=ekfac",
+                  "method.influence.fisher=empirical", base=SMALL)  # fmt: skip
+    assert run.code == 0, run.err
+    refused = command("method=influence", f"method.influence.params={LAYER}", "method.influence.curvature=kfac",
+                      "method.influence.fisher=expectation", base=SMALL)  # fmt: skip
+    assert (refused.code, "use fisher=empirical" in refused.err) == (2, True)
+
+
 def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine) -> None:
     index, score, _ = scores_of(command(*EXACT, base=SMALL))
     run = command(*EXACT, "method.gradsim.per=token", base=SMALL)

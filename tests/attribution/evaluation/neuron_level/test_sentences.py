@@ -235,6 +235,38 @@ def test_query_neurons_are_zeroed_and_counted_beside_value_neurons(name: str) ->
     assert total == pytest.approx(9)
 
 
+def test_query_neurons_of_shallow_layers_alone() -> None:
+    """Those of all layers, in their order, without those of deep ones; a line of results names the restriction."""
+    c, k = case("gpt2"), 9
+    n_layers, n_units = c.engine.n_layers, c.engine.n_neurons
+    everything = QueryInterventions(k=n_layers * n_units, attention=4, largest_share=1.0)
+    shallow = QueryInterventions(k=k, attention=4, largest_share=1.0, shallow_share=0.34)
+    answers = shallow.answers(sentences("gpt2"))
+    first = shallow.shallow_layers(n_layers)
+    assert 0 < first < n_layers
+    counted = answers["query_only"] + answers["query_value"]
+    assert counted[:, :first].sum(1).tolist() == [k] * 3
+    assert int(counted[:, first:].sum()) == 0
+    assert int(everything.answers(sentences("gpt2"))["query_value"].sum()) == 3 * n_layers * n_units
+    rows = shallow.evaluate(answers, prompts("gpt2"))
+    assert {row.variant for row in rows} == {"shallow_share=0.34"}
+    assert {row.k for row in rows} == {k}
+    with pytest.raises(UserError, match=r"shallow_share=1\.5 is more than all layers"):
+        QueryInterventions(shallow_share=1.5)
+
+
+def test_the_zeroed_heads_are_named_and_types_with_the_same_ones() -> None:
+    evaluation = HeadImportance(top=3, share=0.01)
+    answers = evaluation.answers(sentences("gpt2"))
+    answers["increase"] = torch.zeros_like(answers["increase"])
+    answers["increase"][:, 0, 2] = 1.0  # one head is the best of both types
+    told = evaluation.text(answers, prompts("gpt2"))
+    assert told.startswith("head_importance: zeroed heads: capital a0.2; colour a0.2; ")
+    assert told.endswith("capital and colour zero the same")
+    answers["increase"][1, 1, 3] = 2.0  # the colour's alone
+    assert evaluation.text(answers, prompts("gpt2")) == "head_importance: zeroed heads: capital a0.2; colour a1.3"
+
+
 def test_shared_neurons_stand_in_most_lists_of_a_type() -> None:
     c, evaluation = case("gpt2"), SharedNeurons(top=20, attention=4, largest_share=1.0, tokens=3)
     answers = evaluation.answers(sentences("gpt2"))
@@ -330,7 +362,7 @@ def test_answers_do_not_depend_on_the_batch_or_the_budget() -> None:
                 assert torch.allclose(values[0].double(), whole[name][row].double(), atol=1e-4), name
 
 
-@pytest.mark.parametrize("settings", [{"k": 0}, {"attention": 0}, {"largest_share": 0.0}])
+@pytest.mark.parametrize("settings", [{"k": 0}, {"attention": 0}, {"largest_share": 0.0}, {"shallow_share": 0.0}])
 def test_counts_of_nothing_are_refused(settings: dict) -> None:
     with pytest.raises(UserError, match="leaves nothing to count"):
         QueryInterventions(**settings)
