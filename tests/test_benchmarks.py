@@ -34,6 +34,9 @@ RATIOS = [
     "dcns_vs_double_loop",
     "lpi_topk_vs_dense",
     "lpi_dense_vs_loop",
+    "table2_cost_inverse_rank",
+    "table2_cost_log_prob",
+    "ranks_vs_by_prompt",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 

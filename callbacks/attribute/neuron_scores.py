@@ -15,6 +15,7 @@ from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.callbacks.attribute.neuron_costs import neuron_need
 from twinlens.callbacks.attribute.score_files import neuron_table, write_description
+from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Predictions, Session
@@ -32,6 +33,7 @@ def build_neuron_scores(session: Session, name: str, method: NeuronMethod, split
     """Attribute a split and write `<split>/` and `method.yaml`."""
     engine = engine_of(session.readable, method)
     description = method.describe(engine)
+    method = with_stored_ranks(session, name, method, engine, split)
     rows = _neuron_pass(session, name, method, engine, split, folder)
     if is_first_process():
         write_neuron_scores(folder, split, rows, session.predictions[split], (role(method), unit_kind(method)))
