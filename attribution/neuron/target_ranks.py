@@ -16,6 +16,7 @@ from twinlens.attribution.residual_protocol import ResidualModel
 
 CACHED_ROWS, CACHED_COLUMNS = 512, 512
 """On CPUs: a block of scores that every target is compared with should stay in the cache."""
+TARGETS_AT_ONCE = 4
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def _linear_ranks(readout: Readout, directions: Tensor, targets: Tensor, memory_
     assert readout.weight is not None
     on_cpu = directions.device.type == "cpu"
     n_columns = CACHED_COLUMNS if on_cpu else OUTPUT_BLOCK
-    n_rows = memory_budget // (3 * directions.element_size() * (n_columns + directions.shape[1]))
+    n_rows = memory_budget // ((2 + TARGETS_AT_ONCE) * directions.element_size() * (n_columns + directions.shape[1]))
     n_rows = max(1, min(n_rows, CACHED_ROWS if on_cpu else 1 << 16))
     numbers = targets.tolist()
     own_outputs = readout.weight[targets].to(readout.dtype).T
@@ -101,8 +102,11 @@ def _linear_ranks(readout: Readout, directions: Tensor, targets: Tensor, memory_
                     column = scores[:, target - left]
                     torch.minimum(column, own[place, :, 0], out=column)
             # a mask of numbers is compared and summed several times faster than one of booleans
-            above = torch.empty_like(scores)
-            for place in range(len(numbers)):
-                torch.gt(scores, own[place], out=above)
-                ranks[place, start : start + n_rows] += above.sum(1).long()
+            above = torch.empty(
+                min(TARGETS_AT_ONCE, len(numbers)), *scores.shape, dtype=scores.dtype, device=rows.device
+            )
+            for first in range(0, len(numbers), TARGETS_AT_ONCE):
+                some = slice(first, first + TARGETS_AT_ONCE)
+                mask = torch.gt(scores, own[some], out=above[: len(numbers) - first])
+                ranks[some, start : start + n_rows] += mask.sum(-1).long()
     return ranks
