@@ -10,7 +10,11 @@ from transformers import GPT2Config
 
 from benchmarks.logprob_increase import MEMORY_BUDGET, build_subject
 from benchmarks.pairs import Timed, timed
+from twinlens.attribution.neuron.increase import Units, dense_increases
+from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.neuron_score import NeuronScore
+from twinlens.attribution.neuron.readout import Readout, readout_of
+from twinlens.attribution.neuron.series_increases import series_increases
 from twinlens.attribution.neuron.target_ranks import bare_readout, target_ranks
 from twinlens.attribution.protocols import Batch
 from twinlens.models.residual import ResidualEngine
@@ -66,6 +70,30 @@ def ranks_by_prompt(model: ResidualEngine, values: Tensor, targets: Tensor) -> T
         return found
 
     return timed(lambda: torch.stack([ranks(target) for target in targets.tolist()]))
+
+
+def one_layer(prompts: Prompts, site: str, layer: int) -> tuple[Readout, Units]:
+    """All neurons of a site in one layer, the states taken outside the clock."""
+    states = prompts.model.states(prompts.batch)
+    units = (attention_units if site == "attention" else ffn_units)(prompts.model, states)
+    rows, values = slice(layer, layer + 1), units.values(layer)
+    part = Units(units.base[:, rows], units.coefficient[:, rows], lambda _: values, units.positional)
+    return readout_of(prompts.model, states, states.scores.argmax(-1)), part
+
+
+def by_series(readout: Readout, units: Units) -> Timed[Tensor]:
+    """Sums of all increases and of the positive ones, [2, batch]."""
+    return timed(lambda: _sums(dict(series_increases(readout, units, MEMORY_BUDGET))[0]))
+
+
+def by_exponentials(readout: Readout, units: Units) -> Timed[Tensor]:
+    """The same with an exponential per neuron, sentence, token and output, as formerly."""
+    return timed(lambda: _sums(dict(dense_increases(readout, units, MEMORY_BUDGET))[0]))
+
+
+def _sums(increase: Tensor) -> Tensor:
+    flat = increase.flatten(1).double()
+    return torch.stack([flat.sum(1), flat.clamp(min=0).sum(1)])
 
 
 def share_of_other_ranks(ours: Tensor, peer: Tensor) -> float:

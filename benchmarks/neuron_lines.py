@@ -180,3 +180,10 @@ def benchmark_neuron_level(arguments: argparse.Namespace, outcome: Outcome) -> N
     note = f"{len(targets)} targets, {n_units} neurons of a layer, {shape}; the share of other ranks, by 1 at most"
     pairs, difference = min(arguments.pairs, 2), neuron_level.share_of_other_ranks
     outcome.add(compare("ranks_vs_by_prompt", ours, peer, pairs, difference, RANK_TOLERANCE, note))
+    prompts = neuron_level.build_prompts(config, 3 if arguments.smoke else 8)
+    for site in ("attention", "ffn"):
+        readout, units = neuron_level.one_layer(prompts, site, config.n_layer // 2)
+        ours, peer = (partial(of, readout, units) for of in (neuron_level.by_series, neuron_level.by_exponentials))
+        note = f"{len(readout)} prompts of 8 to 16 tokens, all {site} neurons of a layer, {shape}; sums of increases"
+        name, difference = f"increase_sums_{site}_vs_dense", logprob_increase.score_difference
+        outcome.add(compare(name, ours, peer, min(arguments.pairs, 2), difference, TOLERANCE, note))

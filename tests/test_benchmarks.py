@@ -37,6 +37,8 @@ RATIOS = [
     "table2_cost_inverse_rank",
     "table2_cost_log_prob",
     "ranks_vs_by_prompt",
+    "increase_sums_attention_vs_dense",
+    "increase_sums_ffn_vs_dense",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 
