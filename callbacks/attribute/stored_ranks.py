@@ -14,7 +14,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.target_ranks import TargetRanks, bare_readout, target_ranks, values_of
 from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.memory import Need, WithinMemory
@@ -37,10 +36,11 @@ def with_stored_ranks(session: Session, name: str, method: Any, engine: Any, spl
     Ranks that would take more than a quarter of the memory budget are left to each batch, which is said.
     """
     linear = isinstance(engine, ResidualEngine) and engine.vocabulary and engine.output_weight is not None
-    if not linear or not isinstance(method, NeuronScore):
+    sites = getattr(method, "rank_sites", ())
+    if not linear or not sites:
         return method
     found = {}
-    for site in method.rank_sites:
+    for site in sites:
         targets = targets_of(session, split)
         size = 4 * len(targets) * engine.n_layers * _units(engine, site)
         if size > session.memory_budget // PARTS_OF_BUDGET:
@@ -82,7 +82,8 @@ def _units(engine: ResidualEngine, site: str) -> int:
 
 def _build(session: Session, title: str, engine: ResidualEngine, site: str, targets: Tensor, folder: Path) -> None:
     """A pass over neurons instead of examples, `index` being a neuron's place in [layers · units]."""
-    n_units, there = _units(engine, site), []
+    n_units = _units(engine, site)
+    there: list[ResidualEngine] = []
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
