@@ -10,13 +10,16 @@ from functools import partial
 import torch
 from transformers import GPT2Config, PretrainedConfig
 
-from benchmarks import device, engine, faithfulness, ig, logprob_increase
+from benchmarks import device, engine, faithfulness, ig, logprob_increase, neuron_level
 from benchmarks.measured import TINY, TOLERANCE, Outcome
 from benchmarks.pairs import Timed, compare, progress
 from twinlens.attribution.neuron.ig import PRESETS
+from twinlens.attribution.neuron.static_scores import SCORES
 
 LOOP_TOLERANCE = 1e-3
 """Relative difference that rounding explains where scores are the small difference of two logarithms in float32."""
+RANK_TOLERANCE = 0.02
+"""Share of ranks by which two float32 products of another order may differ, each by 1."""
 
 
 def benchmark_ig(arguments: argparse.Namespace, outcome: Outcome, n_tokens: int) -> None:
@@ -151,3 +154,36 @@ def benchmark_logprob_increase(arguments: argparse.Namespace, outcome: Outcome) 
     note = f"4 sentences, {shape}; layer {layer}, the loop timed at {n_units} of its neurons and scaled to all"
     difference = logprob_increase.score_difference
     outcome.add(compare("lpi_dense_vs_loop", ours, peer, pairs, difference, LOOP_TOLERANCE, note))
+
+
+def benchmark_neuron_level(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """Every score of the second paper's Table 2 in log-probability increases, and ranks against the former form."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    n_prompts, top_k = (3, 5) if arguments.smoke else (100, 100)
+    prompts = neuron_level.build_prompts(config, n_prompts)
+    neuron_level.best(neuron_level.build_prompts(config, 2), "logprob_increase", top_k)
+    shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    increase = partial(neuron_level.best, prompts, "logprob_increase", top_k)
+    for score in SCORES:
+        if score != "logprob_increase":
+            note = (
+                f"{n_prompts} prompts of 8 to 16 tokens, {shape}; twinlens' column is logprob_increase, the peer's "
+                f"{score}, forwards and ranks included: the ratio is its cost in logprob_increase"
+            )
+            measured = increase, partial(neuron_level.best, prompts, score, top_k)
+            outcome.add(compare(f"table2_cost_{score}", *measured, 1, None, None, note))
+    n_targets, n_units = (3, 16) if arguments.smoke else (32, 512)
+    targets = torch.randint(0, config.vocab_size, (n_targets,)).unique()
+    values = prompts.model.values(config.n_layer // 2)[:n_units]
+    both = (neuron_level.shared_ranks, neuron_level.ranks_by_prompt)
+    ours, peer = (partial(ranks, prompts.model, values, targets) for ranks in both)
+    note = f"{len(targets)} targets, {n_units} neurons of a layer, {shape}; the share of other ranks, by 1 at most"
+    pairs, difference = min(arguments.pairs, 2), neuron_level.share_of_other_ranks
+    outcome.add(compare("ranks_vs_by_prompt", ours, peer, pairs, difference, RANK_TOLERANCE, note))
+    prompts = neuron_level.build_prompts(config, 3 if arguments.smoke else 8)
+    for site in ("attention", "ffn"):
+        readout, units = neuron_level.one_layer(prompts, site, config.n_layer // 2)
+        ours, peer = (partial(of, readout, units) for of in (neuron_level.by_series, neuron_level.by_exponentials))
+        note = f"{len(readout)} prompts of 8 to 16 tokens, all {site} neurons of a layer, {shape}; sums of increases"
+        name, difference = f"increase_sums_{site}_vs_dense", logprob_increase.score_difference
+        outcome.add(compare(name, ours, peer, min(arguments.pairs, 2), difference, TOLERANCE, note))

@@ -32,6 +32,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "trained": instance_lines.benchmark_trained,
     "bridge": instance_lines.benchmark_bridge,
     "logprob_increase": neuron_lines.benchmark_logprob_increase,
+    "neuron_level": neuron_lines.benchmark_neuron_level,
     "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
     "scaling": instance_lines.benchmark_scaling,

@@ -34,6 +34,11 @@ RATIOS = [
     "dcns_vs_double_loop",
     "lpi_topk_vs_dense",
     "lpi_dense_vs_loop",
+    "table2_cost_inverse_rank",
+    "table2_cost_log_prob",
+    "ranks_vs_by_prompt",
+    "increase_sums_attention_vs_dense",
+    "increase_sums_ffn_vs_dense",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 

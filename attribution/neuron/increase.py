@@ -161,6 +161,25 @@ def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Itera
     if not readout.linear:
         yield from _dense_by_head(readout, units, memory_budget)
         return
+    n_rows, n_columns = block_sizes(readout, units, memory_budget)
+    n_units = units.coefficient.shape[2]
+    for layer in range(units.n_layers):
+        points = points_of(readout, units.base[:, layer : layer + 1])
+        values = units.values(layer)
+        blocks = []
+        for start in range(0, n_units, n_rows):
+            coefficient = units.coefficient[:, layer, start : start + n_rows].to(readout.dtype)
+            blocks.append(_dense_block(readout, points, values[start : start + n_rows], coefficient, n_columns))
+        increase, excess = (torch.cat(part, 1) for part in zip(*blocks, strict=True))
+        yield layer, with_overflows_mended(readout, units, layer, increase, excess)
+
+
+def block_sizes(readout: Readout, units: Units, memory_budget: int) -> tuple[int, int]:
+    """Neurons and outputs of one block of products.
+
+    Raises:
+        UserError: when the budget does not hold the examples' distributions, see `dense_bytes`.
+    """
     n_units, n_positions = units.coefficient.shape[2:]
     hidden, itemsize = units.base.shape[-1], readout.scale.element_size()
     fixed = dense_bytes(len(readout), n_units, n_positions, readout.n_outputs, hidden, itemsize)
@@ -171,15 +190,7 @@ def dense_increases(readout: Readout, units: Units, memory_budget: int) -> Itera
     # on CPUs a block and its exponentials should stay in the cache
     n_rows = max(1, min(n_units, 512 if on_cpu else 8192, entries // (2 * hidden)))
     n_columns = max(1, min(entries // n_rows - hidden, (1 << 20 if on_cpu else 1 << 27) // n_rows))
-    for layer in range(units.n_layers):
-        points = points_of(readout, units.base[:, layer : layer + 1])
-        values = units.values(layer)
-        blocks = []
-        for start in range(0, n_units, n_rows):
-            coefficient = units.coefficient[:, layer, start : start + n_rows].to(readout.dtype)
-            blocks.append(_dense_block(readout, points, values[start : start + n_rows], coefficient, n_columns))
-        increase, excess = (torch.cat(part, 1) for part in zip(*blocks, strict=True))
-        yield layer, _with_overflows_mended(readout, units, layer, increase, excess)
+    return n_rows, n_columns
 
 
 def _dense_block(
@@ -208,7 +219,7 @@ def _dense_block(
     return tangent - torch.log1p(excess.clamp(min=0)), excess
 
 
-def _with_overflows_mended(readout: Readout, units: Units, layer: int, increase: Tensor, excess: Tensor) -> Tensor:
+def with_overflows_mended(readout: Readout, units: Units, layer: int, increase: Tensor, excess: Tensor) -> Tensor:
     """A layer's increases [batch, units, positions] with those that overflowed computed from logarithms."""
     b, unit, p = (~torch.isfinite(excess)).nonzero().T
     if len(b):

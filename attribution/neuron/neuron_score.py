@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -15,6 +16,7 @@ from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
+from twinlens.attribution.neuron.target_ranks import TargetRanks
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
@@ -83,6 +85,20 @@ class NeuronScore(ResidualMethod):
         self.target = target
         self.mode: Mode = mode
         self.top_k = top_k
+        self.target_ranks: dict[str, TargetRanks] = {}
+
+    @property
+    def rank_sites(self) -> tuple[str, ...]:
+        """Sites whose ranks of the target the score reads: `ffn`, `attn`, both or none."""
+        if "rank" not in self.score:
+            return ()
+        return ("ffn", "attn") if self.site == "both" else (self.site,)
+
+    def with_ranks(self, ranks: dict[str, TargetRanks]) -> NeuronScore:
+        """The same method with what is known of the run's targets by site; results do not depend on it."""
+        found = copy.copy(self)
+        found.target_ranks = ranks
+        return found
 
     @property
     def ranks(self) -> str:
@@ -136,7 +152,9 @@ class NeuronScore(ResidualMethod):
         gradient = None
         if self.score == "grad_x_act":
             gradient = gradients(model, part.tokens, part.gradient_target, room)
-        return best_neurons(part.readout, units, self.score, self.top_k, room, gradient)
+        known = self.target_ranks.get("attn" if units.positional else "ffn")
+        ranks = None if known is None else known.of(part.readout.target)
+        return best_neurons(part.readout, units, self.score, self.top_k, room, gradient, ranks)
 
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:
         """States, then the search or the dense form of one layer, whichever the score takes."""

@@ -22,7 +22,8 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
 from twinlens.attribution.neuron.increase import Units, dense_increases
-from twinlens.attribution.neuron.readout import OUTPUT_BLOCK, Readout
+from twinlens.attribution.neuron.readout import Readout
+from twinlens.attribution.neuron.target_ranks import target_ranks
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
@@ -33,12 +34,19 @@ SCORES = (*BOUNDED, *STATIC, "grad_x_act")
 
 
 def best_neurons(
-    readout: Readout, units: Units, score: str, top_k: int, memory_budget: int, gradient: Tensor | None = None
+    readout: Readout,
+    units: Units,
+    score: str,
+    top_k: int,
+    memory_budget: int,
+    gradient: Tensor | None = None,
+    ranks: Tensor | None = None,
 ) -> TopUnits:
     """The `top_k` best neurons of every example by any of the nine scores, ties to the lower layer and unit.
 
     Args:
         gradient: for grad_x_act, see `dense_scores`.
+        ranks: of the targets where they are known, see `dense_scores`.
         memory_budget: bytes; results do not depend on it.
 
     Raises:
@@ -60,7 +68,7 @@ def best_neurons(
         return top_units(readout, units, top_k, memory_budget, score)
     n_units, n_positions = units.coefficient.shape[2:]
     kept_scores, kept_places = [], []
-    for layer, found in dense_scores(readout, units, score, memory_budget, gradient):
+    for layer, found in dense_scores(readout, units, score, memory_budget, gradient, ranks):
         # the best of each layer hold the best of all
         ordered, place = found.flatten(1).sort(dim=1, descending=True, stable=True)
         kept_scores.append(ordered[:, :top_k])
@@ -72,12 +80,19 @@ def best_neurons(
 
 
 def dense_scores(
-    readout: Readout, units: Units, score: str, memory_budget: int, gradient: Tensor | None = None
+    readout: Readout,
+    units: Units,
+    score: str,
+    memory_budget: int,
+    gradient: Tensor | None = None,
+    ranks: Tensor | None = None,
 ) -> Iterator[tuple[int, Tensor]]:
     """A score of every neuron, one layer at a time: (layer, [batch, units, positions]).
 
     Args:
         gradient: of the log-probability by the MLP outputs, [batch, layers, hidden] (`gradients`); grad_x_act alone.
+        ranks: of the examples' targets, [batch, layers, units] (`target_ranks`); None: they are computed where the
+            score reads them.
 
     Raises:
         UserError: an unknown score; grad_x_act without a gradient (attention neurons have none).
@@ -103,7 +118,8 @@ def dense_scores(
         if "norm" in score:
             found = found * values.to(readout.dtype).norm(dim=-1)[:, None]
         if "rank" in score:
-            found = found / target_ranks(readout, values, targets, memory_budget)[own][..., None]
+            rank = target_ranks(readout, values, targets, memory_budget)[own] if ranks is None else ranks[:, layer]
+            found = found / rank[..., None]
         yield layer, found
 
 
@@ -113,35 +129,6 @@ def _from_increases(readout: Readout, units: Units, score: str, memory_budget: i
     for layer, increase in dense_increases(readout, units, memory_budget):
         log_prob = readout.log_prob(units.base[:, layer].to(readout.dtype))
         yield layer, transformed(increase, log_prob[:, None, None], score)
-
-
-def target_ranks(readout: Readout, values: Tensor, targets: Tensor, memory_budget: int) -> Tensor:
-    """Rank of each target among U·direction(v), 1 the highest, [targets, units], int64.
-
-    A head that is not linear ranks head(direction(v)).
-
-    Args:
-        values: value vectors v, [units, hidden].
-        targets: outputs, [targets], int64.
-        memory_budget: bytes of working memory.
-    """
-    directions = readout.direction(values).to(readout.dtype)
-    if readout.weight is None:
-        scores = readout.head(directions).to(readout.dtype)
-        return 1 + (scores[None] > scores.T[targets][..., None]).sum(-1)
-    ranks = torch.ones(len(targets), len(values), dtype=torch.int64, device=values.device)
-    step = max(1, memory_budget // (2 * directions.element_size() * OUTPUT_BLOCK))
-    for start in range(0, len(values), step):
-        rows = directions[start : start + step]
-        own = rows @ readout.weight[targets].to(readout.dtype).T
-        for left in range(0, readout.n_outputs, OUTPUT_BLOCK):
-            scores = rows @ readout.outputs(left, left + OUTPUT_BLOCK).T
-            for place, target in enumerate(targets.tolist()):
-                if left <= target < left + OUTPUT_BLOCK:
-                    # the same number by another product may differ in its last digit and outrank itself
-                    scores[:, target - left] = own[:, place].minimum(scores[:, target - left])
-                ranks[place, start : start + step] += (scores > own[:, place, None]).sum(1)
-    return ranks
 
 
 def gradients(model: ResidualModel, batch: Batch, target: Tensor, memory_budget: int) -> Tensor:

@@ -19,6 +19,7 @@ from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import neuron_table, write_description
+from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Predictions
@@ -51,7 +52,8 @@ class ModelReads(Reads):
         session, method = self.session, self.method
         engine = engine_of(session.readable, method)
         description = method.describe(engine)
-        rows = self._pass(engine, split, folder)
+        scored = with_stored_ranks(session, self.name, method, engine, split)
+        rows = self._pass(scored, engine, split, folder)
 
         def finish() -> None:
             kind = method.role, method.unit_kind
@@ -72,9 +74,11 @@ class ModelReads(Reads):
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
         return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
 
-    def _pass(self, engine: NeuronModel | ResidualModel, split: str, folder: Path) -> dict[str, Tensor]:
+    def _pass(
+        self, method: NeuronMethod, engine: NeuronModel | ResidualModel, split: str, folder: Path
+    ) -> dict[str, Tensor]:
         """All examples' best neurons, in the order of `index`."""
-        session, method = self.session, self.method
+        session = self.session
         title = f"{self.name} on {split}"
         there: list[Any] = []
 

@@ -10,17 +10,18 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, limited, means, require_counts
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.neuron.increase import Units, dense_increases
+from twinlens.attribution.neuron.increase import Units
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.neuron_score import outputs_of
 from twinlens.attribution.neuron.readout import Mode, Readout, readout_of
+from twinlens.attribution.neuron.series_increases import series_increases
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
 class ImportanceSums:
     """Sum over all neurons, over those with a positive increase, and over the best; nats.
 
-    Attention neurons count once per position, as the paper's scores do. Every neuron is scored: the dense form.
+    Attention neurons count once per position, as the paper's scores do. Every neuron is scored, see `series_increases`.
 
     Args:
         top: numbers of best neurons; the paper's 100 and 200.
@@ -95,7 +96,7 @@ def _sums(readout: Readout, units: Units, counts: Sequence[int], memory_budget: 
     every, positive = [], []
     scores: list[Tensor] = []
     places: list[Tensor] = []
-    for layer, increase in dense_increases(readout, units, memory_budget):
+    for layer, increase in series_increases(readout, units, memory_budget):
         flat = increase.flatten(1)
         every.append(flat.double().sum(1))
         positive.append(flat.double().clamp(min=0).sum(1))
