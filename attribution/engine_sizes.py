@@ -9,7 +9,16 @@ from twinlens.attribution.residual_protocol import ResidualModel
 
 
 class EngineFootprint(Protocol):
-    """Bytes of one example beside the weights, by its tokens; `twinlens.models.footprint.Footprint` provides it."""
+    """Bytes of one example beside the weights, by its tokens; `twinlens.models.footprint.Footprint` provides it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from twinlens.attribution.engine_sizes import EngineFootprint, EngineSizes
+        >>> from twinlens.attribution.neuron.random_neurons import RandomNeurons
+        >>> footprint: EngineFootprint = SimpleNamespace(random_ranking=lambda: 5000)  # all that this method asks for
+        >>> RandomNeurons().need(EngineSizes(footprint)).least(8)  # the same for texts of any length
+        5000
+    """
 
     @property
     def family(self) -> str:
@@ -59,7 +68,19 @@ class EngineFootprint(Protocol):
 
 
 class ForwardWork(Protocol):
-    """Floating-point operations of a model's parts; `twinlens.callbacks.passes.costs.Shape` provides it."""
+    """Floating-point operations of a model's parts; `twinlens.callbacks.passes.costs.Shape` provides it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
+        >>> from twinlens.attribution.evaluation.faithfulness import Faithfulness
+        >>> model: ForwardWork = SimpleNamespace(
+        ...     block_operations=lambda columns: 10.0, forward_operations=lambda tokens: 20.0 * tokens
+        ... )
+        >>> sizes = EngineSizes(SimpleNamespace(n_layers=2))
+        >>> Faithfulness().work(sizes, model, tokens=4, n_questions=3)  # a forward, then one token per question
+        140.0
+    """
 
     def block_operations(self, columns: int) -> float:
         """Forward of one token through one block that sees so many columns."""
@@ -75,6 +96,13 @@ class Sequences:
     Attributes:
         read: whose scores make the prediction.
         edited: whose neurons are edited, `NeuronModel.sequences_per_example`.
+
+    Example:
+        >>> from twinlens.attribution.engine_sizes import ONE, Sequences
+        >>> ONE.forwards()
+        1
+        >>> Sequences(read=4, edited=1).forwards()  # four choices: their scores first, then what is kept of one
+        5
     """
 
     read: int = 1
@@ -101,6 +129,15 @@ class EngineSizes:
         footprint: of the decoder.
         sequences: of one example.
         residual: the residual engine, for its sizes alone; None: the family has none, or it is not asked for.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from twinlens.attribution.engine_sizes import EngineSizes, Sequences
+        >>> footprint = SimpleNamespace(forward=lambda tokens: 100 * tokens, states=lambda tokens: 120 * tokens)
+        >>> EngineSizes(footprint).states(columns=8)
+        960
+        >>> EngineSizes(footprint, Sequences(read=4, edited=1)).states(columns=8)  # the choices' scores take more
+        3200
     """
 
     footprint: EngineFootprint

@@ -1,4 +1,4 @@
-"""What every configured method says of itself, of either lens; each word has the default of an ordinary method."""
+"""Method of either lens: all that a configured one says of itself, each with the default of an ordinary method."""
 
 from __future__ import annotations
 
@@ -28,6 +28,11 @@ class Source:
         lens: what its scores have to be about; None: either.
         of_train: whether its lists of the train split are read as well.
         lengths: settings that read its lists → how many entries.
+
+    Example:
+        >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
+        >>> NeuronInstances(source="ig", preset="reference").sources[0]
+        Source(setting='source', name='ig', lens='neuron', of_train=True, lengths={'train_list': 100, 'test_list': 5})
     """
 
     setting: str
@@ -48,6 +53,16 @@ class Method:
         top_k: length of its lists.
         seeds: of a method that draws random numbers, which is run once for each; `NO_SEED`: it draws none.
         target: class that is explained, of a method that lets its user choose; None: the run's.
+
+    Example:
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.method import Method
+        >>> from twinlens.attribution.neuron.random_neurons import RandomNeurons
+        >>> methods: list[Method] = [GradientSimilarity(), RandomNeurons(seeds=[0, 1])]
+        >>> [(method.lens, method.kind, method.is_control, method.draws) for method in methods]
+        [('instance', 'instance', False, False), ('neuron', 'neuron', True, True)]
+        >>> methods[1].for_seed(1).seeds
+        [1]
     """
 
     lens: ClassVar[Lens]

@@ -1,4 +1,4 @@
-"""What a computation over a batch needs beside the weights, so that batches can be cut to fit a budget."""
+"""Memory that a computation over a batch needs beside the weights, so that batches can be cut to fit a budget."""
 
 from __future__ import annotations
 
@@ -14,6 +14,14 @@ class Need:
         least: peak where the work is cut as fine as it can be.
         most: peak where it is not cut at all.
         step: what each further piece adds that is worked on at the same time; None: pieces are small.
+
+    Example:
+        >>> from twinlens.attribution.needed_memory import Need
+        >>> need = Need(least=lambda columns: 10 * columns, most=lambda columns: 50 * columns)
+        >>> need.examples(n=8, columns=4, budget=100)  # of 40 bytes each at least
+        2
+        >>> need.peak(n=8, columns=4, budget=100), need.peak(n=8, columns=4, budget=1000)  # cut to the budget
+        (100, 1000)
     """
 
     least: Callable[[int], int]

@@ -22,6 +22,15 @@ class ReadoutKind:
         of_sequences: an example has several sequences, each with a score of its own.
         default_target: what is explained where nobody says: the class `predicted`, or the `answer` that the data name.
         model: what a model with it is called.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.readouts import READOUTS, ReadoutKind
+        >>> readout: ReadoutKind = READOUTS["classification"]
+        >>> readout.outputs(["negative", "positive"]), readout.shown(1, ["negative", "positive"], None)
+        (2, 'positive')
+        >>> readout.explained(label=torch.tensor([0]), prediction=torch.tensor([1]))
+        tensor([1])
     """
 
     name: ClassVar[str] = "classification"
@@ -66,7 +75,14 @@ class ReadoutKind:
 
 
 class ChoiceReadout(ReadoutKind):
-    """One score per choice of a question, softmax over the choices."""
+    """One score per choice of a question, softmax over the choices.
+
+    Example:
+        >>> from twinlens.attribution.readouts import ChoiceReadout, choice_names
+        >>> readout = ChoiceReadout()
+        >>> readout.sequences(n_choices=4), readout.shown(2, choice_names(4), None)
+        (4, 'C')
+    """
 
     name = "choice"
     of_sequences = True
@@ -78,7 +94,17 @@ class ChoiceReadout(ReadoutKind):
 
 
 class TokenReadout(ReadoutKind):
-    """The next token of a language model, whose labels are the first tokens of answers."""
+    """The next token of a language model, whose labels are the first tokens of answers.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.readouts import TokenReadout
+        >>> readout = TokenReadout()
+        >>> readout.default_target, readout.of_vocabulary
+        ('answer', True)
+        >>> readout.explained(label=torch.tensor([7, -1]), prediction=torch.tensor([3, 5]))  # the second has no answer
+        tensor([7, 5])
+    """
 
     name = "token"
     of_vocabulary = True

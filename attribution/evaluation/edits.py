@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.counter_random import uniform
+from twinlens.attribution.neuron.ranking import chosen_mask, side_by_side
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, NeuronModel, SequenceEdit
 
 Intervention = Literal["zero", "mean", "resample"]
 Positions = Literal["last", "all"]
+SITES_OF = {"ffn": (True, False), "attn": (False, True), "both": (True, True)}
+"""Which sites a list ranks: FFN neurons, attention neurons."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,29 @@ def replacement_of(
     if intervention == "mean":
         return reference.mean.to(activation)
     return reference.activation[reference.donors(index.cpu(), seed)].flatten(0, 1).to(activation)
+
+
+def kept_neurons(
+    model: NeuronModel, neurons: tuple[Tensor, Tensor], r: int, sufficiency: bool, site: str = "ffn"
+) -> Tensor:
+    """Activations that an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons].
+
+    Args:
+        neurons: layers and units of the best neurons, [batch, top_k] each.
+        r: neurons of the list that count.
+        sufficiency: whether those are kept, and with them what the list does not rank; False: all others are.
+        site: what the list ranks, `ffn`, `attn` or `both`.
+    """
+    layer, unit = neurons
+    unit = side_by_side(unit[:, :r], model.n_neurons)
+    listed = chosen_mask(layer[:, :r], unit, model.n_layers, model.n_neurons + model.n_attention)
+    if not sufficiency:
+        return ~listed
+    ffn, attention = SITES_OF[site]
+    kept = listed.clone()
+    kept[..., : model.n_neurons] |= not ffn
+    kept[..., model.n_neurons :] |= not attention
+    return kept
 
 
 def edited_scores(

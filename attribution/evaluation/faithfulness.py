@@ -18,13 +18,13 @@ from twinlens.attribution.evaluation.edits import (
     Positions,
     Reference,
     edited_scores,
+    kept_neurons,
     questions_at_once,
     replacement_of,
 )
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import area
 from twinlens.attribution.needed_memory import Need
-from twinlens.attribution.neuron.ranking import chosen_mask, side_by_side
 from twinlens.attribution.protocols import Batch, NeuronModel
 
 Test = Literal["sufficiency", "comprehensiveness"]
@@ -34,8 +34,6 @@ NeuronList = tuple[Tensor, Tensor]
 
 Attention neurons have `twinlens.attribution.neuron.ranking.FIRST_ATTENTION` added to their unit.
 """
-SITES_OF = {"ffn": (True, False), "attn": (False, True), "both": (True, True)}
-"""Which sites a list ranks: FFN neurons, attention neurons."""
 
 PROBABILITY = "probability"
 """Answer that holds the predicted class's probability without any edit, [batch]."""
@@ -237,7 +235,8 @@ class Faithfulness:
         at_once = questions_at_once(model, states, self.positions, memory_budget)
         for start in range(0, len(questions), at_once):
             part = questions[start : start + at_once]
-            kept = torch.stack([kept_neurons(model, lists[q.name], q, sites.get(q.name, "ffn")) for q in part], 1)
+            asked = [(lists[q.name], q.r, q.test == "sufficiency", sites.get(q.name, "ffn")) for q in part]
+            kept = torch.stack([kept_neurons(model, *each) for each in asked], 1)
             if not sites:  # attention is left alone altogether
                 kept = kept[..., : model.n_neurons]
             edited = edited_scores(model, states, kept, replacement, self.positions).float().softmax(-1)
@@ -313,17 +312,3 @@ def _row(metric: str, values: Tensor, unit: float, better: Better, k: int | None
     """Mean of `values` [examples] with its standard error, both times `unit`."""
     stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
     return Result(metric, float(values.mean()) * unit, stderr, n=len(values), k=k, better=better, **more)  # type: ignore[arg-type]
-
-
-def kept_neurons(model: NeuronModel, neurons: NeuronList, question: Question, site: str = "ffn") -> Tensor:
-    """Activations that an edited forward keeps, bool [batch, layers, FFN neurons + attention neurons]."""
-    layer, unit = neurons
-    unit = side_by_side(unit[:, : question.r], model.n_neurons)
-    listed = chosen_mask(layer[:, : question.r], unit, model.n_layers, model.n_neurons + model.n_attention)
-    if question.test == "comprehensiveness":
-        return ~listed
-    ffn, attention = SITES_OF[site]
-    kept = listed.clone()
-    kept[..., : model.n_neurons] |= not ffn
-    kept[..., model.n_neurons :] |= not attention
-    return kept

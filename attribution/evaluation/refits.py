@@ -1,4 +1,4 @@
-"""What an evaluation is that fits the model again on part of the train split; extend it."""
+"""Base of evaluations that fit the model again on part of the train split; extend it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,21 @@ Fit = Callable[[Tensor, int], Tensor]
 
 @dataclass(frozen=True)
 class Reference:
-    """What refitted models are compared with.
+    """Predictions and labels that refitted models are compared with.
 
     Attributes:
         prediction: class predicted by the model that is explained, [tests].
         label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
         fold: folded class of each class of the model, [classes], or None.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.refits import Reference
+        >>> from twinlens.attribution.evaluation.retraining import measures
+        >>> reference = Reference(prediction=torch.tensor([0, 1, 1]), label=torch.tensor([0, 0, -1]))
+        >>> found = measures(torch.tensor([[0, 1, 0]]), reference)  # one run; one example has no label
+        >>> [(name, value.round(decimals=2).tolist(), n) for name, value, n in found]
+        [('accuracy', [0.5], 2), ('preserved', [0.67], 3)]
     """
 
     prediction: Tensor
@@ -36,6 +45,24 @@ class Refits:
 
     Attributes:
         rank_by: `mean | votes`, what the rankings are by.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.refits import Reference, Refits
+        >>> from twinlens.attribution.evaluation.result import Result
+        >>> class BestHalf(Refits):
+        ...     def evaluate(self, rankings, fit, reference):
+        ...         found = {name: fit(rows[: len(rows) // 2], 0) for name, rows in rankings.items()}
+        ...         return [
+        ...             Result("preserved", float((predicted == reference.prediction).double().mean()), method=name)
+        ...             for name, predicted in found.items()
+        ...         ]
+        >>> labels = torch.tensor([0, 0, 1, 1])
+        >>> def fit(rows, seed):  # a "model" that answers the label that most of its train rows have
+        ...     return torch.full((2,), int(labels[rows].mode().values))
+        >>> reference = Reference(prediction=torch.tensor([1, 0]), label=torch.tensor([1, 0]))
+        >>> [row.value for row in BestHalf().evaluate({"gradsim": torch.tensor([3, 2, 1, 0])}, fit, reference)]
+        [0.5]
     """
 
     requires: ClassVar[str] = "rankings"

@@ -26,7 +26,8 @@ class Retraining(SubsetGrid, Refits):
 
     Example:
         >>> import torch
-        >>> from twinlens.attribution.evaluation.retraining import Reference, Retraining
+        >>> from twinlens.attribution.evaluation.refits import Reference
+        >>> from twinlens.attribution.evaluation.retraining import Retraining
         >>> labels = torch.tensor([0, 0, 1, 1])
         >>> def fit(rows, seed):  # a "model" that answers the label that most of its train rows have
         ...     return torch.full((2,), int(labels[rows].mode().values))

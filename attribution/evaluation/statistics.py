@@ -29,6 +29,12 @@ def area(shares: Tensor, counts: Sequence[int]) -> Tensor:
     Args:
         shares: [counts, examples].
         counts: r of each row, two different ones at least, in any order.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.statistics import area
+        >>> area(torch.tensor([[0.0], [1.0]]), [1, 100])  # from nothing to everything: half of the range
+        tensor([0.5000])
     """
     order = sorted(range(len(counts)), key=lambda i: counts[i])
     width = log(counts[order[-1]]) - log(counts[order[0]])

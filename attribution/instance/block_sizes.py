@@ -1,4 +1,4 @@
-"""How many tests and train rows a block takes, so that a scorer keeps to a budget."""
+"""Numbers of tests and train rows that a block takes, so that a scorer keeps to a budget."""
 
 from __future__ import annotations
 
@@ -17,13 +17,23 @@ _PAIRS_PER_BLOCK = 2**20
 
 
 class ScorerSize(Protocol):
-    """What decides the size of a scorer's blocks.
+    """Sizes of a scorer, from which its blocks are cut.
 
     Attributes:
         n_train: number of train examples.
         bytes_per_query: working memory that one test example needs in `query` and while it is scored, in bytes.
         bytes_per_row: working memory that one train example needs in `scores`, in bytes, without the scores themselves.
         bytes_held: memory that the scorer holds for all tests, a factor of the curvature for example.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.block_sizes import ScorerSize, block_sizes
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> size: ScorerSize = GradientSimilarity().prepare(example_head_inputs()[0], BUDGET)
+        >>> size.n_train, size.bytes_per_row, size.bytes_held
+        (4, 32, 0)
+        >>> block_sizes(size, n_tests=2, memory_budget=BUDGET)  # tests and train rows
+        (2, 4)
     """
 
     @property

@@ -1,4 +1,4 @@
-"""What a pass of an instance method costs, from shapes alone: peak memory and floating-point operations."""
+"""Cost of a pass of an instance method, from shapes alone: peak memory and floating-point operations."""
 
 from __future__ import annotations
 
@@ -22,6 +22,15 @@ class InstanceCost:
         memory: peak in bytes, beside the cached features.
         operations: in the method's type; None where nothing is known of them.
         remark: the solver, where there is a choice.
+
+    Example:
+        >>> from twinlens.attribution.example_models import BUDGET, example_head_inputs
+        >>> from twinlens.attribution.instance.costs import PassSizes
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> sizes = PassSizes(example_head_inputs()[0].head, n_train=1000, n_test=10, tests=10, budget=BUDGET)
+        >>> cost = Influence(curvature="ggn").cost(sizes)
+        >>> cost.remark, 0 < cost.memory < BUDGET
+        ('solver direct', True)
     """
 
     memory: int
@@ -31,7 +40,13 @@ class InstanceCost:
 
 @dataclass(frozen=True)
 class Block:
-    """A scorer that is planned."""
+    """A scorer that is planned.
+
+    Example:
+        >>> from twinlens.attribution.instance.costs import Block, stream_memory
+        >>> stream_memory(Block(n_train=100, bytes_per_query=32, bytes_per_row=32), n_tests=10, budget=2**20)
+        48320
+    """
 
     n_train: int
     bytes_per_query: int
@@ -50,6 +65,15 @@ class PassSizes:
         budget: bytes.
         sequences: sequences per example: 1, or the number of choices.
         checkpoints: weights that are read.
+
+    Example:
+        >>> from twinlens.attribution.example_models import example_head_inputs
+        >>> from twinlens.attribution.instance.costs import PassSizes
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> head = example_head_inputs()[0].head
+        >>> few, many = (PassSizes(head, n, n_test=10, tests=10, budget=2**20) for n in (100, 200))
+        >>> GradientSimilarity().cost(many).operations / GradientSimilarity().cost(few).operations
+        2.0
     """
 
     head: Any

@@ -1,4 +1,4 @@
-"""What solving with the head's curvature takes, from shapes alone.
+"""Cost of solving with the head's curvature, from shapes alone.
 
 Self-influence takes blocks of the whole working memory.
 """

@@ -19,6 +19,15 @@ class CurvedLayers(OverLayers):
 
     Attributes:
         curvature, solver, damping, fisher: see `twinlens.attribution.instance.influence.Influence`.
+
+    Example:
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> from twinlens.attribution.instance.layer_curvature import CurvedLayers
+        >>> method: CurvedLayers = Influence(curvature="ekfac", params="all")
+        >>> method.reads, method.needs_factors, method.curvature_losses
+        ('layers', True, 'expectation')
+        >>> Influence(curvature="ekfac", params="all", fisher="empirical").curvature_losses
+        'loss'
     """
 
     curvature: str

@@ -26,6 +26,13 @@ class RowSolve:
         prepared: peak in bytes while it is made.
         operations: in float64.
         solver: where there is a choice.
+
+    Example:
+        >>> from twinlens.attribution.instance.influence import Influence
+        >>> method = Influence(params="all", projection="random", projection_dim=2)
+        >>> solve = method.solve_rows([(2, 2)], n_train=10, rank=1, budget=2**20)  # one layer, projected to 2 × 2
+        >>> solve.solver, solve.held  # the factor of a matrix of 4 × 4 numbers
+        ('direct', 128)
     """
 
     held: int = 0
@@ -41,6 +48,15 @@ class OverLayers(InstanceMethod):
         params, labels, per: see `GradientOptions`.
         projection, projection_dim, projection_seed: see `Projection`.
         fisher: labels in the Fisher matrix, of a method that `needs_factors`.
+
+    Example:
+        >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
+        >>> from twinlens.attribution.instance.over_layers import OverLayers
+        >>> method: OverLayers = GradientSimilarity(params="all", projection="random")
+        >>> method.params, method.projection, method.projection_dim, method.per
+        ('all', 'random', 16, 'example')
+        >>> method.reads, method.gradients.projection
+        ('rows', Projection(kind='random', dim=16, seed=0))
     """
 
     params: str

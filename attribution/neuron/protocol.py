@@ -23,6 +23,13 @@ class NeuronLens(Method):
         role: whether its entries carry the target themselves (value) or activate what does (query).
         from_instances: whether it leads from train instances to neurons instead of reading the model.
         ranks: which neurons it ranks: `ffn`, `attn` or `both`.
+
+    Example:
+        >>> from twinlens.attribution.bridge.instance_neurons import InstanceNeurons
+        >>> from twinlens.attribution.neuron.protocol import NeuronLens
+        >>> method: NeuronLens = InstanceNeurons(source="gradsim")
+        >>> method.from_instances, method.kind, method.names_neurons, method.ranks
+        (True, 'ia_neurons', True, 'ffn')
     """
 
     lens = "neuron"

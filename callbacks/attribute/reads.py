@@ -96,14 +96,14 @@ class Reads(ABC):
         methods: all of the run by name.
 
     Attributes:
-        code: modules whose code the scores depend on, beside the method's.
         needs_train: whether the train split has to be predicted.
         needs_epochs: whether the weights at the end of every epoch of the fit are read.
+        covers_layers: whether it is about linear layers that the method's `params` choose.
     """
 
-    code: ClassVar[tuple[str, ...]]
     needs_train: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = False
+    covers_layers: ClassVar[bool] = False
 
     def __init__(self, session: Session, name: str, method: Any, methods: Mapping[str, Method]) -> None:
         self.session = session

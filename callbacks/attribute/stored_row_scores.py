@@ -22,6 +22,8 @@ from twinlens.callbacks.store.fingerprints import fingerprint_of
 class RowReads(Streamed):
     """Rows of projected gradients, stored once for all methods of their kind: `GradientRows`."""
 
+    covers_layers = True
+
     @classmethod
     def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
         """See `require_layers`."""

@@ -14,7 +14,6 @@ from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.instance_inputs import labels_of
-from twinlens.callbacks.attribute.stored_gradient_pass import documents
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.models.footprint import Footprint
@@ -69,7 +68,7 @@ def train_losses(session: Session, labels: Tensor | None, batch: Batch) -> tuple
     """What a train batch's losses are differentiated at: logits and labels, or summed losses of whole texts and None.
 
     Args:
-        labels: of the split; None where a row's loss is that of its text, see `documents`.
+        labels: of the split; None where a row's loss is that of its text, as in training.
     """
     model: Any = session.readable
     if labels is None:
@@ -80,7 +79,8 @@ def train_losses(session: Session, labels: Tensor | None, batch: Batch) -> tuple
 
 def train_labels(session: Session, method: Any) -> Tensor | None:
     """Labels of the train split's losses, [examples]; None where these are of whole texts, as in training."""
-    return None if documents(session, "train") else checked_labels(session, method, "train")[0]
+    whole = session.readout.has_text_losses("train")
+    return None if whole else checked_labels(session, method, "train")[0]
 
 
 def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Sequences) -> Need:

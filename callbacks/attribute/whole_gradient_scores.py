@@ -56,6 +56,8 @@ LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
 class LayerReads(Reads):
     """Whole gradients of linear layers, as a backward finds them."""
 
+    covers_layers = True
+
     @classmethod
     def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
         """See `require_layers`."""

@@ -49,10 +49,8 @@ WITHOUT_EFFECT = frozenset(
 TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
 """Precisions in which the weights themselves are of another type than float32."""
 
-FINISHED = "fit.json"
-"""Written when everything else of a fit is there."""
-EPOCHS = "epochs"
-"""Folder of a fit that keeps the weights of every epoch."""
+FINISHED = "fit.json"  # written when everything else of a fit is there
+EPOCHS = "epochs"  # folder of a fit that keeps the weights of every epoch
 
 MakeModel = Callable[..., TextClassifier | LanguageModel]
 
@@ -91,9 +89,7 @@ def fit_stage(
     inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
-    told = json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"]
-    if told is not None and is_first_process():
-        print(told, flush=True)
+    _tell(json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"])
     _take(session, make_model, entry.path / "model")
     session.epochs = epochs_of(entry.path, lambda folder: weights_hash(folder, session.store.root / "weights.json"))
 
@@ -134,13 +130,13 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
     path = model_settings["path"]
     if not is_stored_whole(model_settings):
         _take(session, make_model, Path(resolve(path)))
-        _tell_weights(session.readable)
+        _tell(session.readable.weights_told)
         return
 
     def build(folder: Path) -> Finish:
         def finish() -> None:
             model = session.trained_model(make_model, path)
-            _tell_weights(model)
+            _tell(model.weights_told)
             model.save(folder / "model")
 
         return finish
@@ -150,9 +146,9 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
     _take(session, make_model, entry.path / "model")
 
 
-def _tell_weights(model: TextClassifier | LanguageModel) -> None:
-    if model.weights_told is not None and is_first_process():
-        print(model.weights_told, flush=True)
+def _tell(weights: str | None) -> None:
+    if weights is not None and is_first_process():
+        print(weights, flush=True)
 
 
 def is_stored_whole(model_settings: Mapping[str, Any]) -> bool:

@@ -16,7 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.attribute.dispatch import reads_of
+from twinlens.callbacks.attribute.dispatch import form_of, reads_of
 from twinlens.callbacks.attribute.method_graph import in_order, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.attribute.stage import method_inputs
@@ -164,7 +164,7 @@ class Planner(PlanBase):
 
 def coverages(shape: costs.Shape, parts: Parts) -> list[str]:
     """One line for each method over linear layers: what of the model they are."""
-    names = [name for name, method in parts.methods.items() if reads_of(method) in ("layers", "rows")]
+    names = [name for name, method in parts.methods.items() if form_of(method).covers_layers]
     chosen = {name: linear_layers(shape.lm, shape.head, parts.methods[name].params) for name in names}
     return [f"{name}: {coverage(shape.lm, shape.head, layers).told()}" for name, layers in chosen.items()]
 
@@ -197,7 +197,13 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     probe = probe_of(session, parts.make_model, shape, trainer)
     lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
     if is_first_process():
-        told = [heading(shape, session, device, rate, probe is not None), format_plan(lines), *coverages(shape, parts)]
+        data = [f"data: {line}" for line in session.data.notes.lines]
+        told = [
+            *data,
+            heading(shape, session, device, rate, probe is not None),
+            format_plan(lines),
+            *coverages(shape, parts),
+        ]
         print("\n".join(told), flush=True)
         remove_empty(session.folder)
     return {}

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from twinlens.callbacks.results.columns import Row
-from twinlens.callbacks.results.control_rows import is_control
+from twinlens.callbacks.results.columns import Row, is_control
 from twinlens.callbacks.results.formatting import format_number, metric_label
 from twinlens.callbacks.results.model_warnings import NORMAL_95
 from twinlens.callbacks.results.run_warning import Directions, Facts, RunWarning, Values, measured

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow.compute as pc
 
-from twinlens.callbacks.results.control_rows import is_control
 from twinlens.callbacks.results.model_warnings import ENOUGH
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.results.run_warning import Facts, RunWarning, Values
@@ -128,7 +127,7 @@ def far_damping(settings: Mapping[str, Any]) -> float | None:
 
 
 def _methods(facts: Facts) -> Iterator[ScoreSet]:
-    yield from (scores for scores in facts.files.scores if not is_control(scores.name))
+    yield from (scores for scores in facts.files.scores if not scores.control)
 
 
 def _zero_scores(facts: Facts) -> Iterator[Values]:

@@ -25,6 +25,8 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
 from twinlens.callbacks.attribute import whole_gradient_scores as layer_scores
+from twinlens.callbacks.store.files import write_json
+from twinlens.callbacks.store.leftovers import NOTE
 
 SMALL = "*.0.attention.dense,score"
 
@@ -124,6 +126,7 @@ def test_a_lost_segment_alone_is_computed_again(tmp_path: Path, monkeypatch: pyt
         segment.unlink()
     (final / "manifest.json").unlink()
     final.rename(final.with_suffix(".partial"))
+    write_json(final.with_suffix(".partial") / NOTE, {"entry": final.name, "launch": "of before"})
     original = layer_scores._Block.__call__
 
     def counted(self: Any, batch: Any) -> Any:

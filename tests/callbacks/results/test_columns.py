@@ -25,6 +25,7 @@ from twinlens.callbacks.results.columns import ABOUT, AXES, COLUMNS, NOT_WRITTEN
 from twinlens.callbacks.results.results_csv import read_results, write_results
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.run.folder import RunFolder
+from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, require_known_format
 from twinlens.callbacks.store.manifest import damage_of, read_manifest, write_manifest
 
@@ -182,17 +183,19 @@ def test_scores_of_a_later_format_are_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_a_store_entry_of_a_later_format_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / "numbers").write_text("1")
-    write_manifest(tmp_path, "evaluate", "0" * 24, {}, {})
-    content = json.loads((tmp_path / "manifest.json").read_text())
+    entry = tmp_path / "evaluate" / fingerprint_of({})
+    entry.mkdir(parents=True)
+    (entry / "numbers").write_text("1")
+    write_manifest(entry, "evaluate", entry.name, {}, {})
+    content = json.loads((entry / "manifest.json").read_text())
     assert content[FORMAT] == 1
-    (tmp_path / "manifest.json").write_text(json.dumps({**content, FORMAT: 2, "unheard_of": {}}))
+    (entry / "manifest.json").write_text(json.dumps({**content, FORMAT: 2, "unheard_of": {}}))
     with pytest.raises(UserError, match=r"manifest\.json has format 2.*update twinlens"):
-        damage_of(tmp_path)
-    assert read_manifest(tmp_path).stage == "evaluate"  # it can still be listed and removed
+        damage_of(entry)
+    assert read_manifest(entry).stage == "evaluate"  # it can still be listed and removed
     del content[FORMAT]  # as 0.1.0 wrote it
-    (tmp_path / "manifest.json").write_text(json.dumps({**content, "unheard_of": {}}))
-    assert damage_of(tmp_path) == ""
+    (entry / "manifest.json").write_text(json.dumps({**content, "unheard_of": {}}))
+    assert damage_of(entry) == ""
 
 
 def test_a_format_of_true_is_no_format(tmp_path: Path) -> None:

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from twinlens.callbacks.results.columns import COLUMNS
-from twinlens.callbacks.results.control_rows import is_control
+from twinlens.callbacks.results.columns import COLUMNS, is_control
 from twinlens.callbacks.results.result_warnings import gains, not_above, on_few
 from twinlens.callbacks.results.run_warning import measured
 
@@ -16,6 +15,7 @@ LOWER = ("comprehensiveness", "comprehensiveness_auc", "sufficiency_flips")
 
 def row(method: str, value: float, stderr: float | None = 2.0, metric: str = "sufficiency", **more: Any) -> dict:
     cells = {"method": method, "value": value, "stderr": stderr, "metric": metric, "evaluation": "faithfulness"}
+    cells["control"] = "true" if method in ("random_neurons", "random_instances", "random_ig") else None
     return {**dict.fromkeys(COLUMNS), "split": "test", "n": 100, **cells, **more}
 
 
@@ -104,8 +104,7 @@ def test_few_examples() -> None:
     assert on_few(rows, {}) == {}, "lists and maps are no measurements"
 
 
-def test_controls_are_known_by_their_name() -> None:
-    assert is_control("random_neurons")
+def test_controls_are_known_by_their_column() -> None:
     assert is_control(row("random_instances", 1.0))
-    assert not is_control(row("ig", 1.0))
+    assert not is_control(row("random_walk", 1.0))
     assert not is_control({"method": None})
