@@ -32,12 +32,12 @@ def head_of(config: PretrainedConfig) -> HeadKind | None:
     if not any("ForSequenceClassification" in name for name in names):
         return None
     kind = getattr(config, HEAD_ENTRY, "linear")
-    if kind not in ("linear", "mlp"):
+    if kind != "linear" and kind != "mlp":
         raise UserError(
             f"config.json says {HEAD_ENTRY}={kind!r}, expected mlp, or no such entry for a linear head: mend "
             "config.json as it was saved."
         )
-    return kind
+    return kind  # type: ignore[return-value]  # narrowed above
 
 
 def load_head(head: MlpHead, path: str) -> None:

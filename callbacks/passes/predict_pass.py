@@ -36,10 +36,10 @@ class TrainerFactory:
     """
 
     make: Callable[..., Trainer]
-    precision: str | int = "32-true"
+    precision: str = "32-true"
 
     def __post_init__(self) -> None:
-        self.precision = str(self.precision)  # 32 and "32" are one
+        self.precision = str(self.precision)  # YAML reads 32 as a number
 
     def for_pass(self, callbacks: list[Callback]) -> Trainer:
         """A Trainer for a predict pass; gradients stay possible and every rank keeps its own batches."""
@@ -187,7 +187,7 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
     handler = signal.getsignal(signal.SIGINT)
     watch_processes(trainer)
     # Lightning's own answer to SIGTERM waits for the other processes, for ever where these are not at the same place
-    trainer._signal_connector._sigterm_notifier_fn = lambda number, frame: None  # type: ignore[method-assign]
+    trainer._signal_connector._sigterm_notifier_fn = lambda signum, _: None  # type: ignore[method-assign, assignment]
     try:
         yield
     except SystemExit:

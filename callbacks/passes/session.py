@@ -16,6 +16,7 @@ from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.store import Store
+from twinlens.data.data_report import Notes
 from twinlens.models.choice import Choices
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.language_model import LanguageModel
@@ -37,6 +38,7 @@ class DataModule(Protocol):
     folds: Mapping[str, Any]
     pair_columns: tuple[str, str] | None
     entailment_name: str | None
+    notes: Notes
 
     @property
     def reads(self) -> Mapping[str, Any]: ...

@@ -28,13 +28,13 @@ class Lists(NamedTuple):
     """What the stored lists of a method say, one number per example.
 
     Attributes:
-        index: row of the example.
+        row: of the example.
         high, low: highest and lowest stored score; NaN where nothing is stored.
         spread: highest minus lowest of the first ten; 0 where they are equal, ∞ where there is but one.
         first: train row on top; −1 of neurons.
     """
 
-    index: np.ndarray
+    row: np.ndarray
     high: np.ndarray
     low: np.ndarray
     spread: np.ndarray
@@ -79,7 +79,7 @@ def extremes(lists: Any) -> tuple[np.ndarray, np.ndarray]:
 
 def all_zero(lists: Lists) -> np.ndarray:
     """Rows of the examples all of whose scores are zero."""
-    return lists.index[(lists.high == 0) & (lists.low == 0)]
+    return lists.row[(lists.high == 0) & (lists.low == 0)]
 
 
 def without_order(lists: Lists) -> int:
@@ -134,7 +134,7 @@ def _zero_scores(facts: Facts) -> Iterator[Values]:
     for scores in _methods(facts):
         zero = all_zero(lists := read_lists(scores))
         if len(zero):
-            yield {"method": scores.name, "k": len(zero), "n": len(lists.index), "split": facts.files.split,
+            yield {"method": scores.name, "k": len(zero), "n": len(lists.row), "split": facts.files.split,
                    "first": int(zero[0])}  # fmt: skip
 
 
@@ -149,8 +149,8 @@ def _zero_train_gradients(facts: Facts) -> Iterator[Values]:
 def _equal_scores(facts: Facts) -> Iterator[Values]:
     for scores in _methods(facts):
         lists = read_lists(scores)
-        if (k := without_order(lists)) > MANY_EQUAL * len(lists.index):
-            yield {"method": scores.name, "k": k, "n": len(lists.index), "split": facts.files.split}
+        if (k := without_order(lists)) > MANY_EQUAL * len(lists.row):
+            yield {"method": scores.name, "k": k, "n": len(lists.row), "split": facts.files.split}
 
 
 def _one_instance_on_top(facts: Facts) -> Iterator[Values]:

@@ -38,7 +38,7 @@ class LaunchLease(SoftFileLease):
 
     launch: str = ""
 
-    def _write_lock_info(self, fd: int) -> None:
+    def _write_lock_info(self, fd: int) -> None:  # type: ignore[override]  # static there, and called on the lock
         super()._write_lock_info(fd)
         os.write(fd, f"launch={self.launch}\nstarted={psutil.Process().create_time()!r}\n".encode())
 

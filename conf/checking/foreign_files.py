@@ -136,7 +136,7 @@ def _check_nesting(text: str, loader: Any, path: Path) -> None:
     for event in yaml.parse(text, Loader=loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST:
-            line = event.start_mark.line + 1
+            line = event.start_mark.line + 1  # type: ignore[union-attr]  # events of a text have their place
             raise UserError(f"{path}, line {line}: more than {DEEPEST} levels of nesting; expected fewer: flatten it.")
 
 
