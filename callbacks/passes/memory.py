@@ -112,7 +112,8 @@ def is_out_of_memory(error: BaseException) -> bool:
         "out of memory", "can't allocate memory", "cannot allocate memory", "not enough memory", "alloc_failed",
         "std::bad_alloc", "can't start new thread", "failed to map segment",
     )  # fmt: skip
-    return not isinstance(error, UserError) and any(phrase in text for phrase in said)
+    # libraries that meet the limit of addresses while they load raise ImportError
+    return isinstance(error, RuntimeError | OSError | ImportError) and any(phrase in text for phrase in said)
 
 
 def return_freed_memory() -> None:

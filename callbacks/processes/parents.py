@@ -80,7 +80,12 @@ def of_ended(what: str) -> str:
 
 
 def _starter() -> int | None:
-    """Number of the process that has started others, this one perhaps among them; None on Windows."""
+    """Number of the process that has started others, this one perhaps among them; None on Windows.
+
+    None also in a process of torchrun or srun: no run has started it, whatever variable came down to it.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ or os.environ.get("SLURM_PROCID", "0") not in ("", "0"):
+        return None
     number = os.environ.get(VARIABLE, "")
     return int(number) if os.name == "posix" and number.isdecimal() and int(number) != os.getpid() else None
 

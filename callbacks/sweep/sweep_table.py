@@ -11,7 +11,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.figures.write import write_results_figures
@@ -51,8 +51,9 @@ class SweepTable(Callback):
         Each job's own config.yaml and overrides.yaml say what ran. Hydra's copies of a job (`hydra.output_subdir`) stay
         without secrets.
         """
-        if config.hydra.output_subdir is not None and is_first_process():
-            for copy in (Path(config.hydra.runtime.output_dir) / config.hydra.output_subdir).glob("*.yaml"):
+        copies = OmegaConf.select(config, "hydra.output_subdir")
+        if copies is not None and is_first_process():
+            for copy in (Path(config.hydra.runtime.output_dir) / copies).glob("*.yaml"):
                 write_text(copy, scrub(copy.read_text(encoding="utf-8")))
         if not is_sweep(config) or not is_first_process():
             return

@@ -16,6 +16,7 @@ from lightning.pytorch.profilers import Profiler
 from lightning.pytorch.strategies import Strategy
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Method
 
 
 @dataclass(frozen=True)
@@ -37,11 +38,19 @@ def _kind(*bases: type, offers: tuple[str, ...] = ()) -> Callable[[type], bool]:
     return lambda found: issubclass(found, bases) and all(hasattr(found, name) for name in offers)
 
 
-def _offers(*alternatives: tuple[str, ...]) -> Callable[[type], bool]:
-    """Whether a class has all names of one of the alternatives; methods and evaluations share no base class."""
-    return lambda found: any(all(hasattr(found, name) for name in names) for names in alternatives)
+def _is_method(found: type) -> bool:
+    """Whether a class is a method, and none of the classes that methods extend."""
+    return issubclass(found, Method) and found.__module__ not in METHOD_BASES
 
 
+METHOD_BASES = (
+    Method.__module__,
+    "twinlens.attribution.instance.protocol",
+    "twinlens.attribution.instance.over_layers",
+    "twinlens.attribution.instance.layer_curvature",
+    "twinlens.attribution.neuron.protocol",
+)
+"""Modules of the classes to extend."""
 SLOTS = (
     Slot("model", "a model (a LightningModule with `save`)", _kind(LightningModule, offers=("save",))),
     Slot(
@@ -50,12 +59,12 @@ SLOTS = (
     Slot("trainer", "Lightning's Trainer", _kind(Trainer)),
     Slot("callbacks.*", "a callback of Lightning", _kind(Callback)),
     Slot("logger.*", "a logger of Lightning", _kind(Logger)),
+    Slot("method.*", "a method (a class that extends `InstanceMethod` or `NeuronMethod`)", _is_method),
     Slot(
-        "method.*",
-        "a method (a class with `prepare` and `reads`, `attribute` and `describe`, or `compose` and `describe`)",
-        _offers(("prepare", "reads"), ("attribute", "describe"), ("compose", "describe")),
+        "evaluation.*",
+        "an evaluation (a class with `evaluate` and `requires`)",
+        _kind(object, offers=("evaluate", "requires")),
     ),
-    Slot("evaluation.*", "an evaluation (a class with `evaluate` and `requires`)", _offers(("evaluate", "requires"))),
 )
 INSIDE = Slot(
     "*",

@@ -78,7 +78,7 @@ def current_name(target: object) -> str | None:
         found = importlib.import_module(now.rpartition(".")[0])
     except ModuleNotFoundError as error:
         return None if (error.name or "").startswith("twinlens") else now  # lacks a library, which the check says
-    return now if callable(getattr(found, name, None)) else None
+    return now if callable(getattr(found, now.rpartition(".")[2], None)) else None
 
 
 def with_current_names(config: DictConfig) -> tuple[DictConfig, dict[str, str]]:

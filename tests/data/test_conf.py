@@ -37,8 +37,8 @@ def test_keys_reach_the_module(repository: Path, name: str):
     assert module.name == {"demo_challenge": "demo/challenge"}.get(name, name)
     assert (module.seed, module.split_seed, module.batch_size, module.path) == (7, 0, 4, "somewhere")
     unlimited = {} if name == "knowledge" else {"train": None, "validation": None}  # prompts are a test split alone
-    assert module.limit == {**unlimited, "test": 50}
-    assert list(module.select["test"] or []) == [3, 17]
+    assert module.row_choice.limit == {**unlimited, "test": 50}
+    assert list(module.row_choice.select["test"] or []) == [3, 17]
 
 
 @pytest.mark.parametrize("name", NAMES)

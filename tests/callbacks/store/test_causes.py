@@ -72,7 +72,7 @@ def test_what_a_constructor_raises_comes_out_of_build_without_a_cycle(
     monkeypatch.setattr(train, "instantiate", fails)
     expected = UserError if cause == "user error" else InstantiationException
     with pytest.raises(expected) as raised:
-        train.build({})
+        train.build({"_target_": "twinlens.models.module.TextClassifier"})
     if cause != "itself":  # such a cycle is not of build's making
         followed, seen = raised.value, []
         while followed is not None:

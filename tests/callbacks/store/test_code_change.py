@@ -107,7 +107,7 @@ def test_a_run_after_changes_computes_what_they_can_change(project: Path) -> Non
         ('"""The fit stage: train', '"""The fit: train'),
         ("\n\n\n", "\n\n\n# a remark\n"),
     )
-    edit(project / "attribution" / "neuron" / "protocol.py", ('"""What a', '"""Tells what a'))
+    edit(project / "attribution" / "neuron" / "protocol.py", ('"""Protocol of', '"""Tells what a'))
     move(project, "data/collate.py", "data/padding.py")
     move(project, "attribution/neuron/ig.py", "attribution/neuron/straight_path.py")
     # the second module belongs to no stage that is stored

@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict
 
+from twinlens.attribution.instance.protocol import InstanceMethod
+
 if TYPE_CHECKING:
     from decimal import Decimal
 
@@ -25,9 +27,7 @@ class Window:
     stop: int = 10
 
 
-class Inner:
-    reads = "head"  # what makes a method of it, beside `prepare`
-
+class Inner(InstanceMethod):
     def __init__(self, size: int = 1) -> None:
         self.size = size
 
@@ -39,9 +39,7 @@ class SpecialInner(Inner):
     pass
 
 
-class Method:
-    reads = "head"
-
+class Method(InstanceMethod):
     def __init__(
         self,
         n_steps: int = 20,
