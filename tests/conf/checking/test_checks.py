@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from tests.conf.checking.composing import TREE, compose, parse, write_tree
@@ -13,6 +17,15 @@ from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.command_line import CommandLine
 
 ALLOW = "allow_targets=[tests.conf.checking.shapes]"
+
+
+@pytest.fixture(autouse=True)
+def plain_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra's own reader of files: a command that ran before in this process checks all but the project's own."""
+    Plugins.instance()
+    types = SourcesRegistry.instance().types
+    monkeypatch.setitem(types, "file", FileConfigSource)
+    monkeypatch.setitem(types, "pkg", ImportlibResourcesConfigSource)
 
 
 @pytest.fixture(scope="module")
