@@ -17,7 +17,7 @@ TARGET = "_target_"
 
 def fingerprint_of(inputs: Mapping[str, Any]) -> str:
     """sha256 of plain values, independent of the order of keys; of a `_target_` its name counts, not its module."""
-    text = json.dumps(_without_modules(inputs), sort_keys=True, default=str)
+    text = json.dumps(without_modules(inputs), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
@@ -84,15 +84,15 @@ def _targets_of(value: Any) -> Iterator[str]:
             yield from _targets_of(inner)
 
 
-def _without_modules(value: Any) -> Any:
+def without_modules(value: Any) -> Any:
     """Plain values with the name of the class or function alone in every `_target_`."""
     if isinstance(value, Mapping):
         return {
             key: inner.removeprefix(f"{module_of(inner)}.")
             if key == TARGET and isinstance(inner, str)
-            else _without_modules(inner)
+            else without_modules(inner)
             for key, inner in value.items()
         }
     if isinstance(value, list | tuple):
-        return [_without_modules(inner) for inner in value]
+        return [without_modules(inner) for inner in value]
     return value

@@ -20,7 +20,7 @@ from twinlens.callbacks.processes.launch import Launch
 from twinlens.callbacks.store import row_files
 from twinlens.callbacks.store.checksums import checksum_of, files_below, read_note
 from twinlens.callbacks.store.files import write_json
-from twinlens.callbacks.store.fingerprints import fingerprint_of
+from twinlens.callbacks.store.fingerprints import fingerprint_of, without_modules
 from twinlens.callbacks.store.formats import FORMAT, MANIFEST_FORMAT, require_known_format
 
 MANIFEST = "manifest.json"
@@ -78,7 +78,7 @@ def write_manifest(
         "created": time.time(),
         "launch": launch,
         "labels": {name: value for name, value in labels.items() if value is not None},
-        "inputs": dict(inputs),
+        "inputs": without_modules(inputs),  # as they were hashed: a class may move
         "files": {
             name: {"size": path.stat().st_size, "xxh3": _own_checksum(path)}
             for name, path in _content(folder).items()
