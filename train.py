@@ -68,10 +68,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
-    data, tokenizer = open_inputs(config, build)
+    data, tokenizer, explain = open_inputs(config, build)
     trainers = TrainerFactory(partial(build, config.trainer, default_root_dir=str(folder)), config.trainer.precision)
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
-    common = config.attribute_split, budget, config.seed, config.choices, config.model._target_
+    common = config.attribute_split, budget, config.seed, config.choices, config.model._target_, explain
     session = Session(folder, store, trainers, data, *common)
     parts = Parts(
         plain(config),

@@ -52,7 +52,8 @@ class Method:
             reports set it apart.
         top_k: length of its lists.
         seeds: of a method that draws random numbers, which is run once for each; `NO_SEED`: it draws none.
-        target: class that is explained, of a method that lets its user choose; None: the run's.
+        explains: the lens whose target its scores speak of (`twinlens.attribution.targets`); None: they speak of none,
+            so that they are the same whatever the run explains.
 
     Example:
         >>> from twinlens.attribution.instance.gradsim import GradientSimilarity
@@ -68,10 +69,10 @@ class Method:
     lens: ClassVar[Lens]
     unit_kind: ClassVar[UnitKind | Literal["instance"]] = "instance"
     is_control: ClassVar[bool] = False
+    explains: Lens | None = None
 
     top_k: int
     seeds: Sequence[int | None] = NO_SEED
-    target: Any = None
 
     @property
     def reads(self) -> str:
@@ -87,6 +88,11 @@ class Method:
     def unit(self) -> str:
         """Unit of the scores; empty: the method does not tell."""
         return ""
+
+    @property
+    def sets_apart(self) -> bool:
+        """Whether it can explain how much likelier one output is than another."""
+        return True
 
     @property
     def kind(self) -> MethodKind | None:

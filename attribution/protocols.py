@@ -15,6 +15,9 @@ from torch import Tensor, nn
 Batch = Mapping[str, Tensor]
 """A collated batch: `index` [batch], `input_ids` and `attention_mask` [batch, tokens], `labels` [batch] (-1: none).
 
+Where something else than the predicted output is explained, it has `target` [batch] as well, and `against` [batch]
+where the target is set apart from another output (`twinlens.attribution.targets`).
+
 In multiple choice an example is a question: `input_ids` and `attention_mask` are [batch, choices, tokens].
 """
 

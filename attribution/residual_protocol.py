@@ -168,8 +168,8 @@ class ResidualModel(Protocol):
             attention: [batch, layers, heads · head_dim], or None.
         """
 
-    def mlp_gradient(self, batch: Batch, target: Tensor) -> Tensor:
-        """Gradient of the log-probability of `target` [batch] by the MLP outputs at q, [batch, layers, hidden]."""
+    def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
+        """Gradient of ⟨cotangent, scores⟩, `cotangent` [batch, outputs], by the MLP outputs at q, [batch, layers, hidden]."""
 
     def bytes_per_example(self, tokens: int, attention: bool = True) -> int:
         """Memory that `states` takes per example at most, what it returns included."""

@@ -275,7 +275,7 @@ class ResidualEngine:
             hidden = self._run(batch)
         return wide(self.head(at_positions(hidden, answer_positions(mask))))
 
-    def mlp_gradient(self, batch: Batch, target: Tensor) -> Tensor:
+    def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
         """Gradient by the MLP outputs at the answer position; see `ResidualModel.mlp_gradient`."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
@@ -290,8 +290,8 @@ class ResidualEngine:
         handles = [self.anatomy.down_projection(b).register_forward_hook(hook) for b in self.anatomy.blocks]
         with removing(handles), torch.enable_grad():
             final = at_positions(self._run(batch), positions)
-            log_prob = wide(self.head(final)).log_softmax(-1).gather(1, target[:, None])
-            return torch.stack(torch.autograd.grad(log_prob.sum(), leaves), 1)
+            value = (wide(self.head(final)) * cotangent).sum()
+            return torch.stack(torch.autograd.grad(value, leaves), 1)
 
     # -- memory --------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from twinlens.attribution.bridge.shared_sums import BYTES_PER_CHUNK, Gain, Share
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.protocol import InstanceMethod
-from twinlens.attribution.method import Source
+from twinlens.attribution.method import Lens, Source
 
 Missing = Literal["zero", "-inf"]
 Preset = Literal["paper", "reference"]
@@ -88,6 +88,7 @@ class NeuronInstances(InstanceMethod):
     """
 
     reads: ClassVar[str] = "neurons"
+    explains: Lens | None = "neuron"
     sign = "none: a similarity, carries no loss sign"
 
     def __init__(

@@ -113,7 +113,7 @@ class ExampleResidualModel:
         )
         return self.decoder.scores(last[torch.arange(len(last)), answer_position(batch["attention_mask"])])
 
-    def mlp_gradient(self, batch: Batch, target: Tensor) -> Tensor:
+    def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
         """See `ResidualModel`: by autograd, from every layer's MLP output at the answer position on."""
         mask = batch["attention_mask"]
         at = torch.arange(len(mask)), answer_position(mask)
@@ -123,8 +123,8 @@ class ExampleResidualModel:
             with torch.enable_grad():
                 leaf = behind.detach().clone().requires_grad_()
                 final = self.decoder.run(leaf, mask, layer + 1)[1]
-                log_prob = self.decoder.scores(final[at]).log_softmax(-1)[at[0], target]
-                found.append(torch.autograd.grad(log_prob.sum(), leaf)[0][at])
+                value = (self.decoder.scores(final[at]) * cotangent).sum()
+                found.append(torch.autograd.grad(value, leaf)[0][at])
         return torch.stack(found, 1)
 
     def bytes_per_example(self, tokens: int, attention: bool = True) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 
 def softmax_root(probabilities: Tensor) -> Tensor:
@@ -33,16 +34,19 @@ def softmax_root(probabilities: Tensor) -> Tensor:
     return reflection[:, :-1] * s[:, None, :]
 
 
-def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None) -> Tensor:
+def logit_cotangents(
+    logits: Tensor, labels: Tensor, fold: Tensor | None = None, against: Tensor | None = None
+) -> Tensor:
     """Gradient of each example's cross-entropy at its logits, p − onehot(label), [examples, classes].
 
     Where classes are folded the loss is −log Σ p over the classes of the label, and the gradient p − p restricted to
-    them and renormalised.
+    them and renormalised. Against another class its cross-entropy is taken off, in which p cancels.
 
     Args:
         logits: [examples, classes].
         labels: class of each example, a folded one where there is a `fold`, [examples], int64.
         fold: class → folded class, [classes] (`HeadInputs.fold`).
+        against: class whose cross-entropy is taken off, [examples], int64; None: none is.
 
     Example:
         >>> import torch
@@ -51,7 +55,11 @@ def logit_cotangents(logits: Tensor, labels: Tensor, fold: Tensor | None = None)
         tensor([[ 0.2500, -0.7500,  0.2500,  0.2500]])
         >>> logit_cotangents(torch.zeros(1, 4), torch.tensor([1]), fold=torch.tensor([0, 1, 1, 1]))  # 3 classes as one
         tensor([[ 0.2500, -0.0833, -0.0833, -0.0833]])
+        >>> logit_cotangents(torch.zeros(1, 4), torch.tensor([1]), against=torch.tensor([3]))
+        tensor([[ 0., -1.,  0.,  1.]])
     """
+    if against is not None:
+        return one_hot(against, logits.shape[1]).to(logits) - one_hot(labels, logits.shape[1]).to(logits)
     cotangents = logits.softmax(-1)
     labels = labels.to(cotangents.device)
     if fold is None:

@@ -35,6 +35,7 @@ from twinlens.attribution.gradients.fisher import (
 )
 from twinlens.attribution.gradients.tape import Tape
 from twinlens.attribution.protocols import LinearLayer
+from twinlens.attribution.targets import Targets
 
 
 @dataclass(frozen=True)
@@ -103,12 +104,13 @@ class HeldTests:
         >>> from twinlens.attribution.gradients.tape import recording
         >>> from twinlens.attribution.gradients.whole import HeldTests, Inverse
         >>> from twinlens.attribution.protocols import LinearLayer
+        >>> from twinlens.attribution.targets import Targets
         >>> module = torch.nn.Linear(2, 2, bias=False).requires_grad_(False)
         >>> _ = torch.nn.init.zeros_(module.weight)  # so that every probability is ½
         >>> layers = [LinearLayer("score", module, d_in=2, d_out=2, has_bias=False)]
         >>> held = HeldTests(layers, [Inverse()], n_tests=1, n_train=2, own=False, workspace=2**20)
         >>> with recording(layers) as tape:
-        ...     held.add(tape, module(torch.tensor([[1.0, 1.0]])), labels=torch.tensor([0]))
+        ...     held.add(tape, module(torch.tensor([[1.0, 1.0]])), Targets(torch.tensor([0])))
         >>> with recording(layers) as tape:
         ...     train = module(torch.tensor([[1.0, 0.0], [0.5, 0.0]]))
         ...     scores, _ = held.scores(tape, train, labels=torch.tensor([0, 1]))
@@ -136,13 +138,12 @@ class HeldTests:
         self._memory: Tensor | None = None
         self._filled = 0
 
-    def add(self, tape: Tape, scores: Tensor, labels: Tensor, fold: Tensor | None = None) -> None:
+    def add(self, tape: Tape, scores: Tensor, targets: Targets) -> None:
         """Hold the next tests, whose forward the tape has recorded.
 
         Args:
             scores: logits, [examples, classes].
-            labels: class (or folded class) whose loss is differentiated, [examples].
-            fold: class → folded class, see `twinlens.attribution.instance.inputs.HeadInputs`.
+            targets: what is explained of them.
         """
         first, n = self._filled, len(scores)
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)
@@ -161,7 +162,8 @@ class HeldTests:
             for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
                 rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
 
-        tape.gradients(scores, logit_cotangents(scores.detach().double(), labels, fold), consume)
+        asked = targets.target, targets.fold, targets.against
+        tape.gradients(scores, logit_cotangents(scores.detach().double(), *asked), consume)
         self.own[first : first + n] = own.cpu()
         self._filled += n
 

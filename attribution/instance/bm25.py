@@ -48,6 +48,7 @@ class BM25(InstanceMethod):
     """
 
     reads: ClassVar[str] = "text"
+    explains = None
     sign: ClassVar[str] = "none: a similarity, carries no loss sign"
     unit: ClassVar[str] = "BM25"
 

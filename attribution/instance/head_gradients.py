@@ -256,7 +256,7 @@ def loss_factors(head: DifferentiableHead, inputs: HeadInputs) -> list[LayerFact
 
 def loss_cotangents(head: DifferentiableHead, inputs: HeadInputs) -> Tensor:
     """Gradient of each example's loss at its logits, [examples, classes]."""
-    return logit_cotangents(head_logits(head, inputs.features), inputs.labels, inputs.fold)
+    return logit_cotangents(head_logits(head, inputs.features), inputs.labels, inputs.fold, inputs.against)
 
 
 def check_inputs(inputs: HeadInputs, head: DifferentiableHead, index: Tensor, what: str) -> None:
@@ -308,5 +308,5 @@ def check_labels(labels: Tensor, fold: Tensor | None, n_classes: int, index: Ten
         raise UserError(
             f"{len(rows)} {what} example(s) have no label within 0 … {n_labels - 1} (index "
             f"{', '.join(map(str, rows[:10]))}{' …' if len(rows) > 10 else ''}); expected one for the loss gradient: "
-            "set the method's labels=predicted or explain labelled examples."
+            "set the method's labels=predicted, or leave these rows out."
         )

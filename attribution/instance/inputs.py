@@ -14,10 +14,12 @@ class HeadInputs:
     Attributes:
         features: head input at the answer position, [examples, hidden], or [examples, choices, hidden] for multiple
             choice, where an example's logits are the head's outputs on all its sequences, [examples, classes].
-        labels: class whose loss is differentiated, [examples], int64; a folded class where there is a `fold`.
+        labels: class whose loss is differentiated, [examples], int64; a folded class where there is a `fold`. Of a test
+            it is what is explained: its loss is −φ of `twinlens.attribution.targets.Targets`.
         head: the classification head, [..., hidden] → [..., outputs]; `nn.Linear` layers with element-wise functions
             between them.
         fold: class → folded class, [classes], int64. With it the loss is −log Σ p_c over the classes c of the label.
+        against: of tests, the class whose loss is taken off the label's, [examples], int64; None: none is.
 
     Example:
         >>> import torch
@@ -33,6 +35,7 @@ class HeadInputs:
     labels: Tensor
     head: nn.Module
     fold: Tensor | None = None
+    against: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.features)
@@ -44,12 +47,14 @@ class HeadInputs:
 
     def rows(self, start: int, stop: int) -> HeadInputs:
         """A contiguous part of the examples."""
-        return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold)
+        against = None if self.against is None else self.against[start:stop]
+        return HeadInputs(self.features[start:stop], self.labels[start:stop], self.head, self.fold, against)
 
     def at(self, index: Tensor) -> HeadInputs:
         """The examples with the row numbers `index`, [rows]."""
-        features = self.features[index.to(self.features.device)]
-        return HeadInputs(features, self.labels[index.to(self.labels.device)], self.head, self.fold)
+        features, own = self.features[index.to(self.features.device)], index.to(self.labels.device)
+        against = None if self.against is None else self.against[own]
+        return HeadInputs(features, self.labels[own], self.head, self.fold, against)
 
 
 @dataclass(frozen=True)

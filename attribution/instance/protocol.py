@@ -13,7 +13,7 @@ from torch import Tensor
 
 from twinlens.attribution.instance.block_sizes import ScorerSize
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
-from twinlens.attribution.method import Method, MethodKind
+from twinlens.attribution.method import Lens, Method, MethodKind
 
 
 class Inputs(Protocol):
@@ -73,7 +73,8 @@ class InstanceMethod(Method):
     """A configured method that scores train examples; extend it.
 
     A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
-    `HeadInputs.labels` for train and test alike.
+    `HeadInputs.labels` of the train split. Those of the tests are what the run explains of them; a method whose scores do
+    not depend on that says `explains = None`.
 
     Attributes:
         reads: what `prepare` and the scorer's `query` are given, see `twinlens.callbacks.attribute.dispatch`.
@@ -88,6 +89,7 @@ class InstanceMethod(Method):
     """
 
     lens = "instance"
+    explains: Lens | None = "instance"
 
     @property
     def reads(self) -> str:

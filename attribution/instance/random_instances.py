@@ -37,6 +37,7 @@ class RandomInstances(InstanceMethod):
     """
 
     is_control: ClassVar[bool] = True
+    explains = None
     sign = "none: carries no loss sign"
     unit = "uniform on [0, 1)"
 

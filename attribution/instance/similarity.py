@@ -48,6 +48,7 @@ class HiddenSimilarity(InstanceMethod):
         tensor([[ 1.0000,  0.7100, -1.0000]], dtype=torch.float64)
     """
 
+    explains = None
     sign: ClassVar[str] = "none: a similarity, carries no loss sign"
 
     measure: Measure = "cosine"

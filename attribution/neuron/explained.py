@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
-from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.neuron.readout import Mode, Readout, choice_readout, readout_of
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.readouts import ReadoutKind, TokenReadout
 from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
-
-TargetOf = Literal["predicted", "gold"]
+from twinlens.attribution.targets import target_of
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Explained:
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.explained import explain
-        >>> parts = explain(ExampleResidualModel(), example_batch(), "gold", "corrected", False, BUDGET)
+        >>> parts = explain(ExampleResidualModel(), example_batch(), "corrected", False, BUDGET)
         >>> [(rows.tolist(), part.target.tolist(), part.target_prob.round(decimals=2)) for rows, part, room in parts]
         [([0, 1], [1, 1], tensor([0.6400, 0.7000]))]
     """
@@ -45,61 +41,25 @@ class Explained:
     target_prob: Tensor
 
     @property
-    def gradient_target(self) -> Tensor:
-        """Output whose log-probability is differentiated, [batch]."""
-        return self.readout.target
+    def cotangent(self) -> Tensor:
+        """Gradient of what is explained at the scores of these sequences, [batch, outputs].
+
+        The target's log-probability, less that of `against`; in multiple choice over the scores of all choices.
+        """
+        readout, own = self.readout, all_scores(self.readout, self.states)
+        rest = own.softmax(-1) if readout.against is None else one_hot(readout.against, own.shape[1])
+        return (one_hot(readout.target, own.shape[1]) - rest)[:, : self.states.scores.shape[1]]
 
 
-def explained_class(scores: Tensor, batch: Batch, target: TargetOf | None, vocabulary: bool) -> Tensor:
-    """The class (or token) that is explained, [batch].
-
-    Args:
-        scores: readout scores, [batch, classes].
-        target: None: the answer that the data name where the classes are a vocabulary, and without one, as for any
-            other readout, the predicted class.
-
-    Raises:
-        UserError: `gold` for an example without a label.
-
-    Example:
-        >>> import torch
-        >>> from twinlens.attribution.neuron.explained import explained_class
-        >>> scores, batch = torch.tensor([[0.1, 0.9], [0.8, 0.2]]), {"labels": torch.tensor([0, -1])}
-        >>> explained_class(scores, batch, "predicted", vocabulary=False)
-        tensor([1, 0])
-        >>> explained_class(scores, batch, None, vocabulary=True)  # the answer where there is one
-        tensor([0, 0])
-    """
-    predicted: Tensor = scores.argmax(-1)
-    if target == "predicted" or (target is None and not vocabulary):
-        return predicted
-    labels = batch["labels"]
-    if target == "gold":
-        require_labels(batch)
-    return torch.where(labels < 0, predicted, labels)
-
-
-def require_labels(batch: Batch) -> None:
-    """Refuse `gold` targets that are not there.
-
-    Raises:
-        UserError: an example without a label.
-    """
-    missing = batch["labels"] < 0
-    if bool(missing.any()):
-        raise UserError(
-            f"target=gold needs a label for every example, but index {batch['index'][missing].tolist()} has none; "
-            "use target=predicted."
-        )
-
-
-def described_target(target: TargetOf | None, vocabulary: bool) -> str:
-    """The target for method.yaml."""
-    return target or (TokenReadout if vocabulary else ReadoutKind).default_target
+def all_scores(readout: Readout, states: ResidualStates) -> Tensor:
+    """Scores that the softmax goes over, [batch, outputs]: in multiple choice those of all choices, the own first."""
+    if readout.offset is None:
+        return states.scores
+    return pad(states.scores, (0, readout.offset.shape[1] - states.scores.shape[1])) + readout.offset
 
 
 def explain(
-    model: ResidualModel, batch: Batch, target: TargetOf | None, mode: Mode, attention: bool, memory_budget: int
+    model: ResidualModel, batch: Batch, mode: Mode, attention: bool, memory_budget: int
 ) -> Iterator[tuple[Tensor, Explained, int]]:
     """Go through a batch in parts that fit the budget.
 
@@ -113,7 +73,7 @@ def explain(
     Yields:
         rows of the batch, [rows]; what is to be scored; bytes that the budget leaves beside its states.
     """
-    own, other_scores, chosen = _sequences(model, batch, target, memory_budget)
+    own, other_scores, chosen = _sequences(model, batch, memory_budget)
     for rows in _groups(own["attention_mask"], attention):
         tokens = _unpadded(own, rows) if attention else {name: tensor[rows] for name, tensor in own.items()}
         each = model.bytes_per_example(tokens["attention_mask"].shape[1], attention)
@@ -122,15 +82,16 @@ def explain(
             part = slice(start, start + step)
             sequences = {name: tensor[part] for name, tensor in tokens.items()}
             states = model.states(sequences, attention)
+            named = {name: batch[name][rows[part]] for name in ("target", "against") if name in batch}
+            apart = named.get("against")
             if other_scores is None or chosen is None:
-                labels = {name: batch[name][rows[part]] for name in ("index", "labels") if name in batch}
-                explained = explained_class(states.scores, labels, target, model.vocabulary)
-                readout = readout_of(model, states, explained, mode)
+                explained = target_of(named, states.scores)
+                readout = readout_of(model, states, explained, mode, against=apart)
             else:
                 explained = chosen[rows[part]]
-                readout = choice_readout(model, states, other_scores[rows[part]], mode)
-            scores = states.scores if readout.offset is None else states.scores + readout.offset
-            probability = scores.softmax(-1).gather(1, readout.target[:, None])[:, 0]
+                place = None if apart is None else apart - (apart >= explained).long()  # among the other choices
+                readout = choice_readout(model, states, other_scores[rows[part]], mode, place)
+            probability = all_scores(readout, states).softmax(-1).gather(1, readout.target[:, None])[:, 0]
             found = Explained(sequences, states, readout, explained, probability)
             yield rows[part], found, max(0, memory_budget - len(sequences["input_ids"]) * each)
 
@@ -138,7 +99,6 @@ def explain(
 def score_parts(
     model: ResidualModel,
     batch: Batch,
-    target: TargetOf | None,
     mode: Mode,
     attention: bool,
     memory_budget: int,
@@ -151,7 +111,7 @@ def score_parts(
     """
     order: list[Tensor] = []
     parts: list[NeuronScores] = []
-    for rows, part, room in explain(model, batch, target, mode, attention, memory_budget):
+    for rows, part, room in explain(model, batch, mode, attention, memory_budget):
         order.append(rows)
         parts.append(replace(score(part, room), target=part.target, target_prob=part.target_prob))
     back = torch.cat(order).argsort()
@@ -168,7 +128,7 @@ def score_parts(
 
 
 def _sequences(
-    model: ResidualModel, batch: Batch, target: TargetOf | None, memory_budget: int
+    model: ResidualModel, batch: Batch, memory_budget: int
 ) -> tuple[Batch, Tensor | None, Tensor | None]:
     """One sequence per example; in multiple choice the other choices' scores and the choice explained as well."""
     names = ("input_ids", "attention_mask")
@@ -182,7 +142,7 @@ def _sequences(
         for start in range(0, n * choices, step)
     ]
     scores = torch.cat(parts).view(n, choices)
-    chosen = explained_class(scores, batch, target, vocabulary=False)
+    chosen = target_of(batch, scores)
     rest = torch.ones_like(scores, dtype=torch.bool).scatter(1, chosen[:, None], False)
     row = torch.arange(n, device=chosen.device)
     return {name: batch[name][row, chosen] for name in names}, scores[rest].view(n, choices - 1), chosen

@@ -9,13 +9,11 @@ from typing import Literal
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.needed_memory import Need
-from twinlens.attribution.neuron.explained import TargetOf
 from twinlens.attribution.neuron.path_integral import Path, Positions, integrated_gradients
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 from twinlens.attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons
 from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel
-from twinlens.attribution.readouts import READOUTS
 
 Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
 
@@ -44,9 +42,6 @@ class IntegratedGradients(NeuronMethod):
         n_steps: steps m of the quadrature.
         positions: None takes the preset's; `last` scales the answer token's activation, `all` every position's own,
             `broadcast_last` writes the answer token's scaled activation into every position.
-        target: class whose probability is attributed, the `predicted` or the `gold` label; None: the predicted one,
-            or of a vocabulary the answer that the data name. In multiple choice its sequence is the one whose neurons
-            are scored, unless the model edits all sequences at once.
         top_k: neurons kept per example, best first.
 
     Example:
@@ -68,7 +63,6 @@ class IntegratedGradients(NeuronMethod):
         preset: Preset = "paper",
         n_steps: int = 20,
         positions: Positions | None = None,
-        target: TargetOf | None = None,
         top_k: int = 100,
     ) -> None:
         if preset not in PRESETS:
@@ -77,7 +71,6 @@ class IntegratedGradients(NeuronMethod):
         self.preset = preset
         self.n_steps = n_steps
         self.positions = positions
-        self.target = target
         self.top_k = top_k
 
     def path(self, model: ModelKind) -> Path:
@@ -157,22 +150,20 @@ class IntegratedGradients(NeuronMethod):
             "site": path.site,
             "positions": path.positions,
             "threshold": path.threshold,
-            "target": self.target or READOUTS[model.readout].default_target,
             "top_k": self.top_k,
             "unit": path.quantity(model),
             "sign": self.sign,
         }
 
     def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:
-        """The `top_k` best neurons of every example.
+        """The `top_k` best neurons of every example, for what the batch says is explained, else the predicted class.
+
+        In multiple choice the target's sequence is the one whose neurons are scored, unless the model edits all at once.
 
         Args:
             memory_budget: bytes that the variant rows of one chunk may take; scores do not depend on it.
-
-        Raises:
-            UserError: `target: gold` on an unlabelled example.
         """
         path = self.path(model)
-        result = integrated_gradients(model, batch, path, self.n_steps, self.target, memory_budget)
+        result = integrated_gradients(model, batch, path, self.n_steps, memory_budget)
         ranked = rank_neurons(result.scores, self.top_k, result.target, result.target_prob, result.completeness)
         return ranked if path.threshold is None else above_threshold(ranked, path.threshold)

@@ -6,7 +6,8 @@ With the final norm frozen and z the scores at the point x, p = softmax(z), a ve
 
 The first term is the tangent. The second is the logarithm of a mean of exponentials whose exponents have mean 0, hence
 never negative (Jensen): the tangent is an upper bound, and the difference is summed with expm1, which keeps the digits
-of small increases that a difference of two logsumexps would lose.
+of small increases that a difference of two logsumexps would lose. Where the target is explained against another output
+a, lp is a difference of two scores and linear: Imp = m·c·(U_w − U_a)·v, the tangent itself.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ class Points:
     """Points of the residual stream at which vectors are added.
 
     Attributes:
-        log_prob: lp(x) of the target, [batch, layers].
+        log_prob: lp(x) of the target, [batch, layers]; with `against` its difference to that one's.
         probability: softmax of the scores, [batch, layers, outputs].
         mean: pᵀU, [batch, layers, width].
-        slope: U_w − pᵀU, gradient of lp by the final hidden state, [batch, layers, width].
+        slope: U_w − pᵀU, gradient of lp by the final hidden state, [batch, layers, width]; U_w − U_a with `against`.
+        exact: whether lp is a difference of two scores, so that the tangent is the increase itself.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -46,6 +48,7 @@ class Points:
     probability: Tensor
     mean: Tensor
     slope: Tensor
+    exact: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,13 +93,17 @@ class Units:
 
 def points_of(readout: Readout, base: Tensor) -> Points:
     """All that `Points` keeps of base [batch, layers, hidden], for linear readouts."""
+    assert readout.weight is not None
     log_probs = readout.scores(base).log_softmax(-1)
     log_prob = at_target(log_probs, readout.target)
+    own = readout.weight[readout.target].to(readout.dtype)[:, None]
+    if readout.against is not None:
+        log_prob = log_prob - at_target(log_probs, readout.against)
+        slope = (own - readout.weight[readout.against].to(readout.dtype)[:, None]).expand(*log_prob.shape, -1)
+        return Points(log_prob, log_probs.exp_(), slope, slope, exact=True)
     probability = log_probs.exp_()
     mean = readout.mean_output(probability)
-    assert readout.weight is not None
-    own = readout.weight[readout.target].to(readout.dtype)
-    return Points(log_prob, probability, mean, own[:, None] - mean)
+    return Points(log_prob, probability, mean, own - mean)
 
 
 def row_increases(
@@ -110,6 +117,8 @@ def row_increases(
         vectors: direction(v) times coefficient and scale, [rows, width].
     """
     tangent = (vectors * points.slope[example, layer]).sum(-1)
+    if points.exact:
+        return tangent
     exponent = readout.times_outputs(vectors)
     exponent -= (vectors * points.mean[example, layer]).sum(-1, keepdim=True)
     excess = torch.linalg.vecdot(exponent.expm1_(), points.probability[example, layer])
@@ -205,6 +214,9 @@ def _dense_block(
     """
     directions = readout.direction(values).to(readout.dtype)
     coefficient = coefficient * readout.scale[:, None, None]
+    if points.exact:
+        tangent = coefficient * (directions @ points.slope[:, 0].T).T[..., None]
+        return tangent, torch.zeros_like(tangent)
     mean = directions @ points.mean[:, 0].T
     excess = torch.zeros_like(coefficient)
     # padding and silent neurons add nothing; columns that hold nothing else are passed over

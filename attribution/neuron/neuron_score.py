@@ -8,14 +8,15 @@ from typing import Literal
 import torch
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Lens
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, search_bytes
-from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.explained import Explained, score_parts
 from twinlens.attribution.neuron.increase import Units, dense_bytes
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
-from twinlens.attribution.neuron.static_scores import BOUNDED, SCORES, best_neurons, gradients
+from twinlens.attribution.neuron.static_scores import BOUNDED, OF_ONE_TARGET, SCORES, WITHOUT_TARGET, best_neurons, gradients
 from twinlens.attribution.neuron.target_ranks import TargetRanks
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
@@ -44,7 +45,6 @@ class NeuronScore(ResidualMethod):
     Args:
         score: see `twinlens.attribution.neuron.static_scores`.
         site: `ffn` neurons; `attn` neurons, each at every token, of which a list may name one several times; `both`.
-        target: class or token explained; None: the answer of next-token data, else the predicted class.
         mode: `corrected`, or `notebook`: without the final norm's bias, as the public notebooks.
         top_k: neurons kept per example, best first.
 
@@ -55,7 +55,7 @@ class NeuronScore(ResidualMethod):
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.neuron_score import NeuronScore
         >>> model, batch = ExampleResidualModel(), example_batch()
-        >>> found = NeuronScore("logprob_increase", site="ffn", target="gold", top_k=2).attribute(model, batch, BUDGET)
+        >>> found = NeuronScore("logprob_increase", site="ffn", top_k=2).attribute(model, batch, BUDGET)
         >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first
         ([[1, 0], [1, 1]], [[3, 2], [3, 4]])
         >>> found.score.round(decimals=2)  # nats: what each neuron adds to the answer's log-probability
@@ -67,7 +67,6 @@ class NeuronScore(ResidualMethod):
         self,
         score: str = "logprob_increase",
         site: Site = "ffn",
-        target: TargetOf | None = None,
         mode: Mode = "corrected",
         top_k: int = 100,
     ) -> None:
@@ -82,7 +81,6 @@ class NeuronScore(ResidualMethod):
             )
         self.score = score
         self.site = site
-        self.target = target
         self.mode: Mode = mode
         self.top_k = top_k
         self.target_ranks: dict[str, TargetRanks] = {}
@@ -106,6 +104,16 @@ class NeuronScore(ResidualMethod):
         return self.site
 
     @property
+    def explains(self) -> Lens | None:  # type: ignore[override]  # of some scores it is none
+        """The neuron lens's target, unless the score is of the neuron alone."""
+        return None if self.score in WITHOUT_TARGET else "neuron"
+
+    @property
+    def sets_apart(self) -> bool:
+        """Whether the score has a form for the difference of two log-probabilities."""
+        return self.score not in OF_ONE_TARGET
+
+    @property
     def sign(self) -> str:
         """Whether a high score speaks of the target."""
         return SIGNED if self.score in (*BOUNDED, "grad_x_act") else UNSIGNED
@@ -124,7 +132,6 @@ class NeuronScore(ResidualMethod):
             "score": self.score,
             "site": self.site,
             "mode": self.mode,
-            "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
             "search": "exact, by an upper bound" if bounded else "every neuron scored",
             "unit": self.unit,
@@ -135,7 +142,7 @@ class NeuronScore(ResidualMethod):
         """The `top_k` best neurons of every example, ties to FFN neurons, then to the lower layer, unit and position.
 
         Raises:
-            UserError: a budget that does not hold one example, or `target: gold` on an unlabelled one.
+            UserError: a budget that does not hold one example.
         """
 
         def score(part: Explained, room: int) -> NeuronScores:
@@ -146,12 +153,12 @@ class NeuronScore(ResidualMethod):
                 found.append((ATTENTION, self._best(model, part, attention_units(model, part.states), room)))
             return listed(found, self.top_k)
 
-        return score_parts(model, batch, self.target, self.mode, self.site != "ffn", memory_budget, self.top_k, score)
+        return score_parts(model, batch, self.mode, self.site != "ffn", memory_budget, self.top_k, score)
 
     def _best(self, model: ResidualModel, part: Explained, units: Units, room: int) -> TopUnits:
         gradient = None
         if self.score == "grad_x_act":
-            gradient = gradients(model, part.tokens, part.gradient_target, room)
+            gradient = gradients(model, part.tokens, part.cotangent, room)
         known = self.target_ranks.get("attn" if units.positional else "ffn")
         ranks = None if known is None else known.of(part.readout.target)
         return best_neurons(part.readout, units, self.score, self.top_k, room, gradient, ranks)

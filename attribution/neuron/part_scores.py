@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.method import UnitKind
-from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.explained import Explained, score_parts
 from twinlens.attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
 from twinlens.attribution.neuron.neuron_score import PAPER, SIGNED, UNITS, outputs_of
 from twinlens.attribution.neuron.protocol import ResidualMethod
@@ -28,8 +28,7 @@ class _PartScore(ResidualMethod, ABC):
     sign = SIGNED
     unit = UNITS["logprob_increase"]
 
-    def __init__(self, target: TargetOf | None = None, mode: Mode = "corrected", top_k: int = 100) -> None:
-        self.target = target
+    def __init__(self, mode: Mode = "corrected", top_k: int = 100) -> None:
         self.mode: Mode = mode
         self.top_k = top_k
 
@@ -40,7 +39,6 @@ class _PartScore(ResidualMethod, ABC):
             "source": f"{PAPER}, Eq. 13",
             "granularity": self.granularity,
             "mode": self.mode,
-            "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
             "unit": self.unit,
             "sign": self.sign,
@@ -50,14 +48,14 @@ class _PartScore(ResidualMethod, ABC):
         """The `top_k` best parts of every example, ties to attention, then to the lower layer, unit and position.
 
         Raises:
-            UserError: a budget that does not hold one example, or `target: gold` on an unlabelled one.
+            UserError: a budget that does not hold one example.
         """
 
         def score(part: Explained, room: int) -> NeuronScores:
             return self.best(model, part, room)
 
         attention = self.granularity != "layers"
-        return score_parts(model, batch, self.target, self.mode, attention, memory_budget, self.top_k, score)
+        return score_parts(model, batch, self.mode, attention, memory_budget, self.top_k, score)
 
     @abstractmethod
     def best(self, model: ResidualModel, part: Explained, room: int) -> NeuronScores:
@@ -82,13 +80,13 @@ class HeadScore(_PartScore):
 
     Args:
         by_position: each head at every token instead of the whole.
-        target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
+        mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.part_scores import HeadScore
         >>> model, batch = ExampleResidualModel(), example_batch()
-        >>> found = HeadScore(target="gold", top_k=2).attribute(model, batch, BUDGET)
+        >>> found = HeadScore(top_k=2).attribute(model, batch, BUDGET)
         >>> found.layer.tolist(), found.unit.tolist()  # layers and heads of each example, best first
         ([[1, 0], [1, 0]], [[0, 1], [1, 1]])
         >>> found.score.round(decimals=2)  # nats
@@ -101,11 +99,10 @@ class HeadScore(_PartScore):
     def __init__(
         self,
         by_position: bool = False,
-        target: TargetOf | None = None,
         mode: Mode = "corrected",
         top_k: int = 100,
     ) -> None:
-        super().__init__(target, mode, top_k)
+        super().__init__(mode, top_k)
         self.by_position = by_position
         self.granularity = "head_positions" if by_position else "heads"
 
@@ -133,13 +130,13 @@ class LayerScore(_PartScore):
     Of one example all of them sum to lp(h^L) − lp(h^0). An entry has a site and a layer, and no unit (−1).
 
     Args:
-        target, mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
+        mode, top_k: see `twinlens.attribution.neuron.neuron_score.NeuronScore`.
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.part_scores import LayerScore
         >>> from twinlens.attribution.neuron.ranking import SITES
-        >>> found = LayerScore(target="gold", top_k=4).attribute(ExampleResidualModel(), example_batch(), BUDGET)
+        >>> found = LayerScore(top_k=4).attribute(ExampleResidualModel(), example_batch(), BUDGET)
         >>> [f"{SITES[site]} {layer}" for site, layer in zip(found.site[0].tolist(), found.layer[0].tolist())]
         ['ffn 1', 'attn 1', 'ffn 0', 'attn 0']
         >>> found.score[0].round(decimals=2)  # nats

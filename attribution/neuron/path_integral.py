@@ -11,10 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from twinlens.attribution.neuron.explained import TargetOf, explained_class, require_labels
 from twinlens.attribution.neuron.quadrature import Rule, nodes_and_weights
+from twinlens.attribution.neuron.readout import at_target
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
 from twinlens.attribution.readouts import READOUTS
+from twinlens.attribution.targets import target_of
 
 Positions = Literal["last", "all", "broadcast_last"]
 Site = Literal["activation", "pre_activation"]
@@ -66,7 +67,7 @@ class IntegratedGradientsResult:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
         >>> from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
         >>> path = Path(site="activation", positions="last", rule="gauss")
-        >>> result = integrated_gradients(ExampleNeuronModel(), example_batch(), path, 16, None, BUDGET)
+        >>> result = integrated_gradients(ExampleNeuronModel(), example_batch(), path, 16, BUDGET)
         >>> result.scores.shape  # [batch, layers, neurons]
         torch.Size([2, 2, 5])
         >>> bool(result.completeness.max() < 1e-4)  # they sum to what the layer's neurons change
@@ -80,7 +81,7 @@ class IntegratedGradientsResult:
 
 
 def integrated_gradients(
-    model: NeuronModel, batch: Batch, path: Path, n_steps: int, target: TargetOf | None, memory_budget: int
+    model: NeuronModel, batch: Batch, path: Path, n_steps: int, memory_budget: int
 ) -> IntegratedGradientsResult:
     """Dense integrated gradients of every neuron of every layer.
 
@@ -89,17 +90,14 @@ def integrated_gradients(
     them gives every g. For the pre-activation z the chain rule adds act'(α z).
 
     Where the same neuron of several sequences is edited at once (multiple choice, `choices: all`), all of them go along
-    one joint path and a neuron's score is the sum over the sequences. With `target: gold` the sequence of the gold
-    choice takes the place of the predicted one's.
-
-    Raises:
-        UserError: `target: gold` for an example without a label.
+    one joint path and a neuron's score is the sum over the sequences. A `target` in the batch takes the place of what is
+    predicted, in multiple choice its sequence that of the predicted choice; with `against` P is the difference of the
+    two log-probabilities.
     """
     nodes, weights = nodes_and_weights(path.rule, n_steps)
-    gold = gold_classes(batch) if target == "gold" else None
-    states = model.states(batch, gold)
-    target_class = explained_class(states.scores, batch, target, READOUTS[model.readout].of_vocabulary)
-    chosen = Target(target_class, path.quantity(model))
+    states = model.states(batch, batch.get("target"))
+    target_class = target_of(batch, states.scores)
+    chosen = Target(target_class, path.quantity(model), batch.get("against"))
     if path.positions == "last":
         gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)
         scores = torch.stack(
@@ -125,31 +123,27 @@ class Target:
     Attributes:
         classes: class of each example, [batch], int64.
         quantity: its softmax `probability` or its raw `score`.
+        against: class whose log-probability is taken off the class's own, which is then the quantity, [batch]; None:
+            none.
 
     Example:
         >>> import torch
         >>> from twinlens.attribution.neuron.path_integral import Target
         >>> Target(torch.tensor([1]), "probability").of(torch.tensor([[[0.0, 0.0], [0.0, 100.0]]]))
         tensor([[0.5000, 1.0000]])
+        >>> Target(torch.tensor([1]), "probability", torch.tensor([0])).of(torch.tensor([[[0.0, 0.0], [0.0, 100.0]]]))
+        tensor([[  0., 100.]])
     """
 
     classes: Tensor
     quantity: Quantity
+    against: Tensor | None = None
 
     def of(self, scores: Tensor) -> Tensor:
         """P of each row, scores [batch, rows, classes] → [batch, rows], float32."""
-        values = scores.float() if self.quantity == "score" else scores.float().softmax(-1)
-        return values.gather(-1, self.classes[:, None, None].expand(-1, scores.shape[1], 1))[..., 0]
-
-
-def gold_classes(batch: Batch) -> Tensor:
-    """Gold class of each example, [batch].
-
-    Raises:
-        UserError: an example without a label.
-    """
-    require_labels(batch)
-    return batch["labels"]
+        if self.against is not None:  # the normalisation of the two cancels
+            return at_target(scores.float(), self.classes) - at_target(scores.float(), self.against)
+        return at_target(scores.float() if self.quantity == "score" else scores.float().softmax(-1), self.classes)
 
 
 def _origin(states: AnswerStates, site: Site) -> Tensor:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
-from twinlens.attribution.method import Method, MethodKind, Role, UnitKind
+from twinlens.attribution.method import Lens, Method, MethodKind, Role, UnitKind
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.protocols import Batch, ModelKind
@@ -33,6 +33,7 @@ class NeuronLens(Method):
     """
 
     lens = "neuron"
+    explains: Lens | None = "neuron"
     unit_kind: ClassVar[UnitKind] = "neuron"
     role: ClassVar[Role] = "value"
     from_instances: ClassVar[bool] = False
@@ -90,7 +91,10 @@ class NeuronMethod(NeuronLens):
         raise NotImplementedError
 
     def attribute(self, model: Any, batch: Batch, memory_budget: int) -> NeuronScores:
-        """The `top_k` best neurons of every example; the result does not depend on `memory_budget` (bytes)."""
+        """The `top_k` best neurons of every example; the result does not depend on `memory_budget` (bytes).
+
+        What is explained stands in the batch (`twinlens.attribution.targets.target_of`).
+        """
         raise NotImplementedError
 
     def need(self, sizes: EngineSizes) -> Need:

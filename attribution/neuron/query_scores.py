@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Role, UnitKind
 from twinlens.attribution.neuron.bounded_search import TopUnits
-from twinlens.attribution.neuron.explained import Explained, TargetOf, described_target, score_parts
+from twinlens.attribution.neuron.explained import Explained, score_parts
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.neuron_score import PAPER, NeuronScore
 from twinlens.attribution.neuron.part_scores import ranked_layers
@@ -36,7 +36,6 @@ class _QueryScore(ResidualMethod, ABC):
         self,
         site: ValueSite,
         n_values: int,
-        target: TargetOf | None = None,
         mode: Mode = "corrected",
         top_k: int = 100,
     ) -> None:
@@ -46,7 +45,6 @@ class _QueryScore(ResidualMethod, ABC):
             raise UserError(f"n_values={n_values} asks for no value neuron; expected at least 1: raise it.")
         self.site = site
         self.n_values = n_values
-        self.target = target
         self.mode: Mode = mode
         self.top_k = top_k
 
@@ -59,7 +57,6 @@ class _QueryScore(ResidualMethod, ABC):
             "site_of_values": self.site,
             "n_values": self.n_values,
             "mode": self.mode,
-            "target": described_target(self.target, model.vocabulary),
             "top_k": self.top_k,
             "unit": self.unit,
             "sign": self.sign,
@@ -69,8 +66,7 @@ class _QueryScore(ResidualMethod, ABC):
         """The `top_k` best of every example.
 
         Raises:
-            UserError: a budget that does not hold one example, `target: gold` on an unlabelled one, or `notebook` with
-                shared key heads.
+            UserError: a budget that does not hold one example, or `notebook` with shared key heads.
         """
 
         def score(part: Explained, room: int) -> NeuronScores:
@@ -78,7 +74,7 @@ class _QueryScore(ResidualMethod, ABC):
             found = best_neurons(part.readout, units(model, part.states), "logprob_increase", self.n_values, room)
             return self.best(model, part, found, room)
 
-        return score_parts(model, batch, self.target, self.mode, self.site == "attn", memory_budget, self.top_k, score)
+        return score_parts(model, batch, self.mode, self.site == "attn", memory_budget, self.top_k, score)
 
     @abstractmethod
     def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
@@ -105,13 +101,13 @@ class QueryLayers(_QueryScore):
     Args:
         site: of the value neurons.
         n_values: best value neurons by log-probability increase that are asked.
-        target, mode, top_k: see `NeuronScore`; `notebook` also leaves centring and
+        mode, top_k: see `NeuronScore`; `notebook` also leaves centring and
             biases out of the keys and divides by the plain sum, see `twinlens.attribution.neuron.query`.
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.query_scores import QueryLayers
-        >>> method = QueryLayers(site="ffn", n_values=2, target="gold", top_k=2)
+        >>> method = QueryLayers(site="ffn", n_values=2, top_k=2)
         >>> found = method.attribute(ExampleResidualModel(), example_batch(), BUDGET)
         >>> found.site.tolist(), found.layer.tolist()  # site 1: attention, 0: MLP
         ([[1, 1], [0, 1]], [[0, 1], [1, 0]])
@@ -134,12 +130,12 @@ class QueryNeurons(_QueryScore):
     """FFN neurons below the value neurons by their share in activating these, at the value neurons' own tokens.
 
     Args:
-        site, n_values, target, mode, top_k: see `QueryLayers`.
+        site, n_values, mode, top_k: see `QueryLayers`.
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
         >>> from twinlens.attribution.neuron.query_scores import QueryNeurons
-        >>> method = QueryNeurons(site="ffn", n_values=6, target="gold", top_k=2)
+        >>> method = QueryNeurons(site="ffn", n_values=6, top_k=2)
         >>> found = method.attribute(ExampleResidualModel(), example_batch(), BUDGET)
         >>> found.layer[1].tolist(), found.unit[1].tolist()  # of the second text, below its value neurons
         ([0, 0], [4, 2])

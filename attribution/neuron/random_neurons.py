@@ -34,6 +34,7 @@ class RandomNeurons(NeuronMethod):
     """
 
     is_control: ClassVar[bool] = True
+    explains = None
     reads_text = False
     sign = "none: random"
     unit = "uniform on [0, 1)"

@@ -29,6 +29,7 @@ class Readout:
         direction: linear part of the final norm, [..., hidden] → [..., width].
         scale: 1 / the final norm's statistic, [batch].
         target: output explained, [batch].
+        against: output whose log-probability is taken off, [batch]; None: the target alone is explained.
         head: from the final hidden state [..., width] to scores [..., outputs].
         weight, bias: of a linear head, [outputs, width] and [outputs]; weight None: the head is not linear.
         norm_bias: what the final norm adds, [width]; None: nothing, or left out as the notebooks do.
@@ -54,6 +55,7 @@ class Readout:
     bias: Tensor | None = None
     norm_bias: Tensor | None = None
     offset: Tensor | None = None
+    against: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -76,8 +78,9 @@ class Readout:
 
     def rows(self, start: int, stop: int) -> Readout:
         """A contiguous part of the examples."""
-        offset = None if self.offset is None else self.offset[start:stop]
-        return replace(self, scale=self.scale[start:stop], target=self.target[start:stop], offset=offset)
+        offset, against = (None if part is None else part[start:stop] for part in (self.offset, self.against))
+        scale, target = self.scale[start:stop], self.target[start:stop]
+        return replace(self, scale=scale, target=target, offset=offset, against=against)
 
     def outputs(self, start: int, stop: int) -> Tensor:
         """Rows of the linear head's weight in the type of all sums, [stop − start, width]."""
@@ -127,9 +130,13 @@ class Readout:
         return scores if self.offset is None else scores + per_example(self.offset, scores)
 
     def log_prob(self, vectors: Tensor) -> Tensor:
-        """lp(v) = log softmax(bs(v))[target] at residual vectors [batch, ..., hidden], [batch, ...]."""
+        """lp(v) = log softmax(bs(v))[target] at residual vectors [batch, ..., hidden], [batch, ...].
+
+        With `against` the difference to its log-probability, in which the normalisation cancels.
+        """
         scores = self.scores(vectors)
-        return at_target(scores, self.target) - scores.logsumexp(-1)
+        rest = scores.logsumexp(-1) if self.against is None else at_target(scores, self.against)
+        return at_target(scores, self.target) - rest
 
 
 def readout_of(
@@ -138,6 +145,7 @@ def readout_of(
     target: Tensor,
     mode: Mode = "corrected",
     offset: Tensor | None = None,
+    against: Tensor | None = None,
 ) -> Readout:
     """The model's readout with the norm frozen at `states`.
 
@@ -146,6 +154,7 @@ def readout_of(
         mode: `corrected` keeps the final norm's bias, so that lp(h^L) is the model's own log-probability; `notebook`
             drops it, as the notebooks of the second paper do.
         offset: constants of each example's scores, see `Readout`.
+        against: output whose log-probability is taken off, [batch], int64; None: none is.
     """
     return Readout(
         direction=model.final_direction,
@@ -156,23 +165,29 @@ def readout_of(
         bias=model.output_bias,
         norm_bias=model.final_bias if mode == "corrected" else None,
         offset=offset,
+        against=None if against is None else against.long(),
     )
 
 
 def choice_readout(
-    model: ResidualModel, states: ResidualStates, other_scores: Tensor, mode: Mode = "corrected"
+    model: ResidualModel,
+    states: ResidualStates,
+    other_scores: Tensor,
+    mode: Mode = "corrected",
+    against: Tensor | None = None,
 ) -> Readout:
     """Multiple choice: softmax over one output per sequence, of which only the explained sequence's is attributed.
 
     Args:
         states: of the explained sequence of each question, under a head with one output.
         other_scores: scores of the question's other choices, constants here, [batch, choices − 1].
+        against: place among these of the choice whose log-probability is taken off, [batch]; None: none is.
 
     Returns:
         a readout whose output 0 is the explained choice, which is the target.
     """
     target = torch.zeros(len(other_scores), dtype=torch.int64, device=other_scores.device)
-    readout = readout_of(model, states, target, mode)
+    readout = readout_of(model, states, target, mode, against=None if against is None else against + 1)
     offset = torch.cat([torch.zeros_like(other_scores[:, :1]), other_scores], 1).to(readout.dtype)
     n_others = other_scores.shape[1]
 

@@ -52,7 +52,7 @@ def series_increases(readout: Readout, units: Units, memory_budget: int) -> Iter
         >>> [increase[0, :2, 0].round(decimals=2) for _, increase in layers]  # of the first example, nats
         [tensor([-0.9400,  0.2200]), tensor([0.0000, 0.2000])]
     """
-    if not readout.linear or readout.n_outputs < OUTPUTS_FROM:
+    if not readout.linear or readout.n_outputs < OUTPUTS_FROM or readout.against is not None:
         yield from dense_increases(readout, units, memory_budget)
         return
     assert readout.weight is not None

@@ -27,6 +27,10 @@ from twinlens.attribution.neuron.target_ranks import target_ranks
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
+WITHOUT_TARGET = ("value_norm", "coefficient", "coefficient_norm")
+"""Scores of the neuron alone, whatever is explained."""
+OF_ONE_TARGET = ("prob_increase", "inverse_rank", "coefficient_inverse_rank")
+"""Scores that say nothing of how much likelier one output is than another."""
 BOUNDED = ("logprob_increase", "log_prob", "prob_increase")
 """Scores of which the best neurons are found through an upper bound where the readout is linear."""
 STATIC = ("value_norm", "coefficient", "inverse_rank", "coefficient_norm", "coefficient_inverse_rank")
@@ -131,8 +135,11 @@ def _from_increases(readout: Readout, units: Units, score: str, memory_budget: i
         yield layer, transformed(increase, log_prob[:, None, None], score)
 
 
-def gradients(model: ResidualModel, batch: Batch, target: Tensor, memory_budget: int) -> Tensor:
-    """Gradient of the target's log-probability by the MLP outputs at the answer position, [batch, layers, hidden].
+def gradients(model: ResidualModel, batch: Batch, cotangent: Tensor, memory_budget: int) -> Tensor:
+    """Gradient of ⟨cotangent, scores⟩ by the MLP outputs at the answer position, [batch, layers, hidden].
+
+    Args:
+        cotangent: gradient of what is explained at the model's scores, [batch, outputs] (`Explained.cotangent`).
 
     Raises:
         UserError: when the budget does not hold one sentence.
@@ -145,7 +152,7 @@ def gradients(model: ResidualModel, batch: Batch, target: Tensor, memory_budget:
             "expected more than that: raise memory_budget or shorten the sentences."
         )
     parts = []
-    for start in range(0, len(target), step):
+    for start in range(0, len(cotangent), step):
         rows = {name: batch[name][start : start + step] for name in ("input_ids", "attention_mask")}
-        parts.append(model.mlp_gradient(rows, target[start : start + step]))
+        parts.append(model.mlp_gradient(rows, cotangent[start : start + step]))
     return torch.cat(parts)

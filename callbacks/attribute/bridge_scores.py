@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from twinlens.callbacks.attribute.explained_outputs import explained_inputs, explained_words
 from twinlens.callbacks.attribute.neuron_scores import neuron_disk, tensors_of, write_neuron_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import at_sites, read_best_instances, read_neuron_lists, write_description
@@ -24,6 +25,7 @@ class InstanceListReads(Reads):
             "neurons": session.scores[self.method.neurons, "train"].name,
             "examples": session.predictions[split].fingerprint,
             "split": split,
+            **explained_inputs(session, self.method),
         }
 
     def build(self, split: str, folder: Path) -> Finish:
@@ -40,8 +42,8 @@ class InstanceListReads(Reads):
         top_index, top_score = read_best_instances(session.scores[method.source, split] / split, length)
         scores = at_sites(method.compose(top_index, top_score, train), footprint.n_neurons)
         rows = {"index": torch.arange(len(top_index)), **tensors_of(scores)}
-        write_neuron_scores(folder, split, rows, session.predictions[split])
-        write_description(folder, self.name, method, method.describe())
+        write_neuron_scores(session, folder, split, rows, method)
+        write_description(folder, self.name, method, {**method.describe(), **explained_words(session, method)})
 
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Both lists; there is no pass."""

@@ -8,11 +8,12 @@ import json
 from typing import Any
 
 from safetensors.torch import load_file
-from torch import Tensor, nn, tensor
+from torch import nn
 
 from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.inputs import CheckpointInputs, HeadInputs, TextInputs
-from twinlens.callbacks.attribute.instance_scores import Streamed
+from twinlens.attribution.targets import Targets
+from twinlens.callbacks.attribute.instance_scores import Side, Streamed
 from twinlens.callbacks.attribute.reads import Planned
 from twinlens.callbacks.attribute.score_files import read_neuron_lists
 from twinlens.callbacks.passes.session import Epoch, Session
@@ -21,14 +22,15 @@ from twinlens.models.heads import head_weights
 
 
 class HeadReads(Streamed):
-    """Cached head inputs with the labels that the method asks for: `HeadInputs`."""
+    """Cached head inputs with the labels that the method asks for, or with what is explained: `HeadInputs`."""
 
-    def load(self, split: str) -> HeadInputs:
+    def load(self, split: str, side: Side) -> HeadInputs:
         """The split's."""
-        labels, fold = labels_of(self.session, self.method, split)
-        return HeadInputs(self.session.predictions[split].features, labels, self.session.classifier.head, fold)
+        session, asked = self.session, outputs_of(self.session, self.method, split, side)
+        features = session.predictions[split].features
+        return HeadInputs(features, asked.target, session.classifier.head, asked.fold, asked.against)
 
-    def identify(self, split: str) -> dict[str, Any]:
+    def identify(self, split: str, side: Side) -> dict[str, Any]:
         """The split's predictions."""
         return {"examples": self.session.predictions[split].fingerprint}
 
@@ -36,22 +38,22 @@ class HeadReads(Streamed):
 class CheckpointReads(Streamed):
     """Head inputs under every kept epoch's weights, each with the learning rate of its last step: `CheckpointInputs`.
 
-    Predicted labels are those of the explained model.
+    Predicted labels, and what is explained, are those of the explained model.
     """
 
     needs_epochs = True
 
-    def load(self, split: str) -> CheckpointInputs:
+    def load(self, split: str, side: Side) -> CheckpointInputs:
         """The split's."""
-        session = self.session
-        labels, fold = labels_of(session, self.method, split)
+        session, asked = self.session, outputs_of(self.session, self.method, split, side)
         steps = []
         for epoch in session.epochs:
             features = load_file(session.epoch_examples[epoch.number, split] / "features.safetensors")["features"]
-            steps.append((HeadInputs(features, labels, _head_at(session, epoch), fold), epoch.learning_rate))
+            inputs = HeadInputs(features, asked.target, _head_at(session, epoch), asked.fold, asked.against)
+            steps.append((inputs, epoch.learning_rate))
         return CheckpointInputs(tuple(steps))
 
-    def identify(self, split: str) -> dict[str, Any]:
+    def identify(self, split: str, side: Side) -> dict[str, Any]:
         """The predictions of the explained model and of every epoch's."""
         session = self.session
         epochs = [(session.epoch_examples[epoch.number, split].name, epoch.learning_rate) for epoch in session.epochs]
@@ -69,11 +71,11 @@ class TextReads(Streamed):
     `data.max_length` cuts off is not.
     """
 
-    def load(self, split: str) -> TextInputs:
+    def load(self, split: str, side: Side) -> TextInputs:
         """The split's."""
         return TextInputs(self._texts(split))
 
-    def identify(self, split: str) -> str:
+    def identify(self, split: str, side: Side) -> str:
         """The texts themselves, which do not depend on the model."""
         return hashlib.sha256(json.dumps(self._texts(split)).encode()).hexdigest()
 
@@ -87,14 +89,14 @@ class TextReads(Streamed):
 class NeuronListReads(Streamed):
     """The stored lists of the method's source, as long as the method reads them on either side: `NeuronLists`."""
 
-    def load(self, split: str) -> NeuronLists:
+    def load(self, split: str, side: Side) -> NeuronLists:
         """The split's."""
         footprint, method = self.session.footprint, self.method
-        length = max(method.train_list, method.test_list) if split == "train" else method.test_list
+        length = max(method.train_list, method.test_list) if side == "train" else method.test_list
         shape = footprint.n_layers, footprint.n_neurons, footprint.query_width
         return read_neuron_lists(self.session.scores[method.source, split] / split, length, *shape)
 
-    def identify(self, split: str) -> str:
+    def identify(self, split: str, side: Side) -> str:
         """The source's scores."""
         return self.session.scores[self.method.source, split].name
 
@@ -105,18 +107,19 @@ class NeuronListReads(Streamed):
         return 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
 
 
-def labels_of(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
-    """Labels of the method's loss and the split's fold; a method without a loss has the predictions.
+def outputs_of(session: Session, method: Any, split: str, side: Side) -> Targets:
+    """Outputs whose log-probability is differentiated: of train rows those of the method's loss, of tests what the run
+    explains. A method without a loss, or that explains nothing, has the predictions.
 
-    In a folded split gold labels are folded classes, so predicted ones are folded too.
+    In a folded split gold labels are folded classes.
     """
+    if side == "test" and method.explains is not None:
+        return session.targets(method.explains, split)
     predictions = session.predictions[split]
-    fold = session.data.folds.get(split)
-    of_class = None if fold is None else tensor(fold.of_class)
-    if getattr(method, "labels", "predicted") == "gold":
-        return predictions.column("label"), of_class
-    predicted = predictions.column("prediction")
-    return predicted if of_class is None else of_class[predicted], of_class
+    if side == "train" and getattr(method, "labels", "predicted") == "gold":
+        labels = session.readout.labels(predictions.column("label"), predictions.column("prediction"))
+        return Targets(labels, fold=session.fold(split))
+    return Targets(predictions.column("prediction"))
 
 
 def _head_at(session: Session, epoch: Epoch) -> nn.Module:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import pyarrow
@@ -17,6 +18,14 @@ from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.attribution.instance.train_summary import TrainSummary
 from twinlens.attribution.protocols import Batch
+from twinlens.callbacks.attribute.explained_outputs import (
+    consecutive,
+    explained_columns,
+    explained_inputs,
+    explained_words,
+    left_out_of,
+    with_empty_lists,
+)
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import instance_table, write_description
 from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_table, with_places
@@ -26,16 +35,20 @@ from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards, rows_per_
 from twinlens.callbacks.store.store import Finish
 
 
+Side = Literal["train", "test"]
+"""Which part a split plays: that of the rows that are put forward, or that of what is explained."""
+
+
 class Streamed(Reads):
     """A form in which both splits come whole, so that their scores are streamed in blocks."""
 
     @abstractmethod
-    def load(self, split: str) -> Any:
+    def load(self, split: str, side: Side) -> Any:
         """What the method asks for in `reads`, in row order."""
 
     @abstractmethod
-    def identify(self, split: str) -> Any:
-        """What identifies these inputs, plain values."""
+    def identify(self, split: str, side: Side) -> Any:
+        """What identifies these inputs beside what is explained, plain values."""
 
     def tokens(self) -> TokenRows | None:
         """What train rows are where they are tokens; None: they are examples."""
@@ -51,27 +64,33 @@ class Streamed(Reads):
         return 4 * plan.shape.footprint.hidden_size * n_rows * self.session.sequences.read
 
     def inputs(self, split: str) -> dict[str, Any]:
-        """Both splits."""
-        return {"train": self.identify("train"), "examples": self.identify(split), "split": split}
+        """Both splits, and what is explained."""
+        sides = {"train": self.identify("train", "train"), "examples": self.identify(split, "test")}
+        return {**sides, "split": split, **explained_inputs(self.session, self.method)}
 
     def build(self, split: str, folder: Path) -> Finish:
         """Write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
         session, method = self.session, self.method
         title = f"{self.name} on {split}"
-        train, test = (self.load(which) for which in ("train", split))
+        train, test = self.load("train", "train"), self.load(split, "test")
+        left_out = left_out_of(session, method, split)
         scorer, budget = within_memory(title, lambda size: method.prepare(train, size), session.memory_budget)
         allowed = [budget]  # what the last block took, after any out-of-memory error
 
         def compute(batch: Batch) -> dict[str, Tensor]:
-            index = batch["index"].cpu()
-            part = test.rows(int(index[0]), int(index[-1]) + 1)  # shards hold consecutive rows
+            index = batch["index"].cpu()  # shards hold consecutive rows
+            summary, parts = TrainSummary.empty(len(train)), []
             # nothing of the model runs here, so that mixed precision has no business in the products
             with torch.autocast(batch["index"].device.type, enabled=False):
-                (scores, summary), allowed[0] = within_memory(
-                    title, lambda size: stream_scores(scorer, part, index, method.top_k, size), allowed[0]
-                )
+                for rows in consecutive(index[~left_out[index]]):
+                    part = test.rows(int(rows[0]), int(rows[-1]) + 1)
+                    (scores, seen), allowed[0] = within_memory(
+                        title, partial(stream_scores, scorer, part, rows, method.top_k), allowed[0]
+                    )
+                    summary = summary.merge(seen)
+                    parts.append(scores)
             sums = {f"{PARTIAL_SUMS}{key}": torch.as_tensor(value) for key, value in vars(summary).items()}
-            return {**vars(scores), **sums}
+            return {**vars(with_empty_lists(parts, index, min(method.top_k, len(train)))), **sums}
 
         shards = row_shards(len(test))
         result = run_pass(title, nn.Identity(), compute, shards, index_loader, folder / "shards", session.trainers)
@@ -80,8 +99,10 @@ class Streamed(Reads):
             summary = TrainSummary.empty(len(train))
             for part in result.partials:
                 summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
-            write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens())
-            write_description(folder, self.name, method, {"top_k": method.top_k, **scorer.describe(), **self.covered()})
+            explained = explained_columns(session, method, split)
+            write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained)
+            described = {"top_k": method.top_k, **scorer.describe(), **self.covered()}
+            write_description(folder, self.name, method, {**described, **explained_words(session, method)})
 
         return finish
 
@@ -106,15 +127,17 @@ def write_instance_scores(
     summary: TrainSummary,
     self_influence: Tensor | None,
     tokens: TokenRows | None = None,
+    explained: Mapping[str, Tensor] = {},
 ) -> None:
     """Write `<split>/` and `train_summary/`.
 
     Args:
         rows: columns of `InstanceScores`.
         tokens: what train rows are where they are tokens; then `train_tokens/` is written too.
+        explained: `target` and `target_against` of every test, [tests] each, where the scores speak of them.
     """
     lists, positions = (dict(rows), None) if tokens is None else with_places(rows, tokens)
-    datasets.Dataset(instance_table(InstanceScores(**lists), positions)).save_to_disk(str(folder / split))
+    datasets.Dataset(instance_table(InstanceScores(**lists), positions, explained)).save_to_disk(str(folder / split))
     columns = summary.finalize(self_influence)
     if tokens is not None:
         datasets.Dataset(token_table(columns, tokens)).save_to_disk(str(folder / "train_tokens"))

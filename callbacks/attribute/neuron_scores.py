@@ -8,21 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import torch
 from torch import Tensor
 
 from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.errors import require_finite
-from twinlens.attribution.method import Role, UnitKind
+from twinlens.attribution.method import Method, Role, UnitKind
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.attribution.targets import Targets
+from twinlens.callbacks.attribute.explained_outputs import UNIT_AGAINST, explained_inputs, explained_words, left_out_of
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
-from twinlens.callbacks.attribute.score_files import neuron_table, write_description
+from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
-from twinlens.callbacks.passes.session import Predictions
+from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
 from twinlens.models.footprint import Footprint, footprint_of
@@ -40,10 +43,11 @@ class ModelReads(Reads):
         method.check_model(LazyKind(architecture))
 
     def inputs(self, split: str) -> dict[str, Any]:
-        """What the split is predicted as, and in multiple choice whose neurons are edited."""
+        """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""
         return {
             "examples": self.session.predictions[split].fingerprint,
             "split": split,
+            **explained_inputs(self.session, self.method),
             **self.session.reading,
         }
 
@@ -57,8 +61,8 @@ class ModelReads(Reads):
 
         def finish() -> None:
             kind = method.role, method.unit_kind
-            write_neuron_scores(folder, split, rows, session.predictions[split], kind)
-            write_description(folder, self.name, method, {**description, **session.reading})
+            write_neuron_scores(session, folder, split, rows, method, kind)
+            write_description(folder, self.name, method, {**description, **self._explained(), **session.reading})
 
         return finish
 
@@ -74,20 +78,29 @@ class ModelReads(Reads):
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
         return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
 
+    def _explained(self) -> dict[str, str]:
+        """Target for method.yaml, with the unit where the target is set apart from another output."""
+        words = explained_words(self.session, self.method)
+        return {**words, "unit": UNIT_AGAINST} if AGAINST in words else words
+
     def _pass(
         self, method: NeuronMethod, engine: NeuronModel | ResidualModel, split: str, folder: Path
     ) -> dict[str, Tensor]:
         """All examples' best neurons, in the order of `index`."""
         session = self.session
         title = f"{self.name} on {split}"
+        targets = None if method.explains is None else session.targets(method.explains, split)
+        left_out = left_out_of(session, method, split)
         there: list[Any] = []
 
         def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
             if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
                 there.append(engine.where_it_is() if isinstance(engine, ResidualEngine) else engine)
-            scores = method.attribute(there[0], batch, budget)
+            scores = method.attribute(there[0], batch if targets is None else targets.of_batch(batch), budget)
             require_finite(scores.score, f"the score of {title}", batch["index"])
-            return {"index": batch["index"], **tensors_of(scores)}
+            found = {"index": batch["index"], **tensors_of(scores)}
+            nothing = left_out[batch["index"].cpu()].to(scores.layer.device)
+            return {**found, "layer": scores.layer.masked_fill(nothing[:, None], -1)}  # a list without entry
 
         if method.reads_text:
             shards, loader = session.shards(split), session.loader(split)
@@ -135,17 +148,33 @@ def engine_of(model: Any, method: NeuronMethod) -> NeuronModel | ResidualModel:
 
 
 def write_neuron_scores(
+    session: Session,
     folder: Path,
     split: str,
     rows: dict[str, Tensor],
-    predictions: Predictions,
+    method: Method,
     kind: tuple[Role, UnitKind] = ("value", "neuron"),
 ) -> None:
-    """Write `<split>/`; scores that explain nothing in particular are said of what the model is asked for: its answer
-    where the classes are a vocabulary, else the predicted class."""
+    """Write `<split>/`; scores that speak of no target are said of the run's, whose probability is not computed again
+    where the predictions do not have it (NaN)."""
+    targets = session.targets(method.explains or "neuron", split)
     if "target" not in rows:
-        rows = {**rows, **predictions.explained()}
+        rows = {**rows, "target": targets.target, "target_prob": known_probability(session, split, targets)}
+    if targets.against is not None and method.explains is not None:
+        rows = {**rows, AGAINST: targets.against}
     datasets.Dataset(neuron_table(rows, *kind)).save_to_disk(str(folder / split))
+
+
+def known_probability(session: Session, split: str, targets: Targets) -> Tensor:
+    """Probability of each example's target, [examples], float32, as far as the predictions say it; NaN elsewhere."""
+    predictions = session.predictions[split]
+    if not session.readout.of_vocabulary:
+        probability = predictions.column("prob")
+        if targets.fold is None:
+            return probability.gather(1, targets.target[:, None])[:, 0]
+        return (probability * (targets.fold[None] == targets.target[:, None])).sum(1)
+    said = session.readout.explained(predictions.column("label"), predictions.column("prediction"))
+    return predictions.column("target_prob").where(said == targets.target, torch.nan)
 
 
 def tensors_of(scores: NeuronScores) -> dict[str, Tensor]:

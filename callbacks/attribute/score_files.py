@@ -20,6 +20,8 @@ from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION,
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 
+AGAINST = "target_against"
+"""Column of the output that a target is set apart from."""
 CONTROL = "control"
 """Key of method.yaml that says of a control that it is one."""
 ROWS_READ_AT_ONCE = 4096
@@ -67,6 +69,7 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
         {
             "index": pyarrow.array(rows["index"].numpy()),
             "target": pyarrow.array(rows["target"].long().numpy()),
+            **({AGAINST: pyarrow.array(rows[AGAINST].long().numpy())} if AGAINST in rows else {}),
             "target_prob": pyarrow.array(rows["target_prob"].float().numpy()),
             "role": constant(role),
             "unit_kind": constant(unit_kind),
@@ -82,15 +85,25 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
     )
 
 
-def instance_table(scores: InstanceScores, positions: Mapping[str, Tensor] | None = None) -> pyarrow.Table:
-    """The contract's columns of instance scores; `positions` are further lists, of tokens in their texts."""
+def instance_table(
+    scores: InstanceScores,
+    positions: Mapping[str, Tensor] | None = None,
+    explained: Mapping[str, Tensor] | None = None,
+) -> pyarrow.Table:
+    """The contract's columns of instance scores; a list of −1 stands for a test that is left out, and is empty.
+
+    Args:
+        positions: further lists, of tokens in their texts.
+        explained: further columns, what is explained of each test, [tests].
+    """
+    kept = scores.top_index >= 0
+    offsets = pyarrow.array(torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)]).int().numpy())
 
     def lists(values: Tensor) -> pyarrow.Array:
-        flat = pyarrow.array(values.flatten().numpy())
-        fixed = pyarrow.FixedSizeListArray.from_arrays(flat, values.shape[1])
-        return fixed.cast(pyarrow.list_(flat.type))
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values[kept].numpy()))
 
     columns = {"index": pyarrow.array(scores.index.numpy())}
+    columns |= {name: pyarrow.array(values.long().numpy()) for name, values in (explained or {}).items()}
     for name in ("top_index", "top_score", "bottom_index", "bottom_score"):
         columns[name] = lists(getattr(scores, name))
     columns |= {name: lists(values) for name, values in (positions or {}).items()}

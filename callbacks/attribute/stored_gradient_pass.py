@@ -18,6 +18,7 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.over_layers import Losses
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.targets import Targets
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
@@ -31,21 +32,23 @@ class Wanted:
         options: of the method.
         split: whose rows.
         losses: see `Losses`.
+        explained: whether gradients are of what the run explains, less its sign, instead of losses of labels.
     """
 
     options: GradientOptions
     split: str
     losses: Losses = "loss"
+    explained: bool = False
 
     @property
     def per(self) -> Per:
-        """What has a row: tokens in the train split alone, and never in the curvature."""
-        return self.options.per if self.split == "train" and self.losses == "loss" else "example"
+        """What has a row: tokens among the rows that are put forward alone, and never in the curvature."""
+        return "example" if self.explained or self.losses != "loss" else self.options.per
 
 
-def documents(session: Session, split: str) -> bool:
+def documents(session: Session, wanted: Wanted) -> bool:
     """Whether a row's loss is that of a whole text: for next-token data the train split's, as in training."""
-    return session.readout.has_text_losses(split)
+    return not wanted.explained and session.readout.has_text_losses(wanted.split)
 
 
 class BatchGradients:
@@ -61,12 +64,9 @@ class BatchGradients:
         self.model: Any = session.readable
         self.losses = wanted.losses
         self.plan = plan
-        self.whole_texts = documents(session, wanted.split)
+        self.whole_texts = documents(session, wanted)
         self.title = f"gradients of {wanted.split}"
-        self.labels: Tensor | None = None
-        self.fold: Tensor | None = None
-        if not self.whole_texts:
-            self.labels, self.fold = session_labels(session, wanted)
+        self.outputs = None if self.whole_texts else differentiated_outputs(session, wanted)
 
     def __call__(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
         """See `RowPass.of_batch`."""
@@ -80,26 +80,24 @@ class BatchGradients:
             losses = self.model.token_losses(batch)[0].sum(1)
             return losses, torch.ones_like(losses)[None]
         scores = self.model(batch)
-        assert self.labels is not None
-        labels = self.labels[batch["index"].cpu()].to(scores.device)
+        assert self.outputs is not None
+        asked = self.outputs.at(batch["index"].cpu()).to(scores.device)
         if self.losses == "expectation":
-            return scores, fisher_cotangents(scores, labels, "expectation")
-        return scores, logit_cotangents(scores.detach().double(), labels, self.fold)[None]
+            return scores, fisher_cotangents(scores, asked.target, "expectation")
+        found = logit_cotangents(scores.detach().double(), asked.target, asked.fold, asked.against)
+        return scores, found[None]
 
 
-def session_labels(session: Session, wanted: Wanted) -> tuple[Tensor, Tensor | None]:
-    """Labels of the losses, [examples]: gold or predicted classes; of a prompt its answer, or else the predicted token.
-
-    Returns:
-        the labels, and the split's fold.
-    """
+def differentiated_outputs(session: Session, wanted: Wanted) -> Targets:
+    """Outputs whose losses are differentiated: what is explained, or a split's gold or predicted labels."""
+    if wanted.explained:
+        return session.targets("instance", wanted.split)
     predictions = session.predictions[wanted.split]
-    gold, predicted = predictions.column("label"), predictions.column("prediction")
-    fold = session.data.folds.get(wanted.split)
-    of_class = None if fold is None else torch.tensor(fold.of_class)
+    predicted = predictions.column("prediction")
     if wanted.options.labels == "gold":
-        return session.readout.labels(gold, predicted), of_class
-    return predicted if of_class is None else of_class[predicted], of_class
+        labels = session.readout.labels(predictions.column("label"), predicted)
+        return Targets(labels, fold=session.fold(wanted.split))
+    return Targets(predicted)
 
 
 def gradient_need(session: Session, plan: RowPass, rank: int) -> Need:

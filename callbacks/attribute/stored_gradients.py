@@ -45,15 +45,16 @@ PCA_ROWS = 1024
 def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
     """Everything that stored gradients depend on."""
     options = asdict(replace(wanted.options, per=wanted.per))
-    if wanted.losses == "expectation":
+    if wanted.losses == "expectation" or wanted.explained:
         del options["labels"]
     pca = wanted.options.projection.kind == "pca"
     return {
         "weights": session.weights,
         "examples": session.predictions[wanted.split].fingerprint,
-        "documents": documents(session, wanted.split),
+        "documents": documents(session, wanted),
         "options": options,
         "losses": wanted.losses,
+        **({"explain": session.explain.instance.identity} if wanted.explained else {}),
         "projections": fingerprint_of(projection_inputs(session, wanted.options)) if pca else None,
         "precision": session.trainers.precision,
         "code": code_of(__name__, RowFiles),

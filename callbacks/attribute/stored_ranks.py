@@ -64,6 +64,7 @@ def rank_inputs(session: Session, split: str, site: str) -> dict[str, Any]:
     """What the ranks depend on; the examples' fingerprint covers weights, answers and predictions."""
     return {
         "examples": session.predictions[split].fingerprint,
+        "explain": session.explain.neuron.identity,
         "split": split,
         "site": site,
         "code": code_of(__name__),
@@ -71,10 +72,8 @@ def rank_inputs(session: Session, split: str, site: str) -> dict[str, Any]:
 
 
 def targets_of(session: Session, split: str) -> Tensor:
-    """Every token that may be explained: answers and predictions, distinct and in rising order, int64."""
-    predictions = session.predictions[split]
-    label = predictions.column("label")
-    return torch.cat([predictions.column("prediction"), label[label >= 0]]).unique()
+    """Every token that is explained, distinct and in rising order, int64."""
+    return session.targets("neuron", split).target.unique()
 
 
 def _units(engine: ResidualEngine, site: str) -> int:

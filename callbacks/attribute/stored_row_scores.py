@@ -8,7 +8,7 @@ from typing import Any
 
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.over_layers import OverLayers
-from twinlens.callbacks.attribute.instance_scores import Streamed
+from twinlens.callbacks.attribute.instance_scores import Side, Streamed
 from twinlens.callbacks.attribute.reads import PassCost, Planned
 from twinlens.callbacks.attribute.stored_gradient_costs import rows_cost
 from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
@@ -29,14 +29,15 @@ class RowReads(Streamed):
         """See `require_layers`."""
         require_layers(method, architecture)
 
-    def load(self, split: str) -> GradientRows:
+    def load(self, split: str, side: Side) -> GradientRows:
         """The split's; those of the train split with the rows that the method's curvature is made of."""
-        rows, *fisher = [stored_rows(self.session, wanted) for wanted in self._wanted(split)]
+        rows, *fisher = [stored_rows(self.session, wanted) for wanted in self._wanted(split, side)]
         return replace(rows, fisher=fisher[0]) if fisher else rows
 
-    def identify(self, split: str) -> dict[str, Any]:
+    def identify(self, split: str, side: Side) -> dict[str, Any]:
         """What all these rows depend on."""
-        return {"gradients": [fingerprint_of(gradient_inputs(self.session, one)) for one in self._wanted(split)]}
+        wanted = self._wanted(split, side)
+        return {"gradients": [fingerprint_of(gradient_inputs(self.session, one)) for one in wanted]}
 
     def tokens(self) -> TokenRows | None:
         """The tokens of the train split, where each has a row."""
@@ -59,11 +60,13 @@ class RowReads(Streamed):
             seconds += times.rows(self.name, self.method, cost.rank, read * cost.fisher_operations)
         return PassCost(seconds, cost.disk, cost.memory, on_host=True, remark=cost.remark)
 
-    def _wanted(self, split: str) -> list[Wanted]:
+    def _wanted(self, split: str, side: Side) -> list[Wanted]:
         """The method's rows of a split, then those of its curvature where they are others."""
         options, losses = self.method.gradients, self.method.curvature_losses
+        if side == "test":
+            return [Wanted(options, split, explained=True)]
         wanted = [Wanted(options, split)]
-        if split != "train" or losses is None:
+        if losses is None:
             return wanted
         if losses == "expectation":
             return [*wanted, Wanted(options, split, losses)]

@@ -57,7 +57,7 @@ def with_places(lists: Mapping[str, Tensor], tokens: TokenRows) -> tuple[dict[st
     positions = {}
     for end in ("top", "bottom"):
         rows = lists[f"{end}_index"]
-        named[f"{end}_index"] = tokens.document[rows]
+        named[f"{end}_index"] = tokens.document[rows].where(rows >= 0, -1)  # −1: a text that is left out has no list
         positions[f"{end}_position"] = tokens.position[rows]
     return named, positions
 

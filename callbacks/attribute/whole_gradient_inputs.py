@@ -13,7 +13,7 @@ from twinlens.attribution.instance.head_gradients import check_labels
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, LinearLayer
-from twinlens.callbacks.attribute.instance_inputs import labels_of
+from twinlens.callbacks.attribute.instance_inputs import outputs_of
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.models.footprint import Footprint
@@ -52,18 +52,6 @@ def require_layers(method: OverLayers, architecture: Callable[[], Any]) -> None:
     linear_layers(lm, lm.score if hasattr(lm, "score") else lm.get_output_embeddings(), method.gradients.params)
 
 
-def checked_labels(session: Session, method: Any, split: str) -> tuple[Tensor, Tensor | None]:
-    """Labels of the method's loss, [examples], and the split's fold; of a prompt without an answer the predicted token.
-
-    Raises:
-        UserError: rows without a label, or folded train labels.
-    """
-    labels, fold = labels_of(session, method, split)
-    labels = session.readout.labels(labels, session.predictions[split].column("prediction"))
-    check_labels(labels, fold, session.n_outputs, torch.arange(len(labels)), split)
-    return labels, fold
-
-
 def train_losses(session: Session, labels: Tensor | None, batch: Batch) -> tuple[Tensor, Tensor | None]:
     """What a train batch's losses are differentiated at: logits and labels, or summed losses of whole texts and None.
 
@@ -78,9 +66,16 @@ def train_losses(session: Session, labels: Tensor | None, batch: Batch) -> tuple
 
 
 def train_labels(session: Session, method: Any) -> Tensor | None:
-    """Labels of the train split's losses, [examples]; None where these are of whole texts, as in training."""
-    whole = session.readout.has_text_losses("train")
-    return None if whole else checked_labels(session, method, "train")[0]
+    """Labels of the train split's losses, [examples]; None where these are of whole texts, as in training.
+
+    Raises:
+        UserError: rows without a label, or folded labels.
+    """
+    if session.readout.has_text_losses("train"):
+        return None
+    asked = outputs_of(session, method, "train", "train")
+    check_labels(asked.target, asked.fold, session.n_outputs, torch.arange(len(asked)), "train")
+    return asked.target
 
 
 def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Sequences) -> Need:

@@ -22,17 +22,22 @@ from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
 from twinlens.attribution.instance.leaders import Leaders
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.instance.protocol import InstanceScores
-from twinlens.attribution.instance.stream import concatenate
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import Batch, LinearLayer
+from twinlens.callbacks.attribute.explained_outputs import (
+    explained_columns,
+    explained_inputs,
+    explained_words,
+    left_out_of,
+    with_empty_lists,
+)
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
 from twinlens.callbacks.attribute.whole_gradient_costs import whole_work
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
-    checked_labels,
     covered_by,
     cut_batch,
     gradient_need,
@@ -64,13 +69,13 @@ class LayerReads(Reads):
         require_layers(method, architecture)
 
     def inputs(self, split: str) -> dict[str, Any]:
-        """Both splits' predictions, and the factors."""
+        """Both splits' predictions, what is explained, and the factors."""
         session, method = self.session, self.method
         factors = covariance_inputs(session, method) if method.needs_factors else None
         predicted = {
             which: session.predictions[name].fingerprint for which, name in (("train", "train"), ("examples", split))
         }
-        return {**predicted, "split": split, "factors": factors}
+        return {**predicted, "split": split, "factors": factors, **explained_inputs(session, method)}
 
     def build(self, split: str, folder: Path) -> Finish:
         """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""
@@ -80,30 +85,35 @@ class LayerReads(Reads):
         inverses = method.inverses(layers, bases)
         rows = session.data.splits["train"]
         shards = score_segments(rows, session.eval_batch_size)
-        passes: list[tuple[range, PassResult]] = []
-        blocks = test_blocks(session, layers, bases is not None, len(session.data.splits[split]))
+        passes: list[tuple[Tensor, PassResult]] = []
+        asked = torch.nonzero(~left_out_of(session, method, split))[:, 0]
+        blocks = test_blocks(session, layers, bases is not None, len(asked))
         for number, (start, stop) in enumerate(blocks):
             title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
-            pass_ = _Block(session, title, method, layers, inverses, split, range(start, stop), shards, number == 0)
+            tests = asked[start:stop]
+            pass_ = _Block(session, title, method, layers, inverses, split, tests, shards, number == 0)
             # named by its tests: with another budget, blocks and shards would be others
             place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
             model, loader = session.readable, session.loader("train")
-            passes.append((range(start, stop), run_pass(title, model, pass_, shards, loader, place, session.trainers)))
+            passes.append((tests, run_pass(title, model, pass_, shards, loader, place, session.trainers)))
 
         def finish() -> None:
             parts: list[InstanceScores] = []
             summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
-            for tests, result in passes:
+            for number, (tests, result) in enumerate(passes):
                 scores = _merged(result, tests, method.top_k)
                 parts.append(scores)
                 seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
                 none = torch.tensor(torch.nan, dtype=torch.float64)
                 summary = summary.merge(TrainSummary(*seen, len(tests), none))
-                own = result.rows["own"] if tests.start == 0 else own
-            write_instance_scores(folder, split, vars(concatenate(parts, min(method.top_k, len(rows)))), summary, own)
+                own = result.rows["own"] if number == 0 else own
+            every = torch.arange(len(session.data.splits[split]))
+            lists = vars(with_empty_lists(parts, every, min(method.top_k, len(rows))))
+            explained = explained_columns(session, method, split)
+            write_instance_scores(folder, split, lists, summary, own, explained=explained)
             covered = covered_by(session, method.params)
             described = {"top_k": method.top_k, **method.describe_layers(layers, inverses), **covered}
-            write_description(folder, name, method, described)
+            write_description(folder, name, method, {**described, **explained_words(session, method)})
 
         return finish
 
@@ -154,7 +164,7 @@ class _Block:
     """A pass over the train split against some tests; called with one train batch after the other.
 
     Args:
-        tests: their rows in the split.
+        tests: their rows in the split, [tests], rising.
         own: whether each train example is scored against itself.
     """
 
@@ -164,7 +174,7 @@ class _Block:
     layers: list[LinearLayer]
     inverses: list[Inverse]
     split: str
-    tests: range
+    tests: Tensor
     shards: list[list[list[int]]]
     own: bool
 
@@ -215,8 +225,7 @@ class _Block:
         """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
         session = self.session
         model: Any = session.readable
-        labels, fold = checked_labels(session, self.method, self.split)
-        fold = None if fold is None else fold.to(device)
+        targets = session.targets("instance", self.split)
         inverses = [inverse.to(device) for inverse in self.inverses]
         n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.method.cosine
         held = HeldTests(self.layers, inverses, len(self.tests), n_train, own, session.memory_budget // 8)
@@ -227,19 +236,19 @@ class _Block:
             for part in cut_batch(batch, self.cut.need, self.cut.budget):
                 with recording(self.layers) as tape:
                     logits = model(part)
-                    held.add(tape, logits, labels[part["index"].cpu()].to(device), fold)
+                    held.add(tape, logits, targets.at(part["index"].cpu()).to(device))
         return held
 
     def _longest_first(self) -> list[int]:
         """The tests by length, so that little is computed on padding."""
         lengths = token_lengths(self.session.data.splits[self.split])
-        return sorted(self.tests, key=lambda row: (-lengths[row], row))
+        return sorted(self.tests.tolist(), key=lambda row: (-lengths[row], row))
 
 
-def _merged(result: PassResult, tests: range, top_k: int) -> InstanceScores:
+def _merged(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:
     """The best and the worst of all segments."""
     best, worst = (Leaders(top_k, largest) for largest in (True, False))
     for part in result.partials:
         best.update(part["top_score"], part["top_index"])
         worst.update(part["bottom_score"], part["bottom_index"])
-    return InstanceScores(torch.tensor(tests), *best.result(), *worst.result())
+    return InstanceScores(tests, *best.result(), *worst.result())

@@ -21,6 +21,7 @@ from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import MethodKind
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
+from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
 
 # -- methods -----------------------------------------------------------------------------------------------------
@@ -55,6 +56,14 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
     )
 
 
+def kept_rows(session: Session) -> Tensor:
+    """Rows of the explained split that no lens leaves out (`Targets.left_out`), [rows], int64."""
+    if session.explain.instance.against is None and session.explain.neuron.against is None:
+        return torch.arange(len(session.predictions[session.split].dataset))
+    left_out = [session.targets(lens, session.split).left_out for lens in LENSES]
+    return torch.nonzero(~torch.stack(left_out).any(0))[:, 0]
+
+
 # -- stored scores -----------------------------------------------------------------------------------------------
 
 
@@ -64,9 +73,10 @@ def score_folder(session: Session, name: str, seed: int | None) -> Path:
 
 
 def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset:
-    """The stored scores of a method of this run, torch-formatted."""
-    folder = score_folder(session, name, seed) / session.split
-    return datasets.load_from_disk(str(folder)).with_format("torch")
+    """The stored scores of a method of this run, of the rows that are not left out, torch-formatted."""
+    stored = datasets.load_from_disk(str(score_folder(session, name, seed) / session.split))
+    kept = kept_rows(session)
+    return (stored if len(kept) == len(stored) else stored.select(kept.tolist())).with_format("torch")
 
 
 def train_summary(session: Session, name: str, seed: int | None) -> dict[str, Tensor]:
@@ -82,7 +92,9 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
     for seed in method.seeds:
         rows = scores_of(session, name, seed)
         runs.append(InstanceScores(*(rows[field][:] for field in fields)))
-    twin = session.predictions[session.split].column("twin") if "twin" in session.data.plant_columns else None
+    twin = None
+    if "twin" in session.data.plant_columns:
+        twin = session.predictions[session.split].column("twin")[kept_rows(session)]
     return InstanceLists.of(runs, method.top_k, twin)
 
 
@@ -115,13 +127,13 @@ def compared_instances(session: Session, methods: Mapping[str, Any], rank_by: Ra
 
 def compared_neurons(session: Session, methods: Mapping[str, Any], kind: MethodKind) -> dict[str, ComparedNeurons]:
     """Lists of each neuron method of a kind, as long as the method's `top_k`."""
-    found = {}
+    found, kept = {}, kept_rows(session)
     for name, method in of_kind(methods, kind).items():
         layers, units = [], []
         for seed in method.seeds:
             layer, unit = read_addresses(score_folder(session, name, seed) / session.split, method.top_k)
-            layers.append(layer)
-            units.append(unit)
+            layers.append(layer[kept])
+            units.append(unit[kept])
         found[name] = ComparedNeurons(torch.stack(layers), torch.stack(units))
     return found
 

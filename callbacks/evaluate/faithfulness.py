@@ -20,6 +20,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
+from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
@@ -123,7 +124,9 @@ def faithfulness_stage(
     if lists.uniform:
         seeds_of[CONTROL] = [score_name(CONTROL, seed) for seed in lists.uniform]
     matched = {method: [matched_name(*pair) for pair in pairs] for method, pairs in lists.matched.items()}
-    return evaluation.evaluate(load_file(entry.path / "answers.safetensors"), seeds_of, matched, lists.sites)
+    kept = kept_rows(session)
+    answers = {key: answer[kept] for key, answer in load_file(entry.path / "answers.safetensors").items()}
+    return evaluation.evaluate(answers, seeds_of, matched, lists.sites)
 
 
 def controls_of(

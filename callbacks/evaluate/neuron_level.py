@@ -22,7 +22,7 @@ from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.callbacks.attribute.score_files import score_name
-from twinlens.callbacks.evaluate.evaluation_inputs import padded
+from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, padded
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
@@ -49,17 +49,21 @@ def neuron_level_stage(
     lists = value_lists(session, evaluation, methods) if getattr(evaluation, "reads_lists", False) else {}
     inputs = neuron_level_inputs(session, evaluation, settings, lists)
     answers, fingerprint = _stored(session, name, inputs, model, evaluation, evaluation.answers, lists)
+    kept = kept_rows(session)
+    answers = {key: column[kept] for key, column in answers.items()}
     keys = {method: [score_name(method, seed) for seed in found.seeds] for method, found in methods.items()}
     names = {method: found for method, found in keys.items() if found[0] in lists}
+    types = types_of(session)
     prompts = Prompts(
-        types_of(session), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names
+        tuple(types[row] for row in kept.tolist()), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names
     )
     if hasattr(evaluation, "second"):
         chosen = evaluation.chosen(answers, prompts)
         if chosen:
             second = {**inputs, "first": fingerprint}
             answer = partial(evaluation.second, chosen=chosen)
-            answers = {**answers, **_stored(session, name, second, model, evaluation, answer, lists)[0]}
+            found = _stored(session, name, second, model, evaluation, answer, lists)[0]
+            answers = {**answers, **{key: column[kept] for key, column in found.items()}}
     if hasattr(evaluation, "text") and is_first_process():
         print(evaluation.text(answers, prompts), flush=True)
     return evaluation.evaluate(answers, prompts)
@@ -74,14 +78,9 @@ def neuron_level_inputs(
         "types": hashlib.sha256("\0".join(types_of(session)).encode()).hexdigest(),
         "lists": {key: _digest(neurons) for key, neurons in lists.items()},
         "evaluation": dict(settings),
+        "explain": session.explain.neuron.identity["target"],
         "code": code_of(__name__, evaluation, settings),
     }
-
-
-def explained(session: Session) -> Tensor:
-    """Outputs that are explained, [examples]: the answer's token where there is one, else what the model predicts."""
-    predictions = session.predictions[session.split]
-    return session.readout.explained(predictions.column("label"), predictions.column("prediction"))
 
 
 def types_of(session: Session) -> tuple[str, ...]:
@@ -142,7 +141,7 @@ def _stored(
     lists: Mapping[str, ListedNeurons],
 ) -> tuple[dict[str, Tensor], str]:
     """Answers of all explained sentences, in their order, and the fingerprint of the entry."""
-    target = explained(session)
+    target = session.targets("neuron", session.split).target
     title = f"{name} on {session.split}"
     there: list[ResidualModel] = []
 

@@ -20,6 +20,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     fold_of,
     folded_predictions,
     instance_lists,
+    kept_rows,
     of_kind,
     pairs_of,
     seedless_rankings,
@@ -137,12 +138,14 @@ def _pairs(session: Session, name: str, evaluation: Any, methods: Mapping[str, A
         kind = "example" if challenge else "pair with full lexical overlap"
         return _skipped(name, f"a {session.split} {kind} that is mispredicted as entailment")
     group = "challenge" if challenge else "own"
+    asked = asked[kept_rows(session)]
     return evaluation.evaluate(pairs_of(session, "train"), best_rows(session, methods), asked, group)
 
 
 def _concepts(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of the concepts of train and explained split and of what is retrieved."""
     train, test = (texts_of(session, split, CONCEPT) for split in ("train", session.split))
+    test = [test[row] for row in kept_rows(session).tolist()]
     return evaluation.evaluate(train, test, best_rows(session, methods))
 
 

@@ -12,7 +12,10 @@ from datasets import Dataset
 from torch.utils.data import DataLoader
 
 from twinlens.attribution.engine_sizes import EngineSizes, Sequences
+from twinlens.attribution.method import Lens
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
+from twinlens.attribution.targets import Targets
+from twinlens.callbacks.passes.explain import Explain, resolve
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.store import Store
@@ -68,15 +71,6 @@ class Predictions:
         """A numeric column, [examples]."""
         return self.dataset.with_format("torch", columns=[name])[name][:]
 
-    def explained(self) -> dict[str, torch.Tensor]:
-        """`target` and `target_prob`, [examples] each: the answer of next-token data (where one is named), else the
-        predicted class."""
-        target = self.column("prediction")
-        if "target_prob" not in self.dataset.column_names:
-            return {"target": target, "target_prob": self.column("prob").gather(1, target[:, None])[:, 0]}
-        label = self.column("label")
-        return {"target": torch.where(label < 0, target, label), "target_prob": self.column("target_prob")}
-
 
 @dataclass(frozen=True)
 class Epoch:
@@ -109,6 +103,7 @@ class Session:
         seed: the run's seed.
         choices: whose neurons are edited in multiple choice, see `twinlens.models.choice`.
         model_target: dotted name of the model's class, on whose code its predictions depend.
+        explain: what the run explains, by lens.
         model: the classifier, or for data with readout `token` the language model, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
@@ -128,6 +123,7 @@ class Session:
     seed: int
     choices: Choices = "predicted"
     model_target: str = TextClassifier.__module__
+    explain: Explain = Explain()
     model: TextClassifier | LanguageModel | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
@@ -201,6 +197,16 @@ class Session:
     def readout(self) -> ReadoutKind:
         """What the model's scores number."""
         return READOUTS[self.data.readout]
+
+    def targets(self, lens: Lens, split: str) -> Targets:
+        """What is explained of a predicted split's examples on one side of the run.
+        """
+        return resolve(self.explain.of(lens), self.predictions[split].column, self.fold(split), self.readout)
+
+    def fold(self, split: str) -> torch.Tensor | None:
+        """Class → folded class of a split's labels, [classes]; None: labels are the model's classes."""
+        fold = self.data.folds.get(split)
+        return None if fold is None else torch.tensor(fold.of_class)
 
     @property
     def eval_batch_size(self) -> int:

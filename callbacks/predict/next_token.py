@@ -13,10 +13,10 @@ from torch import Tensor
 from twinlens.attribution.evaluation.neuron_level.known_prompts import best_other_logit, other_answers, target_rank
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.readouts import TokenReadout
-from twinlens.callbacks.passes.example_columns import SPELLED
+from twinlens.callbacks.passes.example_columns import RUNNER_UP, SPELLED
 from twinlens.models.language_model import LanguageModel
 
-COLUMNS = ("prediction", "target_prob", "target_rank")
+COLUMNS = ("prediction", RUNNER_UP, "target_prob", "target_rank")
 """Stored beside the split's own columns."""
 FILTERED_BY = ("target_logit", "best_other_logit")
 """What the filter of known prompts reads beside ranks."""
@@ -43,12 +43,13 @@ class NextTokens:
             scores: logits of the next token, float32 [prompts, vocabulary].
 
         Returns:
-            `prediction`: the token that ranks first; `target_prob`, `target_rank` and `target_logit` of the token that
+            `prediction`: the token that ranks first; `runner_up`: the second; `target_prob`, `target_rank` and `target_logit` of the token that
             should come next, without an answer of the predicted one: probability (of the whole answer where that is
             asked), 1 + the number of tokens with a higher logit, and its logit; `best_other_logit`: the highest logit
             of another answer of the prompt's type, −∞ where there is none.
         """
         prediction, labels = scores.argmax(-1), batch["labels"]
+        behind = scores.scatter(-1, prediction[:, None], -torch.inf).argmax(-1)
         target = torch.where(labels >= 0, labels, prediction)
         logit = scores.gather(-1, target[:, None])[:, 0]
         log_prob = logit - scores.logsumexp(-1)
@@ -57,6 +58,7 @@ class NextTokens:
             log_prob = log_prob + self._rest(model, batch)
         return {
             "prediction": prediction,
+            RUNNER_UP: behind,
             "target_prob": log_prob.exp(),
             "target_rank": target_rank(scores, target),
             "target_logit": logit,

@@ -9,9 +9,12 @@ from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import READOUTS
+from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
+from twinlens.conf.checking.plain_values import plain
+from twinlens.conf.checking.target_settings import with_target_of_run
 from twinlens.data.input_form import OwnForm
 from twinlens.data.labels import numbers_alone
 from twinlens.models.adapter_files import adapter_of, base_path
@@ -33,23 +36,28 @@ LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
 
 
 def read_former_names(config: Any) -> Any:
-    """The configuration with every class by its name of now; says in one line which names of 0.1.0 stood there."""
+    """The configuration with every class by its name of now, and with the target that its methods meant; says in a line
+    each what of 0.1.0 stood there."""
     config, replaced = with_current_names(config)
     if replaced and is_first_process():
         names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
         print(f"former names: read {names}; docs/former_names.md has all", flush=True)
+    config, line = with_target_of_run(config)
+    if line and is_first_process():
+        print(line, flush=True)
     return config
 
 
-def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The prepared data and the model's tokenizer.
+def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase, Explain]:
+    """The prepared data, the model's tokenizer, and what the run explains of such data.
 
     Args:
         config: the run's configuration.
         build: makes the object of a configuration node.
 
     Raises:
-        UserError: bad data, an unreadable checkpoint, or labels of a trained classifier that do not match the data.
+        UserError: bad data, an unreadable checkpoint, labels of a trained classifier that do not match the data, or
+            a target that the data do not have.
             Where the data ask for the next token, any causal language model can be used as it is.
     """
     model = config.model
@@ -90,7 +98,8 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     refuse_unreadable_texts(data, checkpoint, tokenizer, known, f"model={model.name}")
     for line in _taken_names(trained or (), data.label_names):
         data.notes.say(line)
-    return data, tokenizer
+    names = Names(READOUTS[data.readout], data.label_names, tokenizer)
+    return data, tokenizer, read_explain(plain(config)["explain"], config.explain_against, names)
 
 
 def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
-from twinlens.callbacks.attribute.method_graph import (
-    in_order,
-)
+from twinlens.callbacks.attribute.explained_outputs import told_targets
+from twinlens.callbacks.attribute.method_graph import in_order
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
@@ -52,6 +51,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
             run.metrics.update(timed("predict", known_stage, split, predicted))
     for split in dict.fromkeys(("train", session.split)) if session.epochs else ():
         timed("predict", epochs_stage, parts.make_model, split)
+    for line in told_targets(session, parts.methods):
+        print(line, flush=True)
     warnings.tell(session, "predict", run.metrics, {})
     for name in in_order(parts.methods):
         timed("attribute", attribute_stage, name, parts.methods, settings["method"])

@@ -20,6 +20,7 @@ from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
+from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
 
 
@@ -52,20 +53,9 @@ def refuse_what_the_inputs_rule_out(
     def architecture() -> Any:
         return configured_architecture(session.data, model, tokenizer)
 
-    for name, method in methods.items():
-        _require_target(session, name, method)
+    refuse_what_cannot_be_explained(session, methods)
+    for method in methods.values():
         form_of(method).refuse(method, architecture)
-
-
-def _require_target(session: Session, name: str, method: Method) -> None:
-    """A folded label is no class of the model, so that there is no probability of it to attribute."""
-    if method.target == "gold" and session.split in session.data.folds:
-        names = session.data.folds[session.split].names
-        raise UserError(
-            f"method.{name}.target=gold attributes the probability of the label, but the {session.split} split has the "
-            f"labels {', '.join(names)}, which join several of the model's classes; expected classes of the model: set "
-            f"method.{name}.target=predicted."
-        )
 
 
 def refuse_what_cannot_run(

@@ -31,6 +31,7 @@ from twinlens.conf.checking.overrides import (
 )
 from twinlens.conf.checking.plain_values import join, plain, without_hydra
 from twinlens.conf.checking.size_bounds import check_growth, in_time
+from twinlens.conf.checking.target_settings import check_target_settings, with_target_of_run
 from twinlens.conf.checking.targets import Provided, check_targets
 from twinlens.conf.checking.top_level import GROUPS, PROVIDED, check_top_level
 from twinlens.conf.checking.trusted_hydra_node import check_hydra_is_ours, check_names, is_about_places, places
@@ -90,6 +91,7 @@ def check_command_line(
         if hydra is not None:
             check_hydra_node(hydra, overrides, command.tree, allow)
         config, _ = with_current_names(config)  # the run says which
+        config, _ = with_target_of_run(config)
         with in_time(f"{command.primary}.yaml"):
             check_config(config, command.tree, allow, provided, typed if command.is_foreign else None)
         check_remote_code(config, typed)
@@ -120,6 +122,7 @@ def check_config(
     groups = {*GROUPS, *(tree.groups() if tree else ())} - {"hydra", "experiment", "debug"}
     values = plain(without_hydra(config))
     check_top_level(values, groups)
+    check_target_settings(values)
     check_names(values)
     check_targets(values, allow, provided, SLOTS, typed)
 

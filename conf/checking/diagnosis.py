@@ -18,6 +18,7 @@ from twinlens.conf.checking.command_line import CommandLine
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.overrides import Override, nearest_key
 from twinlens.conf.checking.suggestions import advice, nearest
+from twinlens.conf.checking.target_settings import target_of_a_method
 from twinlens.conf.checking.top_level import SEVERAL
 
 EXTRAS = {
@@ -106,6 +107,9 @@ def _explain_choice(
 def _explain_value(error: Exception, override: Override, before: DictConfig, tree: ConfigTree) -> UserError:
     """A key that does not exist, exists already, or cannot take the value."""
     line, key = str(override.input_line), override.key_or_group
+    meant = None if override.is_delete() else target_of_a_method(key, override.value())
+    if meant is not None:
+        return meant
     values = OmegaConf.to_container(before, resolve=False)
     hidden = () if override.is_hydra_override() else "hydra."  # Hydra's own keys only confuse elsewhere
     keys = [path for path in flatten(values) if not f"{path}.".startswith(hidden)]
