@@ -169,7 +169,11 @@ class ResidualModel(Protocol):
         """
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
-        """Gradient of ⟨cotangent, scores⟩, `cotangent` [batch, outputs], by the MLP outputs at q, [batch, layers, hidden]."""
+        """Gradient of ⟨cotangent, scores⟩ by the MLP outputs at q, [batch, layers, hidden].
+
+        Args:
+            cotangent: [batch, outputs].
+        """
 
     def bytes_per_example(self, tokens: int, attention: bool = True) -> int:
         """Memory that `states` takes per example at most, what it returns included."""

@@ -18,7 +18,7 @@ def reciprocal_ranks(top_index: Tensor, twin: Tensor) -> Tensor:
     """1 / rank of the twin in its test's list, 0 where it is not in it.
 
     Args:
-        top_index: train rows, best first, [..., tests, k].
+        top_index: train rows, the first place first, [..., tests, k].
         twin: train row looked for, [tests].
 
     Returns:
@@ -33,7 +33,9 @@ def reciprocal_ranks(top_index: Tensor, twin: Tensor) -> Tensor:
 class Duplicates:
     """Metric `mrr`: mean reciprocal rank of the planted twin within the stored list; beyond its end counts 0.
 
-    For a method with seeds: the mean over seeds of each test first, then mean and standard error over tests.
+    A twin of another label than what is explained speaks against it: a method with a sign has to list it among the
+    worst, and there its rank is counted from the worst on. For a method with seeds: the mean over seeds of each test
+    first, then mean and standard error over tests.
 
     Example:
         >>> import torch
@@ -67,6 +69,6 @@ class Duplicates:
                 "evaluation=duplicates found no planted near-duplicate in the test split; expected data with plants, "
                 "or limits that keep a pair: use data=demo, raise data.limit or leave duplicates out."
             )
-        ranks = reciprocal_ranks(lists.top_index[:, planted], lists.twin[planted]).mean(0)
+        ranks = reciprocal_ranks(lists.end_of_twin[:, planted], lists.twin[planted]).mean(0)
         stderr = float(ranks.std() / len(ranks) ** 0.5) if len(ranks) > 1 else None
         return [Result("mrr", float(ranks.mean()), stderr, n=len(ranks), k=lists.top_k, better="higher")]

@@ -21,6 +21,9 @@ class InstanceLists:
         top_score: their scores, [seeds, tests, k].
         top_k: length that was asked for; k is smaller where there are fewer train examples.
         twin: train row of each test's planted near-duplicate, −1 where it has none, [tests]; None for data without.
+        bottom_index: worst train rows, worst first, [seeds, tests, k].
+        twin_speaks_against: whether more training on the twin makes what is explained less likely, as its label is
+            another, so that a method with a sign has to list it among the worst, [tests], bool; None: it never does.
 
     Example:
         >>> import torch
@@ -37,15 +40,29 @@ class InstanceLists:
     top_score: Tensor
     top_k: int
     twin: Tensor | None = None
+    bottom_index: Tensor | None = None
+    twin_speaks_against: Tensor | None = None
+
+    @property
+    def end_of_twin(self) -> Tensor:
+        """The list in which each test's twin has to stand, first place first, [seeds, tests, k]."""
+        if self.twin_speaks_against is None or self.bottom_index is None:
+            return self.top_index
+        return torch.where(self.twin_speaks_against[:, None], self.bottom_index, self.top_index)
 
     @staticmethod
-    def of(scores: Sequence[InstanceScores], top_k: int, twin: Tensor | None = None) -> InstanceLists:
+    def of(
+        scores: Sequence[InstanceScores],
+        top_k: int,
+        twin: Tensor | None = None,
+        twin_speaks_against: Tensor | None = None,
+    ) -> InstanceLists:
         """Collect the scores of a method's seeds.
 
         Args:
             scores: of each seed, the same tests in the same order.
             top_k: length that was asked for.
-            twin: see `InstanceLists`, [tests].
+            twin, twin_speaks_against: see `InstanceLists`, [tests] each.
 
         Raises:
             ValueError: seeds of other tests, or in another order.
@@ -58,4 +75,6 @@ class InstanceLists:
             torch.stack([s.top_score for s in scores]),
             top_k,
             twin,
+            torch.stack([s.bottom_index for s in scores]),
+            twin_speaks_against,
         )

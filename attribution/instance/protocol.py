@@ -73,8 +73,8 @@ class InstanceMethod(Method):
     """A configured method that scores train examples; extend it.
 
     A method that differentiates a loss also has `labels: LabelSource`, whose labels callers put into
-    `HeadInputs.labels` of the train split. Those of the tests are what the run explains of them; a method whose scores do
-    not depend on that says `explains = None`.
+    `HeadInputs.labels` of the train split. Those of the tests are what the run explains of them; a method whose scores
+    do not depend on that says `explains = None`.
 
     Attributes:
         reads: what `prepare` and the scorer's `query` are given, see `twinlens.callbacks.attribute.dispatch`.

@@ -127,9 +127,7 @@ def score_parts(
     return NeuronScores(**joined)
 
 
-def _sequences(
-    model: ResidualModel, batch: Batch, memory_budget: int
-) -> tuple[Batch, Tensor | None, Tensor | None]:
+def _sequences(model: ResidualModel, batch: Batch, memory_budget: int) -> tuple[Batch, Tensor | None, Tensor | None]:
     """One sequence per example; in multiple choice the other choices' scores and the choice explained as well."""
     names = ("input_ids", "attention_mask")
     if batch["input_ids"].dim() == 2:

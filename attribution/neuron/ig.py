@@ -158,7 +158,7 @@ class IntegratedGradients(NeuronMethod):
     def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:
         """The `top_k` best neurons of every example, for what the batch says is explained, else the predicted class.
 
-        In multiple choice the target's sequence is the one whose neurons are scored, unless the model edits all at once.
+        In multiple choice the neurons of the target's sequence are scored, unless the model edits all at once.
 
         Args:
             memory_budget: bytes that the variant rows of one chunk may take; scores do not depend on it.

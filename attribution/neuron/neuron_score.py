@@ -16,7 +16,14 @@ from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_un
 from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
-from twinlens.attribution.neuron.static_scores import BOUNDED, OF_ONE_TARGET, SCORES, WITHOUT_TARGET, best_neurons, gradients
+from twinlens.attribution.neuron.static_scores import (
+    BOUNDED,
+    OF_ONE_TARGET,
+    SCORES,
+    WITHOUT_TARGET,
+    best_neurons,
+    gradients,
+)
 from twinlens.attribution.neuron.target_ranks import TargetRanks
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel

@@ -90,9 +90,9 @@ def integrated_gradients(
     them gives every g. For the pre-activation z the chain rule adds act'(α z).
 
     Where the same neuron of several sequences is edited at once (multiple choice, `choices: all`), all of them go along
-    one joint path and a neuron's score is the sum over the sequences. A `target` in the batch takes the place of what is
-    predicted, in multiple choice its sequence that of the predicted choice; with `against` P is the difference of the
-    two log-probabilities.
+    one joint path and a neuron's score is the sum over the sequences. A `target` in the batch takes the place of what
+    is predicted, in multiple choice its sequence that of the predicted choice; with `against` P is the difference of
+    the two log-probabilities.
     """
     nodes, weights = nodes_and_weights(path.rule, n_steps)
     states = model.states(batch, batch.get("target"))

@@ -12,6 +12,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.stream import concatenate
 from twinlens.attribution.method import Method
+from twinlens.callbacks.passes.explain import Asked
 from twinlens.callbacks.passes.session import Session
 
 UNIT_AGAINST = "nats: log-probability of the target less that of what it is explained against"
@@ -64,7 +65,9 @@ def told_targets(session: Session, methods: Mapping[str, Method]) -> list[str]:
         line = f"explain ({lens} lens): {asked.told}"
         if asked.target == "answer":
             without = int((session.predictions[session.split].column("label") < 0).sum())
-            line += f"; {without} of {len(targets)} rows name no answer, of these the predicted token" if without else ""
+            line += (
+                f"; {without} of {len(targets)} rows name no answer, of these the predicted token" if without else ""
+            )
         n = int(targets.left_out.sum())
         if n:
             line += f"; {n} of {len(targets)} rows left out, where both are the same"
@@ -76,6 +79,14 @@ def told_targets(session: Session, methods: Mapping[str, Method]) -> list[str]:
         if getattr(method, "labels", "gold") == "predicted"
     ]
     return lines
+
+
+def explained_otherwise(session: Session, methods: Mapping[str, Method]) -> dict[str, str]:
+    """What methods explain, by name, where it is not the predicted output."""
+    asked = {
+        name: session.explain.of(method.explains) for name, method in methods.items() if method.explains is not None
+    }
+    return {name: found.told for name, found in asked.items() if found.identity != Asked().identity}
 
 
 def consecutive(rows: Tensor) -> list[Tensor]:

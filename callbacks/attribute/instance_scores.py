@@ -34,7 +34,6 @@ from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS, row_shards, rows_per_shard
 from twinlens.callbacks.store.store import Finish
 
-
 Side = Literal["train", "test"]
 """Which part a split plays: that of the rows that are put forward, or that of what is explained."""
 
@@ -100,7 +99,9 @@ class Streamed(Reads):
             for part in result.partials:
                 summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
             explained = explained_columns(session, method, split)
-            write_instance_scores(folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained)
+            write_instance_scores(
+                folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained
+            )
             described = {"top_k": method.top_k, **scorer.describe(), **self.covered()}
             write_description(folder, self.name, method, {**described, **explained_words(session, method)})
 

@@ -92,10 +92,26 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
     for seed in method.seeds:
         rows = scores_of(session, name, seed)
         runs.append(InstanceScores(*(rows[field][:] for field in fields)))
-    twin = None
+    twin = against = None
     if "twin" in session.data.plant_columns:
-        twin = session.predictions[session.split].column("twin")[kept_rows(session)]
-    return InstanceLists.of(runs, method.top_k, twin)
+        kept = kept_rows(session)
+        twin = session.predictions[session.split].column("twin")[kept]
+        against = twins_against(session, twin, kept) if method.explains == "instance" else None
+    return InstanceLists.of(runs, method.top_k, twin, against)
+
+
+def twins_against(session: Session, twin: Tensor, kept: Tensor) -> Tensor:
+    """Tests whose planted twin speaks against what is explained of them, as its label is another, [tests], bool.
+
+    Args:
+        twin: train row of each test's twin, −1 where it has none, [tests].
+        kept: rows of the tests in their split, [tests].
+    """
+    targets = session.targets("instance", session.split).at(kept)
+    label = session.predictions["train"].column("label")[twin.clamp(min=0)]
+    label = label if targets.fold is None else targets.fold[label]
+    other = label != targets.target if targets.against is None else label == targets.against
+    return other & (twin >= 0)
 
 
 def best_rows(session: Session, methods: Mapping[str, Any]) -> dict[str, Tensor]:

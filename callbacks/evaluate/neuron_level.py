@@ -55,7 +55,10 @@ def neuron_level_stage(
     names = {method: found for method, found in keys.items() if found[0] in lists}
     types = types_of(session)
     prompts = Prompts(
-        tuple(types[row] for row in kept.tolist()), model.where_it_is(), partial(token_text, session.readable.tokenizer, session), names
+        tuple(types[row] for row in kept.tolist()),
+        model.where_it_is(),
+        partial(token_text, session.readable.tokenizer, session),
+        names,
     )
     if hasattr(evaluation, "second"):
         chosen = evaluation.chosen(answers, prompts)

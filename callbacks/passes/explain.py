@@ -91,7 +91,7 @@ class Names:
     def known(self) -> str:
         """What can be named, for messages."""
         if self.readout.of_vocabulary:
-            return "a token as it is written (\" Paris\") or its number"
+            return 'a token as it is written (" Paris") or its number'
         return f"one of {', '.join(self.labels)}"
 
     def number(self, setting: str, value: str | int) -> int:
@@ -146,7 +146,9 @@ def read_explain(explain: Any, against: Any, names: Names) -> Explain:
                 f"explain={dict(explain)} has the lenses {', '.join(map(str, explain)) or 'none'}; expected both of "
                 f"{' and '.join(LENSES)}, or one word for both: write e.g. explain='{{instance: gold, neuron: predicted}}'."
             )
-        return Explain(**{str(lens): _asked(f"explain.{lens}", value, against, names) for lens, value in explain.items()})
+        return Explain(
+            **{str(lens): _asked(f"explain.{lens}", value, against, names) for lens, value in explain.items()}
+        )
     asked = _asked("explain", explain, against, names)
     return Explain(asked, asked)
 

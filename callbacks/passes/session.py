@@ -199,8 +199,7 @@ class Session:
         return READOUTS[self.data.readout]
 
     def targets(self, lens: Lens, split: str) -> Targets:
-        """What is explained of a predicted split's examples on one side of the run.
-        """
+        """What is explained of a predicted split's examples on one side of the run."""
         return resolve(self.explain.of(lens), self.predictions[split].column, self.fold(split), self.readout)
 
     def fold(self, split: str) -> torch.Tensor | None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.attribute.score_files import AGAINST
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import Text, is_twin, label_name, marks, text_fields
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
@@ -39,9 +40,10 @@ class Scored:
 
 @dataclass(frozen=True)
 class InstanceList:
-    """What one instance method says of one example."""
+    """What one instance method says of one example; `target` names what its scores are towards, empty for none."""
 
     scores: ScoreSet
+    target: str
     top: list[Scored]
     bottom: list[Scored]
 
@@ -145,11 +147,14 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
                 top, bottom = lists[scores.name, index]
                 example.instances.append(
                     InstanceList(
-                        scores, _scored(top, rows[index], train_rows), _scored(bottom, rows[index], train_rows)
+                        scores,
+                        target_name(run, scores, rows[index], found[index]),
+                        _scored(top, rows[index], train_rows),
+                        _scored(bottom, rows[index], train_rows),
                     )
                 )
             else:
-                example.neurons.append(_neurons(run, scores, found[index]))
+                example.neurons.append(_neurons(run, scores, rows[index], found[index]))
         examples.append(example)
     seen: dict[int, list[int]] = {train: [] for train in sorted(wanted)}
     for (_, index), (top, bottom) in lists.items():
@@ -242,7 +247,24 @@ def _scored(
     ]
 
 
-def _neurons(run: RunFiles, scores: ScoreSet, row: Mapping[str, Any]) -> NeuronList:
+def target_name(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any]) -> str:
+    """What a method's scores of an example are towards, `A` or `A against B`; empty where they speak of nothing."""
+    folded = scores.settings.get("target") == "gold"
+    names = run.gold_names(run.split) if folded else run.label_names
+    spelled = {
+        example.get(number): example.get(f"{number}_token")
+        for number in ("prediction", "label")
+        if f"{number}_token" in example
+    }
+    found = [
+        spelled.get(row[column]) or label_name(names, row[column])
+        for column in ("target", AGAINST)
+        if row.get(column) is not None
+    ]
+    return " against ".join(filter(None, found))
+
+
+def _neurons(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any]) -> NeuronList:
     layer, unit, score = row["layer"] or [], row["unit"] or [], row["score"] or []
     if not len(layer) == len(unit) == len(score):
         raise UserError(
@@ -265,7 +287,7 @@ def _neurons(run: RunFiles, scores: ScoreSet, row: Mapping[str, Any]) -> NeuronL
     worst = max(range(len(residual)), key=lambda i: abs(residual[i]), default=None)
     return NeuronList(
         scores,
-        label_name(run.label_names, row.get("target")),
+        target_name(run, scores, example, row),
         row.get("target_prob"),
         neurons,
         len(layer),

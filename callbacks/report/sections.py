@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from twinlens.callbacks.attribute.score_files import AGAINST
 from twinlens.callbacks.figures.layer_profiles import LayerProfile
 from twinlens.callbacks.figures.write import FAITHFULNESS, LAYER_HEAT_MAP
 from twinlens.callbacks.report.examples import summary_rows
@@ -106,15 +107,21 @@ def method_note(scores: ScoreSet, name: str = "sign") -> str:
 
 
 def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
-    """Every method with its lens and what method.yaml says of preset, sign, unit and parameters left out."""
+    """Every method with its lens and what method.yaml says of target, preset, sign, unit and parameters left out."""
     return [
         (
             scores.name,
             scores.kind,
-            [*(method_note(scores, name) for name in ("preset", "sign", "unit")), _left_out(scores)],
+            [_target(scores), *(method_note(scores, name) for name in ("preset", "sign", "unit")), _left_out(scores)],
         )
         for scores in run.scores
     ]
+
+
+def _target(scores: ScoreSet) -> str:
+    """What a method's scores speak of, as the run was asked."""
+    against = method_note(scores, AGAINST)
+    return method_note(scores, "target") + (f" against {against}" if against else "")
 
 
 def _left_out(scores: ScoreSet) -> str:

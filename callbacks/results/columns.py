@@ -69,6 +69,7 @@ _LISTED = {
     "group": Column(),
     "reference_group": Column(),
     "variant": Column(),
+    "explain": Column(),  # target of a method's lens, where it is not the default, predicted
     "value": Column("number", about=False, needed=True),
     "stderr": Column("number", about=False),
     "n": Column("whole", about=False),
@@ -80,7 +81,7 @@ COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 NEEDED = tuple(name for name, column in COLUMNS.items() if column.needed)
 ABOUT = tuple(name for name, column in COLUMNS.items() if column.about)
 """What a row's number is of, apart from the seed."""
-AXES = ("model", "data", "split", "method", "evaluation", "metric", "k", "group", "reference_group")
+AXES = ("model", "data", "split", "method", "evaluation", "metric", "k", "group", "reference_group", "explain")
 """Columns that tables and figures have a place of their own for."""
 SETTINGS = tuple(name for name in ABOUT if name not in AXES)
 """Columns of settings other than the default: `variant`, and each column that came later and has no other place."""

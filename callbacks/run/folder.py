@@ -82,17 +82,24 @@ class RunFolder:
                 print(f"data: {name} in {found['count']} example(s), {rows} {where}", flush=True)
 
     def add_results(
-        self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any], controls: Collection[str] = ()
+        self,
+        evaluation: str,
+        results: Iterable[Result],
+        common: Mapping[str, Any],
+        controls: Collection[str] = (),
+        explained: Mapping[str, str] = {},
     ) -> None:
         """Keep results as rows of results.csv and as metrics.
 
         Args:
             common: cells that all rows have.
             controls: names of the methods that are controls.
+            explained: what methods explain, by name, where it is not the predicted class.
         """
         for result in results:
             fields = {name: cell for name, cell in vars(result).items() if name not in NOT_WRITTEN}
             row = {**common, "evaluation": evaluation, **fields}
+            row["explain"] = explained.get(str(result.method))
             row["control"] = "true" if result.control or result.method in controls else None
             if result.better:
                 self.directions[result.metric] = result.better

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
-from twinlens.callbacks.attribute.explained_outputs import told_targets
+from twinlens.callbacks.attribute.explained_outputs import explained_otherwise, told_targets
 from twinlens.callbacks.attribute.method_graph import in_order
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.refits import Recipe
@@ -68,7 +68,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
             recipe if fits else None, finished,
         )  # fmt: skip
-        run.add_results(name, finished[name], common, controls)
+        run.add_results(name, finished[name], common, controls, explained_otherwise(session, parts.methods))
     if not is_first_process():
         return
     run.write()

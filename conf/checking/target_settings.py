@@ -43,7 +43,7 @@ def check_target_settings(values: Mapping[str, Any]) -> None:
         UserError: naming the key.
     """
     methods = values.get("method")
-    for name, node in (methods.items() if isinstance(methods, Mapping) else ()):
+    for name, node in methods.items() if isinstance(methods, Mapping) else ():
         if not isinstance(node, Mapping) or not str(node.get("_target_", "")).startswith("twinlens."):
             continue
         for setting in OF_A_METHOD:
@@ -78,7 +78,10 @@ def with_target_of_run(config: DictConfig) -> tuple[DictConfig, str]:
     copy[EXPLAIN] = found["neuron"] if same else found
     copy.setdefault("explain_against", None)
     said = copy[EXPLAIN] if same else "{" + ", ".join(f"{lens}: {word}" for lens, word in found.items()) + "}"
-    return copy, f"explain: this configuration is older than the setting; read as explain={said}, what its methods meant"
+    return (
+        copy,
+        f"explain: this configuration is older than the setting; read as explain={said}, what its methods meant",
+    )
 
 
 def _one_target(lens: str, words: Mapping[str, str]) -> str | None:
