@@ -49,9 +49,9 @@ def left_out_of(session: Session, method: Method, split: str) -> Tensor:
     if bool(left_out.all()):
         asked = session.explain.of(method.explains)
         raise UserError(
-            f"explain={asked.target_name} and explain_against={asked.against_name} are the same for all {len(left_out)} "
-            f"rows of the {split} split, so that nothing is left to explain; expected rows where they differ: set "
-            "explain_against=runner_up or null."
+            f"explain={asked.target_name} and explain_against={asked.against_name} are the same for all "
+            f"{len(left_out)} rows of the {split} split, so that nothing is left to explain; expected rows where they "
+            "differ: set explain_against=runner_up or null."
         )
     return left_out
 

@@ -30,8 +30,8 @@ class Asked:
 
     Attributes:
         target: `predicted`, `gold`, `answer` (gold where there is one, else predicted), or the number of an output.
-        against: what the target is set apart from: `runner_up` (the likeliest other output), `predicted`, `gold`, or the
-            number of an output; None: nothing.
+        against: what the target is set apart from: `runner_up` (the likeliest other output), `predicted`, `gold`, or
+            the number of an output; None: nothing.
         target_name, against_name: the same in words, outputs by their names.
     """
 
@@ -115,8 +115,8 @@ class Names:
             if 0 <= value < len(self.tokenizer):
                 return value
             raise UserError(
-                f"{setting}={value} is no token: the vocabulary has the numbers 0 to {len(self.tokenizer) - 1}; expected "
-                "one of these, or the token as it is written: correct it."
+                f"{setting}={value} is no token: the vocabulary has the numbers 0 to {len(self.tokenizer) - 1}; "
+                "expected one of these, or the token as it is written: correct it."
             )
         text = value.removeprefix(CLASS)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -124,8 +124,8 @@ class Names:
             return int(ids[0])
         pieces = ", ".join(repr(self.tokenizer.decode([number])) for number in ids) or "none"
         raise UserError(
-            f"{setting}={text!r} is {len(ids)} tokens ({pieces}), and one token is explained; expected predicted, gold, "
-            f"answer, or {self.known}: name one token."
+            f"{setting}={text!r} is {len(ids)} tokens ({pieces}), and one token is explained; expected predicted, "
+            f"gold, answer, or {self.known}: name one token."
         )
 
 
@@ -144,7 +144,8 @@ def read_explain(explain: Any, against: Any, names: Names) -> Explain:
         if unknown or set(explain) != set(LENSES):
             raise UserError(
                 f"explain={dict(explain)} has the lenses {', '.join(map(str, explain)) or 'none'}; expected both of "
-                f"{' and '.join(LENSES)}, or one word for both: write e.g. explain='{{instance: gold, neuron: predicted}}'."
+                f"{' and '.join(LENSES)}, or one word for both: write e.g. "
+                "explain='{instance: gold, neuron: predicted}'."
             )
         return Explain(
             **{str(lens): _asked(f"explain.{lens}", value, against, names) for lens, value in explain.items()}
@@ -180,8 +181,8 @@ def _asked(setting: str, value: Any, against: Any, names: Names) -> Asked:
     apart = None if against is None else _word_or_number("explain_against", against, get_args(AgainstWord), names)
     if apart == target:
         raise UserError(
-            f"{setting}={value} and explain_against={against} are the same, so that nothing is left to explain; expected "
-            "two that differ: set explain_against=runner_up, another class, or null."
+            f"{setting}={value} and explain_against={against} are the same, so that nothing is left to explain; "
+            "expected two that differ: set explain_against=runner_up, another class, or null."
         )
     if apart is not None and not names.readout.of_vocabulary and len(names.labels) < 2:
         raise UserError(

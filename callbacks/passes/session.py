@@ -123,7 +123,7 @@ class Session:
     seed: int
     choices: Choices = "predicted"
     model_target: str = TextClassifier.__module__
-    explain: Explain = Explain()
+    explain: Explain = field(default_factory=Explain)
     model: TextClassifier | LanguageModel | None = None
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)

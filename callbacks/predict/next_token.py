@@ -43,10 +43,10 @@ class NextTokens:
             scores: logits of the next token, float32 [prompts, vocabulary].
 
         Returns:
-            `prediction`: the token that ranks first; `runner_up`: the second; `target_prob`, `target_rank` and `target_logit` of the token that
-            should come next, without an answer of the predicted one: probability (of the whole answer where that is
-            asked), 1 + the number of tokens with a higher logit, and its logit; `best_other_logit`: the highest logit
-            of another answer of the prompt's type, −∞ where there is none.
+            `prediction`: the token that ranks first; `runner_up`: the second; `target_prob`, `target_rank` and
+            `target_logit` of the token that should come next, without an answer of the predicted one: probability (of
+            the whole answer where that is asked), 1 + the number of tokens with a higher logit, and its logit;
+            `best_other_logit`: the highest logit of another answer of the prompt's type, −∞ where there is none.
         """
         prediction, labels = scores.argmax(-1), batch["labels"]
         behind = scores.scatter(-1, prediction[:, None], -torch.inf).argmax(-1)

@@ -19,8 +19,8 @@ def refuse_what_cannot_be_explained(session: Session, methods: Mapping[str, Meth
     """Refuse what no method of the run can explain.
 
     Raises:
-        UserError: gold labels where rows have none or where they join several of the model's classes, or a method without
-            a form for the difference of two outputs.
+        UserError: gold labels where rows have none or where they join several of the model's classes, or a method
+            without a form for the difference of two outputs.
     """
     splits: dict[Lens, set[str]] = {}
     for name, method in methods.items():
@@ -40,8 +40,8 @@ def _require_difference(session: Session, name: str, method: Method) -> None:
     if asked.against is not None and not method.sets_apart:
         raise UserError(
             f"method={name} scores a neuron for one output, and explain_against={asked.against_name} asks how much "
-            "likelier it is than another; expected a score that has such a form, as logprob_increase, log_prob, grad_x_act "
-            f"or ig: leave {name} out or set explain_against=null."
+            "likelier it is than another; expected a score that has such a form, as logprob_increase, log_prob, "
+            f"grad_x_act or ig: leave {name} out or set explain_against=null."
         )
 
 
@@ -62,6 +62,6 @@ def _require_labels(session: Session, lens: Lens, split: str) -> None:
         listed = ", ".join(map(str, missing[:ROWS_NAMED])) + (" …" if len(missing) > ROWS_NAMED else "")
         otherwise = "answer" if session.readout.of_vocabulary else "predicted"
         raise UserError(
-            f"explain=gold needs a label of every row, but {len(missing)} of {len(label)} rows of the {split} split have "
-            f"none (index {listed}); expected labels: set explain={otherwise} or leave these rows out."
+            f"explain=gold needs a label of every row, but {len(missing)} of {len(label)} rows of the {split} split "
+            f"have none (index {listed}); expected labels: set explain={otherwise} or leave these rows out."
         )

@@ -1,7 +1,7 @@
 """Target of a run: `explain` stands at the top level, for all methods; settings of methods that meant it are mapped.
 
-Until 0.1.0 neuron methods had a `target` of their own and the `labels` of instance methods chose both sides, so that the
-two lenses of one run could explain different classes unsaid.
+Until 0.1.0 neuron methods had a `target` of their own and the `labels` of instance methods chose both sides, so that
+the two lenses of one run could explain different classes unsaid.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def target_of_a_method(key: str, value: Any) -> UserError | None:
     run = "explain_against" if setting == "explain_against" else EXPLAIN
     said = "null" if value is None else value
     return UserError(
-        f"{key}={said}: what is explained is a setting of the run, so that all methods of both lenses explain the same; "
-        f"expected it at the top level: write {run}={said} and leave it out of method.{name}."
+        f"{key}={said}: what is explained is a setting of the run, so that all methods of both lenses explain the "
+        f"same; expected it at the top level: write {run}={said} and leave it out of method.{name}."
     )
 
 
@@ -90,6 +90,6 @@ def _one_target(lens: str, words: Mapping[str, str]) -> str | None:
         listed = ", ".join(f"method.{name}: {word}" for name, word in words.items())
         raise UserError(
             f"the {lens} methods of this configuration explain different targets ({listed}), and a run explains one; "
-            f"expected one word for all: run it once with +explain={different[0]} and once with +explain={different[1]}."
+            f"expected one word for all: run it with +explain={different[0]}, then with +explain={different[1]}."
         )
     return different[0] if different else None

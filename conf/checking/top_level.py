@@ -63,8 +63,8 @@ class RunConfig:
         memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
         choices: whose neurons are edited in multiple choice: those of the `predicted` choice's sequence with the other
             choices fixed, or the same neuron in the sequences of `all` choices at once.
-        explain: what methods of both lenses explain of each example: `predicted`, `gold`, for next-token data `answer`, or
-            the name of a class or token; or one of these for each lens.
+        explain: what methods of both lenses explain of each example: `predicted`, `gold`, for next-token data
+            `answer`, or the name of a class or token; or one of these for each lens.
         explain_against: what the target is set apart from: `runner_up`, `predicted`, `gold`, or a class or token.
         attribute_split: the split whose predictions are explained.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
