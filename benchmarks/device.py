@@ -75,7 +75,7 @@ def build_task(device: torch.device, dtype: torch.dtype, n: int, n_tokens: int, 
 def attribute(task: Task) -> Tensor:
     """Scores of all neurons of all layers, [examples, layers, neurons]."""
     path, steps = PRESETS["paper"], task.subject.n_steps
-    return integrated_gradients(task.subject.engine, task.batch, path, steps, "predicted", MEMORY_BUDGET).scores
+    return integrated_gradients(task.subject.engine, task.batch, path, steps, MEMORY_BUDGET).scores
 
 
 def per_instance(task: Task) -> Timed[Tensor]:

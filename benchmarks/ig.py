@@ -89,7 +89,7 @@ def ours(subject: Subject, path: Path | None = None, n_steps: int | None = None)
     }
     run = timed(
         lambda: integrated_gradients(
-            subject.engine, batch, path or PRESETS["paper"], n_steps or subject.n_steps, "predicted", MEMORY_BUDGET
+            subject.engine, batch, path or PRESETS["paper"], n_steps or subject.n_steps, MEMORY_BUDGET
         )
     )
     return Timed(run.seconds, run.result.scores[0])

@@ -29,6 +29,7 @@ from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, 
 from twinlens.attribution.gradients.fisher import absolute_damping
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse
+from twinlens.attribution.targets import Targets
 from twinlens.callbacks.passes.memory import return_freed_memory
 from twinlens.models.anatomy import answer_positions, at_positions
 from twinlens.models.linear_layers import linear_layers
@@ -109,7 +110,7 @@ def ours(task: Task, dtype: torch.dtype = torch.float32) -> Timed[Tensor]:
         held = HeldTests(layers, inverses, len(task.test["labels"]), n_train, False, WORKSPACE)
         for batch in _batches(task.test, task.batch_size):
             with recording(layers) as tape:
-                held.add(tape, _scores(task.model, batch), batch["labels"])
+                held.add(tape, _scores(task.model, batch), Targets(batch["labels"]))
         parts = []
         for batch in _batches(task.train, task.batch_size):
             with recording(layers) as tape:

@@ -29,10 +29,10 @@ WHILE_RUNNING: list[Entry] = [
             "data.path=data.jsonl",
             "data.label=null",
             "method=ig",
-            "method.ig.target=gold",
+            "explain=gold",
             "evaluation=uniqueness",
         ),
-        ("target=gold", "needs a label"),
+        ("explain=gold", "needs a label of every row", "explain=predicted"),
         lambda folder, trained: [checkpoint()(folder, trained), lines(*GOOD)(folder, trained)],
     ),
     (

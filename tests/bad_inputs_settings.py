@@ -102,8 +102,48 @@ SETTINGS: list[Entry] = [
     ),
     (
         "gold targets where labels join several classes",
-        ("data=demo_challenge", "method=ig", "method.ig.target=gold", "evaluation=accuracy", *SMALL_DEMO[1:5]),
-        ("method.ig.target=gold", "not supported", "target=predicted"),
+        ("data=demo_challenge", "method=ig", "explain=gold", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("explain=gold", "not supported", "explain=predicted"),
+    ),
+    (
+        "a target inside a method",
+        ("method=ig", "method.ig.target=gold"),
+        ("method.ig.target=gold", "setting of the run", "write explain=gold"),
+    ),
+    (
+        "explain inside a method",
+        ("method=gradsim", "+method.gradsim.explain=gold"),
+        ("method.gradsim.explain=gold", "setting of the run", "write explain=gold"),
+    ),
+    (
+        "a class that does not exist",
+        ("explain=suported", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("explain=suported", "names no class", "supported"),
+    ),
+    (
+        "a target explained against itself",
+        ("explain=supported", "explain_against=supported", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("explain_against=supported", "nothing is left to explain", "runner_up"),
+    ),
+    (
+        "an empty target",
+        ("explain=null", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("explain", "null"),
+    ),
+    (
+        "a lens that there is not",
+        ("explain={instance: gold, neurons: predicted}", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("neurons", "instance and neuron"),
+    ),
+    (
+        "answers of data with classes",
+        ("explain=answer", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("explain=answer", "next token", "gold"),
+    ),
+    (
+        "a score that has no form for a difference",
+        ("method=prob_increase", "explain_against=runner_up", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("prob_increase", "explain_against=runner_up", "logprob_increase"),
     ),
     (
         "pre-activations of a gated model",

@@ -46,7 +46,7 @@ def test_integrated_gradients_are_complete_on_every_path() -> None:
             for positions in ("last", "all"):
                 path = IntegratedGradients(preset, positions=positions).path(model)  # type: ignore[arg-type]
                 steps = 16 if preset == "gauss" else 4000
-                found = integrated_gradients(model, batch, path, steps, None, BUDGET)
+                found = integrated_gradients(model, batch, path, steps, BUDGET)
                 assert found.completeness.max() < 1e-3
 
 
@@ -106,7 +106,8 @@ def test_zeroed_units_and_gradients() -> None:
     no_heads = torch.ones(2, model.n_layers, model.n_heads * model.head_dim, dtype=torch.bool)
     bare = model.decoder.scores(states.residual[:, 0])
     torch.testing.assert_close(model.zeroed_scores(batch, nothing_left, no_heads), bare)
-    gradient = model.mlp_gradient(batch, batch["labels"])
+    cotangent = torch.eye(2)[batch["labels"]] - states.scores.softmax(-1)
+    gradient = model.mlp_gradient(batch, cotangent)
     step = 1e-3
     moved = states.residual[:, -1] + step * gradient[:, -1]
     log_probs = torch.stack([model.decoder.scores(h).log_softmax(-1) for h in (states.residual[:, -1], moved)], 1)

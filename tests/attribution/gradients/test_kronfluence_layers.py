@@ -15,6 +15,7 @@ from tests.families import random_batch
 from twinlens.attribution.gradients.fisher import absolute_damping
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse
+from twinlens.attribution.targets import Targets
 from twinlens.models.linear_layers import linear_layers
 
 
@@ -35,7 +36,7 @@ def test_all_layers_equal_kronfluence(tmp_path: Path) -> None:
     ]
     held = HeldTests(ours.layers, inverses, 3, len(train["labels"]), False, 2**20)
     with recording(ours.layers) as tape:
-        held.add(tape, ours.scores(test), test["labels"])
+        held.add(tape, ours.scores(test), Targets(test["labels"]))
     with recording(ours.layers) as tape:
         found, _ = held.scores(tape, ours.scores(train), train["labels"])
     torch.testing.assert_close(found, expected.double(), rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

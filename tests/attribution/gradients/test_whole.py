@@ -13,6 +13,7 @@ from tests.oracles_gradients import fisher_of_layers, layer_gradients, whole_sco
 from twinlens.attribution.gradients.fisher import absolute_damping
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
+from twinlens.attribution.targets import Targets
 
 TEST_LENGTHS, TRAIN_LENGTHS = [6, 4, 2], [7, 3, 5, 6, 4]
 Batch = dict[str, Tensor]
@@ -36,7 +37,7 @@ def scored(
     held = HeldTests(model.layers, inverses, n_tests, n_train, own, workspace)
     for batch in test:
         with recording(model.layers) as tape:
-            held.add(tape, model.scores(batch), batch["labels"])
+            held.add(tape, model.scores(batch), Targets(batch["labels"]))
     parts = []
     for batch in train:
         with recording(model.layers) as tape:

@@ -28,7 +28,7 @@ def test_equals_the_plain_loop(name: str, padding: str, batch_size: int) -> None
     lengths = [9] * batch_size if padding == "none" else LENGTHS[:batch_size]
     batch = random_batch(lengths, "right" if padding == "none" else padding)
     nodes, weights = nodes_and_weights("right", 4)
-    result = integrated_gradients(engine, batch, Path("activation", "last", "right"), 4, "predicted", PLENTY)
+    result = integrated_gradients(engine, batch, Path("activation", "last", "right"), 4, PLENTY)
     for row in {0, batch_size - 1, batch_size // 2}:
         expected = integrated_gradients_loop(engine, [single(batch, row)], nodes, weights, int(result.target[row]))
         assert relative_difference(result.scores[row], expected) < 1e-5
@@ -46,7 +46,7 @@ def test_every_position_and_site(name: str, site: str, positions: str) -> None:
     batch = random_batch([5, 8, 3], "left")
     nodes, weights = nodes_and_weights("linspace", 3)
     path = Path(site, positions, "linspace")
-    result = integrated_gradients(engine, batch, path, 3, "gold", PLENTY)
+    result = integrated_gradients(engine, {**batch, "target": batch["labels"]}, path, 3, PLENTY)
     for row in range(3):
         expected = integrated_gradients_loop(
             engine, [single(batch, row)], nodes, weights, int(batch["labels"][row]), positions, site == "pre_activation"
@@ -58,8 +58,8 @@ def test_every_position_and_site(name: str, site: str, positions: str) -> None:
 def test_chunks_leave_scores_unchanged(path: Path) -> None:
     engine = tiny_engine("gpt2")
     batch = random_batch([6, 9])
-    whole = integrated_gradients(engine, batch, path, 5, "predicted", PLENTY)
-    chunked = integrated_gradients(engine, batch, path, 5, "predicted", 1)
+    whole = integrated_gradients(engine, batch, path, 5, PLENTY)
+    chunked = integrated_gradients(engine, batch, path, 5, 1)
     assert relative_difference(chunked.scores, whole.scores) < 1e-5
     assert torch.allclose(chunked.completeness, whole.completeness, atol=1e-6)
 
@@ -68,8 +68,8 @@ def test_chunks_leave_scores_unchanged(path: Path) -> None:
 def test_completeness_vanishes_with_the_exact_rule_only(positions: str) -> None:
     engine = tiny_engine("llama")
     batch = random_batch([6, 9])
-    exact = integrated_gradients(engine, batch, Path("activation", positions, "gauss"), 24, "predicted", PLENTY)
-    coarse = integrated_gradients(engine, batch, Path("activation", positions, "right"), 2, "predicted", PLENTY)
+    exact = integrated_gradients(engine, batch, Path("activation", positions, "gauss"), 24, PLENTY)
+    coarse = integrated_gradients(engine, batch, Path("activation", positions, "right"), 2, PLENTY)
     assert float(exact.completeness.max()) < 1e-4
     assert float(coarse.completeness.max()) > 10 * float(exact.completeness.max())
     assert exact.completeness.shape == (2, engine.n_layers)
@@ -78,7 +78,7 @@ def test_completeness_vanishes_with_the_exact_rule_only(positions: str) -> None:
 def test_ranking_is_best_first_and_addresses_the_dense_scores() -> None:
     engine = tiny_engine("opt")
     batch = random_batch([6, 9, 4])
-    dense = integrated_gradients(engine, batch, Path("activation", "last", "right"), 20, "predicted", PLENTY)
+    dense = integrated_gradients(engine, batch, Path("activation", "last", "right"), 20, PLENTY)
     ranked = IntegratedGradients("paper", top_k=10).attribute(engine, batch, PLENTY)
     assert ranked.layer.shape == (3, 10)
     for row in range(3):
@@ -101,13 +101,6 @@ def test_reference_broadcasts_for_bloom_and_neox_only() -> None:
     resolved = {name: IntegratedGradients("reference").path(tiny_engine(name)).positions for name in ("opt", "bloom")}
     assert resolved == {"opt": "last", "bloom": "broadcast_last"}
     assert IntegratedGradients("eleuther").path(tiny_engine("gpt_neox")).positions == "last"
-
-
-def test_gold_target_needs_labels() -> None:
-    batch = random_batch([4, 4])
-    batch["labels"] = torch.tensor([0, -1])
-    with pytest.raises(UserError, match=r"index \[1\]"):
-        IntegratedGradients(target="gold").attribute(tiny_engine("gpt2"), batch, PLENTY)
 
 
 @pytest.mark.parametrize(("preset", "n_steps"), [("papr", 20), ("paper", 0)])

@@ -7,7 +7,6 @@ import torch
 
 from tests.families import choice_batch, choice_engine
 from tests.oracles_neuron import integrated_gradients_loop, sequences_of
-from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
 from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
@@ -30,7 +29,7 @@ def test_equals_the_plain_loop(name: str, choices: str, positions: str, padding:
     path = Path("activation", positions, "right")  # type: ignore[arg-type]
     nodes, weights = nodes_and_weights("right", 3)
     for budget in (PLENTY, 1):
-        result = integrated_gradients(engine, batch, path, 3, "predicted", budget)
+        result = integrated_gradients(engine, batch, path, 3, budget)
         assert result.scores.shape == (batch_size, engine.n_layers, engine.n_neurons)
         for row in {0, batch_size - 1}:
             target = int(result.target[row])
@@ -43,11 +42,11 @@ def test_equals_the_plain_loop(name: str, choices: str, positions: str, padding:
 
 
 @pytest.mark.parametrize("choices", ["predicted", "all"])
-def test_gold_takes_the_gold_choices_sequence(choices: str) -> None:
+def test_a_target_takes_its_own_choices_sequence(choices: str) -> None:
     engine = choice_engine("gpt_neox", choices)  # type: ignore[arg-type]
     batch = choice_batch(LENGTHS)
-    batch["labels"] = (integrated_gradients(engine, batch, PRESETS["paper"], 1, "predicted", PLENTY).target + 1) % 3
-    result = integrated_gradients(engine, batch, PRESETS["paper"], 3, "gold", PLENTY)
+    batch["labels"] = (integrated_gradients(engine, batch, PRESETS["paper"], 1, PLENTY).target + 1) % 3
+    result = integrated_gradients(engine, {**batch, "target": batch["labels"]}, PRESETS["paper"], 3, PLENTY)
     nodes, weights = nodes_and_weights("right", 3)
     assert torch.equal(result.target, batch["labels"])
     for row in range(3):
@@ -56,9 +55,6 @@ def test_gold_takes_the_gold_choices_sequence(choices: str) -> None:
         sequences = sequences_of(batch, row)
         expected = integrated_gradients_loop(engine.engine, sequences, nodes, weights, gold, edited=edited)
         assert relative_difference(result.scores[row], expected) < 1e-5
-    batch["labels"][1] = -1
-    with pytest.raises(UserError, match=r"index \[1\]"):
-        integrated_gradients(engine, batch, PRESETS["paper"], 3, "gold", PLENTY)
 
 
 def test_the_reference_preset_attributes_the_best_sequences_raw_score() -> None:
@@ -66,7 +62,7 @@ def test_the_reference_preset_attributes_the_best_sequences_raw_score() -> None:
     batch = choice_batch(LENGTHS)
     method = IntegratedGradients("reference", n_steps=3)
     path = method.path(engine)
-    result = integrated_gradients(engine, batch, path, 3, "predicted", PLENTY)
+    result = integrated_gradients(engine, batch, path, 3, PLENTY)
     nodes, weights = nodes_and_weights("linspace", 3)
     assert method.describe(engine)["unit"] == "score"
     assert IntegratedGradients().describe(engine)["unit"] == "probability"
@@ -83,7 +79,7 @@ def test_the_reference_preset_attributes_the_best_sequences_raw_score() -> None:
 def test_completeness_vanishes_with_the_exact_rule(choices: str, positions: str) -> None:
     engine = choice_engine("llama", choices)  # type: ignore[arg-type]
     batch = choice_batch(LENGTHS)
-    exact = integrated_gradients(engine, batch, Path("activation", positions, "gauss"), 24, "predicted", PLENTY)  # type: ignore[arg-type]
-    coarse = integrated_gradients(engine, batch, Path("activation", positions, "right"), 2, "predicted", PLENTY)  # type: ignore[arg-type]
+    exact = integrated_gradients(engine, batch, Path("activation", positions, "gauss"), 24, PLENTY)  # type: ignore[arg-type]
+    coarse = integrated_gradients(engine, batch, Path("activation", positions, "right"), 2, PLENTY)  # type: ignore[arg-type]
     assert float(exact.completeness.max()) < 1e-4
     assert float(coarse.completeness.max()) > 10 * float(exact.completeness.max())

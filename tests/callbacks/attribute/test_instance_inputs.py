@@ -12,7 +12,9 @@ import torch
 from tests.running import CommandLine
 from twinlens.attribution.instance.bm25 import BM25
 from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.instance_inputs import HeadReads, TextReads
+from twinlens.callbacks.passes.explain import Asked, resolve
 from twinlens.callbacks.passes.session import Predictions
 from twinlens.data.labels import Fold
 from twinlens.data.templates import parse_template
@@ -34,25 +36,40 @@ def session(folds: dict[str, Fold], predictions: bool = True) -> Any:
     data = SimpleNamespace(folds=folds, splits={"test": rows}, resolve_template=lambda: TEMPLATE)
     return SimpleNamespace(
         data=data,
-        predictions={"test": Predictions(rows, features, "of this model")} if predictions else {},
+        predictions={name: Predictions(rows, features, "of this model") for name in ("train", "test")}
+        if predictions
+        else {},
+        readout=READOUTS["classification"],
+        fold=lambda split: torch.tensor(folds[split].of_class) if split in folds else None,
         classifier=SimpleNamespace(head=torch.nn.Linear(3, 3)),
     )
 
 
 @pytest.mark.parametrize(
-    ("folds", "labels", "expected"),
+    ("folds", "explain", "expected"),
     [
         ({}, "gold", [1, 0]),
         ({}, "predicted", [2, 0]),
         ({"test": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "gold", [1, 0]),
-        ({"test": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "predicted", [1, 0]),
+        ({"test": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "predicted", [2, 0]),
         ({"train": Fold(("entailment", "non-entailment"), (0, 1, 1))}, "predicted", [2, 0]),
     ],
 )
-def test_labels_are_those_that_the_split_counts(folds: dict[str, Fold], labels: Any, expected: list[int]) -> None:
-    inputs = HeadReads(session(folds), "gradsim", GradientSimilarity(labels=labels), {}).load("test")
-    assert inputs.labels.tolist() == expected
-    assert (None if inputs.fold is None else inputs.fold.tolist()) == ([0, 1, 1] if "test" in folds else None)
+def test_tests_have_the_runs_target_and_train_rows_the_methods_labels(
+    folds: dict[str, Fold], explain: Any, expected: list[int]
+) -> None:
+    """A folded label is explained as the sum over its classes, a predicted class as itself."""
+    run = session(folds)
+    run.targets = lambda lens, split: resolve(
+        Asked(explain), run.predictions[split].column, run.fold(split), run.readout
+    )
+    for labels, of_train in (("gold", [1, 0]), ("predicted", [2, 0])):
+        reads = HeadReads(run, "gradsim", GradientSimilarity(labels=labels), {})
+        inputs = reads.load("test", "test")
+        assert inputs.labels.tolist() == expected
+        folded = explain == "gold" and "test" in folds
+        assert (None if inputs.fold is None else inputs.fold.tolist()) == ([0, 1, 1] if folded else None)
+        assert reads.load("train", "train").labels.tolist() == of_train
 
 
 def test_what_reads_texts_alone_is_shared_by_all_models(command: CommandLine) -> None:
@@ -66,7 +83,7 @@ def test_what_reads_texts_alone_is_shared_by_all_models(command: CommandLine) ->
 
 def test_texts_are_what_the_template_shows_and_know_no_model() -> None:
     without, with_model = (TextReads(session({}, predictions), "bm25", BM25(), {}) for predictions in (False, True))
-    assert without.load("test").texts == ["who\na\nb", "what\nc\nd"]
-    assert without.identify("test") == with_model.identify("test")
+    assert without.load("test", "test").texts == ["who\na\nb", "what\nc\nd"]
+    assert without.identify("test", "test") == with_model.identify("test", "test")
     head = HeadReads(session({}), "gradsim", GradientSimilarity(), {})
-    assert head.identify("test") == {"examples": "of this model"}
+    assert head.identify("test", "test") == {"examples": "of this model"}

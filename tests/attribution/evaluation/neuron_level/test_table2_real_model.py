@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import torch
+from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -38,7 +39,8 @@ def test_zeroing_the_best_ten_by_logprob_increase_costs_far_more_than_controls(s
     states = engine.states(batch, attention=False)
     target = states.scores.argmax(-1)
     readout, units = readout_of(engine, states, target), ffn_units(engine, states)
-    slope = gradients(engine, batch, target, PLENTY)
+    cotangent = one_hot(target, states.scores.shape[1]) - states.scores.softmax(-1)
+    slope = gradients(engine, batch, cotangent, PLENTY)
     lists = {score: ffn_list(best_neurons(readout, units, score, 10, PLENTY, slope)) for score in SCORES}
 
     evaluation = Interventions()
