@@ -85,6 +85,13 @@ CASES: Mapping[str, tuple[str, ...]] = {
 }
 """Readout → overrides, in words that the code of before the move understands as well."""
 
+EXPLAIN: Mapping[str, str] = {
+    "classification": "explain={instance: gold, neuron: predicted}",
+    "choice": "explain={instance: gold, neuron: predicted}",
+    "token": "explain=answer",
+}
+"""Readout → what methods of before explained, which had no word for it; to be said since."""
+
 
 def golden(name: str) -> dict[str, np.ndarray]:
     """The numbers that are kept of one case."""
@@ -111,8 +118,8 @@ def numbers_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def name_of(row: Mapping[str, Cell]) -> str:
-    """What a row of results.csv is about; `control` came after the golden runs."""
-    about = ((column, cell) for column, cell in row.items() if column not in (*NUMBERS, "control"))
+    """What a row of results.csv is about; `control` and `explain` came after the golden runs."""
+    about = ((column, cell) for column, cell in row.items() if column not in (*NUMBERS, "control", "explain"))
     return " · ".join(f"{column} {cell}" for column, cell in about if cell is not None)
 
 
