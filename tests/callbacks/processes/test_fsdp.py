@@ -35,7 +35,8 @@ SCORES = {
 WHAT = (
     f"method=[{','.join(SCORES)}]", "method.gradsim.params=all", "method.gradsim_cosine.params=all",
     "method.gradsim_cosine.projection=random", "method.gradsim_cosine.projection_dim=4",
-    "method.influence_ekfac.params=all", "method.ig.n_steps=4", "evaluation=[accuracy,faithfulness]", "trainer.accelerator=cpu", *SIZES,
+    "method.influence_ekfac.params=all", "method.ig.n_steps=4", "evaluation=[accuracy,faithfulness]",
+    "trainer.accelerator=cpu", *SIZES,
 )  # fmt: skip
 TWO = ("trainer=fsdp", "trainer.devices=2", "paths.store=sharded")
 
