@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests import quick_hydra
 from tests.running import CommandLine
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -22,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("twinlens", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("twinlens")
+
+quick_hydra.do_once()
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

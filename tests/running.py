@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import os
+import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 SMALL_DEMO = (
     "debug=fdr",
@@ -43,6 +48,38 @@ class Finished:
     def folder(self) -> Path:
         """The run's folder, the last line on stdout."""
         return Path(self.out.strip().splitlines()[-1])
+
+
+def run_here(folder: Path, *arguments: str) -> Finished:
+    """`python train.py …` in `folder`, in this process; for fixtures, whose output no test captures."""
+    # imported late: conftest.py sets the environment that the libraries read when they are imported
+    from hydra.core.global_hydra import GlobalHydra
+
+    from twinlens import train
+
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patched, redirect_stdout(out), redirect_stderr(err):
+        patched.chdir(folder)
+        patched.setattr(sys, "argv", [train.__file__, *arguments])
+        train.OUTCOMES.clear()
+        GlobalHydra.instance().clear()
+        code = train.main()
+    return Finished(code, out.getvalue(), err.getvalue())
+
+
+def once(factory: pytest.TempPathFactory, name: str, build: Callable[[Path], object]) -> Path:
+    """A folder that one process of the suite fills and all of them read; tests that write into it take a copy."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared" / name
+    done = folder.with_name(name + ".done")
+    folder.parent.mkdir(exist_ok=True)
+    with FileLock(folder.with_name(name + ".lock")):
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of an attempt that failed
+            folder.mkdir()
+            build(folder)
+            done.touch()
+    return folder
 
 
 class CommandLine:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 
-from tests.running import SMALL_DEMO, CommandLine
+from tests.faults import starting
+from tests.running import SMALL_DEMO, CommandLine, once
 
 SCORES = {
     "ig": "score",
@@ -35,7 +38,17 @@ LAYERS = (
 )
 """Stored rows of projected gradients, and whole gradients with factors of every layer."""
 SOME = ("ig", "gradsim", "logprob_increase")
-"""Of these alone three processes give scores: what matters is that the rows do not divide evenly."""
+"""Of these alone three processes give scores."""
+SIZES = ("data.n_train=60", "data.n_validation=10", "data.n_test=23", "data.n_twins=2", "trainer.max_epochs=1")
+"""Rows that do not divide evenly."""
+WHAT = (
+    f"method=[{','.join(SCORES)}]",
+    "evaluation=[accuracy,faithfulness,interventions,head_importance]",
+    *LAYERS,
+    *SIZES,
+)
+TWO = ("trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=4")
+"""As many rows in a step as one process has in a batch of 8."""
 
 
 def start(
@@ -53,45 +66,63 @@ def start(
     )
 
 
-def test_one_two_and_three_processes_give_the_same_scores(command: CommandLine, repository: Path) -> None:
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of two runs of two processes each, run0 and run1, started together on one store."""
+
+    def build(folder: Path) -> None:
+        runs = [starting.start(folder, *WHAT, *TWO, f"hydra.run.dir=run{n}") for n in range(2)]
+        assert [run.wait(timeout=4 * starting.SECONDS) for run in runs] == [0, 0], (folder / "err").read_text()
+
+    return once(tmp_path_factory, "of_two", build)
+
+
+def compare(one: Path, several: Path, names: Iterable[str]) -> None:
+    """The scores of one run are those of another."""
+    for name in names:
+        tables = [
+            datasets.load_from_disk(str(run / "scores" / name / "test")).with_format("numpy") for run in (one, several)
+        ]
+        assert np.array_equal(*(table["index"][:] for table in tables))
+        # a sentence has as many heads at tokens as it has tokens: lists of different lengths, joined
+        expected, found = (np.concatenate(list(table[SCORES[name]][:])) for table in tables)
+        smallest = 1e-7 + 1e-6 * np.abs(expected).max()  # sums over many parameters round with their largest
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=smallest, err_msg=name)
+
+
+def test_two_runs_of_two_processes_each_share_a_store(of_two: Path) -> None:
+    told = (of_two / "out").read_text()
+    for what in ("fit", *SCORES):
+        assert told.count(f"{what}: computed") == 1
+        assert told.count(f"{what}: read from the store") == 1
+    assert (of_two / "run0" / "results.csv").read_text() == (of_two / "run1" / "results.csv").read_text()
+    assert not list((of_two / "outputs").rglob("*.partial"))
+
+
+def test_two_processes_give_the_scores_of_one(command: CommandLine, of_two: Path) -> None:
+    """At the same weights: one process reads the fit that two have stored."""
+    shutil.copytree(of_two / "outputs" / "store" / "fit", command.folder / "outputs" / "store" / "fit")
+    one = command(*WHAT, "trainer.accelerator=cpu", base=())
+    assert one.code == 0, one.err
+    assert "fit: read from the store" in one.out
+    compare(one.folder, of_two / "run0", SCORES)
+    assert (of_two / "run0" / "results.csv").read_text() == (one.folder / "results.csv").read_text()
+
+
+@pytest.mark.long
+def test_three_processes_give_the_scores_of_one(command: CommandLine, repository: Path) -> None:
     trained = command("method=gradsim", "evaluation=accuracy").folder
-    folders = {}
-    for n in (1, 2, 3):
-        arguments = (
-            "fit=false",
-            "model=local",
-            f"model.path={trained / 'model'}",
-            f"method=[{','.join(SOME if n == 3 else SCORES)}]",
-            f"evaluation=[{'accuracy' if n == 3 else 'accuracy,faithfulness,interventions,head_importance'}]",
-            "data.n_train=60",
-            "data.n_validation=10",
-            "data.n_test=23",
-            "data.n_twins=2",
-            f"paths.store=store{n}",
-            *(LAYERS if n < 3 else ()),
-        )
-        if n == 1:
-            code, out, err = vars(command(*arguments, "trainer.accelerator=cpu", base=())).values()
-        else:
-            finished = start(repository, command.folder, *arguments, "trainer=ddp_cpu", f"trainer.devices={n}")
-            code, out, err = finished.returncode, finished.stdout, finished.stderr
-        assert code == 0, err
-        for name in SOME if n == 3 else SCORES:
-            assert out.count(f"{name}: computed") == 1
-        folders[n] = command.folder / out.strip().splitlines()[-1]
-    for n in (2, 3):
-        for name in SOME if n == 3 else SCORES:
-            column = SCORES[name]
-            one, several = (
-                datasets.load_from_disk(str(folders[k] / "scores" / name / "test")).with_format("numpy") for k in (1, n)
-            )
-            assert np.array_equal(one["index"][:], several["index"][:])
-            # a sentence has as many heads at tokens as it has tokens: lists of different lengths, joined
-            expected, found = (np.concatenate(list(table[column][:])) for table in (one, several))
-            smallest = 1e-7 + 1e-6 * np.abs(expected).max()  # sums over many parameters round with their largest
-            np.testing.assert_allclose(found, expected, rtol=1e-5, atol=smallest, err_msg=name)
-        results = [(folders[k] / "results.csv").read_text().splitlines() for k in (1, n)]
-        assert results[1] == (results[0][: len(results[1])] if n == 3 else results[0])
+    arguments = ("fit=false", "model=local", f"model.path={trained / 'model'}", "evaluation=accuracy", *SIZES[:-1])
+    one = command(*arguments, f"method=[{','.join(SOME)}]", "trainer.accelerator=cpu", "paths.store=store1", base=())
+    assert one.code == 0, one.err
+    three = ("trainer=ddp_cpu", "trainer.devices=3", "paths.store=store3")
+    finished = start(repository, command.folder, *arguments, f"method=[{','.join(SOME)}]", *three)
+    assert finished.returncode == 0, finished.stderr
+    for name in SOME:
+        assert finished.stdout.count(f"{name}: computed") == 1
+    several = command.folder / finished.stdout.strip().splitlines()[-1]
+    compare(one.folder, several, SOME)
+    assert (several / "results.csv").read_text() == (one.folder / "results.csv").read_text()
 
 
 @pytest.mark.parametrize("n_test", [1])
@@ -103,25 +134,23 @@ def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, rep
     assert "trainer.devices=1" in refused[0]
 
 
-def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run_and_shares_the_training_rows(
-    command: CommandLine, repository: Path
+def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run_shares_the_training_rows_and_overwrites(
+    command: CommandLine, repository: Path, of_two: Path
 ) -> None:
-    finished = start(
-        repository,
-        command.folder,
-        "-m",
-        *(argument for argument in SMALL_DEMO[1:-1] if "limit" not in argument),
-        "trainer=ddp_cpu",
-        "trainer.max_epochs=1",
-        "method=gradsim",
-        "evaluation=[accuracy]",
-        "seed=3",
-    )
+    shutil.copytree(of_two / "outputs" / "store", command.folder / "outputs" / "store")
+    arguments = (*SIZES, *TWO, "method=gradsim", "evaluation=[accuracy]", "seed=0", "overwrite=true")
+    finished = start(repository, command.folder, "-m", *arguments)
     assert finished.returncode == 0, finished.stderr
     (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
     assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done"]
     assert [path.name for path in sweep.iterdir() if path.is_dir() and path.name.isdigit()] == ["0"]
-    assert finished.stdout.count("fit: computed") == 1
+    for what in ("fit", "gradsim"):
+        assert finished.stdout.count(f"{what}: computed") == 1
     steps = [json.loads(path.read_text())["steps"] for path in command.folder.glob("outputs/store/fit/*/fit.json")]
-    # 60 rows in batches of 8 on each of two processes; one process alone would take 8 steps
-    assert steps == [4]
+    # 60 rows in batches of 4 on each of two processes; one process alone would take 15 steps
+    assert steps == [8]
+    before, again = ((run / "results.csv").read_text().splitlines() for run in (of_two / "run0", sweep / "0"))
+    assert again == before[: len(again)]
+    scores = [datasets.load_from_disk(str(run / "scores/gradsim/test")) for run in (of_two / "run0", sweep / "0")]
+    assert scores[0]["top_score"][:] == scores[1]["top_score"][:]
+    assert not list((command.folder / "outputs").rglob("*.partial"))

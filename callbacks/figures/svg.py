@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,9 @@ LEFT, RIGHT, TOP, BOTTOM = 52.0, 14.0, 12.0, 44.0
 _DASHES = {"solid": "", "dashed": "7 4", "dotted": "2 3.5"}
 
 
+@cache
 def environment(*folders: Path) -> Environment:
-    """The templates of figures and of further folders, everything that comes from data escaped."""
+    """The templates of figures and of further folders, compiled once; everything that comes from data is escaped."""
     return Environment(
         loader=FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,

@@ -1,4 +1,7 @@
-"""Weights & Biases: offline without a key, online with one; results are written, never read back."""
+"""Weights & Biases: offline without a key, online with one; results are written, never read back.
+
+The library is imported where it is used, which spares every other run the time that this takes.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import netrc
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-import wandb
 from lightning.pytorch.loggers import Logger, WandbLogger
 
 from twinlens.conf.checking.secrets import hide
+
+if TYPE_CHECKING:
+    import wandb
 
 SECONDS_TO_REACH = 20.0
 """How long a run waits for Weights & Biases before it goes on without."""
@@ -40,6 +45,8 @@ class RunLogger(WandbLogger):
         tags: Sequence[str] = (),
         offline: bool | None = None,
     ) -> None:
+        import wandb
+
         wandb.finish()
         settings: dict[str, Any] = {
             "save_dir": save_dir,
@@ -71,6 +78,8 @@ def sweep_id(folder: Path) -> str:
 
 def private_settings() -> wandb.Settings:
     """Settings under which nothing of the machine, the user or the command line is sent along."""
+    import wandb
+
     return wandb.Settings(
         init_timeout=SECONDS_TO_REACH,
         x_disable_meta=True,  # the command line, host and user name
@@ -96,23 +105,26 @@ def log_run(
 ) -> None:
     """Send a finished run's numbers, results table and figures to its loggers; what fails is said, the run is done."""
     for logger in loggers:
-        try:
-            _log_to(logger, metrics, rows, folder)
-        except wandb.errors.Error as error:
-            print(f"wandb: {hide(str(error))}; the results stand in {folder} all the same", flush=True)
+        if isinstance(logger, WandbLogger):
+            _send(logger, metrics, rows, folder)
+        else:
+            logger.log_metrics(dict(metrics))
+            logger.save()
+            logger.finalize("success")
 
 
-def _log_to(logger: Logger, metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
-    logger.log_metrics(dict(metrics))
-    if isinstance(logger, WandbLogger):
-        columns = list(rows[0]) if rows else []
+def _send(logger: WandbLogger, metrics: Mapping[str, float], rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    import wandb
+
+    columns = list(rows[0]) if rows else []
+    try:
+        logger.log_metrics(dict(metrics))
         logger.log_table("results", columns=columns, data=[[_shown(row[c]) for c in columns] for row in rows])
         for figure in sorted((folder / "figures").glob("*.png")):
             logger.log_image(figure.stem, [str(figure)])
         wandb.finish()
-    else:
-        logger.save()
-        logger.finalize("success")
+    except wandb.errors.Error as error:
+        print(f"wandb: {hide(str(error))}; the results stand in {folder} all the same", flush=True)
 
 
 def _shown(cell: Any) -> Any:

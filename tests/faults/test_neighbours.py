@@ -35,22 +35,6 @@ def test_two_sweeps_started_together_fine_tune_each_model_once(tmp_path: Path) -
     assert not list((tmp_path / "outputs").rglob("*.partial"))
 
 
-def test_two_runs_of_two_processes_each_share_a_store(tmp_path: Path) -> None:
-    arguments = (*SMALL_DEMO[:-1], "trainer=ddp_cpu", "trainer.devices=2", "method=gradsim", "evaluation=accuracy")
-    runs = [start(tmp_path, *arguments, f"hydra.run.dir=run{n}") for n in range(2)]
-    assert [run.wait(timeout=2 * SECONDS) for run in runs] == [0, 0], (tmp_path / "err").read_text()
-    told = (tmp_path / "out").read_text()
-    for what in ("fit", "gradsim"):
-        assert told.count(f"{what}: computed") == 1
-        assert told.count(f"{what}: read from the store") == 1
-    assert (tmp_path / "run0" / "results.csv").read_text() == (tmp_path / "run1" / "results.csv").read_text()
-    again = start(tmp_path, *arguments, "overwrite=true", "hydra.run.dir=run2")
-    assert again.wait(timeout=2 * SECONDS) == 0, (tmp_path / "err").read_text()
-    assert (tmp_path / "out").read_text().count("gradsim: computed") == 2
-    assert (tmp_path / "run2" / "results.csv").read_text() == (tmp_path / "run0" / "results.csv").read_text()
-    assert not list((tmp_path / "outputs").rglob("*.partial"))
-
-
 def test_weights_and_biases_out_of_reach(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))

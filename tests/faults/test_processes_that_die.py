@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.faults.starting import finished_shards, start, wait_until
+from tests.faults.starting import SECONDS, finished_shards, start, wait_until
 
 SLOW = (
     "debug=fdr",
@@ -23,38 +24,49 @@ SLOW = (
 )
 
 
-@pytest.mark.parametrize("dies", ["first", "second"])
-def test_the_others_stop_within_a_minute_and_say_why(tmp_path: Path, dies: str) -> None:
-    process = start(tmp_path, *SLOW)
-    wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)
+def wait_for_shards(folder: Path, process: subprocess.Popen[str], least: int = 2) -> psutil.Process:
+    """Wait until so many shards are finished; the second process."""
+    wait_until(lambda: finished_shards(folder, "attribute") >= least, process)
     (second,) = psutil.Process(process.pid).children()
-    os.kill(process.pid if dies == "first" else second.pid, signal.SIGKILL)
-    assert process.wait(timeout=60) != 0
-    second.wait(timeout=60)
-    told = (tmp_path / "err").read_text()
-    assert ("the first process of the run" if dies == "first" else "code -9") in told
-    kept = finished_shards(tmp_path, "attribute")
-    assert kept > 1
-    if dies == "second":
-        return
-    again = start(tmp_path, *SLOW)
-    assert again.wait(timeout=120) == 0, (tmp_path / "err").read_text()
-    assert f"ig on test: {kept} of 16 shards are there, going on" in (tmp_path / "out").read_text()
+    return second
 
 
-def test_sigterm_of_the_first_ends_all_with_one_word(tmp_path: Path) -> None:
+def test_sigterm_of_the_first_ends_all_with_one_word_and_so_does_the_death_of_the_first(tmp_path: Path) -> None:
+    """One after the other on one store; then the same command comes to its end."""
     process = start(tmp_path, *SLOW)
-    wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)
-    (second,) = psutil.Process(process.pid).children()
+    second = wait_for_shards(tmp_path, process)
     process.terminate()
     assert process.wait(timeout=30) == 143
     second.wait(timeout=30)
-    (line,) = (tmp_path / "err").read_text().splitlines()[-1:]
-    assert line.startswith("terminated: in stage attribute, of which")
-    assert (tmp_path / "err").read_text().count("the same command goes on") == 1
-    assert "Traceback" not in (tmp_path / "err").read_text()
+    told = (tmp_path / "err").read_text()
+    assert told.splitlines()[-1].startswith("terminated: in stage attribute, of which")
+    assert told.count("the same command goes on") == 1
+    assert "Traceback" not in told
+
+    process = start(tmp_path, *SLOW)
+    second = wait_for_shards(tmp_path, process, finished_shards(tmp_path, "attribute") + 1)
+    process.kill()
+    process.wait()
+    second.wait(timeout=60)
+    assert "the first process of the run" in (tmp_path / "err").read_text()
+
+    kept = finished_shards(tmp_path, "attribute")
+    again = start(tmp_path, *SLOW)
+    assert again.wait(timeout=SECONDS) == 0, (tmp_path / "err").read_text()
+    assert f"ig on test: {kept} of 16 shards are there, going on" in (tmp_path / "out").read_text()
 
 
+@pytest.mark.long
+def test_when_another_dies_the_first_stops_and_says_why(tmp_path: Path) -> None:
+    process = start(tmp_path, *SLOW)
+    second = wait_for_shards(tmp_path, process)
+    second.kill()
+    assert process.wait(timeout=60) != 0
+    assert "code -9" in (tmp_path / "err").read_text()
+    assert finished_shards(tmp_path, "attribute") > 1
+
+
+@pytest.mark.long
 def test_ctrl_c_stops_all_of_them_with_one_word(tmp_path: Path) -> None:
     process = start(tmp_path, *SLOW)
     wait_until(lambda: finished_shards(tmp_path, "attribute") > 1, process)

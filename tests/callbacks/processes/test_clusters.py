@@ -17,7 +17,7 @@ import datasets
 import numpy as np
 import pytest
 
-from tests.running import SMALL_DEMO, CommandLine
+from tests.running import SMALL_DEMO, CommandLine, once, run_here
 
 SECONDS = 240.0
 """A run that takes longer hangs."""
@@ -109,21 +109,29 @@ def srun(
 STARTERS = {"torchrun": lambda *given: torchrun(*given, nodes=2, on_each=1), "srun": srun}
 
 
+def judging(model: Path) -> tuple[str, ...]:
+    """Scores of a classifier as it is."""
+    given = ("fit=false", "model=local", f"model.path={model}", f"method=[{','.join(SCORES)}]", "evaluation=accuracy")
+    return (*given, *SMALL_DEMO[1:-1])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier in trained/model and one process's run of it in run."""
+
+    def build(folder: Path) -> None:
+        fitted = run_here(folder, "method=[]", "evaluation=accuracy", *SMALL_DEMO, "hydra.run.dir=trained")
+        assert fitted.code == 0, fitted.err
+        arguments = (*judging(folder / "trained" / "model"), "trainer.accelerator=cpu", "hydra.run.dir=run")
+        finished = run_here(folder, *arguments)
+        assert finished.code == 0, finished.err
+
+    return once(tmp_path_factory, "scores_of_one_process", build)
+
+
 @pytest.mark.parametrize("starter", STARTERS)
-def test_two_nodes_give_the_scores_of_one_process(
-    command: CommandLine, repository: Path, tmp_path: Path, starter: str
-) -> None:
-    trained = command("method=gradsim", "evaluation=accuracy").folder
-    arguments = (
-        "fit=false",
-        "model=local",
-        f"model.path={trained / 'model'}",
-        f"method=[{','.join(SCORES)}]",
-        "evaluation=accuracy",
-        *SMALL_DEMO[1:-1],
-    )
-    one = command(*arguments, "trainer.accelerator=cpu", "paths.store=one", "hydra.run.dir=run_one", base=())
-    assert one.code == 0, one.err
+def test_two_nodes_give_the_scores_of_one_process(repository: Path, tmp_path: Path, one: Path, starter: str) -> None:
+    arguments = judging(one / "trained" / "model")
     commands = STARTERS[starter](repository, *arguments, *TWO_NODES, "paths.store=two", "hydra.run.dir=run_two")
     with started(tmp_path, commands) as processes:
         assert codes(processes) == [0] * len(commands), "".join(file.read_text() for file in tmp_path.glob("err[0-9]"))
@@ -131,18 +139,18 @@ def test_two_nodes_give_the_scores_of_one_process(
     for name, column in SCORES.items():
         assert printed.count(f"{name}: computed") == 1
         expected, found = (
-            datasets.load_from_disk(str(tmp_path / run / "scores" / name / "test")).with_format("numpy")
-            for run in ("run_one", "run_two")
+            datasets.load_from_disk(str(run / "scores" / name / "test")).with_format("numpy")
+            for run in (one / "run", tmp_path / "run_two")
         )
         assert np.array_equal(expected["index"][:], found["index"][:])
         wanted, got = (np.concatenate(list(table[column][:])) for table in (expected, found))
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7 + 1e-6 * np.abs(wanted).max(), err_msg=name)
-    results = [(tmp_path / run / "results.csv").read_text() for run in ("run_one", "run_two")]
+    results = [(run / "results.csv").read_text() for run in (one / "run", tmp_path / "run_two")]
     assert results[0] == results[1]
     assert list((tmp_path / "two" / ".processes").iterdir()) == []
 
 
-@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("starter", [pytest.param("torchrun", marks=pytest.mark.long), "srun"])
 def test_what_all_of_them_meet_is_said_once(repository: Path, tmp_path: Path, starter: str) -> None:
     arguments = ("data=table", "data.path=absent.jsonl", "method=gradsim", "evaluation=accuracy", *TWO_NODES)
     with started(tmp_path, STARTERS[starter](repository, *arguments)) as processes:
@@ -153,7 +161,7 @@ def test_what_all_of_them_meet_is_said_once(repository: Path, tmp_path: Path, st
     assert said(tmp_path, "stopped: ") == []
 
 
-@pytest.mark.parametrize("fails", [0, 1])
+@pytest.mark.parametrize("fails", [pytest.param(0, marks=pytest.mark.long), 1])
 def test_what_one_of_them_meets_ends_the_other_as_well(repository: Path, tmp_path: Path, fails: int) -> None:
     alone: list[tuple[str, ...]] = [(), ()]
     alone[fails] = ("data.limit.train=0",)  # the other goes on to the fit and waits there

@@ -20,7 +20,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.fsdp import blocks_of, shard
 
 TIMEOUT = 900
-SIZES = ("data.n_train=60", "data.n_validation=10", "data.n_test=23", "data.n_twins=2", "trainer.max_epochs=1")
+SIZES = ("data.n_train=32", "data.n_validation=8", "data.n_test=9", "data.n_twins=2", "trainer.max_epochs=1")
 SCORES = {
     "ig": "score",
     "logprob_increase": "score",
@@ -35,7 +35,8 @@ SCORES = {
 WHAT = (
     f"method=[{','.join(SCORES)}]", "method.gradsim.params=all", "method.gradsim_cosine.params=all",
     "method.gradsim_cosine.projection=random", "method.gradsim_cosine.projection_dim=4",
-    "method.influence_ekfac.params=all", "evaluation=[accuracy,faithfulness]", "trainer.accelerator=cpu", *SIZES,
+    "method.influence_ekfac.params=all", "method.ig.n_steps=4", "evaluation=[accuracy,faithfulness]",
+    "trainer.accelerator=cpu", *SIZES,
 )  # fmt: skip
 TWO = ("trainer=fsdp", "trainer.devices=2", "paths.store=sharded")
 
