@@ -9,9 +9,10 @@ from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.results.columns import DIRECTIONS, NOT_WRITTEN, SETTINGS
+from twinlens.callbacks.results.columns import DIRECTIONS, NOT_WRITTEN, SETTING, SETTINGS
 from twinlens.callbacks.results.results_csv import write_results
 from twinlens.callbacks.run.folder_lock import claim
+from twinlens.callbacks.run.method_settings import setting_of
 from twinlens.callbacks.store.files import remove_partial_files, write_json, write_yaml
 from twinlens.callbacks.store.formats import FORMAT, RUN_FORMAT
 
@@ -82,24 +83,31 @@ class RunFolder:
                 print(f"data: {name} in {found['count']} example(s), {rows} {where}", flush=True)
 
     def add_results(
-        self, evaluation: str, results: Iterable[Result], common: Mapping[str, Any], controls: Collection[str] = ()
+        self,
+        evaluation: str,
+        results: Iterable[Result],
+        common: Mapping[str, Any],
+        controls: Collection[str] = (),
+        settings: Mapping[str, str] = {},
     ) -> None:
         """Keep results as rows of results.csv and as metrics.
 
         Args:
             common: cells that all rows have.
             controls: names of the methods that are controls.
+            settings: of each method, see `method_settings`.
         """
         for result in results:
             fields = {name: cell for name, cell in vars(result).items() if name not in NOT_WRITTEN}
             row = {**common, "evaluation": evaluation, **fields}
             row["control"] = "true" if result.control or result.method in controls else None
+            row[SETTING] = setting_of(settings, result.method, result.reference_group) or None
             if result.better:
                 self.directions[result.metric] = result.better
             self.rows.append(row)
             k = "" if result.k is None else f"@{result.k:g}"
-            settings = [cell for name in SETTINGS if isinstance(cell := fields.get(name), str)]
-            where = (result.method, result.reference_group, result.group, *settings)
+            of_evaluation = [cell for name in SETTINGS if isinstance(cell := fields.get(name), str)]
+            where = (result.method, result.reference_group, result.group, *of_evaluation)
             name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
             name = name if result.split == "test" else f"{result.split}/{name}"
             self.metrics[name] = result.value

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
 from twinlens.attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
-from twinlens.callbacks.results.columns import SETTINGS, Cell, Row
+from twinlens.callbacks.results.columns import SETTING, SETTINGS, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.sweep.jobs import Job
@@ -164,7 +164,7 @@ def _mean(values: Tensor) -> dict[str, Cell]:
 
 def _differences(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:
     def found(job: Job, method: str) -> dict[tuple[Cell, ...], Row]:
-        names = ("metric", "k", "split", *SETTINGS)
+        names = ("metric", "k", "split", *(column for column in SETTINGS if column != SETTING))
         return {
             tuple(row.get(name) for name in names): row
             for row in job.rows

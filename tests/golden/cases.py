@@ -33,6 +33,10 @@ LENGTH = 10
 BUILD = "build"
 ROWS = "results"
 NUMBERS = ("value", "stderr", "n")
+COLUMNS = (
+    *("model", "data", "seed", "split", "method", "evaluation", "metric", "k", "group", "reference_group", "variant"),
+    *NUMBERS,
+)
 _COMMON = ("debug=fdr", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger=none")
 _GENERATED = (
     *_COMMON,
@@ -111,8 +115,8 @@ def numbers_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def name_of(row: Mapping[str, Cell]) -> str:
-    """What a row of results.csv is about; `control` came after the golden runs."""
-    about = ((column, cell) for column, cell in row.items() if column not in (*NUMBERS, "control"))
+    """What a row of results.csv is about, by the columns that there were when the golden runs were made."""
+    about = ((column, cell) for column, cell in row.items() if column in COLUMNS and column not in NUMBERS)
     return " · ".join(f"{column} {cell}" for column, cell in about if cell is not None)
 
 
