@@ -16,7 +16,8 @@ from transformers import AutoModelForSequenceClassification
 from tests.running import SMALL_DEMO, CommandLine
 
 COLUMNS = (
-    "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n,control,setting"
+    "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n,control,setting,low,"
+    "high"
 )
 NEURON_COLUMNS = [
     "index", "target", "target_prob", "role", "unit_kind", "site", "layer", "unit", "position", "score", "completeness",

@@ -49,8 +49,8 @@ def _column(hint: Any) -> Column:
     return Column("number", about=False) if types <= {int, float} else Column("text")
 
 
-NOT_WRITTEN = ("better",)
-"""Fields of `Result` that are about a metric as a whole."""
+NOT_WRITTEN = ("better", "samples", "unit")
+"""Fields of `Result` that are about a metric as a whole, or about single examples."""
 
 _FORMER = re.compile(r"random(_|$)")
 """Names of controls in files of 0.1.0, which have no column for them."""
@@ -76,6 +76,8 @@ _LISTED = {
     "n": Column("whole", about=False),
     CONTROL: Column(about=False, before=lambda row: "true" if _FORMER.match(str(row["method"] or "")) else None),
     SETTING: Column(),
+    "low": Column("number", about=False),
+    "high": Column("number", about=False),
 }
 COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 """Name → column, in the order of the file."""

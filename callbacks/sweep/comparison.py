@@ -58,10 +58,10 @@ def compare_jobs(first: Job, second: Job) -> Iterator[dict[str, Cell]]:
     if (
         first.data != second.data
         or first.run.split != second.run.split
-        or not _same_rows(first, second, first.run.split)
+        or not same_rows(first, second, first.run.split)
     ):
         return
-    same_train = _same_rows(first, second, "train")
+    same_train = same_rows(first, second, "train")
     for a, b in _pairs(first, second):
         common = {"data": first.data, "split": first.run.split, **_named(first, a.name)}
         common |= {f"reference_{name}": cell for name, cell in _named(second, b.name).items()}
@@ -106,7 +106,7 @@ def _pairs(first: Job, second: Job) -> Iterator[tuple[ScoreSet, ScoreSet]]:
                 yield a, b
 
 
-def _same_rows(first: Job, second: Job, split: str) -> bool:
+def same_rows(first: Job, second: Job, split: str) -> bool:
     """Whether a split holds the same rows of the same source in both jobs."""
     if any(not (job.run.path / "examples" / split).is_dir() for job in (first, second)):
         return False

@@ -301,8 +301,18 @@ def test_seeds_become_their_mean_and_models_stand_side_by_side() -> None:
         for model, seed, value in (("a", 0, 0.5), ("a", 1, 0.7), ("b", 0, 0.4))
     ]
     (found,) = unified_tables(rows)
-    assert found.header == ["data", "model", "test accuracy"]
-    assert found.lines == [["demo", "a", pytest.approx(0.6)], ["demo", "b", 0.4]]
+    assert found.header == ["data", "model", "test accuracy", "low", "high"]
+    # two seeds: Student's with one degree of freedom; one: its own error
+    assert found.lines[0] == ["demo", "a", *map(pytest.approx, (0.6, 0.6 - 12.706 * 0.1, 0.6 + 12.706 * 0.1))]
+    assert found.lines[1][2:] == pytest.approx([0.4, 0.4 - 1.959964 * 2.25, 0.4 + 1.959964 * 2.25])
+
+
+def test_an_interval_is_the_rows_own_where_it_has_one_and_none_is_made_up() -> None:
+    same = {"evaluation": "accuracy", "method": None, "metric": "accuracy", "k": None}
+    (found,) = unified_tables([row(**same, value=1.0, stderr=0.0, low=0.9, high=1.0)])
+    assert found.lines == [["demo", "tiny", 1.0, 0.9, 1.0]]
+    (without,) = unified_tables([row(**same, value=1.0, stderr=None)])
+    assert without.header == ["data", "model", "test accuracy"]
 
 
 def test_without_rows_there_are_no_tables_and_variants_are_left_out() -> None:
@@ -312,7 +322,8 @@ def test_without_rows_there_are_no_tables_and_variants_are_left_out() -> None:
 
 def test_a_table_without_the_papers_r_shows_what_was_asked() -> None:
     (found,) = unified_tables([row(k=5), row(k=7)])
-    assert found.header[2:] == ["sufficiency @5 demo", "sufficiency @7 demo"]
+    assert found.header[2::3] == ["sufficiency @5 demo", "sufficiency @7 demo"]
+    assert found.header[3:5] == ["low sufficiency @5 demo", "high sufficiency @5 demo"]
 
 
 def test_text_in_a_table_cannot_become_a_formula(tmp_path: Path) -> None:
