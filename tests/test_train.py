@@ -15,7 +15,10 @@ from transformers import AutoModelForSequenceClassification
 
 from tests.running import SMALL_DEMO, CommandLine
 
-COLUMNS = "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n,control"
+COLUMNS = (
+    "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n,control,setting,low,"
+    "high"
+)
 NEURON_COLUMNS = [
     "index", "target", "target_prob", "role", "unit_kind", "site", "layer", "unit", "position", "score", "completeness",
 ]  # fmt: skip

@@ -123,16 +123,20 @@ class Artifacts:
         for k in self.top:
             for method, rows in lists.items():
                 if k <= rows.shape[-1]:
-                    mean, error = mean_and_error(overlap[rows[:, asked, :k]].mean(-1).mean(0))
+                    of_lists = overlap[rows[:, asked, :k]].mean(-1).mean(0)
+                    mean, error = mean_and_error(of_lists)
                     results.append(
-                        Result("lexical_overlap", mean, error, n=n, k=k, group=group, variant=variant, method=method)
-                    )
+                        Result(
+                            "lexical_overlap", mean, error, n=n, k=k, group=group, variant=variant, method=method,
+                            samples=of_lists,
+                        )
+                    )  # fmt: skip
             if RANDOM not in lists:  # the expectation of a random draw is known
                 mean = float(overlap.mean())
                 results.append(
                     Result(
                         "lexical_overlap", mean, None, n=n, k=k, group=group, variant=variant, method=RANDOM,
-                        control=True,
+                        control=True, samples=torch.full((n,), mean, dtype=torch.float64),
                     )
                 )  # fmt: skip
         return results

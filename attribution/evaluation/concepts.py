@@ -12,7 +12,7 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.evaluation.statistics import mean_and_error
+from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
 
 COLUMN = "concept"
 
@@ -68,8 +68,8 @@ class Concepts:
         results = [
             Result("concepts_train", float(len(in_train)), n=len(of_train)),
             Result("concepts_test", float(len(in_test)), n=len(of_test)),
-            Result("concept_coverage", 100 * shared / len(in_test), n=len(in_test)),
-            Result("concept_use", 100 * shared / len(in_train), n=len(in_train)),
+            share("concept_coverage", shared, len(in_test)),
+            share("concept_use", shared, len(in_train)),
         ]
         for method, rows in lists.items():
             retrieved = of_train[rows[..., : self.top]]
@@ -78,6 +78,12 @@ class Concepts:
             mean, error = mean_and_error(match)
             results += [
                 Result("concepts_retrieved", count, count_error, n=len(match), k=self.top, method=method),
-                Result("concept_match", mean, error, n=len(match), k=self.top, method=method),
+                Result("concept_match", mean, error, n=len(match), k=self.top, method=method, samples=match),
             ]
         return results
+
+
+def share(metric: str, count: int, n: int) -> Result:
+    """`count` of n in per cent, with Wilson's interval."""
+    low, high = wilson(count / n, n, 100)
+    return Result(metric, 100 * count / n, n=n, low=low, high=high)

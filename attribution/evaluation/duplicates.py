@@ -71,4 +71,4 @@ class Duplicates:
             )
         ranks = reciprocal_ranks(lists.end_of_twin[:, planted], lists.twin[planted]).mean(0)
         stderr = float(ranks.std() / len(ranks) ** 0.5) if len(ranks) > 1 else None
-        return [Result("mrr", float(ranks.mean()), stderr, n=len(ranks), k=lists.top_k, better="higher")]
+        return [Result("mrr", float(ranks.mean()), stderr, n=len(ranks), k=lists.top_k, better="higher", samples=ranks)]

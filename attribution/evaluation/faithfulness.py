@@ -23,7 +23,7 @@ from twinlens.attribution.evaluation.edits import (
     replacement_of,
 )
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.evaluation.statistics import area
+from twinlens.attribution.evaluation.statistics import area, wilson
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, NeuronModel
 
@@ -309,6 +309,9 @@ class Faithfulness:
 
 
 def _row(metric: str, values: Tensor, unit: float, better: Better, k: int | None = None, **more: object) -> Result:
-    """Mean of `values` [examples] with its standard error, both times `unit`."""
+    """Mean of `values` [examples] with its standard error, both times `unit`; of shares the interval too."""
     stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
-    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), k=k, better=better, **more)  # type: ignore[arg-type]
+    if not metric.endswith(("_drop", "_auc")):
+        more["low"], more["high"] = wilson(float(values.mean()), len(values), unit)
+    more |= {"samples": values, "unit": unit, "k": k, "better": better}
+    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), **more)  # type: ignore[arg-type]

@@ -31,8 +31,8 @@ class Reference:
         >>> from twinlens.attribution.evaluation.retraining import measures
         >>> reference = Reference(prediction=torch.tensor([0, 1, 1]), label=torch.tensor([0, 0, -1]))
         >>> found = measures(torch.tensor([[0, 1, 0]]), reference)  # one run; one example has no label
-        >>> [(name, value.round(decimals=2).tolist(), n) for name, value, n in found]
-        [('accuracy', [0.5], 2), ('preserved', [0.67], 3)]
+        >>> [(name, outcomes.tolist()) for name, outcomes in found]
+        [('accuracy', [[1.0, 0.0]]), ('preserved', [[1.0, 1.0, 0.0]])]
     """
 
     prediction: Tensor

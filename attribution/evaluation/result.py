@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,10 @@ class Result:
         split: split it was measured on.
         better: which direction is better, empty where neither is.
         control: whether it is of a control that the evaluation draws itself; those of methods are known by the method.
+        low, high: ends of the 95 % interval, where it is not value ± 1.96 stderr: of proportions Wilson's.
+        samples: of each example what the value is the mean of, [n], or [runs, n] where several fits of the model were
+            measured on the same examples; None: it is no mean over examples. Comparisons pair them.
+        unit: what a mean of 1 over the samples is in the value: 100 for per cent, n for counts.
 
     Example:
         >>> from twinlens.attribution.evaluation.result import Result
@@ -43,3 +49,7 @@ class Result:
     split: str = "test"
     better: Literal["higher", "lower", ""] = ""
     control: bool = False
+    low: float | None = None
+    high: float | None = None
+    samples: Tensor | None = field(default=None, compare=False, repr=False)
+    unit: float = field(default=1.0, compare=False, repr=False)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.refits import Fit, Reference, Refits
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.evaluation.statistics import mean_and_error
+from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
 from twinlens.attribution.evaluation.subsets import Subset, SubsetGrid
 from twinlens.attribution.evaluation.train_ranking import share_of_rows
 
@@ -21,8 +21,8 @@ class Retraining(SubsetGrid, Refits):
 
     `most`: the first n % of a method's ranking, `least`: the last n %, `random`: as many rows at random, the same for
     all methods. Every cell is fitted under each seed (new parameters and order of the rows); mean and standard error
-    over seeds. Both numbers are fractions: `accuracy` over the labelled examples, `preserved` the share of all examples
-    for which the new model predicts the class that the explained model predicted.
+    over seeds, and Wilson's interval over examples. Both numbers are fractions: `accuracy` over the labelled examples,
+    `preserved` the share of all examples for which the new model predicts the class that the explained model predicted.
 
     Example:
         >>> import torch
@@ -68,24 +68,24 @@ class Retraining(SubsetGrid, Refits):
         results = []
         for (method, group, percent), runs_of_cell in cells.items():
             predictions = torch.stack([fit(subset.rows, seed) for subset, seed in runs_of_cell])
-            for metric, values, n in measures(predictions, reference):
-                mean, error = mean_and_error(values)
+            for metric, outcomes in measures(predictions, reference):
+                mean, error = mean_and_error(outcomes.mean(1))
+                low, high = wilson(mean, outcomes.shape[1])
                 results.append(
                     Result(
-                        metric, mean, error, n=n, k=percent, group=group,
+                        metric, mean, error, n=outcomes.shape[1], k=percent, group=group, low=low, high=high,
                         variant=self.variant, method=method, better="higher", control=group == "random",
+                        samples=outcomes,
                     )
                 )  # fmt: skip
         return results
 
 
-def measures(predictions: Tensor, reference: Reference) -> list[tuple[str, Tensor, int]]:
-    """(metric, value per run [runs] as a fraction, number of examples) for predictions [runs, tests]."""
+def measures(predictions: Tensor, reference: Reference) -> list[tuple[str, Tensor]]:
+    """(metric, whether it is so of each example, 0 or 1, float64 [runs, examples]) for predictions [runs, tests]."""
     found = []
     known = reference.label >= 0
     if bool(known.any()):
         answers = predictions if reference.fold is None else reference.fold[predictions]
-        right = (answers == reference.label)[:, known].double().mean(1)
-        found.append(("accuracy", right, int(known.sum())))
-    kept = (predictions == reference.prediction).double().mean(1)
-    return [*found, ("preserved", kept, len(reference.prediction))]
+        found.append(("accuracy", (answers == reference.label)[:, known].double()))
+    return [*found, ("preserved", (predictions == reference.prediction).double())]

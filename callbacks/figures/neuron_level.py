@@ -14,7 +14,6 @@ from twinlens.callbacks.figures.charts import (
     Point,
     Series,
     colours,
-    controls_in,
     estimate,
     lines,
     points_over_k,
@@ -23,7 +22,7 @@ from twinlens.callbacks.figures.charts import (
     within,
 )
 from twinlens.callbacks.figures.style import DPI, STYLE
-from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.columns import Row, is_control, with_setting
 
 _SEGMENTS = {"segment_logp": "log-probability (nats)", "segment_prob": "probability (%)"}
 _LAYERED = {
@@ -97,7 +96,7 @@ def _layered(rows: Sequence[Row], evaluation: str) -> Chart | None:
     for setting in settings_of(mine):
         own = within(mine, setting)
         keys = list(dict.fromkeys(_series_name(row) for row in own))
-        colour = colours(keys, controls_in(own))
+        colour = colours(keys, {_series_name(row) for row in own if is_control(row)})
         line = lines(colour)
         series = tuple(
             Series(key, _points([r for r in own if _series_name(r) == key]), colour[key], line[key]) for key in keys
@@ -110,7 +109,11 @@ def _layered(rows: Sequence[Row], evaluation: str) -> Chart | None:
 def _series_name(row: Row) -> str:
     if row["metric"] == "layer_increase":
         return "attention" if str(row["reference_group"]).startswith("a") else "FFN"
-    return str(row["method"]) if row["metric"] == "top_neurons" else str(row["metric"]).replace("_", "-")
+    return (
+        with_setting(str(row["method"]), row)
+        if row["metric"] == "top_neurons"
+        else str(row["metric"]).replace("_", "-")
+    )
 
 
 def _layer(row: Row) -> int:

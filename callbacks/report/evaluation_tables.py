@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from twinlens.callbacks.results.columns import SETTINGS, Cell, Row, is_control
-from twinlens.callbacks.results.formatting import ARROWS, format_number, format_value, metric_label
+from twinlens.callbacks.results.formatting import ARROWS, format_number, format_row_value, metric_label
 
 MAX_COLUMNS = 8
 """An evaluation with more metrics has one table for each of them, k across."""
@@ -105,7 +105,7 @@ def _cell(row: Row | None, best: float | None, with_n: bool) -> dict[str, Any]:
     if row is None:
         return {"shown": "", "best": False, "n": None, "published": ""}
     return {
-        "shown": format_value(row["value"], row["stderr"]),
+        "shown": format_row_value(row),
         "best": best is not None and row["value"] == best and not is_control(row),
         "n": row["n"] if with_n else None,
         "published": format_number(row.get("published")),

@@ -49,11 +49,13 @@ def _column(hint: Any) -> Column:
     return Column("number", about=False) if types <= {int, float} else Column("text")
 
 
-NOT_WRITTEN = ("better",)
-"""Fields of `Result` that are about a metric as a whole."""
+NOT_WRITTEN = ("better", "samples", "unit")
+"""Fields of `Result` that are about a metric as a whole, or about single examples."""
 
 _FORMER = re.compile(r"random(_|$)")
 """Names of controls in files of 0.1.0, which have no column for them."""
+SETTING = "setting"
+"""Column of `key=value;…`: what is not as shipped of the method itself; `variant` keeps the evaluation's settings."""
 CONTROL = "control"
 """Column that is `true` in the rows of a control, else empty; of 0.1.0 controls are known by their names."""
 
@@ -74,6 +76,9 @@ _LISTED = {
     "stderr": Column("number", about=False),
     "n": Column("whole", about=False),
     CONTROL: Column(about=False, before=lambda row: "true" if _FORMER.match(str(row["method"] or "")) else None),
+    SETTING: Column(),
+    "low": Column("number", about=False),
+    "high": Column("number", about=False),
 }
 COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 """Name → column, in the order of the file."""
@@ -98,6 +103,16 @@ DIRECTIONS: Mapping[str, str] = {
 def settings_text(row: Row) -> str:
     """A row's settings other than the default, as `key=value; …`; empty for the default."""
     return "; ".join(str(row[name]) for name in SETTINGS if row.get(name))
+
+
+def with_setting(name: str, row: Row) -> str:
+    """A method's name as tables and figures show it, `ig [preset=reference]` where it is not as shipped."""
+    return f"{name} [{row[SETTING]}]" if row.get(SETTING) else name
+
+
+def variant_text(row: Row) -> str:
+    """What `settings_text` says of the evaluation, without the method's own settings."""
+    return settings_text({**row, SETTING: None})
 
 
 def is_control(row: Row) -> bool:

@@ -24,6 +24,14 @@ def format_number(value: Cell) -> str:
     return f"{value:.4g}"
 
 
+def format_row_value(row: Row) -> str:
+    """A row's value with its error; where all examples agree, `100 [94, 100]`: no error is not what they show."""
+    low, high, stderr = (row.get(name) for name in ("low", "high", "stderr"))
+    if low is None or high is None or (isinstance(stderr, int | float) and stderr > 0):
+        return format_value(row.get("value"), stderr)
+    return f"{format_number(row.get('value'))} [{', '.join(format_number(_short(end)) for end in (low, high))}]"
+
+
 def format_value(value: Cell, stderr: Cell = None) -> str:
     """`value ± stderr`, both with as many decimals as two significant digits of the error take."""
     if not isinstance(value, int | float) or not math.isfinite(value):
@@ -101,7 +109,7 @@ def _cells(row: Row, header: Sequence[str], directions: Mapping[str, str]) -> li
     shown = {
         "metric": metric_label(row),
         "": ARROWS.get(directions.get(_text(row.get("metric")), ""), ""),
-        "value": format_value(row.get("value"), row.get("stderr")),
+        "value": format_row_value(row),
         "published": format_number(row.get("published")),
     }
     return [_one_line(shown[name] if name in shown else _text(row.get(name))) for name in header]
@@ -122,6 +130,11 @@ def _shortened(text: str, width: int) -> str:
     _, mark, k = text.rpartition(" @")
     tail = mark + k if mark and len(mark + k) + 2 <= width else ""
     return text[: width - 1 - len(tail)] + "…" + tail
+
+
+def _short(end: Cell) -> Cell:
+    """An end of an interval with three digits, more than it says."""
+    return float(f"{end:.3g}") if isinstance(end, float) and math.isfinite(end) else end
 
 
 def _text(cell: Cell) -> str:

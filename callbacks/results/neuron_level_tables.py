@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from twinlens.callbacks.results.columns import Row, settings_text
+from twinlens.callbacks.results.columns import Row, variant_text, with_setting
 from twinlens.callbacks.results.table import Table, grid
 
 PREFIX = "neuron_level_table"
@@ -161,7 +161,7 @@ def neuron_level_tables(rows: Sequence[Row]) -> list[Table]:
         mine = [
             row
             for row in rows
-            if row["evaluation"] == layout.evaluation and row["metric"] in layout.metrics and not settings_text(row)
+            if row["evaluation"] == layout.evaluation and row["metric"] in layout.metrics and not variant_text(row)
         ]
         table = grid(layout.name, layout.title, tuple(layout.keys.values()), mine, _label(layout), layout.column)
         if table is not None:
@@ -170,4 +170,8 @@ def neuron_level_tables(rows: Sequence[Row]) -> list[Table]:
 
 
 def _label(layout: Layout) -> Callable[[Row], tuple[str, ...]]:
-    return lambda row: tuple("" if row.get(key) is None else str(row[key]) for key in layout.keys)
+    def cell(row: Row, key: str) -> str:
+        text = "" if row.get(key) is None else str(row[key])
+        return with_setting(text, row) if key == "method" else text
+
+    return lambda row: tuple(cell(row, key) for key in layout.keys)

@@ -1,7 +1,8 @@
 """Figures that papers publish, to stand beside one's own: published/*.csv, one row per printed number.
 
-A figure is shown where model and data of a run are the published ones: the same names, all rows of the data (no limit,
-no selection, the published number of training rows), a default variant. Everything else is no match, and says why.
+A figure is shown where the whole resolved configuration of a run is that of the paper's experiment (see `comparable`):
+checkpoint, head, fit, data with all their rows, the method and the evaluation. Everything else is no match, and the
+first difference is named.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.results.columns import Cell, Row, settings_text
+from twinlens.callbacks.results.columns import SETTING, Cell, Row, settings_text
+from twinlens.callbacks.results.comparable import FOLDERS, evaluation_mismatch, method_mismatch, mismatch
 from twinlens.callbacks.results.results_csv import read_table
 
 FOLDER = Path(__file__).parent / "published"
@@ -88,52 +90,53 @@ def train_rows(data: str) -> int | None:
     return None
 
 
-def mismatch(config: Mapping[str, Any], n_train: int | None = None) -> str:
-    """Why a run is not comparable with published figures even if its model and data are; empty if nothing is known.
+def with_published(rows: Iterable[Row], config: Mapping[str, Any], n_train: int | None = None) -> list[dict[str, Cell]]:
+    """The rows of a run, each with `published`: a paper's figure where model, data and everything else match."""
+    compared = Compared(config, n_train)
+    return [{**row, "published": compared.published(row)} for row in rows]
+
+
+def figure_of(row: Row) -> Figure | None:
+    """The published counterpart of a row, wherever its run may come from; None where there is none."""
+    return next((figure for figure in figures() if figure.fits(row)), None)
+
+
+class Compared:
+    """A run's configuration beside those of the papers.
 
     Args:
         config: the run's configuration.
         n_train: rows of its training split, None where it has none.
     """
-    data = config.get("data") or {}
-    for key in ("limit", "select"):
-        cut = {split: value for split, value in (data.get(key) or {}).items() if value is not None}
-        if cut:
-            return f"data.{key}.{next(iter(cut))} is set"
-    if data.get("split_validation"):
-        return "data.split_validation is set"
-    trainer = config.get("trainer") or {}
-    for key in ("limit_train_batches", "limit_val_batches", "limit_predict_batches", "fast_dev_run"):
-        if _cuts(trainer.get(key)):
-            return f"trainer.{key} is set"
-    wanted = train_rows(str(data.get("name", "")))
-    if wanted is not None and n_train is not None and n_train != wanted:
-        return f"{n_train} training rows, {wanted} in the paper"
-    return ""
 
+    def __init__(self, config: Mapping[str, Any], n_train: int | None = None) -> None:
+        self.config = config
+        wanted = train_rows(str((config.get("data") or {}).get("name", "")))
+        self.run = {paper: mismatch(config, n_train, wanted, paper) for paper in ("", *FOLDERS)}
 
-def with_published(rows: Iterable[Row], config: Mapping[str, Any], n_train: int | None = None) -> list[dict[str, Cell]]:
-    """The rows of a run, each with `published`: a paper's figure where model, data and everything else match."""
-    comparable = not mismatch(config, n_train)
-    return [{**row, "published": published(row) if comparable else None} for row in rows]
+    def published(self, row: Row) -> Cell:
+        """The figure that stands beside a row of the run, None where none does."""
+        figure = figure_of(row)
+        return None if figure is None or any(self.reasons(figure, row)) else figure.value
 
-
-def published(row: Row) -> Cell:
-    """The published counterpart of a row, None where there is none."""
-    return next((figure.value for figure in figures() if figure.fits(row)), None)
+    def reasons(self, figure: Figure, row: Row) -> tuple[str, str]:
+        """Why a figure does not stand beside the row that it fits: of the run, of the row's method or evaluation."""
+        own = method_mismatch(self.config, str(row.get("method") or "")) or evaluation_mismatch(self.config, row)
+        if not own and row.get(SETTING):  # of a method that it reads
+            own = f"{row['method']} rests on {row[SETTING]}"
+        return self.run.get(figure.paper, self.run[""]), own
 
 
 def explain_mismatch(rows: Sequence[Row], config: Mapping[str, Any], n_train: int | None = None) -> str:
-    """A sentence for the reader of a run whose model and data are published ones, but which is not comparable."""
-    reason = mismatch(config, n_train)
-    if not reason or not any(published(row) is not None for row in rows):
-        return ""
-    return f"Published figures are not shown, because this run is not comparable with them: {reason}."
-
-
-def _cuts(value: Any) -> bool:
-    """Whether a limit of Lightning's Trainer leaves batches out: a share below 1.0, or any number of batches."""
-    return value not in (None, False) and not (isinstance(value, float) and value == 1.0)
+    """What a reader is told of a run whose model and data are published ones, but where figures are left out."""
+    compared = Compared(config, n_train)
+    beside = [(figure, row) for row in rows if (figure := figure_of({**row, SETTING: None})) is not None]
+    reasons = [compared.reasons(figure, row) for figure, row in beside]
+    whole = next((of_run for of_run, _ in reasons if of_run), "")
+    if whole:
+        return f"Published figures are not shown, because this run is not comparable with them: {whole}."
+    parts = list(dict.fromkeys(own for _, own in reasons if own))
+    return f"Published figures are left out where {'; '.join(parts)}." if parts else ""
 
 
 def _text(cell: Cell) -> str:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from twinlens.attribution.evaluation.comparisons import compare_methods
 from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.comparison_table import comparison_table
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
+from twinlens.callbacks.results.outcomes import FILE, read_outcomes
 from twinlens.callbacks.results.published import explain_mismatch, with_published
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.unified_tables import unified_tables
@@ -59,4 +62,6 @@ def write_tables(run: RunFiles) -> list[Path]:
     """Write the papers' tables that the run's results allow to <run>/tables."""
     rows = published_rows(run)
     tables = [*unified_tables(rows, train_sizes(run)), *neuron_level_tables(rows)]
-    return [table.write(run.path / "tables") for table in tables]
+    model, data = next(((str(row["model"]), str(row["data"])) for row in rows), ("", ""))
+    compared = comparison_table((model, data, one) for one in compare_methods(read_outcomes(run.path / FILE)))
+    return [table.write(run.path / "tables") for table in [*tables, *([compared] if compared else [])]]

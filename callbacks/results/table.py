@@ -8,8 +8,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
+from twinlens.attribution.evaluation.statistics import NORMAL_975, student_975
 from twinlens.callbacks.results.columns import Cell, Row
 from twinlens.callbacks.results.formatting import format_number
+from twinlens.callbacks.results.latex import HIGH, LOW, latex
 from twinlens.callbacks.results.results_csv import protect
 from twinlens.callbacks.store.files import write_text
 
@@ -34,13 +38,14 @@ class Table:
     lines: list[list[Cell]]
 
     def write(self, folder: Path) -> Path:
-        """Write <folder>/<name>.csv, whole or not at all."""
+        """Write <folder>/<name>.csv, and .tex beside it, each whole or not at all."""
         stream = io.StringIO(newline="")
         writer = csv.writer(stream)
         writer.writerow([protect(name) for name in self.header])
         writer.writerows([_number(cell) for cell in line] for line in self.lines)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / f"{self.name}.csv", stream.getvalue())
+        write_text(folder / f"{self.name}.tex", latex(self.title, self.header, self.lines))
         return folder / f"{self.name}.csv"
 
 
@@ -55,7 +60,8 @@ def grid(
 ) -> Table | None:
     """A table with one line per label and one value column per column name, None without rows.
 
-    Columns stand in the order of `rows`; lines in that of `order`, by default the same.
+    Columns stand in the order of `rows`; lines in that of `order`, by default the same. Behind a value column stand the
+    ends of its 95 % interval where one is known (`low`, `high`), then the published figure.
     """
     if not rows:
         return None
@@ -64,21 +70,42 @@ def grid(
     for row in rows:
         cells.setdefault((label(row), column(row)), []).append(row)
     beside = {shown for (_, shown), found in cells.items() if any(row.get(PUBLISHED) is not None for row in found)}
+    uncertain = {shown for (_, shown), found in cells.items() if interval_of(found) is not None}
     header = list(keys)
     for shown in columns:
-        header.append(shown)
-        if shown in beside:
-            header.append(PUBLISHED if len(columns) == 1 else f"{PUBLISHED} {shown}")
+        more = [*((LOW, HIGH) if shown in uncertain else ()), *([PUBLISHED] if shown in beside else [])]
+        header += [shown, *(name if len(columns) == 1 else f"{name} {shown}" for name in more)]
     lines: list[list[Cell]] = []
     for line in dict.fromkeys(label(row) for row in (order if order is not None else rows)):
         values: list[Cell] = list(line)
         for shown in columns:
             found = cells.get((line, shown), [])
             values.append(_mean(found))
+            if shown in uncertain:
+                values += interval_of(found) or (None, None)
             if shown in beside:
                 values.append(next((row[PUBLISHED] for row in found if row.get(PUBLISHED) is not None), None))
         lines.append(values)
     return Table(name, title, header, lines)
+
+
+def interval_of(rows: Sequence[Row]) -> tuple[float, float] | None:
+    """95 % interval of a cell: a row's own, else its value ± 1.96 errors; of several rows that of their mean.
+
+    Rows of several seeds are few: their mean's interval is Student's. None where no error is known.
+    """
+    known = [row for row in rows if isinstance(row["value"], int | float)]
+    if len(known) > 1:
+        values = torch.tensor([float(str(row["value"])) for row in known], dtype=torch.float64)
+        half = student_975(len(known) - 1) * float(values.std()) / len(known) ** 0.5
+        return float(values.mean()) - half, float(values.mean()) + half
+    for row in known:
+        low, high, error, value = (row.get(name) for name in (LOW, HIGH, "stderr", "value"))
+        if isinstance(low, int | float) and isinstance(high, int | float):
+            return float(low), float(high)
+        if isinstance(error, int | float) and isinstance(value, int | float):
+            return value - NORMAL_975 * error, value + NORMAL_975 * error
+    return None
 
 
 def _mean(rows: Sequence[Row]) -> Cell:

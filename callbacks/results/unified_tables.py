@@ -1,14 +1,15 @@
 """The first paper's tables made of results rows: tables/table1.csv … table5.csv, laid out as in print.
 
 Every value column has the published figures, where there are any, in a column beside it: `published`, or
-`published <column>` where a table has several. Rows of several seeds become their mean.
+`published <column>` where a table has several. Rows of several seeds become their mean;
+a method that is not as shipped has a line of its own, `IF (influence) [damping=1]`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from twinlens.callbacks.results.columns import Cell, Row, is_control, settings_text
+from twinlens.callbacks.results.columns import Cell, Row, is_control, variant_text, with_setting
 from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
 
@@ -37,7 +38,7 @@ def unified_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] |
         rows: of results.csv, of one run or of a sweep's jobs, with `published` where known.
         n_train: training rows by (model, data), for the first line of Table 1.
     """
-    rows = [row for row in rows if not settings_text(row) and isinstance(row.get("value"), int | float)]
+    rows = [row for row in rows if not variant_text(row) and isinstance(row.get("value"), int | float)]
     tables = [
         _table1(rows, n_train or {}),
         _table2(rows),
@@ -67,7 +68,7 @@ def _table1(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int]) -> Tabl
         "Unique instances among the ten most influential training instances of every test instance",
         ("method", "model"),
         [*full, *_by_method(mine)],
-        lambda row: (method_name(row["method"]), cell_text(row, "model")),
+        lambda row: (_named(row), cell_text(row, "model")),
         lambda row: cell_text(row, "data"),
     )
 
@@ -82,7 +83,7 @@ def _table2(rows: Sequence[Row]) -> Table | None:
         "zeroed (comprehensiveness)",
         ("method", "model"),
         sorted(_by_method(mine), key=lambda row: list(PAPER_R).index(str(row["metric"]))),
-        lambda row: (method_name(row["method"]), cell_text(row, "model")),
+        lambda row: (_named(row), cell_text(row, "model")),
         lambda row: f"{row['metric']} @{format_number(row['k'])} {row['data']}",
         order=_by_method(mine),
     )
@@ -98,7 +99,7 @@ def _table3(rows: Sequence[Row]) -> Table | None:
     ]
 
     def label(row: Row) -> Label:
-        name, group = method_name(row["method"]), cell_text(row, "group")
+        name, group = _named(row), cell_text(row, "group")
         shown = "Coefficient" if group == "coefficient" else name if group == "random" else f"{name}-{group}"
         return (shown, format_number(row.get("k")), cell_text(row, "model"))
 
@@ -123,7 +124,7 @@ def _table4(rows: Sequence[Row]) -> Table | None:
         "instances mispredicted as entailment",
         ("data", "test instances", "method"),
         mine,
-        lambda row: (cell_text(row, "data"), cell_text(row, "group"), method_name(row["method"])),
+        lambda row: (cell_text(row, "data"), cell_text(row, "group"), _named(row)),
         lambda row: f"{row['model']} top-{format_number(row['k'])}",
         order=sorted(_by_method(mine), key=lambda row: cell_text(row, "group")),
     )
@@ -152,11 +153,15 @@ def _concepts(rows: Sequence[Row]) -> Table | None:
         lambda row: (
             cell_text(row, "data"),
             cell_text(row, "metric"),
-            method_name(row["method"]),
+            _named(row),
             format_number(row.get("k")),
         ),
         lambda row: cell_text(row, "model"),
     )
+
+
+def _named(row: Row) -> str:
+    return with_setting(method_name(row["method"]), row)
 
 
 def _by_method(rows: Sequence[Row]) -> list[Row]:

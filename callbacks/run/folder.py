@@ -7,11 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from twinlens.attribution.evaluation.comparisons import Measured
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.results.columns import DIRECTIONS, NOT_WRITTEN, SETTINGS
+from twinlens.callbacks.results.columns import DIRECTIONS, NOT_WRITTEN, SETTING, SETTINGS
+from twinlens.callbacks.results.outcomes import FILE, measured_of, write_outcomes
 from twinlens.callbacks.results.results_csv import write_results
 from twinlens.callbacks.run.folder_lock import claim
+from twinlens.callbacks.run.method_settings import setting_of
 from twinlens.callbacks.store.files import remove_partial_files, write_json, write_yaml
 from twinlens.callbacks.store.formats import FORMAT, RUN_FORMAT
 
@@ -28,6 +31,7 @@ class RunFolder:
     Attributes:
         metrics: name → number, for metrics.json.
         rows: of results.csv.
+        measured: values of single examples behind the rows of methods.
         directions: metric → which direction is better.
     """
 
@@ -35,6 +39,7 @@ class RunFolder:
         self.path = path
         self.metrics: dict[str, float] = {}
         self.rows: list[dict[str, Any]] = []
+        self.measured: list[Measured] = []
         self.directions: dict[str, str] = dict(DIRECTIONS)
 
     def start(
@@ -88,6 +93,7 @@ class RunFolder:
         common: Mapping[str, Any],
         controls: Collection[str] = (),
         explained: Mapping[str, str] = {},
+        settings: Mapping[str, str] = {},
     ) -> None:
         """Keep results as rows of results.csv and as metrics.
 
@@ -95,27 +101,33 @@ class RunFolder:
             common: cells that all rows have.
             controls: names of the methods that are controls.
             explained: what methods explain, by name, where it is not the predicted class.
+            settings: of each method, see `method_settings`.
         """
         for result in results:
             fields = {name: cell for name, cell in vars(result).items() if name not in NOT_WRITTEN}
             row = {**common, "evaluation": evaluation, **fields}
             row["explain"] = explained.get(str(result.method))
             row["control"] = "true" if result.control or result.method in controls else None
+            row[SETTING] = setting_of(settings, result.method, result.reference_group) or None
+            outcomes = measured_of(evaluation, result, settings, list(controls))
+            if outcomes is not None:
+                self.measured.append(outcomes)
             if result.better:
                 self.directions[result.metric] = result.better
             self.rows.append(row)
             k = "" if result.k is None else f"@{result.k:g}"
-            settings = [cell for name in SETTINGS if isinstance(cell := fields.get(name), str)]
-            where = (result.method, result.reference_group, result.group, *settings)
+            of_evaluation = [cell for name in SETTINGS if isinstance(cell := fields.get(name), str)]
+            where = (result.method, result.reference_group, result.group, *of_evaluation)
             name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
             name = name if result.split == "test" else f"{result.split}/{name}"
             self.metrics[name] = result.value
 
     def write(self) -> None:
-        """Write metrics.json, null for what is not finite (JSON has no such numbers), and results.csv."""
+        """Write metrics.json, null for what is not finite (JSON has no such numbers), results.csv and outcomes."""
         finite = {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
         write_json(self.path / "metrics.json", {FORMAT: RUN_FORMAT, **finite})
         write_results(self.path / "results.csv", self.rows)
+        write_outcomes(self.path / FILE, self.measured)
 
 
 def _shown(rows: Sequence[int]) -> str:

@@ -22,6 +22,7 @@ from twinlens.callbacks.report.page import write_report
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import printed_results
 from twinlens.callbacks.run.folder import RunFolder
+from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
 from twinlens.callbacks.run.wandb_logger import log_run
@@ -63,12 +64,14 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     )
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
+    of_methods = method_settings(parts.methods, settings["method"])
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
             recipe if fits else None, finished,
         )  # fmt: skip
-        run.add_results(name, finished[name], common, controls, explained_otherwise(session, parts.methods))
+        otherwise = explained_otherwise(session, parts.methods)
+        run.add_results(name, finished[name], common, controls, otherwise, of_methods)
     if not is_first_process():
         return
     run.write()

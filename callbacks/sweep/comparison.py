@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
 from twinlens.attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
-from twinlens.callbacks.results.columns import SETTINGS, Cell, Row
+from twinlens.callbacks.results.columns import SETTING, SETTINGS, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.sweep.jobs import Job
@@ -58,10 +58,10 @@ def compare_jobs(first: Job, second: Job) -> Iterator[dict[str, Cell]]:
     if (
         first.data != second.data
         or first.run.split != second.run.split
-        or not _same_rows(first, second, first.run.split)
+        or not same_rows(first, second, first.run.split)
     ):
         return
-    same_train = _same_rows(first, second, "train")
+    same_train = same_rows(first, second, "train")
     for a, b in _pairs(first, second):
         common = {"data": first.data, "split": first.run.split, **_named(first, a.name)}
         common |= {f"reference_{name}": cell for name, cell in _named(second, b.name).items()}
@@ -106,7 +106,7 @@ def _pairs(first: Job, second: Job) -> Iterator[tuple[ScoreSet, ScoreSet]]:
                 yield a, b
 
 
-def _same_rows(first: Job, second: Job, split: str) -> bool:
+def same_rows(first: Job, second: Job, split: str) -> bool:
     """Whether a split holds the same rows of the same source in both jobs."""
     if any(not (job.run.path / "examples" / split).is_dir() for job in (first, second)):
         return False
@@ -164,7 +164,7 @@ def _mean(values: Tensor) -> dict[str, Cell]:
 
 def _differences(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:
     def found(job: Job, method: str) -> dict[tuple[Cell, ...], Row]:
-        names = ("metric", "k", "split", *SETTINGS)
+        names = ("metric", "k", "split", *(column for column in SETTINGS if column != SETTING))
         return {
             tuple(row.get(name) for name in names): row
             for row in job.rows

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twinlens.callbacks.figures.charts import estimate
-from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, Cell, Row
+from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, SETTING, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.results_csv import protect
 from twinlens.callbacks.store.files import write_text
@@ -56,7 +56,12 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, C
 def format_summary(summary: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS) -> str:
     """The summary as text; `n` is the number of seeds."""
     rows = [
-        {**row, "n": row["seeds"], "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["swept"])]))}
+        {
+            **row,
+            "n": row["seeds"],
+            "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["swept"])])),
+            SETTING: None if row["swept"] else row[SETTING],  # what was swept says it already
+        }
         for row in summary
     ]
     lines = ["", f"sweep: mean ± standard error over seeds (n); {len(rows)} rows in summary.csv"]

@@ -24,6 +24,7 @@ from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
 from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, sizes_of_all
+from twinlens.callbacks.sweep.seeds import methods_over_seeds
 from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.written_config import redact_overrides
@@ -119,7 +120,7 @@ def write_common(folder: Path, jobs: list[Job]) -> None:
         UserError: a job's file is damaged (named).
     """
     rows = rows_of_all(jobs)
-    for table in unified_tables(rows, sizes_of_all(jobs)):
+    for table in [*unified_tables(rows, sizes_of_all(jobs)), *filter(None, [methods_over_seeds(jobs)])]:
         table.write(folder / "tables")
     write_results_figures(rows, folder / "figures")
     comparison = sweep_comparison.compare(jobs)

@@ -36,7 +36,7 @@ class FakeRun:
         neuron, instance: names of methods; the `CONTROLS` among them are written with three seeds.
         marker: text put into every field that comes from data, model or configuration (to test escaping).
         paper: results of every evaluation of the first paper as well.
-        limited: only a part of the data was used.
+        limited: only a part of the data was used, and fewer epochs; else all is as in the paper.
         unlabelled: no test example has a label.
         summary: write train_summary beside the splits of instance methods.
     """
@@ -85,12 +85,15 @@ class FakeRun:
             "model": {"name": self.model + self.marker, "head": "linear"},
             "data": {
                 "name": self.data + self.marker,
-                "max_length": 64,
+                "max_length": 64 if self.limited else 512,
                 "limit": {"train": None, "test": 40 if self.limited else None},
             },
             "method": methods,
             "evaluation": {"accuracy": {}, "faithfulness": {"top": [1, 100]}},
-            "trainer": {"max_epochs": 3, "precision": "32-true", "optimizer": {"learning_rate": 1e-5}},
+            "trainer": {
+                **{"max_epochs": 3 if self.limited else 5, "precision": "32-true"},
+                **({"optimizer": {"learning_rate": 1e-5}} if self.limited else {}),
+            },
             "seed": self.seed,
             "note": "free text" + self.marker,
         }

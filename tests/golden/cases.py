@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,10 @@ LENGTH = 10
 BUILD = "build"
 ROWS = "results"
 NUMBERS = ("value", "stderr", "n")
+COLUMNS = (
+    *("model", "data", "seed", "split", "method", "evaluation", "metric", "k", "group", "reference_group", "variant"),
+    *NUMBERS,
+)
 _COMMON = ("debug=fdr", "trainer.accelerator=cpu", "trainer.precision=64-true", "logger=none")
 _GENERATED = (
     *_COMMON,
@@ -104,13 +108,18 @@ def build() -> str:
     return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()} {_processor()}"
 
 
-def numbers_of(run: Path) -> dict[str, np.ndarray]:
-    """The numbers of a run: what it predicts, all its scores and the values of results.csv."""
+def numbers_of(run: Path, only: Collection[str] = ()) -> dict[str, np.ndarray]:
+    """The numbers of a run: what it predicts, all its scores and the values of results.csv.
+
+    Args:
+        run: its folder.
+        only: names of the rows of results.csv that count, see `name_of`; none: all of them.
+    """
     found = _columns("examples/test", load_from_disk(str(run / "examples" / "test")), ("prediction", "prob"))
     for folder in sorted((run / "scores").rglob("*")):
         if (folder / "dataset_info.json").is_file():
             found |= _columns(folder.relative_to(run).as_posix(), load_from_disk(str(folder)))
-    rows = read_results(run / "results.csv")
+    rows = [row for row in read_results(run / "results.csv") if not only or name_of(row) in only]
     found[ROWS] = np.array([name_of(row) for row in rows])
     for column in NUMBERS:
         found[f"{ROWS}/{column}"] = np.array([_number(row[column]) for row in rows], dtype=np.float64)
@@ -118,8 +127,8 @@ def numbers_of(run: Path) -> dict[str, np.ndarray]:
 
 
 def name_of(row: Mapping[str, Cell]) -> str:
-    """What a row of results.csv is about; `control` and `explain` came after the golden runs."""
-    about = ((column, cell) for column, cell in row.items() if column not in (*NUMBERS, "control", "explain"))
+    """What a row of results.csv is about, by the columns that there were when the golden runs were made."""
+    about = ((column, cell) for column, cell in row.items() if column in COLUMNS and column not in NUMBERS)
     return " · ".join(f"{column} {cell}" for column, cell in about if cell is not None)
 
 

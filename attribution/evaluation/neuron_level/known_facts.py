@@ -9,14 +9,17 @@ from typing import Literal
 
 from torch import Tensor
 
+from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.statistics import wilson
 
 
 @dataclass(frozen=True)
 class KnownFacts:
     """Share of answers ranked first, mean reciprocal rank, and perplexity of the answer's first token; by type too.
 
-    `known` and `mrr` are fractions (higher is better); perplexity is exp of the mean −log p (lower is better).
+    `known` and `mrr` are fractions (higher is better); perplexity is exp of the mean −log p (lower is better). The 95 %
+    interval of `known` is Wilson's, the others are a bootstrap's over prompts.
 
     Attributes:
         requires: prompts whose answers are known.
@@ -54,9 +57,21 @@ class KnownFacts:
 def _of_group(rank: Tensor, prob: Tensor, group: str, split: str) -> list[Result]:
     n = len(rank)
     known = float((rank == 1).double().mean())
-    perplexity = math.exp(float(-prob.double().clamp_min(1e-30).log().mean()))
+    low, high = wilson(known, n)
+    reciprocal, surprise = rank.double().reciprocal(), -prob.double().clamp_min(1e-30).log()
+    perplexity = math.exp(float(surprise.mean()))
+    mrr = ends(reciprocal[None], lambda means: means[:, 0])
+    lost = ends(surprise[None], lambda means: means[:, 0].exp())
     return [
-        Result("known", known, (known * (1 - known) / n) ** 0.5, n, group=group, split=split, better="higher"),
-        Result("mrr", float(rank.double().reciprocal().mean()), None, n, group=group, split=split, better="higher"),
-        Result("perplexity", perplexity, None, n, group=group, split=split, better="lower"),
-    ]
+        Result(
+            "known", known, (known * (1 - known) / n) ** 0.5, n, group=group, split=split, better="higher", low=low,
+            high=high, samples=(rank == 1).double(),
+        ),
+        Result(
+            "mrr", float(reciprocal.mean()), None, n, group=group, split=split, better="higher", low=mrr[0],
+            high=mrr[1], samples=reciprocal,
+        ),
+        Result(
+            "perplexity", perplexity, None, n, group=group, split=split, better="lower", low=lost[0], high=lost[1]
+        ),
+    ]  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
@@ -145,7 +146,7 @@ def mean_row(metric: str, values: Tensor, unit: float = 1.0, **cells: object) ->
     """One row: mean of values [n] and its standard error, both times `unit`."""
     values = values.double()
     stderr = float(values.std() / len(values) ** 0.5) * unit if len(values) > 1 else None
-    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), **cells)  # type: ignore[arg-type]
+    return Result(metric, float(values.mean()) * unit, stderr, n=len(values), samples=values, unit=unit, **cells)  # type: ignore[arg-type]
 
 
 def places(metric: str, values: Tensor, names: Sequence[str], prompts: Prompts, top: int = 10) -> list[Result]:
@@ -161,6 +162,8 @@ def places(metric: str, values: Tensor, names: Sequence[str], prompts: Prompts, 
 def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) -> list[Result]:
     """By how many per cent MRR and mean probability fall (Tables 7, 11, 13), over all sentences and by type.
 
+    The 95 % interval is a bootstrap's over sentences.
+
     Args:
         before, after: metrics, [sentences, 3].
     """
@@ -168,8 +171,15 @@ def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) 
     for name, rows in prompts.groups():
         for column, metric in ((0, "mrr_decrease"), (1, "prob_decrease")):
             value = decrease(before[rows, column], after[rows, column])
-            found.append(Result(metric, value, n=len(rows), group=name, better="higher", **cells))  # type: ignore[arg-type]
+            low, high = ends(torch.stack([before[rows, column], after[rows, column]]), _decrease_of_means)
+            more = {"n": len(rows), "group": name, "better": "higher", "low": low, "high": high, **cells}
+            found.append(Result(metric, value, **more))  # type: ignore[arg-type]
     return found
+
+
+def _decrease_of_means(means: Tensor) -> Tensor:
+    before, after = means.unbind(1)
+    return torch.where(before > 0, 100 * (before - after) / before, 0.0)
 
 
 def decrease(before: Tensor, after: Tensor) -> float:

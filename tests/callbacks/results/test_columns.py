@@ -38,7 +38,7 @@ def grown(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
     @dataclasses.dataclass(frozen=True)
     class Grown(Result):
-        setting: str = ""
+        style: str = ""
         spread: float | None = None
 
     monkeypatch.setattr(result_module, "Result", Grown)
@@ -59,22 +59,22 @@ def forget_callbacks() -> dict[str, ModuleType]:
 def test_a_new_field_of_a_result_is_a_column_by_itself(grown: Any, tmp_path: Path) -> None:
     folder = importlib.import_module("twinlens.callbacks.run.folder").RunFolder(tmp_path)
     results = [grown("sufficiency", 61.0, k=1, method="ig"), grown("sufficiency", 58.5, k=1, method="ig",
-               setting="damping=0.1", spread=2.5)]  # fmt: skip
+               style="damping=0.1", spread=2.5)]  # fmt: skip
     folder.add_results("faithfulness", results, {"model": "tiny", "data": "demo", "seed": 0})
     folder.write()
     header = (tmp_path / "results.csv").read_text().splitlines()[0].split(",")
-    assert header == [*COLUMNS, "setting", "spread"]
+    assert header == [*COLUMNS, "style", "spread"]
     first, second = importlib.import_module("twinlens.callbacks.results.results_csv").read_results(
         tmp_path / "results.csv"
     )
-    assert (first["setting"], first["spread"]) == (None, None)
-    assert (second["setting"], second["spread"]) == ("damping=0.1", 2.5)
+    assert (first["style"], first["spread"]) == (None, None)
+    assert (second["style"], second["spread"]) == ("damping=0.1", 2.5)
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert metrics["faithfulness/ig/sufficiency@1"] == 61.0
     assert metrics["faithfulness/ig/damping=0.1/sufficiency@1"] == 58.5
     # what shows or joins rows tells the two apart
     summary = importlib.import_module("twinlens.callbacks.sweep.summary")
-    assert "setting" in summary.COLUMNS
+    assert "style" in summary.COLUMNS
     assert len(set(summary.COLUMNS)) == len(summary.COLUMNS)
     table = importlib.import_module("twinlens.callbacks.results.formatting").format_table([first, second])
     assert "damping=0.1" in table

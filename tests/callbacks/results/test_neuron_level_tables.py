@@ -16,8 +16,8 @@ def of(evaluation: str, metric: str, value: float, **cells: object) -> dict:
 ROWS = [
     of("interventions", "mrr", 0.4, method="original"),
     of("interventions", "mrr", 0.2, method="logprob_increase", k=10),
-    of("head_importance", "mrr_decrease", 30.0, group="capital", reference_group="language"),
-    of("layer_importance", "layer_place", 2.0, group="language", reference_group="a26"),
+    of("head_importance", "mrr_decrease", 30.0, group="capital", reference_group="language", low=28.0, high=32.5),
+    of("layer_importance", "layer_place", 2.0, group="language", reference_group="a26", stderr=None),
     of("neuron_layers", "top_neurons", 3.0, method="log_prob", group="1", k=10),
     of("segments", "segment_prob", 3.0, k=0),
     of("segments", "segment_prob", 9.0, k=1),
@@ -27,10 +27,12 @@ ROWS = [
 def test_tables_have_the_published_figures_beside_them() -> None:
     tables = {table.name: table for table in neuron_level_tables(with_published(ROWS, {"data": {"name": "knowledge"}}))}
     assert set(tables) == {"neuron_level_table2", "neuron_level_table4", "neuron_level_table11"}
-    assert tables["neuron_level_table2"].header == ["model", "type", "method", "k", "mrr", "published"]
-    assert [line[-2:] for line in tables["neuron_level_table2"].lines] == [[0.4, 0.361], [0.2, 0.201]]
+    assert tables["neuron_level_table2"].header == [
+        "model", "type", "method", "k", "mrr", "low", "high", "published",
+    ]  # fmt: skip
+    assert [line[4::3] for line in tables["neuron_level_table2"].lines] == [[0.4, 0.361], [0.2, 0.201]]
     assert tables["neuron_level_table4"].lines == [["gpt2large", "language", "a26", 2.0, 1.0]]
-    assert tables["neuron_level_table11"].lines == [["gpt2large", "language", 30.0, 33.0]]
+    assert tables["neuron_level_table11"].lines == [["gpt2large", "language", 30.0, 28.0, 32.5, 33.0]]
 
 
 def test_figures_by_layer_and_segment() -> None:

@@ -63,7 +63,10 @@ def test_any_text_and_number_survive(tmp_path_factory: pytest.TempPathFactory, t
         (None, "missing"),
         ("model,data\n", "header"),
         (",".join(COLUMNS) + "\n" + ",".join(["a"] * 13) + "\n", "Line 2"),
-        (",".join(COLUMNS) + "\nm,d,zero,test,ig,e,m,,,,,1,,1,\n", "Column seed in line 2"),
+        (
+            ",".join(COLUMNS) + "\nm,d,zero,test,ig,e,m,,,,,1,,1" + "," * (len(COLUMNS) - 14) + "\n",
+            "Column seed in line 2",
+        ),
         (",".join(COLUMNS) + '\nm,"d\n', "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],

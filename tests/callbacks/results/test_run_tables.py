@@ -16,13 +16,15 @@ from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.page import write_report
 from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.comparable import experiment, method_mismatch
 from twinlens.callbacks.results.published import (
     NEEDED,
+    Compared,
     explain_mismatch,
+    figure_of,
     figures,
-    mismatch,
-    published,
     read_figures,
+    train_rows,
     with_published,
 )
 from twinlens.callbacks.results.results_csv import read_results
@@ -30,7 +32,10 @@ from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import published_rows
 from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.store.files import write_text
+from twinlens.conf.checking.config_sources import compose
+from twinlens.conf.checking.plain_values import plain, without_hydra
 
+CONF = Path(__file__).parents[3] / "conf"
 WHOLE: dict[str, Any] = {"data": {"name": "averitec", "limit": {"train": None}, "select": None}, "trainer": {}}
 
 
@@ -77,13 +82,15 @@ def paper(**cells: Cell) -> dict[str, Cell]:
           "metric": "instance_overlap", "k": 30}, None),  # the text speaks of the first 10 % alone
         ({"method": "ig", "metric": "sufficiency", "k": 10}, None),
         ({"method": "ig", "metric": "sufficiency", "k": 1, "variant": "intervention=mean"}, None),
+        ({"method": "ig", "metric": "sufficiency", "k": 1, "setting": "preset=reference"}, None),
         ({"method": "ig_gauss", "metric": "sufficiency", "k": 1}, None),
         ({"model": "tiny", "metric": "sufficiency", "k": 1}, None),
         ({"data": "demo", "metric": "sufficiency", "k": 1}, None),
     ],
 )  # fmt: skip
 def test_a_published_figure_fits_its_own_row_alone(cells: dict[str, Cell], value: Cell) -> None:
-    assert published(paper(**cells)) == value
+    figure = figure_of(paper(**cells))
+    assert (figure and figure.value) == value
 
 
 def test_the_files_hold_the_tables_of_both_papers_once() -> None:
@@ -123,11 +130,108 @@ def test_the_files_hold_the_tables_of_both_papers_once() -> None:
 )
 def test_a_run_on_fewer_rows_is_no_match(change: dict[str, Any], n_train: int | None, reason: str) -> None:
     rows = [paper(metric="sufficiency", k=1)]
-    assert mismatch(WHOLE | change, n_train) == reason
     assert with_published(rows, WHOLE | change, n_train)[0]["published"] == (None if reason else 88.0)
     said = explain_mismatch(rows, WHOLE | change, n_train)
     assert (reason in said) if reason else said == ""
     assert explain_mismatch([row(model="tiny")], WHOLE | change, n_train) == ""  # nothing was to be expected
+
+
+def composed(model: str = "opt125m", data: str = "averitec", paper: str = "unified", *overrides: str) -> dict[str, Any]:
+    """What a run of a paper's experiment has in its config.yaml."""
+    everything = [f"experiment={paper}/table2", f"model={model}", f"data={data}", *overrides]
+    return plain(without_hydra(compose(CONF, "train", everything)))
+
+
+@pytest.mark.parametrize("model", ["opt125m", "pythia410m", "bloom560m"])
+@pytest.mark.parametrize("data", ["averitec", "mnli", "cosqa"])
+def test_the_experiments_of_the_first_paper_are_its_own(model: str, data: str) -> None:
+    config = composed(model, data)
+    assert Compared(config, train_rows(data)).run["Yu, Atanasova and Augenstein 2024"] == ""
+    assert experiment(config, "Yu, Atanasova and Augenstein 2024")["model"] == config["model"]
+    assert [method_mismatch(config, name) for name in config["method"]] == [""] * len(config["method"])
+
+
+def test_the_experiments_of_the_second_paper_are_its_own() -> None:
+    for model in ("gpt2large", "llama7b"):
+        assert Compared(composed(model, "knowledge", "neuron_level")).run["Yu and Ananiadou 2024"] == ""
+    assert Compared(composed("gpt2large", "knowledge", "neuron_level", "fit=true")).run["Yu and Ananiadou 2024"] == (
+        "fit is true, the paper's false"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.max_epochs=3", "trainer.max_epochs is 3, the paper's 5"),
+        ("model.max_epochs=3", "trainer.max_epochs is 3, the paper's 5"),
+        ("model.learning_rate=2e-5", "model.learning_rate is 2e-05, the paper's 1e-05"),
+        ("model.head=mlp", "model.head is mlp, the paper's linear"),
+        ("model.path=a/facebook/opt-350m", "model.path is a/facebook/opt-350m, the paper's facebook/opt-125m"),
+        ("data.max_length=256", "data.max_length is 256, the paper's 512"),
+        ("data.template=full", "data.template is full, the paper's reference"),
+        ("data.batch_size=16", "the batch of a training step is 16, the paper's 8"),
+        ("trainer.accumulate_grad_batches=2", "the batch of a training step is 16, the paper's 8"),
+        ("fit=false", "fit is false, the paper's true"),
+        ("attribute_split=validation", "attribute_split is validation, the paper's test"),
+        ("callbacks=early_stopping", "callbacks.early_stopping is set"),
+        ("trainer.precision=bf16-mixed", "trainer.precision is bf16-mixed, the paper's 32-true"),
+        ("+trainer.max_steps=10", "trainer.max_steps is 10, the paper's null"),
+    ],
+)
+def test_the_first_difference_to_the_experiment_is_named(override: str, said: str) -> None:
+    rows = [paper(metric="sufficiency", k=1)]
+    config = composed("opt125m", "averitec", "unified", override)
+    assert with_published(rows, config, 2768)[0]["published"] is None
+    assert said in explain_mismatch(rows, config, 2768)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "model.path=clones/opt-125m",
+        "model.path=hub/models--facebook--opt-125m/snapshots/0123",
+        "data.template=reference",
+        "data.max_length=512",
+        "data.bos=true",
+        "data.cut=evidence",
+        "data.path=files",
+        "data.eval_batch_size=4",
+        "seed=2",
+        "trainer.accelerator=cpu",
+        "model.attention=eager",
+        "choices=all",  # of multiple choice alone
+    ],
+)
+def test_what_changes_no_number_is_no_difference(override: str) -> None:
+    rows = [paper(metric="sufficiency", k=1)]
+    config = composed("opt125m", "averitec", "unified", override)
+    assert with_published(rows, config, 2768)[0]["published"] == 88.0
+    assert explain_mismatch(rows, config, 2768) == ""
+
+
+def test_a_method_that_is_not_as_shipped_has_no_published_figure_and_a_line_of_its_own() -> None:
+    config = composed("opt125m", "averitec", "unified", "method.ig.preset=reference")
+    rows = [paper(metric="sufficiency", k=1, setting="preset=reference"), paper(metric="sufficiency", k=1, value=50.0)]
+    gradsim = paper(method="gradsim_neurons", metric="sufficiency", k=1)
+    found = with_published([*rows, gradsim], config, 2768)
+    assert [line["published"] for line in found] == [None, None, 86.4]
+    assert explain_mismatch([*rows, gradsim], config, 2768) == (
+        "Published figures are left out where method.ig.preset is reference, the paper's paper."
+    )
+    (table2,) = unified_tables(rows)
+    assert [line[0] for line in table2.lines] == ["NA (ig) [preset=reference]", "NA (ig)"]
+    read_from_it = [paper(method="na_instances", evaluation="uniqueness", metric="unique_instances", k=10,
+                          setting="ig.preset=reference")]  # fmt: skip
+    assert "na_instances rests on ig.preset=reference" in explain_mismatch(read_from_it, composed(), 2768)
+
+
+def test_options_of_an_evaluation_that_no_row_shows_are_compared() -> None:
+    rows = [paper(evaluation="diversity", method=None, metric="coefficient", group="loss", k=None)]
+    three, one = (composed("opt125m", "averitec", "unified", "evaluation=[retraining,diversity]", *more)
+                  for more in ([], ["evaluation.retraining.seeds=[0]"]))  # fmt: skip
+    assert with_published(rows, three, 2768)[0]["published"] is not None
+    assert with_published(rows, one, 2768)[0]["published"] is None
+    assert "evaluation.retraining.seeds is [0], the paper's [0,1,2]" in explain_mismatch(rows, one, 2768)
 
 
 @pytest.mark.parametrize(("value", "named"), [("many", "Column value in line 2"), ("<few", "Column value in line 2")])
@@ -197,8 +301,18 @@ def test_seeds_become_their_mean_and_models_stand_side_by_side() -> None:
         for model, seed, value in (("a", 0, 0.5), ("a", 1, 0.7), ("b", 0, 0.4))
     ]
     (found,) = unified_tables(rows)
-    assert found.header == ["data", "model", "test accuracy"]
-    assert found.lines == [["demo", "a", pytest.approx(0.6)], ["demo", "b", 0.4]]
+    assert found.header == ["data", "model", "test accuracy", "low", "high"]
+    # two seeds: Student's with one degree of freedom; one: its own error
+    assert found.lines[0] == ["demo", "a", *map(pytest.approx, (0.6, 0.6 - 12.706 * 0.1, 0.6 + 12.706 * 0.1))]
+    assert found.lines[1][2:] == pytest.approx([0.4, 0.4 - 1.959964 * 2.25, 0.4 + 1.959964 * 2.25])
+
+
+def test_an_interval_is_the_rows_own_where_it_has_one_and_none_is_made_up() -> None:
+    same = {"evaluation": "accuracy", "method": None, "metric": "accuracy", "k": None}
+    (found,) = unified_tables([row(**same, value=1.0, stderr=0.0, low=0.9, high=1.0)])
+    assert found.lines == [["demo", "tiny", 1.0, 0.9, 1.0]]
+    (without,) = unified_tables([row(**same, value=1.0, stderr=None)])
+    assert without.header == ["data", "model", "test accuracy"]
 
 
 def test_without_rows_there_are_no_tables_and_variants_are_left_out() -> None:
@@ -208,7 +322,8 @@ def test_without_rows_there_are_no_tables_and_variants_are_left_out() -> None:
 
 def test_a_table_without_the_papers_r_shows_what_was_asked() -> None:
     (found,) = unified_tables([row(k=5), row(k=7)])
-    assert found.header[2:] == ["sufficiency @5 demo", "sufficiency @7 demo"]
+    assert found.header[2::3] == ["sufficiency @5 demo", "sufficiency @7 demo"]
+    assert found.header[3:5] == ["low sufficiency @5 demo", "high sufficiency @5 demo"]
 
 
 def test_text_in_a_table_cannot_become_a_formula(tmp_path: Path) -> None:

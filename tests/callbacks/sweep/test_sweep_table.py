@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from datasets import load_from_disk
 from omegaconf import OmegaConf
 
 from tests.callbacks.fake_run import FakeRun
+from twinlens.attribution.evaluation.comparisons import Measured
 from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.outcomes import write_outcomes
 from twinlens.callbacks.results.results_csv import read_results, write_results
 from twinlens.callbacks.run.wandb_logger import sweep_id
 from twinlens.callbacks.sweep.comparison import compare
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, swept_settings
+from twinlens.callbacks.sweep.seeds import methods_over_seeds
 from twinlens.callbacks.sweep.summary import summarise
 from twinlens.callbacks.sweep.sweep_table import SweepTable
 
@@ -219,3 +224,25 @@ def test_a_run_of_its_own_leaves_nothing_of_a_sweep(tmp_path: Path) -> None:
     table.on_job_end(config(tmp_path, mode="RUN"), SimpleNamespace(_return_value=DONE))  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
     assert sweep_id(tmp_path / "run") == ""
+
+
+def test_methods_are_compared_over_all_seeds(sweep: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    outcomes = {name: torch.randint(2, (2, 8), generator=generator).double() for name in ("ig", "gradsim_neurons")}
+    for seed in (0, 1):
+        rows = [
+            Measured("faithfulness", "sufficiency", "test", 1, "", "", name, "", False, 100.0, values[seed : seed + 1])
+            for name, values in outcomes.items()
+        ]
+        alone = replace(rows[0], metric="only_once")
+        write_outcomes(sweep / str(seed) / "outcomes.safetensors", [*rows, *[alone][seed:]])
+    table = methods_over_seeds(jobs_of(sweep, "seed=0", "seed=1"))
+    assert table is not None
+    (line,) = table.lines
+    found = dict(zip(table.header, line, strict=True))
+    means = [100 * float(values.mean()) for values in outcomes.values()]
+    assert found["difference"] == pytest.approx(means[0] - means[1])
+    assert (found["test"], found["n"], found["seeds"]) == ("bootstrap over examples and 2 seeds", 8, 2)
+    apart = methods_over_seeds(jobs_of(sweep, "seed=0 a=1", "seed=1 a=2"))
+    assert apart is not None
+    assert [(line[0], line[-1]) for line in apart.lines] == [("tiny (a=1)", 1), ("tiny (a=2)", 1)]
