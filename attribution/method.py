@@ -107,6 +107,14 @@ class Method:
         """The method of one of its seeds; itself where it draws nothing."""
         return self
 
+    def among(self: Self, methods: Mapping[str, Any]) -> Self:
+        """The method as the other methods of its run make it; itself, unless it says otherwise.
+
+        Args:
+            methods: all of the run by name, itself among them.
+        """
+        return self
+
     @property
     def sources(self) -> Sequence[Source]:
         """The methods of the run whose results it reads."""

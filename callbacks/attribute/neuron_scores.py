@@ -44,6 +44,7 @@ class ModelReads(Reads):
         return {
             "examples": self.session.predictions[split].fingerprint,
             "split": split,
+            "site": self.method.ranks,  # a control may have it of the run's other methods
             **self.session.reading,
         }
 
