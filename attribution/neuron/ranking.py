@@ -126,6 +126,12 @@ def at_sites(scores: NeuronScores, n_neurons: int) -> NeuronScores:
     )
 
 
+def coded_units(scores: NeuronScores) -> Tensor:
+    """Units of both sites as one number, int32 [batch, top_k]: attention neurons start at `FIRST_ATTENTION`."""
+    unit = scores.unit.int()
+    return unit if scores.site is None else unit + FIRST_ATTENTION * (scores.site == ATTENTION).int()
+
+
 def above_threshold(scores: NeuronScores, share: float) -> NeuronScores:
     """Lists cut where the score falls to `share` of the example's highest; cut entries get layer and unit −1."""
     kept = scores.score > share * scores.score[:, :1]

@@ -9,10 +9,10 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from twinlens.callbacks.figures.charts import controls_in, estimate
+from twinlens.callbacks.figures.charts import estimate
 from twinlens.callbacks.figures.faithfulness import METRICS
 from twinlens.callbacks.figures.style import DPI, GRID, INK, STYLE, short
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import Cell, Row, is_control
 from twinlens.callbacks.results.formatting import format_number
 
 FAITHFULNESS_METRICS = tuple(METRICS)
@@ -22,12 +22,12 @@ _BLUE, _GREY = "#0072B2", "#B8BEC6"
 def faithfulness_bars(rows: Sequence[Row]) -> Figure:
     """Sufficiency and comprehensiveness of every method, one panel per metric and k; controls in grey.
 
-    Several rows of one method (seeds, variants) become their mean with its standard error.
+    Several rows of one method and site (seeds, variants) become their mean with its standard error.
     """
     panels = list(dict.fromkeys((row["metric"], row["k"]) for row in rows if is_faithfulness(row)))
     panels.sort(key=lambda panel: (FAITHFULNESS_METRICS.index(str(panel[0])), _sortable(panel[1])))
-    methods = list(dict.fromkeys(str(row["method"] or "") for row in rows if is_faithfulness(row)))
-    controls = controls_in(rows)
+    methods = list(dict.fromkeys(_bar(row) for row in rows if is_faithfulness(row)))
+    controls = {_bar(row) for row in rows if is_control(row)}
     methods.sort(key=lambda name: name in controls)
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
@@ -53,7 +53,7 @@ def _bars(
 ) -> None:
     metric, k = panel
     for place, name in enumerate(methods):
-        found = [row for row in rows if is_faithfulness(row) and (row["method"] or "") == name]
+        found = [row for row in rows if is_faithfulness(row) and _bar(row) == name]
         mean = estimate([row for row in found if (row["metric"], row["k"]) == panel])
         if mean is None:
             continue
@@ -91,6 +91,12 @@ def _bars(
 
 def is_faithfulness(row: Row) -> bool:
     return row["metric"] in FAITHFULNESS_METRICS and not row["group"] and isinstance(row["value"], int | float)
+
+
+def _bar(row: Row) -> str:
+    """A method with the site that its lists rank, where that is not FFN neurons alone: `random_neurons (attn)`."""
+    sites = [part.removeprefix("site=") for part in str(row["variant"] or "").split(";") if part.startswith("site=")]
+    return " ".join([str(row["method"] or ""), *(f"({site})" for site in sites)])
 
 
 def _sortable(k: Cell) -> tuple[int, float, str]:

@@ -9,6 +9,7 @@ from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import published_rows
+from twinlens.callbacks.results.site_tables import site_tables
 from twinlens.callbacks.results.table import PUBLISHED
 from twinlens.callbacks.results.unified_tables import unified_tables
 
@@ -21,7 +22,9 @@ _NAMES = {"concepts": "Section 5.1"}
 def table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Every table of tables/*.csv for the page, with the title of the paper's table, numbers rounded."""
     rows = published_rows(run)
-    titles = {table.name: table.title for table in [*unified_tables(rows), *neuron_level_tables(rows)]}
+    titles = {
+        table.name: table.title for table in [*unified_tables(rows), *site_tables(rows), *neuron_level_tables(rows)]
+    }
     for name, (header, lines) in run.tables.items():
         number = name.removeprefix(_NUMBERED)
         columns = [_numbers([line[i] for line in lines]) for i in range(len(header))]
