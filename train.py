@@ -25,7 +25,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
 from twinlens.callbacks.run.folder import RunFolder
-from twinlens.callbacks.run.opening import model_node, open_inputs, read_former_names
+from twinlens.callbacks.run.opening import model_node, open_inputs, open_methods, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import scrubbed_output
@@ -64,7 +64,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     """
     config = read_former_names(config)
     seed_everything(config.seed, workers=True, verbose=False)
-    methods = {name: build(node) for name, node in chosen(config, "method").items()}
+    methods = open_methods(config, build)
     evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))

@@ -15,7 +15,7 @@ class EngineFootprint(Protocol):
         >>> from types import SimpleNamespace
         >>> from twinlens.attribution.engine_sizes import EngineFootprint, EngineSizes
         >>> from twinlens.attribution.neuron.random_neurons import RandomNeurons
-        >>> footprint: EngineFootprint = SimpleNamespace(random_ranking=lambda: 5000)  # all that this method asks for
+        >>> footprint: EngineFootprint = SimpleNamespace(random_ranking=lambda site: 5000)  # all that is asked for
         >>> RandomNeurons().need(EngineSizes(footprint)).least(8)  # the same for texts of any length
         5000
     """
@@ -60,11 +60,14 @@ class EngineFootprint(Protocol):
     def edited_sequence(self, tokens: int) -> int:
         """One full forward edited in all layers, without gradients."""
 
-    def ranking(self) -> int:
-        """Ranking all neurons."""
+    def ranking(self, site: str = "ffn") -> int:
+        """Ranking all neurons of a site: `ffn`, `attn` or `both`."""
 
-    def random_ranking(self) -> int:
-        """Drawing all neurons in random order."""
+    def random_ranking(self, site: str = "ffn") -> int:
+        """Drawing all neurons of a site in random order."""
+
+    def units(self, site: str) -> int:
+        """Neurons of a layer of a site: `ffn`, `attn` or `both`."""
 
 
 class ForwardWork(Protocol):

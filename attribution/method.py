@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 Lens = Literal["instance", "neuron"]
 """What scores are about."""
@@ -111,6 +111,14 @@ class Method:
 
     def for_seed(self: Self, seed: int | None) -> Self:
         """The method of one of its seeds; itself where it draws nothing."""
+        return self
+
+    def among(self: Self, methods: Mapping[str, Any]) -> Self:
+        """The method as the other methods of its run make it; itself, unless it says otherwise.
+
+        Args:
+            methods: all of the run by name, itself among them.
+        """
         return self
 
     @property

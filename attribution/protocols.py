@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -27,6 +27,10 @@ ActivationEdit = Callable[[int, Tensor], Tensor]
 SequenceEdit = Callable[[int, Tensor], Tensor]
 """(layer, activation [sequences·copies, tokens, neurons]) → edited activation of the same shape."""
 
+SequencePlace = Literal["activation", "pre_activation", "attention"]
+"""What a full forward can edit in one layer: the input of the MLP's down-projection, the output of its up-projection,
+the input of the attention's output projection."""
+
 
 @dataclass(frozen=True)
 class AnswerStates:
@@ -43,6 +47,7 @@ class AnswerStates:
         pre_activation: output of the up-projection, before the non-linearity, [sequences, layers, neurons];
             None for gated MLPs, where the activation is no function of it alone.
         mlp_output: output of the down-projection, bias included, [sequences, layers, hidden].
+        attention: input of the attention's output projection, [sequences, layers, attention neurons].
         context: whatever the engine needs to evaluate variants of the answer token; opaque to methods.
 
     Example:
@@ -58,6 +63,7 @@ class AnswerStates:
     activation: Tensor
     pre_activation: Tensor | None
     mlp_output: Tensor
+    attention: Tensor
     context: Any
 
 
@@ -124,11 +130,15 @@ class NeuronModel(Protocol):
                 sequence, unless they concern all.
         """
 
-    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+    def score_rows(
+        self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
+    ) -> Tensor:
         """Readout scores of variant rows given by their residual stream.
 
-        `rows[l]` [sequences, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Returns
-        [batch, Σ rows_l, classes] in the order of l. Differentiable with respect to `rows`.
+        `rows[l]` [sequences, rows_l, hidden] enters block l; `rows[layers]` goes straight to the final norm. Where
+        there is an `attended[l]` [sequences, rows_l, hidden], it takes the place of what block l's attention puts out
+        for the rows that enter there, its output projection's bias included. Returns [batch, Σ rows_l, classes] in the
+        order of l. Differentiable with respect to `rows` and `attended`.
         """
 
     def score_edits(
@@ -146,12 +156,12 @@ class NeuronModel(Protocol):
         layer: int,
         edit: Callable[[Tensor], Tensor],
         copies: int,
-        pre_activation: bool = False,
+        place: SequencePlace = "activation",
     ) -> Tensor:
         """Readout scores of full forwards in which `edit` changes one layer at every position.
 
-        `edit` receives the activation (or the up-projection's output) [sequences·copies, tokens, neurons], the copies
-        of one sequence next to each other. Returns [batch, copies, classes]. Differentiable.
+        `edit` receives what stands at `place`, [sequences·copies, tokens, units], the copies of one sequence next to
+        each other. Returns [batch, copies, classes]. Differentiable.
         """
 
     def score_sequence_edits(
@@ -186,6 +196,12 @@ class NeuronModel(Protocol):
 
     def values(self, layer: int) -> Tensor:
         """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
+
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """Attention's output projection of a layer, bias included: [..., attention neurons] → [..., hidden]."""
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Rows of the attention's output projection, one value vector per neuron, [attention neurons, hidden]."""
 
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's non-linearity, elementwise: pre_activation [...] → activation [...]."""

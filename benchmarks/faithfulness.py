@@ -14,7 +14,8 @@ from transformers import GPT2Config
 
 from benchmarks.ig import MEMORY_BUDGET, build_subject
 from benchmarks.pairs import Timed, timed
-from twinlens.attribution.evaluation.faithfulness import PROBABILITY, Faithfulness, NeuronList
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.evaluation.questions import PROBABILITY, NeuronList
 from twinlens.models.last_token import LastTokenEngine
 
 

@@ -103,7 +103,7 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         EngineSizes(engine.footprint),
         len(evaluation.questions(list(map(str, range(arguments.lists))))),
     )
-    edited = faithfulness, evaluation.need(sizes, n_questions, False)
+    edited = faithfulness, evaluation.need(sizes, n_questions, ())
     compute, need = {
         "predict": (predict, prediction_need(engine.footprint)),
         "ig": (ig, gradients.need(sizes)),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PretrainedConfig
 
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import ChoiceReadout
 from twinlens.models.last_token import LastTokenEngine
 
@@ -79,9 +79,11 @@ class ChoiceEngine:
 
     # -- variants ------------------------------------------------------------------------------------------------
 
-    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+    def score_rows(
+        self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
+    ) -> Tensor:
         """Scores [batch, rows, choices] of variant rows; see `NeuronModel.score_rows`."""
-        return self._over_choices(states, self.engine.score_rows(states.context.sequences, rows))
+        return self._over_choices(states, self.engine.score_rows(states.context.sequences, rows, attended))
 
     def score_edits(
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
@@ -95,11 +97,11 @@ class ChoiceEngine:
         layer: int,
         edit: Callable[[Tensor], Tensor],
         copies: int,
-        pre_activation: bool = False,
+        place: SequencePlace = "activation",
     ) -> Tensor:
         """Scores [batch, copies, choices] of full forwards edited in one layer; see `NeuronModel.score_sequences`."""
         inner = states.context.sequences
-        return self._over_choices(states, self.engine.score_sequences(inner, layer, edit, copies, pre_activation))
+        return self._over_choices(states, self.engine.score_sequences(inner, layer, edit, copies, place))
 
     def score_sequence_edits(
         self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
@@ -152,6 +154,14 @@ class ChoiceEngine:
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""
         return self.engine.values(layer)
+
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
+        return self.engine.attend(layer, attention)
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Value vector of every attention neuron, [attention neurons, hidden]."""
+        return self.engine.attention_values(layer)
 
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's elementwise non-linearity."""

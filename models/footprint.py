@@ -81,7 +81,8 @@ class Footprint:
     def kept(self, tokens: int) -> int:
         """What `states` leaves: keys and values of the prefix, and every layer's vectors at the answer position."""
         cache = 2 * self.n_layers * self.key_width * tokens
-        answer = self.n_layers * ((1 if self.gated else 2) * self.n_neurons + 2 * self.hidden_size)
+        neurons = (1 if self.gated else 2) * self.n_neurons + self.query_width
+        answer = self.n_layers * (neurons + 2 * self.hidden_size)
         return (cache + answer) * self.element_size
 
     def states(self, tokens: int) -> int:
@@ -139,13 +140,17 @@ class Footprint:
 
     # -- lists -----------------------------------------------------------------------------------------------------
 
-    def ranking(self) -> int:
-        """Dense scores, their stack and their sorted copy with 8-byte positions."""
-        return self.n_layers * self.n_neurons * 28
+    def units(self, site: str) -> int:
+        """Neurons of a layer of a site: `ffn`, `attn` or `both`."""
+        return self.n_neurons * (site != "attn") + self.query_width * (site != "ffn")
 
-    def random_ranking(self) -> int:
+    def ranking(self, site: str = "ffn") -> int:
+        """Dense scores, their stack and their sorted copy with 8-byte positions."""
+        return self.n_layers * self.units(site) * 28
+
+    def random_ranking(self, site: str = "ffn") -> int:
         """Hashes in 8-byte numbers, beside a ranking."""
-        return self.n_layers * self.n_neurons * (5 * 8 + 20)
+        return self.n_layers * self.units(site) * (5 * 8 + 20)
 
 
 def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:

@@ -16,19 +16,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import DynamicCache
 
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.models.anatomy import (
     Anatomy,
-    BlockInputs,
     answer_positions,
     at_positions,
     backbone_arguments,
-    position_ids_from_mask,
+    projection_rows,
 )
 from twinlens.models.anatomy_check import first
 from twinlens.models.footprint import footprint_of
-from twinlens.models.prefix import Prefix, PrefixCache
+from twinlens.models.prefix import block_inputs, prefix_of
 
 
 class LastTokenEngine:
@@ -68,7 +67,7 @@ class LastTokenEngine:
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         cache = DynamicCache()  # one made from the config would crop sliding windows
-        seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp")}
+        seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
         with self._recording(seen, mask.shape, positions):
             output = self.anatomy.backbone(
                 **backbone_arguments(type(self.anatomy), batch), past_key_values=cache, use_cache=True
@@ -81,32 +80,14 @@ class LastTokenEngine:
             activation=torch.stack(seen["activation"], 1),
             pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
             mlp_output=torch.stack(seen["mlp"], 1),
-            context=self._prefix(cache, mask, positions, output.last_hidden_state.dtype),
-        )
-
-    def _prefix(self, cache: DynamicCache, mask: Tensor, positions: Tensor, dtype: torch.dtype) -> Prefix:
-        layers: list[Any] = cache.layers
-        columns = torch.arange(mask.shape[1], device=mask.device)
-        distance = positions[:, None] - columns
-        alibi = self.anatomy.alibi(mask, dtype)
-        if alibi is not None:
-            heads = len(alibi) // len(mask)
-            own = at_positions(alibi.transpose(1, 2), positions.repeat_interleave(heads))[:, None]
-            bias: tuple[Tensor, Tensor] | None = (alibi, own)
-        else:
-            bias = None
-        return Prefix(
-            keys=[layer.keys for layer in layers],
-            values=[layer.values for layer in layers],
-            visible=mask.bool() & (distance > 0),
-            distance=distance,
-            position_ids=at_positions(position_ids_from_mask(mask), positions)[:, None],
-            alibi=bias,
+            attention=torch.stack(seen["attention"], 1),
+            context=prefix_of(self.anatomy, cache, mask, positions, output.last_hidden_state.dtype),
         )
 
     @contextmanager
     def _recording(self, seen: dict[str, list[Tensor]], shape: torch.Size, positions: Tensor) -> Iterator[None]:
-        """Keep residual stream, activations and MLP outputs at the answer positions during a full forward."""
+        """Keep residual stream, activations, MLP outputs and what the attention's output projection reads, at the
+        answer positions, during a full forward."""
 
         def keep(name: str, tensor: Tensor) -> None:
             # OPT flattens [batch, tokens] before its MLP
@@ -119,6 +100,7 @@ class LastTokenEngine:
                 block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
                 down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
                 down.register_forward_hook(lambda m, a, out: keep("mlp", out)),
+                self.anatomy.attention_output(block).register_forward_pre_hook(lambda m, a: keep("attention", a[0])),
             ]
             if not self.gated:
                 up = self.anatomy.up_projection(block)
@@ -133,18 +115,34 @@ class LastTokenEngine:
 
     # -- variants ------------------------------------------------------------------------------------------------
 
-    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+    def score_rows(
+        self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
+    ) -> Tensor:
         """Readout scores of variant rows given by their residual stream; see `NeuronModel.score_rows`."""
         hidden: Tensor | None = None
         for layer, block in enumerate(self.anatomy.blocks):
             hidden = appended(hidden, rows[layer])
             if hidden is not None:
-                inputs = self._block_inputs(states.context, layer, hidden)
-                # GPT-2 and its relatives keep [batch, rows, hidden]; nothing is reshaped by the input's length here
-                hidden = self.anatomy.run_block(block, hidden, inputs)
+                inputs = block_inputs(self.anatomy, states.context, layer, hidden)
+                with self._attending(block, attended[layer] if attended else None, hidden.shape[:2]):
+                    # GPT-2 and its relatives keep [batch, rows, hidden]; nothing is reshaped by the input's length here
+                    hidden = self.anatomy.run_block(block, hidden, inputs)
         hidden = appended(hidden, rows[self.n_layers])
         assert hidden is not None, "at least one variant row"
         return self.head(self.anatomy.final_norm(hidden))
+
+    @contextmanager
+    def _attending(self, block: Any, attended: Tensor | None, shape: torch.Size) -> Iterator[None]:
+        """Put `attended` in the place of what a block's attention puts out for its last rows; None: leave all."""
+
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+            assert attended is not None
+            own = output.reshape(*shape, output.shape[-1])[:, : shape[1] - attended.shape[1]]
+            return torch.cat([own, attended.to(own.dtype)], 1).reshape(output.shape)
+
+        found = [] if attended is None else [self.anatomy.attention_output(block).register_forward_hook(hook)]
+        with removing(found):
+            yield
 
     def score_edits(
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
@@ -160,7 +158,7 @@ class LastTokenEngine:
         layer: int,
         edit: Callable[[Tensor], Tensor],
         copies: int,
-        pre_activation: bool = False,
+        place: SequencePlace = "activation",
     ) -> Tensor:
         """Readout scores of full forwards edited in one layer; see `NeuronModel.score_sequences`."""
         mask = states.tokens["attention_mask"].repeat_interleave(copies, 0)
@@ -169,12 +167,12 @@ class LastTokenEngine:
         def edited(tensor: Tensor) -> Tensor:
             return edit(tensor.reshape(*mask.shape, tensor.shape[-1])).reshape(tensor.shape)
 
-        if pre_activation:
+        if place == "pre_activation":
             up = self.anatomy.up_projection(block)
             handle = up.register_forward_hook(lambda module, args, output: edited(output))
         else:
-            down = self.anatomy.down_projection(block)
-            handle = down.register_forward_pre_hook(lambda module, args: (edited(args[0]),))
+            find = self.anatomy.attention_output if place == "attention" else self.anatomy.down_projection
+            handle = find(block).register_forward_pre_hook(lambda module, args: (edited(args[0]),))
         with removing([handle]):
             return self._full_forwards(states, copies)
 
@@ -217,28 +215,6 @@ class LastTokenEngine:
         with removing(handles):
             yield
 
-    def _block_inputs(self, prefix: Prefix, layer: int, hidden: Tensor) -> BlockInputs:
-        """Mask, positions and cache for rows [batch, rows, hidden] that all stand at the answer position."""
-        batch, rows = hidden.shape[:2]
-        window = self.anatomy.window(layer)
-        visible = prefix.visible if window is None else prefix.visible & (prefix.distance < window)
-        lowest = torch.finfo(hidden.dtype).min
-        mask = hidden.new_full((batch, 1, rows, visible.shape[1] + rows), lowest)
-        mask[..., : visible.shape[1]].masked_fill_(visible[:, None, None], 0.0)
-        mask[..., visible.shape[1] :].diagonal(dim1=-2, dim2=-1).zero_()
-        positions = prefix.position_ids.expand(-1, rows)
-        alibi = None
-        if prefix.alibi is not None:
-            columns, own = prefix.alibi
-            alibi = torch.cat([columns, own.expand(-1, -1, rows)], -1)
-        return BlockInputs(
-            mask=mask,
-            position_ids=positions,
-            rotary=self.anatomy.rotary(hidden, positions),
-            alibi=alibi,
-            cache=PrefixCache(prefix),
-        )
-
     # -- memory ---------------------------------------------------------------------------------------------------
 
     def bytes_per_row(self, states: AnswerStates, layer: int = 0) -> int:
@@ -280,6 +256,14 @@ class LastTokenEngine:
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""
         return self.anatomy.value_rows(layer)
+
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
+        return self.anatomy.attention_output(self.anatomy.blocks[layer])(attention)
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Value vector of every attention neuron, [attention neurons, hidden]."""
+        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer]))
 
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's elementwise non-linearity."""

@@ -27,9 +27,11 @@ def forward_scores(
     example: dict[str, Tensor],
     layer: int | None = None,
     edit: Callable[[Tensor], Tensor] | None = None,
-    pre_activation: bool = False,
+    place: str = "activation",
 ) -> Tensor:
-    """Readout scores [classes] of one plain full forward, with one layer's [tokens, neurons] edited."""
+    """Readout scores [classes] of one plain full forward, with what stands at a place of one layer, [tokens, units],
+    edited: `activation` (input of the down-projection), `pre_activation` (output of the up-projection) or `attention`
+    (input of the attention's output projection)."""
     anatomy = engine.anatomy
     n_tokens = example["input_ids"].shape[1]
     handle = None
@@ -39,10 +41,11 @@ def forward_scores(
         def apply(tensor: Tensor) -> Tensor:
             return edit(tensor.reshape(n_tokens, -1)).reshape(tensor.shape)
 
-        if pre_activation:
+        if place == "pre_activation":
             handle = anatomy.up_projection(block).register_forward_hook(lambda m, a, out: apply(out))
         else:
-            handle = anatomy.down_projection(block).register_forward_pre_hook(lambda m, a: (apply(a[0]),))
+            module = anatomy.attention_output(block) if place == "attention" else anatomy.down_projection(block)
+            handle = module.register_forward_pre_hook(lambda m, a: (apply(a[0]),))
     try:
         output = anatomy.backbone(**backbone_arguments(type(anatomy), example), use_cache=False)
     finally:
@@ -52,10 +55,8 @@ def forward_scores(
     return engine.head(output.last_hidden_state[0, position])
 
 
-def layer_values(
-    engine: LastTokenEngine, example: dict[str, Tensor], layer: int, pre_activation: bool = False
-) -> Tensor:
-    """Activations (or up-projection outputs) of one layer, [tokens, neurons]."""
+def layer_values(engine: LastTokenEngine, example: dict[str, Tensor], layer: int, place: str = "activation") -> Tensor:
+    """What stands at a place of one layer, [tokens, units], see `forward_scores`."""
     kept: list[Tensor] = []
 
     def keep(value: Tensor) -> Tensor:
@@ -63,7 +64,7 @@ def layer_values(
         return value
 
     with torch.no_grad():
-        forward_scores(engine, example, layer, keep, pre_activation)
+        forward_scores(engine, example, layer, keep, place)
     return kept[0]
 
 
@@ -88,7 +89,7 @@ def integrated_gradients_loop(
     weights: Tensor,
     target: int,
     positions: str = "last",
-    pre_activation: bool = False,
+    place: str = "activation",
     edited: list[int] | None = None,
     raw: bool = False,
 ) -> Tensor:
@@ -96,13 +97,14 @@ def integrated_gradients_loop(
 
     Args:
         sequences: of one example, each with its own scores; several are the choices of a question.
+        place: of the neurons that are scaled, see `forward_scores`.
         edited: sequences whose neurons go along the path together; None: all.
         raw: attribute the target's score instead of its probability.
     """
     edited = list(range(len(sequences))) if edited is None else edited
     scores = []
     for layer in range(engine.n_layers):
-        clean = [layer_values(engine, sequence, layer, pre_activation) for sequence in sequences]
+        clean = [layer_values(engine, sequence, layer, place) for sequence in sequences]
         origins = {s: clean[s] if positions == "all" else clean[s][-1:] for s in edited}
         total = torch.zeros(clean[0].shape[-1], dtype=clean[0].dtype)
         for node, weight in zip(nodes.tolist(), weights.tolist(), strict=True):
@@ -111,7 +113,7 @@ def integrated_gradients_loop(
                 parts = []
                 for s, sequence in enumerate(sequences):
                     edit = _writing(points[s], positions) if s in points else None
-                    parts.append(forward_scores(engine, sequence, layer, edit, pre_activation))
+                    parts.append(forward_scores(engine, sequence, layer, edit, place))
                 both = torch.cat(parts)
                 value = (both if raw else both.softmax(-1))[target]
                 slopes = torch.autograd.grad(value, list(points.values()))

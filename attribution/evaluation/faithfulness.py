@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.base_line import BASE_LINE, base_line_answers, base_lines, no_neurons
 from twinlens.attribution.evaluation.controls import CONTROL, Control
 from twinlens.attribution.evaluation.edits import (
     Intervention,
@@ -22,52 +22,13 @@ from twinlens.attribution.evaluation.edits import (
     questions_at_once,
     replacement_of,
 )
+from twinlens.attribution.evaluation.questions import PROBABILITY, NeuronList, Question, Test
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import area, wilson
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, NeuronModel
 
-Test = Literal["sufficiency", "comprehensiveness"]
 Better = Literal["higher", "lower"]
-NeuronList = tuple[Tensor, Tensor]
-"""Layers and units of the best neurons of each example, best first, [batch, top_k] each; −1: the list has ended.
-
-Attention neurons have `twinlens.attribution.neuron.ranking.FIRST_ATTENTION` added to their unit.
-"""
-
-PROBABILITY = "probability"
-"""Answer that holds the predicted class's probability without any edit, [batch]."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """One edited forward per example.
-
-    Attributes:
-        name: of the list of neurons.
-        test: sufficiency or comprehensiveness.
-        r: neurons of the list that count.
-
-    Example:
-        >>> from twinlens.attribution.evaluation.faithfulness import Question
-        >>> question = Question("ig", "sufficiency", r=10)
-        >>> question.key, question.probability_key
-        ('ig|sufficiency|10', 'ig|sufficiency|10|probability')
-    """
-
-    name: str
-    test: Test
-    r: int
-
-    @property
-    def key(self) -> str:
-        """Name of its answer: whether the prediction stays the same."""
-        return f"{self.name}|{self.test}|{self.r}"
-
-    @property
-    def probability_key(self) -> str:
-        """Name of its other answer: the probability that is left to the class predicted without edit."""
-        return f"{self.key}|{PROBABILITY}"
 
 
 class Faithfulness:
@@ -77,15 +38,17 @@ class Faithfulness:
     comprehensiveness switches off the first r. An entry that repeats a neuron counts as listed. All edits of an example
     share one prefix and, memory permitting, one forward. A list that ranks attention neurons is tested on the sites
     that it ranks: what it does not rank stays on, so that its sufficiency is comparable with lists of the same sites
-    alone (`variant` says which). In multiple choice edits concern the predicted choice's sequence, or all (see
+    alone (`variant` says which). Beside the lists of each site stands its base line, r = 0, as `no_neurons`: all that
+    the site has switched off, or nothing. In multiple choice edits concern the predicted choice's sequence, or all (see
     `twinlens.attribution.protocols.NeuronModel.sequences_per_example`).
 
     Args:
         sufficiency: values of r for the sufficiency test; a curve has an area from two values on.
         comprehensiveness: values of r for the comprehensiveness test.
         control_seeds: seeds of the random control.
-        control: `uniform`: one random list per seed, neurons of all layers without replacement. `matched`: for each
-            list a random one with as many distinct neurons in each layer, for every r.
+        control: `uniform`: one random list per seed and site that lists are of, neurons of all layers without
+            replacement. `matched`: for each list a random one with as many distinct neurons in each layer and site, for
+            every r.
         intervention: what a switched-off neuron becomes: `zero`, its `mean` over a reference sample at the answer
             position, or (`resample`) its value there in another example of the sample.
         positions: `last`: edits concern the answer position; `all`: every position, by full forwards.
@@ -105,8 +68,11 @@ class Faithfulness:
         >>> test = Faithfulness(sufficiency=[1], comprehensiveness=[4])
         >>> answers = test.answers(model, batch, {"ig": (found.layer, found.unit)}, BUDGET)
         >>> rows = test.evaluate(answers, {"ig": ["ig"]})
-        >>> {row.metric: round(row.value, 2) for row in rows if row.metric.endswith("drop")}  # fall of the probability
+        >>> drops = [row for row in rows if row.metric.endswith("drop")]  # fall of the probability
+        >>> {row.metric: round(row.value, 2) for row in drops if row.method == "ig"}
         {'sufficiency_drop': 0.07, 'comprehensiveness_drop': 0.25}
+        >>> {row.metric: round(row.value, 2) for row in drops if row.method == "no_neurons"}  # all off, none off
+        {'sufficiency_drop': 0.52, 'comprehensiveness_drop': 0.0}
     """
 
     requires = "neuron"
@@ -158,6 +124,14 @@ class Faithfulness:
         """Everything that is asked of the given lists."""
         return [Question(name, test, r) for name in names for test, counts in self.counts.items() for r in counts]
 
+    def n_edits(self, names: Sequence[str], sites: Mapping[str, str]) -> int:
+        """Edited forwards of an example: every question about the lists `names`, and a base line per site.
+
+        Args:
+            sites: of each list that ranks others than FFN neurons.
+        """
+        return len(self.questions(names)) + len(base_lines(names, sites)) * bool(self.sufficiency)
+
     def require_length(self, name: str, top_k: int) -> None:
         """Refuse a method whose lists are shorter than the largest r.
 
@@ -174,15 +148,19 @@ class Faithfulness:
         """Memory of an example whose activations replace other examples': what `NeuronModel.states` takes."""
         return Need(sizes.states, sizes.states)
 
-    def need(self, sizes: EngineSizes, n_questions: int, controlled: bool) -> Need:
+    def need(self, sizes: EngineSizes, n_questions: int, controlled: Collection[str]) -> Need:
         """Memory of one example.
 
         The forward beside the prefix's keys and values, then edited rows without gradients, one per question; at all
         positions edited forwards. The random control's rankings are drawn before. Another example's activations are
         held beside all.
+
+        Args:
+            n_questions: edited rows of an example.
+            controlled: sites that random controls are drawn from.
         """
         footprint = sizes.footprint
-        drawn = footprint.random_ranking() if controlled else 0
+        drawn = max((footprint.random_ranking(site) for site in controlled), default=0)
         other = 2 * 4 * footprint.n_layers * footprint.n_neurons if self.intervention == "resample" else 0
         one = footprint.edited_sequence if self.positions == "all" else footprint.edited_row
 
@@ -223,19 +201,22 @@ class Faithfulness:
 
         Returns:
             question key → whether the prediction stays, bool [batch]; its `probability_key` → the class's probability
-            then, and `PROBABILITY` → without edit, float32 [batch].
+            then, and `PROBABILITY` → without edit, float32 [batch]. Base lines are among the lists.
         """
-        sites = sites or {}
+        base = base_lines(lists, sites or {})
+        every = {**(sites or {}), **base}
+        lists = {**lists, **dict.fromkeys(base, no_neurons(len(batch["index"]), batch["index"].device))}
         states = model.states(batch)
         clean = states.scores.float().softmax(-1)
         prediction = clean.argmax(-1)
         answers: dict[str, Tensor] = {PROBABILITY: clean.gather(1, prediction[:, None])[:, 0]}
         replacement = replacement_of(self.intervention, reference, states, batch["index"], self.reference_seed)
-        questions = self.questions(list(lists))
+        questions = self.questions([name for name in lists if name not in base])
+        questions += [Question(name, "sufficiency", 0) for name in base if self.sufficiency]
         at_once = questions_at_once(model, states, self.positions, memory_budget)
         for start in range(0, len(questions), at_once):
             part = questions[start : start + at_once]
-            asked = [(lists[q.name], q.r, q.test == "sufficiency", sites.get(q.name, "ffn")) for q in part]
+            asked = [(lists[q.name], q.r, q.test == "sufficiency", every.get(q.name, "ffn")) for q in part]
             kept = torch.stack([kept_neurons(model, *each) for each in asked], 1)
             if not sites:  # attention is left alone altogether
                 kept = kept[..., : model.n_neurons]
@@ -243,6 +224,8 @@ class Faithfulness:
             for column, question in enumerate(part):
                 answers[question.key] = edited[:, column].argmax(-1) == prediction
                 answers[question.probability_key] = edited[:, column].gather(1, prediction[:, None])[:, 0]
+        for name in base:
+            answers |= base_line_answers(answers, name, self.questions([name]))
         return answers
 
     def evaluate(
@@ -251,6 +234,7 @@ class Faithfulness:
         seeds_of: Mapping[str, Sequence[str]],
         matched: Mapping[str, Sequence[str]] | None = None,
         sites: Mapping[str, str] | None = None,
+        uniform: Mapping[str, Sequence[str]] | None = None,
     ) -> list[Result]:
         """Percentages, counts, probability drops and areas, with standard errors over examples.
 
@@ -259,7 +243,8 @@ class Faithfulness:
             seeds_of: method → names of its lists, one per seed; the mean over seeds of each example comes first.
             matched: method → names of its matched controls; they become rows of `random_neurons` with the method as
                 reference group.
-            sites: as in `answers`.
+            sites: as in `answers`, and of the controls.
+            uniform: site → names of the controls drawn from it; they become rows of `random_neurons`.
         """
         sites = sites or {}
         results = [
@@ -267,8 +252,12 @@ class Faithfulness:
             for method, names in seeds_of.items()
             for row in self._rows(answers, method, names, site=sites.get(names[0], "ffn"), control=method == CONTROL)
         ]
+        for site, names in (uniform or {}).items():
+            results += self._rows(answers, CONTROL, names, site=site, control=True)
         for method, names in (matched or {}).items():
             results += self._rows(answers, CONTROL, names, method, sites.get(names[0], "ffn"), control=True)
+        for name, site in base_lines([names[0] for names in seeds_of.values()], sites).items():
+            results += self._rows(answers, BASE_LINE, [name], site=site, control=True)
         return results
 
     def _rows(

@@ -19,6 +19,7 @@ class Block:
         residual: what enters the block, [sequences, tokens, hidden].
         weights: attention weights, [sequences, heads, tokens, tokens].
         value: value vectors, [sequences, heads, tokens, head_dim].
+        attention: input of the attention's output projection, [sequences, tokens, heads · head_dim].
         attention_output, mlp_output: what the block adds, [sequences, tokens, hidden].
         pre_activation, activation: of the MLP's neurons, [sequences, tokens, neurons].
 
@@ -34,6 +35,7 @@ class Block:
     residual: Tensor
     weights: Tensor
     value: Tensor
+    attention: Tensor
     attention_output: Tensor
     pre_activation: Tensor
     activation: Tensor
@@ -79,6 +81,7 @@ class ExampleDecoder:
         edit: SequenceEdit | None = None,
         attention_edit: SequenceEdit | None = None,
         pre_edit: SequenceEdit | None = None,
+        attended: SequenceEdit | None = None,
     ) -> tuple[list[Block], Tensor]:
         """Blocks from number `first` on, and the residual stream behind the last one, [sequences, tokens, hidden].
 
@@ -87,6 +90,7 @@ class ExampleDecoder:
             mask: attention mask, [sequences, tokens].
             edit, attention_edit, pre_edit: change the down-projection's input, the output projection's input, the
                 up-projection's output.
+            attended: changes what the attention puts out.
         """
         tokens = mask.shape[1]
         sees = torch.ones(tokens, tokens, dtype=torch.bool).tril() & mask.bool()[:, None, None]
@@ -101,12 +105,15 @@ class ExampleDecoder:
             read = (weights @ value).transpose(1, 2).flatten(2)
             read = read if attention_edit is None else attention_edit(layer, read)
             attention_output = read @ self.output[layer]
+            attention_output = attention_output if attended is None else attended(layer, attention_output)
             pre_activation = (residual + attention_output) @ self.up[layer]
             pre_activation = pre_activation if pre_edit is None else pre_edit(layer, pre_activation)
             activation = gelu(pre_activation)
             activation = activation if edit is None else edit(layer, activation)
             mlp_output = activation @ self.down[layer]
-            blocks.append(Block(residual, weights, value, attention_output, pre_activation, activation, mlp_output))
+            blocks.append(
+                Block(residual, weights, value, read, attention_output, pre_activation, activation, mlp_output)
+            )
             residual = residual + attention_output + mlp_output
         return blocks, residual
 

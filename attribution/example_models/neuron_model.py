@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from twinlens.attribution.example_models.decoder import ExampleDecoder, answer_position
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit
+from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 
 
 class ExampleNeuronModel:
@@ -55,10 +55,13 @@ class ExampleNeuronModel:
             activation=torch.stack([block.activation[at] for block in blocks], 1),
             pre_activation=torch.stack([block.pre_activation[at] for block in blocks], 1),
             mlp_output=torch.stack([block.mlp_output[at] for block in blocks], 1),
+            attention=torch.stack([block.attention[at] for block in blocks], 1),
             context=stream,
         )
 
-    def score_rows(self, states: AnswerStates, rows: Sequence[Tensor | None]) -> Tensor:
+    def score_rows(
+        self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
+    ) -> Tensor:
         """See `NeuronModel`: each row takes the answer token's place in a copy of its sequence."""
         found = []
         for layer, part in enumerate(rows):
@@ -68,7 +71,10 @@ class ExampleNeuronModel:
             stream = states.context[layer].repeat_interleave(part.shape[1], 0)
             here = torch.arange(mask.shape[1]) == answer_position(mask)[:, None]
             stream = torch.where(here[..., None], part.flatten(0, 1)[:, None], stream)
-            found.append(self._scores(self.decoder.run(stream, mask, layer)[1], mask, part.shape[1]))
+            output = attended[layer] if layer < len(attended) else None
+
+            last = self.decoder.run(stream, mask, layer, attended=replacing(layer, here, output))[1]
+            found.append(self._scores(last, mask, part.shape[1]))
         return torch.cat(found, 1)
 
     def score_edits(
@@ -96,16 +102,16 @@ class ExampleNeuronModel:
         layer: int,
         edit: Callable[[Tensor], Tensor],
         copies: int,
-        pre_activation: bool = False,
+        place: SequencePlace = "activation",
     ) -> Tensor:
         """See `NeuronModel`."""
 
         def of_layer(number: int, values: Tensor) -> Tensor:
             return edit(values) if number == layer else values
 
-        if pre_activation:
+        if place == "pre_activation":
             return self._edited(states, copies, None, pre_edit=of_layer)
-        return self._edited(states, copies, of_layer)
+        return self._edited(states, copies, *((None, of_layer) if place == "attention" else (of_layer, None)))
 
     def score_sequence_edits(
         self, states: AnswerStates, edit: SequenceEdit, copies: int, attention: SequenceEdit | None = None
@@ -137,6 +143,14 @@ class ExampleNeuronModel:
         """See `NeuronModel`."""
         return self.decoder.down[layer]
 
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """See `NeuronModel`."""
+        return attention @ self.decoder.output[layer]
+
+    def attention_values(self, layer: int) -> Tensor:
+        """See `NeuronModel`."""
+        return self.decoder.output[layer]
+
     def activate(self, pre_activation: Tensor) -> Tensor:
         """See `NeuronModel`."""
         return gelu(pre_activation)
@@ -164,3 +178,14 @@ class ExampleNeuronModel:
     def bytes_of_states(self, states: AnswerStates) -> int:
         """See `bytes_per_row`."""
         return self.bytes_per_row(states)
+
+
+def replacing(layer: int, here: Tensor, output: Tensor | None) -> SequenceEdit | None:
+    """Puts rows `output` [sequences, rows, hidden] in the place of what a layer puts out at the tokens `here`."""
+    if output is None:
+        return None
+
+    def edit(number: int, values: Tensor) -> Tensor:
+        return torch.where(here[..., None], output.flatten(0, 1)[:, None], values) if number == layer else values
+
+    return edit

@@ -6,50 +6,15 @@ Pure functions of a model that satisfies the protocol `NeuronModel`; `twinlens.a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from twinlens.attribution.neuron.quadrature import Rule, nodes_and_weights
+from twinlens.attribution.neuron.path import Path, Quantity
+from twinlens.attribution.neuron.quadrature import nodes_and_weights
 from twinlens.attribution.neuron.readout import at_target
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
-from twinlens.attribution.readouts import READOUTS
 from twinlens.attribution.targets import target_of
-
-Positions = Literal["last", "all", "broadcast_last"]
-Site = Literal["activation", "pre_activation"]
-Quantity = Literal["probability", "score"]
-
-
-@dataclass(frozen=True)
-class Path:
-    """Path of the integral: where activations are scaled, and by which quadrature.
-
-    Attributes:
-        site: `activation`, the down-projection's input, or `pre_activation`, the up-projection's output.
-        positions: `last`, `all` or `broadcast_last`, see `twinlens.attribution.neuron.ig.IntegratedGradients`.
-        rule: of the quadrature.
-        threshold: keep only neurons above this share of the highest score, so that a list can be shorter than top_k.
-        of_choice: what is attributed in multiple choice, the target's `probability` or its sequence's raw `score`.
-
-    Example:
-        >>> from twinlens.attribution.example_models import ExampleNeuronModel
-        >>> from twinlens.attribution.neuron.path_integral import Path
-        >>> path = Path(site="activation", positions="last", rule="right")
-        >>> path.quantity(ExampleNeuronModel())
-        'probability'
-    """
-
-    site: Site
-    positions: Positions
-    rule: Rule
-    threshold: float | None = None
-    of_choice: Quantity = "probability"
-
-    def quantity(self, model: NeuronModel) -> Quantity:
-        """Quantity that is attributed for a model."""
-        return self.of_choice if READOUTS[model.readout].of_sequences else "probability"
 
 
 @dataclass(frozen=True)
@@ -57,16 +22,18 @@ class IntegratedGradientsResult:
     """Dense scores of a batch.
 
     Attributes:
-        scores: attribution of each neuron to the target's P (see `Path.quantity`), in its unit, positive raises it,
-            [batch, layers, neurons]; the sum over the sequences of an example where edits concern several.
+        scores: attribution of each neuron of the path's site to the target's P (see `Path.quantity`), in its unit,
+            positive raises it, [batch, layers, units]; the sum over the sequences of an example where edits concern
+            several.
         target: class whose P is attributed, [batch].
         target_prob: its softmax probability, [batch].
         completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, in the unit of P, [batch, layers].
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
-        >>> from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
-        >>> path = Path(site="activation", positions="last", rule="gauss")
+        >>> from twinlens.attribution.neuron.path import Path
+        >>> from twinlens.attribution.neuron.path_integral import integrated_gradients
+        >>> path = Path(scaled="activation", positions="last", rule="gauss")
         >>> result = integrated_gradients(ExampleNeuronModel(), example_batch(), path, 16, BUDGET)
         >>> result.scores.shape  # [batch, layers, neurons]
         torch.Size([2, 2, 5])
@@ -85,9 +52,10 @@ def integrated_gradients(
 ) -> IntegratedGradientsResult:
     """Dense integrated gradients of every neuron of every layer.
 
-    On the path a(α) = α·ā the MLP output is α·(W ā) + b, so only g(α) = ∂P/∂(MLP output) is needed:
-    IG = ā ⊙ W Σ_k w_k g(α_k). The (layer, step) pairs are variant rows of the answer token; one backward over all of
-    them gives every g. For the pre-activation z the chain rule adds act'(α z).
+    On the path a(α) = α·ā the output of the projection behind the neurons (the MLP's, or the attention's, see
+    `Path.site`) is α·(W ā) + b, so only g(α) = ∂P/∂(that output) is needed: IG = ā ⊙ W Σ_k w_k g(α_k). The
+    (layer, step) pairs are variant rows of the answer token; one backward over all of them gives every g. For the
+    pre-activation z the chain rule adds act'(α z).
 
     Where the same neuron of several sequences is edited at once (multiple choice, `choices: all`), all of them go along
     one joint path and a neuron's score is the sum over the sequences. A `target` in the batch takes the place of what
@@ -99,10 +67,10 @@ def integrated_gradients(
     target_class = target_of(batch, states.scores)
     chosen = Target(target_class, path.quantity(model), batch.get("against"))
     if path.positions == "last":
-        gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path.site, memory_budget)
+        gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path, memory_budget)
         scores = torch.stack(
             [
-                _contract(model, layer, gradients[layer], nodes, weights, _origin(states, path.site)[:, layer], path)
+                path.contract(model, layer, gradients[layer], nodes, weights, path.origin(states)[:, layer])
                 for layer in range(model.n_layers)
             ],
             1,
@@ -146,42 +114,29 @@ class Target:
         return at_target(scores.float() if self.quantity == "score" else scores.float().softmax(-1), self.classes)
 
 
-def _origin(states: AnswerStates, site: Site) -> Tensor:
-    """End point of the path, [sequences, layers, neurons]."""
-    if site == "activation":
-        return states.activation
-    assert states.pre_activation is not None
-    return states.pre_activation
-
-
-def _mlp_output(model: NeuronModel, states: AnswerStates, layer: int, nodes: Tensor, site: Site) -> Tensor:
-    """MLP output of one layer at each node of the path, [sequences, nodes, hidden]."""
-    scale = nodes.to(states.mlp_output)[:, None]
-    if site == "activation":
-        bias = model.down(layer, torch.zeros_like(states.activation[:1, layer]))
-        return scale * (states.mlp_output[:, layer] - bias)[:, None] + bias
-    return model.down(layer, model.activate(scale * _origin(states, site)[:, layer, None]))
-
-
 def _gradients_at_last(
-    model: NeuronModel, states: AnswerStates, target: Target, nodes: Tensor, site: Site, memory_budget: int
+    model: NeuronModel, states: AnswerStates, target: Target, nodes: Tensor, path: Path, memory_budget: int
 ) -> tuple[list[Tensor], Tensor]:
-    """∂P/∂(MLP output) per layer [sequences, steps, hidden], and P with the layer's neurons at zero [batch, layers]."""
+    """∂P/∂(points of the path) per layer [sequences, steps, hidden], and P at its beginning, where the layer's neurons
+    are zero, [batch, layers]."""
     with_zero = torch.cat([nodes, nodes.new_zeros(1)])
     slopes: list[list[Tensor]] = [[] for _ in range(model.n_layers)]
     at_zero: list[Tensor] = []
-    for chunk in row_chunks(model, states, len(with_zero), memory_budget):
+    for chunk in row_chunks(model, states, len(with_zero), memory_budget, path):
         rows: list[Tensor | None] = [None] * (model.n_layers + 1)
+        attended: list[Tensor | None] = [None] * model.n_layers
         leaves = []
         for layer, first, last in chunk:
             with torch.no_grad():
-                # the block's output with this layer's MLP output replaced: exact, the residual stream is additive
-                rest = states.residual[:, layer + 1] - states.mlp_output[:, layer]
-                row = rest[:, None] + _mlp_output(model, states, layer, with_zero[first:last], site)
-            leaves.append(row.detach().requires_grad_())
-            rows[layer + 1] = leaves[-1]
+                points = path.points(model, states, layer, with_zero[first:last])
+            leaves.append(points.detach().requires_grad_())
+            if path.site == "attn":
+                rows[layer] = states.residual[:, layer, None].expand(-1, last - first, -1)
+                attended[layer] = leaves[-1]
+            else:
+                rows[layer + 1] = leaves[-1]
         with torch.enable_grad():
-            probabilities = target.of(model.score_rows(states, rows))
+            probabilities = target.of(model.score_rows(states, rows, attended))
             found = torch.autograd.grad(probabilities.sum(), leaves)
         ends = probabilities.detach().split([last - first for _, first, last in chunk], 1)
         for (layer, _, last), slope, end in zip(chunk, found, ends, strict=True):
@@ -192,52 +147,32 @@ def _gradients_at_last(
 
 
 def row_chunks(
-    model: NeuronModel, states: AnswerStates, n_rows: int, memory_budget: int
+    model: NeuronModel, states: AnswerStates, n_rows: int, memory_budget: int, path: Path
 ) -> list[list[tuple[int, int, int]]]:
     """Cut the rows of all layers into chunks that fit the budget beside the states, one row at least.
 
     Args:
         n_rows: rows of each layer.
+        path: which block the rows of a layer enter.
 
     Returns:
-        chunks of (layer, first row, last row + 1), all rows in order. A row of layer l runs through the blocks above l.
+        chunks of (layer, first row, last row + 1), all rows in order.
     """
     room = memory_budget - model.bytes_of_states(states)
     chunks: list[list[tuple[int, int, int]]] = []
     left = 0
     for layer in range(model.n_layers):
-        per_row = max(1, model.bytes_per_row(states, layer + 1))
+        per_row = max(1, model.bytes_per_row(states, path.entry(layer)))
         first = 0
         while first < n_rows:
             if left < per_row or not chunks:
                 chunks.append([])
-                left = max(room - model.bytes_per_chunk(states, layer + 1), per_row)
+                left = max(room - model.bytes_per_chunk(states, path.entry(layer)), per_row)
             last = min(n_rows, first + left // per_row)
             chunks[-1].append((layer, first, last))
             left -= (last - first) * per_row
             first = last
     return chunks
-
-
-def _contract(
-    model: NeuronModel, layer: int, gradient: Tensor, nodes: Tensor, weights: Tensor, origin: Tensor, path: Path
-) -> Tensor:
-    """From ∂P/∂(MLP output) at the nodes, [sequences, steps, hidden], to the layer's scores, [sequences, neurons]."""
-    gradient = gradient.float()
-    weights = weights.to(gradient)
-    values = model.values(layer).float()
-    if path.site == "activation":
-        return origin.float() * (torch.einsum("bkd,k->bd", gradient, weights) @ values.T)
-    slope = _activation_slope(model, nodes.to(origin)[:, None] * origin[:, None])
-    return origin.float() * torch.einsum("bkn,bkn,k->bn", slope, gradient @ values.T, weights)
-
-
-def _activation_slope(model: NeuronModel, pre_activation: Tensor) -> Tensor:
-    """Derivative of the non-linearity, elementwise."""
-    with torch.enable_grad():
-        point = pre_activation.detach().requires_grad_()
-        (slope,) = torch.autograd.grad(model.activate(point).sum(), point)
-    return slope.float()
 
 
 def _over_sequences(
@@ -259,7 +194,7 @@ def _over_sequences(
     room = memory_budget - model.bytes_of_states(states)
     copies = max(1, min(len(ends), room // max(1, model.bytes_per_sequence(states))))
     for layer in range(model.n_layers):
-        total = torch.zeros_like(states.activation[:, layer], dtype=torch.float32)
+        total = torch.zeros_like(path.origin(states)[:, layer], dtype=torch.float32)
         probabilities = []
         for start in range(0, len(ends), copies):
             part = ends[start : start + copies]
@@ -289,17 +224,17 @@ def _sequence_chunk(
     valid = states.tokens["attention_mask"].bool()[:, None, :, None]
 
     def scale(value: Tensor) -> Tensor:
-        """[sequences·copies, tokens, neurons] at the path's site → the point on the path, remembered as a leaf."""
+        """[sequences·copies, tokens, neurons] where the path scales → the point on the path, remembered as a leaf."""
         own = value.detach().unflatten(0, (-1, copies))
         if path.positions == "broadcast_last":
-            own = _origin(states, path.site)[:, layer, None, None].to(own.dtype).expand_as(own)
+            own = path.origin(states)[:, layer, None, None].to(own.dtype).expand_as(own)
         kept["origin"] = own
         point = own * nodes.to(own)[:, None, None]
         kept["point"] = point.requires_grad_()
         return kept["point"].flatten(0, 1)
 
     with torch.enable_grad():
-        probabilities = target.of(model.score_sequences(states, layer, scale, copies, path.site == "pre_activation"))
+        probabilities = target.of(model.score_sequences(states, layer, scale, copies, path.place))
         (slope,) = torch.autograd.grad(probabilities.sum(), kept["point"])
     contribution = kept["origin"].float() * slope.float() * valid
     return probabilities.detach(), torch.einsum("bktn,k->bn", contribution, weights.to(contribution))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 
 from twinlens.attribution.counter_random import uniform
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.protocol import NeuronMethod
-from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites
 from twinlens.attribution.protocols import Batch, NeuronModel
+
+Site = Literal["ffn", "attn", "both"]
 
 
 class RandomNeurons(NeuronMethod):
@@ -23,6 +27,11 @@ class RandomNeurons(NeuronMethod):
     Args:
         seeds: one ranking per seed; evaluations average over them. `for_seed` gives the method of one seed.
         top_k: neurons kept per example.
+        site: `ffn` neurons, `attn` neurons, or `both`; None: those that the run's other methods rank, FFN neurons where
+            these are of several sites or there is none. Whatever the site, a neuron has the same score.
+
+    Raises:
+        UserError: an unknown site.
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
@@ -39,31 +48,46 @@ class RandomNeurons(NeuronMethod):
     sign = "none: random"
     unit = "uniform on [0, 1)"
 
-    def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100) -> None:
+    def __init__(self, seeds: Sequence[int] = (0, 1, 2), top_k: int = 100, site: Site | None = None) -> None:
+        if site not in ("ffn", "attn", "both", None):
+            raise UserError(f"unknown site '{site}' of random_neurons; expected ffn, attn, both or null.")
         self.seeds: list[int] = [int(seed) for seed in seeds]
         self.top_k = top_k
+        self.site = site
+
+    @property
+    def ranks(self) -> str:
+        """The sites of its lists."""
+        return self.site or "ffn"
 
     def for_seed(self, seed: int | None) -> RandomNeurons:
         """The method with a single seed, which can attribute."""
-        return self if seed is None else RandomNeurons([seed], self.top_k)
+        return self if seed is None else RandomNeurons([seed], self.top_k, self.site)
+
+    def among(self, methods: Mapping[str, Any]) -> RandomNeurons:
+        """Without a site of its own, the method with the one that the others rank."""
+        sites = {other.ranks for other in methods.values() if other.kind == "neuron" and not other.is_control}
+        found: Site = sites.pop() if len(sites) == 1 else "ffn"
+        return RandomNeurons(self.seeds, self.top_k, self.site or found)
 
     def need(self, sizes: EngineSizes) -> Need:
         """Hashes and ranking."""
 
         def drawn(columns: int) -> int:
-            return sizes.footprint.random_ranking()
+            return sizes.footprint.random_ranking(self.ranks)
 
         return Need(drawn, drawn)
 
     def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int) -> float:
         """Hashes and ranking, roughly."""
-        return 50.0 * sizes.footprint.n_layers * sizes.footprint.n_neurons * len(self.seeds)
+        return 50.0 * sizes.footprint.n_layers * sizes.footprint.units(self.ranks) * len(self.seeds)
 
     def describe(self, model: NeuronModel) -> dict[str, object]:
-        """Seeds, sign and unit."""
+        """Seeds, site, sign and unit."""
         return {
             "method": "random neurons",
             "seeds": self.seeds,
+            "site": self.ranks,
             "top_k": self.top_k,
             "unit": self.unit,
             "sign": self.sign,
@@ -77,6 +101,16 @@ class RandomNeurons(NeuronMethod):
         """
         if len(self.seeds) != 1:
             raise ValueError(f"attribute takes one seed, not {self.seeds}: call for_seed first.")
-        count = model.n_layers * model.n_neurons
-        scores = uniform(self.seeds[0], batch["index"], torch.arange(count, device=batch["index"].device))
-        return rank_neurons(scores.unflatten(1, (model.n_layers, model.n_neurons)), self.top_k)
+        n_ffn = model.n_layers * model.n_neurons
+        if self.ranks == "ffn":
+            return rank_neurons(self._drawn(batch["index"], 0, model.n_layers, model.n_neurons), self.top_k)
+        # numbers behind those of the FFN neurons, so that the two sites are drawn apart
+        attention = self._drawn(batch["index"], n_ffn, model.n_layers, model.n_attention)
+        if self.ranks == "attn":
+            return rank_sites(None, attention, self.top_k)
+        return rank_sites(self._drawn(batch["index"], 0, model.n_layers, model.n_neurons), attention, self.top_k)
+
+    def _drawn(self, index: Tensor, first: int, n_layers: int, n_units: int) -> Tensor:
+        """A score of every unit of a site, whose units have the numbers from `first` on, [batch, layers, units]."""
+        columns = torch.arange(first, first + n_layers * n_units, device=index.device)
+        return uniform(self.seeds[0], index, columns).unflatten(1, (n_layers, n_units))

@@ -86,6 +86,52 @@ def rank_neurons(
     )
 
 
+def rank_sites(
+    ffn: Tensor | None,
+    attention: Tensor,
+    top_k: int,
+    target: Tensor | None = None,
+    target_prob: Tensor | None = None,
+    completeness: Tensor | None = None,
+) -> NeuronScores:
+    """As `rank_neurons`, of attention neurons, alone or among FFN neurons; ties of a layer go to FFN neurons.
+
+    Args:
+        ffn: scores of FFN neurons, [batch, layers, neurons], or None.
+        attention: those of attention neurons, [batch, layers, heads · head_dim].
+        top_k: entries of each list.
+        target, target_prob, completeness: passed on, see `NeuronScores`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import rank_sites
+        >>> ranked = rank_sites(torch.tensor([[[0.1, 0.4]]]), torch.tensor([[[0.3, 0.4, 0.0]]]), top_k=3)
+        >>> ranked.site.tolist(), ranked.unit.tolist()  # site 0: FFN, 1: attention
+        ([[0, 1, 1]], [[1, 1, 0]])
+    """
+    n_neurons = 0 if ffn is None else ffn.shape[-1]
+    ranked = rank_neurons(
+        attention if ffn is None else torch.cat([ffn, attention], -1), top_k, target, target_prob, completeness
+    )
+    return at_sites(ranked, n_neurons)
+
+
+def at_sites(scores: NeuronScores, n_neurons: int) -> NeuronScores:
+    """Scores whose attention neurons count on behind the `n_neurons` FFN neurons of their layer, with sites."""
+    attention = scores.unit >= n_neurons
+    return replace(
+        scores,
+        unit=torch.where(attention, scores.unit - n_neurons, scores.unit),
+        site=torch.where(attention, ATTENTION, FFN).to(torch.int8),
+    )
+
+
+def coded_units(scores: NeuronScores) -> Tensor:
+    """Units of both sites as one number, int32 [batch, top_k]: attention neurons start at `FIRST_ATTENTION`."""
+    unit = scores.unit.int()
+    return unit if scores.site is None else unit + FIRST_ATTENTION * (scores.site == ATTENTION).int()
+
+
 def above_threshold(scores: NeuronScores, share: float) -> NeuronScores:
     """Lists cut where the score falls to `share` of the example's highest; cut entries get layer and unit −1."""
     kept = scores.score > share * scores.score[:, :1]

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
+from twinlens.attribution.neuron.ranking import at_sites
 from twinlens.callbacks.attribute.explained_outputs import explained_inputs, explained_words
 from twinlens.callbacks.attribute.neuron_scores import neuron_disk, tensors_of, write_neuron_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
-from twinlens.callbacks.attribute.score_files import at_sites, read_best_instances, read_neuron_lists, write_description
+from twinlens.callbacks.attribute.score_files import read_best_instances, read_neuron_lists, write_description
 from twinlens.callbacks.store.store import Finish
 
 

@@ -48,6 +48,12 @@ def require_methods(methods: Mapping[str, Any]) -> None:
             )
 
 
+def among_others(methods: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's methods, each as the others make it, see `Method.among`; what is no method is refused later."""
+    known = {name: method for name, method in methods.items() if isinstance(method, Method)}
+    return {name: method.among(known) if name in known else method for name, method in methods.items()}
+
+
 def form_of(method: Method) -> type[Reads]:
     """The class of the form in which splits come to a method."""
     return READS[method.reads]

@@ -48,6 +48,7 @@ class ModelReads(Reads):
             "examples": self.session.predictions[split].fingerprint,
             "split": split,
             **explained_inputs(self.session, self.method),
+            "site": self.method.ranks,  # a control may have it of the run's other methods
             **self.session.reading,
         }
 

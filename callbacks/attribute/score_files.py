@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import Method, Role, UnitKind
-from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES, NeuronScores
+from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 
@@ -133,16 +132,6 @@ def read_neuron_lists(folder: Path, length: int, n_layers: int, n_neurons: int, 
     lists = _read_lists(folder, length, blank)
     unit = lists["unit"] + n_neurons * (lists["site"] == ATTENTION).int()
     return NeuronLists(lists["layer"], unit, lists["score"], n_layers, n_neurons + n_attention)
-
-
-def at_sites(scores: NeuronScores, n_neurons: int) -> NeuronScores:
-    """Scores whose units count as those of `read_neuron_lists`, with sites of their own."""
-    attention = scores.unit >= n_neurons
-    return replace(
-        scores,
-        unit=torch.where(attention, scores.unit - n_neurons, scores.unit),
-        site=torch.where(attention, ATTENTION, FFN).to(torch.int8),
-    )
 
 
 def read_addresses(folder: Path, length: int) -> tuple[Tensor, Tensor]:

@@ -15,9 +15,11 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL, matched_list
 from twinlens.attribution.evaluation.edits import Reference
-from twinlens.attribution.evaluation.faithfulness import Faithfulness, NeuronList
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.evaluation.questions import NeuronList
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.attribution.neuron.ranking import coded_units
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
@@ -37,27 +39,33 @@ class Lists:
     Attributes:
         stored: name of a list → layers and units, [examples, longest r] each; −1: the list has ended.
         seeds_of: method → names of its lists, one per seed.
-        uniform: seeds of controls drawn from all neurons.
+        uniform: site → seeds of controls drawn from all its neurons.
         matched: method → list and seed of each of its matched controls.
         site_of: list → `attn` or `both` where it ranks others than FFN neurons.
     """
 
     stored: dict[str, NeuronList]
     seeds_of: dict[str, list[str]]
-    uniform: list[int]
+    uniform: dict[str, list[int]]
     matched: dict[str, list[tuple[str, int]]]
     site_of: dict[str, str] = field(default_factory=dict)
 
     @property
     def sites(self) -> dict[str, str]:
-        """Sites of the lists, and of their matched controls, that rank others than FFN neurons."""
+        """Sites of the lists, and of their controls, that rank others than FFN neurons."""
         controls = {
             matched_name(name, seed): self.site_of[name]
             for pairs in self.matched.values()
             for name, seed in pairs
             if name in self.site_of
         }
-        return {**self.site_of, **controls}
+        drawn = {name: site for site, names in self.uniform_names.items() for name in names if site != "ffn"}
+        return {**self.site_of, **controls, **drawn}
+
+    @property
+    def uniform_names(self) -> dict[str, list[str]]:
+        """Site → names of the controls drawn from all its neurons."""
+        return {site: [uniform_name(site, seed) for seed in seeds] for site, seeds in self.uniform.items()}
 
     @property
     def names(self) -> list[str]:
@@ -75,9 +83,10 @@ class Lists:
             name: (layer[rows].to(index.device), unit[rows].to(index.device))
             for name, (layer, unit) in self.stored.items()
         }
-        for seed in self.uniform:
-            drawn = RandomNeurons([seed], longest).attribute(model, {"index": index}, 0)
-            lists[score_name(CONTROL, seed)] = (drawn.layer, drawn.unit)
+        for site, seeds in self.uniform.items():
+            for seed in seeds:
+                drawn = RandomNeurons([seed], longest, site).attribute(model, {"index": index}, 0)  # type: ignore[arg-type]
+                lists[uniform_name(site, seed)] = (drawn.layer, coded_units(drawn))
         for name, seed in {pair for pairs in self.matched.values() for pair in pairs}:
             lists[matched_name(name, seed)] = matched_list(
                 *lists[name], model.n_layers, model.n_neurons, index, seed,
@@ -86,15 +95,20 @@ class Lists:
         return lists
 
 
+def uniform_name(site: str, seed: int) -> str:
+    """Name of a control drawn from all neurons of a site."""
+    return score_name(CONTROL if site == "ffn" else f"{CONTROL}/{site}", seed)
+
+
 def matched_name(name: str, seed: int) -> str:
     """Name of a list's matched control."""
     return f"{CONTROL}/{name}/seed{seed}"
 
 
-def control_names(uniform: list[int], matched: Mapping[str, list[tuple[str, int]]]) -> list[str]:
+def control_names(uniform: Mapping[str, list[int]], matched: Mapping[str, list[tuple[str, int]]]) -> list[str]:
     """Names of all controls' lists."""
     pairs = [matched_name(name, seed) for found in matched.values() for name, seed in found]
-    return [score_name(CONTROL, seed) for seed in uniform] + pairs
+    return [uniform_name(site, seed) for site, seeds in uniform.items() for seed in seeds] + pairs
 
 
 def faithfulness_stage(
@@ -120,28 +134,39 @@ def faithfulness_stage(
         return finish
 
     entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
-    seeds_of = dict(lists.seeds_of)
-    if lists.uniform:
-        seeds_of[CONTROL] = [score_name(CONTROL, seed) for seed in lists.uniform]
     matched = {method: [matched_name(*pair) for pair in pairs] for method, pairs in lists.matched.items()}
     kept = kept_rows(session)
     answers = {key: answer[kept] for key, answer in load_file(entry.path / "answers.safetensors").items()}
-    return evaluation.evaluate(answers, seeds_of, matched, lists.sites)
+    return evaluation.evaluate(answers, lists.seeds_of, matched, lists.sites, lists.uniform_names)
 
 
 def controls_of(
     evaluation: Faithfulness, methods: Mapping[str, Any]
-) -> tuple[list[int], dict[str, list[tuple[str, int]]]]:
-    """Seeds of uniform controls, none where the run has a control of its own, and matched ones by method."""
+) -> tuple[dict[str, list[int]], dict[str, list[tuple[str, int]]]]:
+    """Seeds of uniform controls by site, none where the run has a control of its own, and matched ones by method."""
     if evaluation.control == "uniform":
-        own = any(method.is_control for method in methods.values())
-        return ([] if own else list(evaluation.control_seeds)), {}
+        own = {site_of(name, methods) for name, method in methods.items() if method.is_control}
+        asked = [site_of(name, methods) for name, method in methods.items() if not method.is_control]
+        seeds = list(evaluation.control_seeds)
+        return {site: seeds for site in dict.fromkeys(asked) if site not in own and seeds}, {}
     pairs = {
         name: [(key, seed) for key in list_names(name, method) for seed in evaluation.control_seeds]
         for name, method in methods.items()
         if not method.is_control
     }
-    return [], pairs
+    return {}, pairs
+
+
+def control_sites(
+    uniform: Mapping[str, Any], matched: Mapping[str, list[tuple[str, int]]], site_of_list: Mapping[str, str]
+) -> set[str]:
+    """Sites whose neurons are drawn for controls; a matched one of attention neurons permutes those of both sites.
+
+    Args:
+        site_of_list: of the lists that rank others than FFN neurons.
+    """
+    listed = {name for pairs in matched.values() for name, _ in pairs}
+    return {*uniform, *("both" if name in site_of_list else "ffn" for name in listed)}
 
 
 def list_names(name: str, method: Any) -> list[str]:
@@ -250,8 +275,8 @@ def _answers(
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)
         return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
 
-    n_questions = len(evaluation.questions(lists.names))
-    need = evaluation.need(session.engine_sizes, n_questions, bool(lists.uniform or lists.matched))
+    n_edits = evaluation.n_edits(lists.names, lists.sites)
+    need = evaluation.need(session.engine_sizes, n_edits, control_sites(lists.uniform, lists.matched, lists.site_of))
     title = f"{name} on {session.split}"
     return run_pass(
         title,

@@ -31,6 +31,7 @@ from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
+from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
 from twinlens.callbacks.passes.session import Session
 
 
@@ -64,6 +65,8 @@ def evaluate_stage(
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
         return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+    if evaluation.requires == "sites":
+        return site_ablation_stage(session, name, evaluation, settings)
     if evaluation.requires == "neuron_level":
         if session.readout.of_sequences:
             return _skipped(name, "one sequence per example, and multiple choice has several")

@@ -22,13 +22,13 @@ _BLUE, _GREY = "#0072B2", "#B8BEC6"
 def faithfulness_bars(rows: Sequence[Row]) -> Figure:
     """Sufficiency and comprehensiveness of every method, one panel per metric and k; controls in grey.
 
-    Several rows of one method (seeds, variants) become their mean with its standard error; a method that is not as
-    shipped has bars of its own.
+    Several rows of one method and site (seeds, variants) become their mean with its standard error; a method that is
+    not as shipped has bars of its own.
     """
     panels = list(dict.fromkeys((row["metric"], row["k"]) for row in rows if is_faithfulness(row)))
     panels.sort(key=lambda panel: (FAITHFULNESS_METRICS.index(str(panel[0])), _sortable(panel[1])))
-    methods = list(dict.fromkeys(_named(row) for row in rows if is_faithfulness(row)))
-    controls = {_named(row) for row in rows if is_control(row)}
+    methods = list(dict.fromkeys(_bar(row) for row in rows if is_faithfulness(row)))
+    controls = {_bar(row) for row in rows if is_control(row)}
     methods.sort(key=lambda name: name in controls)
     columns = min(2, len(panels))
     lines = math.ceil(len(panels) / columns)
@@ -54,7 +54,7 @@ def _bars(
 ) -> None:
     metric, k = panel
     for place, name in enumerate(methods):
-        found = [row for row in rows if is_faithfulness(row) and _named(row) == name]
+        found = [row for row in rows if is_faithfulness(row) and _bar(row) == name]
         mean = estimate([row for row in found if (row["metric"], row["k"]) == panel])
         if mean is None:
             continue
@@ -94,8 +94,10 @@ def is_faithfulness(row: Row) -> bool:
     return row["metric"] in FAITHFULNESS_METRICS and not row["group"] and isinstance(row["value"], int | float)
 
 
-def _named(row: Row) -> str:
-    return with_setting(str(row["method"] or ""), row)
+def _bar(row: Row) -> str:
+    """A method, what is not as shipped of it, and the site that its lists rank where that is not FFN neurons alone."""
+    sites = [part.removeprefix("site=") for part in str(row["variant"] or "").split(";") if part.startswith("site=")]
+    return " ".join([with_setting(str(row["method"] or ""), row), *(f"({site})" for site in sites)])
 
 
 def _sortable(k: Cell) -> tuple[int, float, str]:

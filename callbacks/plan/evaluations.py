@@ -8,18 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.evaluation.refits import Refits
+from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
 from twinlens.callbacks.evaluate.faithfulness import (
     control_names,
+    control_sites,
     controls_of,
     faithfulness_inputs,
     list_names,
     neuron_lists,
     reference_split,
+    site_of,
+    uniform_name,
 )
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
 from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.site_ablation import site_ablation_inputs
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase
@@ -36,6 +41,8 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
+    if evaluation.requires == "sites":
+        return [site_ablation_line(plan, name, evaluation)]
     if evaluation.requires == "rankings" and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
     if evaluation.requires == "neuron_level" and not plan.session.readout.of_sequences:
@@ -97,7 +104,14 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
         settings = plan.parts.settings["evaluation"][name]
         found = session.store.peek("evaluate", faithfulness_inputs(session, evaluation, settings, lists))
     controls = control_names(uniform, matched)
-    questions = len(evaluation.questions([*titles, *controls]))
+    sites = {
+        key: site
+        for name in methods
+        if (site := site_of(name, methods)) != "ffn"
+        for key in list_names(name, methods[name])
+    }
+    others = {uniform_name(site, seed): site for site, seeds in uniform.items() if site != "ffn" for seed in seeds}
+    questions = evaluation.n_edits([*titles, *controls], {**sites, **others})
     lengths = plan.lengths[session.split]
     sizes = plan.engine_sizes
     drawn = RandomNeurons(list(range(len(controls)))).work(sizes, plan.shape, 1)
@@ -106,11 +120,24 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
     if split is not None:
         sample = sorted(plan.lengths[split])[-evaluation.reference_size :]
         total += sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample)
-    need = evaluation.need(sizes, questions, bool(controls))
+    need = evaluation.need(sizes, questions, control_sites(uniform, matched, sites))
     # a byte and a probability of every question, in shards and as a whole
     return plan.model_line(
         name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)
     )
+
+
+def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> Line:
+    """The edited forwards of the four cells."""
+    session, lengths, found = plan.session, plan.lengths[plan.session.split], None
+    with suppress(KeyError):  # of predictions that are still to be computed no fingerprint is known
+        inputs = site_ablation_inputs(session, evaluation, plan.parts.settings["evaluation"][name])
+        found = session.store.peek("evaluate", inputs)
+    sizes = plan.engine_sizes
+    seconds = plan.times.forward(sum(evaluation.work(sizes, plan.shape, length) for length in lengths))
+    # a byte and a probability of every cell, in shards and as a whole
+    disk = 2 * 5 * len(CELLS) * len(lengths)
+    return plan.model_line(name, session.split, found, evaluation.need(sizes), seconds, disk)
 
 
 def fits_line(plan: PlanBase, name: str, evaluation: Refits) -> Line:

@@ -24,7 +24,7 @@ MAX_SETTINGS = 2000
 
 _CAPTIONS = {
     FAITHFULNESS: "Faithfulness: predictions preserved when only the top neurons are kept (sufficiency) or when they "
-    "are zeroed (comprehensiveness). Grey: random neurons.",
+    "are zeroed (comprehensiveness). Grey: controls, random neurons and no_neurons (r = 0: all off, or none).",
 }
 
 

@@ -11,6 +11,7 @@ from twinlens.callbacks.results.latex import merged
 from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import published_rows
+from twinlens.callbacks.results.site_tables import site_tables
 from twinlens.callbacks.results.table import PUBLISHED
 from twinlens.callbacks.results.unified_tables import unified_tables
 
@@ -25,7 +26,8 @@ _NAMES = {"concepts": "Section 5.1"}
 def table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
     """Every table of tables/*.csv for the page, with the title of the paper's table, numbers rounded."""
     rows = published_rows(run)
-    titles = {table.name: table.title for table in [*unified_tables(rows), *neuron_level_tables(rows)]}
+    made = [*unified_tables(rows), *site_tables(rows), *neuron_level_tables(rows)]
+    titles = {table.name: table.title for table in made}
     titles[comparison_table.NAME] = comparison_table.TITLE
     for name, (header, lines) in run.tables.items():
         number = name.removeprefix(_NUMBERED)

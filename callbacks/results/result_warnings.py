@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from twinlens.attribution.evaluation.base_line import BASE_LINE
 from twinlens.callbacks.results.columns import Row, is_control
 from twinlens.callbacks.results.formatting import format_number, metric_label
 from twinlens.callbacks.results.model_warnings import NORMAL_95
@@ -51,7 +52,7 @@ def gains(rows: Sequence[Row], directions: Directions) -> list[Gain]:
     found = []
     controls: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        if is_control(row):
+        if is_control(row) and row["method"] != BASE_LINE:  # which no list is drawn for
             controls.setdefault(_place(row), []).append(row)
     for row in rows:
         direction = directions.get(measured(row))

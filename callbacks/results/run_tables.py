@@ -13,6 +13,7 @@ from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.outcomes import FILE, read_outcomes
 from twinlens.callbacks.results.published import explain_mismatch, with_published
 from twinlens.callbacks.results.run_files import RunFiles
+from twinlens.callbacks.results.site_tables import site_tables
 from twinlens.callbacks.results.unified_tables import unified_tables
 
 LISTS = frozenset({"vocabulary_token", "segment_logp", "segment_prob"})
@@ -61,7 +62,7 @@ def train_sizes(run: RunFiles) -> dict[tuple[str, str], int]:
 def write_tables(run: RunFiles) -> list[Path]:
     """Write the papers' tables that the run's results allow to <run>/tables."""
     rows = published_rows(run)
-    tables = [*unified_tables(rows, train_sizes(run)), *neuron_level_tables(rows)]
+    tables = [*unified_tables(rows, train_sizes(run)), *site_tables(rows), *neuron_level_tables(rows)]
     model, data = next(((str(row["model"]), str(row["data"])) for row in rows), ("", ""))
     compared = comparison_table((model, data, one) for one in compare_methods(read_outcomes(run.path / FILE)))
     return [table.write(run.path / "tables") for table in [*tables, *([compared] if compared else [])]]

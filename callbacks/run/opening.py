@@ -1,4 +1,4 @@
-"""Opening what a run reads: data, tokenizer and, for a classifier used as it is, its labels. Reads no weights."""
+"""Opening of a run: its methods, data and tokenizer and, for a classifier used as it is, its labels; no weights."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import READOUTS
+from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
-from twinlens.conf.checking.plain_values import plain
+from twinlens.conf.checking.plain_values import chosen, plain
 from twinlens.conf.checking.target_settings import with_target_of_run
 from twinlens.data.input_form import OwnForm
 from twinlens.data.labels import numbers_alone
@@ -46,6 +47,16 @@ def read_former_names(config: Any) -> Any:
     if line and is_first_process():
         print(line, flush=True)
     return config
+
+
+def open_methods(config: Any, build: Callable[..., Any]) -> dict[str, Any]:
+    """The run's methods by name, each as the others make it; what is no method is refused later.
+
+    Args:
+        config: the run's configuration.
+        build: makes the object of a configuration node.
+    """
+    return among_others({name: build(node) for name, node in chosen(config, "method").items()})
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase, Explain]:

@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.base_line import BASE_LINE
 from twinlens.attribution.evaluation.controls import CONTROL as NEURON_CONTROL
 from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
 from twinlens.attribution.method import Method
@@ -83,16 +84,16 @@ def refuse_what_cannot_run(
 
 
 def require_free_names(methods: Mapping[str, Method]) -> None:
-    """Refuse an ordinary method under the name that evaluations write their own random controls under.
+    """Refuse an ordinary method under a name that evaluations write their own controls under.
 
     Raises:
         UserError: naming the method.
     """
-    for name in (NEURON_CONTROL, INSTANCE_CONTROL):
-        if name in methods and not methods[name].is_control:
+    for name in (NEURON_CONTROL, INSTANCE_CONTROL, BASE_LINE):
+        if name in methods and not (methods[name].is_control and name != BASE_LINE):
             raise UserError(
-                f"method.{name} is an ordinary method, but evaluations write their own random controls under that "
-                f"name; expected another one: rename it, e.g. to method.my_{name}."
+                f"method.{name} is an ordinary method, but evaluations write their own controls under that name; "
+                f"expected another one: rename it, e.g. to method.my_{name}."
             )
 
 

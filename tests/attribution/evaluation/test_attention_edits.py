@@ -7,9 +7,12 @@ import torch
 from torch import Tensor
 
 from tests.families import ALL_MODELS, choice_batch, choice_engine, random_batch, tiny_engine
+from twinlens.attribution.evaluation.base_line import base_line_name
 from twinlens.attribution.evaluation.controls import matched_list
-from twinlens.attribution.evaluation.faithfulness import Faithfulness, Question
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.overlap import compare_lists
+from twinlens.attribution.evaluation.questions import PROBABILITY, Question
+from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.ranking import FIRST_ATTENTION
 from twinlens.models.anatomy import backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
@@ -82,6 +85,35 @@ def test_answers_equal_plain_forwards(name: str, positions: str) -> None:
                 key = Question("list", test, r).probability_key
                 assert float(answers[key][row]) == pytest.approx(float(expected[predicted]), rel=1e-4, abs=1e-6)
                 assert torch.allclose(answers[key], chunked[key], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ALL_MODELS)
+@torch.no_grad()
+def test_four_cells_equal_plain_forwards_and_the_base_lines(name: str) -> None:
+    engine = tiny_engine(name)
+    batch = random_batch([5, 3, 4], "left")
+    lists = {site: coded(LIST, 3) for site in ("ffn", "attn", "both")}
+    answers = SiteAblation().answers(engine, batch, 1 << 30)
+    chunked = SiteAblation().answers(engine, batch, 1)
+    bases = Faithfulness([1], [1]).answers(engine, batch, lists, 1 << 30, sites={"attn": "attn", "both": "both"})
+    assert torch.allclose(answers["target_prob"], chunked["target_prob"], atol=1e-6)
+    for column, (ffn, attention) in enumerate(CELLS):
+        off = [site for site, on in (("ffn", ffn), ("attn", attention)) if not on]
+        count = {"ffn": engine.n_neurons, "attn": engine.n_attention}
+        zeroed = {(layer, site): list(range(count[site])) for layer in range(engine.n_layers) for site in off}
+        for row in range(3):
+            ids = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+            predicted = int(plain_scores(engine, ids, {}, False).argmax())
+            expected = plain_scores(engine, ids, zeroed, False).softmax(-1)
+            assert float(answers["target_prob"][row, column]) == pytest.approx(float(expected[predicted]), abs=1e-5)
+            assert bool(answers["preserved"][row, column]) == (int(expected.argmax()) == predicted)
+        if off:
+            base = Question(base_line_name("both" if len(off) == 2 else off[0]), "sufficiency", 1)
+            assert torch.allclose(bases[base.probability_key], answers["target_prob"][:, column], atol=1e-6)
+            assert torch.equal(bases[base.key], answers["preserved"][:, column])
+    nothing = Question(base_line_name("attn"), "comprehensiveness", 1)
+    assert torch.equal(bases[nothing.probability_key], bases[PROBABILITY])
+    assert bool(bases[nothing.key].all())
 
 
 def test_lists_of_ffn_neurons_leave_attention_alone_beside_others() -> None:

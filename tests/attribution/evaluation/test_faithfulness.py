@@ -11,8 +11,11 @@ from torch import Tensor
 from tests.families import FAMILY_CONFIGS, choice_batch, choice_engine, random_batch, tiny_engine
 from tests.oracles_neuron import answer_activations, edited_probabilities, forward_scores, sequences_of
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.base_line import BASE_LINE
 from twinlens.attribution.evaluation.edits import Reference
-from twinlens.attribution.evaluation.faithfulness import PROBABILITY, Faithfulness, Question, area
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.evaluation.questions import PROBABILITY, Question
+from twinlens.attribution.evaluation.statistics import area
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.models.choice import ChoiceEngine
 from twinlens.models.last_token import LastTokenEngine
@@ -78,12 +81,13 @@ def assert_equals_the_plain_loop(
             assert donor != row
             replacement = activations(engine, batch, donor)
         assert float(answers[PROBABILITY][row]) == pytest.approx(float(clean[predicted]), abs=1e-5)
-        for question in evaluation.questions(["list"]):
-            pairs = zip(layer[row, : question.r].tolist(), unit[row, : question.r].tolist(), strict=True)
+        for question in [*evaluation.questions(["list"]), *evaluation.questions([BASE_LINE])]:
+            listed = zip(layer[row, : question.r].tolist(), unit[row, : question.r].tolist(), strict=True)
+            pairs = set() if question.name == BASE_LINE else set(listed)
             expected = edited_probabilities(
                 inner(engine),
                 sequences_of(batch, row),
-                set(pairs),
+                pairs,
                 question.test,
                 edited,
                 replacement,
@@ -156,9 +160,10 @@ def test_donors_are_other_examples_whatever_the_batch() -> None:
 
 
 def answers_of(**kept: list[bool]) -> dict[str, Tensor]:
-    """Answers about lists of r = 1, 10, 100 in sufficiency; a kept prediction has probability 0.8, a lost one 0.1."""
+    """Answers about lists of r = 1, 10, 100 in sufficiency; a kept prediction has probability 0.8, a lost one 0.1.
+    Without any neuron the first prediction stays."""
     found = {PROBABILITY: torch.tensor([0.9, 0.9])}
-    for name, values in kept.items():
+    for name, values in {**kept, "no_neurons": [True, False] * 3}.items():
         for r, value in zip((1, 10, 100), (values[:2], values[2:4], values[4:]), strict=True):
             question = Question(name, "sufficiency", r)
             found[question.key] = torch.tensor(value)
@@ -170,7 +175,9 @@ def test_rows_average_seeds_per_example_first() -> None:
     evaluation = Faithfulness([1, 10, 100], [])
     lost, kept = [False, False], [True, True]
     answers = answers_of(a=[*kept, *kept, *kept], b=[False, True, *lost, *kept])
-    rows = {(row.metric, row.k): row for row in evaluation.evaluate(answers, {"random_neurons": ["a", "b"]})}
+    every = evaluation.evaluate(answers, {"random_neurons": ["a", "b"]})
+    rows = {(row.metric, row.k): row for row in every if row.method != "no_neurons"}
+    base = [row for row in every if row.method == "no_neurons"]
     first = rows["sufficiency", 1]
     assert (first.value, first.stderr) == (75.0, pytest.approx(25.0))
     assert (first.n, first.better, first.variant, first.method) == (2, "higher", "", "random_neurons")
@@ -180,17 +187,20 @@ def test_rows_average_seeds_per_example_first() -> None:
     assert rows["sufficiency_drop", 1].value == pytest.approx((0.1 + 0.8 + 0.1 + 0.1) / 4)
     assert rows["sufficiency_auc", None].value == pytest.approx((75 + 50) / 4 + (50 + 100) / 4)
     assert len(rows) == 10
+    assert {(row.value, row.control) for row in base if row.metric == "sufficiency"} == {(50.0, True)}
+    assert {row.k for row in base} == {1, 10, 100, None}
 
 
 def test_one_r_has_no_area_and_settings_are_said() -> None:
     evaluation = Faithfulness([1], [], intervention="mean", positions="all", reference="train", control="matched")
     answers = answers_of(a=[True] * 6, b=[False] * 6)
     rows = evaluation.evaluate(answers, {"ig": ["a"]}, {"ig": ["b"]})
-    assert [row.metric for row in rows] == ["sufficiency", "sufficiency_flips", "sufficiency_drop"] * 2
+    assert [row.metric for row in rows] == ["sufficiency", "sufficiency_flips", "sufficiency_drop"] * 3
     settings = "intervention=mean;positions=all;reference=train"
     assert {(row.method, row.reference_group, row.variant) for row in rows} == {
         ("ig", "", settings),
         ("random_neurons", "ig", f"control=matched;{settings}"),
+        ("no_neurons", "", settings),
     }
 
 

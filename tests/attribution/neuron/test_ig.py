@@ -9,7 +9,8 @@ from tests.families import ALL_MODELS, FAMILY_CONFIGS, random_batch, tiny_engine
 from tests.oracles_neuron import integrated_gradients_loop, single
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
-from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+from twinlens.attribution.neuron.path import Path
+from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 
 PLENTY = 1 << 34
@@ -35,21 +36,21 @@ def test_equals_the_plain_loop(name: str, padding: str, batch_size: int) -> None
 
 
 @pytest.mark.parametrize("positions", ["last", "all", "broadcast_last"])
-@pytest.mark.parametrize("site", ["activation", "pre_activation"])
+@pytest.mark.parametrize("scaled", ["activation", "pre_activation"])
 @pytest.mark.parametrize("name", FAMILY_CONFIGS)
-def test_every_position_and_site(name: str, site: str, positions: str) -> None:
+def test_every_position_and_place(name: str, scaled: str, positions: str) -> None:
     engine = tiny_engine(name)
-    if site == "pre_activation" and engine.gated:
+    if scaled == "pre_activation" and engine.gated:
         with pytest.raises(UserError, match="gated MLP"):
             IntegratedGradients("reference").path(engine)
         return
     batch = random_batch([5, 8, 3], "left")
     nodes, weights = nodes_and_weights("linspace", 3)
-    path = Path(site, positions, "linspace")
+    path = Path(scaled, positions, "linspace")
     result = integrated_gradients(engine, {**batch, "target": batch["labels"]}, path, 3, PLENTY)
     for row in range(3):
         expected = integrated_gradients_loop(
-            engine, [single(batch, row)], nodes, weights, int(batch["labels"][row]), positions, site == "pre_activation"
+            engine, [single(batch, row)], nodes, weights, int(batch["labels"][row]), positions, scaled
         )
         assert relative_difference(result.scores[row], expected) < 1e-5
 

@@ -8,7 +8,8 @@ import torch
 from tests.families import choice_batch, choice_engine
 from tests.oracles_neuron import integrated_gradients_loop, sequences_of
 from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
-from twinlens.attribution.neuron.path_integral import Path, integrated_gradients
+from twinlens.attribution.neuron.path import Path
+from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 
 PLENTY = 1 << 34
@@ -69,7 +70,15 @@ def test_the_reference_preset_attributes_the_best_sequences_raw_score() -> None:
     for row in range(3):
         target = int(result.target[row])
         expected = integrated_gradients_loop(
-            engine.engine, sequences_of(batch, row), nodes, weights, target, "last", True, [target], raw=True
+            engine.engine,
+            sequences_of(batch, row),
+            nodes,
+            weights,
+            target,
+            "last",
+            "pre_activation",
+            [target],
+            raw=True,
         )
         assert relative_difference(result.scores[row], expected) < 1e-5
 

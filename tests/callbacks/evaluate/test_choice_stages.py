@@ -101,7 +101,7 @@ def test_stages_give_what_the_model_gives(tmp_path: Path, choices: Choices) -> N
 
     evaluation = Faithfulness([1], [10], control_seeds=[0], intervention="mean", reference_size=4)
     rows = faithfulness_stage(session, "faithfulness", evaluation, {}, {"ig": method})
-    assert {(row.method, row.n) for row in rows} == {("ig", 5), ("random_neurons", 5)}
+    assert {(row.method, row.n) for row in rows} == {("ig", 5), ("random_neurons", 5), ("no_neurons", 5)}
     assert {row.variant for row in rows} == {"intervention=mean"}
 
 
@@ -127,5 +127,5 @@ def test_memory_of_questions_counts_their_sequences() -> None:
     assert one.least(20) <= predicted.least(20) <= joint.least(20)
     assert prediction_need(footprint, Sequences(5, 1)).least(20) == 5 * prediction_need(footprint).least(20)
     joint_sizes = EngineSizes(footprint, Sequences(5, 5))
-    single, several = (Faithfulness(positions="all").need(s, 4, False) for s in (EngineSizes(footprint), joint_sizes))
-    assert several.most(20) == 5 * single.most(20) > Faithfulness().need(joint_sizes, 4, False).most(20)
+    single, several = (Faithfulness(positions="all").need(s, 4, ()) for s in (EngineSizes(footprint), joint_sizes))
+    assert several.most(20) == 5 * single.most(20) > Faithfulness().need(joint_sizes, 4, ()).most(20)

@@ -82,11 +82,13 @@ def test_a_run_marks_its_controls_whatever_they_are_called(command: CommandLine,
     files = RunFiles(done.folder)
     assert {scores.name: scores.control for scores in files.scores} == {"random_walk": False, "shuffled": True}
     # the run's own control takes the place of the one that faithfulness would draw
-    assert {row["method"]: is_control(row) for row in files.results} == {"random_walk": False, "shuffled": True}
+    assert {row["method"]: is_control(row) for row in files.results} == {
+        "random_walk": False, "shuffled": True, "no_neurons": True,
+    }  # fmt: skip
 
 
 def test_an_ordinary_method_cannot_take_the_name_of_drawn_controls() -> None:
     require_free_names({"random_neurons": RandomNeurons(), "random_instances": RandomInstances()})
-    for name in ("random_neurons", "random_instances"):
+    for name in ("random_neurons", "random_instances", "no_neurons"):
         with pytest.raises(UserError, match=rf"method.{name} is an ordinary method, .*expected another one: rename"):
             require_free_names({name: IntegratedGradients()})
