@@ -13,7 +13,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import listed
 from twinlens.data.file_readers import FileRows, Row, named_file, read_files, user_path
 from twinlens.data.hub import fetch
-from twinlens.data.labels import label_numbers
+from twinlens.data.labels import label_numbers, parted_by_label, say_unlabelled
 from twinlens.data.sampling import permutation
 from twinlens.data.text_data_module import SourceRows, TextDataModule
 
@@ -77,30 +77,35 @@ class AveritecDataModule(TextDataModule):
         """Read both files and set the validation rows aside."""
         train = read_files([self._file(FILES["train"])], notes=self.notes)
         test = read_files([self._file(FILES["test"])], notes=self.notes, need=self.need_of("test"))
-        n_train = len(train.rows)
+        labels = [_checked(train.where(row), example)["label"] for row, example in enumerate(train.rows)]
+        taken, left_out = parted_by_label(labels, self.label_names)
+        n_train = len(taken)
         if not 0 < self.validation_size < n_train:
             raise UserError(
-                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the rows of "
-                f"{train.name} less one: change it."
+                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the labelled "
+                f"rows of {train.name} less one: change it."
             )
-        order = permutation(n_train, self.split_seed)
-        return {
+        order = [taken[place] for place in permutation(n_train, self.split_seed)]
+        splits = {
             "train": self._rows(train, order[self.validation_size :]),
             "validation": self._rows(train, order[: self.validation_size]),
-            "test": self._rows(test, list(range(len(test.rows)))),
+            "test": self._rows(test, list(range(len(test.rows))), allow_empty=True),
         }
+        splits["train"].left_out = left_out
+        say_unlabelled("test", splits["test"].labels, self.notes)
+        return splits
 
-    def _rows(self, table: FileRows, chosen: list[int]) -> SourceRows:
-        examples = [table.rows[row] for row in chosen]
-        for row, example in zip(chosen, examples, strict=True):
-            _check_schema(table.where(row), example)
+    def _rows(self, table: FileRows, chosen: list[int], allow_empty: bool = False) -> SourceRows:
+        examples = [_checked(table.where(row), table.rows[row]) for row in chosen]
         return SourceRows(
             source_index=chosen,
             columns={
                 "claim": [example["claim"] for example in examples],
                 "evidence": [evidence_text(example["questions"], self.template == "full") for example in examples],
             },
-            labels=label_numbers(table, chosen, [example["label"] for example in examples], self.label_names),
+            labels=label_numbers(
+                table, chosen, [example["label"] for example in examples], self.label_names, allow_empty
+            ),
         )
 
     def _file(self, name: str) -> Path:
@@ -119,7 +124,8 @@ def download(name: str) -> Path:
     return fetch(HUB_REPOSITORY, f"data/{name}", "AVeriTeC", "train.json and dev.json", ("model", "dataset"))
 
 
-def _check_schema(where: str, example: Row) -> None:
+def _checked(where: str, example: Row) -> Row:
+    """A row in the published schema."""
     missing = [column for column in ("claim", "label", "questions") if column not in example]
     if missing:
         raise UserError(
@@ -133,6 +139,7 @@ def _check_schema(where: str, example: Row) -> None:
             f"{where} has a claim or questions of another form, expected a text and a list of "
             "{question, answers: [{answer}]} as in the published AVeriTeC: mend that row."
         )
+    return example
 
 
 def _is_question(question: Any) -> bool:

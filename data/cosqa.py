@@ -14,7 +14,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import ChoiceReadout, choice_names
 from twinlens.data.file_readers import FileRows, Row, named_file, read_files, user_path
 from twinlens.data.hub import fetch
-from twinlens.data.labels import label_numbers
+from twinlens.data.labels import label_numbers, parted_by_label, say_unlabelled
 from twinlens.data.sampling import permutation
 from twinlens.data.text_data_module import SourceRows, TextDataModule
 
@@ -62,20 +62,24 @@ class CosqaDataModule(TextDataModule):
         """Read both files and set the validation questions aside."""
         train = read_files([self._file("train")], notes=self.notes)
         test = read_files([self._file("test")], notes=self.notes, need=self.need_of("test"))
-        n_train = len(train.rows)
+        taken, left_out = parted_by_label([row.get("answerKey") for row in train.rows], self.label_names)
+        n_train = len(taken)
         if not 0 < self.validation_size < n_train:
             raise UserError(
-                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the questions "
-                f"of {train.name} less one: change it."
+                f"data.validation_size={self.validation_size}, expected between 1 and {n_train - 1}, the labelled "
+                f"questions of {train.name} less one: change it."
             )
-        order = permutation(n_train, self.split_seed)
-        return {
+        order = [taken[place] for place in permutation(n_train, self.split_seed)]
+        splits = {
             "train": self._rows(train, order[self.validation_size :]),
             "validation": self._rows(train, order[: self.validation_size]),
-            "test": self._rows(test, list(range(len(test.rows)))),
+            "test": self._rows(test, list(range(len(test.rows))), allow_empty=True),
         }
+        splits["train"].left_out = left_out
+        say_unlabelled("test", splits["test"].labels, self.notes)
+        return splits
 
-    def _rows(self, table: FileRows, chosen: list[int]) -> SourceRows:
+    def _rows(self, table: FileRows, chosen: list[int], allow_empty: bool = False) -> SourceRows:
         rows = table.rows
         questions = [_question(table.where(row), rows[row]) for row in chosen]
         return SourceRows(
@@ -84,7 +88,9 @@ class CosqaDataModule(TextDataModule):
                 "question": [question["stem"] for question in questions],
                 "concept": [question["question_concept"] for question in questions],
             },
-            labels=label_numbers(table, chosen, [rows[row].get("answerKey") for row in chosen], self.label_names),
+            labels=label_numbers(
+                table, chosen, [rows[row].get("answerKey") for row in chosen], self.label_names, allow_empty
+            ),
             choices=[question["choices"] for question in questions],
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import Notes
-from twinlens.data.file_readers import UNQUOTED_TSV, is_folder, read_files, user_path
+from twinlens.data.file_readers import UNQUOTED_TSV, Need, is_folder, read_files, user_path
 from twinlens.data.labels import label_numbers
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.split_files import only_files, say_unused
@@ -22,7 +22,9 @@ HANS_COLUMNS = ("heuristic", "subcase", "template")
 """What HANS says about each pair beside its text."""
 
 
-def hans_rows(path: str, heuristic: str | None, names: Sequence[str], notes: Notes) -> SourceRows:
+def hans_rows(
+    path: str, heuristic: str | None, names: Sequence[str], notes: Notes, needed: int | None = None
+) -> SourceRows:
     """The rows of HANS, or those made for one heuristic.
 
     Args:
@@ -30,6 +32,7 @@ def hans_rows(path: str, heuristic: str | None, names: Sequence[str], notes: Not
         heuristic: lexical_overlap, subsequence or constituent; None: all rows.
         names: the two folded labels, entailment first.
         notes: is told what was done.
+        needed: how many rows for that heuristic are needed, the first ones; None: all.
 
     Raises:
         UserError: missing file or columns, an unknown label, no row for the heuristic.
@@ -43,7 +46,8 @@ def hans_rows(path: str, heuristic: str | None, names: Sequence[str], notes: Not
                 f"The folder {place} holds no file of HANS, expected heuristics_evaluation_set.txt: check {OPTION}."
             )
         say_unused(place, files, notes)
-    table = read_files(files, OPTION, TABLES, notes)
+    need = None if needed is None else Need(needed, lambda row: heuristic in (None, row.get("heuristic")))
+    table = read_files(files, OPTION, TABLES, notes, need)
     rows = table.rows
     wanted = ("gold_label", "sentence1", "sentence2", *HANS_COLUMNS)
     for number, row in enumerate(rows):

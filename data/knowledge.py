@@ -73,7 +73,9 @@ class KnowledgeDataModule(PromptDataModule):
         if self.path is None:
             rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording)]
         else:
-            rows = read_prompts(user_path(self.path), self.notes)
+            # which types there are only the whole file says
+            need = None if self.types is not None else self.row_choice.needed("test")
+            rows = read_prompts(user_path(self.path), self.notes, need)
         present = list(dict.fromkeys(row["type"] for row in rows))
         unknown = [name for name in self.types or () if name not in present]
         if unknown:

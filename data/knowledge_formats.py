@@ -19,6 +19,7 @@ from pathlib import Path
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import Notes, listed, quoted
 from twinlens.data.file_readers import (
+    Need,
     Row,
     check_row,
     data_file,
@@ -40,8 +41,13 @@ ASKED_FOR = {"language": "language", "country": "country", "capital": "capital",
 """A word of what a prompt or relation asks for → the type."""
 
 
-def read_prompts(path: Path, notes: Notes | None = None) -> list[Row]:
+def read_prompts(path: Path, notes: Notes | None = None, needed: int | None = None) -> list[Row]:
     """Rows of a file, or of all files of a folder in the order of their names.
+
+    Args:
+        path: file or folder.
+        notes: is told what was done.
+        needed: how many rows are needed, the first ones; None: all.
 
     Returns:
         {prompt, answer, type}; `answer` is empty where there is none. Beside these, `as_written` where no space is put
@@ -52,14 +58,18 @@ def read_prompts(path: Path, notes: Notes | None = None) -> list[Row]:
     """
     notes = Notes() if notes is None else notes
     if not is_folder(path):
-        return _read_file(path, notes)
+        return _read_file(path, notes, needed)
     files = [file for file in sorted(path.iterdir()) if _may_hold_prompts(file)]
     if not files:
         raise UserError(
             f"the folder {path} has no .jsonl or .json file; expected prompts in one of the formats that docs/data.md "
             "names: check data.path."
         )
-    rows = [row for file in files for row in _read_file(file, notes)]
+    rows: list[Row] = []
+    for file in files:
+        left = None if needed is None else needed - len(rows)
+        if left is None or left > 0:
+            rows += _read_file(file, notes, left)
     patterns = [file for file in path.iterdir() if file.name.startswith("patterns_")]
     say_unused(path, [*files, *patterns], notes)
     return rows
@@ -69,13 +79,15 @@ def _may_hold_prompts(file: Path) -> bool:
     return format_of(file) in (".jsonl", ".json") and file.is_file() and not file.name.startswith("patterns_")
 
 
-def _read_file(file: Path, notes: Notes) -> list[Row]:
+def _read_file(file: Path, notes: Notes, needed: int | None) -> list[Row]:
     pararel = PARAREL_FACTS.fullmatch(file.name)
     if pararel:
-        return list(_pararel(file, pararel[1], notes))
+        return list(_pararel(file, pararel[1], notes, needed))
     if format_of(file) == ".json" and (relation := _relation(file)) is not None:
-        return relation
-    rows = read_files([file], notes=notes).rows
+        return relation[:needed]
+    unkept: set[bool] = set()  # one answer that begins with a space decides for all of its file
+    need = None if needed is None else Need(needed, further=lambda row: unkept.add(_writes_space(row)))
+    rows = read_files([file], notes=notes, need=need).rows
     reader = next((reader for keys, reader in READERS.items() if rows and set(keys) <= set(rows[0])), None)
     if reader is None:
         raise UserError(
@@ -83,13 +95,18 @@ def _read_file(file: Path, notes: Notes) -> list[Row]:
             "(with answer), or another format that docs/data.md names: rename the keys."
         )
     read = [_checked(file, number, reader, row) for number, row in enumerate(rows)]
-    return _with_written_spaces(file, rows, read, notes) if reader is _plain else read
+    if reader is not _plain or not any((*map(_writes_space, read), *unkept)):
+        return read
+    return _with_written_spaces(file, rows, read, notes)
+
+
+def _writes_space(row: Row) -> bool:
+    answer = row.get("answer")
+    return isinstance(answer, str) and answer[:1].isspace() and bool(answer.strip())
 
 
 def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes: Notes) -> list[Row]:
-    """The rows as they are where no answer begins with a space, else each answer with the space that is written."""
-    if not any(row["answer"][:1].isspace() and row["answer"].strip() for row in read):
-        return read
+    """Each answer with the space that is written between it and its prompt."""
     glued = 0
     for row, found in zip(rows, read, strict=True):
         before = row["prompt"][len(row["prompt"].rstrip()) :]
@@ -152,7 +169,7 @@ def named_type(words: str) -> str:
     return next((name for word, name in ASKED_FOR.items() if word in words.split()), words)
 
 
-def _pararel(file: Path, relation: str, notes: Notes) -> Iterator[Row]:
+def _pararel(file: Path, relation: str, notes: Notes, needed: int | None) -> Iterator[Row]:
     patterns = read_rows(named_file(file.with_name(f"patterns_{relation}.jsonl")), notes=notes)
     ending = [str(row.get("pattern")) for row in patterns]
     pattern = next((text for text in ending if re.search(r"\[Y\] ?\.?$", text) and "[X]" in text), None)
@@ -162,7 +179,8 @@ def _pararel(file: Path, relation: str, notes: Notes) -> Iterator[Row]:
             "the answer comes last: add one, or take the file away."
         )
     before = re.sub(r" ?\[Y\] ?\.?$", "", pattern)
-    for number, row in enumerate(read_files([file], notes=notes).rows):
+    need = None if needed is None else Need(needed)
+    for number, row in enumerate(read_files([file], notes=notes, need=need).rows):
         yield _checked(
             file,
             number,

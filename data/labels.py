@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.data_report import listed, quoted
+from twinlens.data.data_report import Notes, listed, quoted
 from twinlens.data.file_readers import FileRows
 
 NO_LABEL = -1
@@ -252,6 +252,13 @@ def label_name(value: Any) -> str:
     return str(value).strip()
 
 
-def without_label(values: Iterable[Any], names: Sequence[str]) -> list[bool]:
-    """Whether each value says that its row has no label, [values]."""
-    return [says_no_label(value, names) for value in values]
+def parted_by_label(values: Iterable[Any], names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """The rows whose value is to name a class, and those whose value says that there is none, in their order."""
+    without = [says_no_label(value, names) for value in values]
+    return [row for row, no in enumerate(without) if not no], [row for row, no in enumerate(without) if no]
+
+
+def say_unlabelled(split: str, numbers: Sequence[int], notes: Notes) -> None:
+    """Say how many of a split's rows have no label, where there are any."""
+    if unlabelled := list(numbers).count(NO_LABEL):
+        notes.say(f"{split}: {unlabelled} of {len(numbers)} rows have no label")

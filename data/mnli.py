@@ -19,7 +19,7 @@ from typing import Any, Literal
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import Notes, listed
 from twinlens.data.dataset_name import full_name
-from twinlens.data.file_readers import UNQUOTED_TSV, FileRows, first_of, is_folder, read_files, user_path
+from twinlens.data.file_readers import UNQUOTED_TSV, FileRows, Need, Row, first_of, is_folder, read_files, user_path
 from twinlens.data.hans_rows import HANS_COLUMNS, hans_rows
 from twinlens.data.hub import fetch
 from twinlens.data.labels import Fold, is_empty, label_numbers, whole_number
@@ -111,7 +111,9 @@ class MnliDataModule(TextDataModule):
         """Read the files, sample the training rows, put the challenge set in where asked."""
         splits = self._cut_validation() if self.split_validation else self._sampled()
         if self.test_path is not None:
-            splits["test"] = hans_rows(self.test_path, self.heuristic, self.folds["test"].names, self.notes)
+            splits["test"] = hans_rows(
+                self.test_path, self.heuristic, self.folds["test"].names, self.notes, self.row_choice.needed("test")
+            )
         return splits
 
     def _sampled(self) -> dict[str, SourceRows]:
@@ -134,7 +136,7 @@ class MnliDataModule(TextDataModule):
         return splits
 
     def _matched(self, files: list[Path]) -> SourceRows:
-        table, taken, left_out = _read(files, self.notes)
+        table, taken, left_out = _read(files, self.notes, self.row_choice.needed("test"))
         matched = self._rows(table, taken)
         matched.left_out = left_out
         return matched
@@ -197,9 +199,14 @@ class MnliDataModule(TextDataModule):
             )
 
 
-def _read(files: list[Path], notes: Notes) -> tuple[FileRows, list[int], list[int]]:
-    """All rows of a part, the numbers of those with a gold label, the numbers of the others."""
-    table = read_files(files, formats=PUBLISHED, notes=notes)
+def _read(files: list[Path], notes: Notes, needed: int | None = None) -> tuple[FileRows, list[int], list[int]]:
+    """The rows of a part, the numbers of those with a gold label, the numbers of the others.
+
+    Args:
+        needed: how many with a gold label are needed, the first ones; None: all.
+    """
+    need = None if needed is None else Need(needed, lambda row: not _has_no_gold(_gold(row)))
+    table = read_files(files, formats=PUBLISHED, notes=notes, need=need)
     for row, example in enumerate(table.rows[:1]):
         missing = [names for names in COLUMNS.values() if first_of(example, names) is None]
         if missing:
@@ -210,6 +217,11 @@ def _read(files: list[Path], notes: Notes) -> tuple[FileRows, list[int], list[in
             )
     without = [_has_no_gold(_value(table, row, "gold_label")) for row in range(len(table.rows))]
     return table, [row for row, no in enumerate(without) if not no], [row for row, no in enumerate(without) if no]
+
+
+def _gold(row: Row) -> Any:
+    column = first_of(row, COLUMNS["gold_label"])
+    return None if column is None else row[column]
 
 
 def _has_no_gold(value: Any) -> bool:

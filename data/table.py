@@ -32,9 +32,10 @@ from twinlens.data.labels import (
     label_numbers,
     may_say_no_label,
     merged_labels,
+    parted_by_label,
+    say_unlabelled,
     says_no_label,
     whole_number,
-    without_label,
 )
 from twinlens.data.row_choice import SPLITS
 from twinlens.data.sampling import permutation
@@ -104,10 +105,9 @@ class TableDataModule(TextDataModule):
         labels = self._labels(single)
         if all(is_empty(value) or says_no_label(value, self.label_names) for value in labels):
             return {"test": self._whole("test", single)}
-        without = [says_no_label(value, self.label_names) for value in labels]
-        taken = [row for row, no_label in enumerate(without) if not no_label]
+        taken, left_out = parted_by_label(labels, self.label_names)
         splits = {split: self._rows(single, rows) for split, rows in self._divide(single, taken).items()}
-        splits["train"].left_out = [row for row, no_label in enumerate(without) if no_label]
+        splits["train"].left_out = left_out
         return splits
 
     def _read(self, split: str, files: Mapping[str, list[Path]], values: LabelValues) -> FileRows:
@@ -155,15 +155,14 @@ class TableDataModule(TextDataModule):
 
     def _whole(self, split: str, table: FileRows) -> SourceRows:
         """A file as a split of its own; rows without a label are left out, but in the test split only told."""
-        without = without_label(self._labels(table), self.label_names)
         if split == "test":
             rows = self._rows(table, list(range(len(table.rows))), allow_empty=True)
-            unlabelled = rows.labels.count(NO_LABEL)
-            if self.label is not None and unlabelled:
-                self.notes.say(f"test: {unlabelled} of {len(table.rows)} rows have no label")
+            if self.label is not None:
+                say_unlabelled(split, rows.labels, self.notes)
             return rows
-        rows = self._rows(table, [row for row, no_label in enumerate(without) if not no_label])
-        rows.left_out = [row for row, no_label in enumerate(without) if no_label]
+        taken, left_out = parted_by_label(self._labels(table), self.label_names)
+        rows = self._rows(table, taken)
+        rows.left_out = left_out
         return rows
 
     def _rows(self, table: FileRows, chosen: list[int], allow_empty: bool = False) -> SourceRows:

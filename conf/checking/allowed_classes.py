@@ -46,10 +46,16 @@ PROJECT_THAT_READS = tuple(package for package in PROJECT if not package.endswit
 
 
 def resolve_target(name: object, path: str, allow: Sequence[str] = ()) -> Any:
-    """Import the class that a `_target_` names, if it may be named; a function only where the user allowed it.
+    """Import the class that a `_target_` names, if it may be named. Functions never are, whatever the user allowed.
+
+    Args:
+        name: as it stands in the configuration.
+        path: of the key, for messages.
+        allow: packages and modules that the user allowed beside those of the project and its libraries.
 
     Raises:
-        UserError: where `name` is no dotted name, lies outside the allowed packages or does not exist.
+        UserError: where `name` is no dotted name, lies outside the allowed packages, does not exist or names something
+            else than a class at its module.
     """
     if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")) or "." not in name:
         raise UserError(f"{path}={name!r} names no class: expected package.module.Class.")
@@ -59,10 +65,15 @@ def resolve_target(name: object, path: str, allow: Sequence[str] = ()) -> Any:
     if not (within(name, (*PROJECT, *LIBRARIES, *allow)) or name.rpartition(".")[0] in FRONTS):
         raise _not_allowed(name, path)
     target = _import(name, path)
-    if within(home_of(target), allow) or within(name, allow):
-        return target
     # Checked again after it, because a module's attributes include whatever it imported (data.base.os.system).
     is_plain = inspect.isclass(target) and "." not in target.__qualname__ and name.rpartition(".")[0] in sys.modules
+    if within(home_of(target), allow) or within(name, allow):
+        if is_plain:
+            return target
+        raise UserError(
+            f"{path}={name} is no class of a module, but a function or what another class or module has; expected "
+            "package.module.Class, also of a package that allow_targets names: name a class."
+        )
     if is_plain and within(home_of(target), (*PROJECT, *LIBRARIES)):
         return target
     raise _not_allowed(name, path)
@@ -123,5 +134,6 @@ def within(name: str, prefixes: Sequence[str]) -> bool:
 def _not_allowed(name: str, path: str) -> UserError:
     return UserError(
         f"{path}={name} is not allowed: expected a class of this project, torch.nn, torch.optim, torch.utils.data, "
-        f"torchmetrics or lightning; if you trust it, name it on the command line: allow_targets=[{name}]."
+        "torchmetrics or lightning; if it is a class that you trust, say so on the command line: "
+        f"allow_targets=[{name}]."
     )

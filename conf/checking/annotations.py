@@ -47,11 +47,11 @@ class Built:
     """Stands for the object that a nested `_target_` node will become.
 
     Attributes:
-        result: class of the object; None where only the call can tell (a function without a return annotation).
+        result: class of the object.
         partial: the node is `_partial_`, so the object is a callable that has yet to be called.
     """
 
-    result: type | None
+    result: type
     partial: bool = False
 
 
@@ -234,7 +234,7 @@ def _matches_built(value: Built, annotation: Any) -> bool:
     origin = typing.get_origin(annotation) or annotation
     if value.partial or origin is collections.abc.Callable:
         return origin is collections.abc.Callable or getattr(origin, "_is_protocol", False)
-    if value.result is None or not isinstance(origin, type) or getattr(origin, "_is_protocol", False):
+    if not isinstance(origin, type) or getattr(origin, "_is_protocol", False):
         return True
     return issubclass(value.result, origin)
 

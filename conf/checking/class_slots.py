@@ -74,11 +74,11 @@ INSIDE = Slot(
 """What may stand inside another class's arguments."""
 
 
-def check_slot(target: type | None, path: str, name: object, slots: tuple[Slot, ...] = SLOTS) -> None:
+def check_slot(target: type, path: str, name: object, slots: tuple[Slot, ...] = SLOTS) -> None:
     """Refuse a class in a place that it does not belong to.
 
     Args:
-        target: the class; None: only a call can tell, which the user has allowed by name.
+        target: the class.
         path: of the node.
         name: what the node names.
         slots: the places; a path that is none of theirs is inside another class's arguments.
@@ -86,8 +86,6 @@ def check_slot(target: type | None, path: str, name: object, slots: tuple[Slot, 
     Raises:
         UserError: naming what belongs there.
     """
-    if target is None:
-        return
     fitting = (slot for slot in slots if _is_at(path, slot.pattern))
     slot = next(fitting, INSIDE)
     if not slot.belongs(target) or inspect.isabstract(target) or getattr(target, "_is_protocol", False):

@@ -7,7 +7,6 @@ known set of packages may be named.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Collection, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
@@ -25,7 +24,6 @@ from twinlens.conf.checking.annotations import (
     locate,
     matches,
     record_fields,
-    resolved_hints,
     union_options,
 )
 from twinlens.conf.checking.class_slots import Slot, check_slot
@@ -52,7 +50,7 @@ def check_targets(
 
     Args:
         config: the composed configuration, without Hydra's own node.
-        allow: further packages or modules whose classes and functions may be named. Pass only what the user typed,
+        allow: further packages or modules whose classes may be named. Pass only what the user typed,
             never what stands in a configuration file.
         provided: required arguments that need not stand in the configuration.
         slots: what belongs where; None does not ask.
@@ -109,7 +107,7 @@ class _Checker:
         ]
         given = {name for where, names in self.provided.items() if fnmatchcase(path, where) for name in names}
         check_arguments(target, arguments, positional, path, given, partial)
-        return Built(_result(target), partial)
+        return Built(target, partial)
 
     def place(self, target: Any, node: Mapping[str, Any], path: str) -> None:
         """Check where a node stands, how it would be built and, for a file from elsewhere, where it would write."""
@@ -118,10 +116,8 @@ class _Checker:
                 f"{join(path, key)} is not allowed: expected the arguments of {node[_TARGET]} by their names, and "
                 "nothing that changes how it is built: remove it."
             )
-        check_slot(_result(target), path, node[_TARGET], self.slots or ())
-        home = home_of(target)
-        reads = PROJECT_THAT_READS if inspect.isclass(target) else ()
-        if self.typed is not None and not within(home, (*reads, *self.allow)):
+        check_slot(target, path, node[_TARGET], self.slots or ())
+        if self.typed is not None and not within(home_of(target), (*PROJECT_THAT_READS, *self.allow)):
             check_places(target, {name: item for name, item in node.items() if name not in _SPECIAL}, path, self.typed)
 
 
@@ -189,16 +185,9 @@ def _check_record(value: Mapping[str, Any], annotation: Any, path: str) -> None:
             raise UserError(f"{join(path, name)} is missing (expected {describe(expected)}); give {path}.{name}=VALUE.")
 
 
-def _result(target: Any) -> type | None:
-    if inspect.isclass(target):
-        return target
-    returned = resolved_hints(target).get("return")
-    return returned if inspect.isclass(returned) else None
-
-
 def _shown(value: Any) -> str:
     if isinstance(value, Built):
-        return value.result.__qualname__ if value.result else "a built object"
+        return value.result.__qualname__
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "…"
 

@@ -74,7 +74,6 @@ def test_prompt_and_splits(tmp_path: Path, tokenizer: Any):
     ("changes", "message"),
     [
         ({"label": "False"}, r"dev\.json row 1 has the unknown label 'False', expected one of Supported, Refuted"),
-        ({"label": None}, r"dev\.json row 1 has an empty label"),
         ({"claim": None}, r"dev\.json row 1 has a claim or questions of another form"),
         ({"questions": {"a": 1}}, r"dev\.json row 1 has a claim or questions of another form"),
         ({"questions": [{"question": "x", "answers": [{"answer": 3}]}]}, "has a claim or questions of another form"),
@@ -84,6 +83,20 @@ def test_rows_of_another_form(tmp_path: Path, tokenizer: Any, changes: dict[str,
     path = write(tmp_path, [example(row) for row in range(10)], [example(0), example(1, **changes)])
     with pytest.raises(UserError, match=message):
         prepared(tokenizer, path, validation_size=4)
+
+
+def test_rows_without_a_label(tmp_path: Path, tokenizer: Any):
+    train = [example(row, label=-1) if row in (2, 5) else example(row) for row in range(10)]
+    dev = [example(0), example(1, label=None), example(2, label=-1), example(3, label="-1")]
+    module = prepared(tokenizer, write(tmp_path, train, dev), validation_size=4)
+    assert module.splits["test"]["label"][:] == [0, -1, -1, -1]
+    assert "test: 3 of 4 rows have no label" in module.notes.lines
+    used = [*module.splits["train"]["source_index"], *module.splits["validation"]["source_index"]]
+    assert sorted(used) == [0, 1, 3, 4, 6, 7, 8, 9]
+    assert module.report["no_gold_label"]["count"] == 2
+    train[3]["label"] = None  # beside names of classes, nothing at all is a mistake in what is learned from
+    with pytest.raises(UserError, match=r"train\.json row 3 has an empty label"):
+        prepared(tokenizer, write(tmp_path, train, dev), validation_size=4)
 
 
 def test_other_mistakes(tmp_path: Path, tokenizer: Any):

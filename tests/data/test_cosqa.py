@@ -116,7 +116,6 @@ def test_a_failed_download_says_what_to_do(tokenizer: Any, monkeypatch: pytest.M
             "Row 1 of the source of the test split of data=cosqa has 4 choices, expected 5 as in the other questions",
         ),
         ({**example(1), "answerKey": "F"}, "row 1 has the unknown label 'F', expected one of A, B, C, D, E"),
-        ({**example(1), "answerKey": None}, "row 1 has an empty label"),
     ],
 )
 def test_questions_of_another_form(tmp_path: Path, tokenizer: Any, row: dict[str, Any], message: str):
@@ -125,9 +124,26 @@ def test_questions_of_another_form(tmp_path: Path, tokenizer: Any, row: dict[str
         prepared(tokenizer, path)
 
 
+def test_questions_without_an_answer(tmp_path: Path, tokenizer: Any):
+    train = [{**example(row), "answerKey": -1} if row in (2, 5) else example(row) for row in range(10)]
+    dev = [example(0), {**example(1), "answerKey": ""}, {**example(2), "answerKey": -1}]
+    del dev[1]["answerKey"]
+    module = prepared(tokenizer, write(tmp_path, train, dev))
+    assert module.splits["test"]["label"][:] == [0, -1, -1]
+    assert "test: 2 of 3 rows have no label" in module.notes.lines
+    used = [*module.splits["train"]["source_index"], *module.splits["validation"]["source_index"]]
+    assert sorted(used) == [0, 1, 3, 4, 6, 7, 8, 9]
+    assert module.report["no_gold_label"]["count"] == 2
+    train[3]["answerKey"] = None
+    with pytest.raises(UserError, match="row 3 has an empty label"):
+        prepared(tokenizer, write(tmp_path, train, dev))
+
+
 def test_a_validation_split_of_everything(tmp_path: Path, tokenizer: Any):
     path = write(tmp_path, [example(0), example(1)], [example(2)])
-    with pytest.raises(UserError, match=r"data\.validation_size=3, expected between 1 and 1, the questions of"):
+    with pytest.raises(
+        UserError, match=r"data\.validation_size=3, expected between 1 and 1, the labelled questions of"
+    ):
         prepared(tokenizer, path)
 
 

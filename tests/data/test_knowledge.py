@@ -162,6 +162,26 @@ def test_a_space_at_the_end_of_a_prompt_is_the_answers(tmp_path: Path, fact_toke
     assert labels == spaced[:]
 
 
+def test_a_limit_bounds_what_is_kept(tmp_path: Path, fact_tokenizer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{**CAPITALS[number % 2], "answer": "Paris"} for number in range(40)]
+    file, glued = (
+        jsonl(tmp_path / "p.jsonl", rows),
+        jsonl(tmp_path / "q.jsonl", [*rows, {**rows[0], "answer": " Paris"}]),
+    )
+    whole = prepared(fact_tokenizer, path=str(glued), limit={"test": 4})
+    monkeypatch.setattr("twinlens.data.file_readers.MOST_ROWS", 30)
+    with pytest.raises(UserError, match=r"p\.jsonl has more than 30 rows"):
+        prepared(fact_tokenizer, path=str(file))
+    data = prepared(fact_tokenizer, path=str(file), limit={"test": 4})
+    assert data.splits["test"]["source_index"][:] == [0, 1, 2, 3]
+    assert "read the first 4 rows of p.jsonl" in data.notes.lines
+    monkeypatch.setattr("twinlens.data.file_readers.MOST_ROWS", 100)
+    assert [line for line in whole.notes.lines if "taken as written; 2 of 4" in line]  # the last answer has its say
+    both = prepared(fact_tokenizer, path=str(tmp_path), limit={"test": 43})
+    assert both.splits["test"]["source_index"][:] == list(range(43))
+    assert "read the first 3 rows of q.jsonl" in both.notes.lines
+
+
 @pytest.mark.parametrize("token", [-1, 10**6, "7", True, 1.5])
 def test_a_token_that_does_not_exist_is_refused(tmp_path: Path, fact_tokenizer: Any, token: Any) -> None:
     file = jsonl(tmp_path / "p.jsonl", [*CAPITALS, {**CAPITALS[0], "answer_id": token}])

@@ -194,6 +194,21 @@ def test_hans_needs_no_matched_file(tmp_path: Path, tokenizer: Any):
     assert sizes(module) == {"train": 12, "validation": 6, "test": 2}
 
 
+def test_a_limit_bounds_what_is_read(tmp_path: Path, tokenizer: Any, monkeypatch: pytest.MonkeyPatch):
+    path, hans = write(tmp_path, n_matched=60), write_hans(tmp_path)
+    whole, challenge = prepared(tokenizer, path), prepared(tokenizer, path, test="hans", test_path=hans)
+    (tmp_path / "heuristics_evaluation_set.txt").open("a").write("no row of HANS\n" * 40)
+    monkeypatch.setattr("twinlens.data.file_readers.MOST_ROWS", 35)
+    with pytest.raises(UserError, match=r"dev_matched\.tsv has more than 35 rows"):
+        prepared(tokenizer, path)
+    limited = prepared(tokenizer, path, limit={"test": 3})
+    assert limited.splits["test"]["source_index"][:] == whole.splits["test"]["source_index"][:3] == [0, 1, 3]
+    assert "read the first 4 rows of dev_matched.tsv" in limited.notes.lines  # one has no gold label
+    assert limited.fingerprint("train") == whole.fingerprint("train")
+    first = prepared(tokenizer, path, test="hans", test_path=hans, limit={"test": 2})
+    assert first.fingerprint("test") == challenge.fingerprint("test")
+
+
 def test_the_class_order_of_a_checkpoint(tmp_path: Path, tokenizer: Any):
     path, hans = write(tmp_path), write_hans(tmp_path)
     own = ["CONTRADICTION", "NEUTRAL", "ENTAILMENT"]

@@ -1,6 +1,6 @@
 """Configurations as strangers may hand them on, drawn from a seed: hostile nodes, broken YAML, bombs.
 
-`python -m tests.faults.fuzz_configurations 5000` tries them in one process and prints what became of them.
+`python -m tests.faults.fuzz_configurations 5000 [FIRST]` tries them in one process and prints what became of them.
 """
 
 from __future__ import annotations
@@ -149,16 +149,16 @@ def cases(first: int, count: int) -> Iterator[tuple[int, Case]]:
     return ((seed, generate(seed)) for seed in range(first, first + count))
 
 
-def main(count: int) -> int:
+def main(count: int, first: int = 0) -> int:
     with tempfile.TemporaryDirectory() as folder:
         scratch = Scratch(Path(folder))
         os.chdir(scratch.work)
         sys.path.append(str(scratch.modules))
-        tally = in_this_process(cases(0, count), scratch, lambda line: print(line, flush=True))
+        tally = in_this_process(cases(first, count), scratch, lambda line: print(line, flush=True))
         os.chdir("/")
     print(count, dict(tally.counts), *tally.defects[:20], sep="\n")
     return bool(tally.defects)
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(*map(int, sys.argv[1:])))

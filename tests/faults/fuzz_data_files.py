@@ -11,10 +11,8 @@ import gzip
 import io
 import json
 import random
-import signal
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,12 +20,12 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from tests.faults.fuzzing import Hangs, alarm
 from twinlens.attribution.errors import UserError
 from twinlens.data.file_readers import read_rows
 from twinlens.data.table import TableDataModule
 
 SUFFIXES = (".csv", ".tsv", ".json", ".jsonl", ".parquet")
-SECONDS = 30
 TEXTS = (
     "the film was good", "", " ", "a,b", 'He said "yes"', '"Quoted" start', '"all of it"', "tab\there", "two\nlines",
     "carriage\rreturn", "\ud83d", "nul\x00", "Ünïcode 日本 👍", "x\u2028y\x85z", "=1+1", "nan", "None", "0" * 5000,
@@ -45,26 +43,6 @@ class Outcome:
 
     kind: str
     said: str
-
-
-class Hang(Exception):
-    """Raised by the alarm."""
-
-
-@contextmanager
-def alarm(seconds: int) -> Iterator[None]:
-    """Raise `Hang` in the main thread after some seconds."""
-
-    def ring(number: int, frame: Any) -> None:
-        raise Hang
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def write_file(folder: Path, seed: int) -> Path:
@@ -93,7 +71,7 @@ def attempt(folder: Path, seed: int, tokenizer: Any) -> Outcome:
     rng = random.Random(f"settings {seed}")
     kind, said = "read", ""
     try:
-        with alarm(SECONDS), warnings.catch_warnings():
+        with alarm(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
                 rows = read_rows(file)
@@ -107,7 +85,7 @@ def attempt(folder: Path, seed: int, tokenizer: Any) -> Outcome:
                 _check_rows(file, table)
             except UserError as error:
                 kind, said = "refused", said or str(error)
-    except Hang:
+    except Hangs:
         return Outcome("hang", f"seed {seed}")
     except AssertionError as error:
         return Outcome("silent difference", f"{error} (seed {seed})")

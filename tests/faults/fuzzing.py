@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -18,9 +19,13 @@ from twinlens.attribution.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SECONDS = 30
-"""An alarm rings after so many: whatever takes longer hangs."""
+"""Whatever takes more of a process hangs."""
 EVIL = "evil_module_of_a_stranger"
 """A module beside the scratch folder that leaves a mark where it is imported."""
+
+
+COMPOSED: dict[tuple[str, ...], Any] = {}
+"""Configurations of the project's own files, by name and overrides."""
 
 
 class Hangs(BaseException):
@@ -96,18 +101,21 @@ class Scratch:
 
 @contextmanager
 def alarm(seconds: int = SECONDS) -> Iterator[None]:
-    """Raise `Hangs` after so many seconds."""
+    """Raise `Hangs` after so many seconds of this process, or ten times as many on the wall: machines are shared."""
 
     def ring(number: int, frame: Any) -> None:
         raise Hangs
 
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.alarm(seconds)
+    before = {number: signal.signal(number, ring) for number in (signal.SIGPROF, signal.SIGALRM)}
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(10 * seconds)
     try:
         yield
     finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
-        signal.signal(signal.SIGALRM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def check(arguments: tuple[str, ...]) -> None:
@@ -116,7 +124,22 @@ def check(arguments: tuple[str, ...]) -> None:
     from twinlens.conf.checking.config_sources import check_what_is_read, compose, parse_typed
 
     check_what_is_read(REPOSITORY / "conf")
-    check_command_line(list(arguments), REPOSITORY / "conf", compose, parse_typed)
+    check_command_line(list(arguments), REPOSITORY / "conf", remembering(compose), parse_typed)
+
+
+def remembering(compose: Callable[[Path, str, list[str]], Any]) -> Callable[[Path, str, list[str]], Any]:
+    """`compose`, which keeps what it made of the project's own files alone: every configuration from elsewhere is
+    compared with that, and it is most of the time of a try."""
+
+    def composed(home: Path, primary: str, overrides: list[str]) -> Any:
+        if home != REPOSITORY / "conf" or any("searchpath" in override for override in overrides):
+            return compose(home, primary, overrides)
+        key = (primary, *overrides)
+        if key not in COMPOSED:
+            COMPOSED[key] = compose(home, primary, overrides)
+        return copy.deepcopy(COMPOSED[key])
+
+    return composed
 
 
 def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: Callable[[str], None] = print) -> Tally:

@@ -12,7 +12,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.conftest import REPOSITORY
-from tests.faults.fuzz_data_files import SECONDS, attempt, write_file
+from tests.faults.fuzz_data_files import attempt, write_file
+from tests.faults.fuzzing import SECONDS
 
 SHARE = 300
 LONG = 5000
@@ -65,7 +66,7 @@ def test_some_as_processes(tmp_path: Path) -> None:
         finished = subprocess.run(
             [sys.executable, str(REPOSITORY / "train.py"), "model=tiny", "data=table", f"data.path={file}",
              "data.text=[text]", "method=gradsim", "evaluation=accuracy", "trainer.accelerator=cpu", "plan=true"],
-            cwd=folder, capture_output=True, text=True, timeout=4 * SECONDS, check=False,
+            cwd=folder, capture_output=True, text=True, timeout=10 * SECONDS, check=False,
         )  # fmt: skip
         codes[finished.returncode] += 1
         assert finished.returncode in (0, 2), f"seed {seed}: {finished.stderr}"

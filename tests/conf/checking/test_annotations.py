@@ -76,7 +76,6 @@ class Sized(Protocol):
         (Built(SpecialInner), Inner),
         (Built(Inner), Inner | None),
         (Built(Inner), Sized),
-        (Built(None), Inner),
         (Built(Inner, partial=True), Callable[[int], Inner]),
         (Built(Inner, partial=True), Any),
         ([Built(Inner)], list[Inner]),

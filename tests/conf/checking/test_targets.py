@@ -37,8 +37,7 @@ def method(**arguments: Any) -> dict[str, Any]:
         {"window": {"start": 1}, "limit": {"test": 3}, "pair": [1, "a"], "names": ["x"]},
         {"window": {"_target_": f"{SHAPES}.Window", "start": 2}},
         {"inner": {"_target_": f"{SHAPES}.SpecialInner", "size": 2}},
-        {"inner": {"_target_": f"{SHAPES}.build_inner", "size": 2}},
-        {"act": {"_target_": f"{SHAPES}.build_inner", "_partial_": True}},
+        {"act": {"_target_": f"{SHAPES}.Inner", "_partial_": True}},
         {"anything": [{"_target_": f"{SHAPES}.Inner"}]},
         {"hidden": "a name that only a type checker can resolve is not checked"},
         {"_args_": [3, "left"]},
@@ -166,6 +165,16 @@ def test_a_package_is_not_imported_to_find_out_that_it_is_not_allowed(
     assert not (tmp_path / "ran").exists()
     check_targets({"a": {"_target_": "stranger.Thing"}}, allow=["stranger"])
     assert (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "name", ["build_inner", "system", "Method.prepare", "os.system", "os.PathLike", "dataclasses.dataclass", "Path.cwd"]
+)
+def test_of_an_allowed_module_classes_alone_are_served(name: str) -> None:
+    target = f"{SHAPES}.{name}"
+    assert f"method.ig.inner._target_={target} is no class" in message(method(inner={"_target_": target}))
+    with pytest.raises(UserError, match="is no class"):
+        check_targets({"a": {"_target_": target}}, allow=[target])
 
 
 def test_nodes_inside_lists_and_unbuilt_nodes_are_held_to_the_allowed_packages() -> None:
