@@ -54,8 +54,8 @@ class SiteAblation:
             memory_budget: bytes; answers do not depend on it.
 
         Returns:
-            `preserved`: whether the prediction stays, bool [batch, 4]; `target_prob`: probability of what the batch says
-            is explained, else of the predicted class, float32 [batch, 4]; both in the order of `CELLS`.
+            `preserved`: whether the prediction stays, bool [batch, 4]; `target_prob`: probability of what the batch
+            says is explained, else of the predicted class, float32 [batch, 4]; both in the order of `CELLS`.
         """
         states = model.states(batch)
         target = target_of(batch, states.scores)

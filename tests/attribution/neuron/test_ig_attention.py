@@ -96,7 +96,7 @@ def test_tokens_equal_the_plain_loop(name: str) -> None:
     engine = LastTokenEngine(build_anatomy(backbone), head, TokenReadout.name)
     batch = random_batch([6, 4], "left")
     batch["labels"] = torch.tensor([41, 7])
-    result = integrated_gradients(engine, batch, path_of(), 4, None, PLENTY)
+    result = integrated_gradients(engine, {**batch, "target": batch["labels"]}, path_of(), 4, PLENTY)
     assert torch.equal(result.target, batch["labels"])
     for row in range(2):
         target = int(batch["labels"][row])
