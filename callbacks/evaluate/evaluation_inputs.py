@@ -42,7 +42,7 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
         shared = set()
     twins = 0
     if "twin" in data.plant_columns:
-        twins = int((session.predictions[session.split].column("twin") >= 0).sum())
+        twins = int((session.predictions[session.split].column("twin")[kept_rows(session)] >= 0).sum())
         shared.add("twin")
     return Available(
         instance=tuple(of_kind(methods, "instance")),
