@@ -24,9 +24,9 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("twinlens", deadline=None)  # machines are shared: a slow example is no failure
 settings.load_profile("twinlens")
 
-quick_hydra.do_once()
-
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+quick_hydra.do_once(REPOSITORY / "conf")
 
 
 @pytest.fixture(scope="session")

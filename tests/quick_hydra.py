@@ -1,32 +1,38 @@
-"""What Hydra does for every command again and for nothing: a command composes the same files three times.
+"""What Hydra does again and again with the same files, done once in a process: a command composes its configuration
+three times, and most commands of the suite compose what others have composed before.
 
-A third of the time of a composition goes away; what comes of it is the same.
+What comes of it is the same, see test_quick_hydra.py.
 """
 
 from __future__ import annotations
 
 import io
+import os
 import pickle
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, wraps
+from pathlib import Path
 from typing import Any
 
 import omegaconf._utils
 import omegaconf.base
 import yaml
 from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.utils import JobRuntime
 from omegaconf import grammar_parser
 
 MOST = 1000
-"""Texts that are remembered."""
+"""Texts, and configurations, that are remembered."""
 
 
-def do_once() -> None:
-    """From now on, in this process, a text is parsed once, and maps are made for those who ask."""
+def do_once(conf: Path) -> None:
+    """From now on, in this process, a text is parsed once and a configuration of the folder `conf` composed once."""
     yaml.load = _remembering(yaml.load)
     # trees are read and never changed; errors are not remembered
     omegaconf.base.parse = omegaconf._utils.parse = lru_cache(MOST)(grammar_parser.parse)
     defaults_list._create_interpolation_map = _for_interpolations(defaults_list._create_interpolation_map)
+    ConfigLoaderImpl._load_configuration_impl = _composing(ConfigLoaderImpl._load_configuration_impl, conf.resolve())
 
 
 class _Named(io.StringIO):
@@ -41,6 +47,7 @@ def _remembering(load: Any) -> Any:
     """`yaml.load` that gives what a text holds anew each time; errors are not remembered."""
     known: dict[tuple[str, str], bytes] = {}
 
+    @wraps(load)
     def remembering(stream: Any, Loader: Any) -> Any:
         name = getattr(stream, "name", None)
         text = stream.read() if hasattr(stream, "read") else stream
@@ -61,7 +68,48 @@ def _remembering(load: Any) -> Any:
 def _for_interpolations(create: Any) -> Any:
     """The map of choices, which only entries of a defaults list that name another choice read."""
 
+    @wraps(create)
     def created(overrides: Any, entries: Any, self_added: bool) -> Any:
         return create(overrides, entries, self_added) if any(entry.is_interpolation() for entry in entries) else None
 
     return created
+
+
+def _composing(compose: Any, conf: Path) -> Any:
+    """Hydra's composition that remembers what it made of files of `conf` alone, which no test changes."""
+    known: dict[Any, tuple[bytes, bool]] = {}
+
+    @wraps(compose)
+    def composed(
+        loader: Any,
+        config_name: Any,
+        overrides: list[str],
+        run_mode: Any,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> Any:
+        entries = [(entry.provider, entry.path) for entry in loader.config_search_path.get_path()]
+        folders = [Path(path.removeprefix("file://")) for _, path in entries if path.startswith("file://")]
+        key = tuple(entries), config_name, tuple(overrides), run_mode, validate_sweep_overrides
+        if key in known:
+            pickled, is_named = known[key]
+            config = pickle.loads(pickled)
+            config.hydra.runtime.cwd = os.getcwd()
+            if not is_named:
+                config.hydra.job.name = _job_name()
+            return config
+        config = compose(loader, config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        elsewhere = any(folder.resolve() != conf for folder in folders) or any(
+            ".." in override or "searchpath" in override for override in overrides
+        )
+        depends = elsewhere or config.hydra.job.env_copy or config._metadata.resolver_cache
+        if not depends and len(known) < MOST:
+            is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
+            known[key] = pickle.dumps(config), is_named
+        return config
+
+    return composed
+
+
+def _job_name() -> str:
+    return str(JobRuntime.instance().get("name"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import CommandLine
+from tests.running import SMALL_DEMO, CommandLine, Finished, once, run_here
 from twinlens.callbacks.passes import predict_pass
 from twinlens.callbacks.run import pipeline
 from twinlens.models.module import TextClassifier
@@ -34,9 +35,8 @@ def ctrl_c() -> None:
     signal.raise_signal(signal.SIGINT)
 
 
-def interrupted(command: CommandLine, *arguments: str) -> str:
+def line_of(finished: Finished) -> str:
     """The one line of an interrupted command."""
-    finished = command(*arguments, *ARGUMENTS)
     assert finished.code == 130, finished.err
     assert "Traceback" not in finished.out + finished.err
     (line,) = (line for line in finished.err.splitlines() if line.startswith("interrupted: "))
@@ -45,18 +45,43 @@ def interrupted(command: CommandLine, *arguments: str) -> str:
     return line
 
 
-def test_in_the_fit(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    epochs = "trainer.max_epochs=3"
-    with monkeypatch.context() as patched:
-        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
-        assert "in stage fit, of which the finished epochs are kept" in interrupted(command, epochs)
-    again = command(*ARGUMENTS, epochs)
+def interrupted(command: CommandLine, *arguments: str) -> str:
+    """The one line of a command that is interrupted."""
+    return line_of(command(*arguments, *ARGUMENTS))
+
+
+EPOCHS = (*ARGUMENTS, "trainer.max_epochs=3")
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a fit that Ctrl-C has ended in its third epoch."""
+
+    def build(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
+            line = line_of(run_here(folder, *EPOCHS, *SMALL_DEMO))
+        assert "in stage fit, of which the finished epochs are kept" in line
+
+    return once(tmp_path_factory, "begun_fit", build) / "outputs" / "store"
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same command's run without an interruption."""
+    folder = once(tmp_path_factory, "undisturbed_fit", lambda folder: run_here(folder, *EPOCHS, *SMALL_DEMO))
+    (run,) = (folder / "outputs" / "runs").iterdir()
+    return run
+
+
+def test_in_the_fit(command: CommandLine, begun: Path, undisturbed: Path) -> None:
+    shutil.copytree(begun, command.folder / "outputs" / "store")
+    again = command(*EPOCHS)
     assert again.code == 0, again.err
     assert "epoch 1/3" not in again.out
     assert "epoch 3/3" in again.out
-    undisturbed = command(*ARGUMENTS, epochs, "paths.store=other")
-    assert (undisturbed.folder / "results.csv").read_text() == (again.folder / "results.csv").read_text()
-    weights = [(run.folder / "model" / "model.safetensors").read_bytes() for run in (again, undisturbed)]
+    assert (undisturbed / "results.csv").read_text() == (again.folder / "results.csv").read_text()
+    weights = [(run / "model" / "model.safetensors").read_bytes() for run in (again.folder, undisturbed)]
     assert weights[0] == weights[1]
 
 
@@ -87,33 +112,23 @@ def test_in_a_sweep_ends_the_sweep(command: CommandLine, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("damaged", ["last.ckpt", "best.ckpt"])
-def test_a_truncated_checkpoint_does_not_block_the_fit(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch, damaged: str
-) -> None:
-    epochs = "trainer.max_epochs=3"
-    with monkeypatch.context() as patched:
-        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
-        interrupted(command, epochs)
+def test_a_truncated_checkpoint_does_not_block_the_fit(command: CommandLine, begun: Path, damaged: str) -> None:
+    shutil.copytree(begun, command.folder / "outputs" / "store")
     (checkpoint,) = Path(command.folder).glob(f"outputs/store/fit/*.partial/checkpoints/{damaged}")
     checkpoint.write_bytes(checkpoint.read_bytes()[:-1000])
-    again = command(*ARGUMENTS, epochs)
+    again = command(*EPOCHS)
     assert again.code == 0, again.err
     assert f"{damaged} is truncated or altered: the fit starts over" in again.out
     assert "epoch 1/3" in again.out
 
 
 def test_a_store_moved_between_two_attempts_keeps_the_best_epoch(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+    command: CommandLine, begun: Path, undisturbed: Path
 ) -> None:
-    epochs = "trainer.max_epochs=3"
-    with monkeypatch.context() as patched:
-        patched.setattr(TextClassifier, "training_step", on_call(3, TextClassifier.training_step, ctrl_c))
-        interrupted(command, epochs)
-    (command.folder / "outputs" / "store").rename(command.folder / "moved")
-    again = command(*ARGUMENTS, epochs, "paths.store=moved")
+    shutil.copytree(begun, command.folder / "moved")
+    again = command(*EPOCHS, "paths.store=moved")
     assert again.code == 0, again.err
-    undisturbed = command(*ARGUMENTS, epochs, "paths.store=other")
-    fits = [(run.folder / "model").resolve().parent / "fit.json" for run in (again, undisturbed)]
+    fits = [(run / "model").resolve().parent / "fit.json" for run in (again.folder, undisturbed)]
     assert fits[0].read_text() == fits[1].read_text()
 
 

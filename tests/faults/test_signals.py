@@ -35,22 +35,21 @@ PLACES = {
 }
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_sigterm_in(command: CommandLine, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    owner, name, number = PLACES[place]
+def test_sigterm_in(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one place after the other, on one store."""
     before = signal.getsignal(signal.SIGTERM)
-    with monkeypatch.context() as patched:
-        sends = on_call(number, getattr(owner, name), lambda: signal.raise_signal(signal.SIGTERM))
-        patched.setattr(owner, name, sends)
-        ended = command(*ARGUMENTS, "trainer.max_epochs=2")
-    assert ended.code == 143, ended.err
-    assert "Traceback" not in ended.out + ended.err
-    (line,) = (line for line in ended.err.splitlines() if line.startswith(("terminated: ", "interrupted: ")))
-    assert line.startswith("terminated: ")
-    assert "the same command goes on" in line
-    assert signal.getsignal(signal.SIGTERM) is before
-    if place == "the report":
-        assert command(*ARGUMENTS, "trainer.max_epochs=2").code == 0
+    for place, (owner, name, number) in PLACES.items():
+        with monkeypatch.context() as patched:
+            sends = on_call(number, getattr(owner, name), lambda: signal.raise_signal(signal.SIGTERM))
+            patched.setattr(owner, name, sends)
+            ended = command(*ARGUMENTS, "trainer.max_epochs=2")
+        assert ended.code == 143, (place, ended.err)
+        assert "Traceback" not in ended.out + ended.err
+        (line,) = (line for line in ended.err.splitlines() if line.startswith(("terminated: ", "interrupted: ")))
+        assert line.startswith("terminated: ")
+        assert "the same command goes on" in line
+        assert signal.getsignal(signal.SIGTERM) is before
+    assert command(*ARGUMENTS, "trainer.max_epochs=2").code == 0
 
 
 def loads_libraries(process: int) -> bool:

@@ -55,7 +55,7 @@ def fill(folder: Path, leave: int) -> Path:
     return filler
 
 
-@pytest.mark.parametrize("megabytes", [0.5, 2, 6])
+@pytest.mark.parametrize("megabytes", [0.5, pytest.param(2, marks=pytest.mark.long), 6])
 def test_a_full_disk_under_the_store(command: CommandLine, mounted: Path, megabytes: float) -> None:
     filler = fill(mounted, int(megabytes * 2**20))
     store = f"paths.store={mounted / 'store'}"
@@ -74,27 +74,29 @@ def test_a_full_disk_under_the_run_folder(command: CommandLine, mounted: Path) -
     assert "hydra.run.dir=DIR" in told
 
 
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [(errno.ENOSPC, "room for the results"), (errno.EDQUOT, "room for the results"), (errno.EACCES, "writable folder"),
-     (errno.EROFS, "writable folder")],
-)  # fmt: skip
-def test_a_shard_that_cannot_be_written(
-    command: CommandLine, monkeypatch: pytest.MonkeyPatch, number: int, expected: str
-) -> None:
+FAILURES = {
+    errno.ENOSPC: "room for the results",
+    errno.EDQUOT: "room for the results",
+    errno.EACCES: "writable folder",
+    errno.EROFS: "writable folder",
+}
+
+
+def test_a_shard_that_cannot_be_written(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     write, written = predict_pass.write_shard, []
 
-    def fails_at_the_third(folder: Path, *arguments: object) -> None:
+    def fails_after(folder: Path, *arguments: object) -> None:
         if len(written) == 2:
             raise OSError(number, os.strerror(number), str(folder))
         written.append(folder)
         write(folder, *arguments)  # type: ignore[arg-type]
 
-    with monkeypatch.context() as patched:
-        patched.setattr(predict_pass, "write_shard", fails_at_the_third)
-        told = sentence(command(*ARGUMENTS))
-    assert expected in told
-    assert os.strerror(number) in told
+    for number, expected in FAILURES.items():
+        with monkeypatch.context() as patched:
+            patched.setattr(predict_pass, "write_shard", fails_after)
+            told = sentence(command(*ARGUMENTS))
+        assert expected in told
+        assert os.strerror(number) in told
     again = command(*ARGUMENTS)
     assert again.code == 0
     assert "fit: read from the store" in again.out
