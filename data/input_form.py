@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.applied_tokenizer import tokenised
 
 
 class Asked(NamedTuple):
@@ -74,9 +75,9 @@ def own_special_tokens(tokenizer: Any) -> SpecialTokens:
     Raises:
         UserError: it puts something into the text, or leaves the text out.
     """
-    encoded = tokenizer("a", return_special_tokens_mask=True, return_attention_mask=False)
+    encoded = tokenised(tokenizer, "a", return_special_tokens_mask=True, return_attention_mask=False)
     ids, added = encoded["input_ids"], encoded["special_tokens_mask"]
-    plain = tokenizer("a", add_special_tokens=False, return_attention_mask=False)["input_ids"]
+    plain = tokenised(tokenizer, "a", add_special_tokens=False, return_attention_mask=False)["input_ids"]
     n_start = added.index(0) if 0 in added else len(ids)
     n_end = len(ids) - n_start - len(plain)
     if ids[n_start : n_start + len(plain)] != plain or not plain or n_end < 0:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import datasets
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.applied_tokenizer import tokenised
 from twinlens.data.facts import prompts
 from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
@@ -102,7 +103,8 @@ class KnowledgeDataModule(PromptDataModule):
 
     def _refuse_long(self, rows: datasets.Dataset, tokenizer: Any) -> None:
         texts = rows["prompt"][:]
-        whole = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+        options = {"add_special_tokens": False, "return_attention_mask": False, "verbose": False}
+        whole = tokenised(tokenizer, texts, **options)["input_ids"]
         start = int(self.bos and tokenizer.bos_token_id is not None)
         longest = min(self.max_length, tokenizer.model_max_length)
         for row, ids in zip(rows["source_index"][:], whole, strict=True):

@@ -10,6 +10,7 @@ import pyarrow
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import TokenReadout
+from twinlens.data.applied_tokenizer import tokenised
 from twinlens.data.file_readers import Row
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.text_data_module import TextDataModule
@@ -102,8 +103,8 @@ def answer_tokens(
         for prompt, answer, written in zip(prompts, answers, as_written, strict=True)
     ]
     options = {"add_special_tokens": False, "return_attention_mask": False, "truncation": False, "verbose": False}
-    together = tokenizer(whole, return_offsets_mapping=True, **options)
-    alone = tokenizer(list(prompts), **options)["input_ids"]
+    together = tokenised(tokenizer, whole, return_offsets_mapping=True, **options)
+    alone = tokenised(tokenizer, list(prompts), **options)["input_ids"]
     found = []
     for number, answer in enumerate(answers):
         ids, offsets = together["input_ids"][number], together["offset_mapping"][number]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.applied_tokenizer import tokenised
 from twinlens.data.input_form import InputForm
 
 
@@ -128,7 +129,8 @@ def encode(
             f"The tokenizer {type(tokenizer).__name__} gives no character offsets, expected a fast tokenizer: "
             "save the model with a tokenizer.json."
         )
-    tokens = tokenizer(
+    tokens = tokenised(
+        tokenizer,
         list(texts),
         add_special_tokens=False,
         return_offsets_mapping=True,

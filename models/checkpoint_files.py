@@ -184,6 +184,12 @@ def refuse_missing_folder(path: str) -> None:
         )
 
 
+def first_words(error: Exception) -> str:
+    """The first line of what a library says, with the second one where the first only announces it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200]
+
+
 class readable:
     """Turn what the loading library raises for unreadable checkpoints into one sentence."""
 
@@ -207,7 +213,7 @@ class readable:
                     f"model.path={self.path} is of an architecture that does not support the attention that "
                     "model.attention names; expected one that it does: set model.attention=eager."
                 ) from error
-            reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
+            reason = first_words(error)
             raise UserError(
                 f"model.path={self.path} cannot be loaded ({reason}); expected a directory with config.json, "
                 "model.safetensors and tokenizer.json, or a hub id that this machine can reach: set model.path=DIR."

@@ -17,7 +17,7 @@ import torch
 from transformers import PretrainedConfig
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.checkpoint_files import readable, resolve
+from twinlens.models.checkpoint_files import first_words, readable, resolve
 
 LARGEST_FILE = 8 * 1024**2
 """Bytes of a config.json; those of the largest models have some hundred thousand."""
@@ -57,7 +57,12 @@ def check_checkpoint_settings(path: str) -> None:
             "checkpoint from where you trust it."
         )
     with readable(path):
-        settings, _ = PretrainedConfig.get_config_dict(resolve(path))
+        settings: Any = PretrainedConfig.get_config_dict(resolve(path))[0]
+    if not isinstance(settings, Mapping):
+        raise UserError(
+            f"model.path={path}: config.json holds {str(settings)[:80]}, expected a JSON object: copy or download the "
+            "checkpoint again."
+        )
     check_settings(
         settings, f"model.path={path}: config.json", "remove it, or get the checkpoint from where you trust it"
     )
@@ -118,10 +123,9 @@ def buildable(settings: Mapping[str, Any]) -> Iterator[None]:
     except (UserError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # each model type checks its settings in its own way
-        reason = (str(error) or type(error).__name__).strip().split("\n")[0][:200]
         raise UserError(
-            f"model.architecture cannot be built ({reason}); expected settings of a decoder of transformers, as in "
-            "conf/model/tiny.yaml: correct them."
+            f"model.architecture cannot be built ({first_words(error)}); expected settings of a decoder of "
+            "transformers, as in conf/model/tiny.yaml: correct them."
         ) from error
 
 

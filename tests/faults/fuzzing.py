@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
-import subprocess
-import sys
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -167,29 +164,3 @@ def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: C
         if number % 250 == 0:
             tell(f"{number}: {dict(tally.counts)}")
     return tally
-
-
-def as_process(seed: int, case: Case, scratch: Scratch, tally: Tally) -> None:
-    """Try a case as `python train.py … plan=true`, which computes and writes nothing."""
-    if any("\0" in argument for argument in case.arguments):
-        return  # no shell can pass it
-    scratch.lay(case)
-    options = [argument for argument in case.arguments if argument.startswith("-")]
-    ends_in_overrides = not case.arguments or not case.arguments[-1].startswith("-")
-    arguments = [*case.arguments, "plan=true"] if ends_in_overrides or not options else ["plan=true", *case.arguments]
-    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}:{scratch.modules}", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, str(REPOSITORY / "train.py"), *arguments]
-    encoded = [argument.encode("utf-8", errors="surrogatepass") for argument in command]
-    try:
-        finished = subprocess.run(
-            encoded, cwd=scratch.work, env=environment, capture_output=True, timeout=300, check=False
-        )
-    except subprocess.TimeoutExpired:
-        tally.add(seed, case, "hang")
-    else:
-        err = finished.stderr.decode(errors="replace")
-        became = {0: "served", 2: "refused"}.get(finished.returncode, "traceback")
-        if "Traceback" in err:
-            became = "traceback"
-        tally.add(seed, case, scratch.harm(case) or became, err[-3000:])
-    scratch.clear(case)

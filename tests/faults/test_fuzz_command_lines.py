@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fuzz_command_lines import cases
-from tests.faults.fuzzing import Scratch, Tally, as_process, in_this_process
+from tests.faults.fuzzing import Scratch, in_this_process
 
 
 @pytest.fixture
@@ -26,11 +26,3 @@ def test_every_command_line_is_served_or_refused(scratch: Scratch, first: int, c
     assert tally.defects == []
     assert tally.counts["served"] > count / 20
     assert tally.counts["refused"] > count / 20
-
-
-@pytest.mark.long
-def test_the_same_as_processes(scratch: Scratch) -> None:
-    tally = Tally()
-    for seed, case in cases(200_000, 200):
-        as_process(seed, case, scratch, tally)
-    assert tally.defects == []

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.fuzz_configurations import cases
-from tests.faults.fuzzing import Scratch, Tally, as_process, in_this_process
+from tests.faults.fuzzing import Scratch, in_this_process
 
 
 @pytest.fixture
@@ -26,11 +26,3 @@ def test_every_configuration_is_served_or_refused(scratch: Scratch, first: int, 
     assert tally.defects == []
     assert tally.counts["served"] > count / 100
     assert tally.counts["refused"] > count / 100
-
-
-@pytest.mark.long
-def test_the_same_as_processes(scratch: Scratch) -> None:
-    tally = Tally()
-    for seed, case in cases(200_000, 200):
-        as_process(seed, case, scratch, tally)
-    assert tally.defects == []

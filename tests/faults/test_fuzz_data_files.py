@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,12 +10,10 @@ import pytest
 from transformers import AutoTokenizer
 
 from tests.conftest import REPOSITORY
-from tests.faults.fuzz_data_files import attempt, write_file
-from tests.faults.fuzzing import SECONDS
+from tests.faults.fuzz_data_files import attempt
 
 SHARE = 300
 LONG = 5000
-PROCESSES = 200
 
 
 @pytest.fixture(scope="module")
@@ -53,23 +49,3 @@ def test_the_long_series(tmp_path: Path, tokenizer: Any) -> None:
     counts = tries(tmp_path, range(LONG), tokenizer)
     print(f"{LONG} data files: {dict(counts)}")
     assert min(counts["read"], counts["refused"]) > LONG // 5, counts
-
-
-@pytest.mark.long
-def test_some_as_processes(tmp_path: Path) -> None:
-    """`python train.py … plan=true` ends with 0 or 2, says one sentence where it refuses, and writes nothing."""
-    codes: Counter[int] = Counter()
-    for seed in range(LONG, LONG + PROCESSES):
-        folder = tmp_path / str(seed)
-        folder.mkdir()
-        file = write_file(folder, seed)
-        finished = subprocess.run(
-            [sys.executable, str(REPOSITORY / "train.py"), "model=tiny", "data=table", f"data.path={file}",
-             "data.text=[text]", "method=gradsim", "evaluation=accuracy", "trainer.accelerator=cpu", "plan=true"],
-            cwd=folder, capture_output=True, text=True, timeout=10 * SECONDS, check=False,
-        )  # fmt: skip
-        codes[finished.returncode] += 1
-        assert finished.returncode in (0, 2), f"seed {seed}: {finished.stderr}"
-        assert "Traceback" not in finished.stderr, f"seed {seed}: {finished.stderr}"
-        assert {path.name for path in tmp_path.iterdir()} == {str(n) for n in range(LONG, seed + 1)}
-    print(f"{PROCESSES} processes: {dict(codes)}")

@@ -115,3 +115,10 @@ def test_the_bound_is_below_what_a_model_has() -> None:
     lm = architecture_of(None, DECODER, "linear", ["a", "b"], 64, "sdpa", False)
     assert least_parameters(DECODER) <= sum(parameter.numel() for parameter in lm.parameters())
     assert torch.get_default_device().type == "cpu"
+
+
+@pytest.mark.parametrize("text", ["[]", "null", "3", '"gpt2"'])
+def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=r"config\.json holds .*expected a JSON object|cannot be loaded"):
+        load_config(str(tmp_path))

@@ -213,3 +213,12 @@ def test_a_hidden_state_that_is_scaled_before_the_readout_is_refused() -> None:
     model.head.register_forward_pre_hook(lambda module, args: (args[0] / 2,))
     with pytest.raises(UserError, match=r"changed before or behind it"):
         require_plain_readout(model.lm, model.head, "there")
+
+
+def test_weights_that_are_not_finite_are_not_taken_for_another_readout(folder: Path) -> None:
+    def spoiled(weights: Weights) -> Weights:
+        weights["model.norm.weight"][0] = float("nan")
+        return weights
+
+    change(folder, spoiled)
+    TextClassifier("odd", ["no", "yes"], load_tokenizer(TINY), path=str(folder), as_it_is=True)
