@@ -9,6 +9,7 @@ from typing import Any
 from twinlens.attribution.evaluation.artifacts import mispredicted_as_entailed, own_artifacts
 from twinlens.attribution.evaluation.concepts import COLUMN as CONCEPT
 from twinlens.attribution.evaluation.needs import what_is_missing
+from twinlens.attribution.evaluation.parts import broken_down
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     answers_of,
@@ -22,6 +23,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     instance_lists,
     of_kind,
     pairs_of,
+    parts_of,
     seedless_rankings,
     texts_of,
     train_facts,
@@ -62,7 +64,8 @@ def evaluate_stage(
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
-        return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+        found = faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+        return [*found, *broken_down(found, parts_of(session, session.split))]
     if evaluation.requires == "neuron_level":
         if session.readout.of_sequences:
             return _skipped(name, "one sequence per example, and multiple choice has several")
@@ -91,12 +94,14 @@ def _skipped(name: str, needs: str) -> list[Result]:
 
 def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of every predicted split but train."""
-    return [
-        result
-        for split in sorted(session.predictions)
-        if split != "train"
-        for result in evaluation.evaluate(*folded_predictions(session, split), split)
-    ]
+    found: list[Result] = []
+    for split in sorted(session.predictions):
+        if split != "train":
+            predicted, label, n_classes = folded_predictions(session, split)
+            rows = evaluation.evaluate(predicted, label, n_classes, split)
+            parts = {part: chosen[label >= 0] for part, chosen in parts_of(session, split, of_outcome=False).items()}
+            found += [*rows, *broken_down(rows, parts)]
+    return found
 
 
 def _answers(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
