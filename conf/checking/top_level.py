@@ -62,7 +62,8 @@ class RunConfig:
         plan: print what every pass would take, and end.
         memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
         choices: whose neurons are edited in multiple choice: those of the `predicted` choice's sequence with the other
-            choices fixed, or the same neuron in the sequences of `all` choices at once.
+            choices fixed, or the same neuron in the sequences of `all` choices at once; `predicted_edit_all`: scores of
+            the first kind, tests of the second.
         attribute_split: the split whose predictions are explained.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
@@ -76,7 +77,7 @@ class RunConfig:
     overwrite: bool = False
     plan: bool = False
     memory_budget: str | int = "4GiB"
-    choices: Literal["predicted", "all"] = "predicted"
+    choices: Literal["predicted", "all", "predicted_edit_all"] = "predicted"
     attribute_split: str = "test"
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
