@@ -24,6 +24,7 @@ from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
+from twinlens.callbacks.run.control_seeds import with_seeds_of_run
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs, open_methods, read_former_names
 from twinlens.callbacks.run.parts import Parts
@@ -62,10 +63,10 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     Raises:
         UserError: anything the user can mend; before anything is written where it can be known then.
     """
-    config = read_former_names(config)
+    drawn = with_seeds_of_run(config := read_former_names(config))
     seed_everything(config.seed, workers=True, verbose=False)
-    methods = open_methods(config, build)
-    evaluations = {name: build(node) for name, node in chosen(config, "evaluation").items()}
+    methods = open_methods(drawn, build)
+    evaluations = {name: build(node) for name, node in chosen(drawn, "evaluation").items()}
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
     data, tokenizer, explain = open_inputs(config, build)
@@ -74,7 +75,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     common = config.attribute_split, budget, config.seed, config.choices, config.model._target_, explain
     session = Session(folder, store, trainers, data, *common)
     parts = Parts(
-        plain(config),
+        plain(drawn),
         partial(build, model_node(config.model, data.readout), tokenizer=tokenizer, **session.model_arguments),
         lambda: [build(node) for node in config.callbacks.values()],
         methods,

@@ -14,7 +14,10 @@ from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, 
 from twinlens.attribution.readouts import ChoiceReadout
 from twinlens.models.last_token import LastTokenEngine
 
-Choices = Literal["predicted", "all"]
+Edited = Literal["predicted", "all"]
+"""Sequences that an engine's edits concern."""
+Choices = Literal["predicted", "all", "predicted_edit_all"]
+"""What the user can say: both of the above for scores and tests, or scores of the first and tests of the second."""
 OUTPUT = "score of the choice"
 """Name of a multiple-choice head's only output."""
 
@@ -47,7 +50,7 @@ class ChoiceEngine:
 
     readout: str = ChoiceReadout.name
 
-    def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Choices = "predicted") -> None:
+    def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Edited = "predicted") -> None:
         self.engine = engine
         self.n_choices = n_choices
         self.choices = choices
@@ -166,6 +169,21 @@ class ChoiceEngine:
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's elementwise non-linearity."""
         return self.engine.activate(pre_activation)
+
+
+def edited_by(choices: Choices, tests: bool) -> Edited:
+    """Sequences whose neurons are edited.
+
+    Args:
+        choices: as the user says it.
+        tests: whether neuron lists are tested; False: scored.
+
+    Example:
+        >>> from twinlens.models.choice import edited_by
+        >>> edited_by("predicted_edit_all", tests=False), edited_by("predicted_edit_all", tests=True)
+        ('predicted', 'all')
+    """
+    return "all" if choices == "all" or (tests and choices == "predicted_edit_all") else "predicted"
 
 
 def output_names(label_names: Sequence[str], n_choices: int | None) -> list[str]:

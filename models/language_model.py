@@ -102,8 +102,8 @@ class LanguageModel(LightningModule):
         """Size of the vocabulary, which is the number of scores."""
         return int(self.lm.get_output_embeddings().out_features)
 
-    def engine(self) -> LastTokenEngine:
-        """The verified last-token engine over this model's current weights."""
+    def engine(self, tests: bool = False) -> LastTokenEngine:
+        """The verified last-token engine over this model's current weights; lists are tested with the same one."""
         return LastTokenEngine(build_anatomy(self.backbone), self.head, TokenReadout.name)
 
     def residual_engine(self) -> ResidualEngine:

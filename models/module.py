@@ -19,7 +19,7 @@ from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
-from twinlens.models.choice import ChoiceEngine, Choices, flat_sequences, output_names
+from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.loaded_weights import Origin
@@ -60,7 +60,8 @@ class TextClassifier(LightningModule):
         reads: the form of input that it is trained with (`template`, `max_length`, `bos`), which is saved with it;
             None: nothing is said of it.
         choices: whose neurons an attribution edits: those of the `predicted` choice's sequence with the other choices'
-            scores fixed, or the same neuron in the sequences of `all` choices at once.
+            scores fixed, or the same neuron in the sequences of `all` choices at once; `predicted_edit_all`: scores are
+            of the first kind, tests of neuron lists of the second.
     """
 
     def __init__(
@@ -136,10 +137,16 @@ class TextClassifier(LightningModule):
         """From the final hidden state at the answer position, [..., hidden], to scores, [..., classes or 1]."""
         return self.lm.score
 
-    def engine(self) -> LastTokenEngine | ChoiceEngine:
-        """The verified last-token engine over this model's current weights."""
+    def engine(self, tests: bool = False) -> LastTokenEngine | ChoiceEngine:
+        """The verified last-token engine over this model's current weights.
+
+        Args:
+            tests: whether neuron lists are tested with it, which may edit other choices' sequences than their scores.
+        """
         engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
-        return engine if self.n_choices is None else ChoiceEngine(engine, self.n_choices, self.choices)
+        if self.n_choices is None:
+            return engine
+        return ChoiceEngine(engine, self.n_choices, edited_by(self.choices, tests))
 
     def residual_engine(self) -> ResidualEngine:
         """The verified engine over the residual stream at this model's current weights.

@@ -16,6 +16,7 @@ from twinlens.attribution.evaluation.diversity import TrainFacts
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
+from twinlens.attribution.evaluation.parts import KINDS, by_column, by_label, by_outcome
 from twinlens.attribution.evaluation.refits import Reference
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
@@ -174,6 +175,28 @@ def folded_predictions(session: Session, split: str) -> tuple[Tensor, Tensor, in
     if fold is None:
         return predicted, label, len(session.data.label_names)
     return torch.tensor(fold.of_class)[predicted], label, len(fold.names)
+
+
+def parts_of(session: Session, split: str, of_outcome: bool = True) -> dict[str, Tensor]:
+    """Parts of a split that results are broken down by, bool [examples] each; none where the vocabulary is read.
+
+    By gold label, by right and wrong predictions, and by the cases of HANS where the split has its columns.
+
+    Args:
+        session: of the run.
+        split: whose examples.
+        of_outcome: whether right and wrong predictions are parts.
+    """
+    if session.readout.of_vocabulary:
+        return {}
+    predicted, label, _ = folded_predictions(session, split)
+    fold, rows = fold_of(session, split), session.data.splits[split]
+    parts = by_label(label, session.data.label_names if fold is None else fold.names)
+    parts |= by_outcome(predicted, label) if of_outcome else {}
+    for kind in KINDS[2:]:
+        if kind in rows.column_names:
+            parts |= by_column(kind, list(rows[kind][:]))
+    return parts
 
 
 def answers_of(session: Session, split: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:

@@ -248,7 +248,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
     cut = batch_shards(rows.select(sample), session.eval_batch_size)
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
-    engine = session.readable.engine()
+    engine = session.readable.engine(tests=True)
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         activation = engine.states(batch).activation.float()
@@ -269,7 +269,7 @@ def _answers(
     reference: Reference | None,
     folder: Path,
 ) -> dict[str, Tensor]:
-    engine = session.readable.engine()
+    engine = session.readable.engine(tests=True)
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)

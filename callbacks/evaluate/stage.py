@@ -9,6 +9,7 @@ from typing import Any
 from twinlens.attribution.evaluation.artifacts import mispredicted_as_entailed, own_artifacts
 from twinlens.attribution.evaluation.concepts import COLUMN as CONCEPT
 from twinlens.attribution.evaluation.needs import what_is_missing
+from twinlens.attribution.evaluation.parts import broken_down
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     answers_of,
@@ -23,6 +24,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     kept_rows,
     of_kind,
     pairs_of,
+    parts_of,
     seedless_rankings,
     texts_of,
     train_facts,
@@ -64,7 +66,9 @@ def evaluate_stage(
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
-        return faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+        found = faithfulness_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
+        kept, parts = kept_rows(session), parts_of(session, session.split)
+        return [*found, *broken_down(found, {part: chosen[kept] for part, chosen in parts.items()})]
     if evaluation.requires == "sites":
         return site_ablation_stage(session, name, evaluation, settings)
     if evaluation.requires == "neuron_level":
@@ -95,12 +99,14 @@ def _skipped(name: str, needs: str) -> list[Result]:
 
 def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of every predicted split but train."""
-    return [
-        result
-        for split in sorted(session.predictions)
-        if split != "train"
-        for result in evaluation.evaluate(*folded_predictions(session, split), split)
-    ]
+    found: list[Result] = []
+    for split in sorted(session.predictions):
+        if split != "train":
+            predicted, label, n_classes = folded_predictions(session, split)
+            rows = evaluation.evaluate(predicted, label, n_classes, split)
+            parts = {part: chosen[label >= 0] for part, chosen in parts_of(session, split, of_outcome=False).items()}
+            found += [*rows, *broken_down(rows, parts)]
+    return found
 
 
 def _answers(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:

@@ -20,7 +20,7 @@ from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.store import Store
 from twinlens.data.data_report import Notes
-from twinlens.models.choice import Choices
+from twinlens.models.choice import Choices, edited_by
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.module import TextClassifier
@@ -174,12 +174,18 @@ class Session:
     def sequences(self) -> Sequences:
         """Sequences of one example: those that are read and those that edits concern."""
         read = self.readout.sequences(self.data.n_choices)
-        return Sequences(read, read if self.choices == "all" else 1)
+        return Sequences(read, read if edited_by(self.choices, tests=False) == "all" else 1)
+
+    @property
+    def tested_sequences(self) -> Sequences:
+        """The same where neuron lists are tested."""
+        read = self.readout.sequences(self.data.n_choices)
+        return Sequences(read, read if edited_by(self.choices, tests=True) == "all" else 1)
 
     @property
     def engine_sizes(self) -> EngineSizes:
-        """Sizes of the model's engine at the answer position."""
-        return EngineSizes(self.footprint, self.sequences)
+        """Sizes of the engine that neuron lists are tested with."""
+        return EngineSizes(self.footprint, self.tested_sequences)
 
     @property
     def footprint(self) -> Footprint:

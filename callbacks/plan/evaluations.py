@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
@@ -113,7 +114,7 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
     others = {uniform_name(site, seed): site for site, seeds in uniform.items() if site != "ffn" for seed in seeds}
     questions = evaluation.n_edits([*titles, *controls], {**sites, **others})
     lengths = plan.lengths[session.split]
-    sizes = plan.engine_sizes
+    sizes = EngineSizes(plan.shape.footprint, session.tested_sequences, plan.shape.residual)
     drawn = RandomNeurons(list(range(len(controls)))).work(sizes, plan.shape, 1)
     total = sum(evaluation.work(sizes, plan.shape, length, questions) + drawn for length in lengths)
     split = reference_split(session, evaluation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from twinlens.attribution.evaluation.parts import is_part
 from twinlens.callbacks.results.columns import SETTINGS, Cell, Row, is_control
 from twinlens.callbacks.results.formatting import ARROWS, format_number, format_row_value, metric_label
 
@@ -17,9 +18,16 @@ def evaluation_tables(rows: Sequence[Row], directions: Mapping[str, str]) -> Ite
 
     Methods (by split, seed, group … where these differ) stand down, metrics across.
     """
+    whole = [row for row in rows if not is_part(row["group"])]
+    parts = [row for row in rows if is_part(row["group"])]
+    yield from _tables(whole, directions, "")
+    yield from _tables(parts, directions, " by parts of the examples")
+
+
+def _tables(rows: Sequence[Row], directions: Mapping[str, str], called: str) -> Iterator[dict[str, Any]]:
     for evaluation in dict.fromkeys(row["evaluation"] for row in rows):
         mine = [row for row in rows if row["evaluation"] == evaluation]
-        name = str(evaluation or "other")
+        name = str(evaluation or "other") + called
         if len({(row["metric"], row["k"]) for row in mine}) <= MAX_COLUMNS:
             yield _table(name, mine, directions)
             continue

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from twinlens.attribution.evaluation.comparisons import compare_methods
+from twinlens.attribution.evaluation.parts import is_part
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.comparison_table import comparison_table
 from twinlens.callbacks.results.formatting import format_table
@@ -41,9 +42,9 @@ def printed_results(run: RunFiles, directions: Mapping[str, str], told: Collecti
     """
     rows = published_rows(run)
     shown = [row for row in rows if row["evaluation"] not in told and row["metric"] not in LISTS]
-    rest = (
-        f"{len(rows) - len(shown)} more rows, of lists and maps, are in results.csv" if len(shown) < len(rows) else ""
-    )
+    shown = [row for row in shown if not is_part(row["group"])]
+    left = len(rows) - len(shown)
+    rest = f"{left} more rows, of lists, maps and parts of the examples, are in results.csv" if left else ""
     table = format_table(shown, directions) if shown or not rest else ""
     return "\n".join(filter(None, [table, rest, mismatch_note(run)]))
 

@@ -21,6 +21,7 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.report.page import write_report
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import printed_results
+from twinlens.callbacks.run.control_seeds import as_written
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
@@ -64,7 +65,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     )
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
-    of_methods = method_settings(parts.methods, settings["method"])
+    written = {name: as_written(node, session.seed) for name, node in settings["method"].items()}
+    of_methods = method_settings(parts.methods, written)
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,

@@ -62,7 +62,8 @@ class RunConfig:
         plan: print what every pass would take, and end.
         memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
         choices: whose neurons are edited in multiple choice: those of the `predicted` choice's sequence with the other
-            choices fixed, or the same neuron in the sequences of `all` choices at once.
+            choices fixed, or the same neuron in the sequences of `all` choices at once; `predicted_edit_all`: scores of
+            the first kind, tests of the second.
         explain: what methods of both lenses explain of each example: `predicted`, `gold`, for next-token data
             `answer`, or the name of a class or token; or one of these for each lens.
         explain_against: what the target is set apart from: `runner_up`, `predicted`, `gold`, or a class or token.
@@ -79,7 +80,7 @@ class RunConfig:
     overwrite: bool = False
     plan: bool = False
     memory_budget: str | int = "4GiB"
-    choices: Literal["predicted", "all"] = "predicted"
+    choices: Literal["predicted", "all", "predicted_edit_all"] = "predicted"
     explain: str | int | Mapping[str, str | int] = "predicted"
     explain_against: str | int | None = None
     attribute_split: str = "test"

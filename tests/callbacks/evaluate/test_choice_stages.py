@@ -76,7 +76,7 @@ def session_of(folder: Path, choices: Choices) -> Session:
     return session
 
 
-@pytest.mark.parametrize("choices", ["predicted", "all"])
+@pytest.mark.parametrize("choices", get_args(Choices))
 def test_stages_give_what_the_model_gives(tmp_path: Path, choices: Choices) -> None:
     session = session_of(tmp_path, choices)
     batch, model = Questions().batch, session.classifier
@@ -113,8 +113,62 @@ def test_the_reading_is_part_of_what_is_stored(tmp_path: Path) -> None:
         attribute_stage(session, "ig", {"ig": IntegratedGradients(n_steps=1, top_k=5)}, {"ig": {"n_steps": 1}})
         scores.append(session.scores["ig", "test"])
         predictions.append((session.folder / "examples" / "test").resolve())
-    assert scores[0] != scores[1]
-    assert predictions[0] == predictions[1]
+    assert len(set(scores)) == 3
+    assert len(set(predictions)) == 1
+
+
+def test_lists_of_the_best_sequence_are_tested_in_all_of_them(tmp_path: Path) -> None:
+    """The first paper's combination, by full forwards of every sequence with the neurons zeroed by hand."""
+    session, alone = session_of(tmp_path, "predicted_edit_all"), session_of(tmp_path, "predicted")
+    model, batch = session.classifier, Questions().batch
+    method = IntegratedGradients(n_steps=2, top_k=12)
+    found, of_best = (method.attribute(one.classifier.engine(), batch, 2**30) for one in (session, alone))
+    assert torch.equal(found.unit, of_best.unit)  # lists are those of the best sequence
+    lists = {"ig": (found.layer, found.unit)}
+    evaluation = Faithfulness([1], [12])
+    answers = evaluation.answers(model.engine(tests=True), batch, lists, 2**30)
+    others = evaluation.answers(alone.classifier.engine(tests=True), batch, lists, 2**30)
+    clean = prediction_with(model, batch, torch.zeros(5, 4, 0))
+    everything = torch.ones(5, model.engine().n_layers, model.engine().n_neurons, dtype=torch.bool)
+    for test, r in (("sufficiency", 1), ("comprehensiveness", 12)):
+        listed = torch.zeros_like(everything)
+        for row in range(5):
+            listed[row, found.layer[row, :r].long(), found.unit[row, :r].long()] = True
+        zeroed = everything & ~listed if test == "sufficiency" else listed
+        prob = prediction_with(model, batch, zeroed)
+        left = prob.gather(1, clean.argmax(1, keepdim=True))[:, 0]
+        assert torch.allclose(answers[f"ig|{test}|{r}|probability"], left, atol=1e-5)
+        assert not torch.allclose(others[f"ig|{test}|{r}|probability"], left, atol=1e-3)
+    assert session.sequences.edited == 1
+    assert session.engine_sizes.sequences.edited == 3
+
+
+def prediction_with(model: TextClassifier, batch: dict[str, torch.Tensor], zeroed: torch.Tensor) -> torch.Tensor:
+    """Probabilities of the choices with neurons zeroed at the last token of every sequence, one at a time."""
+    scores = torch.zeros(batch["input_ids"].shape[:2])
+    blocks = model.backbone.layers
+    for question in range(len(scores)):
+        for choice in range(scores.shape[1]):
+            ids = batch["input_ids"][question, choice][batch["attention_mask"][question, choice].bool()]
+
+            def cut(
+                module: object, given: tuple[torch.Tensor], layer: int, question: int = question
+            ) -> tuple[torch.Tensor]:
+                kept = given[0].clone()
+                kept[:, -1, zeroed[question, layer].bool()] = 0
+                return (kept,)
+
+            handles = [
+                block.mlp.dense_4h_to_h.register_forward_pre_hook(partial(cut, layer=layer))
+                for layer, block in enumerate(blocks)
+                if zeroed.shape[-1]
+            ]
+            with torch.no_grad():
+                hidden = model.backbone(input_ids=ids[None]).last_hidden_state[0, -1]
+                scores[question, choice] = model.head(hidden)[0]
+            for handle in handles:
+                handle.remove()
+    return scores.softmax(-1)
 
 
 def test_memory_of_questions_counts_their_sequences() -> None:

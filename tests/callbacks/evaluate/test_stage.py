@@ -22,6 +22,7 @@ from twinlens.attribution.evaluation.uniqueness import Uniqueness
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.random_instances import RandomInstances
 from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.stage import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, train_facts
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
@@ -88,6 +89,7 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
     return SimpleNamespace(
         data=SimpleNamespace(**{**defaults, **of_data}),
         split="test",
+        readout=READOUTS["classification"],
         predictions={name: Predictions(rows, features, name) for name, rows in splits.items()},
         scores=scores,
     )
@@ -106,6 +108,19 @@ def test_a_folded_split_is_counted_in_its_own_classes(tmp_path: Path) -> None:
     assert results(session, "accuracy", Accuracy())["", "accuracy", None, ""] == 0.5
     assert reference(session).fold.tolist() == [0, 1, 1]
     assert results(fake_session(tmp_path / "plain"), "accuracy", Accuracy())["", "accuracy", None, ""] == 0
+
+
+def test_accuracy_is_broken_down_by_label_and_case_of_the_challenge_set(tmp_path: Path) -> None:
+    session = fake_session(tmp_path, folds={"test": HANS})
+    session.data.splits["test"] = session.data.splits["test"].add_column("subcase", ["passive", "swap"])
+    found = results(session, "accuracy", Accuracy())
+    # both tests are not entailed, so that this label is all of them; the second is right
+    assert {group: value for (*_, group), value in found.items() if group} == {
+        "subcase=passive": 0.0, "subcase=swap": 1.0,
+    }  # fmt: skip
+    plain = fake_session(tmp_path / "plain")
+    plain.data.splits["test"] = plain.data.splits["test"].add_column("subcase", ["same", "same"])
+    assert {group for *_, group in results(plain, "accuracy", Accuracy())} == {""}
 
 
 def test_artifacts_of_a_challenge_set_and_of_the_data_themselves(tmp_path: Path) -> None:
