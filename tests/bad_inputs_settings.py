@@ -28,6 +28,17 @@ SETTINGS: list[Entry] = [
     ("an amount of memory with an unknown unit", ("memory_budget=4GiBs",), ("memory_budget", "4GiBs")),
     ("no step on the path", ("method.ig.n_steps=0",), ("n_steps=0", "at least 1")),
     ("no neuron kept", ("evaluation.faithfulness.sufficiency=[0]",), ("r ≥ 1",)),
+    ("a site that does not exist", ("method.ig.site=head",), ("head", "attn", "both")),
+    (
+        "pre-activations of attention neurons",
+        ("method=ig_reference", "method.ig_reference.site=attn"),
+        ("site=attn", "preset=reference", "site=ffn"),
+    ),
+    (
+        "a slip about FFN neurons, for attention neurons",
+        ("method.ig.site=both", "method.ig.positions=broadcast_last"),
+        ("site=both", "positions=broadcast_last", "site=ffn"),
+    ),
     ("damping of zero", ("method=influence", "method.influence.damping=0"), ("damping=0", "above 0")),
     ("lists of no length", ("method=gradsim", "method.gradsim.top_k=0"), ("top_k",)),
     ("draws without a seed", ("method=random_neurons", "method.random_neurons.seeds=[]"), ("seeds=[]", "one seed")),
