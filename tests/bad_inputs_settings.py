@@ -28,6 +28,8 @@ SETTINGS: list[Entry] = [
     ("an amount of memory with an unknown unit", ("memory_budget=4GiBs",), ("memory_budget", "4GiBs")),
     ("no step on the path", ("method.ig.n_steps=0",), ("n_steps=0", "at least 1")),
     ("no neuron kept", ("evaluation.faithfulness.sufficiency=[0]",), ("r ≥ 1",)),
+    ("a machine of a plan that is not made", ("plan_for=A100-40GB",), ("plan_for=A100-40GB", "plan=true")),
+    ("a machine that is not listed", ("plan=true", "plan_for=A100"), ("plan_for=A100", "A100-40GB", "machines.csv")),
     ("a site that does not exist", ("method.ig.site=head",), ("head", "attn", "both")),
     (
         "pre-activations of attention neurons",
