@@ -26,7 +26,7 @@ from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
 from twinlens.callbacks.run.control_seeds import with_seeds_of_run
 from twinlens.callbacks.run.folder import RunFolder
-from twinlens.callbacks.run.opening import model_node, open_inputs, open_methods, read_former_names
+from twinlens.callbacks.run.opening import model_node, open_inputs, open_questions, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import scrubbed_output
@@ -41,7 +41,7 @@ from twinlens.conf.checking.allowed_classes import refusal_of_a_library
 from twinlens.conf.checking.byte_sizes import parse_bytes
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.config_sources import check_what_is_read, compose, parse_typed
-from twinlens.conf.checking.plain_values import chosen, plain
+from twinlens.conf.checking.plain_values import plain
 from twinlens.conf.checking.written_config import literal, redact_overrides, replayable
 
 CONFIG_DIR = Path(__file__).parent / "conf"
@@ -65,8 +65,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     """
     drawn = with_seeds_of_run(config := read_former_names(config))
     seed_everything(config.seed, workers=True, verbose=False)
-    methods = open_methods(drawn, build)
-    evaluations = {name: build(node) for name, node in chosen(drawn, "evaluation").items()}
+    methods, evaluations = open_questions(drawn, build)
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit)
     watch_started(Path(config.paths.store))
     data, tokenizer, explain = open_inputs(config, build)

@@ -50,12 +50,16 @@ def base_line_answers(answers: dict[str, Tensor], name: str, questions: Sequence
     Returns:
         as `Faithfulness.answers`.
     """
-    none = Question(name, "sufficiency", 0)
-    off = {part: answers.pop(getattr(none, part), None) for part in ("key", "probability_key")}
-    unedited = {"key": torch.ones_like(answers[PROBABILITY], dtype=torch.bool), "probability_key": answers[PROBABILITY]}
+    nothing_kept = Question(name, "sufficiency", 0)
+    unedited = answers[PROBABILITY]
     found: dict[str, Tensor] = {}
     for question in questions:
-        for part, clean in unedited.items():
-            kept = off[part]
-            found[getattr(question, part)] = clean if question.test == "comprehensiveness" or kept is None else kept
+        if question.test == "sufficiency":
+            found[question.key] = answers[nothing_kept.key]
+            found[question.probability_key] = answers[nothing_kept.probability_key]
+        else:
+            found[question.key] = torch.ones_like(unedited, dtype=torch.bool)
+            found[question.probability_key] = unedited
+    for key in (nothing_kept.key, nothing_kept.probability_key):
+        answers.pop(key, None)
     return found

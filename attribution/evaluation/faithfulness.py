@@ -102,7 +102,8 @@ class Faithfulness:
         if not counts or any(r < 1 for r in counts):
             raise UserError(
                 "evaluation.faithfulness asks for fewer than one neuron; expected r ≥ 1 in sufficiency and "
-                "comprehensiveness: set e.g. evaluation.faithfulness.sufficiency=[1]."
+                "comprehensiveness (r = 0 is always given, as no_neurons): set e.g. "
+                "evaluation.faithfulness.sufficiency=[1]."
             )
         if reference_size < 2:
             raise UserError(

@@ -23,7 +23,7 @@ from twinlens.callbacks.fit.checkpoints import (
     last_checkpoint,
     write_whole_checkpoints,
 )
-from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.passes.memory import is_out_of_memory, trim_freed_memory
 from twinlens.callbacks.passes.predict_pass import interruptible
 from twinlens.callbacks.passes.progress import fit_progress, on_terminal
 from twinlens.callbacks.passes.session import Epoch, Session
@@ -88,6 +88,7 @@ def fit_stage(
 
     inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
+    trim_freed_memory()  # of gradients and moments: the passes need the room
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _tell(json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"])
     _take(session, make_model, entry.path / "model")
@@ -124,8 +125,7 @@ def trains(session: Session, fit: bool) -> bool:
 def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[str, Any]) -> None:
     """Use a trained model as it is (fit=false, or prompts alone).
 
-    What lies on the hub, in a pickle, and what an adapter makes of its base are written into the store, whole, and read
-    from there.
+    What lies on the hub, in a pickle, or is made of an adapter is written into the store, whole, and read from there.
     """
     path = model_settings["path"]
     if not is_stored_whole(model_settings):
@@ -274,7 +274,8 @@ def _fit(
     if not trainer.is_global_zero:
         return
     if checkpoint.best_model_path:
-        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True)
+        # mapped: the moments, two thirds of the file, would stand beside those in memory
+        state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
         model = whole_model(model, make_model, state["state_dict"])
     shutil.rmtree(folder / "model", ignore_errors=True)  # of a kill in the next lines
     model.cpu().float().save(folder / "model")

@@ -127,5 +127,14 @@ def return_freed_memory() -> None:
         return
 
 
+def trim_freed_memory() -> None:
+    """Give what has been freed so far back to the system; glibc only."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):
+        return
+
+
 def _announce(name: str, budget: int) -> None:
     print(f"{name}: out of memory, going on with memory_budget={bytes_in_words(budget).replace(' ', '')}", flush=True)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import xxhash
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.store.checksums import READ_AT_ONCE
 from twinlens.models.anatomy_check import family_of
 from twinlens.models.footprint import footprint_of
 from twinlens.models.residual import ResidualEngine
 
 MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
+CHECKPOINT_SAMPLE = 2**25
+"""Bytes of the checkpoint that is written to see how long one takes."""
 
 
 def computed_in(precision: str) -> torch.dtype:
@@ -59,6 +64,21 @@ def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) 
     return 2.0 * 256 * width * 4 * width / mean_seconds(lambda: left @ right, device)
 
 
+def seconds_per_byte() -> float:
+    """Time of writing a checkpoint and its checksum, on a file of 32 MiB without a name that is gone afterwards."""
+    state = {"weights": torch.zeros(CHECKPOINT_SAMPLE // 4)}
+
+    def write() -> None:
+        with tempfile.TemporaryFile() as opened:
+            torch.save(state, opened)
+            opened.seek(0)
+            digest = xxhash.xxh3_128()
+            while block := opened.read(READ_AT_ONCE):
+                digest.update(block)
+
+    return mean_seconds(write, torch.device("cpu")) / CHECKPOINT_SAMPLE
+
+
 def mean_seconds(run: Callable[[], object], device: torch.device) -> float:
     """Mean time of a call over about a fifth of a second, behind a first one that loads libraries and takes memory."""
 
@@ -75,13 +95,17 @@ def mean_seconds(run: Callable[[], object], device: torch.device) -> float:
     return elapsed / count
 
 
-def heading(shape: costs.Shape, session: Session, device: torch.device, rate: float, probed: bool) -> str:
-    """What the plan is about and what its times rest on."""
+def rates_told(device: torch.device, rate: float, probed: bool) -> str:
+    """What a plan's times on this machine rest on."""
+    how = "every kind of pass timed just now on a few blocks;" if probed else "counted operations at the rate of"
+    return f"times: on {device}, one process; {how} a matrix product of the model's width {rate / 1e9:.0f} GFLOP/s"
+
+
+def heading(shape: costs.Shape, session: Session) -> str:
+    """What the plan is about."""
     footprint = shape.footprint
-    how = "every kind of pass timed just now on a few blocks" if probed else "counted operations at the rate of"
     rows: Sequence[str] = [f"{split} {len(data)}" for split, data in session.data.splits.items()]
     return (
         f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
-        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples\n"
-        f"times: on {device}, one process; {how}, a matrix product of the model's width {rate / 1e9:.0f} GFLOP/s"
+        f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples"
     )

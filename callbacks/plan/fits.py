@@ -14,7 +14,10 @@ from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.table import Line
 from twinlens.callbacks.plan.times import Times
+from twinlens.data.sampling import permutation
 
+SANITY_BATCHES = 2
+"""Validation batches that Lightning reads before the first epoch, unless it is told another number."""
 CHECKPOINTS = 7
 """Models on the disk at the highest: two checkpoints of weights and two moments, and the saved model."""
 
@@ -27,20 +30,36 @@ def fit_seconds(
     lengths: Sequence[int],
     validation: Sequence[int],
 ) -> float:
-    """Three forwards per train example and epoch, one per validation example, and the optimiser's steps.
+    """Three forwards per train example and epoch, one per validation example, the optimiser's steps, and checkpoints.
+
+    Rows of a batch are padded to its longest, in a random order of the train split. Every epoch writes its weights and
+    moments, once as the last and once as the best (an upper bound), and the end the model.
 
     Args:
         trainer: settings of the Trainer.
         lengths, validation: tokens of each sequence.
     """
-    limit = trainer.get("limit_train_batches", 1.0)
-    batches = -(-len(lengths) // session.data.batch_size)
+    limit, size = trainer.get("limit_train_batches", 1.0), session.data.batch_size
+    batches = -(-len(lengths) // size)
     share = min(1.0, limit if isinstance(limit, float) else limit / batches)
-    train, checked = (sum(map(shape.forward_operations, part)) for part in (lengths, validation))
+    shuffled = [lengths[row] for row in permutation(len(lengths), session.seed)]
+    train = padded_operations(shape, shuffled, size)
+    checked_size = size if session.data.eval_batch_size == "auto" else session.data.eval_batch_size
+    sanity = validation[: checked_size * int(trainer.get("num_sanity_val_steps", SANITY_BATCHES) or 0)]
     epochs, read = epochs_of_fit(trainer), session.sequences.read
+    checked = epochs * padded_operations(shape, validation, checked_size)
+    checked += padded_operations(shape, sanity, checked_size)
     n_steps = epochs * math.ceil(share * batches / int(trainer.get("accumulate_grad_batches") or 1))
-    trained = times.fit(3 * epochs * read * share * train, n_steps, shape.trained_parameters)
-    return trained + times.forward(epochs * read * checked)
+    embedding = shape.lm.get_input_embeddings().weight.numel() if shape.trained_parameters == shape.parameters else 0
+    trained = times.fit(3 * epochs * read * share * train, n_steps, shape.trained_parameters, embedding)
+    written = 4 * (shape.parameters * (2 * epochs + 1) + 2 * shape.trained_parameters * 2 * epochs)
+    return trained + times.forward(read * checked) + times.written(written)
+
+
+def padded_operations(shape: costs.Shape, lengths: Sequence[int], batch_size: int) -> float:
+    """Operations of a forward over all rows, in batches of their order, each padded to its longest row."""
+    batches = [lengths[start : start + batch_size] for start in range(0, len(lengths), batch_size)]
+    return sum(len(batch) * shape.forward_operations(max(batch)) for batch in batches)
 
 
 def epochs_of_fit(trainer: Mapping[str, Any]) -> int:
@@ -48,11 +67,19 @@ def epochs_of_fit(trainer: Mapping[str, Any]) -> int:
     return int(trainer.get("max_epochs") or 1)
 
 
-def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int]) -> int:
-    """Gradients and AdamW's two moments; what backward keeps of a batch of the longest examples."""
+def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int], device: str) -> int:
+    """Gradients and AdamW's two moments; what backward keeps of a batch of the longest examples, or what a step holds
+    beside, whichever is more: on a GPU one copy of all trained parameters, else two of the largest.
+
+    Args:
+        lengths: tokens of each sequence.
+        device: kind of device.
+    """
     examples = min(session.data.batch_size, len(lengths))
     activations = session.sequences.read * examples * shape.footprint.sequence(max(lengths))
-    return 3 * 4 * shape.trained_parameters + activations
+    largest = max((p.numel() for p in shape.lm.parameters() if p.requires_grad), default=0)
+    step = 4 * (shape.trained_parameters if device == "cuda" else 2 * largest)
+    return 3 * 4 * shape.trained_parameters + max(activations, step)
 
 
 def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
@@ -108,7 +135,7 @@ def retraining_line(
         rows: fit_seconds(times, shape, session, recipe.trainer, [round(mean)] * rows, validation) + predicted
         for rows in set(fits)
     }
-    working = fit_memory(shape, session, sorted(whole)[-longest:])
+    working = fit_memory(shape, session, sorted(whole)[-longest:], device)
     model = 4 * shape.parameters
     return Line(
         name, n_test, "yes" if fits and stored == len(fits) else "no",

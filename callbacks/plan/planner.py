@@ -23,10 +23,18 @@ from twinlens.callbacks.attribute.stage import method_inputs
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Predictions, Session
-from twinlens.callbacks.plan.device_rate import computed_in, heading, operations_per_second, shape_of
+from twinlens.callbacks.plan.device_rate import (
+    computed_in,
+    heading,
+    operations_per_second,
+    rates_told,
+    seconds_per_byte,
+    shape_of,
+)
 from twinlens.callbacks.plan.evaluations import evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
 from twinlens.callbacks.plan.line_inputs import PlanBase
+from twinlens.callbacks.plan.machines import machine_of
 from twinlens.callbacks.plan.probe import probe_of
 from twinlens.callbacks.plan.table import Line, format_plan
 from twinlens.callbacks.plan.times import Times
@@ -94,7 +102,7 @@ class Planner(PlanBase):
         if found is not None:
             session.weights = known_weights_hash(found / "model", session.store.root) or ""
             session.epochs = epochs_of(found, lambda folder: known_weights_hash(folder, session.store.root) or "")
-        working = fit_memory(self.shape, session, lengths)
+        working = fit_memory(self.shape, session, lengths, self.device.type)
         kept = CHECKPOINTS + epochs_of_fit(trainer) * self.keeps_epochs
         return Line(
             "fit", len(lengths), self.said(source is not None, found), seconds,
@@ -170,7 +178,8 @@ def coverages(shape: costs.Shape, parts: Parts) -> list[str]:
 
 
 def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBase) -> dict[str, float]:
-    """Print what a run would take and remove its empty folder; no weights are read. Returns no metrics.
+    """Print what a run would take, here or on the machine that `plan_for` names, and remove its empty folder; no
+    weights are read. Returns no metrics.
 
     Args:
         session: of the run, with its data prepared.
@@ -178,32 +187,51 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
         tokenizer: whose size a model from scratch has.
 
     Raises:
-        UserError: an unreadable checkpoint, a method that does not serve the model or does not fit the budget.
+        UserError: an unreadable checkpoint, a machine that is not listed, a method that does not serve the model or
+            does not fit the budget.
     """
+    other = parts.settings["plan_for"]
+    machine = None if other is None else machine_of(other)
     shape = shape_of(configured_architecture(session.data, parts.settings["model"], tokenizer))
-    trainer = session.trainers.for_pass([])
-    device = trainer.strategy.root_device
-    width = shape.footprint.hidden_size
-    try:
-        rate = operations_per_second(device, width, computed_in(session.trainers.precision))
-    except RuntimeError as error:
-        raise UserError(
-            f"the rate of {device} cannot be measured ({str(error).splitlines()[0]}); expected a free device: "
-            "set trainer.accelerator=cpu or wait for it."
-        ) from error
-    host_rate = operations_per_second(torch.device("cpu"), width, torch.float64)
     splits = splits_needed(session.data.splits, session.split, parts.methods)
     session = replace(session, found_batch_size=planned_batch_size(session, shape.footprint, splits))
-    probe = probe_of(session, parts.make_model, shape, trainer)
-    lines = Planner(session, parts, shape, device, Times(rate, host_rate, probe)).lines()
+    if machine is None:
+        device, times, told_times = _here(session, parts, shape)
+    else:
+        dtype = computed_in(session.trainers.precision)
+        device, told_times = torch.device("cuda"), machine.told(dtype)
+        times = Times(machine.rate(dtype), _host_rate(shape), None, seconds_per_byte())
+    lines = Planner(session, parts, shape, device, times).lines()
     if is_first_process():
         data = [f"data: {line}" for line in session.data.notes.lines]
         told = [
             *data,
-            heading(shape, session, device, rate, probe is not None),
+            heading(shape, session),
+            told_times,
             format_plan(lines),
+            *([] if machine is None else [machine.fitting(lines)]),
             *coverages(shape, parts),
         ]
         print("\n".join(told), flush=True)
         remove_empty(session.folder)
     return {}
+
+
+def _here(session: Session, parts: Parts, shape: costs.Shape) -> tuple[torch.device, Times, str]:
+    """Device of this machine's passes, its times, and what they rest on."""
+    trainer = session.trainers.for_pass([])
+    device = trainer.strategy.root_device
+    try:
+        rate = operations_per_second(device, shape.footprint.hidden_size, computed_in(session.trainers.precision))
+    except RuntimeError as error:
+        raise UserError(
+            f"the rate of {device} cannot be measured ({str(error).splitlines()[0]}); expected a free device: "
+            "set trainer.accelerator=cpu or wait for it."
+        ) from error
+    probe = probe_of(session, parts.make_model, shape, trainer)
+    times = Times(rate, _host_rate(shape), probe, seconds_per_byte())
+    return device, times, rates_told(device, rate, probe is not None)
+
+
+def _host_rate(shape: costs.Shape) -> float:
+    return operations_per_second(torch.device("cpu"), shape.footprint.hidden_size, torch.float64)

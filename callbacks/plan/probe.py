@@ -2,13 +2,15 @@
 
 A matrix product says little of small models, of rows of one token or of gradients that are taken layer by layer. So a
 model with the configured widths, at most three blocks and random weights is built at plan time, and what a pass does
-with a batch is done with it. Its counted operations over the time they took are the pass's rate.
+with a batch is done with it. Its counted operations over the time they took are the pass's rate. A classifier looks its
+tokens up, so that its probe has a few rows of the vocabulary; what all of them cost a training step is timed apart.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -41,8 +43,41 @@ EXAMPLES = 32
 """Of a probed batch at most."""
 OF_THE_CHECKPOINT = ("id2label", "label2id", "architectures", "dtype", "_name_or_path", "transformers_version")
 """Settings that say nothing of the shape."""
+FEW_TOKENS = 2**14
+"""Rows of a classifier's embedding in the probe."""
 LARGEST = 2**27
 """Parameters of a probe at most: in wider models matrix products take nearly all of the time."""
+
+
+class FewTokens:
+    """Stands for a tokenizer where a probe is built: how many rows an embedding has, and no token for padding.
+
+    Args:
+        count: rows.
+    """
+
+    pad_token_id = None
+
+    def __init__(self, count: int) -> None:
+        self.count = count  # no dataclass: Hydra would take one for settings
+
+    def __len__(self) -> int:
+        return self.count
+
+
+@dataclass(frozen=True)
+class TrainingRates:
+    """Speed of a fit.
+
+    Attributes:
+        operations: per second, of forward and backward, counted as three forwards.
+        step: seconds per parameter of an optimiser's step.
+        embedding: seconds per number of an embedding, whose gradient every backward fills with zeros.
+    """
+
+    operations: float
+    step: float
+    embedding: float
 
 
 class Probe:
@@ -77,14 +112,14 @@ class Probe:
 
         return self._forward_operations() / self._seconds(run)
 
-    def training(self) -> tuple[float, float]:
-        """Operations per second of forward and backward, counted as three forwards, and seconds per parameter of an
-        optimiser's step."""
+    def training(self) -> TrainingRates:
+        """Forward and backward of a training batch, an optimiser's step, and the gradient of an embedding."""
         parameters = list(self._model.parameters())
         rows = self._rows[: self._session.data.batch_size]
         optimizer = torch.optim.AdamW(parameters, lr=0.0)
 
         def gradients() -> None:
+            optimizer.zero_grad()
             batch = self._batch(rows)
             if self._session.readout.of_vocabulary:
                 losses, predicts = self._model.token_losses(batch)
@@ -94,15 +129,25 @@ class Probe:
                 loss = cross_entropy(scores, torch.zeros(len(scores), dtype=torch.long, device=self.device))
             loss.backward()
 
+        embedding = self._model.lm.get_input_embeddings().weight
+
+        def looked_up() -> None:
+            optimizer.zero_grad()
+            torch.nn.functional.embedding(self._batch(rows)["input_ids"], embedding).sum().backward()
+
         self._model.train().requires_grad_(True)
         try:
+            lookup = self._seconds(looked_up)
             backward = self._seconds(gradients)
             step = self._seconds(optimizer.step)
         finally:
             optimizer.zero_grad()
             self._model.eval().requires_grad_(False)
         operations = 3 * self._forward_operations() * len(rows) / len(self._rows)
-        return operations / backward, step / self.shape.trained_parameters
+        per_number = lookup / embedding.numel()
+        return TrainingRates(
+            operations / max(backward - lookup, backward / 2), step / self.shape.trained_parameters, per_number
+        )
 
     def neurons(self, method: NeuronMethod) -> float:
         """Operations per second of a neuron method, as it counts them itself."""
@@ -179,7 +224,9 @@ class Probe:
     def _batch(self, rows: Sequence[int] | None = None) -> Batch:
         """Loaded anew every time, as a pass does."""
         loaded = next(iter(self._session.loader(self._split)([list(self._rows if rows is None else rows)])))
-        return {key: value.to(self.device) for key, value in default_convert(loaded).items()}
+        batch = {key: value.to(self.device) for key, value in default_convert(loaded).items()}
+        known = self._model.lm.get_input_embeddings().num_embeddings
+        return {**batch, "input_ids": batch["input_ids"] % known} if "input_ids" in batch else batch
 
     def _seconds(self, run: Callable[[], object]) -> float:
         with self._precision.forward_context():
@@ -198,14 +245,19 @@ def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) 
         shape: of the configured model.
         trainer: of a pass.
     """
-    config = shape.lm.config
+    config, table = shape.lm.config, shape.lm.get_input_embeddings()
     blocks = min(BLOCKS, shape.footprint.n_layers)
     each = shape.matmul_parameters // shape.footprint.n_layers
-    size = shape.parameters - (shape.footprint.n_layers - blocks) * each
+    few = {} if session.readout.of_vocabulary else {"tokenizer": FewTokens(min(FEW_TOKENS, table.num_embeddings))}
+    spared = sum(table.num_embeddings - len(tokens) for tokens in few.values()) * table.embedding_dim
+    size = shape.parameters - (shape.footprint.n_layers - blocks) * each - spared
     if config.model_type not in CONFIG_MAPPING or size > LARGEST or is_kept(shape.lm):
         return None
+    settings = shortened(config, blocks)
+    if few:  # its number may lie beyond the few
+        settings.pop("pad_token_id", None)
     with torch.random.fork_rng(devices=[]):
-        model = make_model(path=None, architecture=shortened(config, blocks))
+        model = make_model(path=None, architecture=settings, **few)
     split = "train" if "train" in session.data.splits else session.split
     return Probe(session, model, trainer, split)
 

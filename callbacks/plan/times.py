@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
-from twinlens.callbacks.plan.probe import Probe
+from twinlens.callbacks.plan.probe import Probe, TrainingRates
 
 
 class Times:
@@ -15,24 +15,37 @@ class Times:
         product: operations per second of a matrix product in the run's type on the passes' device.
         host: the same in float64 on the host.
         probe: times the passes themselves; None: all work is done at the rate of a product.
+        seconds_per_byte: of a checkpoint that is written.
     """
 
-    def __init__(self, product: float, host: float, probe: Probe | None) -> None:
+    def __init__(self, product: float, host: float, probe: Probe | None, seconds_per_byte: float = 0.0) -> None:
         self.product = product
         self.host = host
         self.probe = probe
+        self.seconds_per_byte = seconds_per_byte
         self._measured: dict[Any, Any] = {}
 
     def forward(self, operations: float) -> float:
         """Of predictions."""
         return operations / self._rate("forward", lambda probe: probe.forward())
 
-    def fit(self, operations: float, n_steps: int, n_parameters: int) -> float:
-        """Of a fit, three forwards per example and an optimiser's steps."""
+    def fit(self, operations: float, n_steps: int, n_parameters: int, n_embedding: int) -> float:
+        """Of a fit, three forwards per example and an optimiser's steps.
+
+        Args:
+            n_steps: of the optimiser.
+            n_parameters: that are trained.
+            n_embedding: numbers of the embedding among them, whose gradient every step fills.
+        """
         if self.probe is None:
             return operations / self.product
-        rate, step = self._of("fit", lambda probe: probe.training())
-        return operations / rate + n_steps * n_parameters * step
+        rates: TrainingRates = self._of("fit", lambda probe: probe.training())
+        step = n_parameters * rates.step + n_embedding * rates.embedding
+        return operations / rates.operations + n_steps * step
+
+    def written(self, n_bytes: float) -> float:
+        """Of checkpoints and models on the disk."""
+        return n_bytes * self.seconds_per_byte
 
     def neurons(self, name: str, method: Any, operations: float) -> float:
         """Of a neuron method's pass."""

@@ -49,14 +49,17 @@ def read_former_names(config: Any) -> Any:
     return config
 
 
-def open_methods(config: Any, build: Callable[..., Any]) -> dict[str, Any]:
-    """The run's methods by name, each as the others make it; what is no method is refused later.
+def open_questions(config: Any, build: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run's methods and evaluations by name; each method as the others make it, what is none is refused later.
 
     Args:
         config: the run's configuration.
         build: makes the object of a configuration node.
     """
-    return among_others({name: build(node) for name, node in chosen(config, "method").items()})
+    methods, evaluations = (
+        {name: build(node) for name, node in chosen(config, group).items()} for group in ("method", "evaluation")
+    )
+    return among_others(methods), evaluations
 
 
 def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrainedTokenizerBase, Explain]:

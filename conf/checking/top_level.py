@@ -60,6 +60,7 @@ class RunConfig:
         fit: train the readout; false uses the model as it is.
         overwrite: redo stages that the store already holds.
         plan: print what every pass would take, and end.
+        plan_for: machine that a plan is made for, by its data sheet; null: this one.
         memory_budget: bound on chunks and solver choice, for example `4GiB`; see `parse_bytes`.
         choices: whose neurons are edited in multiple choice: those of the `predicted` choice's sequence with the other
             choices fixed, or the same neuron in the sequences of `all` choices at once; `predicted_edit_all`: scores of
@@ -79,6 +80,7 @@ class RunConfig:
     fit: bool = True
     overwrite: bool = False
     plan: bool = False
+    plan_for: str | None = None
     memory_budget: str | int = "4GiB"
     choices: Literal["predicted", "all", "predicted_edit_all"] = "predicted"
     explain: str | int | Mapping[str, str | int] = "predicted"
@@ -117,3 +119,8 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
     budget = values.get("memory_budget", UNKNOWN)
     if budget is not UNKNOWN:
         parse_bytes(budget)
+    if values.get("plan_for") is not None and not values.get("plan"):
+        raise UserError(
+            f"plan_for={values['plan_for']} names the machine of a plan, but plan=false would run here; expected both: "
+            "set plan=true, or leave plan_for out."
+        )

@@ -6,7 +6,8 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaCo
 
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
-from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.engine_sizes import ONE, EngineSizes
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
 from twinlens.callbacks.plan.device_rate import shape_of
-from twinlens.callbacks.plan.probe import shortened
+from twinlens.callbacks.plan.fits import fit_memory, padded_operations
+from twinlens.callbacks.plan.machines import SHARE, machine_of, machines
+from twinlens.callbacks.plan.probe import TrainingRates, shortened
 from twinlens.callbacks.plan.table import Line, bytes_in_words, format_plan, time_in_words
 from twinlens.callbacks.plan.times import Times
 from twinlens.models.anatomy_check import family_of
@@ -73,6 +77,43 @@ def test_a_configuration_without_weights_is_enough(command: CommandLine) -> None
     assert "llama, 6607.4 M parameters, 32 layers of 4096 with 11008 neurons" in finished.out
     assert "weights not yet read" in finished.out
     assert not list(folder.glob("*.safetensors"))
+
+
+def test_another_machine_is_planned_for_by_its_data_sheet(command: CommandLine) -> None:
+    finished = command("plan=true", "plan_for=t4-16gb")  # whatever the case
+    assert finished.code == 0, finished.err
+    assert "estimated for one T4-16GB, never measured here: 40% of the 8.1 TFLOP/s" in finished.out
+    assert "memory: every pass fits" in finished.out
+    header = next(line for line in finished.out.splitlines() if line.startswith("pass"))
+    column = header.index("where")
+    where = {line.split("  ")[0]: line[column:].split()[0] for line in finished.out.splitlines() if " no " in line}
+    assert (where["fit"], where["ig"], where["influence"]) == ("cuda", "cuda", "cpu")
+    assert list(command.folder.iterdir()) == []
+
+
+def test_machines_have_a_source_and_what_does_not_fit_is_named() -> None:
+    listed = machines()
+    assert all(machine.source and 0 < machine.float32 < machine.half for machine in listed.values())
+    card = machine_of("a100-40GB")
+    assert card.rate(torch.float32) == pytest.approx(SHARE * 19.5e12)
+    lines = [Line(name, 1, "no", 1.0, 0, 0, peak, where) for name, peak, where in
+             (("fit", 60 * 10**9, "cuda"), ("ig", 30 * 10**9, "cuda"), ("influence", 60 * 10**9, "cpu"))]  # fmt: skip
+    assert card.fitting(lines).startswith("memory: too much for fit:")
+    with pytest.raises(UserError, match="expected one of A100-40GB"):
+        machine_of("A100")
+
+
+def test_a_fit_pads_its_batches_and_holds_a_step_beside_its_weights() -> None:
+    lm = architecture_of(None, {"model_type": "gpt2", "n_embd": 64, "n_head": 4, "n_layer": 3}, "linear", ["a", "b"],
+                         50000, "sdpa", False)  # fmt: skip
+    shape = shape_of(lm)
+    assert padded_operations(shape, [4, 8, 2], 2) == 2 * shape.forward_operations(8) + shape.forward_operations(2)
+    session: Any = SimpleNamespace(data=SimpleNamespace(batch_size=2), sequences=ONE)
+    kept = 3 * 4 * shape.trained_parameters
+    assert fit_memory(shape, session, [1, 1], "cpu") == kept + 2 * 4 * 50000 * 64  # of the embedding
+    assert fit_memory(shape, session, [1, 1], "cuda") == kept + 4 * shape.trained_parameters
+    long = fit_memory(shape, session, [1000, 1000], "cpu")
+    assert long == kept + 2 * shape.footprint.sequence(1000) > kept + 2 * 4 * 50000 * 64
 
 
 def test_a_plan_that_no_solver_serves_is_refused(command: CommandLine) -> None:
@@ -161,9 +202,9 @@ def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> 
             self.calls.append("forward")
             return 10.0
 
-        def training(self) -> tuple[float, float]:
+        def training(self) -> TrainingRates:
             self.calls.append("training")
-            return 5.0, 0.5
+            return TrainingRates(operations=5.0, step=0.5, embedding=2.0)
 
         def whole(self, method: object, n_classes: int) -> WholeWork:
             self.calls.append("whole")
@@ -171,11 +212,12 @@ def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> 
 
     times = Times(100.0, 1000.0, Counting())  # type: ignore[arg-type]
     assert (times.forward(20.0), times.forward(40.0)) == (2.0, 4.0)
-    assert times.fit(50.0, 3, 4) == 10.0 + 6.0
+    assert times.fit(50.0, 3, 4, 1) == 10.0 + 6.0 + 6.0
+    assert Times(100.0, 1000.0, None, 0.25).written(8.0) == 2.0
     assert times.whole("influence", None, 2, WholeWork(2.0, 0.0, 8.0, 300.0, 5000.0)) == 1.0 + 2.0 + 3.0 + 5.0
     assert Counting.calls == ["forward", "training", "whole"]
     unmeasured = Times(100.0, 1000.0, None)
-    assert unmeasured.forward(200.0) == unmeasured.fit(200.0, 9, 9) == unmeasured.rows("a", None, 1, 200.0) == 2.0
+    assert unmeasured.forward(200.0) == unmeasured.fit(200.0, 9, 9, 9) == unmeasured.rows("a", None, 1, 200.0) == 2.0
     assert unmeasured.whole("influence", None, 2, WholeWork(100.0, 0.0, 0.0, 0.0, 100.0)) == 2.0
 
 
