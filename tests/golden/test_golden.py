@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from tests.running import CommandLine
 
 TOLERANCE = 1e-7
 """Of another build of the libraries: relative to the largest number of a column, about one bit of single precision."""
+SAID_OF_ANOTHER = re.compile(r"/(gradsim|influence)_neurons/test/target(_prob)?$")
+"""Columns in which neurons of instances named the predicted class, though the instances were of the label's loss."""
 PLACES = ("index", "layer", "unit", "site", "position")
 """Columns, or their endings, that say where a score lies: two entries of the same score may change places."""
 
@@ -40,7 +43,7 @@ def test_same_numbers_as_before_the_move(
     came_later = {name for name in set(found) - set(expected) if name.endswith("/target")}  # of instance methods
     assert sorted(set(found) - came_later) == sorted(expected)
     assert found[ROWS].tolist() == expected[ROWS].tolist()
-    numbers = [name for name in expected if name != ROWS]
+    numbers = [name for name in expected if name != ROWS and not SAID_OF_ANOTHER.search(name)]
     assert len(numbers) > len(NUMBERS)
     for name in numbers:
         if same_build:
