@@ -1,4 +1,4 @@
-"""What Hydra does again and again with the same files, done once in a process: a command composes its configuration
+"""Hydra's work on the same files, done once in a process instead of again and again: a command composes its configuration
 three times, and most commands of the suite compose what others have composed before.
 
 What comes of it is the same, see test_quick_hydra.py.

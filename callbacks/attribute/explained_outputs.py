@@ -1,4 +1,4 @@
-"""What a run explains, as methods of either lens are given it, leave rows out for it, and write it down."""
+"""Targets of a run, as methods of either lens are given them, leave rows out for them, and write them down."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run explains, read from `explain` and `explain_against`: words for each lens, then outputs of each example."""
+"""Target of a run, read from `explain` and `explain_against`: words for each lens, then outputs of each example."""
 
 from __future__ import annotations
 

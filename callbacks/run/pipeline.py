@@ -65,7 +65,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     )
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
-    written = {name: as_written(node, session.seed) for name, node in settings["method"].items()}
+    written = {name: as_written(node, session.seed) for name, node in (settings.get("method") or {}).items()}
     of_methods = method_settings(parts.methods, written)
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(

@@ -106,7 +106,7 @@ def test_zeroed_units_and_gradients() -> None:
     no_heads = torch.ones(2, model.n_layers, model.n_heads * model.head_dim, dtype=torch.bool)
     bare = model.decoder.scores(states.residual[:, 0])
     torch.testing.assert_close(model.zeroed_scores(batch, nothing_left, no_heads), bare)
-    cotangent = torch.eye(2)[batch["labels"]] - states.scores.softmax(-1)
+    cotangent = torch.eye(states.scores.shape[1])[batch["labels"]] - states.scores.softmax(-1)
     gradient = model.mlp_gradient(batch, cotangent)
     step = 1e-3
     moved = states.residual[:, -1] + step * gradient[:, -1]

@@ -124,8 +124,7 @@ def test_lists_of_one_site_and_of_both() -> None:
             batch,
             Path("activation", "last", "right", site=site),
             20,
-            None,
-            PLENTY,  # type: ignore[arg-type]
+            PLENTY,
         )
         for site in ("ffn", "attn")
     }

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.functional import one_hot
 
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case, close, engine_of
 from tests.oracles_neuron_level import attention_vector, ffn_score, head_vector, lp
@@ -28,9 +29,14 @@ UNITS = range(0, 48, 5)
 BATCHES = [("left", 3), ("right", 3), ("right", 1)]
 
 
+def cotangent(case_) -> torch.Tensor:
+    """Gradient of the targets' log-probabilities at the scores."""
+    return one_hot(case_.target, case_.states.scores.shape[1]) - case_.states.scores.softmax(-1)
+
+
 def dense(case_, score: str = "logprob_increase", units=None, mode: str = "corrected", budget: int = PLENTY):
     units = ffn_units(case_.engine, case_.states) if units is None else units
-    gradient = gradients(case_.engine, case_.batch, case_.target, PLENTY) if score == "grad_x_act" else None
+    gradient = gradients(case_.engine, case_.batch, cotangent(case_), PLENTY) if score == "grad_x_act" else None
     layers = dict(dense_scores(case_.readout(mode), units, score, budget, gradient))
     return torch.stack([layers[layer] for layer in range(case_.engine.n_layers)], 1)
 
@@ -236,7 +242,7 @@ def test_half_precision_ranks_as_the_same_weights_in_float32() -> None:
 def test_best_neurons_are_the_sorted_dense_scores(score: str) -> None:
     c = case("gpt2")
     units = ffn_units(c.engine, c.states)
-    gradient = gradients(c.engine, c.batch, c.target, PLENTY) if score == "grad_x_act" else None
+    gradient = gradients(c.engine, c.batch, cotangent(c), PLENTY) if score == "grad_x_act" else None
     top = best_neurons(c.readout(), units, score, 9, PLENTY, gradient)
     every = dense(c, score).flatten(1)
     ordered = every.sort(dim=1, descending=True, stable=True)

@@ -68,8 +68,8 @@ def test_known_ranks_give_the_lists_of_computed_ones(name: str, score: str) -> N
 
 def test_ranks_handed_in_are_read_and_other_targets_are_computed() -> None:
     c = case("gpt2")
-    batch = {**c.batch, "labels": c.target, "index": torch.arange(len(c.target))}
-    method = NeuronScore("inverse_rank", site="both", target="gold", top_k=6)
+    batch = {**c.batch, "target": c.target, "index": torch.arange(len(c.target))}
+    method = NeuronScore("inverse_rank", site="both", top_k=6)
     plain = method.attribute(c.engine, batch, PLENTY)
     assert method.rank_sites == ("ffn", "attn")
     sites = {site: known(c, site, c.target.unique()) for site in method.rank_sites}
@@ -80,7 +80,7 @@ def test_ranks_handed_in_are_read_and_other_targets_are_computed() -> None:
     wrong = {site: TargetRanks(found.targets, torch.full_like(found.ranks, 1000)) for site, found in sites.items()}
     assert float(method.with_ranks(wrong).attribute(c.engine, batch, PLENTY).score.max()) == pytest.approx(1e-3)
     # examples go together by their length where both sites are read: one FFN part holds all of them
-    ffn, first = NeuronScore("inverse_rank", target="gold", top_k=6), sites["ffn"]
+    ffn, first = NeuronScore("inverse_rank", top_k=6), sites["ffn"]
     elsewhere = {"ffn": TargetRanks(first.targets[:1], first.ranks[:1] + 1000)}
     assert len(c.target.unique()) > 1
     given = ffn.with_ranks(elsewhere).attribute(c.engine, batch, PLENTY)

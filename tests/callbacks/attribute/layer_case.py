@@ -19,6 +19,7 @@ from tests.models.test_module import ARCHITECTURE
 from tests.oracles_gradients import layer_gradients
 from twinlens.attribution.protocols import LinearLayer
 from twinlens.callbacks.attribute.stage import attribute_stage
+from twinlens.callbacks.passes.explain import Asked, Explain
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
@@ -92,6 +93,7 @@ def session_of(folder: Path, data: Any, budget: int = 2**26) -> Session:
     """A session after the examples stage, with large random weights."""
     trainers = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
     session = Session(folder / "run", Store(folder / "store", False), trainers, data, "test", budget, 0)
+    session.explain = Explain(Asked("gold"), Asked("gold"))
     made = LanguageModel if data.readout == "token" else TextClassifier
     tokenizer = load_tokenizer("models/tiny")
     model: Any = made("tiny", tokenizer=tokenizer, architecture=ARCHITECTURE, **session.model_arguments)

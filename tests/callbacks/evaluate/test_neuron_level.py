@@ -17,7 +17,8 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.part_scores import HeadScore
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.evaluate.neuron_level import explained, neuron_level_stage, token_text, types_of
+from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage, token_text, types_of
+from twinlens.callbacks.passes.explain import Asked, Explain
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
@@ -81,6 +82,7 @@ def session(tmp_path_factory: pytest.TempPathFactory, prompts_data: KnowledgeDat
     folder = tmp_path_factory.mktemp("neuron_level")
     trainers = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
     made = Session(folder / "run", Store(folder / "store", False), trainers, prompts_data, "test", 2**30, 0)
+    made.explain = Explain(neuron=Asked("answer"))
     tokenizer = load_tokenizer("models/facts")
     made.model = LanguageModel("tiny", tokenizer, architecture=LLAMA, seed=1).eval().requires_grad_(False)
     made.weights = "w"
@@ -132,7 +134,7 @@ def test_answers_stand_in_the_order_of_the_sentences(session: Session) -> None:
     assert (found["length"] + found["short_by"]).tolist() == [max(lengths)] * len(lengths)
     assert (whole.value, whole.group) == (max(lengths), "")
     assert {result.group for result in by_type} == set(rows["type"][:]) == set(types_of(session))
-    assert found["target"].tolist() == rows["label"][:] == explained(session).tolist()
+    assert found["target"].tolist() == rows["label"][:] == session.targets("neuron", "test").target.tolist()
     assert token_text(session.readable.tokenizer, session, rows["label"][0]).strip() == rows["answer"][0]
 
 

@@ -19,7 +19,7 @@ from twinlens.models.backbone import load_tokenizer
 from twinlens.models.language_model import LanguageModel
 
 PROMPTS = ["The capital of France is", "Grass is", "In Spain people speak", "After May comes", "The number of days is"]
-BASE = ("trainer.accelerator=cpu", "data=knowledge", "evaluation=[]", "model=local")
+BASE = ("trainer.accelerator=cpu", "data=knowledge", "evaluation=[]", "model=local", "explain=answer")
 
 
 class Case:

@@ -26,6 +26,7 @@ from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.stage import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, train_facts
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
+from twinlens.callbacks.passes.explain import Explain
 from twinlens.callbacks.passes.session import Predictions
 
 BRIDGE = InstanceNeurons("gradsim", top_k=2)
@@ -90,6 +91,7 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
         data=SimpleNamespace(**{**defaults, **of_data}),
         split="test",
         readout=READOUTS["classification"],
+        explain=Explain(),
         predictions={name: Predictions(rows, features, name) for name, rows in splits.items()},
         scores=scores,
     )

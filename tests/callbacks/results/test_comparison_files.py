@@ -42,7 +42,7 @@ def run(tmp_path: Path) -> Path:
         Result("unique_instances", 3.0, n=4, method="gradsim"),  # no mean over examples
     ]  # fmt: skip
     settings = {"ig": "preset=reference"}
-    folder.add_results("faithfulness", results, COMMON, ["random_neurons"], settings)
+    folder.add_results("faithfulness", results, COMMON, ["random_neurons"], settings=settings)
     folder.write()
     (tmp_path / "config.yaml").write_text("{}")
     return tmp_path
