@@ -94,6 +94,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         if key in known:
             pickled, is_named = known[key]
             config = pickle.loads(pickled)
+            config._metadata.resolver_cache.clear()  # of now
             config.hydra.runtime.cwd = os.getcwd()
             if not is_named:
                 config.hydra.job.name = _job_name()
@@ -102,8 +103,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         elsewhere = any(folder.resolve() != conf for folder in folders) or any(
             ".." in override or "searchpath" in override for override in overrides
         )
-        depends = elsewhere or config.hydra.job.env_copy or config._metadata.resolver_cache
-        if not depends and len(known) < MOST:
+        if not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
             is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
             known[key] = pickle.dumps(config), is_named
         return config
