@@ -1,5 +1,5 @@
-"""What Hydra does again and again with the same files, done once in a process: a command composes its configuration
-three times, and most commands of the suite compose what others have composed before.
+"""Memory of what Hydra does again and again with the same files: a command composes its configuration three times, and
+most commands of the suite compose what others have composed before.
 
 What comes of it is the same, see test_quick_hydra.py.
 """
@@ -14,7 +14,6 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
-import omegaconf._utils
 import omegaconf.base
 import yaml
 from hydra._internal import defaults_list

@@ -1,4 +1,4 @@
-"""What tests/quick_hydra.py remembers is what Hydra makes."""
+"""Configurations that tests/quick_hydra.py remembers: the same as Hydra makes."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from transformers import AutoTokenizer
 from tests.conftest import REPOSITORY
 from tests.faults.fuzz_data_files import SECONDS, attempt, write_file
 
-SHARE = 300
+SHARE = 150
 LONG = 5000
 PROCESSES = 200
 
