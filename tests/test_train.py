@@ -75,10 +75,9 @@ def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:
     assert {"sign", "unit", "solver"} <= {*settings}
 
 
-def test_the_saved_model_gives_the_stored_predictions(command: CommandLine) -> None:
-    run = command("method=ig", "evaluation=accuracy").folder
-    model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
-    test = datasets.load_from_disk(str(run / "examples" / "test"))
+def test_the_saved_model_gives_the_stored_predictions(trained: Path) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(trained / "model").eval()
+    test = datasets.load_from_disk(str(trained / "examples" / "test"))
     for row in range(3):
         ids = torch.tensor([test[row]["input_ids"]])
         with torch.no_grad():
@@ -115,8 +114,7 @@ def test_a_run_replays_itself(command: CommandLine) -> None:
     )
 
 
-def test_ones_own_classifier_on_ones_own_table(command: CommandLine) -> None:
-    trained = command("method=gradsim", "evaluation=accuracy").folder
+def test_ones_own_classifier_on_ones_own_table(command: CommandLine, trained: Path) -> None:
     train_rows = datasets.load_from_disk(str(trained / "examples" / "train"))
     names = json.loads((trained / "model" / "config.json").read_text())["id2label"]
     table = command.folder / "pairs.csv"
@@ -172,16 +170,6 @@ def test_a_failed_job_loses_no_other(command: CommandLine) -> None:
     rows = list(csv.DictReader((sweep / "sweep.csv").open()))
     assert [row["status"] for row in rows] == ["refused", "done"]
     assert "top_k=100" in rows[0]["message"]
-
-
-def test_wandb_offline_without_a_key(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(command.folder))
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    finished = command("logger=wandb", "method=ig", "evaluation=accuracy")
-    assert finished.code == 0, finished.err
-    (offline,) = (finished.folder / "wandb").glob("offline-run-*")
-    assert list(offline.glob("*.wandb"))
 
 
 FAST = ("debug=fdr", "trainer.accelerator=cpu")
