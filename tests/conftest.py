@@ -11,7 +11,7 @@ import pytest
 from hypothesis import settings
 
 from tests import quick_hydra
-from tests.running import CommandLine
+from tests.running import SMALL_DEMO, CommandLine, once, run_here
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # code of checkpoints is copied there before it runs
@@ -42,6 +42,17 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("needs ../shared/data (real datasets beside the checkout), which is absent")
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of the small demo, for tests that read its files or use its classifier as it is."""
+
+    def build(folder: Path) -> None:
+        run = run_here(folder, "method=gradsim", "evaluation=accuracy", *SMALL_DEMO, "hydra.run.dir=run")
+        assert run.code == 0, run.err
+
+    return once(tmp_path_factory, "trained", build) / "run"
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Hydra's work on the same files, done once in a process instead of again and again: a command composes its configuration
-three times, and most commands of the suite compose what others have composed before.
+"""Memory of what Hydra does again and again with the same files: a command composes its configuration three times, and
+most commands of the suite compose what others have composed before.
 
 What comes of it is the same, see test_quick_hydra.py.
 """
@@ -14,7 +14,6 @@ from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
-import omegaconf._utils
 import omegaconf.base
 import yaml
 from hydra._internal import defaults_list
@@ -94,6 +93,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         if key in known:
             pickled, is_named = known[key]
             config = pickle.loads(pickled)
+            config._metadata.resolver_cache.clear()  # of now
             config.hydra.runtime.cwd = os.getcwd()
             if not is_named:
                 config.hydra.job.name = _job_name()
@@ -102,8 +102,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         elsewhere = any(folder.resolve() != conf for folder in folders) or any(
             ".." in override or "searchpath" in override for override in overrides
         )
-        depends = elsewhere or config.hydra.job.env_copy or config._metadata.resolver_cache
-        if not depends and len(known) < MOST:
+        if not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
             is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
             known[key] = pickle.dumps(config), is_named
         return config

@@ -110,8 +110,7 @@ def test_two_processes_give_the_scores_of_one(command: CommandLine, of_two: Path
 
 
 @pytest.mark.long
-def test_three_processes_give_the_scores_of_one(command: CommandLine, repository: Path) -> None:
-    trained = command("method=gradsim", "evaluation=accuracy").folder
+def test_three_processes_give_the_scores_of_one(command: CommandLine, repository: Path, trained: Path) -> None:
     arguments = ("fit=false", "model=local", f"model.path={trained / 'model'}", "evaluation=accuracy", *SIZES[:-1])
     one = command(*arguments, f"method=[{','.join(SOME)}]", "trainer.accelerator=cpu", "paths.store=store1", base=())
     assert one.code == 0, one.err

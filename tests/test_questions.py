@@ -51,8 +51,7 @@ def test_every_method_and_evaluation(command: CommandLine) -> None:
     assert (again.folder / "results.csv").read_text() == (run.folder / "results.csv").read_text()
 
 
-def test_retraining_needs_the_runs_own_fit(command: CommandLine) -> None:
-    trained: Path = command("method=gradsim", "evaluation=accuracy").folder
+def test_retraining_needs_the_runs_own_fit(command: CommandLine, trained: Path) -> None:
     run = command(
         "fit=false", "model=local", f"model.path={trained / 'model'}", "method=gradsim", "evaluation=retraining"
     )

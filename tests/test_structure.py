@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,13 +76,25 @@ def text(file: Path) -> str:
     return file.read_text(encoding="utf-8")
 
 
+@cache
+def tree(source: str) -> ast.Module:
+    """What a module says, read once for all tests."""
+    return ast.parse(source)
+
+
+@cache
+def nodes(source: str) -> tuple[ast.AST, ...]:
+    """All of it, in no order that matters."""
+    return tuple(ast.walk(tree(source)))
+
+
 def imported(source: str, package: str = "") -> Iterator[str]:
     """Full dotted names of all that a module imports, wherever in it the import stands.
 
     Args:
         package: the package that the module lies in, to resolve relative imports.
     """
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -154,7 +167,7 @@ def imports_of(*folders: str) -> list[tuple[str, str]]:
 def unsafe_reads(source: str) -> list[str]:
     """Calls and imports that would run code found in a file: unpickling in any guise."""
     found = [name for name in imported(source) if name.split(".")[0] in UNPICKLING]
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if not isinstance(node, ast.Call):
             continue
         given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
@@ -180,7 +193,7 @@ def method_names() -> set[str]:
     """Names of all classes of methods, and of what they extend."""
     import_of = {}
     for file in sources("attribution"):
-        for node in ast.walk(ast.parse(text(file))):
+        for node in nodes(text(file)):
             if isinstance(node, ast.ClassDef):
                 import_of[node.name] = {ast.unparse(base) for base in node.bases}
     found = {"Method"}
@@ -193,7 +206,7 @@ def asked_of_methods(source: str, methods: set[str]) -> list[str]:
     """Calls of isinstance over methods."""
     return [
         ast.unparse(node)
-        for node in ast.walk(ast.parse(source))
+        for node in nodes(source)
         if isinstance(node, ast.Call) and called(node) == "isinstance" and len(node.args) == 2
         for name in [{part.id for part in ast.walk(node.args[1]) if isinstance(part, ast.Name)} & methods]
         if name
@@ -203,7 +216,7 @@ def asked_of_methods(source: str, methods: set[str]) -> list[str]:
 def compared_words(source: str, words: set[str]) -> list[str]:
     """Comparisons of a readout with a word, and lists of several such words."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes(source):
         if isinstance(node, ast.Compare) and "readout" in ast.unparse(node):
             sides = [node.left, *node.comparators]
             found += [ast.unparse(node) for side in sides if isinstance(side, ast.Constant) and side.value in words]
@@ -333,7 +346,7 @@ def test_no_control_is_known_by_its_name() -> None:
     calls = [
         (name_of(file), ast.unparse(node))
         for file in sources(*PACKAGES, "train")
-        for node in ast.walk(ast.parse(text(file)))
+        for node in nodes(text(file))
         if isinstance(node, ast.Call)
         and called(node) in ("startswith", "match", "fullmatch")
         and any("random" in str(getattr(part, "value", "")) for part in node.args)
@@ -368,12 +381,12 @@ def test_nothing_unpickles() -> None:
 
 def test_every_module_has_a_docstring() -> None:
     files = sources(*PACKAGES, "train", "benchmarks")
-    assert [name_of(file) for file in files if not ast.get_docstring(ast.parse(text(file)))] == []
+    assert [name_of(file) for file in files if not ast.get_docstring(tree(text(file)))] == []
 
 
 def first_word(source: str) -> str:
     """First word of a module's docstring, in lower case; empty where there is none."""
-    return next(iter(re.findall(r"[a-z]+", (ast.get_docstring(ast.parse(source)) or "").lower())), "")
+    return next(iter(re.findall(r"[a-z]+", (ast.get_docstring(tree(source)) or "").lower())), "")
 
 
 def test_docstrings_of_modules_begin_with_a_noun_or_a_verb() -> None:

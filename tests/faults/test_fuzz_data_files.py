@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 from tests.conftest import REPOSITORY
 from tests.faults.fuzz_data_files import attempt
 
-SHARE = 300
+SHARE = 150
 LONG = 5000
 
 

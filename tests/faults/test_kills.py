@@ -13,7 +13,7 @@ import pytest
 from tests.faults.process import AT_MOST
 
 STAGES = {"fit", "predict", "attribute", "evaluate", "report"}
-IN_A_ROW = 10
+IN_A_ROW = 15
 """Fewer commands have to run to their end than with shorter chains, and more often one goes on with what is there."""
 
 

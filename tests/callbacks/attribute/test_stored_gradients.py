@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.running import CommandLine, Finished
+from tests.running import CommandLine, Finished, once, run_here
 from twinlens.callbacks.store.row_files import RowFiles
 
 SMALL = ("data.limit.train=48", "data.limit.test=12", "data.n_train=60", "data.n_validation=10", "data.n_test=20",
@@ -23,12 +23,12 @@ def layers(name: str, *more: str) -> list[str]:
     return [f"method={name}", *(f"method.{name}.{key}={value}" for key, value in settings.items())]
 
 
-@pytest.fixture
-def model(command: CommandLine) -> tuple[str, ...]:
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Arguments that read a trained model."""
-    trained = command("method=[]", "trainer.max_epochs=1", base=(*SMALL, "trainer.accelerator=cpu"))
-    assert trained.code == 0, trained.err
-    return ("fit=false", "model=local", f"model.path={trained.folder / 'model'}", "data.eval_batch_size=2", *SMALL)
+    asked = ("method=[]", "trainer.max_epochs=1", *SMALL, "trainer.accelerator=cpu", "hydra.run.dir=run")
+    folder = once(tmp_path_factory, "stored_gradients", lambda folder: run_here(folder, *asked))
+    return ("fit=false", "model=local", f"model.path={folder / 'run' / 'model'}", "data.eval_batch_size=2", *SMALL)
 
 
 def lists(finished: Finished, name: str, split: str = "test") -> tuple[np.ndarray, np.ndarray]:

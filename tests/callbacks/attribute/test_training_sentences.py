@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datasets
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
@@ -18,14 +19,20 @@ EXACT = ("method=gradsim", f"method.gradsim.params={LAYER}", "method.gradsim.pro
          "method.gradsim.projection_dim=128", "method.gradsim.top_k=1000")  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """Runs over one store: what several tests ask for is computed once."""
+    return (*SMALL, f"paths.store={tmp_path_factory.mktemp('sentences') / 'store'}")
+
+
 def scores_of(finished: Finished, position: bool = False) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     assert finished.code == 0, finished.err
     rows = datasets.load_from_disk(str(finished.folder / "scores" / "gradsim" / "validation")).with_format("numpy")
     return rows["top_index"][:], rows["top_score"][:], rows["top_position"][:] if position else rows["index"][:]
 
 
-def test_scores_are_products_of_the_losses_gradients(command: CommandLine, repository) -> None:  # type: ignore[no-untyped-def]
-    run = command(*EXACT, base=SMALL)
+def test_scores_are_products_of_the_losses_gradients(command: CommandLine, small: tuple[str, ...], repository) -> None:  # type: ignore[no-untyped-def]
+    run = command(*EXACT, base=small)
     index, score, _ = scores_of(run)
     model = AutoModelForCausalLM.from_pretrained(repository / "models" / "facts").eval().requires_grad_(False)
     weight = model.get_submodule(LAYER).weight.requires_grad_(True)
@@ -51,29 +58,29 @@ def by_row(finished: Finished) -> np.ndarray:
     return np.take_along_axis(score, index.argsort(1), 1)
 
 
-def test_whole_gradients_are_those_of_the_texts_too(command: CommandLine) -> None:
+def test_whole_gradients_are_those_of_the_texts_too(command: CommandLine, small: tuple[str, ...]) -> None:
     """Without a projection the losses are the same; `labels` says nothing of a text, whatever it is."""
     whole = (*EXACT[:2], "method.gradsim.projection=none", EXACT[-1])
-    projected = by_row(command(*EXACT, base=SMALL))
-    run = command(*whole, base=SMALL)
+    projected = by_row(command(*EXACT, base=small))
+    run = command(*whole, base=small)
     found = by_row(run)
     np.testing.assert_allclose(found, projected, atol=1e-4 * np.abs(projected).max())
     asked = datasets.load_from_disk(str(run.folder / "examples" / "validation"))
     known = [row["index"] for row in asked if row["prediction"] == row["label"]]
     assert known
-    predicted = by_row(command(*whole, "method.gradsim.labels=predicted", base=SMALL))
+    predicted = by_row(command(*whole, "method.gradsim.labels=predicted", base=small))
     np.testing.assert_allclose(predicted[known], found[known], atol=1e-6 * np.abs(found).max())
     run = command("method=influence", f"method.influence.params={LAYER}", "method.influence.curvature=ekfac",
-                  "method.influence.fisher=empirical", base=SMALL)  # fmt: skip
+                  "method.influence.fisher=empirical", base=small)  # fmt: skip
     assert run.code == 0, run.err
     refused = command("method=influence", f"method.influence.params={LAYER}", "method.influence.curvature=kfac",
-                      "method.influence.fisher=expectation", base=SMALL)  # fmt: skip
+                      "method.influence.fisher=expectation", base=small)  # fmt: skip
     assert (refused.code, "use fisher=empirical" in refused.err) == (2, True)
 
 
-def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine) -> None:
-    index, score, _ = scores_of(command(*EXACT, base=SMALL))
-    run = command(*EXACT, "method.gradsim.per=token", base=SMALL)
+def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine, small: tuple[str, ...]) -> None:
+    index, score, _ = scores_of(command(*EXACT, base=small))
+    run = command(*EXACT, "method.gradsim.per=token", base=small)
     documents, shares, positions = scores_of(run, position=True)
     tokens = datasets.load_from_disk(str(run.folder / "scores" / "gradsim" / "train_tokens"))
     train = datasets.load_from_disk(str(run.folder / "examples" / "train"))
@@ -92,9 +99,9 @@ def test_scores_of_tokens_add_up_to_their_sentence(command: CommandLine) -> None
     assert summary["index"][:] == list(range(40))
 
 
-def test_sentences_of_the_same_fact_rank_high(command: CommandLine) -> None:
+def test_sentences_of_the_same_fact_rank_high(command: CommandLine, small: tuple[str, ...]) -> None:
     """All are of one kind, capitals; chance would give each of a dozen facts the same share of the ten best."""
-    run = command(base=(*SMALL, "data.limit.train=432", "data.limit.validation=12"))
+    run = command(base=(*small, "data.limit.train=432", "data.limit.validation=12"))
     assert run.code == 0, run.err
     rows = datasets.load_from_disk(str(run.folder / "scores" / "gradsim_cosine" / "validation")).with_format("numpy")
     facts = [fact for fact, _ in sentences(3, 0)][:432]
@@ -105,9 +112,9 @@ def test_sentences_of_the_same_fact_rank_high(command: CommandLine) -> None:
     assert shares.mean() > 3 * (stated < 12).mean() / 12
 
 
-def test_what_rows_of_a_language_model_cannot_be_is_refused(command: CommandLine) -> None:
+def test_what_rows_of_a_language_model_cannot_be_is_refused(command: CommandLine, small: tuple[str, ...]) -> None:
     layers = ("method.influence.params=all", "method.influence.projection=random")
-    whole = command("method=influence", *layers, base=SMALL)
+    whole = command("method=influence", *layers, base=small)
     assert whole.code == 2
     assert "use curvature=datainf" in whole.err
     classes = ("method=gradsim", "method.gradsim.params=all", "method.gradsim.projection=random")

@@ -105,8 +105,7 @@ def test_diversity_follows_retraining_and_equal_subsets_are_one_cell(command: Co
     assert int(float(whole["vocabulary"])) == len({token for row in train["input_ids"][:] for token in row})
 
 
-def test_a_classifier_used_as_it_is_cannot_be_retrained(command: CommandLine) -> None:
-    trained = command("method=ig", "evaluation=accuracy").folder
+def test_a_classifier_used_as_it_is_cannot_be_retrained(command: CommandLine, trained: Path) -> None:
     finished = command(
         "fit=false",
         "model=local",

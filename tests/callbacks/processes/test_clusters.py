@@ -116,22 +116,22 @@ def judging(model: Path) -> tuple[str, ...]:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a classifier in trained/model and one process's run of it in run."""
+def one(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
+    """One process's run."""
 
     def build(folder: Path) -> None:
-        fitted = run_here(folder, "method=[]", "evaluation=accuracy", *SMALL_DEMO, "hydra.run.dir=trained")
-        assert fitted.code == 0, fitted.err
-        arguments = (*judging(folder / "trained" / "model"), "trainer.accelerator=cpu", "hydra.run.dir=run")
+        arguments = (*judging(trained / "model"), "trainer.accelerator=cpu", "hydra.run.dir=run")
         finished = run_here(folder, *arguments)
         assert finished.code == 0, finished.err
 
-    return once(tmp_path_factory, "scores_of_one_process", build)
+    return once(tmp_path_factory, "scores_of_one_process", build) / "run"
 
 
 @pytest.mark.parametrize("starter", STARTERS)
-def test_two_nodes_give_the_scores_of_one_process(repository: Path, tmp_path: Path, one: Path, starter: str) -> None:
-    arguments = judging(one / "trained" / "model")
+def test_two_nodes_give_the_scores_of_one_process(
+    repository: Path, tmp_path: Path, trained: Path, one: Path, starter: str
+) -> None:
+    arguments = judging(trained / "model")
     commands = STARTERS[starter](repository, *arguments, *TWO_NODES, "paths.store=two", "hydra.run.dir=run_two")
     with started(tmp_path, commands) as processes:
         assert codes(processes) == [0] * len(commands), "".join(file.read_text() for file in tmp_path.glob("err[0-9]"))
@@ -140,12 +140,12 @@ def test_two_nodes_give_the_scores_of_one_process(repository: Path, tmp_path: Pa
         assert printed.count(f"{name}: computed") == 1
         expected, found = (
             datasets.load_from_disk(str(run / "scores" / name / "test")).with_format("numpy")
-            for run in (one / "run", tmp_path / "run_two")
+            for run in (one, tmp_path / "run_two")
         )
         assert np.array_equal(expected["index"][:], found["index"][:])
         wanted, got = (np.concatenate(list(table[column][:])) for table in (expected, found))
         np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-7 + 1e-6 * np.abs(wanted).max(), err_msg=name)
-    results = [(run / "results.csv").read_text() for run in (one / "run", tmp_path / "run_two")]
+    results = [(run / "results.csv").read_text() for run in (one, tmp_path / "run_two")]
     assert results[0] == results[1]
     assert list((tmp_path / "two" / ".processes").iterdir()) == []
 

@@ -33,12 +33,19 @@ SMALL: dict[str, Any] = {"n_train": 30, "n_test": 8, "list_length": 12, "neuron"
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
-@pytest.fixture
-def sweep(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def two_seeds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two seeds of one setting, one model on one data set."""
+    folder = tmp_path_factory.mktemp("two_seeds")
     for seed in (0, 1):
-        FakeRun(seed=seed, paper=True, **SMALL).write(tmp_path / "sweep" / str(seed))
-    return tmp_path / "sweep"
+        FakeRun(seed=seed, paper=True, **SMALL).write(folder / str(seed))
+    return folder
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, two_seeds: Path) -> Path:
+    """A copy that a test may change."""
+    return shutil.copytree(two_seeds, tmp_path / "sweep", symlinks=True)
 
 
 def outcome(job: int, overrides: str, status: str = "done") -> dict[str, object]:
