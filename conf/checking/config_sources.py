@@ -46,10 +46,11 @@ class CheckedFiles(FileConfigSource):
     """Files of a folder.
 
     Attributes:
-        project: files below this folder are the project's own.
+        project: files below this folder are the project's own; in a launcher's worker, which nothing else tells, those
+            of this checkout.
     """
 
-    project: ClassVar[Path]
+    project: ClassVar[Path] = Path(__file__).resolve().parents[1]
 
     def load_config(self, config_path: str) -> ConfigResult:
         """Read a file.
@@ -74,3 +75,8 @@ class HydrasOwnPackages(ImportlibResourcesConfigSource):
                 "give it as file://DIR."
             )
         super().__init__(provider, path)
+
+
+# A launcher's worker registers Hydra's own classes once more, which leaves what has the same name in its place.
+CheckedFiles.__name__ = FileConfigSource.__name__
+HydrasOwnPackages.__name__ = ImportlibResourcesConfigSource.__name__

@@ -70,11 +70,13 @@ def _outcome(work: Path, made: Made) -> tuple[str, str]:
         except Hangs:
             return "hang", said
         told = [line for line in err.splitlines() if line.startswith(REFUSED)]
-        if code == 1 or "Traceback" in err:
-            return "traceback", err[-3000:]
+        if code not in (0, 2) or "Traceback" in err:
+            return f"traceback or code {code}", err[-3000:]
         if code == 2:
             one = len(told) == 1 and 20 < len(told[0]) < 2000 and told[0].endswith((".", "?"))
             return ("refused" if one else "no sentence"), err[-1500:]
+        if not out.strip():
+            return "nothing said", err
         difference = differs(work, Path(out.strip().splitlines()[-1]), made, out)
         if difference:
             return "silent difference", f"batches of {size}: {difference}"
