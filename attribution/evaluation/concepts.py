@@ -21,10 +21,10 @@ COLUMN = "concept"
 class Concepts:
     """Numbers of concepts and how far the two splits share them; the same of what each method retrieves.
 
-    Of the data: `concepts_train` and `concepts_test`, different concepts; `concepts_shared`, those of the explained split
-    that occur in train (most likely what the paper prints as its test split's 725); `concept_coverage`, per cent of the explained
-    split's concepts that occur in train; `concept_use`, per cent of the train split's concepts that occur in the
-    explained split. Per method (k = top): `concepts_retrieved`, different concepts among the first k train
+    Of the data: `concepts_train` and `concepts_test`, different concepts; `concepts_shared`, those of the explained
+    split that occur in train (most likely what the paper prints as its test split's 725); `concept_coverage`, per cent
+    of the explained split's concepts that occur in train; `concept_use`, per cent of the train split's that occur in
+    the explained split. Per method (k = top): `concepts_retrieved`, different concepts among the first k train
     instances of all examples; `concept_match`, per cent of an example's first k train instances that have its concept.
     Of methods with seeds, means over seeds; the error of `concepts_retrieved` is over seeds, that of `concept_match`
     over examples. Case and surrounding white space do not count.
