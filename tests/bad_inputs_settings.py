@@ -103,6 +103,11 @@ SETTINGS: list[Entry] = [
         ("fractions=[120]", "at most 100"),
     ),
     (
+        "a series of too few subsets",
+        ("method=gradsim", "evaluation=diversity_series", "evaluation.diversity_series.subsets_asked=5"),
+        ("subsets_asked=5", "at least 7"),
+    ),
+    (
         "overlap of lists of no length",
         ("method=[gradsim,influence]", "evaluation=overlap", "evaluation.overlap.top=[0]"),
         ("evaluation.overlap", "at least 1"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,6 +60,22 @@ def least_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     residual = y - design @ coefficients
     variance = residual @ residual / (len(y) - design.shape[1])
     return coefficients[1:], (variance * inverse.diagonal()).sqrt()[1:]
+
+
+def standardised_and_inflation(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
+    """Coefficients of z-scored columns on z-scored y, and 1 / (1 − R²) of every column on the others, by lstsq."""
+
+    def scored(values: np.ndarray) -> np.ndarray:
+        return (values - values.mean(0)) / values.std(0)
+
+    standardised = np.linalg.lstsq(scored(x), scored(y), rcond=None)[0]
+    inflation = []
+    for column in range(x.shape[1]):
+        others = np.column_stack([np.ones(len(x)), scored(np.delete(x, column, 1))])
+        own = scored(x[:, column])
+        residual = own - others @ np.linalg.lstsq(others, own, rcond=None)[0]
+        inflation.append(1 / (residual @ residual / (own @ own)))
+    return standardised.tolist(), inflation
 
 
 def jaccard(premise: str, hypothesis: str) -> float:

@@ -188,7 +188,10 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 ONE_SHARE = ("evaluation.retraining.fractions=[50]", "evaluation.retraining.seeds=[0]")
 """Seven fits instead of up to 28, or of three seeds."""
-UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)), "all")
+SHORT_SERIES = tuple(
+    f"evaluation.diversity_series.{option}" for option in ("subsets_asked=7", "fraction=50", "steps=20")
+)
+UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)), "diversity_series", "all")
 
 NEURON_LEVEL = (
     *(f"table{n}" for n in range(2, 15)), *(f"figure{n}" for n in range(2, 7)), "all", "prompt", "pretrain",
@@ -201,9 +204,10 @@ def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(
     command: CommandLine, fast: tuple[str, ...], name: str
 ) -> None:
     shares = ONE_SHARE if name in ("table3", "figure2", "figure6") else ()
+    shares += SHORT_SERIES if name == "diversity_series" else ()
     finished = command(f"experiment=unified/{name}", *shares, base=fast)
     assert finished.code == 0, finished.err
-    kind = "tables" if name.startswith("table") else "figures"
+    kind = "figures" if name.startswith("figure") else "tables"
     assert [path for path in (finished.folder / kind).iterdir() if path.stem == name]
 
 

@@ -21,9 +21,10 @@ COLUMN = "concept"
 class Concepts:
     """Numbers of concepts and how far the two splits share them; the same of what each method retrieves.
 
-    Of the data: `concepts_train` and `concepts_test`, different concepts; `concept_coverage`, per cent of the explained
-    split's concepts that occur in train; `concept_use`, per cent of the train split's concepts that occur in the
-    explained split. Per method (k = top): `concepts_retrieved`, different concepts among the first k train
+    Of the data: `concepts_train` and `concepts_test`, different concepts; `concepts_shared`, those of the explained
+    split that occur in train (most likely what the paper prints as its test split's 725); `concept_coverage`, per cent
+    of the explained split's concepts that occur in train; `concept_use`, per cent of the train split's that occur in
+    the explained split. Per method (k = top): `concepts_retrieved`, different concepts among the first k train
     instances of all examples; `concept_match`, per cent of an example's first k train instances that have its concept.
     Of methods with seeds, means over seeds; the error of `concepts_retrieved` is over seeds, that of `concept_match`
     over examples. Case and surrounding white space do not count.
@@ -52,7 +53,7 @@ class Concepts:
         return "" if COLUMN in available.columns else f"data with a column {COLUMN} (e.g. data=cosqa)"
 
     def evaluate(self, train: Sequence[str], test: Sequence[str], lists: Mapping[str, Tensor]) -> list[Result]:
-        """Four results of the data and two per method.
+        """Five results of the data and two per method.
 
         Args:
             train, test: concept of every example of the train and the explained split.
@@ -68,6 +69,7 @@ class Concepts:
         results = [
             Result("concepts_train", float(len(in_train)), n=len(of_train)),
             Result("concepts_test", float(len(in_test)), n=len(of_test)),
+            Result("concepts_shared", float(shared), n=len(in_test)),
             share("concept_coverage", shared, len(in_test)),
             share("concept_use", shared, len(in_train)),
         ]

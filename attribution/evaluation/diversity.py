@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.regression import regression
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
 from twinlens.attribution.evaluation.subsets import Group, SubsetGrid
@@ -53,7 +54,9 @@ class Diversity:
     `cosine_similarity`: mean over all pairs of the subset; `loss`: mean, nats; `vocabulary`: number of different
     tokens; `input_length`: mean tokens. Random subsets: mean and standard error over seeds. `coefficient` (group =
     metric): ordinary least squares of accuracy on the four metrics as they are (with an intercept), one point per
-    subset size, method and group.
+    subset size, method and group; its interval is Student's. `coefficient_standardised`: the same in standard
+    deviations of accuracy and metric. `vif`: by how much correlation with the other metrics inflates the square of its
+    error.
 
     Args:
         of: name of the evaluation whose subsets are described and whose accuracy is regressed.
@@ -151,13 +154,20 @@ class Diversity:
             )
         x = torch.tensor([[values[metric] for metric in METRICS] for values in whole.values()], dtype=torch.float64)
         y = torch.tensor([accuracy[cell] for cell in whole], dtype=torch.float64)
-        fitted = least_squares(x, y)
+        fitted = regression(x, y)
         if fitted is None:
             return "no regression: one metric is a linear function of the others over all subsets"
-        return [
-            Result("coefficient", float(value), float(error), n=len(y), group=metric, variant=self.grid.variant)
-            for metric, value, error in zip(METRICS, *fitted, strict=True)
-        ]
+        results = []
+        for place, metric in enumerate(METRICS):
+            cells: dict[str, Any] = {"n": len(y), "group": metric, "variant": self.grid.variant}
+            low, high = fitted.interval(place)
+            value, error = float(fitted.coefficients[place]), float(fitted.errors[place])
+            results += [
+                Result("coefficient", value, error, low=low, high=high, **cells),
+                Result("coefficient_standardised", float(fitted.standardised[place]), **cells),
+                Result("vif", float(fitted.inflation[place]), **cells),
+            ]
+        return results
 
 
 def _cell(result: Result) -> tuple[str, str, float | None, str]:
@@ -199,31 +209,3 @@ def mean_cosine(vectors: Tensor) -> float:
     n = len(units)
     all_pairs = units.sum(0).square().sum() - units.square().sum()
     return float(all_pairs / (n * (n - 1)))
-
-
-def least_squares(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Ordinary least squares with intercept: coefficients and their standard errors, [columns] each.
-
-    Solved on centred columns scaled to unit length, since the metrics differ by orders of magnitude; the result is that
-    of the columns as they are.
-
-    Args:
-        x: [points, columns], float64, with points > columns + 1.
-        y: [points], float64.
-
-    Returns:
-        None where the columns, centred, are linearly dependent.
-    """
-    centred, target = x - x.mean(0), y - y.mean()
-    scale = centred.norm(dim=0)
-    if bool((scale == 0).any()):
-        return None
-    q, r = torch.linalg.qr(centred / scale)
-    if float(r.diagonal().abs().min()) < 1e-10:
-        return None
-    coefficients = torch.linalg.solve_triangular(r, (q.T @ target)[:, None], upper=True)[:, 0]
-    residual = target - centred / scale @ coefficients
-    variance = residual.square().sum() / (len(y) - x.shape[1] - 1)
-    inverse = torch.linalg.solve_triangular(r, torch.eye(x.shape[1], dtype=x.dtype), upper=True)
-    errors = (variance * inverse.square().sum(1)).sqrt()
-    return coefficients / scale, errors / scale

@@ -24,6 +24,8 @@ class Reference:
         prediction: class predicted by the model that is explained, [tests].
         label: gold class, −1 where unknown, [tests]; folded classes where there is a fold.
         fold: folded class of each class of the model, [classes], or None.
+        train_label: gold class of every train row, −1 where unknown, [n_train]; None: not known.
+        label_names: of the train split's classes.
 
     Example:
         >>> import torch
@@ -38,6 +40,8 @@ class Reference:
     prediction: Tensor
     label: Tensor
     fold: Tensor | None = None
+    train_label: Tensor | None = None
+    label_names: Sequence[str] = ()
 
 
 class Refits:
@@ -87,8 +91,13 @@ class Refits:
         """
         raise NotImplementedError
 
-    def fits(self, rankings: Mapping[str, Tensor]) -> list[tuple[Tensor, int]]:
-        """Train rows and seed of every fit that `evaluate` asks for, for a plan; none: the evaluation does not say."""
+    def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:
+        """Train rows and seed of every fit that `evaluate` asks for, for a plan; none: the evaluation does not say.
+
+        Args:
+            rankings: as in `evaluate`.
+            label: gold class of every train row, [n_train], where it is known.
+        """
         return []
 
     def expected_fits(self, n_train: int, n_methods: int) -> Sequence[int]:

@@ -210,7 +210,10 @@ def reference(session: Session) -> Reference:
     """What refitted models are compared with on the explained split."""
     predictions, fold = session.predictions[session.split], fold_of(session, session.split)
     of_class = None if fold is None else torch.tensor(fold.of_class)
-    return Reference(predictions.column("prediction"), predictions.column("label"), of_class)
+    train = session.predictions.get("train")
+    of_train = None if train is None else train.column("label")
+    names = session.data.label_names
+    return Reference(predictions.column("prediction"), predictions.column("label"), of_class, of_train, names)
 
 
 def pair_columns(session: Session) -> tuple[str, ...]:

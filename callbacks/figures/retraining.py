@@ -63,14 +63,10 @@ def _panels(rows: Sequence[Row], accuracy: Sequence[Row], setting: tuple[str, st
         if not shown:
             continue
         series = []
-        keys = dict.fromkeys((str(row["method"] or ""), str(row["group"] or ""), settings_text(row)) for row in shown)
-        for method, group, settings in sorted(keys, key=lambda key: key[0] in controls):
-            found = [
-                row
-                for row in shown
-                if (str(row["method"] or ""), str(row["group"] or ""), settings_text(row)) == (method, group, settings)
-            ]
-            name = shown_name(method) if group in ("random", "") else f"{shown_name(method)}-{group}"
+        for key in sorted(dict.fromkeys(map(_key, shown)), key=lambda key: key[0] in controls):
+            method, group, like, settings = key
+            found = [row for row in shown if _key(row) == key]
+            name = shown_name(method) if group in ("random", "") else f"{shown_name(like or method)}-{group}"
             name = f"{name} ({settings})" if settings else name
             line = LINES.get(group, "solid")
             series.append(Series(name, points_over_k(found), colour[method], line))
@@ -85,3 +81,9 @@ def _panels(rows: Sequence[Row], accuracy: Sequence[Row], setting: tuple[str, st
             Panel(titled(setting, label.capitalize()), "first n % of the training instances", label, tuple(series))
         )
     return panels
+
+
+def _key(row: Row) -> tuple[str, str, str, str]:
+    """What a line is of; of a control with the labels of another method's rows, that method as well."""
+    method, group, like = (str(row[name] or "") for name in ("method", "group", "reference_group"))
+    return method, group, like, settings_text(row)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
+
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
@@ -115,7 +117,8 @@ def retraining_line(
     n_train, n_test = len(lengths["train"]), len(lengths[session.split])
     known = source is not None and all((score_name(key, None), session.split) in session.scores for key in ranked)
     if known:
-        asked = evaluation.fits(seedless_rankings(session, methods, evaluation.rank_by))
+        label = torch.tensor(session.data.splits["train"]["label"][:])
+        asked = evaluation.fits(seedless_rankings(session, methods, evaluation.rank_by), label)
         cells = {(tuple(sorted(rows.tolist())), seed) for rows, seed in asked}
         stored = sum(
             session.store.peek("retrain", cell_inputs(session, restricted(session, rows, seed), recipe, source))

@@ -18,9 +18,12 @@ from twinlens.callbacks.store.files import partial_of
 from twinlens.callbacks.store.formats import FORMAT, RUN_FORMAT, require_known_format
 
 FILE = "outcomes.safetensors"
-MATCHED = "control=matched"
-"""Part of a variant that says how a control was drawn, not what was measured."""
 _LISTED = "measured"
+
+
+def without_control(variant: str) -> str:
+    """A variant without the part that says how a control was drawn, not what was measured."""
+    return ";".join(part for part in variant.split(";") if part and not part.startswith("control="))
 
 
 def measured_of(
@@ -37,7 +40,7 @@ def measured_of(
     compared = result.group in GROUPS and not result.metric.endswith(SAME_IN_OTHER_WORDS)
     if result.samples is None or not result.method or not compared:
         return None
-    variant = ";".join(part for part in result.variant.split(";") if part != MATCHED)
+    variant = without_control(result.variant)
     method, matched = (
         f"{name} [{settings[name]}]" if settings.get(name) else name for name in (result.method, result.reference_group)
     )

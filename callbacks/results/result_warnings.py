@@ -9,13 +9,13 @@ from twinlens.attribution.evaluation.base_line import BASE_LINE
 from twinlens.callbacks.results.columns import Row, is_control
 from twinlens.callbacks.results.formatting import format_number, metric_label
 from twinlens.callbacks.results.model_warnings import NORMAL_95
+from twinlens.callbacks.results.outcomes import without_control
 from twinlens.callbacks.results.run_warning import Directions, Facts, RunWarning, Values, measured
 
 FEW_EXAMPLES = 20
 """Below, the standard error of a share of one half is above 0.11, of the size of most differences between methods."""
 VIEWS = ("_auc", "", "_flips", "_drop")
 """Endings of metrics that say the same in other words, the one to compare first."""
-MATCHED = "control=matched"
 WHOLE = ("", "most")
 """Groups that are no part of the examples: none, and the first rows of a ranking."""
 
@@ -115,7 +115,7 @@ def _setting(row: Row) -> tuple[object, ...]:
 
 def _variant(row: Row) -> str:
     """The evaluation's settings, but for how the control is drawn."""
-    return ";".join(part for part in str(row["variant"] or "").split(";") if part and part != MATCHED)
+    return without_control(str(row["variant"] or ""))
 
 
 def _view(metric: str) -> tuple[str, str]:

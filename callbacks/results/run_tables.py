@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from twinlens.attribution.evaluation.comparisons import compare_methods
+from twinlens.attribution.evaluation.diversity_series import DESCRIBED
 from twinlens.attribution.evaluation.parts import is_part
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.comparison_table import comparison_table
@@ -17,7 +18,7 @@ from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.site_tables import site_tables
 from twinlens.callbacks.results.unified_tables import unified_tables
 
-LISTS = frozenset({"vocabulary_token", "segment_logp", "segment_prob"})
+LISTS = frozenset({"vocabulary_token", "segment_logp", "segment_prob", "label_count", "designed_accuracy", *DESCRIBED})
 """Metrics with a row for every entry of a list, or point of a curve, too long for a terminal; tables and
 figures show them."""
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from twinlens.callbacks.results.columns import Cell, Row, is_control, variant_text, with_setting
 from twinlens.callbacks.results.formatting import format_number
+from twinlens.callbacks.results.subset_tables import subset_tables
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
 
 NAMES = {
@@ -46,6 +47,7 @@ def unified_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] |
         _table4(rows),
         _table5(rows),
         _concepts(rows),
+        *subset_tables(rows),
     ]
     return [table for table in tables if table is not None]
 

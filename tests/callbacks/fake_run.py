@@ -310,6 +310,6 @@ def others(common: dict[str, Any]) -> list[Row]:
         for k in (1, 10):
             lexical = {"method": name, "evaluation": "artifacts", "metric": "lexical_overlap", "k": k}
             rows.append(common | lexical | {"group": "challenge", "value": 0.16 + 0.01 * i, "stderr": 0.004})
-    for metric, value in (("concepts_train", 2099.0), ("concepts_test", 725.0), ("concept_coverage", 87.5)):
+    for metric, value in (("concepts_train", 2099.0), ("concepts_shared", 725.0), ("concept_coverage", 87.5)):
         rows.append(common | {"method": "", "evaluation": "concepts", "metric": metric, "value": value})
     return rows

@@ -26,6 +26,7 @@ def test_concepts_of_the_data():
     assert found == {
         "concepts_train": len(train),
         "concepts_test": len(test),
+        "concepts_shared": len(test & train),
         "concept_coverage": pytest.approx(100 * len(train & test) / len(test)),
         "concept_use": pytest.approx(100 * len(train & test) / len(train)),
     }

@@ -7,8 +7,9 @@ import torch
 
 from tests import oracles_evaluation as oracles
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.diversity import METRICS, Diversity, TrainFacts, least_squares, mean_cosine
+from twinlens.attribution.evaluation.diversity import METRICS, Diversity, TrainFacts, mean_cosine
 from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.regression import regression
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.retraining import Retraining
 from twinlens.attribution.evaluation.subsets import SubsetGrid
@@ -77,14 +78,22 @@ def test_rows_without_a_label_have_no_loss():
 def test_least_squares_equals_the_normal_equations_whatever_the_units():
     x = torch.randn(12, 4, generator=GENERATOR, dtype=torch.float64) * torch.tensor([0.1, 1, 1000, 50]) + 7
     y = torch.randn(12, generator=GENERATOR, dtype=torch.float64)
-    coefficients, errors = least_squares(x, y)
+    found = regression(x, y)
+    assert found is not None
     expected, expected_errors = oracles.least_squares(x, y)
-    torch.testing.assert_close(coefficients, expected, rtol=1e-6, atol=0)
-    torch.testing.assert_close(errors, expected_errors, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.coefficients, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.errors, expected_errors, rtol=1e-6, atol=0)
+    standardised, inflation = oracles.standardised_and_inflation(x.numpy(), y.numpy())
+    assert found.standardised.tolist() == pytest.approx(standardised, rel=1e-8)
+    assert found.inflation.tolist() == pytest.approx(inflation, rel=1e-8)
+    low, high = found.interval(1)
+    assert (high - low) / 2 == pytest.approx(2.365 * float(found.errors[1]))  # Student's with seven degrees of freedom
+    x[:, 3] = x[:, 0] + 1e-5 * x[:, 3]  # nearly the same as another column
+    assert float(regression(x, y).inflation[3]) > 50  # type: ignore[union-attr]
     x[:, 3] = 2 * x[:, 0] - x[:, 1] + 3
-    assert least_squares(x, y) is None
+    assert regression(x, y) is None
     x[:, 3] = 5
-    assert least_squares(x, y) is None
+    assert regression(x, y) is None
 
 
 def test_regression_of_accuracy_on_the_metrics_of_the_same_subsets():
@@ -101,10 +110,15 @@ def test_regression_of_accuracy_on_the_metrics_of_the_same_subsets():
     value = {(r.method, r.group, r.k, r.metric): r.value for r in described}
     x = torch.tensor([[value[(*cell, metric)] for metric in METRICS] for cell in cells], dtype=torch.float64)
     expected, errors = oracles.least_squares(x, accuracy)
-    assert [r.group for r in found] == list(METRICS)
-    assert [r.metric for r in found] == ["coefficient"] * 4
-    assert [r.value for r in found] == pytest.approx(expected.tolist(), rel=1e-6)
-    assert [r.stderr for r in found] == pytest.approx(errors.tolist(), rel=1e-6)
+    by_metric = {name: [r for r in found if r.metric == name] for name in dict.fromkeys(r.metric for r in found)}
+    assert list(by_metric) == ["coefficient", "coefficient_standardised", "vif"]
+    assert all([r.group for r in rows] == list(METRICS) for rows in by_metric.values())
+    coefficient = by_metric["coefficient"]
+    assert [r.value for r in coefficient] == pytest.approx(expected.tolist(), rel=1e-6)
+    assert [r.stderr for r in coefficient] == pytest.approx(errors.tolist(), rel=1e-6)
+    standardised, inflation = oracles.standardised_and_inflation(x.numpy(), accuracy.numpy())
+    assert [r.value for r in by_metric["coefficient_standardised"]] == pytest.approx(standardised)
+    assert [r.value for r in by_metric["vif"]] == pytest.approx(inflation)
     assert found[0].n == len(cells)
     assert "do not determine" in evaluation.regress(described, retrained[:5])
     assert "evaluation=retraining" in evaluation.regress(described, [])

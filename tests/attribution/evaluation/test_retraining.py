@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ from tests import oracles_evaluation as oracles
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.refits import Reference
 from twinlens.attribution.evaluation.retraining import Retraining
+from twinlens.attribution.evaluation.subsets import label_mix
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 
 RANKINGS = {"gradsim": torch.randperm(40, generator=torch.Generator().manual_seed(0)), "bm25": torch.arange(40)}
@@ -82,3 +85,44 @@ def test_what_it_needs():
     only_random = Available(instance=("random_instances",), with_seeds=frozenset({"random_instances"}), fits=True)
     assert "instance method" in Retraining().missing(only_random)
     assert Retraining().missing(Available(instance=("gradsim",), fits=True)) == ""
+
+
+def test_every_cell_says_its_labels_and_has_a_control_with_the_same_ones():
+    train_label = torch.randint(-1, 3, (40,), generator=torch.Generator().manual_seed(2))
+    asked: list[tuple[list[int], int]] = []
+
+    def fit(rows, seed):
+        asked.append((rows.tolist(), seed))
+        return fake_fit(rows, seed)
+
+    names = ["yes", "no", "maybe"]
+    reference = Reference(ORIGINAL, LABEL, train_label=train_label, label_names=names)
+    evaluation = Retraining(fractions=(25,), seeds=(3, 5), groups=("most", "least", "random", "same_labels"))
+    rows = evaluation.evaluate(RANKINGS, fit, reference)
+    mixes = {
+        (r.method, r.group, r.reference_group or r.metric): r.value
+        for r in rows if r.metric in ("label_entropy", "label_count")
+    }  # fmt: skip
+    for method, ranking in RANKINGS.items():
+        for group, chosen in (("most", ranking[:10]), ("least", ranking[-10:])):
+            labels = [int(train_label[row]) for row in chosen]
+            counts = [labels.count(number) for number in range(3)]
+            shares = [count / sum(counts) for count in counts if count]
+            assert [mixes[method, group, name] for name in names] == counts
+            assert mixes[method, group, "label_entropy"] == pytest.approx(-sum(p * math.log(p) for p in shares))
+            (row,) = (r for r in rows if (r.metric, r.method, r.group) == ("preserved", method, group))
+            assert not row.control
+            (beside,) = (
+                r for r in rows if (r.metric, r.group, r.reference_group) == ("preserved", group, method)
+            )  # fmt: skip
+            assert (beside.method, beside.variant, beside.control) == ("random_instances", "control=same_labels", True)
+    drawn = asked[-2 * 2 * 2 :]  # two methods, two ends, two seeds
+    for (chosen, _), (method, end) in zip(
+        drawn, [(m, e) for m in RANKINGS for e in ("most", "least") for _ in range(2)], strict=True
+    ):
+        like = RANKINGS[method][:10] if end == "most" else RANKINGS[method][-10:]
+        assert sorted(train_label[chosen].tolist()) == sorted(train_label[like].tolist())
+        assert len(set(chosen)) == 10
+    assert drawn[0][0] != drawn[1][0]  # each seed its own draw
+    assert len(asked) == len(evaluation.fits(RANKINGS, train_label)) == len(evaluation.expected_fits(40, 2))
+    assert label_mix(torch.tensor([0]), torch.tensor([-1]), 2)[1] == 0  # no label at all

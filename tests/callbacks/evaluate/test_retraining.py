@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from pathlib import Path
 
 import datasets
@@ -56,14 +57,24 @@ def test_a_cell_is_a_run_on_its_rows_and_goes_on_after_a_kill(
     again = command(*ONE_CELL)
     assert "retraining: fit on 12 train rows, seed 1: read from the store" in again.out
     rows = list(csv.DictReader((again.folder / "results.csv").open()))
-    assert [(r["metric"], r["method"], r["group"], r["k"]) for r in rows] == [
+    measured = [row for row in rows if not row["metric"].startswith("label_")]
+    assert [(r["metric"], r["method"], r["group"], r["k"]) for r in measured] == [
         ("accuracy", "gradsim", "least", "25"),
         ("preserved", "gradsim", "least", "25"),
     ]
+    train = datasets.load_from_disk(str(again.folder / "examples" / "train"))
+    with (again.folder / "retraining_rows.csv").open() as opened:
+        stood = list(csv.DictReader(opened))
+    assert [int(row["label"]) for row in stood] == [train["label"][int(row["index"])] for row in stood]
+    counts = {row["reference_group"]: float(row["value"]) for row in rows if row["metric"] == "label_count"}
+    assert (
+        sorted(counts.values()) == sorted([*Counter(row["label"] for row in stood).values(), 0, 0, 0])[-len(counts) :]
+    )
 
     summary = datasets.load_from_disk(str(again.folder / "scores" / "gradsim" / "train_summary"))
     ranking = train_ranking({"mean": torch.tensor(summary["mean"][:], dtype=torch.float64)})
     chosen = sorted(least_influential(ranking, 25).tolist())
+    assert sorted(int(row["index"]) for row in stood) == chosen
     alone = command(
         "method=ig",
         "evaluation=accuracy",
