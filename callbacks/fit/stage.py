@@ -259,7 +259,6 @@ def _fit(
     folder: Path,
 ) -> None:
     model: Any = make_model()
-    told = model.weights_told
     write_whole_checkpoints(trainer)
     keeping = any(isinstance(callback, EpochWeights) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     last = last_checkpoint(folder / "checkpoints", folder / EPOCHS if keeping else None)
@@ -271,6 +270,7 @@ def _fit(
     model.train()  # checkpoints come in eval mode, in which Lightning would leave them
     with interruptible(trainer), saying_what_needs_memory(data.batch_size):
         trainer.fit(model, **loaders, ckpt_path=None if last is None else str(last), weights_only=True)
+    data.trainer = None  # which holds gradients and moments
     if not trainer.is_global_zero:
         return
     if checkpoint.best_model_path:
@@ -288,7 +288,7 @@ def _fit(
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "learning_rate": model.learning_rate,
-            "weights": told,
+            "weights": model.weights_told,
         },
     )
     _remove_checkpoints(folder)
