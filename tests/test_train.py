@@ -223,6 +223,15 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
     assert challenge["folded_prediction"][:] == [min(prediction, 1) for prediction in challenge["prediction"]]
 
 
+def test_both_readings_of_the_paper_stand_side_by_side(command: CommandLine, fast: tuple[str, ...]) -> None:
+    finished = command("experiment=unified/both_readings", base=fast)
+    assert finished.code == 0, finished.err
+    (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
+    rows = list(csv.DictReader((sweep / "summary.csv").open()))
+    counted = {(row["method"], row["explain"]) for row in rows if row["metric"] == "unique_instances"}
+    assert {("influence", "gold"), ("influence", ""), ("random_instances", "")} <= counted
+
+
 @pytest.mark.parametrize("name", NEURON_LEVEL)
 def test_every_experiment_of_the_second_paper_runs_offline(
     command: CommandLine, fast: tuple[str, ...], name: str
@@ -253,4 +262,4 @@ def test_every_experiment_is_tried(repository: Path) -> None:
         for path in (repository / "conf" / "experiment").rglob("*.yaml")
     }
     papers = {f"unified/{name}.yaml" for name in UNIFIED} | {f"neuron_level/{name}.yaml" for name in NEURON_LEVEL}
-    assert found == {"averitec.yaml", "averitec_tiny.yaml", *papers}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", "unified/both_readings.yaml", *papers}
