@@ -8,7 +8,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint bench clean
+.PHONY: help demo test test-long lint style types bench clean
 
 help: ## Show this list
 	@echo "twinlens: make TARGET"
@@ -19,15 +19,22 @@ help: ## Show this list
 demo: $(INSTALLED) ## Fine-tune, attribute, evaluate and report on the generated demo data, offline, on the CPU
 	$(BIN)/python train.py
 
-test: lint ## Run linters, type checks and the test suite, on two processes
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# mypy runs beside the tests: before them it would leave one of two processors idle.
+test: style ## Run linters, type checks and the test suite, on two processes
+	@$(MAKE) --no-print-directory types & types=$$!; \
+		OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal; suite=$$?; \
+		wait $$types && exit $$suite
 
 test-long: $(INSTALLED) ## Run the long series of kills, damage and random inputs, on two processes
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m long
 
-lint: $(INSTALLED) ## Run ruff and mypy
+lint: style types ## Run ruff and mypy
+
+style: $(INSTALLED)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+
+types: $(INSTALLED)
 # mypy reads the package as it is imported, which in a checkout only the search path of twinlens/ puts together.
 	@mkdir -p build/typed/twinlens
 	@ln -sfn $(PARTS:%=$(CURDIR)/%) $(CURDIR)/twinlens/*.py build/typed/twinlens

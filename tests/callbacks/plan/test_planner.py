@@ -14,7 +14,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig
 
 from tests.families import ALL_MODELS, tiny_backbone
-from tests.running import CommandLine
+from tests.running import SMALL_DEMO, CommandLine
 from twinlens.attribution.engine_sizes import ONE, EngineSizes
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
@@ -234,7 +234,8 @@ def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> 
     ],
 )  # fmt: skip
 def test_every_kind_of_pass_is_timed_for_every_readout(command: CommandLine, arguments: tuple[str, ...]) -> None:
-    finished = command(*arguments, "plan=true", "trainer.accelerator=cpu", base=())
+    small = SMALL_DEMO[1:5] if arguments[0].startswith("data=demo") else ()
+    finished = command(*arguments, *small, "plan=true", "trainer.accelerator=cpu", base=())
     assert finished.code == 0, finished.err
     assert "every kind of pass timed just now" in finished.out
     assert "unknown" not in finished.out

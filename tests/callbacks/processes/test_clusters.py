@@ -150,7 +150,8 @@ def test_two_nodes_give_the_scores_of_one_process(
     assert list((tmp_path / "two" / ".processes").iterdir()) == []
 
 
-@pytest.mark.parametrize("starter", [pytest.param("torchrun", marks=pytest.mark.long), "srun"])
+@pytest.mark.long
+@pytest.mark.parametrize("starter", STARTERS)
 def test_what_all_of_them_meet_is_said_once(repository: Path, tmp_path: Path, starter: str) -> None:
     arguments = ("data=table", "data.path=absent.jsonl", "method=gradsim", "evaluation=accuracy", *TWO_NODES)
     with started(tmp_path, STARTERS[starter](repository, *arguments)) as processes:
