@@ -132,6 +132,16 @@ def without(name: str) -> Callable[[Path], object]:
     return lambda folder: (folder / name).unlink()
 
 
+def without_a_piece(folder: Path) -> None:
+    """A tokenizer that names an unknown token of its own, which it does not have, and lacks a letter."""
+    file = folder / "tokenizer.json"
+    described = json.loads(file.read_text(encoding="utf-8"))
+    described["model"]["unk_token"] = "<nowhere>"
+    described["model"]["vocab"].pop("w")
+    described["model"]["merges"] = []
+    file.write_text(json.dumps(described, ensure_ascii=False), encoding="utf-8")
+
+
 def pickled(name: str, **more: object) -> Callable[[Path], object]:
     """A checkpoint with its weights in a pickle of that name, and more beside them."""
 

@@ -22,6 +22,7 @@ from tests.bad_input_files import (
     split_folder,
     weights_elsewhere,
     without,
+    without_a_piece,
 )
 from tests.running import SMALL_DEMO
 
@@ -58,6 +59,19 @@ CHECKPOINTS: list[Entry] = [
         LOCAL,
         ("checkpoint", "mystery"),
         checkpoint(edited(model_type="mystery")),
+    ),
+    ("a path longer than any", ("model=local", f"model.path={'x' * 300}"), ("File name too long", "255 bytes"), None),
+    (
+        "a config.json that holds no object",
+        LOCAL,
+        ("config.json holds []", "a JSON object"),
+        checkpoint(lambda folder: (folder / "config.json").write_text("[]")),
+    ),
+    (
+        "a tokenizer whose unknown token is none of its own",
+        LOCAL,
+        ("Unk token", "model.tokenizer_path"),
+        checkpoint(without_a_piece),
     ),
     ("a config.json with text for a number", LOCAL, ("checkpoint",), checkpoint(edited(hidden_size="wide"))),
     (

@@ -120,6 +120,12 @@ STRANGERS: list[Entry] = [
         ("circle",),
         config_file(START + "name: ${tags}\ntags: ['${name}']\n"),
     ),
+    (
+        "a function of a package that is allowed",
+        ("+callbacks.c._target_=json.loads", "allow_targets=[json]"),
+        ("json.loads is no class", "name a class"),
+        None,
+    ),
     ("a sweep without end", ("-m", "seed=range(0,1000000000)"), ("at most 10000",), None),
     ("a model of ten million layers", ("model.architecture.num_hidden_layers=10000000",), ("at most 1024",), None),
     ("kernels of somebody else", ("model.attention=kernels-community/flash-attn",), ("may name kernels",), None),

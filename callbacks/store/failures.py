@@ -27,13 +27,13 @@ def writing(folder: Path, key: str) -> Iterator[None]:
         key: the configuration key that says where it lies.
 
     Raises:
-        UserError: the disk is full, the folder may not be written or has vanished.
+        UserError: the disk is full, the folder may not be written or has vanished, or a name is too long for one.
     """
-    existed = folder.is_dir()
+    existed = os.path.isdir(folder)  # false also where the name is too long to ask
     try:
         yield
     except Exception as error:
-        reason = _reason(error, folder, existed or folder.parent.is_dir(), key)
+        reason = _reason(error, folder, existed or os.path.isdir(folder.parent), key)
         if reason is None:
             raise
         raise UserError(reason) from error
@@ -42,6 +42,11 @@ def writing(folder: Path, key: str) -> Iterator[None]:
 def _reason(error: BaseException, folder: Path, existed: bool, key: str) -> str | None:
     number = next((found for found in map(_error_number, _chain(error)) if found is not None), None)
     named = next((found.filename for found in _chain(error) if isinstance(found, OSError) and found.filename), folder)
+    if number == errno.ENAMETOOLONG:
+        return (
+            f"{str(named)[:60]}… is no path ({os.strerror(number)}); expected at most 255 bytes in each of its parts: "
+            "give a shorter one."
+        )
     if number == errno.EFBIG:
         return (
             f"{named} cannot be written ({os.strerror(number)}: this shell or disk limits the size of a file); "

@@ -74,7 +74,7 @@ def outcomes_elsewhere() -> list[dict[str, Any]]:
     Removes what the sweep kept for it.
     """
     found = []
-    for sweep in _SWEEPS:
+    for sweep in filter(os.path.isdir, _SWEEPS):  # Hydra may not have come so far as to make it
         found += [
             {"status": row["status"], **({"message": f"job {row['job']}: {row['message']}"} if row["message"] else {})}
             for row in rows_so_far(sweep)

@@ -142,13 +142,14 @@ def remembering(compose: Callable[[Path, str, list[str]], Any]) -> Callable[[Pat
 def in_this_process(cases: Iterator[tuple[int, Case]], scratch: Scratch, tell: Callable[[str], None] = print) -> Tally:
     """Try each case through the compose API; the working directory and sys.path are the caller's to set."""
     from twinlens.callbacks.run.run_outcome import sentence
+    from twinlens.callbacks.store.failures import writing
 
     tally = Tally()
     for number, (seed, case) in enumerate(cases, start=1):
         scratch.lay(case)
         became, detail = "served", ""
         try:
-            with alarm():
+            with alarm(), writing(scratch.work, "hydra.run.dir"):  # as a run is checked
                 check(case.arguments)
         except UserError as error:
             detail = sentence(error)
