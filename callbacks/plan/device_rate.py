@@ -20,8 +20,8 @@ from twinlens.models.residual import ResidualEngine
 
 MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
-CHECKPOINT_SAMPLE = 2**25
-"""Bytes of the checkpoint that is written to see how long one takes."""
+CHECKPOINT_SAMPLE = 2**28
+"""Bytes of a checkpoint at most that are written to see how long one takes."""
 
 
 def computed_in(precision: str) -> torch.dtype:
@@ -64,11 +64,15 @@ def operations_per_second(device: torch.device, width: int, dtype: torch.dtype) 
     return 2.0 * 256 * width * 4 * width / mean_seconds(lambda: left @ right, device)
 
 
-def seconds_per_byte() -> float:
-    """Time of writing a checkpoint and its checksum, on a file of 32 MiB without a name that is gone afterwards."""
-    state = {"weights": torch.zeros(CHECKPOINT_SAMPLE // 4)}
+def seconds_per_byte(size: int) -> float:
+    """Time of writing a checkpoint and its checksum, on a file without a name that is gone afterwards.
 
-    def write() -> None:
+    Args:
+        size: of the checkpoint in bytes; large files take longer for each, and only of larger ones a part is written.
+    """
+    numbers = max(1, min(size, CHECKPOINT_SAMPLE) // 4)
+
+    def write(state: torch.Tensor) -> None:
         with tempfile.TemporaryFile() as opened:
             torch.save(state, opened)
             opened.seek(0)
@@ -76,7 +80,12 @@ def seconds_per_byte() -> float:
             while block := opened.read(READ_AT_ONCE):
                 digest.update(block)
 
-    return mean_seconds(write, torch.device("cpu")) / CHECKPOINT_SAMPLE
+    write(torch.zeros(1))  # loads libraries
+    state = torch.zeros(numbers)
+    # once: a second file would lie in the memory of the first
+    start = time.perf_counter()
+    write(state)
+    return (time.perf_counter() - start) / (4 * numbers)
 
 
 def mean_seconds(run: Callable[[], object], device: torch.device) -> float:

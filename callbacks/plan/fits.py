@@ -20,6 +20,8 @@ from twinlens.data.sampling import permutation
 
 SANITY_BATCHES = 2
 """Validation batches that Lightning reads before the first epoch, unless it is told another number."""
+MODELS = 3
+"""Times that a fit goes through a whole model's file, apart from checkpoints."""
 CHECKPOINTS = 7
 """Models on the disk at the highest: two checkpoints of weights and two moments, and the saved model."""
 
@@ -35,7 +37,8 @@ def fit_seconds(
     """Three forwards per train example and epoch, one per validation example, the optimiser's steps, and checkpoints.
 
     Rows of a batch are padded to its longest, in a random order of the train split. Every epoch writes its weights and
-    moments, once as the last and once as the best (an upper bound), and the end the model.
+    moments, once as the last and once as the best (an upper bound). The model is read and hashed before, written at the
+    end, and read and hashed again.
 
     Args:
         trainer: settings of the Trainer.
@@ -54,8 +57,9 @@ def fit_seconds(
     n_steps = epochs * math.ceil(share * batches / int(trainer.get("accumulate_grad_batches") or 1))
     embedding = shape.lm.get_input_embeddings().weight.numel() if shape.trained_parameters == shape.parameters else 0
     trained = times.fit(3 * epochs * read * share * train, n_steps, shape.trained_parameters, embedding)
-    written = 4 * (shape.parameters * (2 * epochs + 1) + 2 * shape.trained_parameters * 2 * epochs)
-    return trained + times.forward(read * checked) + times.written(written)
+    checkpoint, model = 4 * (shape.parameters + 2 * shape.trained_parameters), 4 * shape.parameters
+    written = times.written(2 * epochs * checkpoint + MODELS * model, checkpoint)
+    return trained + times.forward(read * checked) + written
 
 
 def padded_operations(shape: costs.Shape, lengths: Sequence[int], batch_size: int) -> float:

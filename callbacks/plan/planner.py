@@ -200,7 +200,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     else:
         dtype = computed_in(session.trainers.precision)
         device, told_times = torch.device("cuda"), machine.told(dtype)
-        times = Times(machine.rate(dtype), _host_rate(shape), None, seconds_per_byte())
+        times = Times(machine.rate(dtype), _host_rate(shape), None, seconds_per_byte)
     lines = Planner(session, parts, shape, device, times).lines()
     if is_first_process():
         data = [f"data: {line}" for line in session.data.notes.lines]
@@ -229,7 +229,7 @@ def _here(session: Session, parts: Parts, shape: costs.Shape) -> tuple[torch.dev
             "set trainer.accelerator=cpu or wait for it."
         ) from error
     probe = probe_of(session, parts.make_model, shape, trainer)
-    times = Times(rate, _host_rate(shape), probe, seconds_per_byte())
+    times = Times(rate, _host_rate(shape), probe, seconds_per_byte)
     return device, times, rates_told(device, rate, probe is not None)
 
 

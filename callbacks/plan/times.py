@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
@@ -15,14 +16,16 @@ class Times:
         product: operations per second of a matrix product in the run's type on the passes' device.
         host: the same in float64 on the host.
         probe: times the passes themselves; None: all work is done at the rate of a product.
-        seconds_per_byte: of a checkpoint that is written.
+        writing: seconds per byte of a file of a given size.
     """
 
-    def __init__(self, product: float, host: float, probe: Probe | None, seconds_per_byte: float = 0.0) -> None:
+    def __init__(
+        self, product: float, host: float, probe: Probe | None, writing: Callable[[int], float] = lambda size: 0.0
+    ) -> None:
         self.product = product
         self.host = host
         self.probe = probe
-        self.seconds_per_byte = seconds_per_byte
+        self.writing = writing
         self._measured: dict[Any, Any] = {}
 
     def forward(self, operations: float) -> float:
@@ -43,9 +46,9 @@ class Times:
         step = n_parameters * rates.step + n_embedding * rates.embedding
         return operations / rates.operations + n_steps * step
 
-    def written(self, n_bytes: float) -> float:
-        """Of checkpoints and models on the disk."""
-        return n_bytes * self.seconds_per_byte
+    def written(self, n_bytes: float, size: int) -> float:
+        """Of checkpoints and models on the disk, the largest of which has `size` bytes."""
+        return n_bytes * float(self._of("written", lambda _: self.writing(size)))
 
     def neurons(self, name: str, method: Any, operations: float) -> float:
         """Of a neuron method's pass."""

@@ -215,7 +215,7 @@ def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> 
     times = Times(100.0, 1000.0, Counting())  # type: ignore[arg-type]
     assert (times.forward(20.0), times.forward(40.0)) == (2.0, 4.0)
     assert times.fit(50.0, 3, 4, 1) == 10.0 + 6.0 + 6.0
-    assert Times(100.0, 1000.0, None, 0.25).written(8.0) == 2.0
+    assert Times(100.0, 1000.0, None, lambda size: size / 8).written(8.0, 2) == 2.0
     assert times.whole("influence", None, 2, WholeWork(2.0, 0.0, 8.0, 300.0, 5000.0)) == 1.0 + 2.0 + 3.0 + 5.0
     assert Counting.calls == ["forward", "training", "whole"]
     unmeasured = Times(100.0, 1000.0, None)
