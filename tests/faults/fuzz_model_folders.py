@@ -13,7 +13,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,8 +33,13 @@ REFUSED = "refused: "
 CLOSE = 1e-5
 
 
-def attempt(folder: Path, seed: int) -> tuple[str, str]:
+def attempt(folder: Path, seed: int, sizes: Sequence[int] = BATCHES) -> tuple[str, str]:
     """Read the model folder of a seed with `train.main()`, in an empty folder.
+
+    Args:
+        folder: the empty one.
+        seed: of everything drawn.
+        sizes: of the batches.
 
     Returns:
         What became of it: `read`, `refused` or a fault; and what was said, with what was drawn.
@@ -44,7 +49,7 @@ def attempt(folder: Path, seed: int) -> tuple[str, str]:
     work.mkdir()
     made = make_try(work, seed, mark)
     before = files_below(folder)
-    became, said = _outcome(work, made)
+    became, said = _outcome(work, made, sizes)
     if mark.exists() or (work / "ran").exists():
         became = "code of a stranger ran"
     elif changed := {name for name, state in (files_below(folder).items() ^ before.items()) if "outputs" not in name}:
@@ -61,9 +66,9 @@ def make_try(work: Path, seed: int, mark: Path) -> Made:
     return made
 
 
-def _outcome(work: Path, made: Made) -> tuple[str, str]:
+def _outcome(work: Path, made: Made, sizes: Sequence[int]) -> tuple[str, str]:
     said = ""
-    for size in BATCHES:
+    for size in sizes:
         try:
             with alarm():
                 code, out, err = run(work, f"data.eval_batch_size={size}", f"paths.store=outputs/store{size}")
@@ -180,14 +185,16 @@ def files_below(folder: Path) -> dict[str, Any]:
     }
 
 
-def tries(root: Path, seeds: Iterable[int], tell: Any = None) -> tuple[Counter[str], list[str]]:
-    """How often each outcome came up, and what was said where it is a fault."""
+def tries(root: Path, seeds: Iterable[int], tell: Any = None, one_size: bool = False) -> tuple[Counter[str], list[str]]:
+    """How often each outcome came up, and what was said where it is a fault; with `one_size` each folder is read in
+    batches of one size, now the one, now the other."""
     counts: Counter[str] = Counter()
     faults = []
     for number, seed in enumerate(seeds, start=1):
         folder = root / str(seed)
         folder.mkdir()
-        became, said = attempt(folder, seed)
+        sizes = (BATCHES[seed % len(BATCHES)],) if one_size else BATCHES
+        became, said = attempt(folder, seed, sizes)
         counts[became] += 1
         if became not in ("read", "refused"):
             faults.append(f"{became}: {said}")

@@ -80,3 +80,12 @@ def test_what_a_constructor_raises_comes_out_of_build_without_a_cycle(
             seen.append(followed)
             followed = followed.__cause__ or followed.__context__
         assert len(seen) == (1 if cause == "user error" else 2)
+
+
+def test_a_name_that_is_too_long_is_told_wherever_it_stands() -> None:
+    for folder in (Path("x" * 300), Path()):
+        with (
+            pytest.raises(UserError, match=r"^y{60}… is no path .*255 bytes"),
+            writing(folder, "hydra.run.dir"),
+        ):
+            Path("y" * 300).is_dir()
