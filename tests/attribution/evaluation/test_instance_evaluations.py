@@ -6,6 +6,7 @@ import torch
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.duplicates import Duplicates, reciprocal_ranks
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
+from twinlens.attribution.evaluation.statistics import wilson
 from twinlens.attribution.evaluation.uniqueness import Uniqueness, unique_instances
 from twinlens.attribution.instance.protocol import InstanceScores
 
@@ -47,11 +48,15 @@ def test_reciprocal_ranks_are_zero_beyond_the_list():
 def test_duplicates_takes_seeds_first_and_skips_tests_without_a_twin():
     first = [[4, 1], [8, 9], [5, 6], [3, 0]]
     second = [[1, 4], [9, 8], [7, 6], [3, 0]]
-    (result,) = Duplicates().evaluate(lists(first, second, twin=[4, 8, 5, -1]))
+    result, found = Duplicates().evaluate(lists(first, second, twin=[4, 8, 5, -1]))
     values = torch.tensor([0.75, 0.75, 0.5])
     assert result.value == pytest.approx(float(values.mean()))
     assert result.stderr == pytest.approx(float(values.std() / 3**0.5))
     assert (result.metric, result.n, result.k, result.better) == ("mrr", 3, 100, "higher")
+    assert (found.metric, found.n, found.k, found.value) == ("found", 3, 1, pytest.approx(0.5))  # in one seed of two
+    assert found.samples is not None
+    assert found.samples.tolist() == [0.5, 0.5, 0.5]
+    assert (found.low, found.high) == pytest.approx(wilson(0.5, 3))
 
 
 @pytest.mark.parametrize("twin", [None, [-1, -1]])
