@@ -36,7 +36,7 @@ class GradientSimilarity(OverLayers):
     Attributes:
         similarity: `dot` is the inner product (the paper's), `cosine` divides by both lengths.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
-        labels: labels in both losses; callers pass them in `HeadInputs.labels`.
+        labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         dtype: type of the matrix products. The head's gradients are always taken in float64; stored rows, and products
             of them, are float32.
@@ -58,7 +58,7 @@ class GradientSimilarity(OverLayers):
         tensor([[ 0.5000, -0.2500,  0.5000]], dtype=torch.float64)
     """
 
-    sign: ClassVar[str] = "positive: a gradient step on the train example lowers the test loss"
+    sign: ClassVar[str] = "positive: towards the target, whose log-probability a gradient step on the train example raises"
 
     similarity: Similarity = "dot"
     params: str = "head"

@@ -65,7 +65,7 @@ class Influence(CurvedLayers):
         fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
             `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
-        labels: labels in all losses; callers pass them in `HeadInputs.labels`.
+        labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         cg_tolerance: relative residual at which `cg` accepts a solution.
         cg_max_steps: curvature products per solution at most.
@@ -90,7 +90,7 @@ class Influence(CurvedLayers):
                 [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
-    sign: ClassVar[str] = "positive: training on the train example more lowers the test loss"
+    sign: ClassVar[str] = "positive: towards the target, whose log-probability more training on the train example raises"
     unit: ClassVar[str] = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 
     curvature: Curvature = "ggn"

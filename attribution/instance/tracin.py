@@ -34,7 +34,7 @@ class TracIn(InstanceMethod):
 
     Attributes:
         params: parameters of the head that are differentiated.
-        labels: labels in both losses; callers pass them in `HeadInputs.labels`.
+        labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         dtype: type of the matrix products. Gradients are always taken in float64.
 
@@ -56,7 +56,7 @@ class TracIn(InstanceMethod):
     """
 
     reads: ClassVar[str] = "checkpoints"
-    sign: ClassVar[str] = "positive: the training steps on the train example lowered the test loss"
+    sign: ClassVar[str] = "positive: towards the target, whose log-probability the training steps on the train example raised"
     unit: ClassVar[str] = "loss change by one step per checkpoint, nats"
 
     params: HeadParameters = "head"
