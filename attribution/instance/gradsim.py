@@ -58,7 +58,7 @@ class GradientSimilarity(OverLayers):
         tensor([[ 0.5000, -0.2500,  0.5000]], dtype=torch.float64)
     """
 
-    sign: ClassVar[str] = "positive: towards the target, whose log-probability a gradient step on the train example raises"
+    sign: ClassVar[str] = "positive: towards the target; a step on the train example raises its log-probability"
 
     similarity: Similarity = "dot"
     params: str = "head"

@@ -90,7 +90,7 @@ class Influence(CurvedLayers):
                 [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
-    sign: ClassVar[str] = "positive: towards the target, whose log-probability more training on the train example raises"
+    sign: ClassVar[str] = "positive: towards the target; more training on the train example raises its log-probability"
     unit: ClassVar[str] = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 
     curvature: Curvature = "ggn"

@@ -56,7 +56,7 @@ class TracIn(InstanceMethod):
     """
 
     reads: ClassVar[str] = "checkpoints"
-    sign: ClassVar[str] = "positive: towards the target, whose log-probability the training steps on the train example raised"
+    sign: ClassVar[str] = "positive: towards the target; the steps on the train example raised its log-probability"
     unit: ClassVar[str] = "loss change by one step per checkpoint, nats"
 
     params: HeadParameters = "head"
