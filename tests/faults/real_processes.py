@@ -30,6 +30,8 @@ from twinlens import train
 
 ANEW = 10
 """One in so many is started as a shell starts it."""
+PATIENCE = 40.0 * SECONDS
+"""Seconds on the wall after which a process counts as one that hangs: machines are shared."""
 PLAN = ("plan=true",)
 DATA = ("model=tiny", "data=table", "data.text=[text]", "method=gradsim", "evaluation=accuracy", *PLAN)
 CODES = {0: "served", 2: "refused"}
@@ -54,7 +56,7 @@ def run(arguments: Sequence[str], work: Path, scratch: Scratch, anew: bool) -> E
 
     log = scratch.work.parent / "log"
     log.unlink(missing_ok=True)
-    ended = forked(command, log, kill_after=10.0 * SECONDS)
+    ended = forked(command, log, kill_after=PATIENCE)
     return _judged(ended.code, log.read_text(errors="replace"), hangs=ended.after is not None)
 
 
@@ -65,7 +67,7 @@ def _started(arguments: Sequence[str], work: Path, scratch: Scratch) -> Ended:
     try:
         finished = subprocess.run(
             encoded, cwd=work, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            timeout=10 * SECONDS, check=False,
+            timeout=PATIENCE, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
         return "hang", (late.stdout or b"").decode(errors="replace")
