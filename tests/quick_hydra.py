@@ -104,7 +104,8 @@ def _composing(compose: Any, conf: Path) -> Any:
         )
         if not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
             is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
-            known[key] = pickle.dumps(config), is_named
+            with suppress(pickle.PicklingError):  # a test has loaded a module of Hydra's a second time
+                known[key] = pickle.dumps(config), is_named
         return config
 
     return composed

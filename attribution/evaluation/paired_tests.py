@@ -24,6 +24,12 @@ class Paired(NamedTuple):
         low, high: ends of its 95 % interval.
         p: two-sided.
         test: name of the test.
+
+    Example:
+        >>> from twinlens.attribution.evaluation.paired_tests import Paired
+        >>> found = Paired(difference=0.2, low=0.05, high=0.35, p=0.01, test="McNemar, exact")
+        >>> found.low > 0  # the first method is the better one
+        True
     """
 
     difference: float

@@ -87,7 +87,7 @@ def broken_down(results: Sequence[Result], parts: Mapping[str, Tensor]) -> list[
         if whole.metric not in METRICS or whole.group or whole.samples is None or whole.samples.dim() != 1:
             continue
         for name, chosen in parts.items():
-            if len(chosen) != len(whole.samples) or bool(chosen.all()):
+            if len(chosen) != len(whole.samples) or bool(chosen.all()) or not bool(chosen.any()):
                 continue
             values = whole.samples[chosen].double()
             mean, n = float(values.mean()), len(values)

@@ -28,6 +28,7 @@ from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.neuron_scores import engine_of
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork, whole_work
 from twinlens.callbacks.passes.costs import Shape
@@ -212,7 +213,7 @@ class Probe:
         held = HeldTests(layers, inverses, 1, len(self._rows), True, self._session.memory_budget // 8)
         with recording(layers) as tape:
             scores = self._model(self._batch(self._rows[:1]))
-            held.add(tape, scores, torch.zeros(1, dtype=torch.long, device=self.device))
+            held.add(tape, scores, Targets(torch.zeros(1, dtype=torch.long, device=self.device)))
         scoring = counted.scoring / self._seconds(
             recorded(lambda tape, scores, labels, batch: held.scores(tape, scores, labels))
         )

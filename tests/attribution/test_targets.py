@@ -1,4 +1,4 @@
-"""What is explained is one thing for both lenses: all forms equal autograd and full forwards, also of a difference."""
+"""Targets are the same for both lenses: all forms equal autograd and full forwards, also of a difference."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def parts() -> dict[str, torch.Tensor]:
 def test_faithfulness_of_every_part_is_that_of_its_examples_alone() -> None:
     generator = torch.Generator().manual_seed(0)
     test = Faithfulness(sufficiency=[1], comprehensiveness=[2])
-    keys = [q for name in ("ig", "random/0", "random/1") for q in test.questions([name])]
+    keys = [q for name in ("ig", "random/0", "random/1", "no_neurons") for q in test.questions([name])]
     answers = {q.key: torch.rand(6, generator=generator) < 0.6 for q in keys}
     answers |= {q.probability_key: torch.rand(6, generator=generator) for q in keys}
     answers |= {PROBABILITY: torch.rand(6, generator=generator)}

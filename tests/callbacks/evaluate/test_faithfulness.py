@@ -74,7 +74,7 @@ def test_every_site_has_a_control_and_a_base_line_of_its_own(command: CommandLin
     }
     base = {
         row["variant"]: float(row["value"]) for row in lists
-        if (row["method"], row["metric"]) == ("no_neurons", "sufficiency")
+        if (row["method"], row["metric"], row["group"]) == ("no_neurons", "sufficiency", "")
     }  # fmt: skip
     assert base == pytest.approx({"": cells["mlp off", "attention on"], "site=attn": cells["mlp on", "attention off"]})
     table = list(csv.DictReader((first.folder / "tables" / "site_ablation.csv").open()))

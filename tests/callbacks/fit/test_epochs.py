@@ -19,6 +19,7 @@ from twinlens.attribution.instance.inputs import HeadInputs
 FOLLOWED = (
     "method=tracin",
     "evaluation=accuracy",
+    "explain=gold",
     "model.schedule=linear",
     "trainer.max_epochs=3",
     "trainer.limit_train_batches=2",

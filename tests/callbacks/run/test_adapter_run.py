@@ -21,7 +21,7 @@ from twinlens.models.module import TextClassifier
 
 pytestmark = needs_peft
 SMALL = {"num_hidden_layers": 2, "max_position_embeddings": 512}
-RUN = ("model=local", "model.path=adapter", "evaluation=accuracy")
+RUN = ("model=local", "model.path=adapter", "evaluation=accuracy", "explain=gold")
 
 
 @pytest.fixture
