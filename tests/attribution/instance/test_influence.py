@@ -242,7 +242,7 @@ def test_satisfies_the_protocols(solver):
     assert isinstance(scorer, InstanceScorer)
     described = scorer.describe()
     assert described["solver"] == solver
-    assert str(described["sign"]).startswith("positive: training on")
+    assert str(described["sign"]).startswith("positive: towards the target")
 
 
 def test_self_influence_does_not_depend_on_the_budget():

@@ -290,7 +290,7 @@ def test_satisfies_the_protocols_in_any_blocks(name):
     scorer = method.prepare(train, BUDGET)
     assert isinstance(method, InstanceMethod)
     assert isinstance(scorer, InstanceScorer)
-    assert str(scorer.describe()["sign"]).startswith("positive: training on")
+    assert str(scorer.describe()["sign"]).startswith("positive: towards the target")
     whole, _ = stream_scores(scorer, test, torch.arange(4), 5, BUDGET)
     parts, _ = stream_scores(scorer, test, torch.arange(4), 5, 1)
     torch.testing.assert_close(parts.top_score, whole.top_score, rtol=1e-4, atol=1e-6)

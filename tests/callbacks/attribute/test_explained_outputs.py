@@ -101,11 +101,8 @@ def test_rows_that_nothing_sets_apart_are_counted_and_left_out(command: CommandL
     for name, lists in (("ig", "layer"), ("gradsim", "top_index"), ("gradsim_neurons", "layer")):
         assert [not entries for entries in columns(run, name)[lists]] == same, name
     kept = len(same) - sum(same)
-    counted = {
-        row["n"]
-        for row in read_results(run.folder / "results.csv")
-        if row["evaluation"] in ("faithfulness", "uniqueness")
-    }
+    rows = [row for row in read_results(run.folder / "results.csv") if row["method"] in ("ig", "gradsim")]
+    counted = {row["n"] for row in rows if row["evaluation"] in ("faithfulness", "uniqueness") and not row["group"]}
     assert counted == {kept}
     summary = load_from_disk(str(run.folder / "scores" / "gradsim" / "train_summary"))
     assert sum(summary["votes"][:]) == 10 * kept
