@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
-from twinlens.attribution.method import Lens, Source
+from twinlens.attribution.method import Source
 from twinlens.attribution.neuron.protocol import NeuronLens
 from twinlens.attribution.neuron.ranking import NeuronScores
 
@@ -40,7 +40,7 @@ class InstanceNeurons(NeuronLens):
     """
 
     reads: ClassVar[str] = "instances"
-    explains: ClassVar[Lens | None] = "instance"
+    explains = "instance"
     from_instances: ClassVar[bool] = True
 
     source: str
