@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification
 from tests.running import SMALL_DEMO, CommandLine
 
 COLUMNS = (
-    "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,value,stderr,n,control,setting,low,"
-    "high"
+    "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,explain,value,stderr,n,control,"
+    "setting,low,high"
 )
 NEURON_COLUMNS = [
     "index", "target", "target_prob", "role", "unit_kind", "site", "layer", "unit", "position", "score", "completeness",
@@ -66,7 +66,7 @@ def test_a_run_leaves_what_the_contract_names(command: CommandLine) -> None:
     assert len(neurons[0]["completeness"]) == 4
     assert neurons["target"][:] == test["prediction"][:]
     instances = datasets.load_from_disk(str(run / "scores" / "gradsim" / "test"))
-    assert instances.column_names == ["index", "top_index", "top_score", "bottom_index", "bottom_score"]
+    assert instances.column_names == ["index", "target", "top_index", "top_score", "bottom_index", "bottom_score"]
     assert len(instances[0]["top_index"]) == 48
     summary = datasets.load_from_disk(str(run / "scores" / "gradsim" / "train_summary"))
     assert summary.column_names == ["index", "mean", "max", "votes", "self_influence"]
