@@ -20,7 +20,6 @@ class ReadoutKind:
         name: the word for it, in data, engines and the column `readout`.
         of_vocabulary: scores number the tokens of a vocabulary, so that a model brings its own head.
         of_sequences: an example has several sequences, each with a score of its own.
-        default_target: what is explained where nobody says: the class `predicted`, or the `answer` that the data name.
         model: what a model with it is called.
 
     Example:
@@ -36,7 +35,6 @@ class ReadoutKind:
     name: ClassVar[str] = "classification"
     of_vocabulary: ClassVar[bool] = False
     of_sequences: ClassVar[bool] = False
-    default_target: ClassVar[str] = "predicted"
     model: ClassVar[str] = "classifier"
 
     def sequences(self, n_choices: int | None) -> int:
@@ -100,15 +98,14 @@ class TokenReadout(ReadoutKind):
         >>> import torch
         >>> from twinlens.attribution.readouts import TokenReadout
         >>> readout = TokenReadout()
-        >>> readout.default_target, readout.of_vocabulary
-        ('answer', True)
+        >>> readout.of_vocabulary
+        True
         >>> readout.explained(label=torch.tensor([7, -1]), prediction=torch.tensor([3, 5]))  # the second has no answer
         tensor([7, 5])
     """
 
     name = "token"
     of_vocabulary = True
-    default_target = "answer"
     model = "language model"
 
     def fits(self, splits: Any) -> bool:
