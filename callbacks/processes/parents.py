@@ -69,7 +69,7 @@ def watch_parent(parent: int, name: str | None = None) -> None:
 def end_of_first() -> str | None:
     """The line on the end of the run's first process, which started this one; None where it lives or is this one."""
     parent = _starter()
-    if is_first() or parent is None or parent == os.getppid():
+    if is_first() or parent is None or not _has_ended(parent):
         return None
     return of_ended(f"the first process of the run ({parent}) has ended")
 
@@ -77,6 +77,23 @@ def end_of_first() -> str | None:
 def of_ended(what: str) -> str:
     """The line of a process that stops because another one has ended."""
     return f"stopped: {what}, so the others stop too; finished stages and shards are kept, and the same command goes on"
+
+
+def _has_ended(parent: int) -> bool:
+    """Whether the process that started this one has ended, or is ending.
+
+    The system sends its signal when the thread that started this process ends. Of a large process that has been killed
+    other threads may still be giving back its memory then: it is this one's parent until they have, with a main thread
+    that is dead.
+    """
+    if os.getppid() != parent:
+        return True
+    import psutil  # not above: this module is read before signals are heard
+
+    try:
+        return psutil.Process(parent).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    except psutil.Error:
+        return os.getppid() != parent
 
 
 def _starter() -> int | None:

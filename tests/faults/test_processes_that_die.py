@@ -31,7 +31,7 @@ def wait_for_shards(folder: Path, process: subprocess.Popen[str], least: int = 2
     return second
 
 
-def test_sigterm_of_the_first_ends_all_with_one_word(tmp_path: Path) -> None:
+def test_the_others_stop_with_a_word_however_the_first_ends(tmp_path: Path) -> None:
     process = start(tmp_path, *SLOW)
     second = wait_for_shards(tmp_path, process)
     process.terminate()
@@ -40,21 +40,22 @@ def test_sigterm_of_the_first_ends_all_with_one_word(tmp_path: Path) -> None:
     told = (tmp_path / "err").read_text()
     assert told.splitlines()[-1].startswith("terminated: in stage attribute, of which")
     assert told.count("the same command goes on") == 1
-    assert "Traceback" not in told
-
-
-def test_the_others_stop_within_a_minute_and_say_why(tmp_path: Path) -> None:
-    process = start(tmp_path, *SLOW)
-    second = wait_for_shards(tmp_path, process)
-    process.kill()
-    process.wait()
-    second.wait(timeout=60)
-    assert "the first process of the run" in (tmp_path / "err").read_text()
 
     kept = finished_shards(tmp_path, "attribute")
-    again = start(tmp_path, *SLOW)
-    assert again.wait(timeout=SECONDS) == 0, (tmp_path / "err").read_text()
+    killed = start(tmp_path, *SLOW)
+    second = wait_for_shards(tmp_path, killed, kept + 1)
+    killed.kill()
+    killed.wait()
+    second.wait(timeout=60)
+    told = (tmp_path / "err").read_text().removeprefix(told)
+    assert told.splitlines()[-1].startswith(f"stopped: the first process of the run ({killed.pid}) has ended")
+    assert told.count("the same command goes on") == 1
+
+    kept = finished_shards(tmp_path, "attribute")
+    last = start(tmp_path, *SLOW)
+    assert last.wait(timeout=SECONDS) == 0, (tmp_path / "err").read_text()
     assert f"ig on test: {kept} of 16 shards are there, going on" in (tmp_path / "out").read_text()
+    assert "Traceback" not in (tmp_path / "err").read_text()
 
 
 @pytest.mark.long

@@ -151,6 +151,29 @@ def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
     child.wait(timeout=parents.GRACE_SECONDS + 10)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system does not tell of the end of a parent")
+def test_a_parent_that_is_still_giving_back_its_memory_has_ended(tmp_path: Path) -> None:
+    """Its main thread, whose end the system tells the child, ends before its last one."""
+    child = (
+        "import os, time; os.environ['LOCAL_RANK'] = '1';"
+        "from twinlens.callbacks.processes import loading; loading.begin('__main__');"
+        "print(flush=True); time.sleep(60)"
+    )
+    code = (
+        "import ctypes, os, subprocess, sys, threading, time; from twinlens.callbacks.processes import parents;"
+        "parents.start_others();"
+        f"child = subprocess.Popen([sys.executable, '-c', {child!r}], stdout=subprocess.PIPE);"
+        "child.stdout.readline();"
+        "threading.Thread(target=lambda: (child.wait(), os._exit(0))).start();"
+        "ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[os.uname().machine], 0)"  # ends this thread alone
+    )
+    with (tmp_path / "err").open("w") as err:
+        parent = subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY, stderr=err)
+    assert parent.wait(timeout=30) == 0
+    told = (tmp_path / "err").read_text()
+    assert told == f"{parents.of_ended(f'the first process of the run ({parent.pid}) has ended')}\n"
+
+
 def test_a_variable_that_came_down_through_a_shell_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
     monkeypatch.setattr(parents, "watch_parent", lambda parent, name=None: begun.append(parent))
