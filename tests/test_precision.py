@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -16,8 +20,13 @@ AGREE = 0.7
 """Mean share of common entries among the ten best; on the demo model it lies well above."""
 
 
-@pytest.mark.parametrize("setting", SETTINGS)
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
+def every_second_long() -> Iterator[Any]:
+    """Each setting and each precision is tried by `make test`, all pairs of them by `make test-long`."""
+    for number, (precision, setting) in enumerate(product(("bf16-mixed", "bf16-true"), SETTINGS)):
+        yield pytest.param(precision, setting, marks=[pytest.mark.long] if number % 2 else [])
+
+
+@pytest.mark.parametrize(("precision", "setting"), every_second_long())
 def test_bf16_ranks_nearly_as_float32(command: CommandLine, precision: str, setting: str) -> None:
     """Scores from the head, from whole gradients of all layers with their factors, and from stored rows."""
     methods, settings = SETTINGS[setting]

@@ -66,13 +66,18 @@ def start(
     )
 
 
+def start_together(folder: Path, count: int) -> list[int]:
+    """Exit codes of so many runs of two processes each, run0 and so on, started together on one store."""
+    runs = [starting.start(folder, *WHAT, *TWO, f"hydra.run.dir=run{n}") for n in range(count)]
+    return [run.wait(timeout=4 * starting.SECONDS) for run in runs]
+
+
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of two runs of two processes each, run0 and run1, started together on one store."""
+    """The folder of a run of two processes."""
 
     def build(folder: Path) -> None:
-        runs = [starting.start(folder, *WHAT, *TWO, f"hydra.run.dir=run{n}") for n in range(2)]
-        assert [run.wait(timeout=4 * starting.SECONDS) for run in runs] == [0, 0], (folder / "err").read_text()
+        assert start_together(folder, 1) == [0], (folder / "err").read_text()
 
     return once(tmp_path_factory, "of_two", build)
 
@@ -90,13 +95,15 @@ def compare(one: Path, several: Path, names: Iterable[str]) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=smallest, err_msg=name)
 
 
-def test_two_runs_of_two_processes_each_share_a_store(of_two: Path) -> None:
-    told = (of_two / "out").read_text()
+@pytest.mark.long
+def test_two_runs_of_two_processes_each_share_a_store(tmp_path: Path) -> None:
+    assert start_together(tmp_path, 2) == [0, 0], (tmp_path / "err").read_text()
+    told = (tmp_path / "out").read_text()
     for what in ("fit", *SCORES):
         assert told.count(f"{what}: computed") == 1
         assert told.count(f"{what}: read from the store") == 1
-    assert (of_two / "run0" / "results.csv").read_text() == (of_two / "run1" / "results.csv").read_text()
-    assert not list((of_two / "outputs").rglob("*.partial"))
+    assert (tmp_path / "run0" / "results.csv").read_text() == (tmp_path / "run1" / "results.csv").read_text()
+    assert not list((tmp_path / "outputs").rglob("*.partial"))
 
 
 def test_two_processes_give_the_scores_of_one(command: CommandLine, of_two: Path) -> None:
@@ -106,6 +113,9 @@ def test_two_processes_give_the_scores_of_one(command: CommandLine, of_two: Path
     assert one.code == 0, one.err
     assert "fit: read from the store" in one.out
     compare(one.folder, of_two / "run0", SCORES)
+    for what in ("fit", *SCORES):
+        assert (of_two / "out").read_text().count(f"{what}: computed") == 1
+    assert not list((of_two / "outputs").rglob("*.partial"))
     assert (of_two / "run0" / "results.csv").read_text() == (one.folder / "results.csv").read_text()
 
 
@@ -133,6 +143,7 @@ def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, rep
     assert "trainer.devices=1" in refused[0]
 
 
+@pytest.mark.long
 def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run_shares_the_training_rows_and_overwrites(
     command: CommandLine, repository: Path, of_two: Path
 ) -> None:

@@ -16,6 +16,7 @@ QUESTIONS = (
     "data=demo_choice",
     "evaluation.retraining.fractions=[50]",
     "evaluation.retraining.seeds=[0]",
+    "evaluation.retraining.groups=[most,random]",
     "method.ig.n_steps=2",
     "method.na_instances.missing=-inf",
 )

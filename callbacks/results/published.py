@@ -98,7 +98,13 @@ def with_published(rows: Iterable[Row], config: Mapping[str, Any], n_train: int 
 
 def figure_of(row: Row) -> Figure | None:
     """The published counterpart of a row, wherever its run may come from; None where there is none."""
-    return next((figure for figure in figures() if figure.fits(row)), None)
+    return next((figure for figure in _figures_of(_text(row.get("evaluation"))) if figure.fits(row)), None)
+
+
+@lru_cache
+def _figures_of(evaluation: str) -> tuple[Figure, ...]:
+    """Those of one evaluation; each row of each table is compared with all of them."""
+    return tuple(figure for figure in figures() if figure.cells["evaluation"] == evaluation)
 
 
 class Compared:

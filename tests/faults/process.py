@@ -5,6 +5,7 @@ The parent must never compute with torch: a forked process inherits no threads, 
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -115,6 +116,8 @@ def import_what_runs_import(folder: Path, arguments: Sequence[str]) -> None:
     for name in (folder / "imported").read_text().splitlines():
         with suppress(Exception):  # some names stand for modules made on the way
             importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each run searches all that was imported for garbage, and copies it by that
 
 
 def note_beginnings(trace: Path) -> None:

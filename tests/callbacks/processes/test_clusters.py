@@ -127,7 +127,7 @@ def one(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     return once(tmp_path_factory, "scores_of_one_process", build) / "run"
 
 
-@pytest.mark.parametrize("starter", STARTERS)
+@pytest.mark.parametrize("starter", ["torchrun", pytest.param("srun", marks=pytest.mark.long)])
 def test_two_nodes_give_the_scores_of_one_process(
     repository: Path, tmp_path: Path, trained: Path, one: Path, starter: str
 ) -> None:
@@ -175,6 +175,7 @@ def test_what_one_of_them_meets_ends_the_other_as_well(repository: Path, tmp_pat
     assert not any("Traceback" in file.read_text() for file in tmp_path.glob("err[0-9]"))
 
 
+@pytest.mark.long
 def test_other_processes_than_the_settings_speak_of_are_refused_by_all_with_one_sentence(
     repository: Path, tmp_path: Path
 ) -> None:

@@ -41,6 +41,7 @@ WHAT = (
 TWO = ("trainer=fsdp", "trainer.devices=2", "paths.store=sharded")
 
 
+@pytest.mark.long
 def test_two_processes_with_half_of_each_layer_give_the_scores_of_one(command: CommandLine, repository: Path) -> None:
     """Scores are compared at the same weights: one process reads the fit, with its epochs, that two have stored."""
     several = start(repository, command.folder, *WHAT, "data.batch_size=4", *TWO, timeout=TIMEOUT)

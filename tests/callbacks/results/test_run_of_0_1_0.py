@@ -30,7 +30,7 @@ NUMBERS = ("value", "stderr", "n")
 BARE = re.compile(rf"_target_: (?:{'|'.join(PACKAGES)})\.")
 
 
-@pytest.mark.parametrize("kind", ["demo", "token"])
+@pytest.mark.parametrize("kind", ["demo", pytest.param("token", marks=pytest.mark.long)])
 def test_a_run_of_before_replays_and_is_read(kind: str, command: CommandLine, tmp_path: Path) -> None:
     former = FORMER / kind
     assert BARE.search((former / "config.yaml").read_text())
