@@ -61,9 +61,11 @@ def test_equals_a_full_sort(kind, dtype, n_train, n_tests, spread, k, rows, seed
             assert torch.equal(found_index, expected_index)
         difference = (found_score - expected_score).abs()
         assert bool((difference <= 1e-5 * largest).all())
+    # a product whose terms nearly cancel keeps the rounding of its terms
+    rounding = 1e-30 if dtype == "float64" else 1e-7 * float(matrix.abs().max()) + 1e-30
     total = matrix.abs().sum(0)
-    assert bool(((summary.sum - matrix.double().sum(0)).abs() <= 1e-5 * total + 1e-30).all())
-    assert bool(((summary.max - matrix.float().amax(0)).abs() <= 1e-5 * matrix.abs().amax(0) + 1e-30).all())
+    assert bool(((summary.sum - matrix.double().sum(0)).abs() <= 1e-5 * total + rounding).all())
+    assert bool(((summary.max - matrix.float().amax(0)).abs() <= 1e-5 * matrix.abs().amax(0) + rounding).all())
     assert summary.votes.sum() == n_tests * min(k, 10, n_train)
     assert summary.n_test == n_tests
 
