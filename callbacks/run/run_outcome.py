@@ -54,24 +54,21 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
     try:
         with writing(folder or Path.cwd(), "hydra.run.dir"):
             outcome = {"status": "done", "metrics": work()}
-    except UserError as error:
-        outcome = {"status": "refused", "message": sentence(error)}
-    except (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError) as error:
-        outcome = {"status": "refused", "message": scrub(_lacks(error))}
     except KeyboardInterrupt as error:
         if folder is not None:
             raise  # one job of perhaps many: the whole command line ends
-        outcome = {"status": stopping.WORDS[stopping.stopped_by()], "message": str(error) or stopping.KEPT}
+        outcome = _stopped(str(error))
     except BrokenPipeError:
         if folder is not None:
             raise  # a job's own pipe: the command line ends quietly where it is standard output's
         outcome = {"status": "done"}
-    except Exception as error:  # a defect: its traceback is shown, a sweep's other jobs still run
-        if any(map(is_out_of_memory, chain_of(error))):
-            return {"status": "refused", "message": OUT_OF_MEMORY}
-        let_the_watch_speak()
-        sys.stderr.write(scrub(traceback.format_exc()))
-        outcome = {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
+    except Exception as error:
+        if stopping.received() is None:
+            outcome = _failed(error)
+        elif folder is not None:
+            raise KeyboardInterrupt from error  # which a library has caught and made something else of
+        else:
+            outcome = _stopped()
     finally:
         if folder is not None:
             release(folder)
@@ -79,6 +76,23 @@ def outcome_of(work: Callable[[], Any], folder: Path | None = None) -> dict[str,
         if folder is not None and folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
     return outcome
+
+
+def _stopped(kept: str = "") -> dict[str, Any]:
+    return {"status": stopping.WORDS[stopping.stopped_by()], "message": kept or stopping.KEPT}
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    """What the user can mend, or a defect: its traceback is shown, a sweep's other jobs still run."""
+    if isinstance(error, UserError):
+        return {"status": "refused", "message": sentence(error)}
+    if isinstance(error, MissingMandatoryValue | ConfigKeyError | ConfigAttributeError):
+        return {"status": "refused", "message": scrub(_lacks(error))}
+    if any(map(is_out_of_memory, chain_of(error))):
+        return {"status": "refused", "message": OUT_OF_MEMORY}
+    let_the_watch_speak()
+    sys.stderr.write(scrub("".join(traceback.format_exception(error))))
+    return {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
 
 
 def sentence(error: UserError) -> str:

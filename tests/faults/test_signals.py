@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -19,6 +20,7 @@ from tests.faults.lock_files import living_lock
 from tests.faults.process import forked
 from tests.faults.test_interrupts import ARGUMENTS, on_call
 from tests.running import CommandLine
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes import predict_pass
 from twinlens.callbacks.processes import parents, stopping
 from twinlens.callbacks.run import pipeline
@@ -117,6 +119,33 @@ def test_a_second_signal_does_not_disturb_the_end_of_the_first(tmp_path: Path) -
     done = forked(lambda: stopping.run_stoppably(lambda: exit_code([outcome_of(work)])), tmp_path / "log")
     assert done.code == 143
     assert (tmp_path / "log").read_text() == f"tidied\nterminated: {stopping.KEPT}\n"
+
+
+@pytest.mark.parametrize("of_a_job", [True, False])
+@pytest.mark.parametrize(
+    "error", [ValueError("'' is no evaluation"), UserError("no such evaluation")], ids=["defect", "refusal"]
+)
+def test_what_a_library_makes_of_the_interruption_is_no_failure(
+    tmp_path: Path, error: Exception, of_a_job: bool
+) -> None:
+    """Such as OmegaConf, which tells of whatever went wrong while it built a value."""
+
+    def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except BaseException as interruption:
+            raise error from interruption
+
+    def command() -> int:
+        outcomes: list[Any] = []
+
+        def run_job() -> None:
+            outcomes.append(outcome_of(work, tmp_path / "run"))
+
+        return exit_code([*outcomes, outcome_of(run_job if of_a_job else work)])
+
+    done = forked(lambda: stopping.run_stoppably(command), tmp_path / "log")
+    assert (done.code, (tmp_path / "log").read_text()) == (143, f"terminated: {stopping.KEPT}\n")
 
 
 def test_a_forked_process_ends_by_itself_alone(tmp_path: Path) -> None:

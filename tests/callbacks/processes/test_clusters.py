@@ -187,6 +187,20 @@ def test_other_processes_than_the_settings_speak_of_are_refused_by_all_with_one_
     assert not (tmp_path / "outputs" / "store").exists()
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_of_other_processes_than_the_settings_speak_of_refuses(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    """Told as torchrun tells them; the other one is not there."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2}
+    for name, value in {**told, "TORCHELASTIC_RUN_ID": uuid.uuid4().hex}.items():
+        monkeypatch.setenv(name, str(value))
+    finished = command("method=gradsim", "trainer.devices=1")
+    assert finished.code == 2
+    assert "trainer.num_nodes=1 trainer.devices=2" in finished.err
+    assert not (command.folder / "outputs" / "store").exists()
+
+
 def test_a_sweep_of_several_processes_under_torchrun_is_refused(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
