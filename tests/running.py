@@ -26,6 +26,11 @@ SMALL_DEMO = (
     "trainer.accelerator=cpu",
 )
 """Every stage in a few seconds."""
+SMALLER_MODEL = tuple(
+    f"model.architecture.{key}"
+    for key in ("hidden_size=32", "intermediate_size=64", "num_hidden_layers=2", "num_attention_heads=2")
+)
+"""With model=tiny: for methods whose work grows with the parameters."""
 
 
 def installed(package: str) -> bool:

@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.precision import SETTINGS, agreement, rankings
-from tests.running import CommandLine
+from tests.running import SMALLER_MODEL, CommandLine
 
-SMALLER = [
-    f"model.architecture.{key}"
-    for key in ("hidden_size=32", "intermediate_size=64", "num_hidden_layers=2", "num_attention_heads=2")
-]
 AGREE = 0.7
 """Mean share of common entries among the ten best; on the demo model it lies well above."""
 
@@ -30,7 +26,7 @@ def every_second_long() -> Iterator[Any]:
 def test_bf16_ranks_nearly_as_float32(command: CommandLine, precision: str, setting: str) -> None:
     """Scores from the head, from whole gradients of all layers with their factors, and from stored rows."""
     methods, settings = SETTINGS[setting]
-    smaller = SMALLER if settings else ()  # factors of all layers take their time
+    smaller = SMALLER_MODEL if settings else ()  # factors of all layers take their time
     trained = command("method=gradsim", "evaluation=accuracy", *smaller).folder
     asked = (f"method=[{','.join(methods)}]", *settings, "evaluation=accuracy")
     explain = ("fit=false", "model=local", f"model.path={trained / 'model'}", *asked)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from tests.faults import starting
-from tests.running import SMALL_DEMO, CommandLine, once
+from tests.running import SMALL_DEMO, SMALLER_MODEL, CommandLine, once
 
 SCORES = {
     "ig": "score",
@@ -46,6 +46,7 @@ WHAT = (
     "evaluation=[accuracy,faithfulness,interventions,head_importance]",
     *LAYERS,
     *SIZES,
+    *SMALLER_MODEL,
 )
 TWO = ("trainer=ddp_cpu", "trainer.devices=2", "data.batch_size=4")
 """As many rows in a step as one process has in a batch of 8."""
@@ -134,6 +135,7 @@ def test_three_processes_give_the_scores_of_one(command: CommandLine, repository
     assert (several / "results.csv").read_text() == (one.folder / "results.csv").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("n_test", [1])
 def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, repository: Path, n_test: int) -> None:
     finished = start(repository, command.folder, *SMALL_DEMO[:-2], f"data.limit.test={n_test}", "trainer=ddp_cpu")
@@ -148,7 +150,7 @@ def test_a_sweep_with_several_devices_runs_each_job_as_its_own_run_shares_the_tr
     command: CommandLine, repository: Path, of_two: Path
 ) -> None:
     shutil.copytree(of_two / "outputs" / "store", command.folder / "outputs" / "store")
-    arguments = (*SIZES, *TWO, "method=gradsim", "evaluation=[accuracy]", "seed=0", "overwrite=true")
+    arguments = (*SIZES, *SMALLER_MODEL, *TWO, "method=gradsim", "evaluation=[accuracy]", "seed=0", "overwrite=true")
     finished = start(repository, command.folder, "-m", *arguments)
     assert finished.returncode == 0, finished.stderr
     (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()

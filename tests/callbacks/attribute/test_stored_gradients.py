@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.running import CommandLine, Finished, once, run_here
+from tests.running import SMALLER_MODEL, CommandLine, Finished, once, run_here
 from twinlens.callbacks.store.row_files import RowFiles
 
 SMALL = ("data.limit.train=48", "data.limit.test=12", "data.n_train=60", "data.n_validation=10", "data.n_test=20",
@@ -26,7 +26,14 @@ def layers(name: str, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     """Arguments that read a trained model."""
-    asked = ("method=[]", "trainer.max_epochs=1", *SMALL, "trainer.accelerator=cpu", "hydra.run.dir=run")
+    asked = (
+        "method=[]",
+        "trainer.max_epochs=1",
+        *SMALL,
+        *SMALLER_MODEL,
+        "trainer.accelerator=cpu",
+        "hydra.run.dir=run",
+    )
     folder = once(tmp_path_factory, "stored_gradients", lambda folder: run_here(folder, *asked))
     return ("fit=false", "model=local", f"model.path={folder / 'run' / 'model'}", "data.eval_batch_size=2", *SMALL)
 

@@ -20,7 +20,7 @@ from tests.callbacks.attribute.layer_case import (
     session_of,
 )
 from tests.oracles_gradients import fisher_of_layers, whole_scores
-from tests.running import CommandLine
+from tests.running import SMALLER_MODEL, CommandLine
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
@@ -152,7 +152,8 @@ def test_curvatures_that_layers_cannot_have_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_run_and_its_plan(command: CommandLine) -> None:
-    methods = ("method=[gradsim,influence_ekfac]", "method.gradsim.params=all", "method.influence_ekfac.params=all")
+    methods = ("method=[gradsim,influence_ekfac]", "method.gradsim.params=all", "method.influence_ekfac.params=all",
+               *SMALLER_MODEL)  # fmt: skip
     planned = command(*methods, "evaluation=accuracy", "plan=true")
     assert planned.code == 0, planned.err
     assert "1 block of tests" in planned.out
