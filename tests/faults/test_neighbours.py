@@ -18,6 +18,7 @@ from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.store import Store
 
 
+@pytest.mark.long
 def test_two_sweeps_started_together_fine_tune_each_model_once(tmp_path: Path) -> None:
     arguments = ("-m", *SMALL_DEMO, "method=gradsim", "evaluation=accuracy", "seed=0,1")
     sweeps = [start(tmp_path, *arguments) for _ in range(2)]
