@@ -16,6 +16,7 @@ from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.plain_values import chosen, plain
 from twinlens.conf.checking.target_settings import with_target_of_run
+from twinlens.conf.checking.top_level import SEVERAL, check_groups_are_there
 from twinlens.data.input_form import OwnForm
 from twinlens.data.labels import numbers_alone
 from twinlens.models.adapter_files import adapter_of, base_path
@@ -55,10 +56,17 @@ def open_questions(config: Any, build: Callable[..., Any]) -> tuple[dict[str, An
     Args:
         config: the run's configuration.
         build: makes the object of a configuration node.
+
+    Raises:
+        UserError: the configuration lacks a group.
     """
-    methods, evaluations = (
-        {name: build(node) for name, node in chosen(config, group).items()} for group in ("method", "evaluation")
-    )
+    check_groups_are_there(config)
+    unchosen = [
+        f"{group}.{name}" for group in SEVERAL for name in config.get(group) or {} if name not in chosen(config, group)
+    ]
+    if unchosen and is_first_process():
+        print(f"left out, since nothing chooses them: {', '.join(unchosen)}", flush=True)
+    methods, evaluations = ({name: build(node) for name, node in chosen(config, group).items()} for group in SEVERAL)
     return among_others(methods), evaluations
 
 

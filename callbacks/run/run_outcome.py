@@ -12,7 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationResolutionError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+)
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.memory import is_out_of_memory
@@ -27,6 +33,9 @@ from twinlens.conf.checking.secrets import HIDDEN, scrub
 
 EXIT_CODES = {"error": 1, "terminated": 143, "interrupted": 130, "refused": 2, "done": 0}
 """Status → exit code; the first that occurs in this order decides."""
+
+LACKING = (MissingMandatoryValue, ConfigKeyError, ConfigAttributeError, InterpolationResolutionError)
+"""What OmegaConf says of a configuration that has not all that is read."""
 
 OUTCOMES: list[dict[str, Any]] = []
 """What became of each job of this process."""
@@ -86,7 +95,7 @@ def _failed(error: Exception) -> dict[str, Any]:
     """What the user can mend, or a defect: its traceback is shown, a sweep's other jobs still run."""
     if isinstance(error, UserError):
         return {"status": "refused", "message": sentence(error)}
-    if isinstance(error, MissingMandatoryValue | ConfigKeyError | ConfigAttributeError):
+    if isinstance(error, LACKING):
         return {"status": "refused", "message": scrub(_lacks(error))}
     if any(map(is_out_of_memory, chain_of(error))):
         return {"status": "refused", "message": OUT_OF_MEMORY}
@@ -103,9 +112,12 @@ def sentence(error: UserError) -> str:
 
 def _lacks(error: OmegaConfBaseException) -> str:
     """A configuration of somebody's own that does not start from the project's lacks what a run reads."""
+    what = f"has no {error.full_key or error.key}, which the run reads"
+    if isinstance(error, InterpolationResolutionError):
+        what = f"cannot be resolved ({str(error).splitlines()[0]})"
     return (
-        f"the configuration has no {error.full_key or error.key}, which the run reads; expected all that "
-        "conf/train.yaml chooses: let the defaults list of your file begin with `- train`, or add the key."
+        f"the configuration {what}; expected all that conf/train.yaml chooses: let the defaults list of your file "
+        "begin with `- train`, or add the key."
     )
 
 

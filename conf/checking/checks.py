@@ -33,7 +33,7 @@ from twinlens.conf.checking.plain_values import join, plain, without_hydra
 from twinlens.conf.checking.size_bounds import check_growth, in_time
 from twinlens.conf.checking.target_settings import check_target_settings, with_target_of_run
 from twinlens.conf.checking.targets import Provided, check_targets
-from twinlens.conf.checking.top_level import GROUPS, PROVIDED, check_top_level
+from twinlens.conf.checking.top_level import GROUPS, PROVIDED, check_entries, check_top_level
 from twinlens.conf.checking.trusted_hydra_node import check_hydra_is_ours, check_names, is_about_places, places
 
 SEARCH_PATH = "hydra.searchpath"
@@ -125,6 +125,7 @@ def check_config(
     check_target_settings(values)
     check_names(values)
     check_targets(values, allow, provided, SLOTS, typed)
+    check_entries(values)
 
 
 def allowed_by_user(overrides: Sequence[Override]) -> list[str]:

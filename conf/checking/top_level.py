@@ -33,6 +33,9 @@ SINGLE = ("model", "data", "trainer", "paths")
 SEVERAL = ("method", "evaluation")
 """Groups that take one or several options; each option fills `<group>.<name>`."""
 
+OF_MANY = (*SEVERAL, "logger", "callbacks")
+"""Groups whose entries stand side by side, each with settings of its own under its name."""
+
 PROVIDED = {"model": ("label_names", "tokenizer"), "logger.*": ("save_dir",)}
 """Required arguments that train.py adds when it builds an object, and that therefore need not stand in a file."""
 
@@ -124,3 +127,34 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
             f"plan_for={values['plan_for']} names the machine of a plan, but plan=false would run here; expected both: "
             "set plan=true, or leave plan_for out."
         )
+
+
+def check_groups_are_there(config: Mapping[str, Any]) -> None:
+    """Refuse a run's configuration that lacks a group; methods and evaluations may be none.
+
+    Raises:
+        UserError: naming the first that it lacks.
+    """
+    for group in GROUPS:
+        if group not in SEVERAL and group not in config:
+            raise UserError(
+                f"the configuration has no {group}, which the run reads; expected all that conf/train.yaml chooses: "
+                "let the defaults list of your file begin with `- train`, or leave out what takes it away."
+            )
+
+
+def check_entries(config: Mapping[str, Any]) -> None:
+    """Refuse entries of groups that are no settings: they would be left out without a word, or be no object.
+
+    Raises:
+        UserError: naming the first entry.
+    """
+    for group in OF_MANY:
+        for name, entry in (config.get(group) or {}).items():
+            if isinstance(entry, Mapping) and ("_target_" in entry or group in SEVERAL):
+                continue  # an experiment may set options of a method that the command line does not choose
+            found = "settings without a class" if isinstance(entry, Mapping) else repr(entry)
+            raise UserError(
+                f"{group}.{name} is {found}; expected the settings of one {group.removesuffix('s')}, with the class in "
+                f"_target_: set single settings as {group}.{name}.KEY=VALUE, or leave it out with ~{group}.{name}."
+            )

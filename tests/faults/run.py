@@ -163,8 +163,10 @@ def _judge(folder: Path, run: str, ended: Ended, killed: int, expected: Any, tal
     if ended.code != 0:
         tally.wrong.append(f"{_seen(folder)} ended with code {ended.code}")
         return
-    if "Traceback" in (folder / "log").read_text():
-        tally.wrong.append(f"a traceback in {folder / 'log'}")
+    told = (folder / "log").read_text()
+    if "Traceback" in told:
+        place = told.index("Traceback")
+        tally.wrong.append(f"a traceback: {told[max(0, place - 500) : place + 5000]}")
     tally.wrong += differences(expected, read_numbers(folder, folder / run, kind))[:3]
     tally.wrong += [f"left behind: {name}" for name in leftovers(folder / "outputs") + leftovers(folder / run)]
     again = redone(folder / "trace")
