@@ -63,20 +63,23 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
         for key in list_names(name, methods[name])
     }
     others = {uniform_name(site, seed): site for site, seeds in uniform.items() if site != "ffn" for seed in seeds}
-    questions = evaluation.n_edits([*titles, *controls], {**sites, **others})
+    every, all_sites = [*titles, *controls], {**sites, **others}
+    questions = evaluation.n_edits(every, all_sites)
     lengths = plan.lengths[session.split]
     sizes = EngineSizes(plan.shape.footprint, session.tested_sequences, plan.shape.residual)
-    drawn = RandomNeurons(list(range(len(controls)))).work(sizes, plan.shape, 1)
-    total = sum(evaluation.work(sizes, plan.shape, length, questions) + drawn for length in lengths)
+    total = sum(evaluation.work(sizes, plan.shape, length, questions) for length in lengths)
+    seconds = plan.times.edits(name, evaluation, every, all_sites, total)
+    if controls:
+        drawing = RandomNeurons([0])
+        drawn = len(controls) * len(lengths) * drawing.work(sizes, plan.shape, 1)
+        seconds += plan.times.neurons(f"controls of {name}", drawing, drawn)
     split = reference_split(session, evaluation)
     if split is not None:
         sample = sorted(plan.lengths[split])[-evaluation.reference_size :]
-        total += sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample)
+        seconds += plan.times.forward(sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample))
     need = evaluation.need(sizes, questions, control_sites(uniform, matched, sites))
     # a byte and a probability of every question, in shards and as a whole
-    return plan.model_line(
-        name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)
-    )
+    return plan.model_line(name, session.split, found, need, seconds, 2 * 5 * questions * len(lengths))
 
 
 def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> Line:
