@@ -158,7 +158,7 @@ def _answer(session: Session, engine: ResidualEngine, held: Mapping[Path, Job]) 
     title = f"{', '.join(job.name for job in jobs)} on {session.split}"
     evaluations = [job.evaluation for job in jobs]
     target = session.targets("neuron", session.split).target
-    there: list[tuple[ResidualModel, Reads]] = []
+    there: list[tuple[ResidualEngine, Reads]] = []
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         index = batch["index"]
@@ -218,7 +218,7 @@ def _write_part_sums(session: Session, engine: ResidualEngine, job: Job) -> None
     """The entry of an evaluation that scores every neuron: a pass over parts of the neurons, all sentences at each."""
     evaluation, title = job.evaluation, f"{job.name} on {session.split}"
     tokens = max(len(ids) for ids in session.data.splits[session.split]["input_ids"][:])
-    known: dict[int, tuple[ResidualModel, list[Any], Tensor]] = {}
+    known: dict[int, tuple[ResidualEngine, list[Any], Tensor]] = {}
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         device = batch["index"].device

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from twinlens.attribution.evaluation.neuron_level.prompt_text import best_heads, names_of, sentence_text
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, limited, require_counts
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import neuron_tokens
 from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values, query_scores
@@ -130,7 +130,7 @@ class PromptView:
     def reads(self, model: ResidualModel) -> Reads:
         """Value neurons of both sites, and query neurons."""
         n_asked, mode = self.n_asked(model), self.mode
-        values = {("ffn", mode): self.top, ("attn", mode): max(n_asked, self.top)}
+        values: Longest = {("ffn", mode): self.top, ("attn", mode): max(n_asked, self.top)}
         return Reads(True, True, values, frozenset({(n_asked, mode)}))
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:

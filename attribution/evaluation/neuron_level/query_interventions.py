@@ -10,7 +10,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
     Prompts,
@@ -123,7 +123,7 @@ class QueryInterventions:
     def reads(self, model: ResidualModel) -> Reads:
         """Value neurons of both sites, query neurons, and the model as it is."""
         n_asked, mode = self.n_asked(model), self.mode
-        values = {("ffn", mode): self.count(model.n_layers * model.n_neurons), ("attn", mode): n_asked}
+        values: Longest = {("ffn", mode): self.count(model.n_layers * model.n_neurons), ("attn", mode): n_asked}
         return Reads(True, True, values, frozenset({(n_asked, mode)}), original=True)
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     Prompts,
     Sentences,
@@ -86,7 +86,7 @@ class QueryLayers:
     def reads(self, model: ResidualModel) -> Reads:
         """Value neurons of both sites."""
         attention, ffn = self.counts(model)
-        values = {("ffn", self.mode): ffn, ("attn", self.mode): attention}
+        values: Longest = {("ffn", self.mode): ffn, ("attn", self.mode): attention}
         return Reads(states=True, attention=True, values=values)
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:

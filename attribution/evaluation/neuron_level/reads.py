@@ -11,6 +11,7 @@ from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 ValueSite = Literal["ffn", "attn"]
+Longest = dict[tuple[ValueSite, Mode], int]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Reads:
 
     def joined(self, other: Reads) -> Reads:
         """What serves both."""
-        kinds = dict.fromkeys([*self.values, *other.values])
+        kinds: Longest = dict.fromkeys([*self.values, *other.values], 0)
         return Reads(
             self.states or other.states,
             self.attention or other.attention,

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ListedNeurons,
     Prompts,
@@ -122,7 +122,7 @@ class SharedNeurons:
         """Value neurons of both sites, and query neurons."""
         value, _ = self.counts(model.n_neurons, model.n_heads * model.head_dim, model.n_layers)
         n_asked, mode = self.n_asked(model), self.mode
-        values = {("ffn", mode): value, ("attn", mode): max(n_asked, DISTINCT_IN * value)}
+        values: Longest = {("ffn", mode): value, ("attn", mode): max(n_asked, DISTINCT_IN * value)}
         return Reads(True, True, values, frozenset({(n_asked, mode)}))
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:

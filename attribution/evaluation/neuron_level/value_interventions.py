@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.evaluation.controls import CONTROL
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
     Prompts,
@@ -95,7 +95,7 @@ class ValueInterventions:
     def reads(self, model: ResidualModel) -> Reads:
         """Value neurons of both sites, and the model as it is."""
         attention, ffn = self.counts(model)
-        values = {("ffn", self.mode): ffn, ("attn", self.mode): DISTINCT_IN * attention}
+        values: Longest = {("ffn", self.mode): ffn, ("attn", self.mode): DISTINCT_IN * attention}
         return Reads(states=True, attention=True, values=values, original=True)
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:

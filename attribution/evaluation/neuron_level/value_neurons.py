@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.neuron_level.reads import Reads
+from twinlens.attribution.evaluation.neuron_level.reads import Reads, ValueSite
 from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons, Sentences
 from twinlens.attribution.neuron.bounded_search import TopUnits
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
-from twinlens.attribution.neuron.neuron_score import NeuronScore, Site
+from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import best_neurons
@@ -30,7 +30,7 @@ def attention_values(sentences: Sentences, mode: Mode, top_k: int) -> TopUnits:
     return _values(sentences, "attn", mode, top_k)
 
 
-def _values(sentences: Sentences, site: Site, mode: Mode, top_k: int) -> TopUnits:
+def _values(sentences: Sentences, site: ValueSite, mode: Mode, top_k: int) -> TopUnits:
     """The first ones of the longest list that any evaluation of the pass reads."""
     asked, found = sentences.kept.get((site, mode), (0, None))
     if found is None or asked < top_k:
