@@ -78,11 +78,12 @@ class ForwardWork(Protocol):
         >>> from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
         >>> from twinlens.attribution.evaluation.faithfulness import Faithfulness
         >>> model: ForwardWork = SimpleNamespace(
-        ...     block_operations=lambda columns: 10.0, forward_operations=lambda tokens: 20.0 * tokens
+        ...     block_operations=lambda columns: 10.0, forward_operations=lambda tokens: 20.0 * tokens,
+        ...     readout_operations=5.0,
         ... )
         >>> sizes = EngineSizes(SimpleNamespace(n_layers=2))
         >>> Faithfulness().work(sizes, model, tokens=4, n_questions=3)  # a forward, then one token per question
-        140.0
+        160.0
     """
 
     def block_operations(self, columns: int) -> float:
@@ -90,6 +91,10 @@ class ForwardWork(Protocol):
 
     def forward_operations(self, tokens: int) -> float:
         """Forward of one sequence."""
+
+    @property
+    def readout_operations(self) -> float:
+        """Scores of one hidden state."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from transformers import GPT2Config, PretrainedConfig
 
-from benchmarks import device, engine, faithfulness, ig, logprob_increase, neuron_level
+from benchmarks import device, engine, faithfulness, ig, logprob_increase, neuron_level, neuron_level_pass
 from benchmarks.measured import TINY, TOLERANCE, Outcome
 from benchmarks.pairs import Timed, compare, progress
 from twinlens.attribution.neuron.ig import PRESETS
@@ -187,3 +187,21 @@ def benchmark_neuron_level(arguments: argparse.Namespace, outcome: Outcome) -> N
         note = f"{len(readout)} prompts of 8 to 16 tokens, all {site} neurons of a layer, {shape}; sums of increases"
         name, difference = f"increase_sums_{site}_vs_dense", logprob_increase.score_difference
         outcome.add(compare(name, ours, peer, min(arguments.pairs, 2), difference, TOLERANCE, note))
+
+
+def benchmark_neuron_level_pass(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """The second paper's evaluations of a run together against each alone; sums of all neurons for many prompts."""
+    config = GPT2Config(**(TINY if arguments.smoke else {"n_layer": arguments.layers}))
+    shape = f"{config.n_layer} layers, width {config.n_embd}, vocabulary {config.vocab_size}, random weights"
+    prompts, asked = neuron_level.build_prompts(config, 2 if arguments.smoke else 4), neuron_level_pass.evaluations()
+    both = (neuron_level_pass.together, neuron_level_pass.each_alone)
+    ours, peer = (partial(form, prompts, asked) for form in both)
+    note = f"{len(prompts.batch['index'])} prompts of 8 to 16 tokens, {shape}; {len(asked)} evaluations as shipped"
+    pairs, apart = min(arguments.pairs, 2), neuron_level_pass.difference
+    outcome.add(compare("evaluations_together_vs_alone", ours, peer, pairs, apart, LOOP_TOLERANCE, note))
+    prompts = neuron_level.build_prompts(config, 3 if arguments.smoke else 35)
+    part, few = config.n_layer // 2, 1 if arguments.smoke else 7
+    sizes = len(prompts.batch["index"]), few
+    ours, peer = (partial(neuron_level_pass.sums_in_batches, prompts, part, size) for size in sizes)
+    note = f"{sizes[0]} prompts of 8 to 16 tokens, {shape}; FFN neurons of a layer, at once and {few} at a time"
+    outcome.add(compare("sums_at_once_vs_batches", ours, peer, pairs, apart, LOOP_TOLERANCE, note))

@@ -33,6 +33,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "bridge": instance_lines.benchmark_bridge,
     "logprob_increase": neuron_lines.benchmark_logprob_increase,
     "neuron_level": neuron_lines.benchmark_neuron_level,
+    "neuron_level_pass": neuron_lines.benchmark_neuron_level_pass,
     "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
     "scaling": instance_lines.benchmark_scaling,

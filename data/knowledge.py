@@ -16,7 +16,7 @@ from twinlens.data.applied_tokenizer import tokenised
 from twinlens.data.facts import prompts
 from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
-from twinlens.data.prompts import PromptDataModule, prompt_rows
+from twinlens.data.prompts import ACCEPTED, PromptDataModule, prompt_rows
 from twinlens.data.row_choice import RowChoice
 from twinlens.data.text_data_module import SourceRows
 
@@ -83,8 +83,16 @@ class KnowledgeDataModule(PromptDataModule):
             raise UserError(
                 f"data.types names {unknown[0]!r}, expected some of {', '.join(present)}: use these or null for all."
             )
-        self.given = {number: row for number, row in enumerate(rows) if {"as_written", "answer_id"} & row.keys()}
+        self.given = {
+            number: row for number, row in enumerate(rows) if {"as_written", "answer_id", "answers"} & row.keys()
+        }
         used = [number for number, row in enumerate(rows) if self.types is None or row["type"] in self.types]
+        several = sum("answers" in rows[number] for number in used)
+        if several:
+            self.notes.say(
+                f"answers: {several} of {len(used)} rows list the answers that they accept; the target is the one "
+                "whose first token the model finds the most probable"
+            )
         return {"test": prompt_rows([rows[number] for number in used], used)}
 
     def finish(self, split: str, rows: datasets.Dataset, tokenizer: Any) -> datasets.Dataset:
@@ -95,11 +103,12 @@ class KnowledgeDataModule(PromptDataModule):
         return finished
 
     def fingerprint(self, split: str) -> str:
-        """As of every dataset, and where whole answers count these as well."""
-        rows = super().fingerprint(split)
-        if self.answer == "first":
+        """As of every dataset, and where whole or several answers count these as well."""
+        rows, own = super().fingerprint(split), self._split(split)
+        names = ["answer_ids"] * (self.answer == "full") + [ACCEPTED] * (ACCEPTED in own.column_names)
+        if not names:
             return rows
-        return hashlib.sha256(json.dumps([rows, self._split(split)["answer_ids"][:]]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([rows, *(own[name][:] for name in names)]).encode()).hexdigest()
 
     def _refuse_long(self, rows: datasets.Dataset, tokenizer: Any) -> None:
         texts = rows["prompt"][:]

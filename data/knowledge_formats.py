@@ -1,6 +1,7 @@
 """Readers of files with knowledge prompts: rows as {prompt, answer, type}, each format told by the rows' own keys.
 
-- `{prompt, answer, type}`: this project's own; `answer` may be absent or null, and `answer_id` says its token itself.
+- `{prompt, answer, type}`: this project's own; `answer` may be absent or null, `answer_id` says its token itself, and
+  `answers` lists several that are accepted.
   Where any answer of a file begins with a space, all go on from the prompts as they are written, else behind a space.
 - `{query, answer, type, source}`: questions with typed answers (TriviaQA); the prompt asks and ends with "Answer:".
 - `{context, continuation}`: BIG-bench qa_wikidata; what the prompt asks for is the type.
@@ -51,7 +52,8 @@ def read_prompts(path: Path, notes: Notes | None = None, needed: int | None = No
 
     Returns:
         {prompt, answer, type}; `answer` is empty where there is none. Beside these, `as_written` where no space is put
-        between prompt and answer, and `answer_id` where a row names its token.
+        between prompt and answer, `answer_id` where a row names its token, and `answers` where it accepts several, of
+        which `answer` is the first.
 
     Raises:
         UserError: no such file, no file of a known format, or a row of another form.
@@ -101,8 +103,9 @@ def _read_file(file: Path, notes: Notes, needed: int | None) -> list[Row]:
 
 
 def _writes_space(row: Row) -> bool:
-    answer = row.get("answer")
-    return isinstance(answer, str) and answer[:1].isspace() and bool(answer.strip())
+    several = row.get("answers")
+    answers = [row.get("answer"), *(several if isinstance(several, list) else [])]
+    return any(isinstance(answer, str) and answer[:1].isspace() and bool(answer.strip()) for answer in answers)
 
 
 def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes: Notes) -> list[Row]:
@@ -111,6 +114,8 @@ def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes
     for row, found in zip(rows, read, strict=True):
         before = row["prompt"][len(row["prompt"].rstrip()) :]
         found["answer"] = before + found["answer"] if found["answer"] else ""
+        if "answers" in found:
+            found["answers"] = [before + answer for answer in found["answers"]]
         found["as_written"] = True
         glued += bool(found["answer"]) and not found["answer"][0].isspace()
     notes.say(
@@ -121,6 +126,8 @@ def _with_written_spaces(file: Path, rows: Sequence[Row], read: list[Row], notes
 
 
 def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) -> Row:
+    if reader is _plain and isinstance(row, dict):
+        _check_answers(file, number, row)
     try:
         read = reader(row)
     except TypeError:
@@ -137,12 +144,37 @@ def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) ->
     return {**read, "prompt": read["prompt"].rstrip()}  # a space at the end would belong to the answer's first token
 
 
+def _check_answers(file: Path, number: int, row: Row) -> None:
+    """Refuse a list of accepted answers that is none, or one beside another form of the answer.
+
+    Raises:
+        UserError: naming file and row.
+    """
+    answers = row.get("answers")
+    if answers is None:
+        return
+    beside = next((name for name in ("answer", "answer_id") if row.get(name) is not None), None)
+    if beside is not None:
+        raise UserError(
+            f"{file} row {number} has answers beside {beside}={row[beside]!r:.40}, expected one form of the answer: "
+            f"leave out {beside}, or put its text into the list."
+        )
+    if not isinstance(answers, list) or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+        raise UserError(
+            f"{file} row {number} has answers={answers!r:.60}, expected a list of at least one text, each with more "
+            "than spaces: mend that row."
+        )
+
+
 # -- one function per format -------------------------------------------------------------------------------------
 
 
 def _plain(row: Row) -> Row:
     answer = row.get("answer")
     read = {"prompt": row["prompt"], "answer": "" if answer is None else answer, "type": row["type"]}
+    if row.get("answers") is not None:
+        several = list(dict.fromkeys(row["answers"]))
+        return {**read, "answer": several[0], "answers": several}
     return read if row.get("answer_id") is None else {**read, "answer_id": row["answer_id"]}
 
 

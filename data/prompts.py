@@ -17,13 +17,17 @@ from twinlens.data.text_data_module import TextDataModule
 
 NO_ANSWER = -1
 """The label of a prompt without an answer."""
+ACCEPTED = "accepted_ids"
+"""Column of the tokens of all answers that a prompt accepts; there where a row lists several."""
 
 
 class PromptDataModule(TextDataModule):
     """Prompts that a causal language model goes on from.
 
     Columns beside those of every dataset: `prompt`, `answer` (empty where there is none), `type` (of knowledge),
-    `label` (id of the answer's first token, −1 without an answer) and `answer_ids` (all tokens of the answer).
+    `label` (id of the answer's first token, −1 without an answer) and `answer_ids` (all tokens of the answer). Where a
+    row lists the answers that it accepts, `accepted_ids` has the tokens of each; label and `answer_ids` are the first
+    one's until the model has said which it finds the most probable.
 
     The answer's tokens are those behind the prompt's in `prompt + " " + answer`, tokenised in one piece, which is how
     the model would read it; so for a tokenizer that joins spaces to words the first one begins with the space, whether
@@ -31,7 +35,7 @@ class PromptDataModule(TextDataModule):
     source may name the token itself.
 
     Attributes:
-        given: source row → what it says of its answer beside the text, `as_written` or `answer_id`.
+        given: source row → what it says of its answer beside the text, `as_written`, `answer_id` or `answers`.
 
     Args:
         options: see `TextDataModule`.
@@ -49,7 +53,7 @@ class PromptDataModule(TextDataModule):
         return {"reference": "{prompt}"}
 
     def finish(self, split: str, rows: datasets.Dataset, tokenizer: Any) -> datasets.Dataset:
-        """The split with `label` and `answer_ids`."""
+        """The split with `label` and `answer_ids`, and `accepted_ids` where a row lists several answers."""
         numbers = rows["source_index"][:]
         given = [self.given.get(number, {}) for number in numbers]
         written = [bool(row.get("as_written")) for row in given]
@@ -60,12 +64,39 @@ class PromptDataModule(TextDataModule):
             ids if token is None else [_known_token(token, number, len(tokenizer))]
             for ids, token, number in zip(answers, named, numbers, strict=True)
         ]
+        accepted = self._accepted(tokenizer, rows, given, answers)
         table = rows.with_format("arrow")[:]
+        if accepted is not None:
+            tokens = pyarrow.list_(pyarrow.list_(pyarrow.int32()))
+            table = table.append_column(ACCEPTED, pyarrow.array(accepted, tokens))
         labels = pyarrow.array([ids[0] if ids else NO_ANSWER for ids in answers], pyarrow.int64())
         table = table.set_column(table.column_names.index("label"), "label", labels)
         return datasets.Dataset(
             table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32())))
         )
+
+    def _accepted(
+        self, tokenizer: Any, rows: datasets.Dataset, given: Sequence[Row], answers: Sequence[list[int]]
+    ) -> list[list[list[int]]] | None:
+        """Tokens of every answer that each prompt accepts, none where it has none; None: no row lists several."""
+        several = [(place, row["answers"]) for place, row in enumerate(given) if "answers" in row]
+        if not several:
+            return None
+        listed = [(place, answer) for place, texts in several for answer in texts]
+        prompts, numbers = rows["prompt"][:], rows["source_index"][:]
+        tokens = answer_tokens(
+            tokenizer,
+            [prompts[place] for place, _ in listed],
+            [answer for _, answer in listed],
+            [numbers[place] for place, _ in listed],
+            [bool(given[place].get("as_written")) for place, _ in listed],
+        )
+        found = [[ids] if ids else [] for ids in answers]
+        for place, _ in several:
+            found[place] = []
+        for (place, _), ids in zip(listed, tokens, strict=True):
+            found[place].append(ids)
+        return found
 
 
 def prompt_rows(rows: Sequence[Row], source_index: Sequence[int]) -> SourceRows:

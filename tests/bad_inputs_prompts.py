@@ -82,6 +82,27 @@ PROMPTS: list[Entry] = [
         ("row 1", "answer_id=-5"),
         prompts(asked(MONTHS[0], "June"), json.dumps({"prompt": MONTHS[1], "type": "month", "answer_id": -5})),
     ),
+    (
+        "an empty list of accepted answers",
+        FILE,
+        ("prompts.jsonl row 1", "answers=[]", "at least one text"),
+        prompts(asked(MONTHS[0], "June"), json.dumps({"prompt": MONTHS[1], "type": "month", "answers": []})),
+    ),
+    (
+        "accepted answers that are no texts",
+        FILE,
+        ("prompts.jsonl row 1", "answers=[7]", "at least one text"),
+        prompts(asked(MONTHS[0], "June"), json.dumps({"prompt": MONTHS[1], "type": "month", "answers": [7]})),
+    ),
+    (
+        "a list of accepted answers beside a token",
+        FILE,
+        ("prompts.jsonl row 1", "answers beside answer_id=5", "one form"),
+        prompts(
+            asked(MONTHS[0], "June"),
+            json.dumps({"prompt": MONTHS[1], "type": "month", "answers": ["July"], "answer_id": 5}),
+        ),
+    ),
     ("an answer that is no text", FILE, ("row 1", "answer"), prompts(asked(MONTHS[0], "June"), asked(MONTHS[1], 7))),
     ("a prompt without text", FILE, ("row 0", "the prompt"), prompts(asked(" ", "June"), asked(MONTHS[1], "July"))),
     (

@@ -38,6 +38,8 @@ RATIOS = [
     "table2_cost_log_prob",
     "ranks_vs_by_prompt",
     "increase_sums_attention_vs_dense",
+    "evaluations_together_vs_alone",
+    "sums_at_once_vs_batches",
     "increase_sums_ffn_vs_dense",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")

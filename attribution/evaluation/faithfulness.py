@@ -178,10 +178,12 @@ class Faithfulness:
         )
 
     def work(self, sizes: EngineSizes, model: ForwardWork, tokens: int, n_questions: int) -> float:
-        """Operations of one example: the forward, and one token more for every question, or one forward more."""
+        """Operations of one example: the forward, and one token more for every question, or one forward more, each
+        with its scores."""
         forward, sequences = model.forward_operations(tokens), sizes.sequences
         row = forward if self.positions == "all" else sizes.footprint.n_layers * model.block_operations(tokens)
-        return sequences.forwards() * forward + n_questions * sequences.edited * row
+        read = model.readout_operations
+        return sequences.forwards() * (forward + read) + n_questions * sequences.edited * (row + read)
 
     def answers(
         self,

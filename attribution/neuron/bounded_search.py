@@ -7,7 +7,7 @@ that was not evaluated can be among the k best.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,11 @@ class TopUnits:
     def certified(self) -> Tensor:
         """Whether the list is proven to be the exact one, [batch]; the search ends only when it is."""
         return self.score[:, -1] > self.bound
+
+    def first(self, k: int) -> TopUnits:
+        """The list of the `k` best."""
+        layer, unit, position, score = (part[:, :k] for part in (self.layer, self.unit, self.position, self.score))
+        return replace(self, layer=layer, unit=unit, position=position, score=score)
 
 
 def top_units(

@@ -30,7 +30,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     train_facts,
 )
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
-from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
+from twinlens.callbacks.evaluate.neuron_level import neuron_level_pass, neuron_level_stage
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
@@ -80,6 +80,24 @@ def evaluate_stage(
         "concepts": _concepts,
     }  # fmt: skip
     return by_need[evaluation.requires](session, name, evaluation, methods)
+
+
+def shared_pass_stage(
+    session: Session, evaluations: Mapping[str, Any], settings: Mapping[str, Any], methods: Mapping[str, Any]
+) -> None:
+    """Go through the explained sentences once for all evaluations of the second paper; their results come later.
+
+    Args:
+        evaluations: all of the run, by name.
+        settings: their configurations by name, plain values.
+        methods: all methods of the run.
+    """
+    asked = {name: evaluation for name, evaluation in evaluations.items() if evaluation.requires == "neuron_level"}
+    if session.readout.of_sequences or not asked:
+        return
+    there = available(session, methods, fits=False)
+    served = {name: evaluation for name, evaluation in asked.items() if not what_is_missing(evaluation, there)}
+    neuron_level_pass(session, served, settings, of_kind(methods, "neuron", "ia_neurons"))
 
 
 def evaluations_in_order(evaluations: Mapping[str, Any]) -> dict[str, Any]:

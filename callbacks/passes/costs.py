@@ -47,6 +47,11 @@ class Shape:
         """Forward of one sequence."""
         return tokens * self.footprint.n_layers * self.block_operations(tokens)
 
+    @property
+    def readout_operations(self) -> float:
+        """Scores of one hidden state: of a vocabulary a good part of what a token takes in all blocks."""
+        return 2.0 * sum(parameter.numel() for parameter in self.head.parameters() if parameter.dim() > 1)
+
 
 # -- memory of one example -----------------------------------------------------------------------------------------
 

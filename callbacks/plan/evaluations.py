@@ -1,10 +1,9 @@
-"""Plan of evaluations that compute: faithfulness, retraining, and those of the second paper."""
+"""Plan of evaluations that compute: faithfulness and retraining; those of the second paper are `neuron_level`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
@@ -23,17 +22,12 @@ from twinlens.callbacks.evaluate.faithfulness import (
     site_of,
     uniform_name,
 )
-from twinlens.callbacks.evaluate.neuron_level import neuron_level_inputs, neuron_level_need, types_in, value_lists
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_inputs
-from twinlens.callbacks.passes import costs
 from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase
+from twinlens.callbacks.plan.neuron_level import neuron_level_lines
 from twinlens.callbacks.plan.table import Line
-from twinlens.callbacks.store.fingerprints import fingerprint_of
-
-METRIC_BYTES = 3 * 4
-"""Of one intervention on one sentence."""
 
 
 def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
@@ -49,49 +43,6 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     if evaluation.requires == "neuron_level" and not plan.session.readout.of_sequences:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
     return []
-
-
-def neuron_level_lines(plan: PlanBase, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Line]:
-    """The pass over the explained sentences, and the second one of an evaluation whose interventions follow from it."""
-    session = plan.session
-    reads_lists = getattr(evaluation, "reads_lists", False)
-    if reads_lists and not methods:
-        return []
-    inputs: dict[str, Any] | None = None
-    with suppress(KeyError):  # of predictions or scores that are still to be computed no fingerprint is known
-        lists = value_lists(session, evaluation, methods) if reads_lists else {}
-        inputs = neuron_level_inputs(session, evaluation, plan.parts.settings["evaluation"][name], lists)
-    n_lists = sum(len(method.seeds) for method in methods.values()) * reads_lists
-    types = [kind for kind in dict.fromkeys(types_in(session.data.splits[session.split])) if kind]
-    found = None if inputs is None else session.store.peek("evaluate", inputs)
-    lines = [_pass(plan, name, evaluation, found, n_lists, len(types))]
-    if hasattr(evaluation, "second") and types:
-        second = None
-        if found is not None and inputs is not None:
-            second = session.store.peek("evaluate", {**inputs, "first": fingerprint_of(inputs)})
-        lines.append(_pass(plan, name, evaluation, second, n_lists, len(types), is_second=True))
-    return lines
-
-
-def _pass(
-    plan: PlanBase, name: str, evaluation: Any, found: Path | None, n_lists: int, n_types: int, is_second: bool = False
-) -> Line:
-    lengths, model = plan.lengths[plan.session.split], plan.shape.residual
-    if model is None:  # a family without adapter: the run refuses it, and so nothing is known of the pass
-        need = costs.prediction_need(plan.shape.footprint, plan.session.sequences)
-        return plan.model_line(name, plan.session.split, found, need, None, 0)
-    forward = plan.shape.forward_operations
-    if is_second:
-        total = sum(evaluation.second_operations(forward(length), n_types) for length in lengths)
-    else:
-        by_length = {n: evaluation.operations(model, n, forward(n), n_lists) for n in set(lengths)}
-        total = sum(by_length[length] for length in lengths)
-    # metrics of every intervention, in shards and as a whole
-    disk = 2 * METRIC_BYTES * (1 + n_lists + n_types) * len(lengths)
-    title = f"{name}, second pass" if is_second else name
-    return plan.model_line(
-        title, plan.session.split, found, neuron_level_need(model, evaluation), plan.times.forward(total), disk
-    )
 
 
 def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mapping[str, Any]) -> Line:
@@ -112,20 +63,23 @@ def faithfulness_line(plan: PlanBase, name: str, evaluation: Any, methods: Mappi
         for key in list_names(name, methods[name])
     }
     others = {uniform_name(site, seed): site for site, seeds in uniform.items() if site != "ffn" for seed in seeds}
-    questions = evaluation.n_edits([*titles, *controls], {**sites, **others})
+    every, all_sites = [*titles, *controls], {**sites, **others}
+    questions = evaluation.n_edits(every, all_sites)
     lengths = plan.lengths[session.split]
     sizes = EngineSizes(plan.shape.footprint, session.tested_sequences, plan.shape.residual)
-    drawn = RandomNeurons(list(range(len(controls)))).work(sizes, plan.shape, 1)
-    total = sum(evaluation.work(sizes, plan.shape, length, questions) + drawn for length in lengths)
+    total = sum(evaluation.work(sizes, plan.shape, length, questions) for length in lengths)
+    seconds = plan.times.edits(name, evaluation, every, all_sites, total)
+    if controls:
+        drawing = RandomNeurons([0])
+        drawn = len(controls) * len(lengths) * drawing.work(sizes, plan.shape, 1)
+        seconds += plan.times.neurons(f"controls of {name}", drawing, drawn)
     split = reference_split(session, evaluation)
     if split is not None:
         sample = sorted(plan.lengths[split])[-evaluation.reference_size :]
-        total += sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample)
+        seconds += plan.times.forward(sum(evaluation.work(sizes, plan.shape, length, 0) for length in sample))
     need = evaluation.need(sizes, questions, control_sites(uniform, matched, sites))
     # a byte and a probability of every question, in shards and as a whole
-    return plan.model_line(
-        name, session.split, found, need, plan.times.forward(total), 2 * 5 * questions * len(lengths)
-    )
+    return plan.model_line(name, session.split, found, need, seconds, 2 * 5 * questions * len(lengths))
 
 
 def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> Line:

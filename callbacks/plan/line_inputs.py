@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.needed_memory import Need
 from twinlens.callbacks.fit.stage import is_stored_whole, load_inputs, source_of
 from twinlens.callbacks.passes import costs
@@ -33,6 +34,7 @@ class PlanBase:
         shape: of the classifier.
         device: of the passes over the model.
         times: how long operations take there and on the host.
+        shared_reads: what the lines so far have counted of the second paper's shared pass.
     """
 
     session: Session
@@ -40,6 +42,7 @@ class PlanBase:
     shape: costs.Shape
     device: torch.device
     times: Times
+    shared_reads: Reads = field(default_factory=Reads)
 
     def __post_init__(self) -> None:
         # what is found in the store is put into a session of the plan's own

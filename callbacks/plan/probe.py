@@ -9,7 +9,7 @@ tokens up, so that its probe has a few rows of the vocabulary; what all of them 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,15 @@ from torch.utils.data import default_convert
 from transformers import CONFIG_MAPPING
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.gradients.factor_sums import FactorSums, kfac_bases
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.neuron.protocol import NeuronMethod
+from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.attribution.neuron.ranking import coded_units
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.neuron_scores import engine_of
@@ -158,6 +161,28 @@ class Probe:
         counted = [method.work(sizes, self.shape, tokens) or 0.0 for tokens in self._tokens]
         budget = self._session.memory_budget
         return sum(counted) / self._seconds(lambda: method.attribute(engine, self._batch(), budget))
+
+    def edits(self, evaluation: Faithfulness, lists: Sequence[str], sites: Mapping[str, str]) -> float:
+        """Operations per second of edited forwards: rows of one token each, which are far from a forward's products.
+
+        Neurons are zeroed whatever is put in their place; that takes as long.
+
+        Args:
+            lists: names of the neuron lists, controls among them.
+            sites: of each list that ranks others than FFN neurons.
+        """
+        zeroing, budget = copy.copy(evaluation), self._session.memory_budget
+        zeroing.intervention = "zero"
+        engine = self._model.engine(tests=True)
+        sizes = EngineSizes(self.shape.footprint, self._session.tested_sequences, self.shape.residual)
+        n_edits = evaluation.n_edits(lists, sites)
+        counted = [evaluation.work(sizes, self.shape, tokens, n_edits) for tokens in self._tokens]
+        batch, listed = self._batch(), {}
+        for number, name in enumerate(lists):
+            drawing = RandomNeurons([number], evaluation.longest, sites.get(name, "ffn"))  # type: ignore[arg-type]
+            found = drawing.attribute(engine, batch, budget)
+            listed[name] = found.layer, coded_units(found)
+        return sum(counted) / self._seconds(lambda: zeroing.answers(engine, self._batch(), listed, budget, None, sites))
 
     def rows(self, method: Any, rank: int) -> float:
         """Operations per second of a pass that stores gradients: a forward and twice as much for every backward.

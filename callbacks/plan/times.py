@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
@@ -53,6 +53,15 @@ class Times:
     def neurons(self, name: str, method: Any, operations: float) -> float:
         """Of a neuron method's pass."""
         return operations / self._rate(("neurons", name), lambda probe: probe.neurons(method))
+
+    def edits(self, name: str, evaluation: Any, lists: Sequence[str], sites: Mapping[str, str], count: float) -> float:
+        """Of `count` operations of edited forwards about neuron lists.
+
+        Args:
+            lists: their names, controls among them.
+            sites: of each list that ranks others than FFN neurons.
+        """
+        return count / self._rate(("edits", name), lambda probe: probe.edits(evaluation, lists, sites))
 
     def rows(self, name: str, method: Any, rank: int, operations: float) -> float:
         """Of a pass that stores `rank` gradients of each example."""

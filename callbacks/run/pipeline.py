@@ -11,7 +11,7 @@ from twinlens.callbacks.attribute.explained_outputs import explained_otherwise, 
 from twinlens.callbacks.attribute.method_graph import in_order
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.refits import Recipe
-from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
+from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order, shared_pass_stage
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.batch_size import batch_size_stage
@@ -63,6 +63,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     recipe = Recipe(
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
     )
+    timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, parts.methods)
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
     written = {name: as_written(node, session.seed) for name, node in (settings.get("method") or {}).items()}

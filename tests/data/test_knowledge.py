@@ -87,6 +87,12 @@ def test_whole_answers_count_in_the_fingerprint_only_where_they_are_read(tmp_pat
         ({"prompt": "the " * 300}, {"max_length": 999}, r"prompt of 301 tokens, but the model's length is 256"),
         ({"prompt": " "}, {}, r"row 0 .* expected text for the prompt"),
         ({"answer": 7}, {}, r"row 0 .* expected text for answer"),
+        ({"answer": None, "answers": []}, {}, r"p\.jsonl row 0 has answers=\[\], expected a list of at least one"),
+        ({"answer": None, "answers": "Paris"}, {}, r"row 0 has answers='Paris', expected a list"),
+        ({"answer": None, "answers": ["Paris", 7]}, {}, r"row 0 has answers=\['Paris', 7\], expected a list"),
+        ({"answer": None, "answers": ["Paris", " "]}, {}, r"row 0 has answers=.* more than spaces"),
+        ({"answers": ["Paris"]}, {}, r"row 0 has answers beside answer='Paris', expected one form"),
+        ({"answer": None, "answers": ["Paris"], "answer_id": 9}, {}, r"row 0 has answers beside answer_id=9"),
         ({}, {"types": ["colour"]}, r"'colour', expected some of capital, language"),
     ],
 )
@@ -153,6 +159,20 @@ def test_answers_as_written_are_the_tokens_that_go_on(tmp_path: Path, shared_tok
 def shared_tokens(repository: Path) -> Any:
     """A byte-level tokenizer: what it decodes is what it was given."""
     return AutoTokenizer.from_pretrained(repository / "models" / "tiny")
+
+
+def test_rows_may_list_the_answers_that_they_accept(tmp_path: Path, fact_tokenizer: Any) -> None:
+    several = {**CAPITALS[0], "answer": None, "answers": ["Paris", "New Delhi", "Paris"]}
+    data = prepared(fact_tokenizer, path=str(jsonl(tmp_path / "p.jsonl", [several, *CAPITALS[1:]])))
+    rows = data.splits["test"]
+    decoded = [[fact_tokenizer.decode(ids).split() for ids in accepted] for accepted in rows["accepted_ids"]]
+    assert decoded == [[["Paris"], ["New", "Delhi"]], [["New", "Delhi"]], [["French"]], []]
+    assert (rows["answer"][0], rows["answer_ids"][0]) == ("Paris", rows["accepted_ids"][0][0])
+    assert "answers: 1 of 4 rows list the answers that they accept" in " ".join(data.notes.lines)
+    written = [{**several, "answers": [" Paris", "is"]}, *CAPITALS[1:]]
+    glued = prepared(fact_tokenizer, path=str(jsonl(tmp_path / "q.jsonl", written))).splits["test"]
+    texts = [fact_tokenizer.decode(ids) for ids in glued["accepted_ids"][0]]
+    assert [text.startswith(" ") for text in texts] == [True, False], "one answer with a space speaks for the file"
 
 
 def test_a_space_at_the_end_of_a_prompt_is_the_answers(tmp_path: Path, fact_tokenizer: Any) -> None:

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     Prompts,
     Sentences,
@@ -19,7 +20,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.interventions import head_mask
 from twinlens.attribution.neuron.logprob_increase import head_increases
 from twinlens.attribution.neuron.part_scores import HeadScore
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -56,10 +57,8 @@ class HeadImportance:
 
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """`increase` [batch, layers, heads] and the untouched model's metrics `original` [batch, 3]."""
-        model = sentences.model
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
-        increase = head_increases(model, states, readout, sentences.room)
+        readout = sentences.readout(self.mode)
+        increase = head_increases(sentences.model, sentences.states(), readout, sentences.room)
         return {"increase": increase, "original": sentences.metrics()}
 
     def text(self, answers: dict[str, Tensor], prompts: Prompts) -> str:
@@ -93,9 +92,13 @@ class HeadImportance:
             found[f"without|{name}"] = sentences.metrics(attention=mask.expand(len(sentences.target), -1, -1))
         return found
 
+    def reads(self, model: ResidualModel) -> Reads:
+        """The residual stream with attention, and the model as it is."""
+        return Reads(states=True, attention=True, original=True)
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """Two forwards and every head's distribution; of the second pass see `second_operations`."""
-        return 2 * forward + HeadScore().operations(model, tokens)
+        """Every head's distribution; of the second pass see `second_operations`."""
+        return HeadScore().operations(model, tokens)
 
     def second_operations(self, forward: float, n_types: int) -> float:
         """A forward without the heads of every type."""

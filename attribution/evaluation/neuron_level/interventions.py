@@ -11,6 +11,7 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL
 from twinlens.attribution.evaluation.needs import Available, missing_methods
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
     Prompts,
@@ -118,9 +119,13 @@ class Interventions:
                         answers[f"{_control(seed)}|{k}"] = sentences.metrics(*drawn)
         return answers
 
+    def reads(self, model: ResidualModel) -> Reads:
+        """The model as it is."""
+        return Reads(original=True)
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """A forward of the model as it is, then one of every list and control at every k."""
-        return forward * (1 + len(self.k) * (n_lists + len(self.control_seeds)))
+        """A forward of every list and control at every k."""
+        return forward * len(self.k) * (n_lists + len(self.control_seeds))
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """Rows by method, k and type of knowledge."""

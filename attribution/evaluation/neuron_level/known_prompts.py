@@ -51,37 +51,40 @@ class Kept:
         return counts
 
 
-def other_answers(types: Sequence[str], labels: Tensor) -> dict[str, Tensor]:
+def other_answers(types: Sequence[str], own: Sequence[Sequence[int]]) -> dict[str, Tensor]:
     """All answer tokens of each type.
 
-    The other answers of a prompt are those of its type without its own token, so that two answers with the same first
-    token never count against each other.
+    The other answers of a prompt are those of its type without its own tokens, so that two answers with the same first
+    token never count against each other, nor two that a prompt accepts.
 
     Args:
         types: knowledge type, [prompts].
-        labels: id of the answer's first token, −1 for none, [prompts].
+        own: ids of the first tokens of the answers that each prompt accepts, [prompts].
 
     Returns:
         type → distinct token ids in ascending order, [answers of the type].
     """
-    names = list(dict.fromkeys(types))
-    of_type = {name: torch.tensor([kind == name for kind in types]) for name in names}
-    return {name: labels.cpu()[rows & (labels.cpu() >= 0)].unique() for name, rows in of_type.items()}
+    found: dict[str, set[int]] = {name: set() for name in types}
+    for name, tokens in zip(types, own, strict=True):
+        found[name].update(tokens)
+    return {name: torch.tensor(sorted(tokens), dtype=torch.int64) for name, tokens in found.items()}
 
 
-def best_other_logit(logits: Tensor, labels: Tensor, types: Sequence[str], answers: dict[str, Tensor]) -> Tensor:
+def best_other_logit(
+    logits: Tensor, own: Sequence[Sequence[int]], types: Sequence[str], answers: dict[str, Tensor]
+) -> Tensor:
     """Highest logit among the other answers of each prompt's type, −inf where there is none, [prompts].
 
     Args:
         logits: of the next token, [prompts, vocabulary].
-        labels: id of the answer's first token, [prompts].
+        own: ids of the first tokens of the answers that each prompt accepts, [prompts].
         types: knowledge type, [prompts].
         answers: result of `other_answers` over the whole split, of which these prompts may be a part.
     """
     best = logits.new_full((len(logits),), -torch.inf)
     for row, name in enumerate(types):
         ids = answers[name].to(logits.device)
-        others = ids[ids != labels[row]]
+        others = ids[~torch.isin(ids, torch.tensor(own[row], dtype=torch.int64, device=ids.device))]
         if len(others):
             best[row] = logits[row, others].max()
     return best

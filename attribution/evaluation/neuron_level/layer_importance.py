@@ -7,11 +7,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, means, places
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.logprob_increase import layer_increases
 from twinlens.attribution.neuron.part_scores import LayerScore
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -39,15 +40,17 @@ class LayerImportance:
 
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """`attention` and `ffn`, [batch, layers] each."""
-        model = sentences.model
-        states = model.states(sentences.batch, attention=False)
-        readout = readout_of(model, states, sentences.target, self.mode)
-        attention, ffn = layer_increases(states, readout, sentences.room)
+        readout = sentences.readout(self.mode, attention=False)
+        attention, ffn = layer_increases(sentences.states(attention=False), readout, sentences.room)
         return {"attention": attention, "ffn": ffn}
 
+    def reads(self, model: ResidualModel) -> Reads:
+        """The residual stream."""
+        return Reads(states=True)
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """A forward and every layer's distributions."""
-        return forward + LayerScore().operations(model, tokens)
+        """Every layer's distributions."""
+        return LayerScore().operations(model, tokens)
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`layer_sum` by site (Table 3); `layer_increase` of every layer a0, …, f0, …, `layer_place` of the best ten

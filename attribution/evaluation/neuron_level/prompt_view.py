@@ -10,16 +10,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from twinlens.attribution.evaluation.neuron_level.prompt_text import best_heads, names_of, sentence_text
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, limited, require_counts
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import neuron_tokens
-from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values, search_operations
+from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values, query_scores
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.bounded_search import TopUnits
 from twinlens.attribution.neuron.logprob_increase import head_increases, head_position_increases, layer_increases
 from twinlens.attribution.neuron.part_scores import HeadScore, LayerScore
-from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
-from twinlens.attribution.neuron.query_scores import QueryNeurons
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import ResidualModel
 
@@ -86,20 +85,14 @@ class PromptView:
         layers, heads, positions]; lists of neurons (`<kind>_number`, `_position`, `_score`, [batch, top]); `target`,
         `log_prob`, `length` and `token` ids [batch, positions]."""
         model, room = sentences.model, sentences.room
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
+        states, readout = sentences.states(), sentences.readout(self.mode)
         attention, ffn = layer_increases(states, readout, room)
         assert states.attention is not None
         mask = sentences.batch["attention_mask"]
         by_position = head_position_increases(model, states, readout, room)
-        top = ffn_values(model, states, readout, self.top, room)
-        n_asked = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
-        found = attention_values(model, states, readout, max(n_asked, self.top), room)
-        asked = ValueNeurons.of(found, states)
-        asked = ValueNeurons(
-            asked.site, *(getattr(asked, n)[:, :n_asked] for n in ("layer", "unit", "column", "weight"))
-        )
-        query = query_neurons(model, sentences.batch, asked, room, self.mode).flatten(1)
+        top = ffn_values(sentences, self.mode, self.top)
+        found = attention_values(sentences, self.mode, self.top)
+        query = query_scores(sentences, self.mode, self.n_asked(model)).flatten(1)
         best = query.sort(dim=1, descending=True, stable=True)
         layer = best.indices[:, : self.top].div(model.n_neurons, rounding_mode="floor")
         width = model.n_neurons + model.n_heads * model.head_dim
@@ -130,12 +123,20 @@ class PromptView:
             rows.append(pad(own, (0, self.positions - own.shape[-1])))
         return torch.stack(rows)
 
+    def n_asked(self, model: ResidualModel) -> int:
+        """Attention value neurons whose query neurons are taken on a model of this size."""
+        return limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+
+    def reads(self, model: ResidualModel) -> Reads:
+        """Value neurons of both sites, and query neurons."""
+        n_asked, mode = self.n_asked(model), self.mode
+        values: Longest = {("ffn", mode): self.top, ("attn", mode): max(n_asked, self.top)}
+        return Reads(True, True, values, frozenset({(n_asked, mode)}))
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """Two forwards, every layer's, head's and position's distributions, searches and keys."""
-        parts = (LayerScore(), HeadScore(), HeadScore(by_position=True), QueryNeurons("attn", self.attention))
-        return (
-            2 * forward + search_operations(model, tokens, self.top) + sum(p.operations(model, tokens) for p in parts)
-        )
+        """Every layer's, head's and position's distributions."""
+        parts = (LayerScore(), HeadScore(), HeadScore(by_position=True))
+        return sum(part.operations(model, tokens) for part in parts)
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """Rows per sentence (group: its number): `prompt_logp`, `layer_increase`, `head_increase`,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
     Prompts,
@@ -19,12 +20,10 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
     mean_row,
     require_counts,
 )
-from twinlens.attribution.evaluation.neuron_level.value_neurons import attention_values, ffn_values, search_operations
+from twinlens.attribution.evaluation.neuron_level.value_neurons import ffn_values, query_scores
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.interventions import distinct_mask, random_mask
-from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
-from twinlens.attribution.neuron.query_scores import QueryNeurons
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 METHOD = "query_neurons"
@@ -95,16 +94,12 @@ class QueryInterventions:
         """Metrics [batch, 3] of `original`, `query_neurons`, `random_neurons/seed<s>`; `query_only` and `query_value`,
         neurons by layer [batch, layers]."""
         model, index = sentences.model, sentences.batch["index"]
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
-        n_attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
         k = self.count(model.n_layers * model.n_neurons)
-        asked = ValueNeurons.of(attention_values(model, states, readout, n_attention, sentences.room), states)
-        scores = query_neurons(model, sentences.batch, asked, sentences.room, self.mode)
         shallow = self.shallow_layers(model.n_layers)
+        scores = query_scores(sentences, self.mode, self.n_asked(model)).clone()
         scores[:, shallow:] = -torch.inf
         queries = top_mask(scores, min(k, shallow * model.n_neurons))
-        top = ffn_values(model, states, readout, k, sentences.room)
+        top = ffn_values(sentences, self.mode, k)
         values = distinct_mask(top.layer, top.unit, k, model.n_layers, model.n_neurons)
         answers = {ORIGINAL: sentences.metrics(), METHOD: sentences.metrics(ffn=queries)}
         for seed in self.control_seeds:
@@ -121,11 +116,19 @@ class QueryInterventions:
         """Query neurons on a model with so many FFN neurons."""
         return limited(self.k, self.largest_share, n_units)
 
+    def n_asked(self, model: ResidualModel) -> int:
+        """Attention value neurons that are asked on a model of this size."""
+        return limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+
+    def reads(self, model: ResidualModel) -> Reads:
+        """Value neurons of both sites, query neurons, and the model as it is."""
+        n_asked, mode = self.n_asked(model), self.mode
+        values: Longest = {("ffn", mode): self.count(model.n_layers * model.n_neurons), ("attn", mode): n_asked}
+        return Reads(True, True, values, frozenset({(n_asked, mode)}), original=True)
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """Searches, keys, and forwards: of either, of the model as it is, without the neurons and of every control."""
-        k = self.count(model.n_layers * model.n_neurons)
-        asked = search_operations(model, tokens, k) + QueryNeurons("attn", self.attention).operations(model, tokens)
-        return forward * (4 + len(self.control_seeds)) + asked
+        """Forwards without the neurons and of every control."""
+        return forward * (1 + len(self.control_seeds))
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`mrr_decrease`, `prob_decrease` by type; `query_only`, `query_value` by layer (group), mean neurons."""

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     Prompts,
     Sentences,
@@ -19,9 +20,7 @@ from twinlens.attribution.evaluation.neuron_level.value_neurons import attention
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron import query
 from twinlens.attribution.neuron.query import ValueNeurons
-from twinlens.attribution.neuron.query_scores import QueryLayers as QueryLayerScore
-from twinlens.attribution.neuron.query_scores import ValueSite
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -67,26 +66,33 @@ class QueryLayers:
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """Per site of the value neurons: shares of embedding, attention and MLP by layer, constant,
         [batch, 2 · layers + 2]."""
-        model = sentences.model
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
-        n_ffn = limited(self.ffn, self.largest_share, model.n_layers * model.n_neurons)
-        n_attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+        n_attention, n_ffn = self.counts(sentences.model)
         found = {}
         for site, top in (
-            ("ffn", ffn_values(model, states, readout, n_ffn, sentences.room)),
-            ("attention", attention_values(model, states, readout, n_attention, sentences.room)),
+            ("ffn", ffn_values(sentences, self.mode, n_ffn)),
+            ("attention", attention_values(sentences, self.mode, n_attention)),
         ):
-            neurons = ValueNeurons.of(top, states)
-            shares = query.query_layers(model, sentences.batch, neurons, sentences.room, self.mode)
+            neurons = ValueNeurons.of(top, sentences.states())
+            shares = query.query_layers(sentences.model, sentences.batch, neurons, sentences.room, self.mode)
             parts = (shares.embedding[:, None], shares.attention, shares.mlp, shares.constant[:, None])
             found[site] = torch.cat(parts, 1)
         return found
 
+    def counts(self, model: ResidualModel) -> tuple[int, int]:
+        """Attention and FFN value neurons that are asked on a model of this size."""
+        attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+        return attention, limited(self.ffn, self.largest_share, model.n_layers * model.n_neurons)
+
+    def reads(self, model: ResidualModel) -> Reads:
+        """Value neurons of both sites."""
+        attention, ffn = self.counts(model)
+        values: Longest = {("ffn", self.mode): ffn, ("attn", self.mode): attention}
+        return Reads(states=True, attention=True, values=values)
+
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """A forward, and of either site one more, its search and its keys' products with every layer."""
-        sites: tuple[tuple[ValueSite, int], ...] = (("ffn", self.ffn), ("attn", self.attention))
-        return 3 * forward + sum(QueryLayerScore(site, k).operations(model, tokens) for site, k in sites)
+        """Of either site a forward and its keys' products with every layer."""
+        products = 8.0 * sum(self.counts(model)) * model.n_layers * model.hidden_size
+        return 2 * forward + products
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`ffn_query` and `attention_query` of every layer: embedding, a0, …, f0, …, constant (reference_group);

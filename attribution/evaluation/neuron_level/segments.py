@@ -6,11 +6,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences, mean_row, require_counts
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.logprob_increase import segment_curve
 from twinlens.attribution.neuron.neuron_score import outputs_of
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -44,13 +45,16 @@ class Segments:
 
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """`log_prob`, [batch, segments]."""
-        states = sentences.model.states(sentences.batch, attention=False)
-        readout = readout_of(sentences.model, states, sentences.target, self.mode)
-        return {"log_prob": segment_curve(states, readout, self.segments)}
+        readout = sentences.readout(self.mode, attention=False)
+        return {"log_prob": segment_curve(sentences.states(attention=False), readout, self.segments)}
+
+    def reads(self, model: ResidualModel) -> Reads:
+        """The residual stream."""
+        return Reads(states=True)
 
     def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """A forward and a distribution of every segment."""
-        return forward + 2.0 * self.segments * outputs_of(model) * model.hidden_size
+        """A distribution of every segment."""
+        return 2.0 * self.segments * outputs_of(model) * model.hidden_size
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`segment_logp` (nats) and `segment_prob` (per cent), k the segment from 0 on, by type."""

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
 from twinlens.attribution.neuron.interventions import TargetMetrics, distinct_mask, zeroed_metrics
 from twinlens.attribution.neuron.query import query_bytes
+from twinlens.attribution.neuron.readout import Mode, Readout, readout_of
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
+
+Part = TypeVar("Part")
 
 ORIGINAL = "original"
 """Method name of the model without intervention."""
@@ -50,7 +55,7 @@ class ListedNeurons:
 
 @dataclass(frozen=True)
 class Sentences:
-    """A batch of explained sentences.
+    """A batch of explained sentences. What several evaluations read of it is computed once and kept.
 
     Attributes:
         model: the model.
@@ -58,6 +63,8 @@ class Sentences:
         target: output that is explained, int64 [batch].
         memory_budget: bytes; nothing depends on it.
         lists: stored lists of neurons by name, where an evaluation reads them (`reads_lists`).
+        reads: what all evaluations of the pass read together.
+        kept: what has been computed for one of them.
 
     Example:
         >>> import torch
@@ -77,6 +84,25 @@ class Sentences:
     target: Tensor
     memory_budget: int
     lists: Mapping[str, ListedNeurons] = field(default_factory=dict)
+    reads: Reads = field(default_factory=Reads)
+    kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+
+    def once(self, key: object, compute: Callable[[], Part]) -> Part:
+        """What `compute` gives, computed for the first evaluation that asks."""
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
+
+    def states(self, attention: bool = True) -> ResidualStates:
+        """The residual stream of one forward, with attention weights where any evaluation of the pass reads them."""
+        attention = attention or self.reads.attention
+        if attention:
+            return self.once("states with attention", lambda: self.model.states(self.batch))
+        return self.once("states", lambda: self.model.states(self.batch, attention=False))
+
+    def readout(self, mode: Mode, attention: bool = True) -> Readout:
+        """The readout at the target, see `twinlens.attribution.neuron.readout`; `attention` as for `states`."""
+        return readout_of(self.model, self.states(attention), self.target, mode)
 
     @property
     def room(self) -> int:
@@ -94,6 +120,11 @@ class Sentences:
         Raises:
             UserError: when the budget does not hold one sentence's forward.
         """
+        if ffn is None and attention is None:
+            return self.once("original", lambda: self._zeroed(None, None))
+        return self._zeroed(ffn, attention)
+
+    def _zeroed(self, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         return stacked(zeroed_metrics(self.model, self.batch, self.target, ffn, attention, self.memory_budget))
 
 
@@ -162,7 +193,8 @@ def places(metric: str, values: Tensor, names: Sequence[str], prompts: Prompts, 
 def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) -> list[Result]:
     """By how many per cent MRR and mean probability fall (Tables 7, 11, 13), over all sentences and by type.
 
-    The 95 % interval is a bootstrap's over sentences.
+    The 95 % interval is a bootstrap's over sentences. Methods are compared by what each sentence loses; as all of them
+    start from the same mean, its scale does not change which of two is the better one in a resample.
 
     Args:
         before, after: metrics, [sentences, 3].
@@ -173,6 +205,9 @@ def decreases(before: Tensor, after: Tensor, prompts: Prompts, **cells: object) 
             value = decrease(before[rows, column], after[rows, column])
             low, high = ends(torch.stack([before[rows, column], after[rows, column]]), _decrease_of_means)
             more = {"n": len(rows), "group": name, "better": "higher", "low": low, "high": high, **cells}
+            start = float(before[rows, column].double().mean())
+            if start > 0:
+                more |= {"samples": (before - after)[rows, column].double() / start, "unit": 100.0}
             found.append(Result(metric, value, **more))  # type: ignore[arg-type]
     return found
 
@@ -221,7 +256,10 @@ def require_counts(evaluation: str, **counts: float) -> None:
 
 
 def sentence_bytes(model: ResidualModel, tokens: int, top_k: int) -> int:
-    """Memory of one sentence in an evaluation at most, in bytes: states, then the largest of search, sums and keys."""
+    """Memory of one sentence in an evaluation at most, in bytes: states, then the largest of search, sums and keys.
+
+    Beside these lie the scores of query neurons, which several evaluations read.
+    """
     hidden, units = model.values(0).shape[1], model.n_heads * model.head_dim
     n_outputs = 0 if model.output_weight is None else len(model.output_weight)
     parts = [
@@ -234,4 +272,5 @@ def sentence_bytes(model: ResidualModel, tokens: int, top_k: int) -> int:
     ]
     row = 16 * (n_outputs + hidden) * 4 + 12 * UNIT_BLOCK * hidden
     heads = 4 * model.n_heads * tokens * (hidden + n_outputs)
-    return model.bytes_per_example(tokens) + max(parts) + row + heads
+    queries = 4 * model.n_layers * model.n_neurons
+    return model.bytes_per_example(tokens) + max(parts) + row + heads + queries

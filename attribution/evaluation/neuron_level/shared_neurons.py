@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ListedNeurons,
     Prompts,
@@ -15,17 +16,15 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
     require_counts,
 )
 from twinlens.attribution.evaluation.neuron_level.value_neurons import (
-    attention_values,
+    DISTINCT_IN,
     distinct_attention_values,
     ffn_list,
     ffn_values,
     joined,
-    search_operations,
+    query_scores,
 )
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
-from twinlens.attribution.neuron.query_scores import QueryNeurons
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 ROLES = ("value", "query")
@@ -96,16 +95,12 @@ class SharedNeurons:
         model = sentences.model
         units = model.n_heads * model.head_dim
         width = model.n_neurons + units
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
         n_value, n_query = self.counts(model.n_neurons, units, model.n_layers)
-        ffn = ffn_values(model, states, readout, n_value, sentences.room)
-        attention, scores = distinct_attention_values(model, states, readout, n_value, sentences.room)
+        ffn = ffn_values(sentences, self.mode, n_value)
+        attention, scores = distinct_attention_values(sentences, self.mode, n_value)
         both = joined(ffn_list(ffn), attention)
         order = torch.cat([ffn.score, scores], 1).sort(dim=1, descending=True, stable=True).indices[:, :n_value]
-        n_asked = limited(self.attention, self.largest_share, model.n_layers * units)
-        asked = ValueNeurons.of(attention_values(model, states, readout, n_asked, sentences.room), states)
-        query = query_neurons(model, sentences.batch, asked, sentences.room, self.mode).flatten(1)
+        query = query_scores(sentences, self.mode, self.n_asked(model)).flatten(1)
         best = query.sort(dim=1, descending=True, stable=True).indices[:, :n_query]
         layer = best.div(model.n_neurons, rounding_mode="floor")
         return {
@@ -119,11 +114,20 @@ class SharedNeurons:
         value = min(value, n_layers * n_neurons, n_layers * n_units)
         return value, limited(self.top, self.largest_share, n_layers * n_neurons)
 
-    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """Two forwards, both sites' searches, and the keys of the value neurons that are asked."""
+    def n_asked(self, model: ResidualModel) -> int:
+        """Attention value neurons whose query neurons are taken on a model of this size."""
+        return limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
+
+    def reads(self, model: ResidualModel) -> Reads:
+        """Value neurons of both sites, and query neurons."""
         value, _ = self.counts(model.n_neurons, model.n_heads * model.head_dim, model.n_layers)
-        keys = QueryNeurons("attn", self.attention).operations(model, tokens)
-        return 2 * forward + search_operations(model, tokens, value, 2 * value) + keys
+        n_asked, mode = self.n_asked(model), self.mode
+        values: Longest = {("ffn", mode): value, ("attn", mode): max(n_asked, DISTINCT_IN * value)}
+        return Reads(True, True, values, frozenset({(n_asked, mode)}))
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """None worth the name: what it reads is sorted."""
+        return 0.0
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`shared_neurons`: per cent of a list's length, by role (reference_group) and type, their mean over types

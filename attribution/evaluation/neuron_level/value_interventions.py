@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.evaluation.controls import CONTROL
+from twinlens.attribution.evaluation.neuron_level.reads import Longest, Reads
 from twinlens.attribution.evaluation.neuron_level.sentences import (
     ORIGINAL,
     Prompts,
@@ -19,15 +20,15 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
     require_counts,
 )
 from twinlens.attribution.evaluation.neuron_level.value_neurons import (
+    DISTINCT_IN,
     SCORE,
     distinct_attention_values,
     ffn_list,
     ffn_values,
-    search_operations,
 )
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.interventions import random_mask
-from twinlens.attribution.neuron.readout import Mode, readout_of
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -76,11 +77,9 @@ class ValueInterventions:
     def answers(self, sentences: Sentences) -> dict[str, Tensor]:
         """Metrics [batch, 3]: `original`, `logprob_increase`, `random_neurons/seed<s>`."""
         model, index = sentences.model, sentences.batch["index"]
-        states = model.states(sentences.batch)
-        readout = readout_of(model, states, sentences.target, self.mode)
         n_attention, n_ffn = self.counts(model)
-        attention, _ = distinct_attention_values(model, states, readout, n_attention, sentences.room)
-        ffn = ffn_list(ffn_values(model, states, readout, n_ffn, sentences.room))
+        attention, _ = distinct_attention_values(sentences, self.mode, n_attention)
+        ffn = ffn_list(ffn_values(sentences, self.mode, n_ffn))
         masks = listed_masks(model, ffn, n_ffn)[0], listed_masks(model, attention, n_attention)[1]
         answers = {ORIGINAL: sentences.metrics(), SCORE: sentences.metrics(*masks)}
         for seed in self.control_seeds:
@@ -93,10 +92,15 @@ class ValueInterventions:
         attention = limited(self.attention, self.largest_share, model.n_layers * model.n_heads * model.head_dim)
         return attention, limited(self.ffn, self.largest_share, model.n_layers * model.n_neurons)
 
-    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
-        """Both searches, and forwards: theirs, of the model as it is, without the neurons and of every control."""
+    def reads(self, model: ResidualModel) -> Reads:
+        """Value neurons of both sites, and the model as it is."""
         attention, ffn = self.counts(model)
-        return forward * (3 + len(self.control_seeds)) + search_operations(model, tokens, ffn, 2 * attention)
+        values: Longest = {("ffn", self.mode): ffn, ("attn", self.mode): DISTINCT_IN * attention}
+        return Reads(states=True, attention=True, values=values, original=True)
+
+    def operations(self, model: ResidualModel, tokens: int, forward: float, n_lists: int) -> float:
+        """Forwards without the neurons and of every control."""
+        return forward * (1 + len(self.control_seeds))
 
     def evaluate(self, answers: dict[str, Tensor], prompts: Prompts) -> list[Result]:
         """`mrr_decrease` and `prob_decrease`; k counts the neurons of both sites."""

@@ -1,39 +1,49 @@
-"""The best value neurons of sentences by log-probability increase, the exact ones, of either site."""
+"""The best value neurons of sentences by log-probability increase, the exact ones, of either site; query neurons."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons
+from twinlens.attribution.evaluation.neuron_level.reads import Reads, ValueSite
+from twinlens.attribution.evaluation.neuron_level.sentences import ListedNeurons, Sentences
 from twinlens.attribution.neuron.bounded_search import TopUnits
-from twinlens.attribution.neuron.increase import Units
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
-from twinlens.attribution.neuron.neuron_score import NeuronScore, Site
-from twinlens.attribution.neuron.readout import Readout
+from twinlens.attribution.neuron.neuron_score import NeuronScore
+from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
+from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import best_neurons
-from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
+from twinlens.attribution.residual_protocol import ResidualModel
 
 SCORE = "logprob_increase"
+DISTINCT_IN = 2
+"""Entries at positions per distinct attention neuron that are searched first."""
 
 
-def ffn_values(
-    model: ResidualModel, states: ResidualStates, readout: Readout, top_k: int, memory_budget: int
-) -> TopUnits:
+def ffn_values(sentences: Sentences, mode: Mode, top_k: int) -> TopUnits:
     """The `top_k` best FFN neurons."""
-    return best_neurons(readout, ffn_units(model, states), SCORE, top_k, memory_budget)
+    return _values(sentences, "ffn", mode, top_k)
 
 
-def attention_values(
-    model: ResidualModel, states: ResidualStates, readout: Readout, top_k: int, memory_budget: int
-) -> TopUnits:
+def attention_values(sentences: Sentences, mode: Mode, top_k: int) -> TopUnits:
     """The `top_k` best attention neurons at a position; a neuron stands there once per position."""
-    return best_neurons(readout, attention_units(model, states), SCORE, top_k, memory_budget)
+    return _values(sentences, "attn", mode, top_k)
 
 
-def distinct_attention_values(
-    model: ResidualModel, states: ResidualStates, readout: Readout, k: int, memory_budget: int
-) -> tuple[ListedNeurons, Tensor]:
+def _values(sentences: Sentences, site: ValueSite, mode: Mode, top_k: int) -> TopUnits:
+    """The first ones of the longest list that any evaluation of the pass reads."""
+    asked, found = sentences.kept.get((site, mode), (0, None))
+    if found is None or asked < top_k:
+        asked = max(top_k, sentences.reads.values.get((site, mode), 0))
+        states = sentences.states(site == "attn")
+        units = (attention_units if site == "attn" else ffn_units)(sentences.model, states)
+        readout = sentences.readout(mode, site == "attn")
+        found = best_neurons(readout, units, SCORE, asked, sentences.room)
+        sentences.kept[site, mode] = asked, found
+    return found.first(top_k)
+
+
+def distinct_attention_values(sentences: Sentences, mode: Mode, k: int) -> tuple[ListedNeurons, Tensor]:
     """The `k` best distinct attention neurons, whatever their position, and the scores at their best position.
 
     Lists at positions are asked twice as long until every sentence has `k` distinct neurons in its own.
@@ -41,12 +51,13 @@ def distinct_attention_values(
     Returns:
         [batch, k] each.
     """
-    units = attention_units(model, states)
-    k = min(k, units.n_layers * units.coefficient.shape[2])
-    length = 2 * k
+    model = sentences.model
+    n_units = model.n_heads * model.head_dim
+    k = min(k, model.n_layers * n_units)
+    length = DISTINCT_IN * k
     while True:
-        top = best_neurons(readout, units, SCORE, length, memory_budget)
-        found = [_first_distinct(top, row, k, units) for row in range(len(top.layer))]
+        top = attention_values(sentences, mode, length)
+        found = [_first_distinct(top, row, k, n_units) for row in range(len(top.layer))]
         if all(len(places) == k for places in found):
             break
         length *= 2
@@ -55,14 +66,23 @@ def distinct_attention_values(
     return ListedNeurons(torch.ones_like(layer, dtype=torch.bool), layer, unit), score
 
 
-def _first_distinct(top: TopUnits, row: int, k: int, units: Units) -> list[int]:
+def _first_distinct(top: TopUnits, row: int, k: int, n_units: int) -> list[int]:
     """Places of the first `k` distinct neurons of one list."""
-    n_units = units.coefficient.shape[2]
     seen: dict[int, int] = {}
     addresses = (top.layer[row].long() * n_units + top.unit[row].long()).tolist()
     for place, address in enumerate(addresses):
         seen.setdefault(address, place)
     return list(seen.values())[:k]
+
+
+def query_scores(sentences: Sentences, mode: Mode, n_asked: int) -> Tensor:
+    """Scores of the query neurons of the `n_asked` best attention value neurons, [batch, layers, neurons]."""
+
+    def compute() -> Tensor:
+        asked = ValueNeurons.of(attention_values(sentences, mode, n_asked), sentences.states())
+        return query_neurons(sentences.model, sentences.batch, asked, sentences.room, mode)
+
+    return sentences.once(("queries", n_asked, mode), compute)
 
 
 def ffn_list(top: TopUnits) -> ListedNeurons:
@@ -76,7 +96,16 @@ def joined(first: ListedNeurons, second: ListedNeurons) -> ListedNeurons:
     return ListedNeurons(*(torch.cat([*part], 1) for part in parts))
 
 
-def search_operations(model: ResidualModel, tokens: int, ffn: int = 0, attention: int = 0) -> float:
-    """Floating-point operations of one sentence's searches for so many value neurons of either site, roughly."""
-    sites: tuple[tuple[Site, int], ...] = (("ffn", ffn), ("attn", attention))
-    return sum(NeuronScore(SCORE, site, top_k=k).operations(model, tokens) for site, k in sites if k)
+def shared_operations(reads: Reads, model: ResidualModel, tokens: int, forward: float) -> float:
+    """Floating-point operations of one sentence for all that is read of it, roughly.
+
+    Args:
+        tokens: of the sentence.
+        forward: operations of one forward.
+    """
+    total = forward * (reads.states + reads.original)
+    for (site, _), k in reads.values.items():
+        total += NeuronScore(SCORE, site, top_k=k).operations(model, tokens)
+    for n_asked, _ in reads.queries:  # keys and their products with every neuron's value, a forward each
+        total += 2 * forward + 4.0 * n_asked * model.n_layers * model.n_neurons * model.hidden_size
+    return total

@@ -12,12 +12,17 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from tests.tiny_llama import LLAMA
+from twinlens.attribution.evaluation.neuron_level.importance_sums import ImportanceSums
+from twinlens.attribution.evaluation.neuron_level.segments import Segments
 from twinlens.attribution.evaluation.neuron_level.sentences import Prompts, Sentences
+from twinlens.attribution.evaluation.neuron_level.value_interventions import ValueInterventions
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.part_scores import HeadScore
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage, token_text, types_of
+from twinlens.callbacks.evaluate import neuron_level_pass as passes
+from twinlens.callbacks.evaluate.neuron_level import neuron_level_pass, neuron_level_stage, token_text
+from twinlens.callbacks.evaluate.neuron_level_pass import types_of
 from twinlens.callbacks.passes.explain import Asked, Explain
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
@@ -144,3 +149,82 @@ def test_only_lists_of_value_neurons_are_read_each_for_its_own_sentence(session:
     assert set(evaluation.found["lists"].tolist()) == {1}  # heads are no neurons
     stored = datasets.load_from_disk(str(session.scores["logprob_increase", "test"] / "test"))
     assert evaluation.found["layer"][:, :5].tolist() == stored["layer"][:]
+
+
+def passes_seen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Titles of the passes, filled while they run."""
+    titles: list[str] = []
+    run = passes.run_pass
+
+    def told(title: str, *arguments: Any) -> Any:
+        titles.append(title)
+        return run(title, *arguments)
+
+    monkeypatch.setattr(passes, "run_pass", told)
+    return titles
+
+
+def test_one_pass_answers_all_evaluations_that_the_store_lacks(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles, length = passes_seen(monkeypatch), Lengths()
+    asked = {"segments": Segments(3), "values": ValueInterventions(2, 2, control_seeds=[0]), "lengths": length}
+    settings: dict[str, dict[str, Any]] = {name: {"of": name, "test": "together"} for name in asked}
+    length.fails_at = session.shards("test")[-1][-1][-1]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        neuron_level_pass(session, asked, settings, METHODS)
+    before, length.fails_at = len(length.seen), None
+    assert not list(session.store.root.rglob("*.lock"))
+    neuron_level_pass(session, asked, settings, METHODS)
+    assert len(length.seen) == len(session.data.splits["test"]), "shards of the same evaluations are gone on from"
+    assert 0 < before < len(length.seen)
+    assert [set(title.removesuffix(" on test").split(", ")) for title in titles] == [set(asked)] * 2
+    found = {name: neuron_level_stage(session, name, one, settings[name], METHODS) for name, one in asked.items()}
+    assert titles[2:] == ["lengths on test"], "the second pass of what follows from all sentences, nothing else"
+
+    alone = {**settings, "segments": {"of": "segments", "test": "alone"}}
+    neuron_level_pass(session, asked, alone, METHODS)
+    assert titles[3:] == ["segments on test"], "a changed evaluation is computed by itself"
+    again = neuron_level_stage(session, "segments", asked["segments"], alone["segments"], METHODS)
+    assert [(row.metric, row.k, row.group, row.value) for row in again] == [
+        (row.metric, row.k, row.group, pytest.approx(row.value, rel=1e-5)) for row in found["segments"]
+    ]
+
+
+def test_sums_over_neurons_go_through_the_layers_with_all_sentences(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    titles, test = passes_seen(monkeypatch), ImportanceSums([5], largest_share=1.0)
+    sizes: list[list[int]] = []
+    of_part = test.of_part
+
+    def told(model: Any, scored: Any, number: int, budget: int) -> dict[str, Tensor]:
+        sizes.append([number, len(scored)])
+        return of_part(model, scored, number, budget)
+
+    monkeypatch.setattr(test, "of_part", told)
+    found = neuron_level_stage(session, "sums", test, {"test": "sums"}, METHODS)
+    engine, n = session.readable.residual_engine(), len(session.data.splits["test"])
+    assert titles == ["sums on test"]
+    assert sizes == [[number, n] for number in range(2 * engine.n_layers)], "every part once, of all sentences"
+
+    target = session.targets("neuron", "test").target
+    batches = [[row] for row in range(n)]
+    own = ImportanceSums([5], largest_share=1.0)
+    alone = [
+        own.answers(Sentences(engine, batch, target[batch["index"]], 2**30))
+        for batch in session.loader("test")(batches)
+    ]
+    for site in ("ffn", "attention"):
+        rows = [
+            row.value
+            for row in found
+            if row.reference_group == site and row.group == "" and row.metric[:8] == "increase"
+        ]
+        assert rows == pytest.approx(torch.cat([one[site] for one in alone]).mean(0).tolist(), rel=1e-4)
+
+    monkeypatch.setattr(passes, "sentences_at_once", lambda *_: 4)
+    sizes.clear()
+    again = neuron_level_stage(session, "sums", test, {"test": "in groups"}, METHODS)
+    assert max(size for _, size in sizes) <= 4
+    assert [row.value for row in again] == pytest.approx([row.value for row in found], rel=1e-5)

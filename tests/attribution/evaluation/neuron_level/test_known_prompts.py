@@ -19,6 +19,8 @@ from twinlens.attribution.evaluation.neuron_level.known_prompts import (
 
 TYPES = ["capital", "capital", "month", "capital", "month", "month"]
 LABELS = torch.tensor([3, 5, 7, 3, 9, -1])
+OWN = [[3], [5], [7, 11], [3], [9], []]
+"""First tokens of the answers that each prompt accepts, the target among them."""
 
 
 def by_definition(logits: torch.Tensor, top: int) -> list[str]:
@@ -26,7 +28,8 @@ def by_definition(logits: torch.Tensor, top: int) -> list[str]:
     reasons = []
     for row, (kind, label) in enumerate(zip(TYPES, LABELS.tolist(), strict=True)):
         order = logits[row].argsort(descending=True).tolist()
-        others = {answer for name, answer in zip(TYPES, LABELS.tolist(), strict=True) if name == kind} - {label, -1}
+        others = {token for name, own in zip(TYPES, OWN, strict=True) if name == kind for token in own}
+        others -= {label, *OWN[row]}
         if label < 0:
             reasons.append("")
         elif order.index(label) >= top:
@@ -45,7 +48,7 @@ def test_the_filter_is_the_definition(seed: int) -> None:
     kept = kept_prompts(
         target_rank(logits, target),
         logits.gather(-1, target[:, None])[:, 0],
-        best_other_logit(logits, LABELS, TYPES, other_answers(TYPES, LABELS)),
+        best_other_logit(logits, OWN, TYPES, other_answers(TYPES, OWN)),
         LABELS,
         TYPES,
         top=6,
@@ -55,14 +58,14 @@ def test_the_filter_is_the_definition(seed: int) -> None:
 
 
 def test_other_answers_are_the_distinct_tokens_of_the_type() -> None:
-    answers = other_answers(TYPES, LABELS)
-    assert {name: ids.tolist() for name, ids in answers.items()} == {"capital": [3, 5], "month": [7, 9]}
+    answers = other_answers(TYPES, OWN)
+    assert {name: ids.tolist() for name, ids in answers.items()} == {"capital": [3, 5], "month": [7, 9, 11]}
 
 
 def test_without_another_answer_only_the_rank_counts() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0]])
-    labels = torch.tensor([0])
-    assert best_other_logit(logits, labels, ["a"], other_answers(["a"], labels)).tolist() == [-math.inf]
+    for own in ([[0]], [[0, 2]]):  # two that one prompt accepts do not count against each other
+        assert best_other_logit(logits, own, ["a"], other_answers(["a"], own)).tolist() == [-math.inf]
 
 
 def test_the_report_counts_by_type_and_an_empty_rest_is_refused() -> None:

@@ -12,6 +12,7 @@ from tests.attribution.neuron.vocabulary_cases import PLENTY, case
 from tests.oracles_neuron_level import head_vector, lp, query_shares
 from tests.oracles_neuron_level_tables import attention_increases, best, best_distinct, ffn_increases, shared, zeroed
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.comparisons import compare_methods
 from twinlens.attribution.evaluation.neuron_level.head_importance import HeadImportance
 from twinlens.attribution.evaluation.neuron_level.importance_sums import ImportanceSums
 from twinlens.attribution.evaluation.neuron_level.interventions import Interventions
@@ -26,11 +27,14 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
     Prompts,
     Sentences,
     decrease,
+    decreases,
     sentence_bytes,
 )
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import SharedNeurons
 from twinlens.attribution.evaluation.neuron_level.value_interventions import ValueInterventions
+from twinlens.attribution.evaluation.resampling import resampled_means
 from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
+from twinlens.callbacks.results.outcomes import measured_of
 
 NAMES = ["gpt2", "llama"]
 TYPES = ("capital", "colour", "capital")
@@ -135,6 +139,35 @@ def test_sums_equal_those_of_all_neurons_one_by_one(name: str) -> None:
     assert value_of(rows, "increase_top", k=3, group="colour", reference_group="ffn") == pytest.approx(
         float(answers["ffn"][1, 2])
     )
+
+
+def test_decreases_are_compared_pair_by_pair_on_the_same_sentences() -> None:
+    """The difference of two decreases and its p are those of a bootstrap by hand, the mean before drawn with it."""
+    generator = torch.Generator().manual_seed(3)
+    before = 0.5 + torch.rand(40, 3, generator=generator) / 2
+    less, more = before * 0.8, before * torch.rand(40, 3, generator=generator)
+    facts = Prompts(("",) * 40, case("gpt2").engine)
+    rows = [
+        *decreases(before, less, facts, method="random_neurons", control=True, k=5),
+        *decreases(before, more, facts, method="query_neurons", k=5),
+    ]
+    for row in rows:
+        assert row.samples is not None
+        assert 100 * float(row.samples.mean()) == pytest.approx(row.value)
+    found = compare_methods([one for row in rows if (one := measured_of("test", row, {}, []))])
+    assert [(one.metric, one.method, one.reference) for one in found] == [
+        ("mrr_decrease", "query_neurons", "random_neurons"), ("prob_decrease", "query_neurons", "random_neurons"),
+    ]  # fmt: skip
+    for column, one in enumerate(found):
+        gap = decrease(before[:, column], more[:, column]) - decrease(before[:, column], less[:, column])
+        assert one.difference == pytest.approx(gap)
+        drawn = resampled_means(torch.stack([before[:, column], less[:, column], more[:, column]]))
+        above = (drawn[:, 1] - drawn[:, 2]) / drawn[:, 0]
+        assert one.p == pytest.approx(2 * (min(int((above <= 0).sum()), int((above >= 0).sum())) + 1) / 2001)
+        assert one.low < gap < one.high
+        assert float(above.quantile(0.025)) * 100 == pytest.approx(one.low, rel=0.1)
+    nothing = decreases(torch.zeros(2, 3), torch.zeros(2, 3), Prompts(("", ""), case("gpt2").engine), method="x")
+    assert [row.samples for row in nothing] == [None, None]
 
 
 def test_small_models_are_asked_for_a_share_of_their_neurons() -> None:
