@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import Adapter
 
 INPUT_ENTRY = "twinlens_input"
@@ -22,9 +23,23 @@ EMBEDDINGS = frozenset({"embed_tokens", "wte", "embed_in", "word_embeddings", "t
 
 
 def trained_form(config: PretrainedConfig) -> Mapping[str, Any]:
-    """`template` and `max_length` that a classifier was trained with here; empty for one from elsewhere."""
+    """`template` and `max_length` that a classifier was trained with here; empty for one from elsewhere.
+
+    Raises:
+        UserError: the entry is not as a run writes it.
+    """
     entry = getattr(config, INPUT_ENTRY, None)
-    return entry if isinstance(entry, Mapping) else {}
+    if entry is None:
+        return {}
+    if isinstance(entry, Mapping):
+        template, length = entry.get("template"), entry.get("max_length")
+        is_length = length is None or (isinstance(length, int) and not isinstance(length, bool) and length > 0)
+        if is_length and (template is None or isinstance(template, str)):
+            return entry
+    raise UserError(
+        f"{INPUT_ENTRY} in config.json of {config._name_or_path or 'the checkpoint'} is {entry!r}; expected template, "
+        "a text, and max_length, a whole number above 0, as a run writes them: mend the file, or take the entry out."
+    )
 
 
 def learned_positions(config: PretrainedConfig) -> int | None:

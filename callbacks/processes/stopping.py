@@ -10,9 +10,11 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from twinlens.callbacks.processes.parents import end_of_first, is_first
 
@@ -23,7 +25,11 @@ WORDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 """What the line begins with."""
 KEPT = "finished stages are kept in the store; the same command goes on"
 
+SOON_SECONDS = 0.05
+"""After which an interruption that was lost is made again, outside of where it was."""
+
 _received: list[signal.Signals] = []
+_lost = threading.Event()
 
 
 def received() -> signal.Signals | None:
@@ -54,6 +60,8 @@ def run_stoppably(work: Callable[[], int]) -> int:
         the exit code, 130 or 143 where a signal came when `work` could not tell of it any more.
     """
     _received.clear()
+    _lost.clear()
+    hook_before, sys.unraisablehook = sys.unraisablehook, _hear_of_lost(sys.unraisablehook)
     before = {number: signal.signal(number, _stop) for number in CODES}
     hearing, telling = socket.socketpair()
     telling.setblocking(False)
@@ -67,6 +75,7 @@ def run_stoppably(work: Callable[[], int]) -> int:
         say(stopped_by())
         return CODES[stopped_by()]
     finally:
+        sys.unraisablehook = hook_before
         for number, handler in before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         signal.set_wakeup_fd(fd_before)
@@ -84,6 +93,24 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if not _received:  # what is being ended is not disturbed again; the watch ends what takes too long
         _received.append(signal.Signals(number))
         raise KeyboardInterrupt
+    if _lost.is_set():
+        _lost.clear()
+        raise KeyboardInterrupt
+
+
+def _hear_of_lost(told: Callable[[Any], object]) -> Callable[[Any], None]:
+    """Python drops what is raised while an object is being removed, and says so: an interruption is made again."""
+
+    def hook(unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, KeyboardInterrupt) and _received):
+            told(unraisable)
+            return
+        _lost.set()
+        again = threading.Timer(SOON_SECONDS, os.kill, (os.getpid(), _received[0]))
+        again.daemon = True
+        again.start()
+
+    return hook
 
 
 def _end_at_once(number: int, frame: FrameType | None) -> None:

@@ -114,6 +114,7 @@ def differs(work: Path, run_folder: Path, made: Made, out: str) -> str:
 
     Plain transformers reads one text at a time, in float32 as this project does, without a second token of beginning,
     and cut at its end where a model's positions are learned; the run has to say both.
+    A form that the folder says it was trained with here is kept.
     """
     import datasets
     from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
@@ -128,8 +129,10 @@ def differs(work: Path, run_folder: Path, made: Made, out: str) -> str:
             model = AutoModelForSequenceClassification.from_pretrained(own, dtype=torch.float32).eval()
             learned = config.model_type in ("gpt2", "opt", "gpt_neo")
             at_most = config.max_position_embeddings if learned else None
+            own_form = getattr(config, "twinlens_input", None) or {}  # with which a run here has trained it
             for row, text in zip(rows, made.texts, strict=True):
-                ids = tokenizer(text)["input_ids"]
+                ids = tokenizer(own_form.get("template", "{text}").replace("{text}", text))["input_ids"]
+                ids = ids[: own_form.get("max_length")]
                 if at_most is not None and len(ids) > at_most:
                     ids = tokenizer(text, truncation=True, max_length=at_most)["input_ids"]
                     if f"cut to {at_most} tokens" not in out:

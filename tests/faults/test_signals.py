@@ -121,6 +121,23 @@ def test_a_second_signal_does_not_disturb_the_end_of_the_first(tmp_path: Path) -
     assert (tmp_path / "log").read_text() == f"tidied\nterminated: {stopping.KEPT}\n"
 
 
+def test_an_interruption_that_python_drops_is_made_again(tmp_path: Path) -> None:
+    """While an object is being removed, as the last reference to it goes."""
+
+    class Removed:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    def work() -> None:
+        removed = Removed()
+        del removed
+        time.sleep(20)
+
+    done = forked(lambda: stopping.run_stoppably(lambda: exit_code([outcome_of(work)])), tmp_path / "log")
+    assert (done.code, (tmp_path / "log").read_text()) == (143, f"terminated: {stopping.KEPT}\n")
+    assert done.seconds < stopping.SECONDS
+
+
 @pytest.mark.parametrize("of_a_job", [True, False])
 @pytest.mark.parametrize(
     "error", [ValueError("'' is no evaluation"), UserError("no such evaluation")], ids=["defect", "refusal"]

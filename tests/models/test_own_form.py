@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, GPT2Config, PreTrainedTokenizerFast
 
 from tests.families import ALL_MODELS, save_classifier_of
+from twinlens.attribution.errors import UserError
 from twinlens.callbacks.run.opening import own_form
 from twinlens.data.table import TableDataModule
 from twinlens.models.backbone import load_config, load_tokenizer
 from twinlens.models.module import TextClassifier
-from twinlens.models.own_form import learned_positions
+from twinlens.models.own_form import learned_positions, trained_form
 
 TINY = "models/tiny"
 TEXTS = [
@@ -160,3 +161,17 @@ def test_a_classifier_trained_here_is_read_as_it_was_trained(bos: bool, tmp_path
     assert data.splits["test"]["input_ids"][:] == ids
     assert all((row[0] == BOS) == bos for row in ids)
     assert len(told(data)) == 1
+
+
+@pytest.mark.parametrize(
+    "entry", [[], "long", {"max_length": "long"}, {"max_length": -1}, {"max_length": True}, {"template": 3}]
+)
+def test_a_form_that_no_run_writes_is_refused(entry: object) -> None:
+    with pytest.raises(UserError, match=r"twinlens_input in config.json.*take the entry out"):
+        trained_form(GPT2Config(twinlens_input=entry))
+
+
+def test_a_form_that_a_run_writes_is_read() -> None:
+    written = {"template": "Text : {text}", "max_length": 9}
+    assert trained_form(GPT2Config(twinlens_input=written)) == written
+    assert trained_form(GPT2Config()) == {}
