@@ -30,6 +30,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     train_facts,
 )
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
+from twinlens.callbacks.evaluate.ground_truth import ground_truth_results
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
@@ -63,6 +64,8 @@ def evaluate_stage(
     if evaluation.requires == "rankings":
         assert recipe is not None, "an evaluation that fits says that it needs a recipe"
         return retraining_results(session, name, evaluation, methods, recipe)
+    if evaluation.requires == "ground_truth":
+        return ground_truth_results(session, name, evaluation, methods, recipe)
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
@@ -96,7 +97,7 @@ def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
 def retraining_line(
     session: Session,
     name: str,
-    evaluation: Refits,
+    evaluation: Refits | GroundTruth,
     methods: Mapping[str, Any],
     recipe: Recipe,
     source: Any,

@@ -41,14 +41,20 @@ def refuse_what_the_inputs_rule_out(
         tokenizer: of the model.
 
     Raises:
-        UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a
-            folded split, layers that the model does not have, or a path through pre-activations on a gated model.
+        UserError: a split that the data do not have, a reference split that is missing or too small, lists that do not
+            cover the train split where an evaluation reads every score, gold targets of a folded split, layers that the
+            model does not have, or a path through pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(method.names_neurons for method in methods.values()):
         for evaluation in evaluations.values():
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
+
+    for name, evaluation in evaluations.items():
+        for key, method in methods.items():
+            if hasattr(evaluation, "require_coverage") and method.kind == "instance":
+                evaluation.require_coverage(name, key, method.top_k, len(session.data.splits["train"]))
 
     @cache
     def architecture() -> Any:
@@ -98,7 +104,7 @@ def require_free_names(methods: Mapping[str, Method]) -> None:
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, lists that would be empty, and neuron lists too short for an evaluation.
+    """Refuse, before anything is trained, lists that would be empty, and lists too short for an evaluation.
 
     Raises:
         UserError: naming the method and what it lacks.
@@ -110,7 +116,9 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if hasattr(evaluation, "require_length") and method.names_neurons:
+            of_instances = evaluation.requires == "ground_truth"
+            asked = method.kind == "instance" if of_instances else method.names_neurons
+            if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)
 
 
