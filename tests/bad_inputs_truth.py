@@ -32,6 +32,16 @@ TRUTH: list[Entry] = [
         ("rows=2", "at least 3"),
     ),
     (
+        "neuron lists that leave neurons out",
+        ("method=[ablation,ig]", "evaluation=neuron_truth", *SMALL_DEMO, "method.ablation.top_k=2048"),
+        ("all 2048 neurons", "method.ig.top_k=2048"),
+    ),
+    (
+        "means of neurons whose values none is taken of",
+        ("method=ablation", "method.ablation.site=attn", "method.ablation.intervention=mean"),
+        ("site=attn", "intervention=zero"),
+    ),
+    (
         "a removal of nothing",
         ("method=gradsim", "evaluation=removal", "evaluation.removal.removed=[]"),
         ("removed=[]", "takes nothing away"),

@@ -32,6 +32,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
 from twinlens.callbacks.evaluate.ground_truth import ground_truth_results
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_stage
+from twinlens.callbacks.evaluate.neuron_truth import neuron_truth_results
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
@@ -66,6 +67,8 @@ def evaluate_stage(
         return retraining_results(session, name, evaluation, methods, recipe)
     if evaluation.requires == "ground_truth":
         return ground_truth_results(session, name, evaluation, methods, recipe)
+    if evaluation.requires == "neuron_truth":
+        return neuron_truth_results(session, name, evaluation, methods)
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":

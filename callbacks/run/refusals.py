@@ -23,6 +23,7 @@ from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
+from twinlens.models.footprint import footprint_of
 
 
 def refuse_what_the_inputs_rule_out(
@@ -60,6 +61,13 @@ def refuse_what_the_inputs_rule_out(
     def architecture() -> Any:
         return configured_architecture(session.data, model, tokenizer)
 
+    for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_neurons") and evaluation.of in methods:
+            footprint = footprint_of(architecture().base_model)
+            for key, method in methods.items():
+                if method.kind == "neuron" and method.ranks == methods[evaluation.of].ranks:
+                    n_neurons = footprint.n_layers * footprint.units(method.ranks)
+                    evaluation.require_neurons(key, method.top_k, n_neurons)
     refuse_what_cannot_be_explained(session, methods)
     for method in methods.values():
         form_of(method).refuse(method, architecture)

@@ -86,3 +86,29 @@ def test_a_plan_counts_the_fits(command: CommandLine) -> None:
     planned = command("plan=true", *ASKED, *FEW, "evaluation=[lds,removal]")
     assert planned.code == 0, planned.err
     assert planned.out.count("5 fits") == 2  # five subsets; all rows, two removals and two controls
+
+
+def test_neuron_methods_against_ablation(command: CommandLine) -> None:
+    lists = [f"method.{name}.top_k=128" for name in ("ablation", "ig", "random_neurons")]
+    asked = ("method=[ablation,ig,random_neurons]", "evaluation=neuron_truth", *SMALLER_MODEL)
+    done = command(*asked, *lists, "method.ablation.intervention=mean", "method.ablation.reference_size=5")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader((done.folder / "results.csv").open()))
+    found = {(row["metric"], row["method"], row["group"]): float(row["value"]) for row in rows}
+    stored = {}
+    for name, folder in (("ig", "ig"), ("ablation", "ablation")):
+        stored[name] = datasets.load_from_disk(str(done.folder / "scores" / folder / "test"))
+        assert not (done.folder / "scores" / folder / "reference").exists()
+    each = []
+    for own, true in zip(stored["ig"], stored["ablation"], strict=True):
+        sides = []
+        for row in (own, true):
+            places = dict(zip(zip(row["layer"], row["unit"], strict=True), row["score"], strict=True))
+            assert len(places) == 128
+            sides.append([places[place] for place in sorted(places)])
+        each.append(oracles.pearson(*sides))
+    assert found["neuron_pearson", "ig", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
+    assert {group for _, _, group in found} == {"", "layer=0", "layer=1"}
+    short = command(*asked, *lists[1:], "method.ablation.top_k=100")
+    assert short.code == 2
+    assert "all 128 neurons" in short.err
