@@ -42,6 +42,11 @@ TRUTH: list[Entry] = [
         ("site=attn", "intervention=zero"),
     ),
     (
+        "a wrong label that does not exist",
+        ("method=gradsim", "evaluation=mislabel", "evaluation.mislabel.rows=[5,60]", *SMALL_DEMO),
+        ("names row 60", "rows 0 to 47"),
+    ),
+    (
         "a removal of nothing",
         ("method=gradsim", "evaluation=removal", "evaluation.removal.removed=[]"),
         ("removed=[]", "takes nothing away"),

@@ -74,6 +74,16 @@ class StoredScores:
         """By the stored summary of the first seed."""
         return train_ranking(train_summary(self.session, self.name, self.method.seeds[0]))
 
+    @property
+    def has_sign(self) -> bool:
+        """Whether it speaks of what is explained."""
+        return self.method.explains is not None
+
+    def means(self) -> Tensor:
+        """From the stored summaries of all seeds."""
+        runs = [train_summary(self.session, self.name, seed)["mean"].double() for seed in self.method.seeds]
+        return torch.stack(runs).mean(0)
+
     def self_influence(self) -> Tensor | None:
         """From the stored summary of the first seed."""
         own = train_summary(self.session, self.name, self.method.seeds[0])["self_influence"].double()
@@ -90,7 +100,11 @@ def ground_truth_results(
     if session.readout.of_vocabulary:
         print(f"{name}: skipped: needs data with classes or choices", flush=True)
         return []
-    return evaluation.evaluate(truth_inputs(session, name, methods, recipe))
+    inputs = truth_inputs(session, name, methods, recipe)
+    if lacking := evaluation.lacking(inputs):
+        print(f"{name}: skipped: needs {lacking}", flush=True)
+        return []
+    return evaluation.evaluate(inputs)
 
 
 def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe: Recipe | None) -> TruthInputs:
@@ -116,10 +130,11 @@ def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe
         HeadInputs(train.features, label, head, session.fold("train")),
         HeadInputs(test.features[kept], targets.target, head, targets.fold, targets.against),
     )
+    sides = train.dataset.features, test.dataset.features
     plants = {
         column: (train.column(column), test.column(column)[kept])
         for column in session.data.plant_columns
-        if column in train.dataset.column_names and column in test.dataset.column_names
+        if all(column in features and features[column].dtype == "bool" for features in sides)
     }
     scored = {key: StoredScores(session, key, method, n_train) for key, method in of_kind(methods, "instance").items()}
-    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, session.memory_budget)
+    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, session.memory_budget, targets.target)

@@ -53,6 +53,8 @@ def refuse_what_the_inputs_rule_out(
                 reference_split(session, evaluation)
 
     for name, evaluation in evaluations.items():
+        if hasattr(evaluation, "require_rows"):
+            evaluation.require_rows(len(session.data.splits["train"]))
         for key, method in methods.items():
             if hasattr(evaluation, "require_coverage") and method.kind == "instance":
                 evaluation.require_coverage(name, key, method.top_k, len(session.data.splits["train"]))

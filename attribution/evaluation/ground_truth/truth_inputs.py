@@ -26,6 +26,7 @@ class ScoredMethod(Protocol):
     Attributes:
         is_control: whether others are compared with it.
         n_seeds: of a method that draws; 1 where it draws nothing.
+        has_sign: whether a negative score speaks against what is explained.
 
     Example:
         >>> import torch
@@ -43,6 +44,9 @@ class ScoredMethod(Protocol):
     @property
     def n_seeds(self) -> int: ...
 
+    @property
+    def has_sign(self) -> bool: ...
+
     def dense(self, seed: int, start: int, stop: int) -> Tensor:
         """Scores of all train rows for tests start … stop − 1 under one of its seeds, [stop − start, n_train]."""
 
@@ -51,6 +55,9 @@ class ScoredMethod(Protocol):
 
     def ranking(self) -> Tensor:
         """All train rows by their mean score over the tests, best first, [n_train]."""
+
+    def means(self) -> Tensor:
+        """Mean score of every train row over the tests, for several seeds over these too, [n_train], float64."""
 
     def self_influence(self) -> Tensor | None:
         """Score of each train row against itself, [n_train]; None: it has none."""
@@ -64,6 +71,7 @@ class HeldScores:
         scores: [seeds, tests, n_train].
         is_control: whether others are compared with it.
         own: score of each train row against itself, [n_train], or None.
+        has_sign: whether a negative score speaks against what is explained.
 
     Example:
         >>> import torch
@@ -75,6 +83,7 @@ class HeldScores:
     scores: Tensor
     is_control: bool = False
     own: Tensor | None = None
+    has_sign: bool = True
 
     @property
     def n_seeds(self) -> int:
@@ -92,7 +101,11 @@ class HeldScores:
 
     def ranking(self) -> Tensor:
         """See `ScoredMethod`."""
-        return torch.argsort(self.scores.mean((0, 1)), descending=True, stable=True)
+        return torch.argsort(self.means(), descending=True, stable=True)
+
+    def means(self) -> Tensor:
+        """See `ScoredMethod`."""
+        return self.scores.double().mean((0, 1))
 
     def self_influence(self) -> Tensor | None:
         """See `ScoredMethod`."""
@@ -112,8 +125,9 @@ class TruthInputs:
         train_label: gold class of every train row, −1 where unknown, [n_train].
         head: head inputs of the train split with gold labels and of the tests, where the head is frozen features' only
             reader; None: the run has none.
-        columns: plant columns of the train split and of the tests, [n_train] and [tests], by name.
+        columns: plant columns of yes and no of the train split and of the tests, [n_train] and [tests], by name.
         memory_budget: bytes of working memory.
+        target: what is explained of each test, [tests].
 
     Example:
         >>> import torch
@@ -132,6 +146,7 @@ class TruthInputs:
     head: tuple[HeadInputs, HeadInputs] | None = None
     columns: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     memory_budget: int = 2**28
+    target: Tensor | None = None
 
     @property
     def tests(self) -> int:
@@ -167,6 +182,10 @@ class GroundTruth:
         if self.refits and not available.fits:
             return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
         return "" if available.instance else "at least one instance method (e.g. method=gradsim)"
+
+    def lacking(self, inputs: TruthInputs) -> str:
+        """What the rows lack, once they are there; empty where nothing is missing."""
+        return ""
 
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Results over the run's instance methods."""
