@@ -15,6 +15,7 @@ OF_INSTANCES = {
     "removal": "removal",
     "mislabel_auc": "wrong labels (AUROC)",
     "shortcut_auc": "shortcut (AUROC)",
+    "randomised_spearman": "shuffled weights (Spearman)",
     "mrr": "twins (MRR)",
 }
 """Metrics in the order of the table's columns, with their names there."""

@@ -112,3 +112,15 @@ def test_neuron_methods_against_ablation(command: CommandLine) -> None:
     short = command(*asked, *lists[1:], "method.ablation.top_k=100")
     assert short.code == 2
     assert "all 128 neurons" in short.err
+
+
+def test_shuffled_weights_give_other_scores(command: CommandLine) -> None:
+    done = command(*ASKED, "evaluation=randomised")
+    assert done.code == 0, done.err
+    rows = list(csv.DictReader((done.folder / "results.csv").open()))
+    found = {(row["metric"], row["method"], row["group"]): float(row["value"]) for row in rows}
+    assert set(found) == {("randomised_spearman", "gradsim", group) for group in ("", "within_label")}
+    before, after = stored_scores(done.folder), stored_scores(done.folder / "randomised" / "seed0")
+    assert not torch.equal(before, after)
+    each = [oracles.spearman(x, y) for x, y in zip(before.tolist(), after.tolist(), strict=True)]
+    assert found["randomised_spearman", "gradsim", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
