@@ -50,18 +50,21 @@ class StoredScores:
         """Best and worst list put in their places, [stop − start, n_train], float32; where both hold a row, both say
         the same.
 
+        Of equal scores both lists take the lower rows. So lists of half the split may leave rows out, which then lie
+        between the two and have the score that ends the one and the other.
+
         Raises:
-            UserError: lists that do not cover the split, or scores that are no numbers to add up.
+            UserError: scores that are no numbers to add up.
         """
         rows = self._lists(seed)[start:stop]
-        found = torch.full((stop - start, self.n_train), torch.nan)
+        found = rows["top_score"][:, -1:].float().repeat(1, self.n_train)
         for end in ("top", "bottom"):
             found.scatter_(1, rows[f"{end}_index"].long(), rows[f"{end}_score"].float())
         if not bool(found.isfinite().all()):
             raise UserError(
-                f"method={self.name} has no finite score for some of the {self.n_train} train rows (no shared neuron, "
-                "or a list that does not reach them), so that nothing can be added up; expected one for every row: set "
-                f"method.{self.name}.missing=zero where it has that key, or leave the method out."
+                f"method={self.name} has no finite score for some of the {self.n_train} train rows (no neuron is "
+                "shared with them), so that nothing can be added up; expected one for every row: set "
+                f"method.{self.name}.missing=zero, or leave the method out."
             )
         return found
 

@@ -63,10 +63,10 @@ class ConvexHead:
                 "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
                 "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
             )
-        weights = head.weight.detach().double()
+        weights = head.weight.detach().double().cpu()
         inputs = features.double()
         if head.bias is not None:
-            weights = torch.cat([weights, head.bias.detach().double()[:, None]], 1)
+            weights = torch.cat([weights, head.bias.detach().double().cpu()[:, None]], 1)
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         prob = (inputs @ weights.T).softmax(-1)
         trace = ((1 - prob.square().sum(1)) * inputs.square().sum(1)).mean()
@@ -87,7 +87,8 @@ class ConvexHead:
         if left_out is not None:
             weight[left_out] = 0
         found = self.centre if start is None else start
-        smallest = TOLERANCE * float(self.row_gradients(found).abs().max())
+        largest = self._residual(found[None])[0].abs().amax(0) * self.inputs.abs().amax(1)  # of each row's gradient
+        smallest = TOLERANCE * float(largest.max())
         for _ in range(NEWTON_STEPS):
             gradient = self._gradient(found[None], weight[None])[0]
             if float(gradient.abs().max()) <= smallest:
@@ -114,19 +115,15 @@ class ConvexHead:
             memory_budget: bytes of working memory; results do not depend on it.
         """
         factor = self.factor(solution, torch.ones(len(self.labels), dtype=torch.float64))
-        gradients = self.row_gradients(solution)[rows] / len(self.labels)
-        each = 4 * 8 * len(self.labels) * len(solution)
+        each = 8 * (4 * len(self.labels) * len(solution) + 6 * solution.numel())
         step = max(1, memory_budget // each)
         return torch.cat(
-            [
-                self._block(solution, factor, rows[start : start + step], gradients[start : start + step])
-                for start in range(0, len(rows), step)
-            ]
+            [self._block(solution, factor, rows[start : start + step]) for start in range(0, len(rows), step)]
         )
 
-    def row_gradients(self, weights: Tensor) -> Tensor:
-        """Gradient of each row's loss, [n, classes, inputs]."""
-        return self._residual(weights[None])[0].T[..., None] * self.inputs[:, None]
+    def row_gradients(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """Gradient of the loss of some rows, [rows, classes, inputs]."""
+        return self._residual(weights[None])[0].T[rows, :, None] * self.inputs[rows, None]
 
     def factor(self, weights: Tensor, weight: Tensor) -> Tensor:
         """Cholesky factor of the Hessian, [classes · inputs, classes · inputs].
@@ -146,7 +143,8 @@ class ConvexHead:
         flat.diagonal().add_(self.penalty)
         return torch.linalg.cholesky(flat)
 
-    def _block(self, solution: Tensor, factor: Tensor, rows: Tensor, gradients: Tensor) -> Tensor:
+    def _block(self, solution: Tensor, factor: Tensor, rows: Tensor) -> Tensor:
+        gradients = self.row_gradients(solution, rows) / len(self.labels)
         weight = torch.ones(len(rows), len(self.labels), dtype=torch.float64)
         weight[torch.arange(len(rows)), rows] = 0
         smallest = TOLERANCE * gradients.flatten(1).abs().amax(1)

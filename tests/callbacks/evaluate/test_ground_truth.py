@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import datasets
 import pytest
@@ -13,6 +15,9 @@ from safetensors.torch import load_file
 from tests import oracles_truth as oracles
 from tests.running import SMALLER_MODEL, CommandLine
 from twinlens.attribution.evaluation.train_ranking import random_ranking
+from twinlens.attribution.instance.bm25 import BM25
+from twinlens.callbacks.evaluate.ground_truth import StoredScores
+from twinlens.callbacks.passes.explain import Explain
 
 N_TRAIN = 48
 ASKED = (
@@ -124,3 +129,24 @@ def test_shuffled_weights_give_other_scores(command: CommandLine) -> None:
     assert not torch.equal(before, after)
     each = [oracles.spearman(x, y) for x, y in zip(before.tolist(), after.tolist(), strict=True)]
     assert found["randomised_spearman", "gradsim", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
+
+
+def test_rows_that_both_ends_leave_out_are_tied(tmp_path: Path) -> None:
+    """Lists of half the split, of which both ends take the lower rows where scores are equal."""
+    scores = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 2.0, 2.0, 2.0, -1.0]])
+    best = scores.sort(dim=1, descending=True, stable=True)
+    worst = scores.sort(dim=1, stable=True)
+    lists = {
+        "index": [0, 1],
+        "top_index": best.indices[:, :3].tolist(), "top_score": best.values[:, :3].tolist(),
+        "bottom_index": worst.indices[:, :3].tolist(), "bottom_score": worst.values[:, :3].tolist(),
+    }  # fmt: skip
+    datasets.Dataset.from_dict(lists).save_to_disk(str(tmp_path / "test"))
+    session: Any = SimpleNamespace(
+        scores={("bm25", "test"): tmp_path}, split="test", explain=Explain(),
+        predictions={"test": SimpleNamespace(dataset=range(2))},
+    )  # fmt: skip
+    stored = StoredScores(session, "bm25", BM25(top_k=3), n_train=6)
+    assert torch.equal(stored.dense(0, 0, 2), scores)
+    assert torch.equal(stored.dense(0, 1, 2), scores[1:])
+    assert stored.first(0, 2)[0].tolist() == [[0, 1], [2, 3]]
