@@ -66,13 +66,13 @@ class Randomised(GroundTruth):
         >>> import torch
         >>> from twinlens.attribution.evaluation.ground_truth.randomised import Randomised
         >>> from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs
-        >>> before = HeldScores(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]))
-        >>> after = HeldScores(torch.tensor([[[3.0, 4.0, 1.0, 2.0]]]))  # other labels first, the same order within
-        >>> inputs = TruthInputs(4, {"gradsim": before}, torch.arange(1), lambda rows, seed: torch.zeros(1),
-        ...                      train_label=torch.tensor([0, 0, 1, 1]))
+        >>> before = HeldScores(torch.tensor([[[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]]))
+        >>> after = HeldScores(torch.tensor([[[4.0, 5.0, 6.0, 1.0, 2.0, 3.0]]]))  # the same order within labels
+        >>> inputs = TruthInputs(6, {"gradsim": before}, torch.arange(1), lambda rows, seed: torch.zeros(1),
+        ...                      train_label=torch.tensor([0, 0, 0, 1, 1, 1]))
         >>> rows = Randomised(seeds=[0]).compare(inputs, {"gradsim": [after]})
         >>> [(row.group, round(row.value, 2)) for row in rows]
-        [('', -0.6), ('within_label', 1.0)]
+        [('', -0.54), ('within_label', 1.0)]
     """
 
     requires: ClassVar[str] = "randomised"
