@@ -12,10 +12,12 @@ from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
 from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
 from tests.bad_inputs_strangers import STRANGERS
+from tests.bad_inputs_truth import TRUTH
 
 BAD_INPUTS = [
     *(BadInput("Settings", *entry) for entry in SETTINGS),
     *(BadInput("Settings", *entry, environment=UNDER_TORCHRUN) for entry in PROCESSES),
+    *(BadInput("Ground truth", *entry) for entry in TRUTH),
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),

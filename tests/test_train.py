@@ -13,7 +13,7 @@ import torch
 import yaml
 from transformers import AutoModelForSequenceClassification
 
-from tests.running import SMALL_DEMO, CommandLine
+from tests.running import SMALL_DEMO, SMALLER_MODEL, CommandLine
 
 COLUMNS = (
     "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,explain,value,stderr,n,control,"
@@ -221,6 +221,22 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
     challenge = datasets.load_from_disk(str(sweep / "2" / "examples" / "test"))
     assert challenge.features["label"].names == ["supported", "not supported"]
     assert challenge["folded_prediction"][:] == [min(prediction, 1) for prediction in challenge["prediction"]]
+
+
+def test_every_method_is_held_against_every_ground_truth_in_one_table(
+    command: CommandLine,
+) -> None:
+    few = ("evaluation.lds.subsets=5", "evaluation.removal.tests=1", "evaluation.removal.removed=[2]")
+    finished = command(
+        "experiment=benchmark", *few, "evaluation.removal.together=false", "evaluation.lds.seeds=[0]", *SMALLER_MODEL
+    )
+    assert finished.code == 0, finished.err
+    tables = finished.folder / "tables"
+    (header, *lines) = list(csv.reader((tables / "ground_truth.csv").open()))
+    assert {"LDS", "leave-one-out (Pearson)", "removal @2, each"} <= set(header)
+    assert {"influence_ekfac [params=all]", "bm25", "random_instances"} <= {line[0] for line in lines}
+    neurons = {row["method"] for row in csv.DictReader((tables / "neuron_truth.csv").open())}
+    assert {"ig", "grad_x_act", "logprob_increase", "random_neurons"} <= neurons
 
 
 def test_both_readings_of_the_paper_stand_side_by_side(command: CommandLine, fast: tuple[str, ...]) -> None:

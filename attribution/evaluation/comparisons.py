@@ -12,7 +12,7 @@ from torch import Tensor
 from twinlens.attribution.evaluation.paired_tests import holm, is_binary, paired_test
 from twinlens.attribution.evaluation.resampling import resampled_means_of_runs
 
-GROUPS = ("", "most", "least", "random", "challenge", "own")
+GROUPS = ("", "most", "least", "random", "challenge", "own", "each", "together")
 """Groups whose rows are compared; others (types, layers, parts of the examples) would make tests by the hundred."""
 SAME_IN_OTHER_WORDS = "_flips"
 """Ending of metrics that say what another one says."""

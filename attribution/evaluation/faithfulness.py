@@ -145,10 +145,6 @@ class Faithfulness:
                 f"fewer; set method.{name}.top_k={self.longest} or a smaller r."
             )
 
-    def reference_need(self, sizes: EngineSizes) -> Need:
-        """Memory of an example whose activations replace other examples': what `NeuronModel.states` takes."""
-        return Need(sizes.states, sizes.states)
-
     def need(self, sizes: EngineSizes, n_questions: int, controlled: Collection[str]) -> Need:
         """Memory of one example.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,7 @@ from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.explained_outputs import UNIT_AGAINST, explained_inputs, explained_words, left_out_of
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
+from twinlens.callbacks.attribute.reference_activations import with_reference
 from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.passes.memory import WithinMemory
@@ -30,6 +32,9 @@ from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
+
+REFERENCE = "reference"
+"""Folder of the activations that a method puts in the place of others, until the scores are written."""
 
 
 class ModelReads(Reads):
@@ -58,9 +63,11 @@ class ModelReads(Reads):
         engine = engine_of(session.readable, method)
         description = method.describe(engine)
         scored = with_stored_ranks(session, self.name, method, engine, split)
+        scored = with_reference(session, self.name, scored, engine, split, folder / REFERENCE)
         rows = self._pass(scored, engine, split, folder)
 
         def finish() -> None:
+            shutil.rmtree(folder / REFERENCE, ignore_errors=True)
             kind = method.role, method.unit_kind
             write_neuron_scores(session, folder, split, rows, method, kind)
             write_description(folder, self.name, method, {**description, **self._explained(), **session.reading})

@@ -21,15 +21,14 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.neuron.ranking import coded_units
 from twinlens.attribution.protocols import Batch, NeuronModel
+from twinlens.callbacks.attribute.reference_activations import sampled_activations
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import batch_shards
 from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Finish
-from twinlens.data.sampling import permutation
 
 
 @dataclass(frozen=True)
@@ -240,25 +239,14 @@ def reference_split(session: Session, evaluation: Faithfulness) -> str | None:
 
 
 def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Path) -> Reference | None:
-    """Activations of a seeded sample of a split, the same for any batch size and number of processes."""
+    """Activations of a seeded sample of a split, where the evaluation needs them."""
     split = reference_split(session, evaluation)
     if split is None:
         return None
-    rows = session.data.splits[split]
-    sample = sorted(permutation(len(rows), evaluation.reference_seed)[: evaluation.reference_size])
-    cut = batch_shards(rows.select(sample), session.eval_batch_size)
-    shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
+    draw = evaluation.reference_size, evaluation.reference_seed
     engine = session.readable.engine(tests=True)
-
-    def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        activation = engine.states(batch).activation.float()
-        return {"index": batch["index"], "activation": activation.unflatten(0, (-1, engine.sequences_per_example))}
-
-    title = f"{name}: activations on {split}"
-    need = evaluation.reference_need(session.engine_sizes)
-    cut_to_fit = WithinMemory(title, compute, session.memory_budget, need)
-    result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
-    return Reference(result["index"], result["activation"], split == session.split)
+    of_explained = split == session.split
+    return sampled_activations(session, name, split, engine, draw, session.engine_sizes, of_explained, folder)
 
 
 def _answers(

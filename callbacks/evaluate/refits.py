@@ -49,10 +49,11 @@ class Recipe:
     make_callbacks: Callable[[], list[Callback]]
 
 
-def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> Tensor:
-    """Classes that a model fitted on some train rows predicts for the explained split, [tests].
+def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> dict[str, Tensor]:
+    """Outputs of a model fitted on some train rows for the explained split: `prediction`, its classes, [tests], and
+    `log_prob`, in nats, float32 [tests, outputs], the latter not of a vocabulary.
 
-    Only these predictions are kept, not the model. Equal sets of rows are one cell, in whatever order they are ranked.
+    Only these are kept, not the model. Equal sets of rows are one cell, in whatever order they are ranked.
 
     Args:
         session: of the run; stays as it is.
@@ -71,14 +72,15 @@ def refitted_predictions(session: Session, name: str, recipe: Recipe, chosen: Se
         rows = _predict(session, make_model, folder)
         meet()  # the first process must not take away what others still read
         if is_first_process():
-            save_file({"prediction": rows["prediction"].contiguous()}, folder / PREDICTIONS)
+            kept = {key: column.contiguous() for key, column in rows.items() if key != "index"}
+            save_file(kept, folder / PREDICTIONS)
             shutil.rmtree(folder / "model", ignore_errors=True)
 
     labels = session.labels(evaluation=name, split=session.split, rows=len(chosen), draw=seed)
     entry = session.store.get("retrain", inputs, build, labels)
     done = "read from the store" if entry.reused else "computed"
     print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
-    return load_file(entry.path / PREDICTIONS)["prediction"]
+    return load_file(entry.path / PREDICTIONS)
 
 
 def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
@@ -137,7 +139,7 @@ def meet() -> None:
 
 
 def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str, Tensor]:
-    """Column `prediction`: the class of every explained example, in the order of the split."""
+    """Columns `prediction` and `log_prob` of every explained example, in the order of the split."""
     title, shards = f"predict {session.split}", session.shards(session.split)
     if not missing_shards(folder / "shards", len(shards)):  # killed before its entry was finished
         model: nn.Module = nn.Identity()
@@ -148,7 +150,8 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
         def predict(batch: Batch, budget: int) -> dict[str, Tensor]:
             scores = model(batch).float()
             require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
-            return {"index": batch["index"], "prediction": scores.argmax(-1)}
+            found = {"index": batch["index"], "prediction": scores.argmax(-1)}
+            return found if session.readout.of_vocabulary else {**found, "log_prob": scores.log_softmax(-1)}
 
         need = prediction_need(footprint_of(model.backbone), session.sequences)
         compute = WithinMemory(title, predict, session.memory_budget, need)

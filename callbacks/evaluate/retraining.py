@@ -14,7 +14,7 @@ from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.subsets import Subset, SubsetGrid
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings, train_facts
-from twinlens.callbacks.evaluate.refits import Recipe, refitted_predictions
+from twinlens.callbacks.evaluate.refits import Recipe, refitted
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_text
@@ -26,7 +26,7 @@ def retraining_results(
     """Fit every cell that is not in the store yet, and evaluate them all."""
 
     def fit(rows: Tensor, seed: int) -> Tensor:
-        return refitted_predictions(session, name, recipe, rows.tolist(), seed)
+        return refitted(session, name, recipe, rows.tolist(), seed)["prediction"]
 
     rankings, known = seedless_rankings(session, methods, evaluation.rank_by), reference(session)
     if isinstance(evaluation, DiversitySeries):

@@ -30,7 +30,10 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     train_facts,
 )
 from twinlens.callbacks.evaluate.faithfulness import faithfulness_stage
+from twinlens.callbacks.evaluate.ground_truth import ground_truth_results
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_pass, neuron_level_stage
+from twinlens.callbacks.evaluate.neuron_truth import neuron_truth_results
+from twinlens.callbacks.evaluate.randomised import randomised_results
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
@@ -45,6 +48,7 @@ def evaluate_stage(
     methods: Mapping[str, Any],
     recipe: Recipe | None = None,
     earlier: Mapping[str, list[Result]] = {},
+    of_methods: Mapping[str, Mapping[str, Any]] = {},
 ) -> list[Result]:
     """Results of one evaluation; an evaluation that nothing in the run serves says so and gives none.
 
@@ -56,6 +60,7 @@ def evaluate_stage(
         methods: all methods of the run.
         recipe: how the run has fitted its model; None: it has not.
         earlier: results of the evaluations before, by name.
+        of_methods: configurations of all methods, plain values.
     """
     missing = what_is_missing(evaluation, available(session, methods, recipe is not None))
     if missing:
@@ -63,6 +68,12 @@ def evaluate_stage(
     if evaluation.requires == "rankings":
         assert recipe is not None, "an evaluation that fits says that it needs a recipe"
         return retraining_results(session, name, evaluation, methods, recipe)
+    if evaluation.requires == "ground_truth":
+        return ground_truth_results(session, name, evaluation, methods, recipe)
+    if evaluation.requires == "neuron_truth":
+        return neuron_truth_results(session, name, evaluation, methods)
+    if evaluation.requires == "randomised":
+        return randomised_results(session, name, evaluation, methods, of_methods)
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
@@ -38,7 +39,8 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
     if evaluation.requires == "sites":
         return [site_ablation_line(plan, name, evaluation)]
-    if evaluation.requires == "rankings" and plan.parts.settings["fit"] and ranked_methods(methods):
+    fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
+    if fits and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
     if evaluation.requires == "neuron_level" and not plan.session.readout.of_sequences:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))
@@ -95,8 +97,8 @@ def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> L
     return plan.model_line(name, session.split, found, evaluation.need(sizes), seconds, disk)
 
 
-def fits_line(plan: PlanBase, name: str, evaluation: Refits) -> Line:
-    """All fits of retraining as one line."""
+def fits_line(plan: PlanBase, name: str, evaluation: Refits | GroundTruth) -> Line:
+    """All fits of an evaluation as one line."""
     settings, parts = plan.parts.settings, plan.parts
     recipe = Recipe(
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks

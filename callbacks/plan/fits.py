@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import seedless_rankings
@@ -96,7 +97,7 @@ def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
 def retraining_line(
     session: Session,
     name: str,
-    evaluation: Refits,
+    evaluation: Refits | GroundTruth,
     methods: Mapping[str, Any],
     recipe: Recipe,
     source: Any,
@@ -120,9 +121,11 @@ def retraining_line(
     ranked = ranked_methods(methods)
     n_train, n_test = len(lengths["train"]), len(lengths[session.split])
     known = source is not None and all((score_name(key, None), session.split) in session.scores for key in ranked)
+    asked: list[tuple[torch.Tensor, int]] = []
     if known:
         label = torch.tensor(session.data.splits["train"]["label"][:])
         asked = evaluation.fits(seedless_rankings(session, methods, evaluation.rank_by), label)
+    if asked:
         cells = {(tuple(sorted(rows.tolist())), seed) for rows, seed in asked}
         stored = sum(
             session.store.peek("retrain", cell_inputs(session, restricted(session, rows, seed), recipe, source))

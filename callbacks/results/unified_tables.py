@@ -13,6 +13,7 @@ from twinlens.callbacks.results.columns import Cell, Row, is_control, variant_te
 from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.subset_tables import subset_tables
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid, sortable
+from twinlens.callbacks.results.truth_tables import truth_tables
 
 NAMES = {
     "ig": "NA",
@@ -48,6 +49,7 @@ def unified_tables(rows: Sequence[Row], n_train: Mapping[tuple[str, str], int] |
         _table5(rows),
         _concepts(rows),
         *subset_tables(rows),
+        *truth_tables(rows),
     ]
     return [table for table in tables if table is not None]
 

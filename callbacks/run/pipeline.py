@@ -71,7 +71,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
-            recipe if fits else None, finished,
+            recipe if fits else None, finished, settings.get("method") or {},
         )  # fmt: skip
         otherwise = explained_otherwise(session, parts.methods)
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)

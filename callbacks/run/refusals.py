@@ -23,6 +23,7 @@ from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
+from twinlens.models.footprint import footprint_of
 
 
 def refuse_what_the_inputs_rule_out(
@@ -41,8 +42,9 @@ def refuse_what_the_inputs_rule_out(
         tokenizer: of the model.
 
     Raises:
-        UserError: a split that the data do not have, a reference split that is missing or too small, gold targets of a
-            folded split, layers that the model does not have, or a path through pre-activations on a gated model.
+        UserError: a split that the data do not have, a reference split that is missing or too small, lists that do not
+            cover the train split where an evaluation reads every score, gold targets of a folded split, layers that the
+            model does not have, or a path through pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(method.names_neurons for method in methods.values()):
@@ -50,10 +52,24 @@ def refuse_what_the_inputs_rule_out(
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
 
+    for name, evaluation in evaluations.items():
+        if hasattr(evaluation, "require_rows"):
+            evaluation.require_rows(len(session.data.splits["train"]))
+        for key, method in methods.items():
+            if hasattr(evaluation, "require_coverage") and method.kind == "instance":
+                evaluation.require_coverage(name, key, method.top_k, len(session.data.splits["train"]))
+
     @cache
     def architecture() -> Any:
         return configured_architecture(session.data, model, tokenizer)
 
+    for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_neurons") and evaluation.of in methods:
+            footprint = footprint_of(architecture().base_model)
+            for key, method in methods.items():
+                if method.kind == "neuron" and method.ranks == methods[evaluation.of].ranks:
+                    n_neurons = footprint.n_layers * footprint.units(method.ranks)
+                    evaluation.require_neurons(key, method.top_k, n_neurons)
     refuse_what_cannot_be_explained(session, methods)
     for method in methods.values():
         form_of(method).refuse(method, architecture)
@@ -98,7 +114,7 @@ def require_free_names(methods: Mapping[str, Method]) -> None:
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, lists that would be empty, and neuron lists too short for an evaluation.
+    """Refuse, before anything is trained, lists that would be empty, and lists too short for an evaluation.
 
     Raises:
         UserError: naming the method and what it lacks.
@@ -110,7 +126,9 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
         for name, method in methods.items():
-            if hasattr(evaluation, "require_length") and method.names_neurons:
+            of_instances = evaluation.requires == "ground_truth"
+            asked = method.kind == "instance" if of_instances else method.names_neurons
+            if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)
 
 

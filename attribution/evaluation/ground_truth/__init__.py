@@ -1,0 +1,1 @@
+"""Ground truth that lists are held against: models trained without rows, exact refits, single ablated neurons."""
