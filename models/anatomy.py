@@ -1,14 +1,14 @@
 """Parts of a decoder: one adapter per architecture family, verified when it is built.
 
-The adapter names the modules (blocks, projections, norms) and calls a single block with explicit masks and positions.
-Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.
+The adapter names the modules (blocks, projections, norms). Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import cache
+from inspect import signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,34 +16,6 @@ from transformers import PreTrainedModel
 
 from twinlens.models.adapters import weight_of
 from twinlens.models.linear_layers import projection_shape
-
-
-class KeyValueCache(Protocol):
-    """The one method of a transformers cache that attention modules call."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Return the keys and values [batch, heads, columns, head_dim] that this layer attends to."""
-
-
-@dataclass(frozen=True)
-class BlockInputs:
-    """All that a block needs beside the hidden states.
-
-    Attributes:
-        mask: additive attention mask, [batch, 1, rows, columns].
-        position_ids: position of each row, [batch, rows].
-        rotary: cosine and sine for the rows, where the family is rotary.
-        alibi: attention bias per column, [batch·heads, 1, columns], where the family uses ALiBi.
-        cache: keys and values of the columns before the rows.
-    """
-
-    mask: Tensor
-    position_ids: Tensor
-    rotary: tuple[Tensor, Tensor] | None
-    alibi: Tensor | None
-    cache: KeyValueCache
 
 
 class Anatomy:
@@ -54,7 +26,6 @@ class Anatomy:
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    accepts_position_ids: ClassVar[bool] = True
     gated: ClassVar[bool] = True
     """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
 
@@ -140,6 +111,11 @@ class Anatomy:
         return self.config.num_attention_heads
 
     @property
+    def vocabulary(self) -> int:
+        """Tokens that the model has an embedding for."""
+        return self.config.get_text_config().vocab_size
+
+    @property
     def head_dim(self) -> int:
         return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
@@ -151,34 +127,9 @@ class Anatomy:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
         return projection_rows(self.down_projection(self.blocks[layer]))
 
-    def window(self, layer: int) -> int | None:
-        """Sliding-window width of a layer in tokens (the answer token included), None where it sees everything."""
-        width = getattr(self.config, "sliding_window", None)
-        kinds = getattr(self.config, "layer_types", None)
-        if width is None or (kinds is not None and kinds[layer] != "sliding_attention"):
-            return None
-        return width
-
-    # -- calls ---------------------------------------------------------------------------------------------------
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine of the rows' positions; None for families without rotary embeddings."""
-        return self.backbone.rotary_emb(hidden, position_ids=position_ids)
-
-    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """Attention bias of the columns, [batch·heads, 1, columns]; None for families without ALiBi."""
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        """One block over [batch, rows, hidden]."""
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            position_ids=inputs.position_ids,
-            past_key_values=inputs.cache,
-            use_cache=True,
-            position_embeddings=inputs.rotary,
-        )
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of an MLP's projected output, [..., hidden] → [..., hidden]."""
+        return output
 
     def refuse_unsupported(self) -> None:
         """Raise UserError for variants of the family whose residual stream is not additive."""
@@ -209,9 +160,17 @@ def at_positions(values: Tensor, positions: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device), positions]
 
 
-def backbone_arguments(anatomy_class: type[Anatomy], batch: Any) -> dict[str, Tensor]:
-    """Keyword arguments of a full forward, with positions that do not depend on the padding side."""
+def backbone_arguments(backbone: Any, batch: Any) -> dict[str, Tensor]:
+    """Keyword arguments of a full forward, with positions that do not depend on the padding side.
+
+    Models that take no positions (ALiBi) read them off the mask.
+    """
     arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if anatomy_class.accepts_position_ids:
+    if _takes_positions(type(backbone)):
         arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
     return arguments
+
+
+@cache
+def _takes_positions(backbone_class: Any) -> bool:
+    return "position_ids" in signature(backbone_class.forward).parameters

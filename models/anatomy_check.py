@@ -91,7 +91,7 @@ def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
         ]
     try:
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        final = backbone(**backbone_arguments(type(anatomy), batch), use_cache=False).last_hidden_state
+        final = backbone(**backbone_arguments(anatomy.backbone, batch), use_cache=False).last_hidden_state
     finally:
         for handle in handles:
             handle.remove()

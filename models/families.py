@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import Anatomy, BlockInputs
+from twinlens.models.anatomy import Anatomy
 
 
 class Llama(Anatomy):
@@ -62,12 +62,6 @@ class Gpt2(Anatomy):
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.ln_f(hidden)
 
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(hidden, inputs.cache, inputs.mask, use_cache=True, position_ids=inputs.position_ids)
-
 
 class Opt(Anatomy):
     """OPT: pre-norm decoder with learned positions; its MLP runs on flattened [batch·tokens, …] tensors."""
@@ -110,18 +104,6 @@ class Opt(Anatomy):
         if decoder.final_layer_norm is not None:
             hidden = decoder.final_layer_norm(hidden)
         return hidden if decoder.project_out is None else decoder.project_out(hidden)
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            past_key_values=inputs.cache,
-            use_cache=True,
-            position_ids=inputs.position_ids,
-        )
 
     def refuse_unsupported(self) -> None:
         if not self.config.do_layer_norm_before:
@@ -170,22 +152,11 @@ class GptNeoX(Anatomy):
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.final_layer_norm(hidden)
 
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            position_ids=inputs.position_ids,
-            use_cache=True,
-            layer_past=inputs.cache,
-            position_embeddings=inputs.rotary,
-        )
-
 
 class Bloom(Anatomy):
     """BLOOM: ALiBi positions; residual additions happen inside its attention and MLP modules."""
 
     model_types = ("bloom",)
-    accepts_position_ids = False
     gated = False
 
     @property
@@ -223,15 +194,6 @@ class Bloom(Anatomy):
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.ln_f(hidden)
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.backbone.build_alibi_tensor(attention_mask, self.config.n_head, dtype=dtype)
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True)[0]
 
     def refuse_unsupported(self) -> None:
         if self.config.apply_residual_connection_post_layernorm:

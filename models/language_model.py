@@ -16,7 +16,7 @@ from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
 from twinlens.models.last_token import LastTokenEngine
@@ -128,9 +128,7 @@ class LanguageModel(LightningModule):
         """
         mask = batch["attention_mask"]
         self._refuse_too_long(int(mask.sum(-1).max()))
-        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
-        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
-            arguments["position_ids"] = position_ids_from_mask(mask)
+        arguments = backbone_arguments(self.backbone, batch)
         return self.backbone(**arguments, use_cache=False).last_hidden_state
 
     def features(self, batch: Batch) -> Tensor:

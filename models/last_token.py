@@ -26,8 +26,9 @@ from twinlens.models.anatomy import (
     projection_rows,
 )
 from twinlens.models.anatomy_check import first
+from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.footprint import footprint_of
-from twinlens.models.prefix import block_inputs, prefix_of
+from twinlens.models.replay import Replay, axes_of, rows_of
 
 
 class LastTokenEngine:
@@ -52,13 +53,14 @@ class LastTokenEngine:
         self.family = anatomy.config.model_type
         outputs = int(getattr(head, "out_features", 0)) if READOUTS[readout].of_vocabulary else 0
         self.footprint = footprint_of(anatomy.backbone, outputs)
+        self.axes = axes_of(anatomy)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """Readout scores of one gradient-free forward that keeps nothing else, [batch, classes]."""
-        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), batch), use_cache=False)
+        output = self.anatomy.backbone(**backbone_arguments(self.anatomy.backbone, batch), use_cache=False)
         return self.head(at_positions(output.last_hidden_state, answer_positions(batch["attention_mask"])))
 
     @torch.no_grad()
@@ -68,9 +70,10 @@ class LastTokenEngine:
         positions = answer_positions(mask)
         cache = DynamicCache()  # one made from the config would crop sliding windows
         seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
-        with self._recording(seen, mask.shape, positions):
+        calls: list[Call] = []
+        with self._recording(seen, mask.shape, positions), recording_calls(self.anatomy.blocks, calls):
             output = self.anatomy.backbone(
-                **backbone_arguments(type(self.anatomy), batch), past_key_values=cache, use_cache=True
+                **backbone_arguments(self.anatomy.backbone, batch), past_key_values=cache, use_cache=True
             )
         final = at_positions(output.last_hidden_state, positions)
         return AnswerStates(
@@ -81,7 +84,7 @@ class LastTokenEngine:
             pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
             mlp_output=torch.stack(seen["mlp"], 1),
             attention=torch.stack(seen["attention"], 1),
-            context=prefix_of(self.anatomy, cache, mask, positions, output.last_hidden_state.dtype),
+            context=rows_of(calls, cache, mask),
         )
 
     @contextmanager
@@ -120,13 +123,12 @@ class LastTokenEngine:
     ) -> Tensor:
         """Readout scores of variant rows given by their residual stream; see `NeuronModel.score_rows`."""
         hidden: Tensor | None = None
+        replay = Replay(self.axes, states.context)
         for layer, block in enumerate(self.anatomy.blocks):
             hidden = appended(hidden, rows[layer])
             if hidden is not None:
-                inputs = block_inputs(self.anatomy, states.context, layer, hidden)
                 with self._attending(block, attended[layer] if attended else None, hidden.shape[:2]):
-                    # GPT-2 and its relatives keep [batch, rows, hidden]; nothing is reshaped by the input's length here
-                    hidden = self.anatomy.run_block(block, hidden, inputs)
+                    hidden = replay.run(block, layer, hidden)
         hidden = appended(hidden, rows[self.n_layers])
         assert hidden is not None, "at least one variant row"
         return self.head(self.anatomy.final_norm(hidden))
@@ -187,7 +189,7 @@ class LastTokenEngine:
     def _full_forwards(self, states: AnswerStates, copies: int) -> Tensor:
         """Scores of every sequence `copies` times over, [sequences, copies, classes]."""
         repeated = {name: tensor.repeat_interleave(copies, 0) for name, tensor in states.tokens.items()}
-        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), repeated), use_cache=False)
+        output = self.anatomy.backbone(**backbone_arguments(self.anatomy.backbone, repeated), use_cache=False)
         scores = self.head(at_positions(output.last_hidden_state, answer_positions(repeated["attention_mask"])))
         return scores.unflatten(0, (-1, copies))
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
@@ -174,9 +174,7 @@ class TextClassifier(LightningModule):
         if batch["input_ids"].dim() == 3:
             return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
         mask = batch["attention_mask"]
-        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
-        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
-            arguments["position_ids"] = position_ids_from_mask(mask)
+        arguments = backbone_arguments(self.backbone, batch)
         hidden = self.backbone(**arguments, use_cache=False).last_hidden_state
         return at_positions(hidden, answer_positions(mask))
 

@@ -108,7 +108,7 @@ class ResidualEngine:
 
     def _run(self, batch: Batch) -> Tensor:
         """Final hidden state of every token, [batch, tokens, width]."""
-        arguments = backbone_arguments(type(self.anatomy), batch)
+        arguments = backbone_arguments(self.anatomy.backbone, batch)
         return self.anatomy.backbone(**arguments, use_cache=False).last_hidden_state
 
     @contextmanager

@@ -35,7 +35,7 @@ class Owner(nn.Module):
         self.head = linear_head(self.backbone)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        arguments = backbone_arguments(family_of(self.backbone), batch)
+        arguments = backbone_arguments(self.backbone, batch)
         return self.head(self.backbone(**arguments, use_cache=False).last_hidden_state[:, -1])
 
 

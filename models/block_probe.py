@@ -1,0 +1,166 @@
+"""A copy of one decoder block in double precision, and what its parts read and wrote in a call."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+
+@dataclass(frozen=True)
+class Call:
+    """Arguments that a block was called with.
+
+    Attributes:
+        args: positional, the hidden states first unless they are given by name.
+        kwargs: by name.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+
+    @property
+    def hidden(self) -> Tensor:
+        """The residual stream that enters, [batch, tokens, hidden]."""
+        return self.args[0] if self.args else self.kwargs["hidden_states"]
+
+    def with_hidden(self, hidden: Tensor | None) -> Call:
+        """The same call with another residual stream."""
+        if self.args:
+            return Call((hidden, *self.args[1:]), self.kwargs)
+        return Call((), {**self.kwargs, "hidden_states": hidden})
+
+    def changed(self, change: Callable[[Tensor], Any]) -> Call:
+        """The same call with every tensor in it changed, at whatever depth."""
+        return Call(changed(self.args, change), changed(dict(self.kwargs), change))
+
+
+def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
+    """A nest of tuples, lists and dicts with every tensor in it changed."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {name: changed(part, change) for name, part in value.items()}
+    if isinstance(value, tuple | list):
+        return type(value)(changed(part, change) for part in value)
+    return value
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a module read and wrote, each [tokens, width]; None where it is no such tensor."""
+
+    read: Tensor | None
+    written: Tensor | None
+    module: nn.Module
+
+
+class BlockProbe:
+    """A block whose parts can be watched and replaced, apart from the model.
+
+    Args:
+        block: left as it is; its copy is in double precision.
+        call: one of its calls.
+    """
+
+    def __init__(self, block: nn.Module, call: Call) -> None:
+        self.block = copy.deepcopy(block).double().eval()
+        self.call = call.changed(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+        self.hidden = self.call.hidden
+        self.tokens = self.hidden.shape[0] * self.hidden.shape[1]
+        self.parts = {name: part for name, part in self.block.named_modules() if name and not within_adapter(name)}
+        self.seen, self.written = self.run(self.hidden)
+
+    @torch.no_grad()
+    def run(
+        self, hidden: Tensor, replaced: Mapping[str, Callable[[Tensor], Tensor]] | None = None
+    ) -> tuple[dict[str, Seen], Tensor]:
+        """What every part that is called once reads and writes, and the block's output [batch, tokens, hidden].
+
+        Args:
+            replaced: parts whose outputs are changed.
+        """
+        calls: dict[str, list[Seen]] = {}
+        changes = replaced or {}
+
+        def hook(name: str) -> Callable[..., Any]:
+            def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
+                change = changes.get(name)
+                if change is not None:
+                    new = change(first_tensor(output))
+                    output = (new, *output[1:]) if isinstance(output, tuple) else new
+                read = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
+                flat = [None if tensor is None else self.flat(tensor) for tensor in (read, first_tensor(output))]
+                calls.setdefault(name, []).append(Seen(*flat, module))
+                return output
+
+            return keep
+
+        handles = [part.register_forward_hook(hook(name), with_kwargs=True) for name, part in self.parts.items()]
+        try:
+            call = self.call.with_hidden(hidden)
+            output = first_tensor(self.block(*call.args, **call.kwargs))
+        finally:
+            for handle in handles:
+                handle.remove()
+        assert output is not None
+        return {name: each[0] for name, each in calls.items() if len(each) == 1}, output
+
+    def flat(self, tensor: Tensor) -> Tensor | None:
+        """Rows of tokens, [tokens, width]; None for what has no such rows."""
+        if tensor.dim() not in (2, 3) or tensor.shape[-1] == 0 or tensor.numel() % self.tokens:
+            return None
+        rows = tensor.reshape(-1, tensor.shape[-1])
+        return rows if len(rows) == self.tokens else None
+
+
+def first_tensor(value: Any) -> Tensor | None:
+    """A module's output, or the first of what it puts out."""
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, tuple | list) and value:
+        return value[0] if isinstance(value[0], Tensor) else None
+    return getattr(value, "last_hidden_state", None)
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear map, with or without a low-rank adapter beside it."""
+    return isinstance(module, nn.Linear | Conv1D) or hasattr(module, "base_layer")
+
+
+def within_adapter(name: str) -> bool:
+    """Whether a dotted name is of a part of a linear map with an adapter."""
+    return any(part in ("base_layer", "lora_A", "lora_B", "lora_dropout") for part in name.split("."))
+
+
+def same(a: Tensor | None, b: Tensor | None, tolerance: float = 1e-9) -> bool:
+    """Whether two tensors are equal but for rounding; False where one is none."""
+    if a is None or b is None or a.shape != b.shape:
+        return False
+    return float((a - b).abs().max()) <= tolerance * float(b.abs().max().clamp(min=1e-30))
+
+
+@contextmanager
+def recording_calls(blocks: Iterable[nn.Module], calls: list[Call], streams: bool = False) -> Iterator[None]:
+    """Keep the arguments that blocks are called with, in the order of the calls.
+
+    Args:
+        streams: whether the residual streams are kept as well; without them None stands there.
+    """
+
+    def keep(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        call = Call(args, dict(kwargs))
+        calls.append(call if streams else call.with_hidden(None))
+
+    handles = [module.register_forward_pre_hook(keep, with_kwargs=True) for module in blocks]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
