@@ -62,6 +62,10 @@ class Anatomy:
     def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.up_proj
 
+    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
+        """What the non-linearity reads in the up-projection's output, [..., outputs] → [..., neurons]."""
+        return projected
+
     def attention_output(self, block: Any) -> nn.Module:
         """The attention output projection."""
         return block.self_attn.o_proj
@@ -81,7 +85,7 @@ class Anatomy:
         """The projection that makes the heads' values, possibly together with queries and keys."""
         return block.self_attn.v_proj
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
         return projected.unflatten(-1, (-1, self.head_dim))
 
@@ -111,11 +115,6 @@ class Anatomy:
         return self.config.num_attention_heads
 
     @property
-    def vocabulary(self) -> int:
-        """Tokens that the model has an embedding for."""
-        return self.config.get_text_config().vocab_size
-
-    @property
     def head_dim(self) -> int:
         return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
@@ -127,8 +126,12 @@ class Anatomy:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
         return projection_rows(self.down_projection(self.blocks[layer]))
 
-    def write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of an MLP's projected output, [..., hidden] → [..., hidden]."""
+    def mlp_write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return output
+
+    def attention_write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the attention's projected output, [..., hidden] → [..., hidden]."""
         return output
 
     def refuse_unsupported(self) -> None:

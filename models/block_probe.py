@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import Cache, DynamicCache
 from transformers.pytorch_utils import Conv1D
 
 
@@ -54,10 +55,17 @@ def changed(value: Any, change: Callable[[Tensor], Any]) -> Any:
 
 @dataclass(frozen=True)
 class Seen:
-    """What a module read and wrote, each [tokens, width]; None where it is no such tensor."""
+    """What a module read and wrote in one call.
+
+    Attributes:
+        read, written: [tokens, width]; None where it is no such tensor.
+        weights: attention weights that it puts out second, [batch, heads, tokens, tokens]; None: it puts out none.
+        module: in the copy.
+    """
 
     read: Tensor | None
     written: Tensor | None
+    weights: Tensor | None
     module: nn.Module
 
 
@@ -65,15 +73,29 @@ class BlockProbe:
     """A block whose parts can be watched and replaced, apart from the model.
 
     Args:
-        block: left as it is; its copy is in double precision.
+        block: left as it is; its copy is in double precision, or where it cannot run so in single.
         call: one of its calls.
+
+    Attributes:
+        seen: what each of its parts read and wrote in that call.
+        hidden, written: the block's input and output, [batch, tokens, hidden].
+        values: what its attention puts into the cache, [batch, key heads, tokens, head_dim]; None: nothing.
+        rounding: relative error below which sums of its numbers count as equal.
     """
 
     def __init__(self, block: nn.Module, call: Call) -> None:
-        self.block = copy.deepcopy(block).double().eval()
-        self.call = call.changed(lambda tensor: tensor.double() if tensor.is_floating_point() else tensor)
+        self.values: Tensor | None = None
+        self.tokens = call.hidden.shape[0] * call.hidden.shape[1]
+        try:
+            self._copy(block, call, torch.float64)
+        except (RuntimeError, TypeError, ValueError):  # numbers of a type of its own inside
+            self._copy(block, call, torch.float32)
+
+    def _copy(self, block: nn.Module, call: Call, dtype: torch.dtype) -> None:
+        self.rounding = 1e-9 if dtype == torch.float64 else 1e-5
+        self.block = copy.deepcopy(block).to(dtype).eval()
+        self.call = call.changed(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor)
         self.hidden = self.call.hidden
-        self.tokens = self.hidden.shape[0] * self.hidden.shape[1]
         self.parts = {name: part for name, part in self.block.named_modules() if name and not within_adapter(name)}
         self.seen, self.written = self.run(self.hidden)
 
@@ -97,20 +119,32 @@ class BlockProbe:
                     output = (new, *output[1:]) if isinstance(output, tuple) else new
                 read = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
                 flat = [None if tensor is None else self.flat(tensor) for tensor in (read, first_tensor(output))]
-                calls.setdefault(name, []).append(Seen(*flat, module))
+                calls.setdefault(name, []).append(Seen(*flat, self.weights_in(output), module))
                 return output
 
             return keep
 
         handles = [part.register_forward_hook(hook(name), with_kwargs=True) for name, part in self.parts.items()]
+        cache = DynamicCache()
+        call = self.call.with_hidden(hidden)
+        args = tuple(cache if isinstance(value, Cache) else value for value in call.args)
+        kwargs = {name: cache if isinstance(value, Cache) else value for name, value in call.kwargs.items()}
         try:
-            call = self.call.with_hidden(hidden)
-            output = first_tensor(self.block(*call.args, **call.kwargs))
+            output = first_tensor(self.block(*args, **kwargs))
         finally:
             for handle in handles:
                 handle.remove()
         assert output is not None
+        kept = [layer.values for layer in cache.layers if getattr(layer, "values", None) is not None]
+        self.values = kept[0] if kept and kept[0].dim() == 4 else None
         return {name: each[0] for name, each in calls.items() if len(each) == 1}, output
+
+    def weights_in(self, output: Any) -> Tensor | None:
+        """Attention weights beside a module's output."""
+        second = output[1] if isinstance(output, tuple) and len(output) > 1 else None
+        batch, tokens = self.hidden.shape[:2]
+        is_weights = isinstance(second, Tensor) and second.dim() == 4 and second.shape[::2] == (batch, tokens)
+        return second if is_weights else None
 
     def flat(self, tensor: Tensor) -> Tensor | None:
         """Rows of tokens, [tokens, width]; None for what has no such rows."""

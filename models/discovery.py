@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,27 +47,57 @@ class Slice:
 
 
 @dataclass(frozen=True)
+class Mlp:
+    """What makes an MLP's activation: act(up), or act(gate) · up.
+
+    Attributes:
+        up, gate: of linear maps; gate None: there is none.
+        activation: the non-linearity's module, or its name among transformers' activations.
+        norm: module between the residual stream and both; None: they read it as it is.
+        reads: whether they read the stream through that norm alone, as keys need.
+    """
+
+    up: Slice
+    gate: Slice | None
+    activation: str
+    norm: str | None
+    reads: bool
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Attention whose weights times cached values are the input of its output projection.
+
+    Attributes:
+        module: puts its weights out second.
+        n_heads, n_key_heads: query heads, and those of keys and values.
+        values: the linear outputs that are the values, key heads in order; None: values are not linear outputs.
+        norm, reads: as of `Mlp`, for the values.
+    """
+
+    module: str
+    n_heads: int
+    n_key_heads: int
+    values: Slice | None
+    norm: str | None
+    reads: bool
+
+
+@dataclass(frozen=True)
 class BlockParts:
     """What a block is made of; None where there is no such part or none was found.
 
     Attributes:
         attention, mlp: the two summands.
         parallel: whether the MLP does not read what the attention adds.
-        up, gate: what the MLP's activation is made of: act(up), or act(gate) · up.
-        activation: the non-linearity's module, or its name among transformers' activations.
-        mlp_norm, attention_norm: norms between the residual stream and what either part reads first.
-        reads_stream: whether the MLP's keys, and the attention's, read the stream through such a norm or directly.
+        neurons, heads: what the summands are made of.
     """
 
     attention: Write | None
     mlp: Write | None
     parallel: bool
-    up: Slice | None = None
-    gate: Slice | None = None
-    activation: str | None = None
-    mlp_norm: str | None = None
-    attention_norm: str | None = None
-    mlp_reads: bool = False
+    neurons: Mlp | None = None
+    heads: Heads | None = None
 
 
 def parts_of(probe: BlockProbe) -> BlockParts | None:
@@ -85,18 +114,9 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
         return BlockParts(attention, None, False)
     parallel = not _reads(probe, own, attention)
     entering = probe.flat(probe.hidden)
-    written = probe.seen[attention.part].written
     assert entering is not None
-    assert written is not None
-    between = entering if parallel else entering + attention.scale * written
-    found: dict[str, Any] = {}
-    if own.projection is not None:
-        found = _activation(probe, probe.seen[own.projection].read)
-        if found:
-            read = probe.seen[found["up"].module].read
-            found["mlp_norm"] = _norm_between(probe, between, read)
-            found["mlp_reads"] = found["mlp_norm"] is not None or same(read, between)
-    return BlockParts(attention, own, parallel, **found)
+    between = entering if parallel else entering + attention.scale * _written(probe, attention.part)
+    return BlockParts(attention, own, parallel, _neurons(probe, own, between), heads_of(probe, attention, entering))
 
 
 def _writes(probe: BlockProbe) -> tuple[Write, Write] | None:
@@ -118,7 +138,7 @@ def _writes(probe: BlockProbe) -> tuple[Write, Write] | None:
         columns = torch.stack([_written(probe, group[0]).flatten() for group in pair], 1)
         for factors in (columns.new_ones(2), torch.linalg.lstsq(columns, added.flatten()[:, None]).solution[:, 0]):
             error = float((columns @ factors - added.flatten()).abs().max() / added.abs().max())
-            if error < 1e-9 and float(factors.abs().min()) > 1e-6 and (best is None or error < best[0] / 100):
+            if error < probe.rounding and float(factors.abs().min()) > 1e-6 and (best is None or error < best[0] / 100):
                 best = (error, pair, factors)
     if best is None:
         return None
@@ -159,45 +179,88 @@ def _is_local(probe: BlockProbe, write: Write, other: Write) -> bool:
     now, before = seen[write.part].written, probe.seen[write.part].written
     assert now is not None
     assert before is not None
-    return same(now[rest], before[rest], 1e-6)
+    return same(now[rest], before[rest], 1e-5)
 
 
 def _reads(probe: BlockProbe, write: Write, other: Write) -> bool:
     """Whether a summand changes with what the other one writes."""
     seen, _ = probe.run(probe.hidden, {other.part: lambda output: output + 1 + output.abs()})
-    return not same(seen[write.part].written, probe.seen[write.part].written, 1e-6)
+    return not same(seen[write.part].written, probe.seen[write.part].written, 1e-5)
 
 
-def _activation(probe: BlockProbe, activation: Tensor | None) -> dict[str, Any]:
-    """Up-projection, gate and non-linearity that make an activation [tokens, neurons]; empty: they were not found."""
+def _neurons(probe: BlockProbe, mlp: Write, stream: Tensor) -> Mlp | None:
+    """What makes the activation behind an MLP's projection; None: it was not found."""
+    activation = None if mlp.projection is None else probe.seen[mlp.projection].read
     if activation is None:
-        return {}
-    width = activation.shape[1]
-    halves = {name: part for name, seen in probe.seen.items() for part in _outputs(name, seen, width)}
-    whole = [part for part in halves.values() for part in part]
+        return None
+    groups = [_outputs(name, seen, activation.shape[1]) for name, seen in probe.seen.items()]
+    whole = [part for group in groups for part in group]
     functions = _functions(probe)
+
+    def made(up: Slice, gate: Slice | None, name: str) -> Mlp:
+        norm, reads = norm_between(probe, stream, probe.seen[up.module].read)
+        return Mlp(up, gate, name, norm, reads)
+
     for up in whole:
         value = _sliced(probe, up)
         for name, function in functions.items():
-            if same(function(value), activation, 1e-6):
-                return {"up": up, "activation": name}
+            if same(function(value), activation, 1e-5):
+                return made(up, None, name)
     for up, gate in permutations(whole, 2):
         value, through = _sliced(probe, up), _sliced(probe, gate)
         for name, function in functions.items():
-            if same(function(through) * value, activation, 1e-6):
-                return {"up": up, "gate": gate, "activation": name}
-    return {}
+            if same(function(through) * value, activation, 1e-5):
+                return made(up, gate, name)
+    return None
 
 
-def _outputs(name: str, seen: Seen, width: int) -> list[list[Slice]]:
+def heads_of(probe: BlockProbe, attention: Write, stream: Tensor) -> Heads | None:
+    """The heads behind an attention's output projection; None: weights · values are not its input."""
+    read = None if attention.projection is None else probe.seen[attention.projection].read
+    values = probe.values
+    if read is None or values is None:
+        return None
+    for name, seen in probe.seen.items():
+        if seen.weights is None or seen.weights.shape[1] % values.shape[1]:
+            continue
+        repeated = values.repeat_interleave(seen.weights.shape[1] // values.shape[1], 1).to(seen.weights.dtype)
+        if repeated.shape[2] != seen.weights.shape[3]:
+            continue
+        attended = (seen.weights @ repeated).transpose(1, 2).flatten(2).flatten(0, 1)
+        if same(attended, read, 1e-5):
+            found = _value_outputs(probe, values.transpose(1, 2).flatten(2).flatten(0, 1))
+            norm, reads = (None, False) if found is None else norm_between(probe, stream, probe.seen[found.module].read)
+            return Heads(name, seen.weights.shape[1], values.shape[1], found, norm, reads)
+    return None
+
+
+def _value_outputs(probe: BlockProbe, values: Tensor) -> Slice | None:
+    """The outputs of one linear map that are the cached values [tokens, width]."""
+    mixed = torch.sin(torch.arange(1, len(values) + 1, dtype=values.dtype, device=values.device))
+    for name, seen in probe.seen.items():
+        if not is_linear(seen.module) or seen.written is None or seen.written.shape[1] < values.shape[1]:
+            continue
+        # one number per column finds where each could be; then all of them are compared
+        ordered, order = (mixed @ seen.written).sort()
+        wanted = mixed @ values
+        right = torch.searchsorted(ordered, wanted).clamp(max=len(ordered) - 1)
+        left = (right - 1).clamp(min=0)
+        nearer = (ordered[left] - wanted).abs() < (ordered[right] - wanted).abs()
+        outputs = order[torch.where(nearer, left, right)]
+        if same(seen.written[:, outputs], values, probe.rounding):
+            return Slice(name, outputs)
+    return None
+
+
+def _outputs(name: str, seen: Seen, width: int) -> list[Slice]:
     """A linear map's outputs as one vector of neurons, or as two: one behind the other, or in turns."""
     if not is_linear(seen.module) or seen.written is None or seen.read is None:
         return []
     every = torch.arange(seen.written.shape[1], device=seen.written.device)
     if len(every) == width:
-        return [[Slice(name, every)]]
+        return [Slice(name, every)]
     if len(every) == 2 * width:
-        return [[Slice(name, part) for part in (every[:width], every[width:], every[::2], every[1::2])]]
+        return [Slice(name, part) for part in (every[:width], every[width:], every[::2], every[1::2])]
     return []
 
 
@@ -216,21 +279,22 @@ def _functions(probe: BlockProbe) -> dict[str, Callable[[Tensor], Tensor]]:
 
 def _is_elementwise(module: nn.Module) -> bool:
     """Whether a module maps every number by itself."""
-    point = torch.linspace(-2, 2, 6, dtype=torch.float64, device=_device_of(module))
+    like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
+    point = torch.linspace(-2, 2, 6).to(like)
     try:
         together, apart = module(point[None]), torch.cat([module(number[None, None]) for number in point], 1)
-    except Exception:  # noqa: BLE001  (a module that cannot read numbers is no activation)
+    except Exception:
         return False
     return isinstance(together, Tensor) and same(together, apart)
 
 
-def _device_of(module: nn.Module) -> torch.device | None:
-    return next((weight.device for weight in module.parameters()), None)
-
-
-def _norm_between(probe: BlockProbe, stream: Tensor, read: Tensor | None) -> str | None:
-    """The module that reads the stream and writes what is read; None: there is none."""
+def norm_between(probe: BlockProbe, stream: Tensor, read: Tensor | None) -> tuple[str | None, bool]:
+    """The module that reads the stream and writes what is read, and whether that or the stream itself is read."""
     for name, seen in probe.seen.items():
-        if not is_linear(seen.module) and same(seen.read, stream, 1e-9) and same(seen.written, read, 1e-9):
-            return name
-    return None
+        if (
+            not is_linear(seen.module)
+            and same(seen.read, stream, probe.rounding)
+            and same(seen.written, read, probe.rounding)
+        ):
+            return name, True
+    return None, same(read, stream, probe.rounding)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
@@ -43,7 +42,7 @@ class Gpt2(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.attn.c_attn
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return projected.chunk(3, -1)[2].unflatten(-1, (self.n_heads, -1))
 
     def pre_attention_norm(self, block: Any) -> nn.Module:
@@ -135,7 +134,7 @@ class GptNeoX(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.attention.query_key_value
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return interleaved_values(projected, self.n_heads)
 
     @property
@@ -178,7 +177,7 @@ class Bloom(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.self_attention.query_key_value
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return interleaved_values(projected, self.n_heads)
 
     @property
@@ -210,4 +209,4 @@ def interleaved_values(projected: Tensor, n_heads: int) -> Tensor:
 
 
 FAMILIES: tuple[type[Anatomy], ...] = (Llama, Gpt2, Opt, GptNeoX, Bloom)
-"""Every family; `twinlens.models.anatomy_check.family_of` picks by transformers' model type."""
+"""Every family; `twinlens.models.anatomy_check.anatomy_of` picks by transformers' model type."""

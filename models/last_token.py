@@ -8,13 +8,11 @@ themselves only. A variant that changes layer l equals the unedited token below 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import DynamicCache
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
@@ -26,9 +24,8 @@ from twinlens.models.anatomy import (
     projection_rows,
 )
 from twinlens.models.anatomy_check import first
-from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.footprint import footprint_of
-from twinlens.models.replay import Replay, axes_of, rows_of
+from twinlens.models.rows import RowRunner
 
 
 class LastTokenEngine:
@@ -53,7 +50,7 @@ class LastTokenEngine:
         self.family = anatomy.config.model_type
         outputs = int(getattr(head, "out_features", 0)) if READOUTS[readout].of_vocabulary else 0
         self.footprint = footprint_of(anatomy.backbone, outputs)
-        self.axes = axes_of(anatomy)
+        self.rows = RowRunner(anatomy)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
@@ -68,23 +65,19 @@ class LastTokenEngine:
         """Run the batch once without gradients; see `AnswerStates`. The target changes nothing."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
-        cache = DynamicCache()  # one made from the config would crop sliding windows
         seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
-        calls: list[Call] = []
-        with self._recording(seen, mask.shape, positions), recording_calls(self.anatomy.blocks, calls):
-            output = self.anatomy.backbone(
-                **backbone_arguments(self.anatomy.backbone, batch), past_key_values=cache, use_cache=True
-            )
-        final = at_positions(output.last_hidden_state, positions)
+        recorded = ExitStack()
+        recorded.enter_context(self._recording(seen, mask.shape, positions))
+        hidden, context = self.rows.forward(batch, recorded)
         return AnswerStates(
-            scores=self.head(final),
-            tokens={name: batch[name] for name in ("input_ids", "attention_mask")},
+            scores=self.head(at_positions(hidden, positions)),
+            tokens=context.tokens,
             residual=torch.stack(seen["residual"], 1),
             activation=torch.stack(seen["activation"], 1),
             pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
             mlp_output=torch.stack(seen["mlp"], 1),
             attention=torch.stack(seen["attention"], 1),
-            context=rows_of(calls, cache, mask),
+            context=context,
         )
 
     @contextmanager
@@ -107,7 +100,11 @@ class LastTokenEngine:
             ]
             if not self.gated:
                 up = self.anatomy.up_projection(block)
-                handles.append(up.register_forward_hook(lambda m, a, out: keep("pre", out)))
+                handles.append(
+                    up.register_forward_hook(
+                        lambda m, a, out, block=block: keep("pre", self.anatomy.pre_activation(block, out))
+                    )
+                )
         handles.append(
             self.anatomy.blocks[-1].register_forward_hook(
                 lambda m, a, out: keep("residual", out[0] if isinstance(out, tuple) else out)
@@ -122,29 +119,7 @@ class LastTokenEngine:
         self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
     ) -> Tensor:
         """Readout scores of variant rows given by their residual stream; see `NeuronModel.score_rows`."""
-        hidden: Tensor | None = None
-        replay = Replay(self.axes, states.context)
-        for layer, block in enumerate(self.anatomy.blocks):
-            hidden = appended(hidden, rows[layer])
-            if hidden is not None:
-                with self._attending(block, attended[layer] if attended else None, hidden.shape[:2]):
-                    hidden = replay.run(block, layer, hidden)
-        hidden = appended(hidden, rows[self.n_layers])
-        assert hidden is not None, "at least one variant row"
-        return self.head(self.anatomy.final_norm(hidden))
-
-    @contextmanager
-    def _attending(self, block: Any, attended: Tensor | None, shape: torch.Size) -> Iterator[None]:
-        """Put `attended` in the place of what a block's attention puts out for its last rows; None: leave all."""
-
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-            assert attended is not None
-            own = output.reshape(*shape, output.shape[-1])[:, : shape[1] - attended.shape[1]]
-            return torch.cat([own, attended.to(own.dtype)], 1).reshape(output.shape)
-
-        found = [] if attended is None else [self.anatomy.attention_output(block).register_forward_hook(hook)]
-        with removing(found):
-            yield
+        return self.head(self.rows.run(states.context, rows, attended))
 
     def score_edits(
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
@@ -255,6 +230,10 @@ class LastTokenEngine:
         """Down-projection with bias, [..., neurons] → [..., hidden]."""
         return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
 
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return self.anatomy.mlp_write(layer, output)
+
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""
         return self.anatomy.value_rows(layer)
@@ -270,13 +249,6 @@ class LastTokenEngine:
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's elementwise non-linearity."""
         return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
-
-
-def appended(hidden: Tensor | None, rows: Tensor | None) -> Tensor | None:
-    """Rows that were on their way, followed by those that enter here."""
-    if hidden is None or rows is None:
-        return rows if hidden is None else hidden
-    return torch.cat([hidden, rows.to(hidden.dtype)], 1)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from transformers import Cache
 
 from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments
 from twinlens.models.block_probe import Call, recording_calls
+from twinlens.models.chain import example_batch
 
 Place = tuple[Any, ...]
 """Where a tensor stands in a call: `args` or `kwargs`, then indices and names."""
@@ -177,19 +178,12 @@ def axes_of(anatomy: Anatomy) -> dict[Place, Axes]:
 @torch.no_grad()
 def _example_leaves(anatomy: Anatomy, batch: int, tokens: int) -> dict[Place, Tensor]:
     """Tensors in the blocks' calls of a forward with padding on the left of the first sequence."""
-    inputs = example_tokens(anatomy, batch, tokens)
+    inputs = example_batch(anatomy.backbone, batch, tokens)
     inputs["attention_mask"][0, :2] = 0
     calls: list[Call] = []
     with recording_calls(anatomy.blocks, calls):
         anatomy.backbone(**backbone_arguments(anatomy.backbone, inputs), use_cache=False)
     return {place: leaf for call in calls for place, leaf in _leaves(call).items()}
-
-
-def example_tokens(anatomy: Anatomy, batch: int, tokens: int) -> dict[str, Tensor]:
-    """Token ids that the model knows, without padding."""
-    device = next(anatomy.backbone.parameters()).device
-    ids = (3 + torch.arange(batch * tokens, device=device).view(batch, tokens)) % anatomy.vocabulary
-    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def _leaves(call: Call) -> dict[Place, Tensor]:

@@ -20,6 +20,7 @@ from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
 from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, projection_rows
 from twinlens.models.anatomy_check import first
+from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
 from twinlens.models.norms import norm_of, wide
@@ -154,22 +155,18 @@ class ResidualEngine:
                 )
             weights.append(at_positions(output[1].transpose(1, 2), positions))
 
-        def keep_values(module: nn.Module, args: tuple, output: Tensor) -> None:
+        def keep_values(block: nn.Module, output: Tensor) -> None:
             # a copy, so that queries and keys projected together with the values are let go
-            values.append(self.anatomy.head_values(output).transpose(1, 2).clone())
+            values.append(self.anatomy.head_values(block, output).transpose(1, 2).clone())
 
         backbone = self.anatomy.backbone
         handles = []
         for block in self.anatomy.blocks:
             handles.append(self.anatomy.attention(block).register_forward_hook(keep_weights))
-            handles.append(self.anatomy.value_projection(block).register_forward_hook(keep_values))
-        usual = backbone.config._attn_implementation
-        backbone.set_attn_implementation("eager")
-        try:
-            with removing(handles):
-                yield
-        finally:
-            backbone.set_attn_implementation(usual)
+            projection = self.anatomy.value_projection(block)
+            handles.append(projection.register_forward_hook(lambda m, a, out, block=block: keep_values(block, out)))
+        with removing(handles), eagerly(backbone):
+            yield
 
     # -- readout -------------------------------------------------------------------------------------------------
 
@@ -224,18 +221,20 @@ class ResidualEngine:
             )
         repeats = self.n_heads // self.n_key_heads
         head, dim = units // self.head_dim // repeats, units % self.head_dim
-        projection: Any = self.anatomy.value_projection(self.anatomy.blocks[layer])
+        block = self.anatomy.blocks[layer]
+        projection: Any = self.anatomy.value_projection(block)
         rows = wide(self._value_weights(layer)[head, dim])[:, None]
         if projection.bias is None:
             bias = rows.new_zeros(len(rows), 1)
         else:
-            bias = wide(self.anatomy.head_values(projection.bias.detach())[head, dim])[:, None]
+            bias = wide(self.anatomy.head_values(block, projection.bias.detach())[head, dim])[:, None]
         return self._through(self.attention_norms[layer], rows, bias, corrected)
 
     def _value_weights(self, layer: int) -> Tensor:
         """Rows of the value projection, [key heads, head_dim, hidden]."""
-        projection = self.anatomy.value_projection(self.anatomy.blocks[layer])
-        return self.anatomy.head_values(projection_rows(projection).detach()).movedim(0, -1)
+        block = self.anatomy.blocks[layer]
+        rows = projection_rows(self.anatomy.value_projection(block)).detach()
+        return self.anatomy.head_values(block, rows).movedim(0, -1)
 
     def _through(self, norm: Any, rows: Tensor, bias: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
         if not corrected:

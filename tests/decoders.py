@@ -37,6 +37,8 @@ def tiny_config(model_type: str, **overrides: Any) -> Any:
     """Its configuration with every size made small that it has a setting for."""
     usual = AutoConfig.for_model(model_type)
     small = {name: value for name, value in SIZES.items() if hasattr(usual, name)}
+    if hasattr(usual, "kv_lora_rank"):  # keys that come from a shared latent vector are of every head
+        small["num_key_value_heads"] = small.get("num_attention_heads", 4)
     return AutoConfig.for_model(model_type, **{**small, **overrides})
 
 
