@@ -20,8 +20,8 @@ class ResidualStates:
 
     Attributes:
         residual: entry l enters block l, entry `layers` leaves the last block, [batch, layers + 1, hidden].
-        attention_output: output of the attention's output projection, bias included, [batch, layers, hidden].
-        mlp_output: output of the MLP down-projection, bias included, [batch, layers, hidden].
+        attention_output: what the attention adds to the residual stream, bias included, [batch, layers, hidden].
+        mlp_output: what the MLP adds, bias included, [batch, layers, hidden].
         activation: coefficients of the FFN neurons, the down-projection's input, [batch, layers, neurons].
         attention: weights with which q attends to each token, 0 on padding, [batch, layers, heads, tokens]; None where
             they were not asked for.
@@ -30,6 +30,8 @@ class ResidualStates:
         statistic: by which the final norm divides, taken from the last entry of `residual`, [batch].
         scores: readout scores (logits), [batch, outputs], at least float32.
         position: column of the answer token, [batch].
+        mlp_scale, attention_scale: what coefficients are multiplied with behind the projection, where the model has a
+            factor or a norm there, whose statistic is frozen, [batch, layers]; None: nothing is there.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -47,6 +49,8 @@ class ResidualStates:
     statistic: Tensor
     scores: Tensor
     position: Tensor
+    mlp_scale: Tensor | None = None
+    attention_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class LayerStates:
     Attributes:
         layer: number of the block.
         residual: what enters the block, [batch, tokens, hidden].
-        attention_output, mlp_output: biases included, [batch, tokens, hidden].
+        attention_output, mlp_output: what is added to the stream, biases included, [batch, tokens, hidden].
         activation: coefficients of the FFN neurons, [batch, tokens, neurons].
+        mlp_scale, attention_scale: as of `ResidualStates`, [batch, tokens].
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -72,6 +77,8 @@ class LayerStates:
     attention_output: Tensor
     mlp_output: Tensor
     activation: Tensor
+    mlp_scale: Tensor | None = None
+    attention_scale: Tensor | None = None
 
 
 @runtime_checkable
@@ -136,10 +143,11 @@ class ResidualModel(Protocol):
         """
 
     def values(self, layer: int) -> Tensor:
-        """Value vector of each FFN neuron: down-projection rows, [neurons, hidden]."""
+        """Value vector of each FFN neuron: down-projection rows, [neurons, hidden]; where a norm lies behind them, as
+        its linear part sees them."""
 
     def attention_values(self, layer: int) -> Tensor:
-        """Value vector of each attention neuron: output-projection rows, [heads · head_dim, hidden]."""
+        """Value vector of each attention neuron: output-projection rows, [heads · head_dim, hidden], as `values`."""
 
     def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """Keys of FFN neurons seen from the residual stream: rows [units, factors, hidden], constants [units, factors].
@@ -169,7 +177,7 @@ class ResidualModel(Protocol):
         """
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
-        """Gradient of ⟨cotangent, scores⟩ by the MLP outputs at q, [batch, layers, hidden].
+        """Gradient of ⟨cotangent, scores⟩ by what the MLPs add at q, [batch, layers, hidden].
 
         Args:
             cotangent: [batch, outputs].

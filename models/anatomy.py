@@ -1,11 +1,13 @@
 """Parts of a decoder: one adapter per architecture family, verified when it is built.
 
-The adapter names the modules (blocks, projections, norms). Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.
+The adapter names the modules (blocks, projections, norms). Everything that looks inside a model goes through it; a
+family without one is looked into by `twinlens.models.found_anatomy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from inspect import signature
 from typing import Any, ClassVar
@@ -14,8 +16,57 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapters import weight_of
 from twinlens.models.linear_layers import projection_shape
+
+
+class MissingPart(UserError):
+    """A model lacks a part that some methods read and others do without."""
+
+
+@dataclass(frozen=True)
+class KeyRows:
+    """Rows of a linear map that a neuron's coefficient is made of.
+
+    Attributes:
+        projection: the linear map.
+        outputs: which of its outputs belong to the neurons in turn, [neurons]; None: all, in order.
+    """
+
+    projection: Any
+    outputs: Tensor | None = None
+
+    def of(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows [units, hidden] and biases [units] of some neurons."""
+        own = units if self.outputs is None else self.outputs.to(units.device)[units]
+        bias = self.projection.bias
+        return projection_rows(self.projection).detach().T[own], None if bias is None else bias.detach()[own]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What lies between a projection's output and the residual stream: a norm and a factor, or nothing.
+
+    Attributes:
+        part: the module whose output, times `scale`, is added.
+        norm: reads the projection's output; None: nothing does.
+        scale: factor of the sum.
+    """
+
+    part: nn.Module
+    norm: nn.Module | None = None
+    scale: float = 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the projection's output is added as it is."""
+        return self.norm is None and self.scale == 1
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """What is added, [..., hidden] → [..., hidden]."""
+        output = output if self.norm is None else self.norm(output)
+        return output if self.scale == 1 else self.scale * output
 
 
 class Anatomy:
@@ -77,6 +128,15 @@ class Anatomy:
         """What the up-projection is multiplied with, before its non-linearity; None for MLPs that are not gated."""
         return block.mlp.gate_proj if self.gated else None
 
+    def key_rows(self, block: Any) -> list[KeyRows]:
+        """What makes a neuron's coefficient: the up-projection, and the gate where there is one."""
+        gate = self.gate_projection(block)
+        return (
+            [KeyRows(self.up_projection(block))]
+            if gate is None
+            else [KeyRows(self.up_projection(block)), KeyRows(gate)]
+        )
+
     def attention(self, block: Any) -> nn.Module:
         """The attention module; the second of its outputs are its weights where it writes them out."""
         return block.self_attn
@@ -115,6 +175,12 @@ class Anatomy:
         return self.config.num_attention_heads
 
     @property
+    def n_key_heads(self) -> int:
+        """Heads of keys and values."""
+        rows = projection_rows(self.value_projection(self.blocks[0]))
+        return self.head_values(self.blocks[0], rows).shape[-2]
+
+    @property
     def head_dim(self) -> int:
         return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
@@ -126,13 +192,13 @@ class Anatomy:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
         return projection_rows(self.down_projection(self.blocks[layer]))
 
-    def mlp_write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
-        return output
+    def mlp_write(self, layer: int) -> Writing:
+        """What the down-projection's output becomes on its way into the residual stream."""
+        return Writing(self.down_projection(self.blocks[layer]))
 
-    def attention_write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of the attention's projected output, [..., hidden] → [..., hidden]."""
-        return output
+    def attention_write(self, layer: int) -> Writing:
+        """What the attention's projected output becomes on its way into the residual stream."""
+        return Writing(self.attention_output(self.blocks[layer]))
 
     def refuse_unsupported(self) -> None:
         """Raise UserError for variants of the family whose residual stream is not additive."""

@@ -48,8 +48,8 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
         require_equal(
             act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
         )
-        attention = anatomy.attention_write(layer, seen["attention"][layer])
-        parts = seen["input"][layer] + attention + anatomy.mlp_write(layer, seen["mlp"][layer])
+        attention = anatomy.attention_write(layer)(seen["attention"][layer])
+        parts = seen["input"][layer] + attention + anatomy.mlp_write(layer)(seen["mlp"][layer])
         require_equal(
             parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -57,12 +58,12 @@ def chain_of(backbone: Any) -> Chain | None:
     batch = example_batch(backbone, 2, 7)
     arguments = backbone_arguments(backbone, batch)
     try:
-        final = backbone(**arguments, use_cache=False).last_hidden_state
+        final = getattr(backbone(**arguments, use_cache=False), "last_hidden_state", None)
     finally:
         for handle in handles:
             handle.remove()
     lists = [part for part in backbone.modules() if isinstance(part, nn.ModuleList) and _is_chain(part, seen)]
-    if not lists:
+    if not lists or final is None:
         return None
     blocks = max(lists, key=len)
     return Chain(blocks, _tail(backbone, blocks, seen, final), _calls(backbone, blocks, arguments))
@@ -84,7 +85,7 @@ def _is_chain(modules: nn.ModuleList, seen: dict[nn.Module, list[tuple[Tensor, T
     if not len(modules) or any(len(seen.get(module, ())) != 1 for module in modules):
         return False
     calls = [seen[module][0] for module in modules]
-    joined = all(same(before[1], after[0], 1e-6) for before, after in zip(calls, calls[1:], strict=False))
+    joined = all(same(before[1], after[0], 1e-6) for before, after in pairwise(calls))
     return joined and all(read.shape == written.shape for read, written in calls)
 
 

@@ -1,6 +1,6 @@
 """Parts of a decoder block found by identities: which sub-modules write into the residual stream, and what they read.
 
-Nothing is taken from names. Every finding is an equality of tensors in one call of a double-precision copy of the block.
+Nothing is taken from names. Every finding is an equality of tensors in a call of a copy of the block.
 """
 
 from __future__ import annotations

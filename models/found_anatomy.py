@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy import Anatomy, KeyRows, MissingPart, Writing
 from twinlens.models.block_probe import BlockProbe
 from twinlens.models.chain import Chain, chain_of, eagerly
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write, parts_of
@@ -79,9 +79,9 @@ class FoundAnatomy(Anatomy):
             raise self.missing("attention weights that, times the cached values, are what its output projection reads")
         return found
 
-    def missing(self, what: str) -> UserError:
+    def missing(self, what: str) -> MissingPart:
         """The refusal of a method that needs a part that was not found."""
-        return UserError(
+        return MissingPart(
             f"{self._what()} shows no {what}, which this method reads; expected a decoder that does: use a method that "
             f"edits and differentiates the model (method=ig), or {STILL}."
         )
@@ -116,6 +116,11 @@ class FoundAnatomy(Anatomy):
     def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
         name = self._mlp(block).activation
         return ACT2FN[name] if name in ACT2FN else block.get_submodule(name)
+
+    def key_rows(self, block: Any) -> list[KeyRows]:
+        found = self._mlp(block)
+        parts = [found.up] if found.gate is None else [found.up, found.gate]
+        return [KeyRows(block.get_submodule(part.module), part.outputs) for part in parts]
 
     def attention(self, block: Any) -> nn.Module:
         return block.get_submodule(self._heads(block).module)
@@ -161,6 +166,11 @@ class FoundAnatomy(Anatomy):
         heads = self._part(self._blocks[0]).heads
         return self.config.get_text_config().num_attention_heads if heads is None else heads.n_heads
 
+    @property
+    def n_key_heads(self) -> int:
+        heads = self._part(self._blocks[0]).heads
+        return self.n_heads if heads is None else heads.n_key_heads
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         for part in (self.tail.norm, self.tail.projection):
             hidden = hidden if part is None else part(hidden)
@@ -168,17 +178,17 @@ class FoundAnatomy(Anatomy):
 
     # -- what a summand becomes ----------------------------------------------------------------------------------
 
-    def mlp_write(self, layer: int, output: Tensor) -> Tensor:
-        return self._written(layer, output, self._part(self._blocks[layer]).mlp)
+    def mlp_write(self, layer: int) -> Writing:
+        return self._writing(layer, self._part(self._blocks[layer]).mlp)
 
-    def attention_write(self, layer: int, output: Tensor) -> Tensor:
-        return self._written(layer, output, self._part(self._blocks[layer]).attention)
+    def attention_write(self, layer: int) -> Writing:
+        return self._writing(layer, self._part(self._blocks[layer]).attention)
 
-    def _written(self, layer: int, output: Tensor, write: Write | None) -> Tensor:
+    def _writing(self, layer: int, write: Write | None) -> Writing:
         assert write is not None
-        if write.norm is not None:
-            output = self._blocks[layer].get_submodule(write.norm)(output)
-        return output if write.scale == 1 else write.scale * output
+        block = self._blocks[layer]
+        norm = None if write.norm is None else block.get_submodule(write.norm)
+        return Writing(block.get_submodule(write.part), norm, write.scale)
 
 
 def _module(block: Any, write: Write | None) -> nn.Module:
@@ -197,6 +207,9 @@ def parts_of_blocks(chain: Chain) -> list[BlockParts | None]:
             tuple((name, weight.shape) for name, weight in block.named_parameters()),
         )
         if kind not in known:
-            known[kind] = parts_of(BlockProbe(block, call))
+            try:
+                known[kind] = parts_of(BlockProbe(block, call))
+            except Exception:
+                known[kind] = None
         found.append(known[kind])
     return found

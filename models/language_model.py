@@ -20,6 +20,7 @@ from twinlens.models.anatomy import answer_positions, at_positions, backbone_arg
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
 from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -48,6 +49,9 @@ class LanguageModel(LightningModule):
         adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
             head, or `merge` them into the base.
         seed: draws the parameters of a model from scratch.
+
+    Raises:
+        UserError: see `load_language_model`, and `twinlens.models.readouts.readout_change`.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class LanguageModel(LightningModule):
             path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter
         )
         self.lm, origin = loaded
+        self.change = readout_change(self.lm, self.head, path)
         # none is new, so that only weights from a pickle are worth a line
         self.weights_told = origin.told(path) if path is not None and origin.read else None
         self.known = MeanMetric()
@@ -94,8 +99,13 @@ class LanguageModel(LightningModule):
 
     @property
     def head(self) -> nn.Module:
-        """From the final hidden state, [..., hidden], to scores of the vocabulary, [..., vocabulary]."""
+        """The last linear layer, [..., hidden] → [..., vocabulary]; the readout behind it may have a scale or a cap."""
         return self.lm.get_output_embeddings()
+
+    @property
+    def whole_readout(self) -> nn.Module:
+        """From the final hidden state to the model's own logits."""
+        return self.change.of(self.head)
 
     @property
     def n_tokens(self) -> int:
@@ -104,7 +114,7 @@ class LanguageModel(LightningModule):
 
     def engine(self, tests: bool = False) -> LastTokenEngine:
         """The verified last-token engine over this model's current weights; lists are tested with the same one."""
-        return LastTokenEngine(build_anatomy(self.backbone), self.head, TokenReadout.name)
+        return LastTokenEngine(build_anatomy(self.backbone), self.whole_readout, TokenReadout.name)
 
     def residual_engine(self) -> ResidualEngine:
         """The verified engine over the residual stream at this model's current weights.
@@ -112,7 +122,7 @@ class LanguageModel(LightningModule):
         Raises:
             UserError: a model without additive residual stream.
         """
-        return build_residual(build_anatomy(self.backbone), self.head, vocabulary=True)
+        return build_residual(build_anatomy(self.backbone), self.whole_readout, vocabulary=True)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""
@@ -141,7 +151,7 @@ class LanguageModel(LightningModule):
 
     def scores(self, features: Tensor) -> Tensor:
         """From the readout's inputs, [..., hidden], to scores, [..., vocabulary]."""
-        return self.head(features)
+        return self.whole_readout(features)
 
     def _refuse_too_long(self, tokens: int) -> None:
         longest = getattr(self.lm.config, "max_position_embeddings", None)

@@ -232,7 +232,7 @@ class LastTokenEngine:
 
     def write(self, layer: int, output: Tensor) -> Tensor:
         """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
-        return self.anatomy.mlp_write(layer, output)
+        return self.anatomy.mlp_write(layer)(output)
 
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""

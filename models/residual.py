@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,15 +19,23 @@ from torch.utils.hooks import RemovableHandle
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, projection_rows
+from twinlens.models.anatomy import (
+    Anatomy,
+    MissingPart,
+    answer_positions,
+    at_positions,
+    backbone_arguments,
+    projection_rows,
+)
 from twinlens.models.anatomy_check import first
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
-from twinlens.models.norms import norm_of, wide
+from twinlens.models.norms import Behind, Norm, norm_of, wide
+from twinlens.models.readouts import linear_readout
 
 
-class NoAttentionWeights(UserError):
+class NoAttentionWeights(MissingPart):
     """The model keeps its attention weights to itself, which scores of attention neurons and heads need."""
 
 
@@ -51,16 +60,16 @@ class ResidualEngine:
         self.hidden_size = anatomy.hidden_size
         self.gated = anatomy.gated
         self.parallel = anatomy.parallel
-        blocks = list(anatomy.blocks)
-        self.final_norm = norm_of(anatomy.last_norm)
-        self.mlp_norms = [norm_of(anatomy.pre_mlp_norm(block)) for block in blocks]
-        self.attention_norms = [norm_of(anatomy.pre_attention_norm(block)) for block in blocks]
-        linear = readout if isinstance(readout, nn.Linear) else None
-        self.output_weight = None if linear is None else linear.weight.detach()
-        self.output_bias = None if linear is None or linear.bias is None else linear.bias.detach()
+        self.final_norm = norm_of(anatomy.last_norm, anatomy.hidden_size)
+        self.mlp_behind = [Behind.of(anatomy.mlp_write(layer), self.hidden_size) for layer in range(self.n_layers)]
+        self.attention_behind = [
+            Behind.of(anatomy.attention_write(layer), self.hidden_size) for layer in range(self.n_layers)
+        ]
+        self.output_weight, self.output_bias = linear_readout(readout)
         bias = self.final_norm.bias
         self.final_bias = None if bias is None else self._projected(bias)
-        self.n_key_heads = len(self._value_weights(0))
+        self.n_key_heads = anatomy.n_key_heads
+        self._norms: dict[tuple[str, int], Norm] = {}
 
     def where_it_is(self) -> ResidualEngine:
         """The engine over the weights where they are now: a model may have been moved to another device."""
@@ -74,6 +83,7 @@ class ResidualEngine:
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}
+        scales: dict[str, list[Tensor]] = {"attention": [], "mlp": []}
         weights: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -81,6 +91,9 @@ class ResidualEngine:
             parts = (layer.residual, layer.attention_output, layer.mlp_output, layer.activation)
             for name, part in zip(kept, parts, strict=True):
                 kept[name].append(at_positions(part, positions))
+            for name, scale in (("attention", layer.attention_scale), ("mlp", layer.mlp_scale)):
+                if scale is not None:
+                    scales[name].append(at_positions(scale, positions))
 
         with self._recording(visit, mask.shape) as last:
             if attention:
@@ -99,6 +112,7 @@ class ResidualEngine:
             statistic=self.final_norm.statistic(residual[:, -1]),
             scores=wide(self.head(at_positions(hidden, positions))),
             position=positions,
+            **{f"{name}_scale": torch.stack(found, 1) for name, found in scales.items() if found},
         )
 
     @torch.no_grad()
@@ -122,7 +136,12 @@ class ResidualEngine:
             parts[name] = tensor.reshape(*shape, tensor.shape[-1])  # OPT flattens [batch, tokens] before its MLP
 
         def finish(layer: int, output: Any) -> None:
-            visit(LayerStates(layer, **parts))
+            scales = {}
+            for name, behind in (("attention", self.attention_behind[layer]), ("mlp", self.mlp_behind[layer])):
+                if not behind.writing.plain:
+                    raw = parts[f"{name}_output"]
+                    parts[f"{name}_output"], scales[f"{name}_scale"] = behind.writing(raw), behind.scale(raw)
+            visit(LayerStates(layer, **parts, **scales))
             parts.clear()
             if layer == self.n_layers - 1:
                 last.append(output[0] if isinstance(output, tuple) else output)
@@ -186,25 +205,24 @@ class ResidualEngine:
     # -- weights -------------------------------------------------------------------------------------------------
 
     def values(self, layer: int) -> Tensor:
-        """Down-projection rows, [neurons, hidden]."""
-        return self.anatomy.value_rows(layer).detach()
+        """Down-projection rows seen through what lies behind them, [neurons, hidden]."""
+        return self.mlp_behind[layer].directions(self.anatomy.value_rows(layer).detach())
 
     def attention_values(self, layer: int) -> Tensor:
-        """Output-projection rows, [heads · head_dim, hidden]."""
-        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
+        """Output-projection rows seen through what lies behind them, [heads · head_dim, hidden]."""
+        rows = projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
+        return self.attention_behind[layer].directions(rows)
 
     def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """Rows [units, factors, hidden] and constants [units, factors]; see `ResidualModel.mlp_keys`."""
         block = self.anatomy.blocks[layer]
-        norm = self.mlp_norms[layer]
+        norm = self.mlp_norm(layer)
         if not corrected and self.gated:
             rows = wide(self.values(layer)[units])[:, None]
             return rows * scale_of(norm.weight, rows), rows.new_zeros(len(rows), 1)
-        up = self.anatomy.up_projection(block)
-        gate = self.anatomy.gate_projection(block)
-        projections: list[Any] = [up] if gate is None else [up, gate]
-        rows = torch.stack([wide(projection_rows(p).detach().T[units]) for p in projections], 1)
-        biases = [rows.new_zeros(len(units)) if p.bias is None else wide(p.bias.detach()[units]) for p in projections]
+        parts = [part.of(units) for part in self.anatomy.key_rows(block)]
+        rows = torch.stack([wide(found) for found, _ in parts], 1)
+        biases = [rows.new_zeros(len(units)) if bias is None else wide(bias) for _, bias in parts]
         return self._through(norm, rows, torch.stack(biases, 1), corrected)
 
     def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
@@ -228,7 +246,7 @@ class ResidualEngine:
             bias = rows.new_zeros(len(rows), 1)
         else:
             bias = wide(self.anatomy.head_values(block, projection.bias.detach())[head, dim])[:, None]
-        return self._through(self.attention_norms[layer], rows, bias, corrected)
+        return self._through(self.attention_norm(layer), rows, bias, corrected)
 
     def _value_weights(self, layer: int) -> Tensor:
         """Rows of the value projection, [key heads, head_dim, hidden]."""
@@ -245,11 +263,25 @@ class ResidualEngine:
 
     def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
         """By which the norm before the MLP divides, [..., hidden] → [...]."""
-        return self.mlp_norms[layer].statistic(residual)
+        return self.mlp_norm(layer).statistic(residual)
 
     def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
         """By which the norm before the attention divides, [..., hidden] → [...]."""
-        return self.attention_norms[layer].statistic(residual)
+        return self.attention_norm(layer).statistic(residual)
+
+    def mlp_norm(self, layer: int) -> Norm:
+        """What the MLP reads the residual stream through."""
+        return self._norm("mlp", layer)
+
+    def attention_norm(self, layer: int) -> Norm:
+        """What the attention's values read the residual stream through."""
+        return self._norm("attention", layer)
+
+    def _norm(self, part: str, layer: int) -> Norm:
+        if (part, layer) not in self._norms:
+            of = self.anatomy.pre_mlp_norm if part == "mlp" else self.anatomy.pre_attention_norm
+            self._norms[part, layer] = norm_of(of(self.anatomy.blocks[layer]), self.hidden_size)
+        return self._norms[part, layer]
 
     # -- edited forwards -----------------------------------------------------------------------------------------
 
@@ -275,18 +307,19 @@ class ResidualEngine:
         return wide(self.head(at_positions(hidden, answer_positions(mask))))
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
-        """Gradient by the MLP outputs at the answer position; see `ResidualModel.mlp_gradient`."""
+        """Gradient by what the MLPs add at the answer position; see `ResidualModel.mlp_gradient`."""
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         here = torch.zeros_like(mask).scatter_(1, positions[:, None], 1)
         leaves: list[Tensor] = []
 
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        def hook(module: nn.Module, args: tuple, output: Tensor, scale: float = 1.0) -> Tensor:
             leaf = output.new_zeros(len(mask), output.shape[-1]).requires_grad_()
             leaves.append(leaf)
-            return output + (leaf[:, None] * here[..., None].to(leaf.dtype)).reshape(output.shape)
+            return output + (leaf[:, None] / scale * here[..., None].to(leaf.dtype)).reshape(output.shape)
 
-        handles = [self.anatomy.down_projection(b).register_forward_hook(hook) for b in self.anatomy.blocks]
+        writings = [behind.writing for behind in self.mlp_behind]
+        handles = [w.part.register_forward_hook(partial(hook, scale=w.scale)) for w in writings]
         with removing(handles), torch.enable_grad():
             final = at_positions(self._run(batch), positions)
             value = (wide(self.head(final)) * cotangent).sum()

@@ -90,7 +90,7 @@ def test_a_wrong_part_is_refused_with_identity_and_layer(
     backbone = tiny_backbone("llama")
     anatomy = build_anatomy(backbone)
     if part == "head_values":
-        monkeypatch.setattr(type(anatomy), part, lambda self, x: x.unflatten(-1, (-1, self.head_dim)).flip(-1))
+        monkeypatch.setattr(type(anatomy), part, lambda self, block, x: x.unflatten(-1, (-1, self.head_dim)).flip(-1))
     elif part == "last_norm":
         monkeypatch.setattr(type(anatomy), part, property(lambda self: self.blocks[0].input_layernorm))
     else:
@@ -108,7 +108,7 @@ def test_bf16_models_pass_and_their_scores_are_float32() -> None:
 
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(UserError, match="neither a LayerNorm nor an RMSNorm"):
-        norm_of(torch.nn.GroupNorm(1, 4))
+        norm_of(torch.nn.GroupNorm(2, 4))
 
 
 LARGE = {

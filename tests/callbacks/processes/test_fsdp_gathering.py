@@ -16,7 +16,7 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.callbacks.processes.fsdp import gathering_of, spread
 from twinlens.callbacks.processes.fsdp_gathering import KEPT, PART
 from twinlens.models.anatomy import backbone_arguments
-from twinlens.models.anatomy_check import anatomy_of, build_anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.residual_identities import build_residual
