@@ -181,7 +181,7 @@ def require_score(lm: Any, path: str | None) -> None:
     """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
     if not hasattr(lm, "score"):
         raise UserError(
-            f"model.path={path} is of type {lm.config.model_type}, which has no decoder with a `score` head on the last "
+            f"model.path={path} is of type {lm.config.model_type}, which has no `score` head on the last "
             "token; expected a causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them)"
             ": choose one."
         )
