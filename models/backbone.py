@@ -28,6 +28,7 @@ from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_h
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
 from twinlens.models.own_heads import serve_type
+from twinlens.models.padding import moved_by_padding
 from twinlens.models.readouts import require_plain_readout
 
 
@@ -133,6 +134,7 @@ def load_classifier(
             shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
             origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
     require_plain_readout(lm, lm.score, path)
+    moved_by_padding(lm.base_model)
     return lm, replace(origin, new=(*origin.new, *padding))
 
 

@@ -22,6 +22,7 @@ from twinlens.models.backbone import adapted, attention_of, config_from_scratch,
 from twinlens.models.checkpoint_files import readable, weights_place
 from twinlens.models.checkpoint_settings import buildable
 from twinlens.models.loaded_weights import Origin, fitting_weights
+from twinlens.models.padding import moved_by_padding
 
 
 def load_language_model(
@@ -53,6 +54,7 @@ def load_language_model(
     else:
         lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
+    moved_by_padding(lm.base_model)
     return lm, origin
 
 

@@ -14,6 +14,7 @@ from twinlens.models.anatomy import Anatomy, KeyRows, MissingPart, Writing
 from twinlens.models.block_probe import BlockProbe
 from twinlens.models.chain import Chain, chain_of, eagerly
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write, parts_of
+from twinlens.models.linear_layers import projection_shape
 
 STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
 
@@ -42,6 +43,13 @@ class FoundAnatomy(Anatomy):
         self._layer_of = {id(block): layer for layer, block in enumerate(self._blocks)}
         for layer, part in enumerate(self.parts):
             self._require_dense(layer, part)
+        for what, find in (("MLP", self.down_projection), ("attention", self.attention_output)):
+            widths = {projection_shape(find(block)) for block in self._blocks}
+            if len(widths) > 1:
+                raise UserError(
+                    f"{self._what()} has {what} projections of several widths ({sorted(widths)}), whose neurons do not "
+                    f"stand in one table; expected one width in all layers: choose another model, or {STILL}."
+                )
 
     def _what(self) -> str:
         return f"the {self.config.model_type} model"

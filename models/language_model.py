@@ -20,6 +20,7 @@ from twinlens.models.anatomy import answer_positions, at_positions, backbone_arg
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
 from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.padding import aligned, unaligned
 from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
@@ -138,8 +139,8 @@ class LanguageModel(LightningModule):
         """
         mask = batch["attention_mask"]
         self._refuse_too_long(int(mask.sum(-1).max()))
-        arguments = backbone_arguments(self.backbone, batch)
-        return self.backbone(**arguments, use_cache=False).last_hidden_state
+        arguments = backbone_arguments(self.backbone, aligned(self.backbone, batch))
+        return unaligned(self.backbone, batch, self.backbone(**arguments, use_cache=False).last_hidden_state)
 
     def features(self, batch: Batch) -> Tensor:
         """Final hidden state at the answer position, the readout's input: [batch, hidden]."""

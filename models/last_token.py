@@ -25,6 +25,7 @@ from twinlens.models.anatomy import (
 )
 from twinlens.models.anatomy_check import first
 from twinlens.models.footprint import footprint_of
+from twinlens.models.padding import aligned
 from twinlens.models.rows import RowRunner
 
 
@@ -57,12 +58,14 @@ class LastTokenEngine:
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """Readout scores of one gradient-free forward that keeps nothing else, [batch, classes]."""
+        batch = aligned(self.anatomy.backbone, batch)
         output = self.anatomy.backbone(**backbone_arguments(self.anatomy.backbone, batch), use_cache=False)
         return self.head(at_positions(output.last_hidden_state, answer_positions(batch["attention_mask"])))
 
     @torch.no_grad()
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
         """Run the batch once without gradients; see `AnswerStates`. The target changes nothing."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}

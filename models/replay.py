@@ -177,9 +177,9 @@ def axes_of(anatomy: Anatomy) -> dict[Place, Axes]:
 
 @torch.no_grad()
 def _example_leaves(anatomy: Anatomy, batch: int, tokens: int) -> dict[Place, Tensor]:
-    """Tensors in the blocks' calls of a forward with padding on the left of the first sequence."""
+    """Tensors in the blocks' calls of a forward with padding behind the first sequence."""
     inputs = example_batch(anatomy.backbone, batch, tokens)
-    inputs["attention_mask"][0, :2] = 0
+    inputs["attention_mask"][0, -2:] = 0
     calls: list[Call] = []
     with recording_calls(anatomy.blocks, calls):
         anatomy.backbone(**backbone_arguments(anatomy.backbone, inputs), use_cache=False)

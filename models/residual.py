@@ -32,6 +32,7 @@ from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
 from twinlens.models.norms import Behind, Norm, norm_of, wide
+from twinlens.models.padding import aligned
 from twinlens.models.readouts import linear_readout
 
 
@@ -80,6 +81,7 @@ class ResidualEngine:
     @torch.no_grad()
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
         """One forward over the batch; see `twinlens.attribution.residual_protocol.ResidualStates`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}
@@ -119,7 +121,7 @@ class ResidualEngine:
     def stream(self, batch: Batch, visit: Callable[[LayerStates], None]) -> None:
         """Show every block at every token; see `ResidualModel.stream`."""
         with self._recording(visit, batch["attention_mask"].shape):
-            self._run(batch)
+            self._run(aligned(self.anatomy.backbone, batch))
 
     def _run(self, batch: Batch) -> Tensor:
         """Final hidden state of every token, [batch, tokens, width]."""
@@ -288,6 +290,7 @@ class ResidualEngine:
     @torch.no_grad()
     def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         """Scores with units zeroed at every token; see `ResidualModel.zeroed_scores`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
 
         def zeroing(chosen: Tensor) -> Callable[[nn.Module, tuple], tuple]:
@@ -308,6 +311,7 @@ class ResidualEngine:
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
         """Gradient by what the MLPs add at the answer position; see `ResidualModel.mlp_gradient`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         here = torch.zeros_like(mask).scatter_(1, positions[:, None], 1)

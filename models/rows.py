@@ -16,6 +16,7 @@ from twinlens.attribution.protocols import Batch
 from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments
 from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.chain import example_batch
+from twinlens.models.padding import aligned
 from twinlens.models.replay import Axes, Place, Replay, Rows, axes_of, rows_of
 
 _KNOWN: WeakKeyDictionary[Any, Mapping[Place, Axes] | None] = WeakKeyDictionary()
@@ -193,6 +194,7 @@ def _replays(anatomy: Anatomy, axes: Mapping[Place, Axes]) -> bool:
         padding = number % 4
         mask[: padding if number % 2 else 0] = 0
         mask[len(mask) - (0 if number % 2 else padding) :] = 0
+    batch = dict(aligned(anatomy.backbone, batch))
     entering: list[Tensor] = []
     try:
         with ExitStack() as hooks:

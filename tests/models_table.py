@@ -23,14 +23,15 @@ REASONS = {
     "as in a mixture of experts": "no: experts",
     "whose block is no sum": "no: a block is no sum",
     "no chain of blocks": "no: not one stream",
-    "have 3": "no: widths differ",
+    "of several widths": "no: widths differ",
     "attention weights": "gradients alone",
     "values that are outputs": "gradients alone",
     "runs more than once": "no: a layer runs twice",
     "changed in another way": "no: another readout",
     "no `score` head": "no: another head",
-    "has no place for": "no: another head",
-    "lacks": "no: another head",
+    "has no place for": "no: other weights",
+    "lacks": "no: other weights",
+    "cannot be loaded": "no: no decoder by itself",
 }
 """Part of a refusal → what the table says."""
 INTRODUCTION = """# Which models are served
@@ -86,6 +87,8 @@ def _tried(cell: Callable[[], str]) -> str:
         return _reason(refused)
     except AssertionError as wrong:
         return f"WRONG: {str(wrong).splitlines()[0] if str(wrong) else ''}"
+    except OverflowError:
+        return "no: the tiny model's numbers overflow"
     except Exception as unexpected:
         return f"no: {type(unexpected).__name__} in transformers"
 
@@ -99,12 +102,12 @@ def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
     counts = {name: Counter(cells[place] for cells in rows.values()) for place, name in enumerate(COLUMNS[1:])}
     served = counts["FFN"]["yes"]
     by_rows = sum(cells[0] == "replayed" and cells[1] == "yes" for cells in rows.values())
-    attention = counts["attention"]
+    attention, loaded = counts["attention"], [cells[-1] for cells in rows.values() if not cells[-1].startswith("no")]
     summary = (
         f"Of {len(rows)} types, {served} are served for FFN neurons ({by_rows} by replayed rows, the rest by full "
         f"forwards), {attention['yes'] + attention['gradients alone']} for attention neurons "
         f"({attention['gradients alone']} of them by gradients alone), {counts['gradients']['yes']} for gradients of "
-        f"all linear layers, and {counts['saved and loaded']['yes'] + counts['saved and loaded']['own head']} as "
+        f"all linear layers, and {len(loaded)} as "
         "classifiers that are saved and loaded."
     )
     lines = "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in sorted(rows.items()))

@@ -5,6 +5,7 @@ Of twinlens they know which modules are the down- and output-projections, and no
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
@@ -74,7 +75,7 @@ def direction(norm: Any, vectors: Tensor) -> Tensor:
     bias = getattr(norm, "bias", None)
     long = vectors * 1e6 / vectors.abs().amax(-1, keepdim=True).clamp(min=1e-30)
     normed = norm(long) - (0 if bias is None else bias)
-    middle = torch.linspace(1, 2, vectors.shape[-1])
+    middle = torch.linspace(1, 2, vectors.shape[-1]).to(vectors)
     centres = torch.allclose(norm(middle + 3), norm(middle), atol=1e-4)
     deviation = long - long.mean(-1, keepdim=True) if centres else long
     root = deviation.pow(2).mean(-1, keepdim=True).sqrt()
@@ -97,8 +98,10 @@ def increases(
     """lp(base + vector) − lp(base) of vectors [..., hidden], the final norm frozen at the state `final`.
 
     Args:
-        behind: from the final hidden state to logits.
+        behind: from the final hidden state to logits, in double precision.
     """
+    norm = None if norm is None else copy.deepcopy(norm).double()
+    vectors, base, final = vectors.double(), base.double(), final.double()
     bias = getattr(norm, "bias", None)
     scale = statistic(norm, final)
 
