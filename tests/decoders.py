@@ -29,6 +29,10 @@ SIZES: dict[str, Any] = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
+OWN: dict[str, dict[str, Any]] = {
+    "gpt_neo": {"attention_types": [[["global", "local", "global"], 1]], "window_size": 4},
+}
+"""Settings that a type needs beside its sizes, because they count its layers."""
 TYPES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 """Every type of the installed transformers that has a causal language model."""
 
@@ -36,10 +40,11 @@ TYPES = tuple(sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 def tiny_config(model_type: str, **overrides: Any) -> Any:
     """Its configuration with every size made small that it has a setting for."""
     usual = AutoConfig.for_model(model_type)
-    small = {name: value for name, value in SIZES.items() if hasattr(usual, name)}
+    fixed = {name for name in SIZES if isinstance(getattr(type(usual), name, None), property)}
+    small = {name: value for name, value in SIZES.items() if hasattr(usual, name) and name not in fixed}
     if hasattr(usual, "kv_lora_rank"):  # keys that come from a shared latent vector are of every head
         small["num_key_value_heads"] = small.get("num_attention_heads", 4)
-    return AutoConfig.for_model(model_type, **{**small, **overrides})
+    return AutoConfig.for_model(model_type, **{**small, **OWN.get(model_type, {}), **overrides})
 
 
 def tiny_decoder(model_type: str, seed: int = 0, **overrides: Any) -> Any | None:
