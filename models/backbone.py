@@ -27,7 +27,7 @@ from twinlens.models.class_labels import refuse_unreadable_labels, trained_label
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
-from twinlens.models.own_heads import serve_type
+from twinlens.models.own_heads import require_score, serve_type
 from twinlens.models.padding import moved_by_padding
 from twinlens.models.readouts import require_plain_readout
 
@@ -177,16 +177,6 @@ def architecture_of(
         if head == "mlp":
             lm.score = MlpHead(lm.score.in_features, len(label_names))
     return lm
-
-
-def require_score(lm: Any, path: str | None) -> None:
-    """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
-    if not hasattr(lm, "score"):
-        raise UserError(
-            f"model.path={path} is of type {lm.config.model_type}, which has no `score` head on the last "
-            "token; expected a causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them)"
-            ": choose one."
-        )
 
 
 def config_from_scratch(architecture: Mapping[str, Any] | None, **more: Any) -> PretrainedConfig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -12,10 +13,14 @@ from transformers.activations import ACT2FN
 from twinlens.attribution.errors import UserError
 from twinlens.models.anatomy import Anatomy, KeyRows, MissingPart, Writing
 from twinlens.models.block_probe import BlockProbe
-from twinlens.models.chain import Chain, chain_of, eagerly
+from twinlens.models.chain import Chain, Tail, chain_of, eagerly
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write, parts_of
+from twinlens.models.families import FAMILIES
 from twinlens.models.linear_layers import projection_shape
 
+ADAPTED = {name for family in FAMILIES for name in family.model_types}
+_KNOWN: WeakKeyDictionary[Any, tuple[nn.ModuleList, Tail, list[BlockParts | None]]] = WeakKeyDictionary()
+"""What was found of each model; weights that change in a fit leave its structure as it is."""
 STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
 
 
@@ -29,17 +34,22 @@ class FoundAnatomy(Anatomy):
 
     def __init__(self, backbone: PreTrainedModel) -> None:
         super().__init__(backbone)
-        if next(backbone.parameters()).is_meta:
-            raise UserError(f"{self._what()} has no values yet, so its parts cannot be found; expected a loaded model.")
-        chain = chain_of(backbone)
-        if chain is None:
+        if any(weight.is_meta or type(weight.data) is not Tensor for weight in backbone.parameters()):
             raise UserError(
-                f"{self._what()} has no chain of blocks in which each output is the next one's input; expected a "
-                f"decoder with one residual stream: choose another model, or {STILL}."
+                f"{self._what()} has no values of its own here (shapes alone, or shared out over processes), so that "
+                "its parts cannot be found; expected a loaded model on each process: use trainer.strategy=ddp or a "
+                f"type that needs no search ({', '.join(sorted(ADAPTED))})."
             )
-        self._blocks, self.tail = chain.blocks, chain.tail
-        with eagerly(backbone):
-            self.parts = parts_of_blocks(chain)
+        if backbone not in _KNOWN:
+            chain = chain_of(backbone)
+            if chain is None:
+                raise UserError(
+                    f"{self._what()} has no chain of blocks in which each output is the next one's input; expected a "
+                    f"decoder with one residual stream: choose another model, or {STILL}."
+                )
+            with eagerly(backbone):
+                _KNOWN[backbone] = (chain.blocks, chain.tail, parts_of_blocks(chain))
+        self._blocks, self.tail, self.parts = _KNOWN[backbone]
         self._layer_of = {id(block): layer for layer, block in enumerate(self._blocks)}
         for layer, part in enumerate(self.parts):
             self._require_dense(layer, part)

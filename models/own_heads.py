@@ -16,6 +16,8 @@ from transformers import (
 )
 from transformers.modeling_outputs import SequenceClassifierOutput
 
+from twinlens.attribution.errors import UserError
+
 
 class OwnHead:
     """A decoder with a linear map without bias on the last token that is no padding, mixed into its type's base class.
@@ -67,3 +69,13 @@ def serve_type(config: PretrainedConfig) -> None:
     own = {"base_model_prefix": base.base_model_prefix or "model", "config_class": kind, "__module__": __name__}
     # without exist_ok nothing would be registered for a configuration of transformers itself
     AutoModelForSequenceClassification.register(kind, type(name, (OwnHead, base), own), exist_ok=True)
+
+
+def require_score(lm: Any, path: str | None) -> None:
+    """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
+    if not hasattr(lm, "score"):
+        raise UserError(
+            f"model.path={path} is of type {lm.config.model_type}, which has no `score` head on the last "
+            "token; expected a causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them)"
+            ": choose one."
+        )

@@ -1,4 +1,4 @@
-"""What a model makes of its last linear layer's scores: a scale, a cap, or nothing, found and then checked."""
+"""Scale and cap that a model puts on its last linear layer's scores: found in one forward, then checked."""
 
 from __future__ import annotations
 
@@ -158,8 +158,8 @@ def _change(scores: Tensor, logits: Tensor) -> tuple[float, float | None] | None
         return None
     candidates: list[tuple[float, float | None]] = [(round_number(scale), None)]
     if top < abs(scale) * HIGH * 0.999:
-        cap = round_number(_cap(abs(scale) * float(wide[large].abs()), top))
-        candidates.append((round_number(scale), cap))
+        found_cap = round_number(_cap(abs(scale) * float(wide[large].abs()), top))
+        candidates.append((round_number(scale), found_cap))
     for factor, cap in candidates:
         if torch.allclose(ReadoutChange(1.0, factor, cap).behind(wide), found, rtol=1e-4, atol=1e-6):
             return factor, cap

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
 from twinlens.models.anatomy import (
@@ -31,16 +30,17 @@ from twinlens.models.anatomy_check import first
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
-from twinlens.models.norms import Behind, Norm, norm_of, wide
+from twinlens.models.norms import Behind, norm_of, wide
 from twinlens.models.padding import aligned
 from twinlens.models.readouts import linear_readout
+from twinlens.models.residual_keys import KeysInStream
 
 
 class NoAttentionWeights(MissingPart):
     """The model keeps its attention weights to itself, which scores of attention neurons and heads need."""
 
 
-class ResidualEngine:
+class ResidualEngine(KeysInStream):
     """Satisfies the protocol `ResidualModel`; `twinlens.models.residual_identities.build_residual` makes it.
 
     Args:
@@ -70,7 +70,7 @@ class ResidualEngine:
         bias = self.final_norm.bias
         self.final_bias = None if bias is None else self._projected(bias)
         self.n_key_heads = anatomy.n_key_heads
-        self._norms: dict[tuple[str, int], Norm] = {}
+        self.norms = {}
 
     def where_it_is(self) -> ResidualEngine:
         """The engine over the weights where they are now: a model may have been moved to another device."""
@@ -215,76 +215,6 @@ class ResidualEngine:
         rows = projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
         return self.attention_behind[layer].directions(rows)
 
-    def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Rows [units, factors, hidden] and constants [units, factors]; see `ResidualModel.mlp_keys`."""
-        block = self.anatomy.blocks[layer]
-        norm = self.mlp_norm(layer)
-        if not corrected and self.gated:
-            rows = wide(self.values(layer)[units])[:, None]
-            return rows * scale_of(norm.weight, rows), rows.new_zeros(len(rows), 1)
-        parts = [part.of(units) for part in self.anatomy.key_rows(block)]
-        rows = torch.stack([wide(found) for found, _ in parts], 1)
-        biases = [rows.new_zeros(len(units)) if bias is None else wide(bias) for _, bias in parts]
-        return self._through(norm, rows, torch.stack(biases, 1), corrected)
-
-    def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Rows [units, 1, hidden] and constants [units, 1]; see `ResidualModel.attention_keys`.
-
-        Raises:
-            UserError: not `corrected` with fewer key heads than heads, where the notebooks' rows do not exist.
-        """
-        if not corrected and self.n_key_heads != self.n_heads:
-            raise UserError(
-                f"mode=notebook takes row head·{self.head_dim}+dim of the value projection, but this {self.family} "
-                f"model shares {self.n_key_heads} key heads between {self.n_heads} heads, so it has no such row; "
-                "expected as many key heads as heads: use mode=corrected."
-            )
-        repeats = self.n_heads // self.n_key_heads
-        head, dim = units // self.head_dim // repeats, units % self.head_dim
-        block = self.anatomy.blocks[layer]
-        projection: Any = self.anatomy.value_projection(block)
-        rows = wide(self._value_weights(layer)[head, dim])[:, None]
-        if projection.bias is None:
-            bias = rows.new_zeros(len(rows), 1)
-        else:
-            bias = wide(self.anatomy.head_values(block, projection.bias.detach())[head, dim])[:, None]
-        return self._through(self.attention_norm(layer), rows, bias, corrected)
-
-    def _value_weights(self, layer: int) -> Tensor:
-        """Rows of the value projection, [key heads, head_dim, hidden]."""
-        block = self.anatomy.blocks[layer]
-        rows = projection_rows(self.anatomy.value_projection(block)).detach()
-        return self.anatomy.head_values(block, rows).movedim(0, -1)
-
-    def _through(self, norm: Any, rows: Tensor, bias: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
-        if not corrected:
-            return rows * scale_of(norm.weight, rows), torch.zeros_like(bias)
-        if norm.bias is not None:
-            bias = bias + rows @ norm.bias.to(rows.dtype)
-        return norm.gradient(rows), bias
-
-    def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the MLP divides, [..., hidden] → [...]."""
-        return self.mlp_norm(layer).statistic(residual)
-
-    def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the attention divides, [..., hidden] → [...]."""
-        return self.attention_norm(layer).statistic(residual)
-
-    def mlp_norm(self, layer: int) -> Norm:
-        """What the MLP reads the residual stream through."""
-        return self._norm("mlp", layer)
-
-    def attention_norm(self, layer: int) -> Norm:
-        """What the attention's values read the residual stream through."""
-        return self._norm("attention", layer)
-
-    def _norm(self, part: str, layer: int) -> Norm:
-        if (part, layer) not in self._norms:
-            of = self.anatomy.pre_mlp_norm if part == "mlp" else self.anatomy.pre_attention_norm
-            self._norms[part, layer] = norm_of(of(self.anatomy.blocks[layer]), self.hidden_size)
-        return self._norms[part, layer]
-
     # -- edited forwards -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -347,8 +277,3 @@ class ResidualEngine:
         """One full forward with what backward keeps, and the scores."""
         outputs = 0 if self.output_weight is None else len(self.output_weight)
         return footprint_of(self.anatomy.backbone).sequence(tokens) + 12 * outputs
-
-
-def scale_of(weight: Tensor | None, like: Tensor) -> Tensor:
-    """A norm's scale in the type of `like`, 1 without a norm."""
-    return like.new_ones(()) if weight is None else weight.to(like.dtype)

@@ -1,4 +1,4 @@
-"""What is served of one type of decoder, each part compared with plain loops before it counts as served."""
+"""Parts of one type of decoder that are served: each is compared with plain loops before it counts."""
 
 from __future__ import annotations
 
