@@ -95,6 +95,7 @@ class ResidualModel(Protocol):
         output_weight: of a linear readout, [outputs, width]; None: the readout is not linear.
         output_bias: of a linear readout, [outputs]; None: it has none.
         final_bias: what the final norm adds, [width]; None: nothing.
+        norms_behind: whether a norm lies between neurons and the residual stream, whose statistic is frozen.
 
     Example:
         >>> import torch
@@ -122,6 +123,7 @@ class ResidualModel(Protocol):
     output_weight: Tensor | None
     output_bias: Tensor | None
     final_bias: Tensor | None
+    norms_behind: bool
 
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
         """Run the batch once without gradients.
@@ -188,3 +190,15 @@ class ResidualModel(Protocol):
 
     def bytes_per_gradient(self, tokens: int) -> int:
         """Memory that `mlp_gradient` takes per example at most."""
+
+
+def told_of(model: ResidualModel) -> dict[str, object]:
+    """What method.yaml says of a model's norms: nothing where none lies behind its neurons.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> from twinlens.attribution.residual_protocol import told_of
+        >>> told_of(ExampleResidualModel())
+        {}
+    """
+    return {"norm_behind": "frozen"} if model.norms_behind else {}

@@ -139,24 +139,18 @@ def cut_at_rows(value: Tensor | None, axes: Axes, hidden: Tensor, rows: Rows) ->
     return torch.cat([value, repeated], axis) if counts_keys else repeated
 
 
-def _mask(value: Tensor | None, hidden: Tensor, rows: Rows) -> Tensor:
-    """The answer token's own row of a mask [batch, heads, queries, keys], then the rows, each of which sees itself.
+def _mask(own: Tensor | None, hidden: Tensor, rows: Rows) -> Tensor:
+    """What rows see: what the answer token sees of the prefix, and of the rows each itself.
 
-    Without a mask every earlier token is seen.
+    Args:
+        own: the answer token's row of the mask, [batch, heads, 1, keys]; None: every earlier token is seen.
     """
     n_rows, n_columns = hidden.shape[1], rows.visible.shape[1]
-    visible = rows.visible[:, None, None]
-    if value is None:
-        value = hidden.new_zeros(len(hidden), 1, n_columns, n_columns)
-    value = value.expand(len(hidden), -1, -1, -1)
-    own = at_positions(value.transpose(1, 2), rows.positions)[:, :, None]
-    if own.dtype == torch.bool:
-        seen: Any = at_positions(own.movedim(-1, 1), rows.positions)[..., None]  # what stands where it sees itself
-        hides = ~seen
-    else:
-        seen = at_positions(own.movedim(-1, 1), rows.positions)[..., None]
-        hides = torch.full_like(seen, torch.finfo(own.dtype).min)
-    prefix = torch.where(visible, own, hides).expand(-1, -1, n_rows, -1)
+    if own is None:
+        own = hidden.new_zeros(len(hidden), 1, 1, n_columns)
+    seen = at_positions(own.movedim(-1, 1), rows.positions)[..., None]  # what stands where it sees itself
+    hides = ~seen if own.dtype == torch.bool else torch.full_like(seen, torch.finfo(own.dtype).min)
+    prefix = torch.where(rows.visible[:, None, None], own, hides).expand(-1, -1, n_rows, -1)
     itself = torch.eye(n_rows, dtype=torch.bool, device=hidden.device)
     return torch.cat([prefix, torch.where(itself, seen, hides)], -1)
 
@@ -204,21 +198,36 @@ def _leaves(call: Call) -> dict[Place, Tensor]:
     return found
 
 
-def rows_of(calls: Sequence[Call], cache: Any, mask: Tensor) -> Rows:
+def rows_of(calls: Sequence[Call], cache: Any, mask: Tensor, axes: Mapping[Place, Axes]) -> Rows:
     """What rows at the answer tokens of a batch can see, of a full forward.
 
     Args:
-        calls: of its blocks, kept without the cache's growth.
+        calls: of its blocks; of their masks the answer tokens' rows are kept alone.
         cache: of the forward.
         mask: its attention mask, [batch, columns].
+        axes: see `axes_of`.
     """
     positions = answer_positions(mask)
     columns = torch.arange(mask.shape[1], device=mask.device)
+    known: dict[int, Tensor] = {}
+
+    def kept(value: Any, place: Place) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(kept(part, (*place, number)) for number, part in enumerate(value))
+        if isinstance(value, dict):
+            return {name: kept(part, (*place, name)) for name, part in value.items()}
+        if not isinstance(value, Tensor) or place not in axes or len(axes[place].tokens) != 2:
+            return value
+        if id(value) not in known:
+            whole = value.expand(len(mask), -1, -1, -1).transpose(1, 2)
+            known[id(value)] = at_positions(whole, positions)[:, :, None]
+        return known[id(value)]
+
     layers: list[Any] = cache.layers
     return Rows(
         keys=[getattr(layer, "keys", None) for layer in layers],
         values=[getattr(layer, "values", None) for layer in layers],
         visible=mask.bool() & (columns < positions[:, None]),
         positions=positions,
-        calls=calls,
+        calls=[Call(kept(call.args, ("args",)), kept(dict(call.kwargs), ("kwargs",))) for call in calls],
     )

@@ -66,6 +66,7 @@ class ResidualEngine(KeysInStream):
         self.attention_behind = [
             Behind.of(anatomy.attention_write(layer), self.hidden_size) for layer in range(self.n_layers)
         ]
+        self.norms_behind = any(b.norm is not None for b in (*self.mlp_behind, *self.attention_behind))
         self.output_weight, self.output_bias = linear_readout(readout)
         bias = self.final_norm.bias
         self.final_bias = None if bias is None else self._projected(bias)

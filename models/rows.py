@@ -70,7 +70,7 @@ class RowRunner:
             visible = mask.bool() & (columns < answer_positions(mask)[:, None])
             return output.last_hidden_state, RowContext(tokens, visible, None)
         with recorded:
-            hidden, rows = forward_for_replay(self.anatomy, batch)
+            hidden, rows = forward_for_replay(self.anatomy, self.axes, batch)
         return hidden, RowContext(tokens, rows.visible, rows)
 
     def run(self, context: RowContext, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None]) -> Tensor:
@@ -86,14 +86,14 @@ class RowRunner:
         return self.anatomy.final_norm(replayed_rows(self.anatomy, self.axes, context.replayed, rows, attended))
 
 
-def forward_for_replay(anatomy: Anatomy, batch: Batch) -> tuple[Tensor, Rows]:
+def forward_for_replay(anatomy: Anatomy, axes: Mapping[Place, Axes], batch: Batch) -> tuple[Tensor, Rows]:
     """A full forward with all that replay needs kept: final hidden states, and the blocks' calls and cache."""
     cache = DynamicCache()  # one made from the config would crop sliding windows
     calls: list[Call] = []
     with recording_calls(anatomy.blocks, calls):
         arguments = backbone_arguments(anatomy.backbone, batch)
         output = anatomy.backbone(**arguments, past_key_values=cache, use_cache=True)
-    return output.last_hidden_state, rows_of(calls, cache, batch["attention_mask"])
+    return output.last_hidden_state, rows_of(calls, cache, batch["attention_mask"], axes)
 
 
 def replayed_rows(
@@ -201,7 +201,7 @@ def _replays(anatomy: Anatomy, axes: Mapping[Place, Axes]) -> bool:
             for block in anatomy.blocks:
                 keep = _keeping(entering, answer_positions(batch["attention_mask"]))
                 hooks.callback(block.register_forward_pre_hook(keep, with_kwargs=True).remove)
-            _, rows = forward_for_replay(anatomy, batch)
+            _, rows = forward_for_replay(anatomy, axes, batch)
         changed = [stream + stream.roll(1, -1) for stream in entering]
         nobody: list[Tensor | None] = [None] * anatomy.n_layers
         found = replayed_rows(anatomy, axes, rows, [*(stream[:, None] for stream in changed), None], nobody)

@@ -22,6 +22,7 @@ SIZES: dict[str, Any] = {
     **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "rotary_dim"), 4),
     **dict.fromkeys(("head_dim", "v_head_dim", "q_lora_rank", "kv_lora_rank", "sliding_window"), 8),
     **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("mamba_chunk_size", "chunk_size"), 8),
     "num_key_value_heads": 2,
     "num_experts_per_tok": 2,
     "vocab_size": 97,

@@ -76,6 +76,8 @@ def _cells(name: str) -> list[str]:
     except UserError as refused:
         reason = _reason(refused)
         return [reason] * 3 + [_tried(lambda: CELLS["gradients"](Subject.plain(name)))]
+    except Exception as unexpected:
+        return [f"no: {type(unexpected).__name__} in transformers"] * len(CELLS)
     return [_tried(lambda cell=cell: cell(subject)) for cell in CELLS.values()]
 
 
