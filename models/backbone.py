@@ -27,7 +27,7 @@ from twinlens.models.class_labels import refuse_unreadable_labels, trained_label
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
-from twinlens.models.own_heads import require_score, serve_type
+from twinlens.models.own_heads import mend_buffers, require_score, serve_type
 from twinlens.models.padding import moved_by_padding
 from twinlens.models.readouts import require_plain_readout
 
@@ -245,6 +245,7 @@ def _from_checkpoint(
     finally:
         transformers_logging.set_verbosity(before)
     require_score(lm, path)
+    mend_buffers(lm)
     if trained_head == "mlp":  # transformers knows no such head; it is loaded by its own names
         info = {kind: {name for name in names if not of_head(name)} for kind, names in info.items()}
     found = adapter_of(path)

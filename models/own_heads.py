@@ -71,6 +71,29 @@ def serve_type(config: PretrainedConfig) -> None:
     AutoModelForSequenceClassification.register(kind, type(name, (OwnHead, base), own), exist_ok=True)
 
 
+def mend_buffers(lm: Any) -> None:
+    """Put the buffers that a decoder computes, and no checkpoint holds, into a loaded `OwnHead`.
+
+    Below a head that transformers does not know, they may be left as memory happened to be (Falcon-H1's multipliers).
+    """
+    if not isinstance(lm, OwnHead):
+        return
+    usual = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+        usual(module, name, None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
+
+    nn.Module.register_parameter = register  # type: ignore[method-assign]  # of this decoder only the buffers are wanted
+    try:
+        fresh = dict(AutoModel.from_config(lm.config).named_buffers())
+    finally:
+        nn.Module.register_parameter = usual  # type: ignore[method-assign]
+    held = {name.removeprefix(f"{lm.base_model_prefix}.") for name in lm.state_dict()}
+    for name, buffer in lm.base_model.named_buffers():
+        if name not in held and name in fresh and not fresh[name].is_meta and fresh[name].shape == buffer.shape:
+            buffer.copy_(fresh[name])
+
+
 def require_score(lm: Any, path: str | None) -> None:
     """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
     if not hasattr(lm, "score"):
