@@ -149,10 +149,10 @@ class Anatomy:
         """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
         return projected.unflatten(-1, (-1, self.head_dim))
 
-    def pre_attention_norm(self, block: Any) -> nn.Module:
+    def pre_attention_norm(self, block: Any) -> nn.Module | None:
         return block.input_layernorm
 
-    def pre_mlp_norm(self, block: Any) -> nn.Module:
+    def pre_mlp_norm(self, block: Any) -> nn.Module | None:
         return block.post_attention_layernorm
 
     @property
@@ -161,7 +161,7 @@ class Anatomy:
         return self.backbone.norm
 
     @property
-    def last_projection(self) -> nn.Linear | None:
+    def last_projection(self) -> nn.Module | None:
         """A linear map without bias between the last norm and the head, where there is one."""
         return None
 
@@ -235,7 +235,8 @@ def backbone_arguments(backbone: Any, batch: Any) -> dict[str, Tensor]:
     Models that take no positions (ALiBi) read them off the mask.
     """
     arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if _takes_positions(type(backbone)):
+    kind: Any = type(backbone)
+    if _takes_positions(kind):
         arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
     return arguments
 

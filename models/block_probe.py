@@ -113,13 +113,19 @@ class BlockProbe:
 
         def hook(name: str) -> Callable[..., Any]:
             def keep(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> Any:
-                change = changes.get(name)
-                if change is not None:
-                    new = change(first_tensor(output))
+                change, whole = changes.get(name), first_tensor(output)
+                if change is not None and whole is not None:
+                    new = change(whole)
                     output = (new, *output[1:]) if isinstance(output, tuple) else new
                 read = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
-                flat = [None if tensor is None else self.flat(tensor) for tensor in (read, first_tensor(output))]
-                calls.setdefault(name, []).append(Seen(*flat, self.weights_in(output), module))
+                written = first_tensor(output)
+                found = Seen(
+                    None if read is None else self.flat(read),
+                    None if written is None else self.flat(written),
+                    self.weights_in(output),
+                    module,
+                )
+                calls.setdefault(name, []).append(found)
                 return output
 
             return keep
@@ -135,7 +141,8 @@ class BlockProbe:
             for handle in handles:
                 handle.remove()
         assert output is not None
-        kept = [layer.values for layer in cache.layers if getattr(layer, "values", None) is not None]
+        layers: list[Any] = cache.layers
+        kept = [layer.values for layer in layers if isinstance(getattr(layer, "values", None), Tensor)]
         self.values = kept[0] if kept and kept[0].dim() == 4 else None
         return {name: each[0] for name, each in calls.items() if len(each) == 1}, output
 

@@ -78,18 +78,20 @@ def mend_buffers(lm: Any) -> None:
     """
     if not isinstance(lm, OwnHead):
         return
-    usual = nn.Module.register_parameter
+    model: Any = lm
+    every: Any = nn.Module
+    usual = every.register_parameter
 
     def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
         usual(module, name, None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
 
-    nn.Module.register_parameter = register  # type: ignore[method-assign]  # of this decoder only the buffers are wanted
+    every.register_parameter = register  # of this decoder only the buffers are wanted
     try:
-        fresh = dict(AutoModel.from_config(lm.config).named_buffers())
+        fresh = dict(AutoModel.from_config(model.config).named_buffers())
     finally:
-        nn.Module.register_parameter = usual  # type: ignore[method-assign]
-    held = {name.removeprefix(f"{lm.base_model_prefix}.") for name in lm.state_dict()}
-    for name, buffer in lm.base_model.named_buffers():
+        every.register_parameter = usual
+    held = {name.removeprefix(f"{model.base_model_prefix}.") for name in model.state_dict()}
+    for name, buffer in model.base_model.named_buffers():
         if name not in held and name in fresh and not fresh[name].is_meta and fresh[name].shape == buffer.shape:
             buffer.copy_(fresh[name])
 
