@@ -61,7 +61,9 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
 
 def is_plain(module: nn.Module) -> bool:
     """Whether a module is a linear map of its whole input, not one that a subclass cuts into groups."""
-    return isinstance(module, nn.Linear | Conv1D) and type(module).forward in (nn.Linear.forward, Conv1D.forward)
+    # a layer whose weights are gathered from several processes has a class of its own around that of the model
+    kind: Any = next(each for each in type(module).__mro__ if "saves_places" not in vars(each))
+    return isinstance(module, nn.Linear | Conv1D) and kind.forward in (nn.Linear.forward, Conv1D.forward)
 
 
 _AROUND: WeakKeyDictionary[nn.Module, frozenset[nn.Module]] = WeakKeyDictionary()
