@@ -194,6 +194,10 @@ class NeuronModel(Protocol):
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """Down-projection of a layer, bias included: activation [..., neurons] → [..., hidden]."""
 
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]: itself, or
+        what a norm behind it or a scale makes of it. Differentiable."""
+
     def values(self, layer: int) -> Tensor:
         """Down-projection rows, one value vector per neuron, [neurons, hidden]."""
 

@@ -20,8 +20,8 @@ class ResidualStates:
 
     Attributes:
         residual: entry l enters block l, entry `layers` leaves the last block, [batch, layers + 1, hidden].
-        attention_output: output of the attention's output projection, bias included, [batch, layers, hidden].
-        mlp_output: output of the MLP down-projection, bias included, [batch, layers, hidden].
+        attention_output: what the attention adds to the residual stream, bias included, [batch, layers, hidden].
+        mlp_output: what the MLP adds, bias included, [batch, layers, hidden].
         activation: coefficients of the FFN neurons, the down-projection's input, [batch, layers, neurons].
         attention: weights with which q attends to each token, 0 on padding, [batch, layers, heads, tokens]; None where
             they were not asked for.
@@ -30,6 +30,8 @@ class ResidualStates:
         statistic: by which the final norm divides, taken from the last entry of `residual`, [batch].
         scores: readout scores (logits), [batch, outputs], at least float32.
         position: column of the answer token, [batch].
+        mlp_scale, attention_scale: what coefficients are multiplied with behind the projection, where the model has a
+            factor or a norm there, whose statistic is frozen, [batch, layers]; None: nothing is there.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -47,6 +49,8 @@ class ResidualStates:
     statistic: Tensor
     scores: Tensor
     position: Tensor
+    mlp_scale: Tensor | None = None
+    attention_scale: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +60,9 @@ class LayerStates:
     Attributes:
         layer: number of the block.
         residual: what enters the block, [batch, tokens, hidden].
-        attention_output, mlp_output: biases included, [batch, tokens, hidden].
+        attention_output, mlp_output: what is added to the stream, biases included, [batch, tokens, hidden].
         activation: coefficients of the FFN neurons, [batch, tokens, neurons].
+        mlp_scale, attention_scale: as of `ResidualStates`, [batch, tokens].
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -72,6 +77,8 @@ class LayerStates:
     attention_output: Tensor
     mlp_output: Tensor
     activation: Tensor
+    mlp_scale: Tensor | None = None
+    attention_scale: Tensor | None = None
 
 
 @runtime_checkable
@@ -88,6 +95,7 @@ class ResidualModel(Protocol):
         output_weight: of a linear readout, [outputs, width]; None: the readout is not linear.
         output_bias: of a linear readout, [outputs]; None: it has none.
         final_bias: what the final norm adds, [width]; None: nothing.
+        norms_behind: whether a norm lies between neurons and the residual stream, whose statistic is frozen.
 
     Example:
         >>> import torch
@@ -115,6 +123,7 @@ class ResidualModel(Protocol):
     output_weight: Tensor | None
     output_bias: Tensor | None
     final_bias: Tensor | None
+    norms_behind: bool
 
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
         """Run the batch once without gradients.
@@ -136,10 +145,11 @@ class ResidualModel(Protocol):
         """
 
     def values(self, layer: int) -> Tensor:
-        """Value vector of each FFN neuron: down-projection rows, [neurons, hidden]."""
+        """Value vector of each FFN neuron: down-projection rows, [neurons, hidden]; where a norm lies behind them, as
+        its linear part sees them."""
 
     def attention_values(self, layer: int) -> Tensor:
-        """Value vector of each attention neuron: output-projection rows, [heads · head_dim, hidden]."""
+        """Value vector of each attention neuron: output-projection rows, [heads · head_dim, hidden], as `values`."""
 
     def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """Keys of FFN neurons seen from the residual stream: rows [units, factors, hidden], constants [units, factors].
@@ -169,7 +179,7 @@ class ResidualModel(Protocol):
         """
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
-        """Gradient of ⟨cotangent, scores⟩ by the MLP outputs at q, [batch, layers, hidden].
+        """Gradient of ⟨cotangent, scores⟩ by what the MLPs add at q, [batch, layers, hidden].
 
         Args:
             cotangent: [batch, outputs].
@@ -180,3 +190,15 @@ class ResidualModel(Protocol):
 
     def bytes_per_gradient(self, tokens: int) -> int:
         """Memory that `mlp_gradient` takes per example at most."""
+
+
+def told_of(model: ResidualModel) -> dict[str, object]:
+    """What method.yaml says of a model's norms: nothing where none lies behind its neurons.
+
+    Example:
+        >>> from twinlens.attribution.example_models import ExampleResidualModel
+        >>> from twinlens.attribution.residual_protocol import told_of
+        >>> told_of(ExampleResidualModel())
+        {}
+    """
+    return {"norm_behind": "frozen"} if model.norms_behind else {}

@@ -1,49 +1,72 @@
 """Parts of a decoder: one adapter per architecture family, verified when it is built.
 
-The adapter names the modules (blocks, projections, norms) and calls a single block with explicit masks and positions.
-Everything that looks inside a model goes through it, so a new family is one subclass in `models/families.py`.
+The adapter names the modules (blocks, projections, norms). Everything that looks inside a model goes through it; a
+family without one is looked into by `twinlens.models.found_anatomy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from functools import cache
+from inspect import signature
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from twinlens.attribution.errors import UserError
 from twinlens.models.adapters import weight_of
 from twinlens.models.linear_layers import projection_shape
 
 
-class KeyValueCache(Protocol):
-    """The one method of a transformers cache that attention modules call."""
-
-    def update(
-        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[Tensor, Tensor]:
-        """Return the keys and values [batch, heads, columns, head_dim] that this layer attends to."""
+class MissingPart(UserError):
+    """A model lacks a part that some methods read and others do without."""
 
 
 @dataclass(frozen=True)
-class BlockInputs:
-    """All that a block needs beside the hidden states.
+class KeyRows:
+    """Rows of a linear map that a neuron's coefficient is made of.
 
     Attributes:
-        mask: additive attention mask, [batch, 1, rows, columns].
-        position_ids: position of each row, [batch, rows].
-        rotary: cosine and sine for the rows, where the family is rotary.
-        alibi: attention bias per column, [batch·heads, 1, columns], where the family uses ALiBi.
-        cache: keys and values of the columns before the rows.
+        projection: the linear map.
+        outputs: which of its outputs belong to the neurons in turn, [neurons]; None: all, in order.
     """
 
-    mask: Tensor
-    position_ids: Tensor
-    rotary: tuple[Tensor, Tensor] | None
-    alibi: Tensor | None
-    cache: KeyValueCache
+    projection: Any
+    outputs: Tensor | None = None
+
+    def of(self, units: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rows [units, hidden] and biases [units] of some neurons."""
+        own = units if self.outputs is None else self.outputs.to(units.device)[units]
+        bias = self.projection.bias
+        return projection_rows(self.projection).detach().T[own], None if bias is None else bias.detach()[own]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What lies between a projection's output and the residual stream: a norm and a factor, or nothing.
+
+    Attributes:
+        part: the module whose output, times `scale`, is added.
+        norm: reads the projection's output; None: nothing does.
+        scale: factor of the sum.
+    """
+
+    part: nn.Module
+    norm: nn.Module | None = None
+    scale: float = 1.0
+
+    @property
+    def plain(self) -> bool:
+        """Whether the projection's output is added as it is."""
+        return self.norm is None and self.scale == 1
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """What is added, [..., hidden] → [..., hidden]."""
+        output = output if self.norm is None else self.norm(output)
+        return output if self.scale == 1 else self.scale * output
 
 
 class Anatomy:
@@ -54,7 +77,6 @@ class Anatomy:
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    accepts_position_ids: ClassVar[bool] = True
     gated: ClassVar[bool] = True
     """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
 
@@ -91,6 +113,10 @@ class Anatomy:
     def up_projection(self, block: Any) -> nn.Module:
         return block.mlp.up_proj
 
+    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
+        """What the non-linearity reads in the up-projection's output, [..., outputs] → [..., neurons]."""
+        return projected
+
     def attention_output(self, block: Any) -> nn.Module:
         """The attention output projection."""
         return block.self_attn.o_proj
@@ -102,6 +128,15 @@ class Anatomy:
         """What the up-projection is multiplied with, before its non-linearity; None for MLPs that are not gated."""
         return block.mlp.gate_proj if self.gated else None
 
+    def key_rows(self, block: Any) -> list[KeyRows]:
+        """What makes a neuron's coefficient: the up-projection, and the gate where there is one."""
+        gate = self.gate_projection(block)
+        return (
+            [KeyRows(self.up_projection(block))]
+            if gate is None
+            else [KeyRows(self.up_projection(block)), KeyRows(gate)]
+        )
+
     def attention(self, block: Any) -> nn.Module:
         """The attention module; the second of its outputs are its weights where it writes them out."""
         return block.self_attn
@@ -110,14 +145,14 @@ class Anatomy:
         """The projection that makes the heads' values, possibly together with queries and keys."""
         return block.self_attn.v_proj
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
         return projected.unflatten(-1, (-1, self.head_dim))
 
-    def pre_attention_norm(self, block: Any) -> nn.Module:
+    def pre_attention_norm(self, block: Any) -> nn.Module | None:
         return block.input_layernorm
 
-    def pre_mlp_norm(self, block: Any) -> nn.Module:
+    def pre_mlp_norm(self, block: Any) -> nn.Module | None:
         return block.post_attention_layernorm
 
     @property
@@ -126,7 +161,7 @@ class Anatomy:
         return self.backbone.norm
 
     @property
-    def last_projection(self) -> nn.Linear | None:
+    def last_projection(self) -> nn.Module | None:
         """A linear map without bias between the last norm and the head, where there is one."""
         return None
 
@@ -140,6 +175,12 @@ class Anatomy:
         return self.config.num_attention_heads
 
     @property
+    def n_key_heads(self) -> int:
+        """Heads of keys and values."""
+        rows = projection_rows(self.value_projection(self.blocks[0]))
+        return self.head_values(self.blocks[0], rows).shape[-2]
+
+    @property
     def head_dim(self) -> int:
         return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
@@ -151,34 +192,13 @@ class Anatomy:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
         return projection_rows(self.down_projection(self.blocks[layer]))
 
-    def window(self, layer: int) -> int | None:
-        """Sliding-window width of a layer in tokens (the answer token included), None where it sees everything."""
-        width = getattr(self.config, "sliding_window", None)
-        kinds = getattr(self.config, "layer_types", None)
-        if width is None or (kinds is not None and kinds[layer] != "sliding_attention"):
-            return None
-        return width
+    def mlp_write(self, layer: int) -> Writing:
+        """What the down-projection's output becomes on its way into the residual stream."""
+        return Writing(self.down_projection(self.blocks[layer]))
 
-    # -- calls ---------------------------------------------------------------------------------------------------
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Cosine and sine of the rows' positions; None for families without rotary embeddings."""
-        return self.backbone.rotary_emb(hidden, position_ids=position_ids)
-
-    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor | None:
-        """Attention bias of the columns, [batch·heads, 1, columns]; None for families without ALiBi."""
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        """One block over [batch, rows, hidden]."""
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            position_ids=inputs.position_ids,
-            past_key_values=inputs.cache,
-            use_cache=True,
-            position_embeddings=inputs.rotary,
-        )
+    def attention_write(self, layer: int) -> Writing:
+        """What the attention's projected output becomes on its way into the residual stream."""
+        return Writing(self.attention_output(self.blocks[layer]))
 
     def refuse_unsupported(self) -> None:
         """Raise UserError for variants of the family whose residual stream is not additive."""
@@ -209,9 +229,18 @@ def at_positions(values: Tensor, positions: Tensor) -> Tensor:
     return values[torch.arange(len(values), device=values.device), positions]
 
 
-def backbone_arguments(anatomy_class: type[Anatomy], batch: Any) -> dict[str, Tensor]:
-    """Keyword arguments of a full forward, with positions that do not depend on the padding side."""
+def backbone_arguments(backbone: Any, batch: Any) -> dict[str, Tensor]:
+    """Keyword arguments of a full forward, with positions that do not depend on the padding side.
+
+    Models that take no positions (ALiBi) read them off the mask.
+    """
     arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    if anatomy_class.accepts_position_ids:
+    kind: Any = type(backbone)
+    if _takes_positions(kind):
         arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
     return arguments
+
+
+@cache
+def _takes_positions(backbone_class: Any) -> bool:
+    return "position_ids" in signature(backbone_class.forward).parameters

@@ -10,25 +10,19 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from twinlens.attribution.errors import UserError
+from twinlens.models import families
 from twinlens.models.anatomy import Anatomy, backbone_arguments
+from twinlens.models.found_anatomy import FoundAnatomy
 
 
-def family_of(backbone: PreTrainedModel) -> type[Anatomy]:
-    """The adapter class that serves a model.
+def anatomy_of(backbone: PreTrainedModel) -> Anatomy:
+    """The parts of a model, not verified yet: by the adapter of its family, or found.
 
     Raises:
-        UserError: when no family serves this model type.
+        UserError: see `twinlens.models.found_anatomy.FoundAnatomy`.
     """
-    from twinlens.models import families
-
     known = {name: cls for cls in families.FAMILIES for name in cls.model_types}
-    model_type = backbone.config.model_type
-    if model_type not in known:
-        raise UserError(
-            f"model type '{model_type}' has no anatomy adapter, so its neurons cannot be attributed; expected one of "
-            f"{', '.join(sorted(known))}: choose such a model or only instance methods (method=gradsim)."
-        )
-    return known[model_type]
+    return known.get(backbone.config.model_type, FoundAnatomy)(backbone)
 
 
 @torch.no_grad()
@@ -43,7 +37,7 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
     Raises:
         UserError: naming the identity and layer that fails.
     """
-    anatomy = family_of(backbone)(backbone)
+    anatomy = anatomy_of(backbone)
     seen = _record(anatomy)
     if tolerance is None:
         tolerance = max(1e-4, 8 * torch.finfo(seen["output"][0].dtype).eps)
@@ -54,7 +48,8 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
         require_equal(
             act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
         )
-        parts = seen["input"][layer] + seen["attention"][layer] + seen["mlp"][layer]
+        attention = anatomy.attention_write(layer)(seen["attention"][layer])
+        parts = seen["input"][layer] + attention + anatomy.mlp_write(layer)(seen["mlp"][layer])
         require_equal(
             parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
         )
@@ -91,7 +86,7 @@ def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
         ]
     try:
         batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        final = backbone(**backbone_arguments(type(anatomy), batch), use_cache=False).last_hidden_state
+        final = backbone(**backbone_arguments(anatomy.backbone, batch), use_cache=False).last_hidden_state
     finally:
         for handle in handles:
             handle.remove()

@@ -25,8 +25,11 @@ from twinlens.models.checkpoint_files import readable, refuse_missing_folder, re
 from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
-from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, require_plain_readout, with_padding
+from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
+from twinlens.models.own_heads import mend_buffers, require_score, serve_type
+from twinlens.models.padding import moved_by_padding
+from twinlens.models.readouts import require_plain_readout
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -131,6 +134,7 @@ def load_classifier(
             shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
             origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
     require_plain_readout(lm, lm.score, path)
+    moved_by_padding(lm.base_model)
     return lm, replace(origin, new=(*origin.new, *padding))
 
 
@@ -160,6 +164,7 @@ def architecture_of(
             config = load_config(path, trust_remote_code)
             head = head_of(config) or head
             config.num_labels = len(label_names)
+            serve_type(config)
             with readable(path):
                 lm = AutoModelForSequenceClassification.from_config(
                     config,
@@ -168,11 +173,7 @@ def architecture_of(
                     trust_remote_code=trust_remote_code,
                 )
                 lm = adapted(lm, path, adapter, shapes_only=True)
-        if not hasattr(lm, "score"):
-            raise UserError(
-                f"model.path={path} has no decoder with a `score` head on the last token; expected a causal model such "
-                "as gpt2, opt, gpt_neox, bloom, llama, mistral, qwen2 or gemma."
-            )
+        require_score(lm, path)
         if head == "mlp":
             lm.score = MlpHead(lm.score.in_features, len(label_names))
     return lm
@@ -202,6 +203,7 @@ def _from_scratch(
     architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str
 ) -> PreTrainedModel:
     config = config_from_scratch(architecture, **labels, vocab_size=vocabulary)
+    serve_type(config)
     with buildable(config.to_dict()):
         return AutoModelForSequenceClassification.from_config(
             config, attn_implementation=attention_of(config, attention), dtype=torch.float32
@@ -221,6 +223,7 @@ def _from_checkpoint(
     weights come from."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
+    serve_type(config)
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:
@@ -241,11 +244,8 @@ def _from_checkpoint(
             )
     finally:
         transformers_logging.set_verbosity(before)
-    if not hasattr(lm, "score"):
-        raise UserError(
-            f"model.path={path} is of type {config.model_type}, which has no decoder with a `score` head on the last "
-            "token; expected a causal model such as gpt2, opt, gpt_neox, bloom, llama, mistral, qwen2 or gemma."
-        )
+    require_score(lm, path)
+    mend_buffers(lm)
     if trained_head == "mlp":  # transformers knows no such head; it is loaded by its own names
         info = {kind: {name for name in names if not of_head(name)} for kind, names in info.items()}
     found = adapter_of(path)

@@ -21,7 +21,8 @@ from twinlens.models.adapters import AdapterUse, save_weights
 from twinlens.models.backbone import adapted, attention_of, config_from_scratch, load_config, require_architecture
 from twinlens.models.checkpoint_files import readable, weights_place
 from twinlens.models.checkpoint_settings import buildable
-from twinlens.models.loaded_weights import Origin, fitting_weights, require_plain_readout
+from twinlens.models.loaded_weights import Origin, fitting_weights
+from twinlens.models.padding import moved_by_padding
 
 
 def load_language_model(
@@ -44,8 +45,7 @@ def load_language_model(
 
     Raises:
         UserError: unreadable path, another architecture than `model_type`, no causal language model, a checkpoint with
-            weights that do not fit, a tokenizer with ids that the model does not have, or a readout with a scale or a
-            cap.
+            weights that do not fit, or a tokenizer with ids that the model does not have.
     """
     torch.manual_seed(seed)
     lm: Any
@@ -54,7 +54,7 @@ def load_language_model(
     else:
         lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
-    require_plain_readout(lm, lm.get_output_embeddings(), path)
+    moved_by_padding(lm.base_model)
     return lm, origin
 
 

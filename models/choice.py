@@ -154,6 +154,10 @@ class ChoiceEngine:
         """Down-projection with bias, [..., neurons] → [..., hidden]."""
         return self.engine.down(layer, activation)
 
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return self.engine.write(layer, output)
+
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""
         return self.engine.values(layer)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import Anatomy, BlockInputs
+from twinlens.models.anatomy import Anatomy
 
 
 class Llama(Anatomy):
@@ -43,7 +42,7 @@ class Gpt2(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.attn.c_attn
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return projected.chunk(3, -1)[2].unflatten(-1, (self.n_heads, -1))
 
     def pre_attention_norm(self, block: Any) -> nn.Module:
@@ -61,12 +60,6 @@ class Gpt2(Anatomy):
 
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.ln_f(hidden)
-
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(hidden, inputs.cache, inputs.mask, use_cache=True, position_ids=inputs.position_ids)
 
 
 class Opt(Anatomy):
@@ -111,18 +104,6 @@ class Opt(Anatomy):
             hidden = decoder.final_layer_norm(hidden)
         return hidden if decoder.project_out is None else decoder.project_out(hidden)
 
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            past_key_values=inputs.cache,
-            use_cache=True,
-            position_ids=inputs.position_ids,
-        )
-
     def refuse_unsupported(self) -> None:
         if not self.config.do_layer_norm_before:
             raise UserError(
@@ -153,7 +134,7 @@ class GptNeoX(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.attention.query_key_value
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return interleaved_values(projected, self.n_heads)
 
     @property
@@ -170,22 +151,11 @@ class GptNeoX(Anatomy):
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.final_layer_norm(hidden)
 
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(
-            hidden,
-            attention_mask=inputs.mask,
-            position_ids=inputs.position_ids,
-            use_cache=True,
-            layer_past=inputs.cache,
-            position_embeddings=inputs.rotary,
-        )
-
 
 class Bloom(Anatomy):
     """BLOOM: ALiBi positions; residual additions happen inside its attention and MLP modules."""
 
     model_types = ("bloom",)
-    accepts_position_ids = False
     gated = False
 
     @property
@@ -207,7 +177,7 @@ class Bloom(Anatomy):
     def value_projection(self, block: Any) -> nn.Module:
         return block.self_attention.query_key_value
 
-    def head_values(self, projected: Tensor) -> Tensor:
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
         return interleaved_values(projected, self.n_heads)
 
     @property
@@ -224,15 +194,6 @@ class Bloom(Anatomy):
     def final_norm(self, hidden: Tensor) -> Tensor:
         return self.backbone.ln_f(hidden)
 
-    def rotary(self, hidden: Tensor, position_ids: Tensor) -> None:
-        return None
-
-    def alibi(self, attention_mask: Tensor, dtype: torch.dtype) -> Tensor:
-        return self.backbone.build_alibi_tensor(attention_mask, self.config.n_head, dtype=dtype)
-
-    def run_block(self, block: Any, hidden: Tensor, inputs: BlockInputs) -> Tensor:
-        return block(hidden, alibi=inputs.alibi, attention_mask=inputs.mask, layer_past=inputs.cache, use_cache=True)[0]
-
     def refuse_unsupported(self) -> None:
         if self.config.apply_residual_connection_post_layernorm:
             raise UserError(
@@ -248,4 +209,4 @@ def interleaved_values(projected: Tensor, n_heads: int) -> Tensor:
 
 
 FAMILIES: tuple[type[Anatomy], ...] = (Llama, Gpt2, Opt, GptNeoX, Bloom)
-"""Every family; `twinlens.models.anatomy_check.family_of` picks by transformers' model type."""
+"""Every family; `twinlens.models.anatomy_check.anatomy_of` picks by transformers' model type."""

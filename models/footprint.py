@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy_check import family_of
+from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.linear_layers import is_plain, projection_shape
 
 WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
 """Activations made of several tensor operations."""
@@ -156,20 +157,29 @@ class Footprint:
 def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:
     """The footprint of a decoder, with or without values in its weights (on the meta device).
 
-    A family without adapter, which serves instance methods only, is described by its configuration.
+    A model whose parts are not found, or not yet as it has no values, is described by its configuration.
 
     Args:
         n_outputs: tokens of a vocabulary readout; 0: a few classes.
     """
     try:
-        anatomy = family_of(backbone)(backbone)
+        anatomy = anatomy_of(backbone)
     except UserError:
         hidden = backbone.config.hidden_size
         neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden
-        found = _from_config(backbone, backbone.config.num_hidden_layers, neurons, hidden, False)
+        found = _from_config(
+            backbone, backbone.config.num_hidden_layers, neurons, hidden, _looks_gated(backbone, neurons)
+        )
     else:
         found = _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
     return replace(found, n_outputs=n_outputs)
+
+
+def _looks_gated(backbone: Any, neurons: int) -> bool:
+    """Whether as many linear outputs as two of an MLP stand for each of its down-projections."""
+    shapes = [projection_shape(part) for part in backbone.modules() if is_plain(part)]
+    ups = sum(outputs for _, outputs in shapes if outputs in (neurons, 2 * neurons))
+    return ups >= 2 * neurons * sum(inputs == neurons for inputs, _ in shapes) > 0
 
 
 def _from_config(backbone: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:

@@ -16,10 +16,12 @@ from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
 from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.padding import aligned, unaligned
+from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -48,6 +50,9 @@ class LanguageModel(LightningModule):
         adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
             head, or `merge` them into the base.
         seed: draws the parameters of a model from scratch.
+
+    Raises:
+        UserError: see `load_language_model`, and `twinlens.models.readouts.readout_change`.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class LanguageModel(LightningModule):
             path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter
         )
         self.lm, origin = loaded
+        self.change = readout_change(self.lm, self.head, path)
         # none is new, so that only weights from a pickle are worth a line
         self.weights_told = origin.told(path) if path is not None and origin.read else None
         self.known = MeanMetric()
@@ -94,8 +100,13 @@ class LanguageModel(LightningModule):
 
     @property
     def head(self) -> nn.Module:
-        """From the final hidden state, [..., hidden], to scores of the vocabulary, [..., vocabulary]."""
+        """The last linear layer, [..., hidden] → [..., vocabulary]; the readout behind it may have a scale or a cap."""
         return self.lm.get_output_embeddings()
+
+    @property
+    def whole_readout(self) -> nn.Module:
+        """From the final hidden state to the model's own logits."""
+        return self.change.of(self.head)
 
     @property
     def n_tokens(self) -> int:
@@ -104,7 +115,7 @@ class LanguageModel(LightningModule):
 
     def engine(self, tests: bool = False) -> LastTokenEngine:
         """The verified last-token engine over this model's current weights; lists are tested with the same one."""
-        return LastTokenEngine(build_anatomy(self.backbone), self.head, TokenReadout.name)
+        return LastTokenEngine(build_anatomy(self.backbone), self.whole_readout, TokenReadout.name)
 
     def residual_engine(self) -> ResidualEngine:
         """The verified engine over the residual stream at this model's current weights.
@@ -112,7 +123,7 @@ class LanguageModel(LightningModule):
         Raises:
             UserError: a model without additive residual stream.
         """
-        return build_residual(build_anatomy(self.backbone), self.head, vocabulary=True)
+        return build_residual(build_anatomy(self.backbone), self.whole_readout, vocabulary=True)
 
     def save(self, folder: Path) -> None:
         """Write safetensors, configuration and tokenizer."""
@@ -128,10 +139,8 @@ class LanguageModel(LightningModule):
         """
         mask = batch["attention_mask"]
         self._refuse_too_long(int(mask.sum(-1).max()))
-        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
-        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
-            arguments["position_ids"] = position_ids_from_mask(mask)
-        return self.backbone(**arguments, use_cache=False).last_hidden_state
+        arguments = backbone_arguments(self.backbone, aligned(self.backbone, batch))
+        return unaligned(self.backbone, batch, self.backbone(**arguments, use_cache=False).last_hidden_state)
 
     def features(self, batch: Batch) -> Tensor:
         """Final hidden state at the answer position, the readout's input: [batch, hidden]."""
@@ -143,7 +152,7 @@ class LanguageModel(LightningModule):
 
     def scores(self, features: Tensor) -> Tensor:
         """From the readout's inputs, [..., hidden], to scores, [..., vocabulary]."""
-        return self.head(features)
+        return self.whole_readout(features)
 
     def _refuse_too_long(self, tokens: int) -> None:
         longest = getattr(self.lm.config, "max_position_embeddings", None)

@@ -8,13 +8,11 @@ themselves only. A variant that changes layer l equals the unedited token below 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import DynamicCache
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
@@ -27,7 +25,8 @@ from twinlens.models.anatomy import (
 )
 from twinlens.models.anatomy_check import first
 from twinlens.models.footprint import footprint_of
-from twinlens.models.prefix import block_inputs, prefix_of
+from twinlens.models.padding import aligned
+from twinlens.models.rows import RowRunner
 
 
 class LastTokenEngine:
@@ -52,36 +51,36 @@ class LastTokenEngine:
         self.family = anatomy.config.model_type
         outputs = int(getattr(head, "out_features", 0)) if READOUTS[readout].of_vocabulary else 0
         self.footprint = footprint_of(anatomy.backbone, outputs)
+        self.rows = RowRunner(anatomy)
 
     # -- one forward over the batch ------------------------------------------------------------------------------
 
     @torch.no_grad()
     def scores(self, batch: Batch) -> Tensor:
         """Readout scores of one gradient-free forward that keeps nothing else, [batch, classes]."""
-        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), batch), use_cache=False)
+        batch = aligned(self.anatomy.backbone, batch)
+        output = self.anatomy.backbone(**backbone_arguments(self.anatomy.backbone, batch), use_cache=False)
         return self.head(at_positions(output.last_hidden_state, answer_positions(batch["attention_mask"])))
 
     @torch.no_grad()
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
         """Run the batch once without gradients; see `AnswerStates`. The target changes nothing."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
-        cache = DynamicCache()  # one made from the config would crop sliding windows
         seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
-        with self._recording(seen, mask.shape, positions):
-            output = self.anatomy.backbone(
-                **backbone_arguments(type(self.anatomy), batch), past_key_values=cache, use_cache=True
-            )
-        final = at_positions(output.last_hidden_state, positions)
+        recorded = ExitStack()
+        recorded.enter_context(self._recording(seen, mask.shape, positions))
+        hidden, context = self.rows.forward(batch, recorded)
         return AnswerStates(
-            scores=self.head(final),
-            tokens={name: batch[name] for name in ("input_ids", "attention_mask")},
+            scores=self.head(at_positions(hidden, positions)),
+            tokens=context.tokens,
             residual=torch.stack(seen["residual"], 1),
             activation=torch.stack(seen["activation"], 1),
             pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
             mlp_output=torch.stack(seen["mlp"], 1),
             attention=torch.stack(seen["attention"], 1),
-            context=prefix_of(self.anatomy, cache, mask, positions, output.last_hidden_state.dtype),
+            context=context,
         )
 
     @contextmanager
@@ -104,7 +103,11 @@ class LastTokenEngine:
             ]
             if not self.gated:
                 up = self.anatomy.up_projection(block)
-                handles.append(up.register_forward_hook(lambda m, a, out: keep("pre", out)))
+                handles.append(
+                    up.register_forward_hook(
+                        lambda m, a, out, block=block: keep("pre", self.anatomy.pre_activation(block, out))
+                    )
+                )
         handles.append(
             self.anatomy.blocks[-1].register_forward_hook(
                 lambda m, a, out: keep("residual", out[0] if isinstance(out, tuple) else out)
@@ -119,30 +122,7 @@ class LastTokenEngine:
         self, states: AnswerStates, rows: Sequence[Tensor | None], attended: Sequence[Tensor | None] = ()
     ) -> Tensor:
         """Readout scores of variant rows given by their residual stream; see `NeuronModel.score_rows`."""
-        hidden: Tensor | None = None
-        for layer, block in enumerate(self.anatomy.blocks):
-            hidden = appended(hidden, rows[layer])
-            if hidden is not None:
-                inputs = block_inputs(self.anatomy, states.context, layer, hidden)
-                with self._attending(block, attended[layer] if attended else None, hidden.shape[:2]):
-                    # GPT-2 and its relatives keep [batch, rows, hidden]; nothing is reshaped by the input's length here
-                    hidden = self.anatomy.run_block(block, hidden, inputs)
-        hidden = appended(hidden, rows[self.n_layers])
-        assert hidden is not None, "at least one variant row"
-        return self.head(self.anatomy.final_norm(hidden))
-
-    @contextmanager
-    def _attending(self, block: Any, attended: Tensor | None, shape: torch.Size) -> Iterator[None]:
-        """Put `attended` in the place of what a block's attention puts out for its last rows; None: leave all."""
-
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-            assert attended is not None
-            own = output.reshape(*shape, output.shape[-1])[:, : shape[1] - attended.shape[1]]
-            return torch.cat([own, attended.to(own.dtype)], 1).reshape(output.shape)
-
-        found = [] if attended is None else [self.anatomy.attention_output(block).register_forward_hook(hook)]
-        with removing(found):
-            yield
+        return self.head(self.rows.run(states.context, rows, attended))
 
     def score_edits(
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
@@ -187,7 +167,7 @@ class LastTokenEngine:
     def _full_forwards(self, states: AnswerStates, copies: int) -> Tensor:
         """Scores of every sequence `copies` times over, [sequences, copies, classes]."""
         repeated = {name: tensor.repeat_interleave(copies, 0) for name, tensor in states.tokens.items()}
-        output = self.anatomy.backbone(**backbone_arguments(type(self.anatomy), repeated), use_cache=False)
+        output = self.anatomy.backbone(**backbone_arguments(self.anatomy.backbone, repeated), use_cache=False)
         scores = self.head(at_positions(output.last_hidden_state, answer_positions(repeated["attention_mask"])))
         return scores.unflatten(0, (-1, copies))
 
@@ -253,6 +233,10 @@ class LastTokenEngine:
         """Down-projection with bias, [..., neurons] → [..., hidden]."""
         return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
 
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return self.anatomy.mlp_write(layer)(output)
+
     def values(self, layer: int) -> Tensor:
         """Value vector of every neuron, [neurons, hidden]."""
         return self.anatomy.value_rows(layer)
@@ -268,13 +252,6 @@ class LastTokenEngine:
     def activate(self, pre_activation: Tensor) -> Tensor:
         """The MLP's elementwise non-linearity."""
         return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
-
-
-def appended(hidden: Tensor | None, rows: Tensor | None) -> Tensor | None:
-    """Rows that were on their way, followed by those that enter here."""
-    if hidden is None or rows is None:
-        return rows if hidden is None else hidden
-    return torch.cat([hidden, rows.to(hidden.dtype)], 1)
 
 
 @contextmanager

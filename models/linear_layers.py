@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from twinlens.attribution.errors import UserError
@@ -37,8 +39,9 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
         UserError: if no layer matches, with some of those that there are.
     """
     found: list[LinearLayer] = []
+    around = used_around(model)
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Linear | Conv1D):
+        if not is_plain(module) or module in around:
             continue
         d_in, d_out = projection_shape(module)
         found.append(LinearLayer(name, module, d_in, d_out, module.bias is not None, block_of(name)))
@@ -54,6 +57,59 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
             "correct the pattern."
         )
     return chosen
+
+
+def is_plain(module: nn.Module) -> bool:
+    """Whether a module is a linear map of its whole input, not one that a subclass cuts into groups."""
+    # a layer whose weights are gathered from several processes has a class of its own around that of the model
+    kind: Any = next(each for each in type(module).__mro__ if "saves_places" not in vars(each))
+    return isinstance(module, nn.Linear | Conv1D) and kind.forward in (nn.Linear.forward, Conv1D.forward)
+
+
+_AROUND: WeakKeyDictionary[nn.Module, frozenset[nn.Module]] = WeakKeyDictionary()
+"""Models that were tried, and what `used_around` found."""
+
+
+def used_around(model: Any) -> frozenset[nn.Module]:
+    """Linear layers whose weights a model reads without calling the layers, so that no hook sees what they read.
+
+    Found in one forward over three tokens (Mamba's time steps are such layers); nothing is tried for models without
+    values, or in parts.
+    """
+    weights = [weight for weight in model.parameters() if type(weight) is nn.Parameter and not weight.is_meta]
+    if not hasattr(model, "config") or len(weights) < sum(1 for _ in model.parameters()):
+        return frozenset()
+    if model not in _AROUND:
+        called: set[nn.Module] = set()
+        layers = [module for module in model.modules() if is_plain(module)]
+        handles = [module.register_forward_hook(lambda m, a, out: called.add(m)) for module in layers]
+        ids = torch.ones(1, 3, dtype=torch.long, device=weights[0].device)
+        training, needed = model.training, [weight.requires_grad for weight in weights]
+        model.eval()
+        try:
+            with torch.no_grad():
+                model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False)
+            rest: list[Any] = [module for module in layers if module not in called]
+            _AROUND[model] = frozenset() if not rest else _reached(model, ids, rest)
+        finally:
+            model.train(training)
+            for weight, before in zip(weights, needed, strict=True):
+                weight.requires_grad_(before)
+            for handle in handles:
+                handle.remove()
+    return _AROUND[model]
+
+
+def _reached(model: Any, ids: Tensor, layers: list[Any]) -> frozenset[nn.Module]:
+    """Those of some layers whose weights the scores depend on."""
+    model.requires_grad_(False)
+    own = [layer.weight.requires_grad_(True) for layer in layers]
+    with torch.inference_mode(False), torch.enable_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
+        if not logits.requires_grad:
+            return frozenset()
+        found = torch.autograd.grad(logits.sum(), own, allow_unused=True)
+    return frozenset(layer for layer, slope in zip(layers, found, strict=True) if slope is not None)
 
 
 def projection_shape(module: Any) -> tuple[int, int]:
@@ -117,8 +173,8 @@ def _kind(module: nn.Module, value: nn.Parameter, head: nn.Module) -> str:
         return "embeddings"
     if module is head:
         return "the readout"
-    if isinstance(module, nn.Linear | Conv1D):
-        return "linear layers that params does not name"
+    if is_plain(module):
+        return "linear layers that params does not name, or that are read without being called"
     if value.dim() > 2:
         return f"{name} ({value.dim()}-D, no linear layer, as of experts)"
     return f"norms ({name})" if "norm" in name.lower() else f"{name} (no linear layer)"

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint against the model that its config.json describes, and a check that its readout is plain."""
+"""Weights of a checkpoint against the model that its config.json describes."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
@@ -17,8 +15,6 @@ HEAD = "score."
 """What the names of a classification head's weights begin with."""
 BUFFER = re.compile(r"(^|\.)(attn\.bias|attention\.bias|masked_bias|inv_freq)$")
 """Masks and frequencies that older checkpoints hold and models compute."""
-LOGIT_CHANGES = ("final_logit_softcapping", "logits_scaling", "logit_scale")
-"""Settings of transformers that change logits behind the last linear layer."""
 
 
 @dataclass(frozen=True)
@@ -108,56 +104,6 @@ def _refuse_unexpected(unexpected: Sequence[str], lm: Any, path: str, as_it_is: 
 
 def _why(as_it_is: bool) -> str:
     return ", since no weight is drawn anew" if as_it_is else ""
-
-
-@torch.no_grad()
-def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
-    """Refuse a model whose own logits are not its head's scores of the final hidden state.
-
-    The head's scores are replaced by a wide range of numbers in one forward over three tokens, so that a scale and a
-    cap show whatever the weights are.
-
-    Raises:
-        UserError: naming the model and what changes its logits.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def read_hidden(module: nn.Module, args: Any, output: Any) -> None:
-        seen["hidden"] = output[0]
-
-    def widen(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        seen["input"] = args[0]
-        seen["scores"] = torch.linspace(-99, 99, output.numel()).view_as(output).to(output)
-        return seen["scores"]
-
-    pad = lm.config.get_text_config().pad_token_id
-    token = next(number for number in range(3) if number != pad)
-    ids = torch.full((1, 3), token, device=next(lm.parameters()).device)
-    # OPT's language model calls its decoder, past the module that wraps it
-    stacks = list(dict.fromkeys([lm.base_model, lm.get_decoder()]))
-    training, handles = lm.training, [stack.register_forward_hook(read_hidden) for stack in stacks]
-    handles.append(head.register_forward_hook(widen))
-    lm.eval()
-    try:
-        logits = lm(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False).logits
-    finally:
-        lm.train(training)
-        for handle in handles:
-            handle.remove()
-    if {"hidden", "input", "scores"} <= set(seen):
-        expected = seen["scores"] if logits.dim() == 3 else seen["scores"][:, -1]
-        same_scores = logits.shape == expected.shape and bool(torch.isclose(logits, expected, rtol=1e-5).all())
-        # hidden states that are not finite are another fault, which whoever predicts tells
-        if same_scores and torch.allclose(seen["input"], seen["hidden"], rtol=0, atol=0, equal_nan=True):
-            return
-    config = lm.config.get_text_config()
-    changes = [f"{name}={getattr(config, name)}" for name in LOGIT_CHANGES if getattr(config, name, None) is not None]
-    raise UserError(
-        f"model.path={path} is of type {lm.config.model_type}, whose logits are not the last linear layer's scores of "
-        f"the final hidden state ({', '.join(changes) or 'they are changed before or behind it'}), so that "
-        "probabilities "
-        "read there would be wrong; expected a readout without scale and cap: choose another model."
-    )
 
 
 def with_padding(lm: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[str, ...]:

@@ -16,13 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.loaded_weights import Origin
+from twinlens.models.padding import aligned
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -173,12 +174,9 @@ class TextClassifier(LightningModule):
         """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden]."""
         if batch["input_ids"].dim() == 3:
             return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
-        mask = batch["attention_mask"]
-        arguments = {"input_ids": batch["input_ids"], "attention_mask": mask}
-        if self.lm.config.model_type != "bloom":  # ALiBi takes its positions from the mask
-            arguments["position_ids"] = position_ids_from_mask(mask)
-        hidden = self.backbone(**arguments, use_cache=False).last_hidden_state
-        return at_positions(hidden, answer_positions(mask))
+        batch = aligned(self.backbone, batch)
+        hidden = self.backbone(**backbone_arguments(self.backbone, batch), use_cache=False).last_hidden_state
+        return at_positions(hidden, answer_positions(batch["attention_mask"]))
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores, [batch, classes]; in multiple choice the classes are the choices."""

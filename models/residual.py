@@ -9,27 +9,38 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments, projection_rows
+from twinlens.models.anatomy import (
+    Anatomy,
+    MissingPart,
+    answer_positions,
+    at_positions,
+    backbone_arguments,
+    projection_rows,
+)
 from twinlens.models.anatomy_check import first
+from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.last_token import removing
-from twinlens.models.norms import norm_of, wide
+from twinlens.models.norms import Behind, norm_of, wide
+from twinlens.models.padding import aligned
+from twinlens.models.readouts import linear_readout
+from twinlens.models.residual_keys import KeysInStream
 
 
-class NoAttentionWeights(UserError):
+class NoAttentionWeights(MissingPart):
     """The model keeps its attention weights to itself, which scores of attention neurons and heads need."""
 
 
-class ResidualEngine:
+class ResidualEngine(KeysInStream):
     """Satisfies the protocol `ResidualModel`; `twinlens.models.residual_identities.build_residual` makes it.
 
     Args:
@@ -50,16 +61,17 @@ class ResidualEngine:
         self.hidden_size = anatomy.hidden_size
         self.gated = anatomy.gated
         self.parallel = anatomy.parallel
-        blocks = list(anatomy.blocks)
-        self.final_norm = norm_of(anatomy.last_norm)
-        self.mlp_norms = [norm_of(anatomy.pre_mlp_norm(block)) for block in blocks]
-        self.attention_norms = [norm_of(anatomy.pre_attention_norm(block)) for block in blocks]
-        linear = readout if isinstance(readout, nn.Linear) else None
-        self.output_weight = None if linear is None else linear.weight.detach()
-        self.output_bias = None if linear is None or linear.bias is None else linear.bias.detach()
+        self.final_norm = norm_of(anatomy.last_norm, anatomy.hidden_size)
+        self.mlp_behind = [Behind.of(anatomy.mlp_write(layer), self.hidden_size) for layer in range(self.n_layers)]
+        self.attention_behind = [
+            Behind.of(anatomy.attention_write(layer), self.hidden_size) for layer in range(self.n_layers)
+        ]
+        self.norms_behind = any(b.norm is not None for b in (*self.mlp_behind, *self.attention_behind))
+        self.output_weight, self.output_bias = linear_readout(readout)
         bias = self.final_norm.bias
         self.final_bias = None if bias is None else self._projected(bias)
-        self.n_key_heads = len(self._value_weights(0))
+        self.n_key_heads = anatomy.n_key_heads
+        self.norms = {}
 
     def where_it_is(self) -> ResidualEngine:
         """The engine over the weights where they are now: a model may have been moved to another device."""
@@ -70,9 +82,11 @@ class ResidualEngine:
     @torch.no_grad()
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
         """One forward over the batch; see `twinlens.attribution.residual_protocol.ResidualStates`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         kept: dict[str, list[Tensor]] = {name: [] for name in ("residual", "attention", "mlp", "activation")}
+        scales: dict[str, list[Tensor]] = {"attention": [], "mlp": []}
         weights: list[Tensor] = []
         values: list[Tensor] = []
 
@@ -80,6 +94,9 @@ class ResidualEngine:
             parts = (layer.residual, layer.attention_output, layer.mlp_output, layer.activation)
             for name, part in zip(kept, parts, strict=True):
                 kept[name].append(at_positions(part, positions))
+            for name, scale in (("attention", layer.attention_scale), ("mlp", layer.mlp_scale)):
+                if scale is not None:
+                    scales[name].append(at_positions(scale, positions))
 
         with self._recording(visit, mask.shape) as last:
             if attention:
@@ -98,17 +115,18 @@ class ResidualEngine:
             statistic=self.final_norm.statistic(residual[:, -1]),
             scores=wide(self.head(at_positions(hidden, positions))),
             position=positions,
+            **{f"{name}_scale": torch.stack(found, 1) for name, found in scales.items() if found},
         )
 
     @torch.no_grad()
     def stream(self, batch: Batch, visit: Callable[[LayerStates], None]) -> None:
         """Show every block at every token; see `ResidualModel.stream`."""
         with self._recording(visit, batch["attention_mask"].shape):
-            self._run(batch)
+            self._run(aligned(self.anatomy.backbone, batch))
 
     def _run(self, batch: Batch) -> Tensor:
         """Final hidden state of every token, [batch, tokens, width]."""
-        arguments = backbone_arguments(type(self.anatomy), batch)
+        arguments = backbone_arguments(self.anatomy.backbone, batch)
         return self.anatomy.backbone(**arguments, use_cache=False).last_hidden_state
 
     @contextmanager
@@ -121,7 +139,12 @@ class ResidualEngine:
             parts[name] = tensor.reshape(*shape, tensor.shape[-1])  # OPT flattens [batch, tokens] before its MLP
 
         def finish(layer: int, output: Any) -> None:
-            visit(LayerStates(layer, **parts))
+            scales = {}
+            for name, behind in (("attention", self.attention_behind[layer]), ("mlp", self.mlp_behind[layer])):
+                if not behind.writing.plain:
+                    raw = parts[f"{name}_output"]
+                    parts[f"{name}_output"], scales[f"{name}_scale"] = behind.writing(raw), behind.scale(raw)
+            visit(LayerStates(layer, **parts, **scales))
             parts.clear()
             if layer == self.n_layers - 1:
                 last.append(output[0] if isinstance(output, tuple) else output)
@@ -154,22 +177,18 @@ class ResidualEngine:
                 )
             weights.append(at_positions(output[1].transpose(1, 2), positions))
 
-        def keep_values(module: nn.Module, args: tuple, output: Tensor) -> None:
+        def keep_values(block: nn.Module, output: Tensor) -> None:
             # a copy, so that queries and keys projected together with the values are let go
-            values.append(self.anatomy.head_values(output).transpose(1, 2).clone())
+            values.append(self.anatomy.head_values(block, output).transpose(1, 2).clone())
 
         backbone = self.anatomy.backbone
         handles = []
         for block in self.anatomy.blocks:
             handles.append(self.anatomy.attention(block).register_forward_hook(keep_weights))
-            handles.append(self.anatomy.value_projection(block).register_forward_hook(keep_values))
-        usual = backbone.config._attn_implementation
-        backbone.set_attn_implementation("eager")
-        try:
-            with removing(handles):
-                yield
-        finally:
-            backbone.set_attn_implementation(usual)
+            projection = self.anatomy.value_projection(block)
+            handles.append(projection.register_forward_hook(lambda m, a, out, block=block: keep_values(block, out)))
+        with removing(handles), eagerly(backbone):
+            yield
 
     # -- readout -------------------------------------------------------------------------------------------------
 
@@ -189,74 +208,20 @@ class ResidualEngine:
     # -- weights -------------------------------------------------------------------------------------------------
 
     def values(self, layer: int) -> Tensor:
-        """Down-projection rows, [neurons, hidden]."""
-        return self.anatomy.value_rows(layer).detach()
+        """Down-projection rows seen through what lies behind them, [neurons, hidden]."""
+        return self.mlp_behind[layer].directions(self.anatomy.value_rows(layer).detach())
 
     def attention_values(self, layer: int) -> Tensor:
-        """Output-projection rows, [heads · head_dim, hidden]."""
-        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
-
-    def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Rows [units, factors, hidden] and constants [units, factors]; see `ResidualModel.mlp_keys`."""
-        block = self.anatomy.blocks[layer]
-        norm = self.mlp_norms[layer]
-        if not corrected and self.gated:
-            rows = wide(self.values(layer)[units])[:, None]
-            return rows * scale_of(norm.weight, rows), rows.new_zeros(len(rows), 1)
-        up = self.anatomy.up_projection(block)
-        gate = self.anatomy.gate_projection(block)
-        projections: list[Any] = [up] if gate is None else [up, gate]
-        rows = torch.stack([wide(projection_rows(p).detach().T[units]) for p in projections], 1)
-        biases = [rows.new_zeros(len(units)) if p.bias is None else wide(p.bias.detach()[units]) for p in projections]
-        return self._through(norm, rows, torch.stack(biases, 1), corrected)
-
-    def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
-        """Rows [units, 1, hidden] and constants [units, 1]; see `ResidualModel.attention_keys`.
-
-        Raises:
-            UserError: not `corrected` with fewer key heads than heads, where the notebooks' rows do not exist.
-        """
-        if not corrected and self.n_key_heads != self.n_heads:
-            raise UserError(
-                f"mode=notebook takes row head·{self.head_dim}+dim of the value projection, but this {self.family} "
-                f"model shares {self.n_key_heads} key heads between {self.n_heads} heads, so it has no such row; "
-                "expected as many key heads as heads: use mode=corrected."
-            )
-        repeats = self.n_heads // self.n_key_heads
-        head, dim = units // self.head_dim // repeats, units % self.head_dim
-        projection: Any = self.anatomy.value_projection(self.anatomy.blocks[layer])
-        rows = wide(self._value_weights(layer)[head, dim])[:, None]
-        if projection.bias is None:
-            bias = rows.new_zeros(len(rows), 1)
-        else:
-            bias = wide(self.anatomy.head_values(projection.bias.detach())[head, dim])[:, None]
-        return self._through(self.attention_norms[layer], rows, bias, corrected)
-
-    def _value_weights(self, layer: int) -> Tensor:
-        """Rows of the value projection, [key heads, head_dim, hidden]."""
-        projection = self.anatomy.value_projection(self.anatomy.blocks[layer])
-        return self.anatomy.head_values(projection_rows(projection).detach()).movedim(0, -1)
-
-    def _through(self, norm: Any, rows: Tensor, bias: Tensor, corrected: bool) -> tuple[Tensor, Tensor]:
-        if not corrected:
-            return rows * scale_of(norm.weight, rows), torch.zeros_like(bias)
-        if norm.bias is not None:
-            bias = bias + rows @ norm.bias.to(rows.dtype)
-        return norm.gradient(rows), bias
-
-    def mlp_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the MLP divides, [..., hidden] → [...]."""
-        return self.mlp_norms[layer].statistic(residual)
-
-    def attention_statistic(self, layer: int, residual: Tensor) -> Tensor:
-        """By which the norm before the attention divides, [..., hidden] → [...]."""
-        return self.attention_norms[layer].statistic(residual)
+        """Output-projection rows seen through what lies behind them, [heads · head_dim, hidden]."""
+        rows = projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()
+        return self.attention_behind[layer].directions(rows)
 
     # -- edited forwards -----------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         """Scores with units zeroed at every token; see `ResidualModel.zeroed_scores`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
 
         def zeroing(chosen: Tensor) -> Callable[[nn.Module, tuple], tuple]:
@@ -276,18 +241,20 @@ class ResidualEngine:
         return wide(self.head(at_positions(hidden, answer_positions(mask))))
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
-        """Gradient by the MLP outputs at the answer position; see `ResidualModel.mlp_gradient`."""
+        """Gradient by what the MLPs add at the answer position; see `ResidualModel.mlp_gradient`."""
+        batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
         here = torch.zeros_like(mask).scatter_(1, positions[:, None], 1)
         leaves: list[Tensor] = []
 
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        def hook(module: nn.Module, args: tuple, output: Tensor, scale: float = 1.0) -> Tensor:
             leaf = output.new_zeros(len(mask), output.shape[-1]).requires_grad_()
             leaves.append(leaf)
-            return output + (leaf[:, None] * here[..., None].to(leaf.dtype)).reshape(output.shape)
+            return output + (leaf[:, None] / scale * here[..., None].to(leaf.dtype)).reshape(output.shape)
 
-        handles = [self.anatomy.down_projection(b).register_forward_hook(hook) for b in self.anatomy.blocks]
+        writings = [behind.writing for behind in self.mlp_behind]
+        handles = [w.part.register_forward_hook(partial(hook, scale=w.scale)) for w in writings]
         with removing(handles), torch.enable_grad():
             final = at_positions(self._run(batch), positions)
             value = (wide(self.head(final)) * cotangent).sum()
@@ -311,8 +278,3 @@ class ResidualEngine:
         """One full forward with what backward keeps, and the scores."""
         outputs = 0 if self.output_weight is None else len(self.output_weight)
         return footprint_of(self.anatomy.backbone).sequence(tokens) + 12 * outputs
-
-
-def scale_of(weight: Tensor | None, like: Tensor) -> Tensor:
-    """A norm's scale in the type of `like`, 1 without a norm."""
-    return like.new_ones(()) if weight is None else weight.to(like.dtype)

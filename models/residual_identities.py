@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
 from twinlens.models.anatomy_check import require_equal
-from twinlens.models.residual import NoAttentionWeights, ResidualEngine
+from twinlens.models.norms import wide
+from twinlens.models.residual import ResidualEngine
 
 
 @torch.no_grad()
@@ -21,10 +23,10 @@ def build_residual(
     """The verified engine over a backbone and its readout.
 
     Runs three tokens and checks in every layer: attention weights · value vectors · output rows + bias = attention
-    output; keys reproduce value vectors and FFN coefficients from the residual stream; the final norm in its frozen
-    form = the model's own. A model that writes out no attention weights serves what needs none: of it the first two
-    are not checked, and its states with attention are refused when they are asked for. `tolerance` is relative to the
-    largest entry; None allows for rounding.
+    output; keys reproduce value vectors and FFN coefficients from the residual stream; norms in their frozen form = the
+    model's own. A model that lacks a part, such as written-out attention weights, serves what needs none: what reads it
+    is not checked, and refused when it is asked for. `tolerance` is relative to the largest entry; None allows for
+    rounding.
 
     Raises:
         UserError: naming the identity and the layer that fails.
@@ -37,19 +39,36 @@ def build_residual(
         tolerance = max(1e-4, 16 * torch.finfo(parameter.dtype).eps)
     try:
         states = engine.states(batch)
-    except NoAttentionWeights:
+    except MissingPart:
         states = engine.states(batch, attention=False)
     layers: list[LayerStates] = []
     engine.stream(batch, layers.append)
     for seen in layers:
+        check_writes(engine, seen, tolerance)
         if states.attention is not None:
             check_attention(engine, states, seen, tolerance)
-        check_mlp(engine, seen, tolerance)
+        with suppress(MissingPart):
+            check_mlp(engine, seen, tolerance)
     final = states.residual[:, -1]
     got = engine.final_direction(final) / states.statistic[:, None]
     got = got if engine.final_bias is None else got + engine.final_bias
     check(got, anatomy.final_norm(final), "frozen final norm = final norm", engine.n_layers - 1, anatomy, tolerance)
     return engine
+
+
+def check_writes(engine: ResidualEngine, seen: LayerStates, tolerance: float) -> None:
+    """Coefficients times values, with the norm behind them frozen, and what its bias adds, are the MLP's output."""
+    layer, anatomy, behind = seen.layer, engine.anatomy, engine.mlp_behind[seen.layer]
+    if seen.mlp_scale is None:
+        return
+    down: Any = anatomy.down_projection(anatomy.blocks[layer])
+    got = wide(seen.activation) @ wide(engine.values(layer))
+    if down.bias is not None:
+        got = got + behind.directions(wide(down.bias))
+    got = got * seen.mlp_scale[..., None]
+    if behind.norm is not None and behind.norm.bias is not None:
+        got = got + behind.norm.bias * behind.writing.scale
+    check(got, seen.mlp_output, "activation · values through the frozen norm = MLP output", layer, anatomy, tolerance)
 
 
 def check_attention(engine: ResidualEngine, states: ResidualStates, seen: LayerStates, tolerance: float) -> None:
@@ -59,17 +78,19 @@ def check_attention(engine: ResidualEngine, states: ResidualStates, seen: LayerS
     layer, anatomy = seen.layer, engine.anatomy
     value = states.value[:, layer].repeat_interleave(engine.n_heads // engine.n_key_heads, 1)
     context = torch.einsum("bhp,bhpj->bhj", states.attention[:, layer], value)
-    output: Any = anatomy.attention_output(anatomy.blocks[layer])
-    bias = 0 if output.bias is None else output.bias
-    got = context.flatten(1) @ engine.attention_values(layer) + bias
+    block = anatomy.blocks[layer]
+    output: Any = anatomy.attention_output(block)
+    got = context.flatten(1) @ projection_rows(output)
+    got = anatomy.attention_write(layer)(got if output.bias is None else got + output.bias)
     check(got, states.attention_output[:, layer], "attention · values · output rows", layer, anatomy, tolerance)
 
     units = torch.arange(engine.n_heads * engine.head_dim, device=value.device)
-    rows, constant = engine.attention_keys(layer, units)
-    statistic = engine.attention_statistic(layer, seen.residual)
-    got = seen.residual.to(rows.dtype) @ rows[:, 0].T / statistic[..., None] + constant[:, 0]
-    expected = value.transpose(1, 2).flatten(2)
-    check(got, expected, "residual · attention keys = values", layer, anatomy, tolerance)
+    with suppress(MissingPart):
+        rows, constant = engine.attention_keys(layer, units)
+        statistic = engine.attention_statistic(layer, seen.residual)
+        got = seen.residual.to(rows.dtype) @ rows[:, 0].T / statistic[..., None] + constant[:, 0]
+        expected = value.transpose(1, 2).flatten(2)
+        check(got, expected, "residual · attention keys = values", layer, anatomy, tolerance)
 
 
 def check_mlp(engine: ResidualEngine, seen: LayerStates, tolerance: float) -> None:

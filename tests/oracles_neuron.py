@@ -47,7 +47,7 @@ def forward_scores(
             module = anatomy.attention_output(block) if place == "attention" else anatomy.down_projection(block)
             handle = module.register_forward_pre_hook(lambda m, a: (apply(a[0]),))
     try:
-        output = anatomy.backbone(**backbone_arguments(type(anatomy), example), use_cache=False)
+        output = anatomy.backbone(**backbone_arguments(anatomy.backbone, example), use_cache=False)
     finally:
         if handle is not None:
             handle.remove()

@@ -52,7 +52,7 @@ def parts_of(anatomy: Anatomy, ids: Tensor) -> Parts:
     usual = backbone.config._attn_implementation
     backbone.set_attn_implementation("eager")
     batch = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
-    output = backbone(**backbone_arguments(type(anatomy), batch), use_cache=False, output_attentions=True)
+    output = backbone(**backbone_arguments(anatomy.backbone, batch), use_cache=False, output_attentions=True)
     backbone.set_attn_implementation(usual)
     for handle in handles:
         handle.remove()

@@ -9,19 +9,13 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 import yaml
-from transformers import AutoConfig, AutoModel
 
 from tests.running import CommandLine, installed
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.written_config import replayable
-from twinlens.models import families
-from twinlens.models.anatomy_check import build_anatomy
-from twinlens.models.families import Llama
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -173,26 +167,3 @@ def test_the_examples_of_extending_run_together(
     assert finished.code == 0, finished.err
     results = (finished.folder / "results.csv").read_text(encoding="utf-8")
     assert [name for name in names if name not in results] == []
-
-
-@pytest.mark.parametrize("parallel", [False, True])
-def test_the_adapter_shown_serves_its_family(parallel: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
-    (shown,) = (block for block in fenced(text, "python") if block.startswith("class StableLm"))
-    names: dict[str, Any] = {"Llama": Llama}
-    exec(shown, names)
-    monkeypatch.setattr(families, "FAMILIES", (*families.FAMILIES, names["StableLm"]))
-    torch.manual_seed(0)
-    config = AutoConfig.for_model(
-        "stablelm",
-        vocab_size=50,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        use_parallel_residual=parallel,
-    )
-    anatomy = build_anatomy(AutoModel.from_config(config).eval())
-    assert type(anatomy).__name__ == "StableLm"
-    assert anatomy.n_neurons == 64

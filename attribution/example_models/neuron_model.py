@@ -139,6 +139,10 @@ class ExampleNeuronModel:
         """See `NeuronModel`."""
         return activation @ self.decoder.down[layer]
 
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """See `NeuronModel`."""
+        return output
+
     def values(self, layer: int) -> Tensor:
         """See `NeuronModel`."""
         return self.decoder.down[layer]

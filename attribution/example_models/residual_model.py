@@ -36,6 +36,7 @@ class ExampleResidualModel:
     vocabulary = True
     output_bias: Tensor | None = None
     final_bias: Tensor | None = None
+    norms_behind = False
 
     def __init__(self) -> None:
         self.decoder = ExampleDecoder(ExampleDecoder.n_tokens)

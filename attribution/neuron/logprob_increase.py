@@ -17,9 +17,10 @@ from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
 def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:
     """FFN neurons (l, n): a[l,q,n] · W_down[n] added to x_l + attention output."""
+    coefficient = states.activation if states.mlp_scale is None else states.activation * states.mlp_scale[..., None]
     return Units(
         base=states.residual[:, :-1] + states.attention_output,
-        coefficient=states.activation[..., None],
+        coefficient=coefficient[..., None],
         values=model.values,
         positional=False,
     )
@@ -46,6 +47,8 @@ def attention_coefficients(model: ResidualModel, states: ResidualStates, layer: 
     if states.attention is None or states.value is None:
         raise ValueError("attention neurons need states(batch, attention=True).")
     value = states.value[:, layer].repeat_interleave(model.n_heads // model.n_key_heads, 1)
+    scale = states.attention_scale
+    value = value if scale is None else value * scale[:, layer, None, None, None]
     return states.attention[:, layer, ..., None] * value
 
 

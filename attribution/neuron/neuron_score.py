@@ -26,7 +26,7 @@ from twinlens.attribution.neuron.static_scores import (
 )
 from twinlens.attribution.neuron.target_ranks import TargetRanks
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.attribution.residual_protocol import ResidualModel, told_of
 
 PAPER = "Yu, Ananiadou 2024 (arXiv 2312.12141)"
 Site = Literal["ffn", "attn", "both"]
@@ -143,6 +143,7 @@ class NeuronScore(ResidualMethod):
             "search": "exact, by an upper bound" if bounded else "every neuron scored",
             "unit": self.unit,
             "sign": self.sign,
+            **told_of(model),
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:

@@ -16,7 +16,7 @@ from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.attribution.residual_protocol import ResidualModel, told_of
 
 Granularity = Literal["heads", "head_positions", "layers"]
 
@@ -42,6 +42,7 @@ class _PartScore(ResidualMethod, ABC):
             "top_k": self.top_k,
             "unit": self.unit,
             "sign": self.sign,
+            **told_of(model),
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:

@@ -75,19 +75,31 @@ class Path:
     def points(self, model: NeuronModel, states: AnswerStates, layer: int, nodes: Tensor) -> Tensor:
         """Points of a layer's path as they are differentiated with respect to, [sequences, nodes, hidden].
 
-        FFN: the block's output with the MLP's replaced, which is exact, as the residual stream is additive; attention:
-        its output.
+        The output of the projection behind the neurons, before whatever norm or scale follows it; see `entering`.
         """
         scale = nodes.to(states.mlp_output)[:, None]
         if self.site == "attn":
             output = model.attend(layer, states.attention[:, layer])
             bias = model.attend(layer, torch.zeros_like(states.attention[:1, layer]))
             return (scale * (output - bias)[:, None] + bias).to(states.residual)
-        rest = states.residual[:, layer + 1] - states.mlp_output[:, layer]
         if self.scaled == "activation":
             bias = model.down(layer, torch.zeros_like(states.activation[:1, layer]))
-            return rest[:, None] + (scale * (states.mlp_output[:, layer] - bias)[:, None] + bias)
-        return rest[:, None] + model.down(layer, model.activate(scale * self.origin(states)[:, layer, None]))
+            return scale * (states.mlp_output[:, layer] - bias)[:, None] + bias
+        return model.down(layer, model.activate(scale * self.origin(states)[:, layer, None]))
+
+    def entering(self, model: NeuronModel, states: AnswerStates, layer: int, points: Tensor) -> Tensor:
+        """The residual stream of rows at points of a layer's path, as it enters the block `entry`, differentiable.
+
+        FFN: the block's output with what the MLP adds replaced, which is exact, as the residual stream is additive;
+        attention: the block's input, whose attention the points replace.
+
+        Args:
+            points: [sequences, nodes, hidden].
+        """
+        if self.site == "attn":
+            return states.residual[:, layer, None].expand(-1, points.shape[1], -1)
+        rest = states.residual[:, layer + 1] - model.write(layer, states.mlp_output[:, layer])
+        return rest[:, None] + model.write(layer, points)
 
     def contract(
         self, model: NeuronModel, layer: int, gradient: Tensor, nodes: Tensor, weights: Tensor, origin: Tensor

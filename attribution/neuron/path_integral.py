@@ -131,11 +131,10 @@ def _gradients_at_last(
                 points = path.points(model, states, layer, with_zero[first:last])
             leaves.append(points.detach().requires_grad_())
             if path.site == "attn":
-                rows[layer] = states.residual[:, layer, None].expand(-1, last - first, -1)
                 attended[layer] = leaves[-1]
-            else:
-                rows[layer + 1] = leaves[-1]
         with torch.enable_grad():
+            for (layer, _, _), leaf in zip(chunk, leaves, strict=True):
+                rows[path.entry(layer)] = path.entering(model, states, layer, leaf)
             probabilities = target.of(model.score_rows(states, rows, attended))
             found = torch.autograd.grad(probabilities.sum(), leaves)
         ends = probabilities.detach().split([last - first for _, first, last in chunk], 1)

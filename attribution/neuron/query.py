@@ -155,6 +155,8 @@ def query_neurons(
             later = (chosen.layer > seen.layer)[..., None]
             products = (directions * later) @ model.values(seen.layer).to(directions.dtype).T
             products *= _at_columns(seen.activation, chosen.column)
+            if seen.mlp_scale is not None:
+                products *= _at_columns(seen.mlp_scale, chosen.column)[..., None]
             scores.append(products.sum(1))
 
         model.stream(rows, visit)

@@ -18,7 +18,7 @@ from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import best_neurons
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import ResidualModel
+from twinlens.attribution.residual_protocol import ResidualModel, told_of
 
 ValueSite = Literal["ffn", "attn"]
 SIGN = "positive: what it adds to the residual stream pushes the value neurons' coefficients the way they went"
@@ -60,6 +60,7 @@ class _QueryScore(ResidualMethod, ABC):
             "top_k": self.top_k,
             "unit": self.unit,
             "sign": self.sign,
+            **told_of(model),
         }
 
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:

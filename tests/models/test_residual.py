@@ -13,7 +13,7 @@ from twinlens.attribution.neuron.bounded_search import search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
 from twinlens.attribution.neuron.query import query_bytes
 from twinlens.attribution.residual_protocol import ResidualModel
-from twinlens.models.anatomy_check import build_anatomy, family_of
+from twinlens.models.anatomy_check import anatomy_of, build_anatomy
 from twinlens.models.norms import norm_of
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -90,7 +90,7 @@ def test_a_wrong_part_is_refused_with_identity_and_layer(
     backbone = tiny_backbone("llama")
     anatomy = build_anatomy(backbone)
     if part == "head_values":
-        monkeypatch.setattr(type(anatomy), part, lambda self, x: x.unflatten(-1, (-1, self.head_dim)).flip(-1))
+        monkeypatch.setattr(type(anatomy), part, lambda self, block, x: x.unflatten(-1, (-1, self.head_dim)).flip(-1))
     elif part == "last_norm":
         monkeypatch.setattr(type(anatomy), part, property(lambda self: self.blocks[0].input_layernorm))
     else:
@@ -108,7 +108,7 @@ def test_bf16_models_pass_and_their_scores_are_float32() -> None:
 
 def test_an_unknown_norm_is_refused() -> None:
     with pytest.raises(UserError, match="neither a LayerNorm nor an RMSNorm"):
-        norm_of(torch.nn.GroupNorm(1, 4))
+        norm_of(torch.nn.GroupNorm(2, 4))
 
 
 LARGE = {
@@ -122,7 +122,7 @@ def test_memory_is_known_from_shapes_alone(name: str) -> None:
     model_type, settings = LARGE[name]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
-    engine = ResidualEngine(family_of(model.base_model)(model.base_model), model.lm_head)
+    engine = ResidualEngine(anatomy_of(model.base_model), model.lm_head)
     tokens, hidden, outputs = 32, engine.values(0).shape[1], len(engine.output_weight)
     attention = (engine.n_layers, engine.n_heads * engine.head_dim, tokens, outputs, hidden)
     needed = {

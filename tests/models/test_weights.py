@@ -16,10 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from tests.families import save_classifier_of
 from tests.tiny_llama import LLAMA
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.neuron.readout import readout_of
 from twinlens.models.backbone import load_tokenizer
 from twinlens.models.language_model import LanguageModel
-from twinlens.models.loaded_weights import require_plain_readout
 from twinlens.models.module import TextClassifier
+from twinlens.models.readouts import ReadoutChange, readout_change
 
 TINY = "models/tiny"
 Weights = dict[str, Tensor]
@@ -174,15 +175,31 @@ CHANGED = {
     "cohere": {"logit_scale": 0.25},
     "gemma2": {"final_logit_softcapping": 30.0},
 }
+FOUND = {"granite": ReadoutChange(1, 0.125), "cohere": ReadoutChange(1, 0.25), "gemma2": ReadoutChange(1, 1, 30)}
 
 
 @pytest.mark.parametrize("model_type", CHANGED)
-def test_a_vocabulary_readout_with_a_scale_or_a_cap_is_refused(model_type: str, tmp_path: Path) -> None:
+def test_a_vocabulary_readout_with_a_scale_or_a_cap_gives_the_models_own_logits(
+    model_type: str, tmp_path: Path
+) -> None:
     config = AutoConfig.for_model(model_type, **{**SHAPE, **CHANGED[model_type]})
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
-    ((name, value),) = CHANGED[model_type].items()
-    with pytest.raises(UserError, match=rf"is of type {model_type}.*{name}={value}.*without scale and cap"):
-        LanguageModel("lm", load_tokenizer(TINY), path=str(tmp_path), attention="eager")
+    torch.manual_seed(0)
+    lm = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        lm.get_output_embeddings().weight.mul_(100)  # so that the cap shows
+    lm.save_pretrained(tmp_path)
+    model = LanguageModel("lm", load_tokenizer(TINY), path=str(tmp_path), attention="eager").eval()
+    assert model.change == FOUND[model_type]
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        logits = model.lm(ids).logits[:, -1]
+        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        torch.testing.assert_close(model(batch), logits, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(model.engine().states(batch).scores, logits, rtol=1e-5, atol=1e-5)
+        states = model.residual_engine().states(batch)
+        torch.testing.assert_close(states.scores, logits, rtol=1e-5, atol=1e-5)
+        frozen = readout_of(model.residual_engine(), states, logits.argmax(-1)).scores(states.residual[:, -1])
+    torch.testing.assert_close(frozen, logits, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("model_type", CHANGED)
@@ -208,11 +225,14 @@ def test_a_classification_head_has_neither(tmp_path: Path) -> None:
         torch.testing.assert_close(got, model.lm(ids).logits)
 
 
-def test_a_hidden_state_that_is_scaled_before_the_readout_is_refused() -> None:
+def test_a_hidden_state_that_is_scaled_before_the_readout_is_found_and_any_other_change_refused() -> None:
     model = LanguageModel("lm", load_tokenizer(TINY), architecture=LLAMA)
-    model.head.register_forward_pre_hook(lambda module, args: (args[0] / 2,))
-    with pytest.raises(UserError, match=r"changed before or behind it"):
-        require_plain_readout(model.lm, model.head, "there")
+    handle = model.head.register_forward_pre_hook(lambda module, args: (args[0] / 2,))
+    assert readout_change(model.lm, model.head, "there") == ReadoutChange(entering=0.5)
+    handle.remove()
+    model.head.register_forward_pre_hook(lambda module, args: (args[0].abs(),))
+    with pytest.raises(UserError, match=r"changed in another way"):
+        readout_change(model.lm, model.head, "there")
 
 
 def test_weights_that_are_not_finite_are_not_taken_for_another_readout(folder: Path) -> None:

@@ -44,7 +44,7 @@ def plain_scores(
 
         handles.append(module.register_forward_pre_hook(hook))
     batch = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
-    output = engine.anatomy.backbone(**backbone_arguments(type(engine.anatomy), batch), use_cache=False)
+    output = engine.anatomy.backbone(**backbone_arguments(engine.anatomy.backbone, batch), use_cache=False)
     for handle in handles:
         handle.remove()
     return engine.head(output.last_hidden_state[0, -1])

@@ -16,7 +16,7 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.callbacks.processes.fsdp import gathering_of, spread
 from twinlens.callbacks.processes.fsdp_gathering import KEPT, PART
 from twinlens.models.anatomy import backbone_arguments
-from twinlens.models.anatomy_check import build_anatomy, family_of
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.residual_identities import build_residual
@@ -35,7 +35,7 @@ class Owner(nn.Module):
         self.head = linear_head(self.backbone)
 
     def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        arguments = backbone_arguments(family_of(self.backbone), batch)
+        arguments = backbone_arguments(self.backbone, batch)
         return self.head(self.backbone(**arguments, use_cache=False).last_hidden_state[:, -1])
 
 

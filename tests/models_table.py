@@ -1,0 +1,153 @@
+"""docs/models.md, made of what every type of decoder is found to be: `python -m tests.models_table`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import torch
+import transformers
+
+from tests.decoders import TYPES, tiny_decoder
+from tests.served_decoders import CELLS, Subject, saved, subject_of
+from twinlens.attribution.errors import UserError
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+COLUMNS = ("type", *CELLS, "saved and loaded")
+HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
+REASONS = {
+    "as in a mixture of experts": "no: experts",
+    "whose block is no sum": "no: a block is no sum",
+    "no chain of blocks": "no: not one stream",
+    "of several widths": "no: widths differ",
+    "attention weights": "gradients alone",
+    "values that are outputs": "gradients alone",
+    "runs more than once": "no: a layer runs twice",
+    "changed in another way": "no: another readout",
+    "no `score` head": "no: another head",
+    "has no place for": "no: other weights",
+    "lacks": "no: other weights",
+    "cannot be loaded": "no: no decoder by itself",
+}
+"""Part of a refusal → what the table says."""
+INTRODUCTION = """# Which models are served
+
+Any causal decoder of transformers can be tried. What it is made of is found in one forward over a few tokens, and
+checked by identities before it is used: a block is its input plus two parts, activations times values are what the MLP
+writes, attention weights times values are what its output projection reads, the readout's scores are the model's own
+logits, variant rows are full forwards. What fails is refused by name, for the methods that need it alone.
+
+This table is written by the program that tries all of it on tiny random models (`python -m tests.models_table`), with
+transformers {version}. Every cell that is served was compared with plain loops over the model's own forward: integrated
+gradients, log-probability increases and dot products of gradients, with padding on either side, one text and three at
+a time.
+
+- *rows*: how edited answer tokens run. `replayed`: many at the price of one forward; `full forwards`: each as a whole
+  forward, which is exact and slow.
+- *FFN*: neurons of the MLP, by `ig` and by `logprob_increase`.
+- *attention*: attention neurons by the same; `gradients alone`: by `ig` (site=attn), not by increases, which need
+  weights times values to be what the output projection reads.
+- *gradients*: instance methods over the gradients of all linear layers (`params=all`); experts that a model keeps as
+  one block of numbers are no linear layers, see the run's warning.
+- *saved and loaded*: a classifier with a linear head, saved and loaded again, by `transformers.AutoModel` its decoder.
+  `own head`: transformers has no classifier of the type, so that twinlens makes one, and loads it.
+
+Instance methods over the head (`gradsim`, `influence`) need no more than a classifier that can be loaded.
+"""
+
+
+def rows_of(types: Sequence[str]) -> dict[str, list[str]]:
+    """What is served of each type that can be built small, in the order of `CELLS` and then as it is saved."""
+    found = {}
+    for name in types:
+        lm = tiny_decoder(name)
+        if lm is not None:
+            found[name] = [*_cells(name), _tried(lambda name=name: saved(name))]
+    return found
+
+
+def _cells(name: str) -> list[str]:
+    try:
+        subject = subject_of(name)
+    except UserError as refused:
+        reason = _reason(refused)
+        return [reason] * 3 + [_tried(lambda: CELLS["gradients"](Subject.plain(name)))]
+    except Exception as unexpected:
+        return [f"no: {type(unexpected).__name__} in transformers"] * len(CELLS)
+    return [_tried(lambda cell=cell: cell(subject)) for cell in CELLS.values()]
+
+
+def _tried(cell: Callable[[], str]) -> str:
+    """What a cell says, or why it is refused; a wrong number says so."""
+    try:
+        return cell()
+    except UserError as refused:
+        return _reason(refused)
+    except AssertionError as wrong:
+        return f"WRONG: {str(wrong).splitlines()[0] if str(wrong) else ''}"
+    except OverflowError:
+        return "no: the tiny model's numbers overflow"
+    except Exception as unexpected:
+        return f"no: {type(unexpected).__name__} in transformers"
+
+
+def _reason(refused: UserError) -> str:
+    return next((said for part, said in REASONS.items() if part in str(refused)), f"no: {refused}")
+
+
+def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
+    """The whole page."""
+    counts = {name: Counter(cells[place] for cells in rows.values()) for place, name in enumerate(COLUMNS[1:])}
+    served = counts["FFN"]["yes"]
+    by_rows = sum(cells[0] == "replayed" and cells[1] == "yes" for cells in rows.values())
+    attention, loaded = counts["attention"], [cells[-1] for cells in rows.values() if not cells[-1].startswith("no")]
+    summary = (
+        f"Of {len(rows)} types, {served} are served for FFN neurons ({by_rows} by replayed rows, the rest by full "
+        f"forwards), {attention['yes'] + attention['gradients alone']} for attention neurons "
+        f"({attention['gradients alone']} of them by gradients alone), {counts['gradients']['yes']} for gradients of "
+        f"all linear layers, and {len(loaded)} as "
+        "classifiers that are saved and loaded."
+    )
+    lines = "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in sorted(rows.items()))
+    rest = (
+        "Not tried, because the type cannot be built small from its settings here, or is no causal decoder by itself: "
+        f"{', '.join(left_out)}."
+    )
+    return "\n".join(
+        [INTRODUCTION.format(version=transformers.__version__), summary, "", f"{HEADER}\n{lines}", "", rest, ""]
+    )
+
+
+def rows_on(page: Path) -> dict[str, list[str]]:
+    """The table's rows as they stand on the page."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
+    return {row[0].strip(): row[1:] for row in cells if row[0] != "type"}
+
+
+def quiet() -> None:
+    """Keep transformers from talking about tiny models."""
+    warnings.simplefilter("ignore")
+    logging.disable(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+
+
+def main() -> int:
+    """Try every type and write the page."""
+    quiet()
+    torch.set_num_threads(1)
+    rows = rows_of(TYPES)
+    PAGE.write_text(page_of(rows, [name for name in TYPES if name not in rows]), encoding="utf-8")
+    wrong = {name: cells for name, cells in rows.items() if any("WRONG" in cell for cell in cells)}
+    for name, cells in wrong.items():
+        print(name, *cells, sep=" | ")
+    return len(wrong)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
