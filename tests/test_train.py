@@ -283,4 +283,4 @@ def test_every_experiment_is_tried(repository: Path) -> None:
     papers = {f"unified/{name}.yaml" for name in unified} | {
         f"neuron_level/{name}.yaml" for name in (*NEURON_LEVEL, *OTHERS_OF_NEURON_LEVEL)
     }
-    assert found == {"averitec.yaml", "averitec_tiny.yaml", *papers}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", "benchmark.yaml", *papers}

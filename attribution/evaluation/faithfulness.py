@@ -16,13 +16,13 @@ from twinlens.attribution.evaluation.controls import CONTROL, Control
 from twinlens.attribution.evaluation.edits import (
     Intervention,
     Positions,
-    Reference,
     edited_scores,
     kept_neurons,
     questions_at_once,
     replacement_of,
 )
 from twinlens.attribution.evaluation.questions import PROBABILITY, NeuronList, Question, Test
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import area, wilson
 from twinlens.attribution.needed_memory import Need

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.edits import Intervention, Reference, replacement_of
+from twinlens.attribution.evaluation.edits import Intervention, replacement_of
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path import Path
 from twinlens.attribution.neuron.path_integral import row_chunks

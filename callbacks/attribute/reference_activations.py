@@ -9,7 +9,7 @@ from torch import Tensor
 
 from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.edits import Reference
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.passes.memory import WithinMemory

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.controls import CONTROL, matched_list
-from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.questions import NeuronList
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.neuron.ranking import coded_units

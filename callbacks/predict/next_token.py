@@ -99,6 +99,8 @@ def accepted_answers(rows: datasets.Dataset) -> list[list[list[int]]]:
     """Tokens of every answer that each prompt accepts: those that its row lists, or the only one; none without any."""
     if ACCEPTED in rows.column_names:
         return list(rows[ACCEPTED][:])
+    if "answer_ids" not in rows.column_names:  # data of somebody's own, with the first token alone
+        return [[[label]] if label >= 0 else [] for label in rows["label"][:]]
     return [[ids] if ids else [] for ids in rows["answer_ids"][:]]
 
 
@@ -119,11 +121,15 @@ def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor], tokenizer:
         for accepted, at in zip(accepted_answers(rows), said[CHOSEN].tolist(), strict=True)
     ]
     labels = [ids[0] if ids else -1 for ids in answers]
-    texts = [
-        tokenizer.decode(ids).strip() if len(accepted) > 1 else text
-        for text, ids, accepted in zip(rows["answer"][:], answers, accepted_answers(rows), strict=True)
-    ]
-    for name, column in (("label", labels), ("answer_ids", answers), ("answer", texts)):
+    columns: dict[str, list[Any]] = {}
+    if ACCEPTED in rows.column_names:
+        texts = zip(rows["answer"][:], answers, rows[ACCEPTED][:], strict=True)
+        columns = {
+            "label": labels,
+            "answer_ids": answers,
+            "answer": [tokenizer.decode(ids).strip() if len(accepted) > 1 else text for text, ids, accepted in texts],
+        }
+    for name, column in columns.items():
         place = table.column_names.index(name)
         table = table.set_column(place, name, pyarrow.array(column, table.schema.field(name).type))
     table = table.append_column("readout", pyarrow.array([TokenReadout.name] * len(rows)))

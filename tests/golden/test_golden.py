@@ -15,6 +15,8 @@ from tests.running import CommandLine
 
 TOLERANCE = 1e-7
 """Of another build of the libraries: relative to the largest number of a column, about one bit of single precision."""
+SUMS = 1e-13
+"""Of the same build, in results: the last digits of a mean, where the order of its terms has changed."""
 SAID_OF_ANOTHER = re.compile(r"/(gradsim|influence)_neurons/test/target(_prob)?$")
 """Columns in which neurons of instances named the predicted class, though the instances were of the label's loss."""
 PLACES = ("index", "layer", "unit", "site", "position")
@@ -46,7 +48,9 @@ def test_same_numbers_as_before_the_move(
     numbers = [name for name in expected if name != ROWS and not SAID_OF_ANOTHER.search(name)]
     assert len(numbers) > len(NUMBERS)
     for name in numbers:
-        if same_build:
+        if same_build and name.startswith("results/"):  # sums of double precision may be taken in another order
+            np.testing.assert_allclose(found[name], expected[name], rtol=SUMS, atol=SUMS, err_msg=name)
+        elif same_build:
             assert np.array_equal(found[name], expected[name], equal_nan=True), name
         else:
             assert _close(name, found, expected), name

@@ -94,8 +94,11 @@ class Sentences:
         return self.kept[key]
 
     def states(self, attention: bool = True) -> ResidualStates:
-        """The residual stream of one forward, with attention weights where any evaluation of the pass reads them."""
-        attention = attention or self.reads.attention
+        """The residual stream of one forward, with attention weights or without.
+
+        Libraries compute attention in another way where its weights are read, so that an evaluation without them has a
+        forward of its own: its numbers do not depend on what else a run asks.
+        """
         if attention:
             return self.once("states with attention", lambda: self.model.states(self.batch))
         return self.once("states", lambda: self.model.states(self.batch, attention=False))

@@ -35,9 +35,9 @@ def _values(sentences: Sentences, site: ValueSite, mode: Mode, top_k: int) -> To
     asked, found = sentences.kept.get((site, mode), (0, None))
     if found is None or asked < top_k:
         asked = max(top_k, sentences.reads.values.get((site, mode), 0))
-        states = sentences.states(site == "attn")
+        states = sentences.states()
         units = (attention_units if site == "attn" else ffn_units)(sentences.model, states)
-        readout = sentences.readout(mode, site == "attn")
+        readout = sentences.readout(mode)
         found = best_neurons(readout, units, SCORE, asked, sentences.room)
         sentences.kept[site, mode] = asked, found
     return found.first(top_k)

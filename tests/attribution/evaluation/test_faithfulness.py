@@ -12,9 +12,9 @@ from tests.families import FAMILY_CONFIGS, choice_batch, choice_engine, random_b
 from tests.oracles_neuron import answer_activations, edited_probabilities, forward_scores, sequences_of
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.base_line import BASE_LINE
-from twinlens.attribution.evaluation.edits import Reference
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.questions import PROBABILITY, Question
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.evaluation.statistics import area
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.models.choice import ChoiceEngine

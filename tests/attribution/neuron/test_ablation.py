@@ -8,7 +8,7 @@ import torch
 from tests.families import ALL_MODELS, random_batch, tiny_engine
 from tests.oracles_neuron import forward_scores, single
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.edits import Reference
+from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.neuron.ablation import Ablation
 
 PLENTY = 1 << 34

@@ -74,8 +74,8 @@ def test_forward_searches_and_query_neurons_are_computed_once(monkeypatch: pytes
     counted(value_neurons, "best_neurons")
     counted(value_neurons, "query_neurons")
     together("gpt2")
-    assert done == {
-        "states": 1, "best_neurons": 2, "query_neurons": 1, "zeroed_scores": 1,
+    assert done == {  # states with attention weights, and without for those that do not read them
+        "states": 2, "best_neurons": 2, "query_neurons": 1, "zeroed_scores": 1,
         "zeroed_scores edited": 4,  # value and query neurons, and a control of each
     }  # fmt: skip
 
