@@ -239,6 +239,7 @@ def test_every_method_is_held_against_every_ground_truth_in_one_table(
     assert {"ig", "grad_x_act", "logprob_increase", "random_neurons"} <= neurons
 
 
+@pytest.mark.long
 def test_both_readings_of_the_paper_stand_side_by_side(command: CommandLine, fast: tuple[str, ...]) -> None:
     finished = command("experiment=unified/both_readings", base=fast)
     assert finished.code == 0, finished.err

@@ -172,13 +172,8 @@ def test_table_totals_count_what_is_missing() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc to measure peak memory")
-@pytest.mark.parametrize(
-    ("name", "budget"),
-    [
-        ("ig", 128),
-        *(pytest.param(*what, marks=pytest.mark.long) for what in (("faithfulness", 128), ("influence", 512))),
-    ],
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("name", "budget"), [("ig", 128), ("faithfulness", 128), ("influence", 512)])
 def test_peak_memory_is_within_a_quarter_of_the_plan(name: str, budget: int) -> None:
     """In a process of its own, on a decoder of 4 layers × 512 with 32 examples of 128 tokens."""
     command = [sys.executable, "-m", "benchmarks.memory", "--single", "--passes", name, "--budgets", str(budget)]
