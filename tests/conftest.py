@@ -30,15 +30,6 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 quick_hydra.do_once(REPOSITORY / "conf")
 
 
-LONGEST = ("tests/faults/", "tests/test_processes.py", "tests/callbacks/processes/", "tests/test_train.py",
-           "tests/test_wheel.py", "tests/test_benchmarks.py")  # fmt: skip
-"""Tests that begin first, so that none of them is left to one process while the other one has nothing to do."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
-
-
 def pytest_collection_finish() -> None:
     """Leave all that was imported out of later searches for garbage: a run makes one, over a million objects.
 
