@@ -18,6 +18,7 @@ from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
 from twinlens.attribution.evaluation.parts import KINDS, by_column, by_label, by_outcome
 from twinlens.attribution.evaluation.refits import Reference
+from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import MethodKind
@@ -254,3 +255,9 @@ def train_facts(session: Session) -> TrainFacts:
     lengths = [sum(map(len, sequences)) / len(sequences) for sequences in inputs]
     tokens = [list(chain.from_iterable(sequences)) for sequences in inputs]
     return TrainFacts(hidden, loss, tokens, torch.tensor(lengths, dtype=torch.float64))
+
+
+def skipped(name: str, needs: str) -> list[Result]:
+    """The results of an evaluation that the run does not serve: none, and a line that says why."""
+    print(f"{name}: skipped: needs {needs}", flush=True)
+    return []

@@ -15,7 +15,7 @@ from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTrut
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, train_summary
+from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, skipped, train_summary
 from twinlens.callbacks.evaluate.refits import Recipe, refitted
 from twinlens.callbacks.passes.session import Session
 
@@ -101,12 +101,10 @@ def ground_truth_results(
 ) -> list[Result]:
     """Results of an evaluation over the run's instance methods; fits that are not in the store yet are made."""
     if session.readout.of_vocabulary:
-        print(f"{name}: skipped: needs data with classes or choices", flush=True)
-        return []
+        return skipped(name, "data with classes or choices")
     inputs = truth_inputs(session, name, methods, recipe)
     if lacking := evaluation.lacking(inputs):
-        print(f"{name}: skipped: needs {lacking}", flush=True)
-        return []
+        return skipped(name, lacking)
     return evaluation.evaluate(inputs)
 
 

@@ -10,7 +10,7 @@ from twinlens.attribution.evaluation.ground_truth.randomised import READS_THE_MO
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import ScoredMethod
 from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
+from twinlens.callbacks.evaluate.evaluation_inputs import of_kind, skipped
 from twinlens.callbacks.evaluate.ground_truth import StoredScores, truth_inputs
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
@@ -33,16 +33,14 @@ def randomised_results(
         settings: of all methods, plain values.
     """
     if session.readout.of_vocabulary:
-        print(f"{name}: skipped: needs data with classes or choices", flush=True)
-        return []
+        return skipped(name, "data with classes or choices")
     chosen = {
         key: method
         for key, method in of_kind(methods, "instance").items()
         if method.reads in READS_THE_MODEL and not method.draws
     }
     if not chosen:
-        print(f"{name}: skipped: needs an instance method that reads the model (e.g. method=gradsim)", flush=True)
-        return []
+        return skipped(name, "an instance method that reads the model (e.g. method=gradsim)")
     after: dict[str, list[ScoredMethod]] = {key: [] for key in chosen}
     for seed in evaluation.seeds:
         other = shuffled(session, seed)

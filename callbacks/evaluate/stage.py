@@ -26,6 +26,7 @@ from twinlens.callbacks.evaluate.evaluation_inputs import (
     pairs_of,
     parts_of,
     seedless_rankings,
+    skipped,
     texts_of,
     train_facts,
 )
@@ -64,7 +65,7 @@ def evaluate_stage(
     """
     missing = what_is_missing(evaluation, available(session, methods, recipe is not None))
     if missing:
-        return _skipped(name, missing)
+        return skipped(name, missing)
     if evaluation.requires == "rankings":
         assert recipe is not None, "an evaluation that fits says that it needs a recipe"
         return retraining_results(session, name, evaluation, methods, recipe)
@@ -84,7 +85,7 @@ def evaluate_stage(
         return site_ablation_stage(session, name, evaluation, settings)
     if evaluation.requires == "neuron_level":
         if session.readout.of_sequences:
-            return _skipped(name, "one sequence per example, and multiple choice has several")
+            return skipped(name, "one sequence per example, and multiple choice has several")
         return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
         "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
@@ -118,11 +119,6 @@ def evaluations_in_order(evaluations: Mapping[str, Any]) -> dict[str, Any]:
     return {name: evaluations[name].after(evaluations) if follow[name] else evaluations[name] for name in ordered}
 
 
-def _skipped(name: str, needs: str) -> list[Result]:
-    print(f"{name}: skipped: needs {needs}", flush=True)
-    return []
-
-
 # -- one function per need ---------------------------------------------------------------------------------------
 
 
@@ -141,7 +137,7 @@ def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str
 def _answers(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of every predicted split of prompts but train."""
     if not session.readout.of_vocabulary:
-        return _skipped(name, "prompts with answers (e.g. data=knowledge)")
+        return skipped(name, "prompts with answers (e.g. data=knowledge)")
     return [
         result
         for split in sorted(session.predictions)
@@ -174,7 +170,7 @@ def _pairs(session: Session, name: str, evaluation: Any, methods: Mapping[str, A
         asked &= own_artifacts(pairs_of(session, session.split))
     if not bool(asked.any()):
         kind = "example" if challenge else "pair with full lexical overlap"
-        return _skipped(name, f"a {session.split} {kind} that is mispredicted as entailment")
+        return skipped(name, f"a {session.split} {kind} that is mispredicted as entailment")
     group = "challenge" if challenge else "own"
     asked = asked[kept_rows(session)]
     return evaluation.evaluate(pairs_of(session, "train"), best_rows(session, methods), asked, group)

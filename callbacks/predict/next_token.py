@@ -121,17 +121,14 @@ def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor], tokenizer:
         for accepted, at in zip(accepted_answers(rows), said[CHOSEN].tolist(), strict=True)
     ]
     labels = [ids[0] if ids else -1 for ids in answers]
-    columns: dict[str, list[Any]] = {}
     if ACCEPTED in rows.column_names:
-        texts = zip(rows["answer"][:], answers, rows[ACCEPTED][:], strict=True)
-        columns = {
-            "label": labels,
-            "answer_ids": answers,
-            "answer": [tokenizer.decode(ids).strip() if len(accepted) > 1 else text for text, ids, accepted in texts],
-        }
-    for name, column in columns.items():
-        place = table.column_names.index(name)
-        table = table.set_column(place, name, pyarrow.array(column, table.schema.field(name).type))
+        texts = [
+            tokenizer.decode(ids).strip() if len(accepted) > 1 else text
+            for text, ids, accepted in zip(rows["answer"][:], answers, rows[ACCEPTED][:], strict=True)
+        ]
+        for name, column in (("label", labels), ("answer_ids", answers), ("answer", texts)):
+            place = table.column_names.index(name)
+            table = table.set_column(place, name, pyarrow.array(column, table.schema.field(name).type))
     table = table.append_column("readout", pyarrow.array([TokenReadout.name] * len(rows)))
     for name in COLUMNS:
         table = table.append_column(name, pyarrow.array(said[name].numpy()))

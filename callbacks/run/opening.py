@@ -61,12 +61,11 @@ def open_questions(config: Any, build: Callable[..., Any]) -> tuple[dict[str, An
         UserError: the configuration lacks a group.
     """
     check_groups_are_there(config)
-    unchosen = [
-        f"{group}.{name}" for group in SEVERAL for name in config.get(group) or {} if name not in chosen(config, group)
-    ]
+    asked = {group: chosen(config, group) for group in SEVERAL}
+    unchosen = [f"{group}.{name}" for group in SEVERAL for name in config.get(group) or {} if name not in asked[group]]
     if unchosen and is_first_process():
         print(f"left out, since nothing chooses them: {', '.join(unchosen)}", flush=True)
-    methods, evaluations = ({name: build(node) for name, node in chosen(config, group).items()} for group in SEVERAL)
+    methods, evaluations = ({name: build(node) for name, node in asked[group].items()} for group in SEVERAL)
     return among_others(methods), evaluations
 
 
