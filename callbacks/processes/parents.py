@@ -20,6 +20,7 @@ NUMBERS_OF_OTHERS = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
 """Environment variables of which one is above zero in all processes of a run but the first."""
 
 _watching = threading.Event()
+_told = threading.Event()
 
 
 def is_first() -> bool:
@@ -67,11 +68,22 @@ def watch_parent(parent: int, name: str | None = None) -> None:
 
 
 def end_of_first() -> str | None:
-    """The line on the end of the run's first process, which started this one; None where it lives or is this one."""
+    """The line on the end of the run's first process, which started this one; None where it lives or is this one.
+
+    None also where this process has been given such a line before.
+    """
     parent = _starter()
     if is_first() or parent is None or not _has_ended(parent):
         return None
-    return of_ended(f"the first process of the run ({parent}) has ended")
+    return once_of_ended(f"the first process of the run ({parent}) has ended")
+
+
+def once_of_ended(what: str) -> str | None:
+    """The line of `of_ended` the first time; None after it: a slow end is told by the thread that watches, too."""
+    if _told.is_set():
+        return None
+    _told.set()
+    return of_ended(what)
 
 
 def of_ended(what: str) -> str:
@@ -111,6 +123,7 @@ def _watch(parent: int, name: str) -> None:
     while os.getppid() == parent:
         time.sleep(EVERY_SECONDS)
     time.sleep(GRACE_SECONDS)
+    line = once_of_ended(f"{name} ({parent}) has ended")
     with suppress(OSError):  # whoever read it may have ended, too
-        os.write(2, f"{of_ended(f'{name} ({parent}) has ended')}\n".encode())
+        os.write(2, f"{line}\n".encode() if line else b"")
     os._exit(2)

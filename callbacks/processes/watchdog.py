@@ -15,7 +15,7 @@ from lightning.pytorch.strategies.launchers import subprocess_script
 
 from twinlens.callbacks.processes.heartbeats import are_watched, join_processes
 from twinlens.callbacks.processes.launch import RANKS
-from twinlens.callbacks.processes.parents import EVERY_SECONDS, GRACE_SECONDS, of_ended, watch_parent
+from twinlens.callbacks.processes.parents import EVERY_SECONDS, GRACE_SECONDS, once_of_ended, watch_parent
 from twinlens.callbacks.processes.stopping import received
 
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
@@ -82,6 +82,7 @@ def end_children() -> None:
 
 def _end(what: str | None, code: int) -> None:
     """End this process; `what` has become of another one is None where that has been said."""
-    if what is not None:
-        print(of_ended(what), file=sys.stderr, flush=True)
+    line = None if what is None else once_of_ended(what)
+    if line is not None:
+        print(line, file=sys.stderr, flush=True)
     os._exit(code)  # the main thread may hang in a collective for ever

@@ -220,6 +220,22 @@ def test_a_parent_that_is_still_giving_back_its_memory_has_ended(tmp_path: Path)
     assert told == f"{parents.of_ended(f'the first process of the run ({parent.pid}) has ended')}\n"
 
 
+def test_a_process_that_takes_long_to_end_says_once_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its main thread has said it, and the thread that watches ends it."""
+    monkeypatch.setattr(parents, "GRACE_SECONDS", 0.0)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv(parents.VARIABLE, str(2**22 + 1))  # no process has this number: it has ended
+
+    def work() -> int:
+        stopping.say(signal.SIGTERM)
+        parents._watch(2**22 + 1, "the first process of the run")
+        return 0
+
+    done = forked(work, tmp_path / "log")
+    line = parents.of_ended(f"the first process of the run ({2**22 + 1}) has ended")
+    assert (done.code, (tmp_path / "log").read_text()) == (2, f"{line}\n")
+
+
 def test_a_variable_that_came_down_through_a_shell_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[int] = []
     monkeypatch.setattr(parents, "watch_parent", lambda parent, name=None: begun.append(parent))
