@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+from collections.abc import Iterable
 from contextlib import suppress
 from functools import lru_cache, wraps
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import omegaconf.base
 import yaml
-from hydra._internal import defaults_list
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.utils import JobRuntime
 from omegaconf import grammar_parser
@@ -31,7 +32,12 @@ def do_once(conf: Path) -> None:
     # trees are read and never changed; errors are not remembered
     omegaconf.base.parse = omegaconf._utils.parse = lru_cache(MOST)(grammar_parser.parse)
     defaults_list._create_interpolation_map = _for_interpolations(defaults_list._create_interpolation_map)
-    ConfigLoaderImpl._load_configuration_impl = _composing(ConfigLoaderImpl._load_configuration_impl, conf.resolve())
+    of_conf = conf.resolve()
+    config_loader_impl.create_defaults_list = _choosing(defaults_list.create_defaults_list, of_conf)
+    ConfigLoaderImpl._compose_config_from_defaults_list = _merging(
+        ConfigLoaderImpl._compose_config_from_defaults_list, of_conf
+    )
+    ConfigLoaderImpl._load_configuration_impl = _composing(ConfigLoaderImpl._load_configuration_impl, of_conf)
 
 
 class _Named(io.StringIO):
@@ -72,6 +78,53 @@ def _for_interpolations(create: Any) -> Any:
         return create(overrides, entries, self_added) if any(entry.is_interpolation() for entry in entries) else None
 
     return created
+
+
+def _choosing(create: Any, conf: Path) -> Any:
+    """The list of files that the choices of a command line come to; its values, which choose none, are put in anew."""
+    known: dict[Any, bytes] = {}  # errors are not remembered
+
+    def sets_values(repo: Any, override: Any) -> bool:
+        return isinstance(override.value(), dict) or not repo.group_exists(override.key_or_group)
+
+    @wraps(create)
+    def created(repo: Any, config_name: Any, overrides_list: list[Any], prepend_hydra: bool, skip_missing: bool) -> Any:
+        if not _are_of(conf, repo.get_sources(), (override.input_line for override in overrides_list)):
+            return create(repo, config_name, overrides_list, prepend_hydra, skip_missing)
+        single = [override for override in overrides_list if not override.is_sweep_override()]
+        values = [override for override in single if sets_values(repo, override)]
+        choices = [override for override in single if override not in values]
+        texts = [override.input_line for override in choices]
+        key = config_name, tuple(texts), prepend_hydra, skip_missing
+        if key not in known:
+            known[key] = pickle.dumps(create(repo, config_name, choices, prepend_hydra, skip_missing))
+        found = pickle.loads(known[key])
+        found.config_overrides.extend(values)
+        return found
+
+    return created
+
+
+def _merging(merge: Any, conf: Path) -> Any:
+    """What a list of files of `conf` alone comes to, before a command line's values."""
+    known: dict[Any, bytes] = {}
+
+    @wraps(merge)
+    def merged(loader: Any, defaults: list[Any], repo: Any) -> Any:
+        if not _are_of(conf, repo.get_sources(), (str(default.config_path) for default in defaults)):
+            return merge(loader, defaults, repo)
+        key = pickle.dumps(defaults)
+        if key not in known:
+            known[key] = pickle.dumps(merge(loader, defaults, repo))
+        return pickle.loads(known[key])
+
+    return merged
+
+
+def _are_of(conf: Path, sources: list[Any], paths: Iterable[str]) -> bool:
+    """Whether the files of `conf` and Hydra's own are all there is to compose of; paths may lead out of it."""
+    folders = [Path(source.path) for source in sources if source.scheme() == "file"]
+    return all(folder.resolve() == conf for folder in folders) and not any(".." in path for path in paths)
 
 
 def _composing(compose: Any, conf: Path) -> Any:

@@ -86,9 +86,11 @@ def with_current_names(config: DictConfig) -> tuple[DictConfig, dict[str, str]]:
 
     Hydra's own node is left as it is. Without names of before it is the same object.
     """
+    replaced: dict[str, str] = {}
+    if not _names_before(OmegaConf.to_container(config, resolve=False)):
+        return config, replaced
     copy = config.copy()
     OmegaConf.set_readonly(copy, False)
-    replaced: dict[str, str] = {}
     for key in copy:
         if key != "hydra":
             _replace(copy, key, replaced)
@@ -99,6 +101,17 @@ def current_output(stem: str) -> str:
     """What a file of tables/ or figures/ is called now, without its suffix."""
     beginning = next((former for former in OUTPUTS if stem.startswith(former)), None)
     return stem if beginning is None else OUTPUTS[beginning] + stem.removeprefix(beginning)
+
+
+def _names_before(values: Any) -> bool:
+    """Whether a `_target_` below is a name of before, or refers to a value that may be one."""
+    if isinstance(values, list):
+        return any(map(_names_before, values))
+    if not isinstance(values, dict):
+        return False
+    target = values.get(_TARGET)
+    refers = isinstance(target, str) and "${" in target
+    return refers or current_name(target) is not None or any(map(_names_before, values.values()))
 
 
 def _replace(node: DictConfig | ListConfig, key: Any, replaced: dict[str, str]) -> None:

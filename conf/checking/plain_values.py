@@ -29,11 +29,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own node; a copy where it has one."""
     if "hydra" not in config:
         return config
-    copy = config.copy()
-    OmegaConf.set_struct(copy, False)
-    OmegaConf.set_readonly(copy, False)
-    del copy["hydra"]
-    return copy
+    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
