@@ -227,8 +227,11 @@ def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> 
     [
         ("data=demo", "method=[ig,gradsim,influence]", "method.gradsim.params=all", "method.gradsim.projection=pca",
          "method.influence.params=all", "method.influence.curvature=ekfac"),
-        ("data=demo_choice", "method=[ig,gradsim,influence]", "method.gradsim.params=all",
-         "method.influence.params=all", "method.influence.projection=random", "method.influence.curvature=ggn"),
+        pytest.param(
+            ("data=demo_choice", "method=[ig,gradsim,influence]", "method.gradsim.params=all",
+             "method.influence.params=all", "method.influence.projection=random", "method.influence.curvature=ggn"),
+            marks=pytest.mark.long,
+        ),
         ("experiment=neuron_level/training_sentences", "method=[logprob_increase,gradsim]", "evaluation=[]"),
     ],
 )  # fmt: skip

@@ -127,7 +127,8 @@ def one(tmp_path_factory: pytest.TempPathFactory, trained: Path) -> Path:
     return once(tmp_path_factory, "scores_of_one_process", build) / "run"
 
 
-@pytest.mark.parametrize("starter", ["torchrun", pytest.param("srun", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("starter", STARTERS)
 def test_two_nodes_give_the_scores_of_one_process(
     repository: Path, tmp_path: Path, trained: Path, one: Path, starter: str
 ) -> None:
