@@ -6,12 +6,13 @@ What comes of it is the same, see test_quick_hydra.py.
 
 from __future__ import annotations
 
+import copy
 import io
 import os
 import pickle
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import lru_cache, wraps
+from functools import lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ def _for_interpolations(create: Any) -> Any:
 
 def _choosing(create: Any, conf: Path) -> Any:
     """The list of files that the choices of a command line come to; its values, which choose none, are put in anew."""
-    known: dict[Any, bytes] = {}  # errors are not remembered
+    known: dict[Any, Callable[[], Any]] = {}  # errors are not remembered
 
     def sets_values(repo: Any, override: Any) -> bool:
         return isinstance(override.value(), dict) or not repo.group_exists(override.key_or_group)
@@ -97,8 +98,8 @@ def _choosing(create: Any, conf: Path) -> Any:
         texts = [override.input_line for override in choices]
         key = config_name, tuple(texts), prepend_hydra, skip_missing
         if key not in known:
-            known[key] = pickle.dumps(create(repo, config_name, choices, prepend_hydra, skip_missing))
-        found = pickle.loads(known[key])
+            known[key] = _anew(create(repo, config_name, choices, prepend_hydra, skip_missing))
+        found = known[key]()
         found.config_overrides.extend(values)
         return found
 
@@ -107,7 +108,7 @@ def _choosing(create: Any, conf: Path) -> Any:
 
 def _merging(merge: Any, conf: Path) -> Any:
     """What a list of files of `conf` alone comes to, before a command line's values."""
-    known: dict[Any, bytes] = {}
+    known: dict[Any, Callable[[], Any]] = {}
 
     @wraps(merge)
     def merged(loader: Any, defaults: list[Any], repo: Any) -> Any:
@@ -115,10 +116,19 @@ def _merging(merge: Any, conf: Path) -> Any:
             return merge(loader, defaults, repo)
         key = pickle.dumps(defaults)
         if key not in known:
-            known[key] = pickle.dumps(merge(loader, defaults, repo))
-        return pickle.loads(known[key])
+            known[key] = _anew(merge(loader, defaults, repo))
+        return known[key]()
 
     return merged
+
+
+def _anew(found: Any) -> Callable[[], Any]:
+    """What gives copies of something, as it is now."""
+    try:
+        pickled = pickle.dumps(found)
+    except pickle.PicklingError:  # a test has loaded a module of Hydra's a second time
+        return partial(copy.deepcopy, copy.deepcopy(found))
+    return partial(pickle.loads, pickled)
 
 
 def _are_of(conf: Path, sources: list[Any], paths: Iterable[str]) -> bool:
@@ -129,7 +139,7 @@ def _are_of(conf: Path, sources: list[Any], paths: Iterable[str]) -> bool:
 
 def _composing(compose: Any, conf: Path) -> Any:
     """Hydra's composition that remembers what it made of files of `conf` alone, which no test changes."""
-    known: dict[Any, tuple[bytes, bool]] = {}
+    known: dict[Any, tuple[Callable[[], Any], bool]] = {}
 
     @wraps(compose)
     def composed(
@@ -144,8 +154,8 @@ def _composing(compose: Any, conf: Path) -> Any:
         folders = [Path(path.removeprefix("file://")) for _, path in entries if path.startswith("file://")]
         key = tuple(entries), config_name, tuple(overrides), run_mode, validate_sweep_overrides
         if key in known:
-            pickled, is_named = known[key]
-            config = pickle.loads(pickled)
+            anew, is_named = known[key]
+            config = anew()
             config._metadata.resolver_cache.clear()  # of now
             config.hydra.runtime.cwd = os.getcwd()
             if not is_named:
@@ -157,8 +167,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         )
         if not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
             is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
-            with suppress(pickle.PicklingError):  # a test has loaded a module of Hydra's a second time
-                known[key] = pickle.dumps(config), is_named
+            known[key] = _anew(config), is_named
         return config
 
     return composed

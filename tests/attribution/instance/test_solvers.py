@@ -98,7 +98,7 @@ def test_cg_on_an_indefinite_hessian_is_refused_with_its_curvature():
 
 def test_auto_falls_back_to_cg():
     head = make_head("mlp", hidden=40)
-    train = make_split(head, 15, hidden=40)
+    train = make_split(head, 60, hidden=40)
     budget = 2 * iterative_plan(differentiable_head(head, "head")).memory
     scorer = Influence().prepare(train, budget)
     assert isinstance(scorer, ConjugateGradientScorer)
