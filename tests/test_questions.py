@@ -8,12 +8,13 @@ from pathlib import Path
 
 import datasets
 
-from tests.running import CommandLine
+from tests.running import SMALLER_MODEL, CommandLine
 
 METHODS = "method=[ig,gradsim,influence,na_instances,gradsim_neurons,tracin,similarity,bm25,random_instances]"
 EVALUATIONS = "evaluation=[accuracy,faithfulness,uniqueness,retraining,overlap,diversity,concepts]"
 QUESTIONS = (
     "data=demo_choice",
+    *SMALLER_MODEL,
     "evaluation.retraining.fractions=[50]",
     "evaluation.retraining.seeds=[0]",
     "evaluation.retraining.groups=[most,random]",

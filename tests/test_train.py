@@ -205,14 +205,14 @@ def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(
 ) -> None:
     shares = ONE_SHARE if name in ("table3", "figure2", "figure6") else ()
     shares += SHORT_SERIES if name == "diversity_series" else ()
-    finished = command(f"experiment=unified/{name}", *shares, base=fast)
+    finished = command(f"experiment=unified/{name}", *shares, *SMALLER_MODEL, base=fast)
     assert finished.code == 0, finished.err
     kind = "figures" if name.startswith("figure") else "tables"
     assert [path for path in (finished.folder / kind).iterdir() if path.stem == name]
 
 
 def test_one_command_writes_every_table_and_figure_of_the_paper(command: CommandLine, fast: tuple[str, ...]) -> None:
-    finished = command("experiment=unified/all", *ONE_SHARE, base=fast)
+    finished = command("experiment=unified/all", *ONE_SHARE, *SMALLER_MODEL, base=fast)
     assert finished.code == 0, finished.err
     (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
     assert [row["status"] for row in csv.DictReader((sweep / "sweep.csv").open())] == ["done"] * 3
@@ -259,7 +259,7 @@ def test_every_experiment_of_the_second_paper_runs_offline(
     assert finished.code == 0, finished.err
 
 
-@pytest.mark.parametrize("experiment", ["averitec", "averitec_tiny"])
+@pytest.mark.parametrize("experiment", ["averitec_tiny", pytest.param("averitec", marks=pytest.mark.long)])
 def test_every_experiment_runs_its_fast_development_run(
     command: CommandLine,
     experiment: str,

@@ -39,7 +39,6 @@ def gradient(logits: torch.Tensor, features: torch.Tensor, target: int, against:
 
 def test_both_lenses_explain_the_same_output(command: CommandLine) -> None:
     check_both_lenses(command, (), "prediction", None)
-    check_both_lenses(command, ("explain=gold",), "label", None)
     check_both_lenses(command, ("explain=gold", "explain_against=runner_up"), "label", "runner_up")
 
 

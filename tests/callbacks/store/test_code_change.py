@@ -106,6 +106,7 @@ def change_constants(file: Path) -> None:
     file.write_text(text + "\nADDED = 1\n", encoding="utf-8")
 
 
+@pytest.mark.long  # the same from fingerprints alone: test_fingerprints.py
 def test_a_run_after_changes_computes_what_they_can_change(project: Path) -> None:
     """Moved files, remarks and other constants where none matters, and a method that is another one."""
     # of the sources as they are, which this process has imported
