@@ -29,7 +29,7 @@ def without_hydra(config: DictConfig) -> DictConfig:
     """The configuration without Hydra's own node; a copy where it has one."""
     if "hydra" not in config:
         return config
-    return OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    return OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
 
 
 def chosen(config: DictConfig, group: str) -> dict[str, DictConfig]:
