@@ -77,11 +77,23 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
             "unit": listed(rows["unit"].int()),
             "position": listed(rows.get("position", torch.full_like(rows["unit"], -1)).int()),
             "score": listed(rows["score"].float()),
+            **({} if "token" not in rows else {"token": _shares(rows["token"], kept)}),
             "completeness": pyarrow.array(
                 [None] * len(kept) if completeness is None else completeness.tolist(), pyarrow.list_(pyarrow.float32())
             ),
         }
     )
+
+
+def _shares(token: Tensor, kept: Tensor) -> pyarrow.Array:
+    """Shares of each entry's score by the tokens of its example, which ends where they are NaN.
+
+    Args:
+        token: [examples, entries, tokens].
+        kept: entries of each list, bool [examples, entries].
+    """
+    lists = [[entry[~entry.isnan()].tolist() for entry in row[own]] for row, own in zip(token, kept, strict=True)]
+    return pyarrow.array(lists, pyarrow.list_(pyarrow.list_(pyarrow.float32())))
 
 
 def instance_table(

@@ -44,6 +44,9 @@ class DataModule(Protocol):
     notes: Notes
 
     @property
+    def monitored(self) -> tuple[str, str] | None: ...
+
+    @property
     def reads(self) -> Mapping[str, Any]: ...
 
     def fingerprint(self, split: str) -> str: ...
@@ -206,7 +209,8 @@ class Session:
 
     def targets(self, lens: Lens, split: str) -> Targets:
         """What is explained of a predicted split's examples on one side of the run."""
-        return resolve(self.explain.of(lens), self.predictions[split].column, self.fold(split), self.readout)
+        predicted = self.predictions[split]
+        return resolve(self.explain.of(lens), predicted.column, self.fold(split), self.readout, predicted.dataset)
 
     def fold(self, split: str) -> torch.Tensor | None:
         """Class → folded class of a split's labels, [classes]; None: labels are the model's classes."""

@@ -35,7 +35,7 @@ class NextTokens:
     """
 
     def __init__(self, rows: datasets.Dataset, answer: str = "first") -> None:
-        self.types: list[str] = list(rows["type"][:])
+        self.types: list[str] = list(rows["type"][:]) if "type" in rows.column_names else [""] * len(rows)
         self.accepted = accepted_answers(rows)
         self.answers = other_answers(self.types, [first_tokens(answers) for answers in self.accepted])
         self.of_whole = answer == "full"
