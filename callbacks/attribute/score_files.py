@@ -104,14 +104,19 @@ def instance_table(
     """The contract's columns of instance scores; a list of −1 stands for a test that is left out, and is empty.
 
     Args:
-        positions: further lists, of tokens in their texts.
+        positions: further lists, of tokens in their texts or of shares of each score, [tests, entries, …].
         explained: further columns, what is explained of each test, [tests].
     """
     kept = scores.top_index >= 0
     offsets = pyarrow.array(torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)]).int().numpy())
 
     def lists(values: Tensor) -> pyarrow.Array:
-        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values[kept].numpy()))
+        entries = values[kept]
+        if entries.dim() > 1:
+            return pyarrow.ListArray.from_arrays(
+                offsets, pyarrow.array(entries.tolist(), pyarrow.list_(pyarrow.float32()))
+            )
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(entries.numpy()))
 
     columns = {"index": pyarrow.array(scores.index.numpy())}
     columns |= {name: pyarrow.array(values.long().numpy()) for name, values in (explained or {}).items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from twinlens.attribution.errors import require_finite
 from twinlens.attribution.gradients.cotangents import target_cotangents
 from twinlens.attribution.gradients.fisher import fisher_cotangents
-from twinlens.attribution.gradients.options import GradientOptions, Per
+from twinlens.attribution.gradients.options import GradientOptions
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.over_layers import Losses
@@ -42,9 +42,10 @@ class Wanted:
     explained: bool = False
 
     @property
-    def per(self) -> Per:
+    def per(self) -> Literal["example", "token"]:
         """What has a row: tokens among the rows that are put forward alone, and never in the curvature."""
-        return "example" if self.explained or self.losses != "loss" else self.options.per
+        of_tokens = self.options.per == "token" and not self.explained and self.losses == "loss"
+        return "token" if of_tokens else "example"
 
 
 def documents(session: Session, wanted: Wanted) -> bool:

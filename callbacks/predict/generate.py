@@ -19,6 +19,7 @@ from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Finish
+from twinlens.data.data_report import quoted
 from twinlens.data.texts import with_labels
 
 NO_TOKEN = -1
@@ -53,9 +54,12 @@ def generate_stage(session: Session, split: str) -> None:
     ids = load_file(entry.path / "tokens.safetensors")["tokens"]
     rows, model = session.data.splits[split], session.readable
     session.data.splits[split] = with_generated(rows, ids, model.tokenizer)
-    n = sum(not given for given in rows["answer_ids"][:])
+    made = [number for number, given in enumerate(rows["answer_ids"][:]) if not given]
+    shown = session.data.splits[split]["completion"][made[0]]
     print(
-        f"generated: completions of {n} of {len(rows)} {split} queries, at most {ids.shape[1]} tokens each", flush=True
+        f"generated: completions of {len(made)} of {len(rows)} {split} queries, at most {ids.shape[1]} tokens each; "
+        f"the first is {quoted(shown)}",
+        flush=True,
     )
 
 

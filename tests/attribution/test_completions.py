@@ -17,6 +17,7 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse
 from twinlens.attribution.neuron.completion_scores import completion_scores
 from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.attribution.neuron.interventions import zeroed_completion_metrics
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.predict.generate import NO_TOKEN, greedy
@@ -236,6 +237,22 @@ def test_faithfulness_asks_every_token(model: Any) -> None:
     torch.testing.assert_close(answers["probability"], torch.tensor(expected), rtol=1e-4, atol=1e-6)
     torch.testing.assert_close(answers["empty|comprehensiveness|2|probability"], answers["probability"])
     assert not bool(answers["empty|sufficiency|1"].all())
+
+
+def test_interventions_read_the_whole_completion(model: Any) -> None:
+    """Zeroing parameters is zeroing coefficients everywhere: one forward over prompt and completion says the same."""
+    asked, engine = completions(model, foils=False), model.residual_engine()
+    ffn = torch.zeros(4, engine.n_layers, engine.n_neurons, dtype=torch.bool)
+    ffn[:, 2, ::3] = True
+    found = zeroed_completion_metrics(engine, prompts(model, "right", range(4)), asked, ffn, None, BUDGET)
+    down = model.lm.model.layers[2].mlp.down_proj
+    handle = down.register_forward_pre_hook(lambda module, args: (args[0] * ~ffn[0, 2],))
+    try:
+        expected = torch.stack([plain_phi(model, row, foils=False) for row in range(4)])
+    finally:
+        handle.remove()
+    torch.testing.assert_close(found.log_prob, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.prob, (expected / asked.lengths).exp(), rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
