@@ -91,7 +91,8 @@ def query_of(row: Row, where: str, generates: bool) -> Query:
             "you like: rename the column."
         )
     kind = _text(row, "group" if row.get("group") is not None else "type", where)
-    query = Query(where, *(_text(row, name, where) for name in ("prompt", "completion", "foil")), kind)
+    prompt, completion, foil = (_text(row, name, where) for name in ("prompt", "completion", "foil"))
+    query = Query(where, prompt, completion, foil, kind)
     if not query.completion.strip() and not generates:
         raise UserError(
             f"{where} has an empty completion, expected the text whose cause is looked for: fill it in, or set "
@@ -159,7 +160,7 @@ class ChatTemplate:
 
 
 def _messages(value: Any, where: str) -> tuple[Mapping[str, str], ...]:
-    turns = value if isinstance(value, list) else [None]
+    turns: list[Any] = value if isinstance(value, list) else [None]
     for number, turn in enumerate(turns):
         said = turn if isinstance(turn, Mapping) else {}
         if not all(isinstance(said.get(name), str) for name in ("role", "content")):

@@ -93,7 +93,7 @@ def text_lines(file: DataFile, newline: str, most: int = MOST_BYTES, most_in_lin
             yield line
 
 
-def whole_text_rows(file: DataFile, notes: Any) -> Iterator[tuple[str, dict[str, str]]]:
+def whole_text_rows(file: DataFile, notes: Any) -> Iterator[tuple[str, dict[str, Any]]]:
     """The one row of a plain text file: all of it, as the column `text`.
 
     Args:

@@ -117,8 +117,8 @@ def zeroed_completion_metrics(
     lengths = torch.tensor([len(ids) for ids in completions.tokens])
     ranks, log_probs = torch.zeros(len(lengths)), torch.zeros(len(lengths))
     for step in Completions(completions.tokens).steps(batch):
-        masks = [None if mask is None else mask[step.rows] for mask in (ffn, attention)]
-        found = zeroed_metrics(model, step.batch, step.batch["target"], *masks, memory_budget)
+        own, attended = (None if mask is None else mask[step.rows] for mask in (ffn, attention))
+        found = zeroed_metrics(model, step.batch, step.batch["target"], own, attended, memory_budget)
         ranks, log_probs, lengths = (part.to(found.log_prob.device) for part in (ranks, log_probs, lengths))
         ranks[step.rows] += found.reciprocal_rank.to(ranks)
         log_probs[step.rows] += found.log_prob.to(log_probs)

@@ -111,6 +111,7 @@ class Session:
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
         epochs: of the fit, where a method reads checkpoints.
+        open_epoch: gives the model of a kept epoch's folder, where a method reads checkpoints.
         epoch_examples: folder of the stored predictions by epoch and split, once computed.
         scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
             folder's name is their fingerprint.
@@ -131,6 +132,7 @@ class Session:
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
+    open_epoch: Callable[[str], TextClassifier | LanguageModel] | None = None
     epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
     scores: dict[tuple[str, str], Path] = field(default_factory=dict)
     found_batch_size: int | None = None

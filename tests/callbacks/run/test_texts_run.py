@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pytest
+import torch
 import yaml
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM
 
 from tests.adapters import needs_peft
 from tests.running import CommandLine, Finished
@@ -111,6 +115,37 @@ def test_a_fine_tune_is_chosen_by_perplexity_and_explained_in_what_it_trained(co
     assert (run.folder / "model" / "adapter_model.safetensors").is_file()
 
 
+def test_tracin_sums_over_the_kept_epochs(command: CommandLine) -> None:
+    """One layer, nothing projected: Σ η ⟨∇φ, ∇L⟩ of plain autograd under the weights of every epoch."""
+    layer = "model.layers.2.self_attn.q_proj"
+    run = command(
+        "data.queries=questions.jsonl", "fit=true", "trainer.max_epochs=2", "method=tracin", "evaluation=[]",
+        f"method.tracin.params={layer}", "method.tracin.projection=random", "method.tracin.projection_dim=128",
+        base=BASE,
+    )  # fmt: skip
+    lists = table(run, "scores", "tracin", "test")
+    said = yaml.safe_load((run.folder / "scores" / "tracin" / "method.yaml").read_text())
+    documents, asked = table(run, "examples", "train"), table(run, "examples", "test")
+    expected = np.zeros(3)
+    for number, rate in enumerate(said["learning_rates"], start=1):
+        folder = (run.folder / "model").resolve().parent / "epochs" / str(number)
+        model = AutoModelForCausalLM.from_pretrained(folder).eval().requires_grad_(False)
+        weight = model.get_submodule(layer).weight.requires_grad_(True)
+
+        def gradient(ids: list[int], counts: list[bool], model: Any = model, weight: Any = weight) -> torch.Tensor:
+            tokens = torch.tensor([ids])
+            losses = cross_entropy(model(tokens).logits[0, :-1], tokens[0, 1:], reduction="none")
+            return torch.autograd.grad((losses * torch.tensor(counts[1:])).sum(), weight)[0]
+
+        ids, answer = asked["input_ids"][0], asked["answer_ids"][0]
+        query = gradient(ids + answer, [False] * len(ids) + [True] * len(answer))
+        for place, row in enumerate((1, 2, 5)):
+            own = gradient(documents["input_ids"][row], documents["counts"][row])
+            expected[place] += rate * float((query * own).sum())
+    found = dict(zip(lists["top_index"][0], lists["top_score"][0], strict=True))
+    np.testing.assert_allclose([found[row] for row in (1, 2, 5)], expected, rtol=1e-3, atol=1e-8)
+
+
 def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
     asked = ("model=facts", "data=knowledge", "data.limit.test=3", "data.only_known=false", "data.types=[month]",
              "method=ig", "method.ig.n_steps=3", "evaluation=[]", "fit=false", "trainer.accelerator=cpu")  # fmt: skip
@@ -126,7 +161,7 @@ def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
     ("arguments", "expected"),
     [
         (("method=prob_increase", *ASKED), "method=prob_increase scores one next token"),
-        (("method=tracin", "data.queries=questions.jsonl"), "method=tracin reads the readout's inputs at one token"),
+        (("method=similarity", *ASKED), "method=similarity reads the readout's inputs at one token"),
         (("method=ig", "explain_against=foil", "fit=false", "data.prompt=a", "data.completion=b"),
          "explain_against=foil needs a foil of every query, but 1 of 1 have none (first: data.prompt)"),
         (("method=ig", "explain_against=runner_up", *ASKED), "explain_against=runner_up is one token"),
