@@ -115,7 +115,7 @@ class DocumentTokenisation(Tokenisation):
             encoded = self._in_windows(ids, counted)
             if not any(encoded.counts):
                 raise UserError(
-                    f"{document.where} has no token that counts in {len(encoded.input_ids)} tokens, expected at least "
+                    f"{document.where} has no token that counts ({len(encoded.input_ids)} in all), expected at least "
                     "one that the model has to say behind another: fill the row in or leave it out."
                 )
             found.append(encoded)

@@ -20,13 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
-from twinlens.models.adapters import (
-    AdapterUse,
-    save_weights,
-    with_adapter,
-    with_adapter_shapes,
-    with_new_lora,
-)
+from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes, with_new_lora
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, resolve, weights_place
 from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels

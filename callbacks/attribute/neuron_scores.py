@@ -91,7 +91,8 @@ class ModelReads(Reads):
         by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
         seconds = None
         if None not in by_length.values():
-            total = sum(by_length[length] or 0.0 for length in lengths)
+            tokens = explained_tokens(self.session, split, len(lengths))
+            total = sum(count * (by_length[length] or 0.0) for count, length in zip(tokens, lengths, strict=True))
             seconds = plan.times.neurons(self.name, self.method, total)
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
         return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
@@ -163,6 +164,19 @@ class LazyKind:
     def gated(self) -> bool:
         """Whether the MLP multiplies a gate with its up-projection."""
         return self._footprint.gated
+
+
+def explained_tokens(session: Session, split: str, n_examples: int) -> list[int]:
+    """Tokens at which each example's neurons are scored: one, or those of its completion and foil, as far as they are
+    known before the model has generated them."""
+    asked, rows = session.explain.neuron, session.data.splits[split]
+    if asked.target != COMPLETION or "answer_ids" not in rows.column_names:
+        return [1] * n_examples
+    generated = int(getattr(session.data, "generate", 0))
+    counts = [len(ids) or max(1, generated) for ids in rows["answer_ids"][:]]
+    if asked.against is not None and "foil_ids" in rows.column_names:
+        return [count + len(ids) for count, ids in zip(counts, rows["foil_ids"][:], strict=True)]
+    return counts
 
 
 def need_of_tokens(need: Need, footprint: Footprint, completions: Completions) -> Need:

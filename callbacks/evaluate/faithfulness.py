@@ -266,7 +266,7 @@ def _answers(
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)
-        more = {"reference": reference, "sites": lists.sites}
+        more: dict[str, Any] = {"reference": reference, "sites": lists.sites}
         if completions is None:
             return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, **more)}
         own = completions.at(batch["index"].cpu())

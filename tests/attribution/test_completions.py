@@ -34,10 +34,13 @@ FOILS = [" Rome.", " July.", " red", " four or five."]
 PATTERNS = "*.mlp.*,*.self_attn.q_proj"
 
 
-@pytest.fixture(scope="module")
-def model(repository: Path) -> Any:
+@pytest.fixture(scope="module", params=["facts", pytest.param("stories", marks=pytest.mark.long)])
+def model(request: pytest.FixtureRequest, repository: Path) -> Any:
+    """The project's own model, and in the long series one that was trained by others."""
     path = str(repository / "models" / "facts")
-    return LanguageModel("facts", load_tokenizer(path), path=path).eval().requires_grad_(False)
+    if request.param == "stories":
+        path = str(request.getfixturevalue("shared_data") / "stories260k" / "hf")
+    return LanguageModel(request.param, load_tokenizer(path), path=path).eval().requires_grad_(False)
 
 
 def ids_of(model: Any, texts: Sequence[str], bos: bool = False) -> list[list[int]]:

@@ -153,8 +153,8 @@ def turns(*roles: str) -> dict[str, Any]:
 
 REFUSED_DOCUMENTS = {
     "no text": ({"title": "x"}, "row 1 has none of text, prompt and completion, or messages (it has: title)"),
-    "no token": ({"text": ""}, "row 1 has no token that counts in 1 tokens"),
-    "no completion": ({"prompt": "Yes", "completion": ""}, "row 1 has no token that counts in 3 tokens"),
+    "no token": ({"text": ""}, "row 1 has no token that counts (1 in all)"),
+    "no completion": ({"prompt": "Yes", "completion": ""}, "row 1 has no token that counts (3 in all)"),
     "no assistant": (turns("user"), "row 1 has messages without a turn of the assistant"),
     "no turn": ({"messages": ["hello"]}, "row 1 has 'hello' as turn 0 of messages"),
     "no text but a list": ({"text": ["a"]}, "row 1 has a list in the column text"),
