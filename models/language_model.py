@@ -173,16 +173,30 @@ class LanguageModel(LightningModule):
         never does. Both [batch, tokens − 1] (of documents in windows [batch, windows · (tokens of each − 1)]); a text's
         sum is its share of the training loss.
         """
-        windows = by_window(batch)
-        scores = self.scores(self.hidden(batch).view(*windows["input_ids"].shape, -1))[:, :-1].float()
-        # of a window without a token not even its padding is read
-        mask, next_ids = batch["attention_mask"].bool().view_as(windows["input_ids"]), windows["input_ids"][:, 1:]
-        predicts = mask[:, :-1] & mask[:, 1:]
-        if "loss_mask" in batch:
-            predicts = predicts & windows["loss_mask"][:, 1:].bool()
+        hidden, predicts, next_ids = self._before_counted(batch)
+        scores = self.scores(hidden).float()
         losses = cross_entropy(scores.flatten(0, 1), next_ids.flatten(), reduction="none").view_as(next_ids) * predicts
         n = len(batch["input_ids"])
         return losses.reshape(n, -1), predicts.reshape(n, -1)
+
+    def mean_states(self, batch: Batch) -> Tensor:
+        """Mean of the final hidden states that predict tokens that count, see `token_losses`, [batch, hidden]."""
+        hidden, predicts, _ = self._before_counted(batch)
+        n = len(batch["input_ids"])
+        total = (hidden * predicts[..., None]).reshape(n, -1, hidden.shape[-1]).sum(1)
+        return total / predicts.reshape(n, -1).sum(1, keepdim=True).clamp_min(1)
+
+    def _before_counted(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Final hidden states of all tokens that another one follows in their window, [windows, tokens − 1, hidden];
+        which of them predict one that counts, and the ids behind them, [windows, tokens − 1] each."""
+        windows = by_window(batch)
+        hidden = self.hidden(batch).view(*windows["input_ids"].shape, -1)[:, :-1]
+        # of a window without a token not even its padding is read
+        mask = batch["attention_mask"].bool().view_as(windows["input_ids"])
+        predicts = mask[:, :-1] & mask[:, 1:]
+        if "loss_mask" in batch:
+            predicts = predicts & windows["loss_mask"][:, 1:].bool()
+        return hidden, predicts, windows["input_ids"][:, 1:]
 
     # -- training ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -50,12 +51,27 @@ def _require_difference(session: Session, name: str, method: Method) -> None:
 
 def _require_layers(session: Session, name: str, method: Method) -> None:
     """Refuse a gradient of the readout alone where a loss is that of a whole text."""
-    if session.readout.of_vocabulary and method.lens == "instance" and method.reads in ("head", "checkpoints"):
+    compares = method.explains is None and method.reads == "head"  # states, not gradients
+    reads_head = method.lens == "instance" and method.reads in ("head", "checkpoints")
+    if session.readout.of_vocabulary and reads_head and not compares:
         raise UserError(
             f"method={name} reads the readout's inputs at one token, and data={session.data.name} have a loss at every "
             "token of a text; expected a method over layers: use gradsim_cosine or influence_ekfac with params=all, "
             "bm25, or random_instances."
         )
+    over_vocabulary = method.reads == "rows" and getattr(method, "curvature_losses", None) == "expectation"
+    over_vocabulary |= method.reads == "layers" and _expects_labels(method)
+    if session.readout.of_vocabulary and over_vocabulary:
+        raise UserError(
+            f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "
+            "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: use "
+            "fisher=empirical with curvature=ekfac, or curvature=datainf."
+        )
+
+
+def _expects_labels(method: Any) -> bool:
+    """Whether a method over whole layers has factors that are expectations over labels."""
+    return bool(method.needs_factors) and method.fisher == "expectation"
 
 
 def _require_sums(session: Session, name: str, method: Method) -> None:

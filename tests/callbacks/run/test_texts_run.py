@@ -29,7 +29,7 @@ QUERIES = [
     {"prompt": "The capital of France is", "completion": " Paris.", "foil": " Rome."},
     {"prompt": "In most years the month after May is", "completion": " June.", "foil": " July."},
 ]
-METHODS = "method=[gradsim_cosine,influence_ekfac,ig,logprob_increase]"
+METHODS = "method=[gradsim_cosine,influence_ekfac,similarity,bm25,ig,logprob_increase]"
 BASE = ("model=facts", "data=texts", "data.train=docs.jsonl", "data.max_length=48", "trainer.accelerator=cpu",
         "logger=none")  # fmt: skip
 SMALL = ("evaluation=[accuracy,faithfulness,interventions,layer_importance]", "method.ig.n_steps=3",
@@ -76,6 +76,18 @@ def test_both_lenses_explain_completions(command: CommandLine) -> None:
             parts = np.array(row[f"{end}_module"])
             assert parts.shape == (len(DOCUMENTS), len(names))
             np.testing.assert_allclose(parts.sum(1), row[f"{end}_score"], atol=1e-5)
+    (first, *_), last = table(run, "scores", "similarity", "test"), documents[1]
+    model = AutoModelForCausalLM.from_pretrained(run.folder / "model").eval()
+
+    def state(ids: list[int], counts: list[bool]) -> torch.Tensor:
+        with torch.no_grad():
+            hidden = model.model(torch.tensor([ids])).last_hidden_state[0, :-1]
+        return hidden[torch.tensor(counts[1:])].mean(0)
+
+    ids, answer = asked["input_ids"][0], asked["answer_ids"][0]
+    query = state(ids + answer, [False] * len(ids) + [True] * len(answer))
+    alike = torch.cosine_similarity(query, state(last["input_ids"], last["counts"]), dim=0)
+    assert dict(zip(first["top_index"], first["top_score"], strict=True))[1] == pytest.approx(float(alike), abs=1e-5)
     for name in ("ig", "logprob_increase"):
         for row, own in zip(table(run, "scores", name, "test"), asked, strict=True):
             shares = np.array(row["token"])
@@ -161,7 +173,8 @@ def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
     ("arguments", "expected"),
     [
         (("method=prob_increase", *ASKED), "method=prob_increase scores one next token"),
-        (("method=similarity", *ASKED), "method=similarity reads the readout's inputs at one token"),
+        (("method=influence_hessian", *ASKED), "method=influence_hessian reads the readout's inputs at one token"),
+        (("method=influence", *ASKED), "method=influence takes the expectation of its curvature over the labels"),
         (("method=ig", "explain_against=foil", "fit=false", "data.prompt=a", "data.completion=b"),
          "explain_against=foil needs a foil of every query, but 1 of 1 have none (first: data.prompt)"),
         (("method=ig", "explain_against=runner_up", *ASKED), "explain_against=runner_up is one token"),
