@@ -65,7 +65,7 @@ def _require_layers(session: Session, name: str, method: Method) -> None:
         raise UserError(
             f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "
             "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: use "
-            "fisher=empirical with curvature=ekfac, or curvature=datainf."
+            "curvature=datainf, or use fisher=empirical with curvature=ekfac."
         )
 
 
