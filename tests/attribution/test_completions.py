@@ -120,9 +120,19 @@ def test_completions_are_summed_as_a_plain_loop_does(model: Any, side: str, foil
         torch.testing.assert_close(found, torch.tensor([expected[row] for row in rows]), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("foils", [False, True])
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("size", [1, 8])
+@pytest.mark.parametrize(
+    ("side", "size", "foils"),
+    [
+        ("right", 1, True),
+        ("left", 8, True),
+        ("left", 1, False),
+        ("right", 8, False),
+        pytest.param("right", 1, False, marks=pytest.mark.long),
+        pytest.param("left", 8, False, marks=pytest.mark.long),
+        pytest.param("left", 1, True, marks=pytest.mark.long),
+        pytest.param("right", 8, True, marks=pytest.mark.long),
+    ],
+)
 def test_gradients_equal_plain_autograd(model: Any, side: str, size: int, foils: bool) -> None:
     """⟨∇φ, ∇(document's loss)⟩ of all layers that a pattern names, whatever the batches."""
     layers, rows, asked = linear_layers(model.lm, model.head, PATTERNS), documents(model), completions(model, foils)
@@ -181,7 +191,7 @@ def plain_ig(model: Any, ids: list[int], target: int, layer: int, steps: int) ->
     return seen["own"] * total
 
 
-@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("side", ["right", pytest.param("left", marks=pytest.mark.long)])
 def test_ig_at_every_token_equals_full_forwards(model: Any, side: str) -> None:
     """All neurons of two layers, at every token of completion and foil; the sum is the list's score."""
     asked, steps = completions(model, foils=True), 3
