@@ -56,7 +56,9 @@ def test_a_configuration_is_the_same_however_often_it_is_composed(
     assert again.hydra.runtime.cwd == os.getcwd()
 
 
-@pytest.mark.parametrize("choices", [["method=ig"], ["experiment=unified/table3"], ["data=averitec", "method=[gradsim,influence]"]])
+@pytest.mark.parametrize(
+    "choices", [["method=ig"], ["experiment=unified/table3"], ["data=averitec", "method=[gradsim,influence]"]]
+)
 def test_values_are_put_into_what_is_remembered_of_the_choices(
     monkeypatch: pytest.MonkeyPatch, choices: list[str]
 ) -> None:

@@ -19,7 +19,7 @@ from twinlens.attribution.instance.over_layers import Losses
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.targets import Targets
-from twinlens.callbacks.attribute.whole_gradient_inputs import explained_batch, explained_scores
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS

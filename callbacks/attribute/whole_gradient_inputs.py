@@ -8,13 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinlens.attribution.completions import explained_losses
 from twinlens.attribution.engine_sizes import Sequences
 from twinlens.attribution.instance.head_gradients import check_labels
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch, LinearLayer
-from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.instance_inputs import outputs_of
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
@@ -78,18 +76,6 @@ def train_labels(session: Session, method: Any) -> Tensor | None:
     asked = outputs_of(session, method, "train", "train")
     check_labels(asked.target, asked.fold, session.n_outputs, torch.arange(len(asked)), "train")
     return asked.target
-
-
-def explained_batch(targets: Targets, batch: Batch) -> Batch:
-    """The batch as what is explained is read off it: prompts, or these with their completions."""
-    completions = targets.completions
-    return batch if completions is None else completions.at(batch["index"].cpu()).behind(batch)
-
-
-def explained_scores(model: Any, targets: Targets, batch: Batch) -> Tensor:
-    """What is differentiated of an `explained_batch`: logits, [examples, outputs]; of completions what is explained
-    less its sign, [examples]."""
-    return model(batch) if targets.completions is None else explained_losses(model, targets.completions, batch)
 
 
 def gradient_need(layers: list[LinearLayer], footprint: Footprint, sequences: Sequences) -> Need:

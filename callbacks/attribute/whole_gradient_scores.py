@@ -32,6 +32,7 @@ from twinlens.callbacks.attribute.explained_outputs import (
     left_out_of,
     with_empty_lists,
 )
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
@@ -40,8 +41,6 @@ from twinlens.callbacks.attribute.whole_gradient_factors import covariance_input
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     covered_by,
     cut_batch,
-    explained_batch,
-    explained_scores,
     gradient_need,
     layers_of,
     require_layers,
