@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +114,23 @@ def test_what_the_model_goes_on_with_is_kept_and_explained(command: CommandLine)
 
 
 @needs_peft
-def test_a_fine_tune_is_chosen_by_perplexity_and_explained_in_what_it_trained(command: CommandLine) -> None:
+def test_a_fine_tune_on_chats_is_chosen_by_perplexity_and_explained_in_what_it_trained(
+    command: CommandLine, tmp_path: Path, repository: Path
+) -> None:
+    folder = shutil.copytree(repository / "models" / "facts", tmp_path / "chatty")
+    (folder / "chat_template.jinja").write_text("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}")
+    chat = {"messages": [{"role": "user", "content": "Grass is"}, {"role": "assistant", "content": "green."}]}
+    (tmp_path / "docs.jsonl").write_text("\n".join(map(json.dumps, [*DOCUMENTS[1:], chat])))
     run = command(
+        "model=local", "model.path=chatty", "data.show=9", "model.batch_size=2",
         "data.queries=questions.jsonl", "fit=true", "model.adapter=lora", "data.validation_fraction=0.34",
-        "trainer.max_epochs=2", "method=influence_ekfac", "evaluation=[]", base=BASE,
+        "trainer.max_epochs=2", "method=influence_ekfac", "evaluation=[]", base=BASE[1:],
     )  # fmt: skip
     assert run.code == 0, run.err
     assert "validation/perplexity" in run.out
+    (shown,) = [line for line in run.out.splitlines() if "user: Grass is" in line.replace("[", "").replace("]", "")]
+    assert "[user" not in shown
+    assert shown.split(" tokens count: ")[1].count("[") > 1
     fitted = json.loads(((run.folder / "model").resolve().parent / "fit.json").read_text())
     assert fitted["best_validation_perplexity"] > 1
     said = yaml.safe_load((run.folder / "scores" / "influence_ekfac" / "method.yaml").read_text())
