@@ -95,6 +95,11 @@ class Method:
         return True
 
     @property
+    def adds_up(self) -> bool:
+        """Whether scores of the tokens of a completion can be added up, so that it can explain one."""
+        return False
+
+    @property
     def kind(self) -> MethodKind | None:
         """What evaluations take it for; None: for nothing that they compare."""
         return None

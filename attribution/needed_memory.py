@@ -28,6 +28,19 @@ class Need:
     most: Callable[[int], int]
     step: Callable[[int], int] | None = None
 
+    def lengthened(self, columns_of: Callable[[int], int], more: int = 0) -> Need:
+        """The need of a computation that reads other columns than the batch has.
+
+        Args:
+            columns_of: the batch's columns → those that are read.
+            more: bytes of each example beside.
+        """
+
+        def of(part: Callable[[int], int]) -> Callable[[int], int]:
+            return lambda columns: part(columns_of(columns)) + more
+
+        return Need(of(self.least), of(self.most), None if self.step is None else of(self.step))
+
     def examples(self, n: int, columns: int, budget: int) -> int:
         """How many of n examples a call takes, one at least."""
         return max(1, min(n, budget // max(1, self.least(columns))))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.protocols import Batch
 
 
@@ -21,6 +22,8 @@ class Targets:
         target: class, choice or token, [examples], int64; a folded class where there is a `fold`.
         against: the other one, [examples], int64; None: the target alone is explained.
         fold: class → folded class, [classes]. With it p(target) is the sum over the classes of the folded one.
+        completions: what is explained instead where examples are prompts and whatever follows them is explained whole;
+            `target` and `against` are then its first token and the foil's.
 
     Example:
         >>> import torch
@@ -35,23 +38,31 @@ class Targets:
     target: Tensor
     against: Tensor | None = None
     fold: Tensor | None = None
+    completions: Completions | None = None
 
     def __len__(self) -> int:
         return len(self.target)
 
     def at(self, index: Tensor) -> Targets:
         """Those of some examples, by their rows, [rows]."""
-        return Targets(self.target[index], None if self.against is None else self.against[index], self.fold)
+        against = None if self.against is None else self.against[index]
+        completions = None if self.completions is None else self.completions.at(index)
+        return Targets(self.target[index], against, self.fold, completions)
 
     def to(self, device: torch.device) -> Targets:
         """The same on another device."""
-        parts = (self.target, self.against, self.fold)
-        return Targets(*(None if part is None else part.to(device) for part in parts))  # type: ignore[arg-type]
+        target, against, fold = (None if part is None else part.to(device) for part in self._tensors)
+        assert target is not None
+        return Targets(target, against, fold, self.completions)
+
+    @property
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        return self.target, self.against, self.fold
 
     @property
     def left_out(self) -> Tensor:
         """Examples whose target is what it would be explained against, [examples], bool: φ is 0 whatever is done."""
-        if self.against is None:
+        if self.against is None or self.completions is not None:  # a foil is never the completion itself
             return torch.zeros_like(self.target, dtype=torch.bool)
         return self.target == self.against
 

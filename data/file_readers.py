@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from twinlens.data.data_report import Notes, listed, quoted
 from twinlens.data.delimited_files import MOST_IN_TEXT, Located, csv_rows, tsv_rows, unquoted_tsv_rows
 from twinlens.data.json_files import json_rows, jsonl_rows
 from twinlens.data.parquet_files import parquet_rows, too_many_rows
-from twinlens.data.text_files import PACKED, DataFile
+from twinlens.data.text_files import PACKED, DataFile, whole_text_rows
 
 Row = dict[str, Any]
 MOST_ROWS = 2_000_000
@@ -33,7 +34,15 @@ READERS: dict[str, Callable[[DataFile, Notes], Iterator[Located]]] = {
     ".tsv": tsv_rows,
     ".parquet": parquet_rows,
 }
-FORMATS = {**READERS, UNQUOTED_TSV: unquoted_tsv_rows}
+JSON_TEXTS, JSONL_TEXTS, PLAIN_TEXT = ".json, texts", ".jsonl, texts", "plain text"
+"""Formats of corpora: JSON whose entries may be texts alone, and files that are one text each."""
+FORMATS: dict[str, Callable[[DataFile, Notes], Iterator[Located]]] = {
+    **READERS,
+    UNQUOTED_TSV: unquoted_tsv_rows,
+    JSON_TEXTS: partial(json_rows, texts=True),
+    JSONL_TEXTS: partial(jsonl_rows, texts=True),
+    PLAIN_TEXT: whole_text_rows,
+}
 
 
 @dataclass(frozen=True)
@@ -134,10 +143,15 @@ def data_file(path: str | Path, option: str = "data.path", formats: Mapping[str,
     known = format_of(file, formats)
     if known is None:
         raise UserError(
-            f"The data file {file} has the suffix {file.suffix!r}, expected one of {', '.join(READERS)}, or one of "
-            f"these and {PACKED}: convert or rename it."
+            f"The data file {file} has the suffix {file.suffix!r}, expected one of {listed_suffixes(formats)}, or one "
+            f"of these and {PACKED}: convert or rename it."
         )
     return DataFile(file, known)
+
+
+def listed_suffixes(formats: Mapping[str, str] | None) -> str:
+    """The endings that can be read, in words."""
+    return ", ".join(dict.fromkeys([*READERS, *(formats or {})]))
 
 
 def named_file(path: Path) -> Path:

@@ -23,14 +23,15 @@ class _Refused(ValueError):
     """What valid JSON holds and no row may."""
 
 
-def jsonl_rows(file: DataFile, notes: Notes) -> Iterator[Located]:
-    """Rows of a file with one JSON object per line."""
+def jsonl_rows(file: DataFile, notes: Notes, texts: bool = False) -> Iterator[Located]:
+    """Rows of a file with one JSON object per line; with `texts` a line may be a text alone, column `text`."""
     # split at "\n" alone: str.splitlines would also break at U+2028 and U+0085, which occur inside real texts
-    return _line_rows(file, text_lines(file, "\n"))
+    return _line_rows(file, text_lines(file, "\n"), texts)
 
 
-def json_rows(file: DataFile, notes: Notes) -> Iterator[Located]:
-    """Rows of a JSON list of objects, or of JSON lines in a file called .json, as some libraries write them."""
+def json_rows(file: DataFile, notes: Notes, texts: bool = False) -> Iterator[Located]:
+    """Rows of a JSON list of objects, or of JSON lines in a file called .json, as some libraries write them; with
+    `texts` an entry may be a text alone, column `text`."""
     text = _whole(file)
     try:
         rows = _parsed(file, 1, text)
@@ -38,7 +39,7 @@ def json_rows(file: DataFile, notes: Notes) -> Iterator[Located]:
         if not _holds_lines(text):
             raise _malformed(file, error.lineno, error.msg) from None
         notes.say(f"{file.path.name} holds JSON lines, one row in each, and is read as .jsonl")
-        yield from _line_rows(file, iter(text.split("\n")))
+        yield from _line_rows(file, iter(text.split("\n")), texts)
         return
     if not isinstance(rows, list):
         raise UserError(
@@ -46,7 +47,7 @@ def json_rows(file: DataFile, notes: Notes) -> Iterator[Located]:
             "or use .jsonl with one object per line."
         )
     for number, row in enumerate(rows):
-        yield f" entry {number}", _object(file, f" entry {number}", row)
+        yield f" entry {number}", _object(file, f" entry {number}", row, texts)
 
 
 def json_value(file: DataFile) -> Any:
@@ -82,7 +83,7 @@ def _holds_lines(text: str) -> bool:
         return False
 
 
-def _line_rows(file: DataFile, lines: Iterator[str]) -> Iterator[Located]:
+def _line_rows(file: DataFile, lines: Iterator[str], texts: bool = False) -> Iterator[Located]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -90,7 +91,7 @@ def _line_rows(file: DataFile, lines: Iterator[str]) -> Iterator[Located]:
             row = _parsed(file, number, line)
         except json.JSONDecodeError as error:
             raise _malformed(file, number, error.msg) from None
-        yield f":{number}", _object(file, f":{number}", row)
+        yield f":{number}", _object(file, f":{number}", row, texts)
 
 
 def _parsed(file: DataFile, line: int, text: str) -> Any:
@@ -128,9 +129,11 @@ def _whole_number(digits: str) -> int:
     return int(digits)
 
 
-def _object(file: DataFile, where: str, value: Any) -> dict[str, Any]:
+def _object(file: DataFile, where: str, value: Any, texts: bool = False) -> dict[str, Any]:
     if isinstance(value, dict):
         return value
+    if texts and isinstance(value, str):
+        return {"text": value}
     raise UserError(
         f"{file.path}{where} holds a {type(value).__name__}, expected a JSON object with one key per column: "
         "mend that entry."

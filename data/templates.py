@@ -124,6 +124,16 @@ def encode(
     Raises:
         UserError: a tokenizer without offsets.
     """
+    tokens = encoded_with_offsets(tokenizer, texts)
+    return [_fit(form, ids, offsets, span) for (ids, offsets), span in zip(tokens, spans, strict=True)]
+
+
+def encoded_with_offsets(tokenizer: Any, texts: Sequence[str]) -> list[tuple[list[int], list[tuple[int, int]]]]:
+    """Ids and (start, end) characters of every token, without special tokens and without a limit.
+
+    Raises:
+        UserError: a tokenizer without offsets.
+    """
     if not getattr(tokenizer, "is_fast", False):
         raise UserError(
             f"The tokenizer {type(tokenizer).__name__} gives no character offsets, expected a fast tokenizer: "
@@ -136,12 +146,9 @@ def encode(
         return_offsets_mapping=True,
         return_attention_mask=False,
         truncation=False,
-        verbose=False,  # the limit is applied below, a warning about long texts would only mislead
+        verbose=False,  # the limit is applied by whoever asks, a warning about long texts would only mislead
     )
-    return [
-        _fit(form, ids, offsets, span)
-        for ids, offsets, span in zip(tokens["input_ids"], tokens["offset_mapping"], spans, strict=True)
-    ]
+    return list(zip(tokens["input_ids"], tokens["offset_mapping"], strict=True))
 
 
 def _fit(form: InputForm, ids: list[int], offsets: list[tuple[int, int]], span: tuple[int, int]) -> Encoded:

@@ -77,6 +77,7 @@ class TextDataModule(LightningDataModule):
     """
 
     default_max_length: ClassVar[int] = 512
+    chosen_by: ClassVar[tuple[str, str]] = ("validation/accuracy", "max")  # first paper, appendix A
     readout: ClassVar[str] = ReadoutKind.name
     name: str
     label_names: list[str]
@@ -170,6 +171,10 @@ class TextDataModule(LightningDataModule):
         """A tokenised split with what else the tokenizer decides about it; as it is by default."""
         return rows
 
+    def tokenisation(self, template: Template, tokenizer: Any, form: InputForm) -> Tokenisation:
+        """How the rows that `load_splits` has read become token ids."""
+        return Tokenisation(self.name, self.text_columns, self.plant_columns, self.n_choices, template, tokenizer, form)
+
     @property
     def reads(self) -> dict[str, Any]:
         """The form that a model is trained with: `template`, `max_length`, `bos`."""
@@ -198,9 +203,7 @@ class TextDataModule(LightningDataModule):
             split: self.row_choice.used(self.name, split, len(rows.source_index)) for split, rows in sources.items()
         }
         self.adjust_plants(sources, chosen)
-        tokenisation = Tokenisation(
-            self.name, self.text_columns, self.plant_columns, self.n_choices, template, tokenizer, form
-        )
+        tokenisation = self.tokenisation(template, tokenizer, form)
         self.splits = {
             split: self.finish(split, tokenisation.split(split, rows, chosen[split]), tokenizer)
             for split, rows in sources.items()
@@ -239,6 +242,11 @@ class TextDataModule(LightningDataModule):
         for row in dataset:
             digest.update(json.dumps([row["source_index"], row["label"], row["input_ids"]]).encode())
         return digest.hexdigest()
+
+    @property
+    def monitored(self) -> tuple[str, str] | None:
+        """Metric by which a fit's best epoch is chosen, and whether its `max` or `min`; None: the last epoch counts."""
+        return self.chosen_by if "validation" in self.splits else None
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled batches; the order is a function of (seed, epoch) alone, so a resumed run sees the same one."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from twinlens.attribution.errors import UserError
 
@@ -91,6 +91,16 @@ def text_lines(file: DataFile, newline: str, most: int = MOST_BYTES, most_in_lin
                     "its texts, or check that this is the right file."
                 )
             yield line
+
+
+def whole_text_rows(file: DataFile, notes: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The one row of a plain text file: all of it, as the column `text`.
+
+    Args:
+        file: to read.
+        notes: not used, since there is nothing to guess.
+    """
+    yield "", {"text": "".join(text_lines(file, ""))}
 
 
 def whole_bytes(file: DataFile) -> bytes:

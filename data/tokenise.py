@@ -68,10 +68,14 @@ class Tokenisation:
         """
         self._refuse_uneven_choices(split, rows, chosen)
         self.report.leave_out(split, rows.left_out)
-        blocks, start = [], 0
+        blocks: dict[str, list[pyarrow.Array]] = {}
+        start = 0
         while start < len(chosen):
             some = self._at_once(rows, chosen[start : start + TOKENISED_AT_ONCE])
-            blocks.append(self._input_ids(self._encode(split, rows, start, some)))
+            examples = self._encode(split, rows, start, some)
+            made = {"input_ids": self._input_ids(examples), **self.further_columns(split, examples)}
+            for name, block in made.items():
+                blocks.setdefault(name, []).append(block)
             start += len(some)
         kept = {name: rows.columns[name] for name in self.plant_columns if name in rows.columns}
         choices = {} if rows.choices is None else {CHOICES: [rows.choices[row] for row in chosen]}
@@ -85,9 +89,13 @@ class Tokenisation:
             **{name: pyarrow.array(values, pyarrow.list_(pyarrow.string())) for name, values in choices.items()},
             "label": pyarrow.array([rows.labels[row] for row in chosen], pyarrow.int64()),
             **{name: pyarrow.array([values[row] for row in chosen]) for name, values in kept.items()},
-            "input_ids": pyarrow.chunked_array(blocks),
+            **{name: pyarrow.chunked_array(parts) for name, parts in blocks.items()},
         }
         return datasets.Dataset(pyarrow.table(columns))
+
+    def further_columns(self, split: str, examples: Sequence[Sequences]) -> dict[str, pyarrow.Array]:
+        """What a split has beside `input_ids` of its tokens; nothing by default."""
+        return {}
 
     def _at_once(self, rows: SourceRows, chosen: Sequence[int]) -> Sequence[int]:
         """The first of some rows, as many as are tokenised together; one at least where there are any."""

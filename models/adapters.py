@@ -18,8 +18,11 @@ from torch import Tensor, nn
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
 
-AdapterUse = Literal["keep", "merge"]
-"""`keep`: low-rank matrices stay linear layers of their own; `merge`: they are added to the base's weights."""
+AdapterUse = Literal["keep", "merge", "lora"]
+"""`keep`: low-rank matrices stay linear layers of their own; `merge`: they are added to the base's weights; `lora`: as
+`keep`, and a checkpoint without an adapter gets new ones, which alone are trained."""
+RANK, ALPHA = 8, 16
+"""Of new matrices: PEFT's default rank, and the usual scale of twice the rank over the rank."""
 NAME = "default"
 """PEFT's name of the only adapter."""
 HEADS = ("score", "classifier", "lm_head")
@@ -52,7 +55,7 @@ def require_usable(adapter: Adapter, use: AdapterUse) -> None:
             f"the adapter in model.path={adapter.path} is of the kind {kind}, which changes no weights of its base; "
             "expected LoRA, or another kind that can be merged into them: choose another adapter."
         )
-    if use == "keep" and kind != "LORA":
+    if use != "merge" and kind != "LORA":
         raise UserError(
             f"the adapter in model.path={adapter.path} is of the kind {kind}, but only LoRA's matrices are linear "
             "layers that can be kept; expected LORA: set model.adapter=merge."
@@ -83,7 +86,7 @@ def with_adapter(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
         lm.resize_token_embeddings(rows, mean_resizing=False)
     wrapped = _injected(lm, adapter)
     _load(wrapped, lm, adapter)
-    return _merged(wrapped, lm) if use == "merge" else _kept(lm, adapter)
+    return _merged(wrapped, lm) if use == "merge" else _kept(lm, f"the adapter in model.path={adapter.path}")
 
 
 def with_adapter_shapes(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
@@ -92,7 +95,24 @@ def with_adapter_shapes(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
     if use == "merge":
         return lm
     _injected(lm, adapter, init_lora_weights=False)
-    return _kept(lm, adapter)
+    return _kept(lm, f"the adapter in model.path={adapter.path}")
+
+
+def with_new_lora(lm: Any, path: str | None, shapes_only: bool = False) -> Any:
+    """The model with new low-rank matrices beside every linear layer below the readout, which alone are trained, with a
+    classification head. Their product is zero, so that the model says what it said before.
+
+    Raises:
+        UserError: PEFT is not there.
+    """
+    peft = _installed(f"model.adapter=lora makes an adapter for model.path={path}")
+    init = {"init_lora_weights": False} if shapes_only else {}
+    settings = peft.LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=peft.utils.INCLUDE_LINEAR_LAYERS_SHORTHAND, **init
+    )
+    settings.base_model_name_or_path = path
+    peft.PeftModel(lm, settings, NAME)
+    return _kept(lm, f"model.path={path}")
 
 
 def is_kept(lm: Any) -> bool:
@@ -187,8 +207,12 @@ def _merged(wrapped: Any, lm: Any) -> Any:
     return merged.requires_grad_(True)
 
 
-def _kept(lm: Any, adapter: Adapter) -> Any:
-    """Refuse what is no plain LoRA of linear layers, and put trained modules into their places."""
+def _kept(lm: Any, what: str) -> Any:
+    """Refuse what is no plain LoRA of linear layers, and put trained modules into their places.
+
+    Args:
+        what: has the adapter, for messages.
+    """
     layers, other = (importlib.import_module(f"peft.{name}") for name in ("tuners.lora.layer", "utils.other"))
     tuned = importlib.import_module("peft.tuners.tuners_utils").BaseTunerLayer
     lm.requires_grad_(False)
@@ -199,7 +223,7 @@ def _kept(lm: Any, adapter: Adapter) -> Any:
             plain = type(module) is layers.Linear and not module.lora_variant and not any(module.lora_bias.values())
             if not plain or module is lm.get_output_embeddings() or name == "score":
                 raise UserError(
-                    f"the adapter in model.path={adapter.path} changes {name} ({type(module).__name__}) in another way "
+                    f"{what} changes {name} ({type(module).__name__}) in another way "
                     "than by the product of two matrices in a linear layer below the readout; expected plain LoRA "
                     "there: set model.adapter=merge."
                 )
@@ -223,12 +247,18 @@ def _name_of(lm: nn.Module, module: nn.Module) -> str:
 
 
 def _peft(adapter: Adapter) -> Any:
+    return _installed(
+        f"model.path={adapter.path} holds an adapter, which PEFT reads",
+        ", or merge the adapter into its base elsewhere",
+    )
+
+
+def _installed(why: str, otherwise: str = "") -> Any:
     try:
         return importlib.import_module("peft")
     except ImportError as error:
         raise UserError(
-            f"model.path={adapter.path} holds an adapter, which PEFT reads, but PEFT is not installed; expected the "
-            "package peft: pip install -e '.[peft]', or merge the adapter into its base elsewhere."
+            f"{why}, but PEFT is not installed; expected the package peft: pip install -e '.[peft]'{otherwise}."
         ) from error
 
 

@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
-from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
+from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes, with_new_lora
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, resolve, weights_place
 from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
@@ -255,14 +255,14 @@ def _from_checkpoint(
 
 
 def adapted(lm: Any, path: str, use: AdapterUse, shapes_only: bool = False) -> Any:
-    """The model with the adapter that lies in `path`, itself where none does.
+    """The model with the adapter that lies in `path`; where none does, with a new one (`lora`) or itself.
 
     Raises:
         UserError: see `twinlens.models.adapters.with_adapter`.
     """
     adapter = adapter_of(path)
     if adapter is None:
-        return lm
+        return with_new_lora(lm, path, shapes_only) if use == "lora" else lm
     with readable(path):
         return (with_adapter_shapes if shapes_only else with_adapter)(lm, adapter, use)
 

@@ -25,13 +25,15 @@ from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
+from twinlens.models.windows import by_window
 
 
 class LanguageModel(LightningModule):
     """A causal language model whose scores are those of the next token behind a prompt.
 
-    Trained with cross-entropy over all tokens of the training rows; validated on prompts by the first token of their
-    answers (`labels`): `validation/accuracy` is the share of answers that rank first.
+    Trained with cross-entropy over all tokens of the training rows, or those that a `loss_mask` names; validated on
+    prompts by the first token of their answers (`labels`): `validation/accuracy` is the share of answers that rank
+    first; or on documents by their perplexity.
 
     Args:
         name: short name, used in results and paths.
@@ -90,6 +92,7 @@ class LanguageModel(LightningModule):
         # none is new, so that only weights from a pickle are worth a line
         self.weights_told = origin.told(path) if path is not None and origin.read else None
         self.known = MeanMetric()
+        self.document_loss = MeanMetric()
 
     # -- parts ---------------------------------------------------------------------------------------------------
 
@@ -132,15 +135,16 @@ class LanguageModel(LightningModule):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Final hidden states, [batch, tokens, hidden].
+        """Final hidden states, [batch, tokens, hidden]; of documents in windows, each window read by itself.
 
         Raises:
             UserError: a prompt longer than the model.
         """
-        mask = batch["attention_mask"]
-        self._refuse_too_long(int(mask.sum(-1).max()))
-        arguments = backbone_arguments(self.backbone, aligned(self.backbone, batch))
-        return unaligned(self.backbone, batch, self.backbone(**arguments, use_cache=False).last_hidden_state)
+        windows = by_window(batch)
+        self._refuse_too_long(int(windows["attention_mask"].sum(-1).max()))
+        arguments = backbone_arguments(self.backbone, aligned(self.backbone, windows))
+        states = self.backbone(**arguments, use_cache=False).last_hidden_state
+        return unaligned(self.backbone, windows, states).reshape(*batch["input_ids"].shape, states.shape[-1])
 
     def features(self, batch: Batch) -> Tensor:
         """Final hidden state at the answer position, the readout's input: [batch, hidden]."""
@@ -163,33 +167,70 @@ class LanguageModel(LightningModule):
             )
 
     def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of every token behind the first, zero at padding, and which tokens predict a next one.
+        """Cross-entropy of every token that counts, zero at all others, and which tokens predict one that counts.
 
-        Both [batch, tokens − 1]; a text's sum is its share of the training loss.
+        All tokens behind the first count, but where the batch has a `loss_mask` those alone; the first of a window
+        never does. Both [batch, tokens − 1] (of documents in windows [batch, windows · (tokens of each − 1)]); a text's
+        sum is its share of the training loss.
         """
-        scores = self.scores(self.hidden(batch))[:, :-1].float()
-        mask, next_ids = batch["attention_mask"].bool(), batch["input_ids"][:, 1:]
-        predicts = mask[:, :-1] & mask[:, 1:]
+        hidden, predicts, next_ids = self._before_counted(batch)
+        scores = self.scores(hidden).float()
         losses = cross_entropy(scores.flatten(0, 1), next_ids.flatten(), reduction="none").view_as(next_ids) * predicts
-        return losses, predicts
+        n = len(batch["input_ids"])
+        return losses.reshape(n, -1), predicts.reshape(n, -1)
+
+    def mean_states(self, batch: Batch) -> Tensor:
+        """Mean of the final hidden states that predict tokens that count, see `token_losses`, [batch, hidden]."""
+        hidden, predicts, _ = self._before_counted(batch)
+        n = len(batch["input_ids"])
+        total = (hidden * predicts[..., None]).reshape(n, -1, hidden.shape[-1]).sum(1)
+        return total / predicts.reshape(n, -1).sum(1, keepdim=True).clamp_min(1)
+
+    def _before_counted(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Final hidden states of all tokens that another one follows in their window, [windows, tokens − 1, hidden];
+        which of them predict one that counts, and the ids behind them, [windows, tokens − 1] each."""
+        windows = by_window(batch)
+        hidden = self.hidden(batch).view(*windows["input_ids"].shape, -1)[:, :-1]
+        # of a window without a token not even its padding is read
+        mask = batch["attention_mask"].bool().view_as(windows["input_ids"])
+        predicts = mask[:, :-1] & mask[:, 1:]
+        if "loss_mask" in batch:
+            predicts = predicts & windows["loss_mask"][:, 1:].bool()
+        return hidden, predicts, windows["input_ids"][:, 1:]
 
     # -- training ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of every token behind the first, padding left out."""
+        """Mean cross-entropy of every token that counts, see `token_losses`."""
         losses, predicts = self.token_losses(batch)
         require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
         loss = losses.sum() / predicts.sum()
         self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
+        if "loss_mask" in batch:
+            self.log("train/perplexity", loss.detach().exp(), batch_size=len(losses))
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Of prompts the rank of their answers' first tokens; of documents (with `loss_mask`) their perplexity."""
+        if "loss_mask" in batch:
+            losses, predicts = self.token_losses(batch)
+            require_finite(losses, "the validation loss", batch["index"])
+            self.document_loss.update(losses.sum() / predicts.sum(), predicts.sum())
+            return
         scores, labels = self(batch).float(), batch["labels"]
         losses = cross_entropy(scores, labels, reduction="none")
         require_finite(losses, "the validation loss", batch["index"])
         self.known.update((scores.argmax(-1) == labels).float())
         self.log("validation/loss", losses.mean(), batch_size=len(losses), sync_dist=True)
         self.log("validation/accuracy", self.known, prog_bar=True, batch_size=len(losses))
+
+    def on_validation_epoch_end(self) -> None:
+        """Perplexity of documents: the exponential of their tokens' mean loss, whatever the batches."""
+        if self.document_loss.update_called:
+            loss = self.document_loss.compute()
+            self.log("validation/loss", loss)
+            self.log("validation/perplexity", loss.exp(), prog_bar=True)
+            self.document_loss.reset()
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)

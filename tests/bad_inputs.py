@@ -12,6 +12,7 @@ from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
 from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
 from tests.bad_inputs_strangers import STRANGERS
+from tests.bad_inputs_texts import TEXTS
 from tests.bad_inputs_truth import TRUTH
 
 BAD_INPUTS = [
@@ -21,6 +22,7 @@ BAD_INPUTS = [
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),
+    *(BadInput("Texts of one's own", *entry) for entry in TEXTS),
     *(BadInput("Checkpoints", *entry) for entry in CHECKPOINTS),
     *(BadInput("Checkpoints", *entry, running=True) for entry in CHECKPOINTS_WHILE_RUNNING),
     *(BadInput("Configurations from somebody else", *entry) for entry in STRANGERS),

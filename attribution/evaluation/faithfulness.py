@@ -192,6 +192,8 @@ class Faithfulness:
     ) -> dict[str, Tensor]:
         """Answers of the edited forwards about the class that is predicted without edit.
 
+        Where the batch has a `target`, the token of a completion, probabilities are the target's.
+
         Args:
             lists: by name.
             memory_budget: bytes; answers do not depend on it.
@@ -208,7 +210,8 @@ class Faithfulness:
         states = model.states(batch)
         clean = states.scores.float().softmax(-1)
         prediction = clean.argmax(-1)
-        answers: dict[str, Tensor] = {PROBABILITY: clean.gather(1, prediction[:, None])[:, 0]}
+        asked_of = batch.get("target", prediction)[:, None]
+        answers: dict[str, Tensor] = {PROBABILITY: clean.gather(1, asked_of)[:, 0]}
         replacement = replacement_of(self.intervention, reference, states, batch["index"], self.reference_seed)
         questions = self.questions([name for name in lists if name not in base])
         questions += [Question(name, "sufficiency", 0) for name in base if self.sufficiency]
@@ -222,7 +225,7 @@ class Faithfulness:
             edited = edited_scores(model, states, kept, replacement, self.positions).float().softmax(-1)
             for column, question in enumerate(part):
                 answers[question.key] = edited[:, column].argmax(-1) == prediction
-                answers[question.probability_key] = edited[:, column].gather(1, prediction[:, None])[:, 0]
+                answers[question.probability_key] = edited[:, column].gather(1, asked_of)[:, 0]
         for name in base:
             answers |= base_line_answers(answers, name, self.questions([name]))
         return answers

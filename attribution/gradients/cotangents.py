@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from twinlens.attribution.targets import Targets
+
 
 def softmax_root(probabilities: Tensor) -> Tensor:
     """Split diag(p) − p pᵀ as B Bᵀ, in closed form and without cancellation.
@@ -85,3 +87,22 @@ def train_cotangents(scores: Tensor, labels: Tensor | None) -> Tensor:
     if labels is None:
         return torch.ones_like(scores, dtype=torch.float64)
     return logit_cotangents(scores.detach().double(), labels)
+
+
+def target_cotangents(scores: Tensor, targets: Targets) -> Tensor:
+    """Gradient of what is explained, less its sign, at what a forward gave, of the shape of `scores`.
+
+    Args:
+        scores: logits, [examples, classes]; of completions what is explained less its sign, [examples].
+        targets: what is explained.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.gradients.cotangents import target_cotangents
+        >>> from twinlens.attribution.targets import Targets
+        >>> target_cotangents(torch.zeros(1, 2), Targets(torch.tensor([0])))
+        tensor([[-0.5000,  0.5000]], dtype=torch.float64)
+    """
+    if targets.completions is not None:
+        return train_cotangents(scores, None)
+    return logit_cotangents(scores.detach().double(), targets.target, targets.fold, targets.against)

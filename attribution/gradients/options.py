@@ -13,8 +13,9 @@ LabelSource = Literal["gold", "predicted"]
 HeadParameters = Literal["weight", "head"]
 """Which parameters of the head are differentiated: the weight matrices only, or the biases too."""
 
-Per = Literal["example", "token"]
-"""What a train row is: an example, or one token of a language model's training text."""
+Per = Literal["example", "token", "module"]
+"""What a train row is: an example, or one token of a language model's training text; with `module` an example, whose
+scores are shared out among the layers."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,15 @@ class GradientOptions:
                 "the head alone, whose gradients are exact from cached inputs; expected projection=none there: set "
                 "params=all or leave the projection out."
             )
-        if self.of_head and self.per == "token":
+        if self.of_head and self.per != "example":
+            shared = "among tokens" if self.per == "token" else "layer by layer"
             raise UserError(
-                f"per=token shares the gradients of layers among tokens, but params={self.params} is the head, which "
+                f"per={self.per} shares the gradients of layers {shared}, but params={self.params} is the head, which "
                 "reads one token; expected layers of the model: set params=all."
             )
-        if self.per == "token" and self.projection.kind == "none":
+        if self.per != "example" and self.projection.kind == "none":
+            rows = "a row of every train token" if self.per == "token" else "rows to share scores out"
             raise UserError(
-                "per=token keeps a row of every train token, but projection=none keeps no rows; expected small ones: "
+                f"per={self.per} keeps {rows}, but projection=none keeps no rows; expected small ones: "
                 "set projection=random."
             )

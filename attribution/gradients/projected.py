@@ -120,6 +120,23 @@ class RowScorer:
         assert total is not None
         return total if self.scale is None else total.mul_(self.scale[start:stop])
 
+    def shares(self, query: list[Tensor], index: Tensor) -> Tensor:
+        """Each layer's part of some scores, which they are the sum of, [tests, entries, layers], float32.
+
+        Args:
+            query: of some tests.
+            index: train rows of each test, [tests, entries]; −1: none, whose shares are 0.
+        """
+        layout, rows = self.train.layout, index.clamp(min=0)
+        found = torch.zeros(*index.shape, len(layout.names))
+        for number, (left, group) in enumerate(zip(query, self.train.groups, strict=True)):
+            products = left[:, None] * group[rows]
+            for layer, part in layout.parts(number):
+                found[..., layer] = products[..., part].sum(-1)
+        if self.scale is not None:
+            found *= self.scale[rows][..., None]
+        return found * (index >= 0)[..., None]
+
     def self_influence(self) -> Tensor:
         """Each train row's score against itself, [n_train], float64; for the cosine 1, or 0 for a vanishing row."""
         if self.inverse is None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
-from twinlens.attribution.gradients.cotangents import logit_cotangents, train_cotangents
+from twinlens.attribution.gradients.cotangents import target_cotangents, train_cotangents
 from twinlens.attribution.gradients.fisher import (
     LayerBasis,
     example_chunks,
@@ -142,7 +142,7 @@ class HeldTests:
         """Hold the next tests, whose forward the tape has recorded.
 
         Args:
-            scores: logits, [examples, classes].
+            scores: logits, [examples, classes]; of completions what is explained less its sign, [examples].
             targets: what is explained of them.
         """
         first, n = self._filled, len(scores)
@@ -162,8 +162,7 @@ class HeldTests:
             for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
                 rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
 
-        asked = targets.target, targets.fold, targets.against
-        tape.gradients(scores, logit_cotangents(scores.detach().double(), *asked), consume)
+        tape.gradients(scores, target_cotangents(scores, targets), consume)
         self.own[first : first + n] = own.cpu()
         self._filled += n
 

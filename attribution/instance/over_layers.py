@@ -73,6 +73,11 @@ class OverLayers(InstanceMethod):
         return False
 
     @property
+    def adds_up(self) -> bool:
+        """Gradients of sums are sums of gradients, of any layers that see all tokens."""
+        return self.reads != "head"
+
+    @property
     def gradients(self) -> GradientOptions:
         """Which gradients the method is about; a method checks them when it is made."""
         projection = Projection(self.projection, self.projection_dim, self.projection_seed)

@@ -1,19 +1,20 @@
 """TracIn over kept checkpoints (TracInCP, Pruthi et al. 2020, Eq. 3).
 
-Score of train example i for test example t: Σ_c η_c ⟨∇_c L_t, ∇_c L_i⟩ over the head's parameters, η_c the learning
-rate that led to checkpoint c. Positive: the steps on i lowered the loss of t.
+Score of train example i for test example t: Σ_c η_c ⟨∇_c L_t, ∇_c L_i⟩ over the head's parameters, or those of any
+layers, η_c the learning rate that led to checkpoint c. Positive: the steps on i lowered the loss of t.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, overload
 
 import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.options import HeadParameters, LabelSource
+from twinlens.attribution.gradients.options import LabelSource, Per
+from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
@@ -25,18 +26,23 @@ from twinlens.attribution.instance.head_gradients import (
     loss_factors,
 )
 from twinlens.attribution.instance.inputs import CheckpointInputs
-from twinlens.attribution.instance.protocol import InstanceMethod
+from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.attribution.instance.tracin_rows import CheckpointRows, TracInRowScorer
 
 
 @dataclass(frozen=True)
-class TracIn(InstanceMethod):
-    """Inner products of head gradients, summed over checkpoints.
+class TracIn(OverLayers):
+    """Inner products of gradients, summed over checkpoints.
 
     Attributes:
-        params: parameters of the head that are differentiated.
+        params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names, with a projection.
         labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
-        dtype: type of the matrix products. Gradients are always taken in float64.
+        dtype: type of the matrix products over the head, whose gradients are always taken in float64; rows of layers
+            are float32.
+        projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
+        projection_dim: numbers per side of a projected layer.
+        projection_seed: draws the random projection.
 
     Example:
         >>> import torch
@@ -55,20 +61,47 @@ class TracIn(InstanceMethod):
         tensor([[ 0.1000, -0.0500]], dtype=torch.float64)
     """
 
-    reads: ClassVar[str] = "checkpoints"
+    per: ClassVar[Per] = "example"  # type: ignore[misc]  # of others it is a setting
     sign: ClassVar[str] = "positive: towards the target; the steps on the train example raised its log-probability"
     unit: ClassVar[str] = "loss change by one step per checkpoint, nats"
 
-    params: HeadParameters = "head"
+    params: str = "head"
     labels: LabelSource = "gold"
     top_k: int = 100
     dtype: Literal["float64", "float32"] = "float64"
+    projection: ProjectionKind = "none"
+    projection_dim: int = 16
+    projection_seed: int = 0
+
+    def __post_init__(self) -> None:
+        self.gradients.check()
+        if not self.gradients.of_head and self.projection == "none":
+            raise UserError(
+                f"method.tracin.params={self.params} needs the gradients of every layer under every checkpoint, but "
+                "projection=none keeps none; expected small ones: set projection=random."
+            )
+
+    @property
+    def reads(self) -> str:
+        """Head inputs or stored rows, under every kept checkpoint."""
+        return "checkpoints" if self.gradients.of_head else "checkpoint_rows"
+
+    @property
+    def adds_up(self) -> bool:
+        """Over layers that see all tokens."""
+        return not self.gradients.of_head
 
     def cost(self, sizes: PassSizes) -> InstanceCost:
         """As gradient similarity, under every checkpoint."""
-        return similarity_cost(sizes, self.params)
+        return similarity_cost(sizes, self.gradients.head_parameters)
 
-    def prepare(self, train: CheckpointInputs, memory_budget: int) -> TracInScorer:
+    @overload
+    def prepare(self, train: CheckpointInputs, memory_budget: int) -> TracInScorer: ...
+
+    @overload
+    def prepare(self, train: CheckpointRows, memory_budget: int) -> TracInRowScorer: ...
+
+    def prepare(self, train: CheckpointInputs | CheckpointRows, memory_budget: int) -> TracInScorer | TracInRowScorer:
         """Check the train split under every checkpoint.
 
         Raises:
@@ -85,9 +118,11 @@ class TracIn(InstanceMethod):
                 f"tracin was given the learning rates {rates}; expected positive numbers: keep only checkpoints that "
                 "training steps led to."
             )
+        if isinstance(train, CheckpointRows):
+            return TracInRowScorer(train, {"sign": self.sign, "unit": self.unit}, memory_budget)
         heads = []
         for inputs, _ in train.steps:
-            head = differentiable_head(inputs.head, self.params, inputs.sequences)
+            head = differentiable_head(inputs.head, self.gradients.head_parameters, inputs.sequences)
             check_inputs(inputs, head, torch.arange(len(inputs)), "train")
             heads.append(head)
         return TracInScorer(self, tuple(heads), train, memory_budget)

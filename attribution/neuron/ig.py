@@ -15,7 +15,13 @@ from twinlens.attribution.neuron.path import Path, PathSite, Positions
 from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
-from twinlens.attribution.neuron.ranking import NeuronScores, above_threshold, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import (
+    NeuronScores,
+    TokenScores,
+    above_threshold,
+    rank_neurons,
+    rank_sites,
+)
 from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel
 
 Preset = Literal["paper", "reference", "eleuther", "left", "midpoint", "gauss"]
@@ -183,6 +189,23 @@ class IntegratedGradients(NeuronMethod):
             "unit": path.quantity(model),
             "sign": self.sign,
         }
+
+    @property
+    def adds_up(self) -> bool:
+        """Integrals of log-probabilities do; the authors' threshold is about one token."""
+        return PRESETS[self.preset].threshold is None
+
+    def token_scores(self, model: NeuronModel, batch: Batch, memory_budget: int) -> TokenScores:
+        """See `NeuronMethod.token_scores`: P is the token's log-probability."""
+        paths = self.paths(model)
+        found = {
+            path.site: integrated_gradients(model, batch, path, self.n_steps, memory_budget, "log_prob")
+            for path in paths
+        }
+        scores = {site: result.scores for site, result in found.items()}
+        one = next(iter(found.values()))
+        completeness = torch.stack([result.completeness for result in found.values()]).amax(0)
+        return TokenScores(scores.get("ffn"), scores.get("attn"), one.log_prob, completeness)
 
     def attribute(self, model: NeuronModel, batch: Batch, memory_budget: int) -> NeuronScores:
         """The `top_k` best neurons of every example, for what the batch says is explained, else the predicted class.

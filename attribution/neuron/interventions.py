@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.counter_random import uniform
 from twinlens.attribution.neuron.increase import require_room
 from twinlens.attribution.protocols import Batch
@@ -88,6 +89,40 @@ def zeroed_metrics(
         parts.append(target_metrics(model.zeroed_scores(rows, *chosen), target[part]))
     names = ("reciprocal_rank", "prob", "log_prob")
     return TargetMetrics(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+
+
+def zeroed_completion_metrics(
+    model: ResidualModel,
+    batch: Batch,
+    completions: Completions,
+    ffn: Tensor | None,
+    attention: Tensor | None,
+    memory_budget: int,
+) -> TargetMetrics:
+    """`zeroed_metrics` of whole completions, every token behind the given ones; foils are not asked about.
+
+    Returns:
+        mean over the tokens of 1 / rank; geometric mean of their probabilities; summed log-probability.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.completions import Completions
+        >>> from twinlens.attribution.example_models import BUDGET, ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.neuron.interventions import zeroed_completion_metrics
+        >>> two = Completions([[1, 0], [1]])
+        >>> found = zeroed_completion_metrics(ExampleResidualModel(), example_batch(), two, None, None, BUDGET)
+        >>> bool(((found.log_prob / torch.tensor([2, 1])).exp() - found.prob).abs().max() < 1e-6)
+        True
+    """
+    lengths = torch.tensor([len(ids) for ids in completions.tokens])
+    ranks, log_probs = torch.zeros(len(lengths)), torch.zeros(len(lengths))
+    for step in Completions(completions.tokens).steps(batch):
+        own, attended = (None if mask is None else mask[step.rows] for mask in (ffn, attention))
+        found = zeroed_metrics(model, step.batch, step.batch["target"], own, attended, memory_budget)
+        ranks, log_probs, lengths = (part.to(found.log_prob.device) for part in (ranks, log_probs, lengths))
+        ranks[step.rows] += found.reciprocal_rank.to(ranks)
+        log_probs[step.rows] += found.log_prob.to(log_probs)
+    return TargetMetrics(ranks / lengths, (log_probs / lengths).exp(), log_probs)
 
 
 def distinct_mask(layer: Tensor, unit: Tensor, k: int, n_layers: int, n_units: int) -> Tensor:

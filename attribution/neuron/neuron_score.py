@@ -10,11 +10,11 @@ import torch
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Lens
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, TopUnits, search_bytes
-from twinlens.attribution.neuron.explained import Explained, score_parts
+from twinlens.attribution.neuron.explained import Explained, all_scores, explain, score_parts
 from twinlens.attribution.neuron.increase import Units, dense_bytes
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.protocol import ResidualMethod
-from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores
+from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores, TokenScores
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import (
     BOUNDED,
@@ -22,6 +22,7 @@ from twinlens.attribution.neuron.static_scores import (
     SCORES,
     WITHOUT_TARGET,
     best_neurons,
+    dense_scores,
     gradients,
 )
 from twinlens.attribution.neuron.target_ranks import TargetRanks
@@ -162,6 +163,27 @@ class NeuronScore(ResidualMethod):
             return listed(found, self.top_k)
 
         return score_parts(model, batch, self.mode, self.site != "ffn", memory_budget, self.top_k, score)
+
+    @property
+    def adds_up(self) -> bool:
+        """Of FFN neurons, scores in nats; attention neurons have one for each token of the text."""
+        return self.score in ("logprob_increase", "grad_x_act") and self.site == "ffn"
+
+    def token_scores(self, model: ResidualModel, batch: Batch, memory_budget: int) -> TokenScores:
+        """See `NeuronMethod.token_scores`; every neuron is scored, as a sum has no bound to search by."""
+        rows, scores, log_probs = [], [], []
+        for chosen, part, room in explain(model, batch, self.mode, False, memory_budget):
+            gradient = None
+            if self.score == "grad_x_act":
+                gradient = gradients(model, part.tokens, part.cotangent, room)
+            layers = dense_scores(part.readout, ffn_units(model, part.states), self.score, room, gradient)
+            rows.append(chosen)
+            scores.append(torch.stack([found[..., 0] for _, found in layers], 1).float())
+            log_probs.append(
+                all_scores(part.readout, part.states).log_softmax(-1).gather(1, part.target[:, None])[:, 0]
+            )
+        back = torch.cat(rows).argsort()
+        return TokenScores(torch.cat(scores)[back], None, torch.cat(log_probs)[back])
 
     def _best(self, model: ResidualModel, part: Explained, units: Units, room: int) -> TopUnits:
         gradient = None

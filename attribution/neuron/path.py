@@ -15,7 +15,7 @@ from twinlens.attribution.readouts import READOUTS
 Positions = Literal["last", "all", "broadcast_last"]
 PathSite = Literal["ffn", "attn"]
 Scaled = Literal["activation", "pre_activation"]
-Quantity = Literal["probability", "score"]
+Quantity = Literal["probability", "score", "log_prob"]
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class IntegratedGradientsResult:
         target: class whose P is attributed, [batch].
         target_prob: its softmax probability, [batch].
         completeness: |Σ_neurons score − (P(ā) − P(0))| per layer, in the unit of P, [batch, layers].
+        log_prob: log of `target_prob`, of improbable classes too, [batch].
 
     Example:
         >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
@@ -45,10 +46,16 @@ class IntegratedGradientsResult:
     target: Tensor
     target_prob: Tensor
     completeness: Tensor
+    log_prob: Tensor
 
 
 def integrated_gradients(
-    model: NeuronModel, batch: Batch, path: Path, n_steps: int, memory_budget: int
+    model: NeuronModel,
+    batch: Batch,
+    path: Path,
+    n_steps: int,
+    memory_budget: int,
+    quantity: Quantity | None = None,
 ) -> IntegratedGradientsResult:
     """Dense integrated gradients of every neuron of every layer.
 
@@ -60,12 +67,12 @@ def integrated_gradients(
     Where the same neuron of several sequences is edited at once (multiple choice, `choices: all`), all of them go along
     one joint path and a neuron's score is the sum over the sequences. A `target` in the batch takes the place of what
     is predicted, in multiple choice its sequence that of the predicted choice; with `against` P is the difference of
-    the two log-probabilities.
+    the two log-probabilities. `quantity`: what P is; None: the path's.
     """
     nodes, weights = nodes_and_weights(path.rule, n_steps)
     states = model.states(batch, batch.get("target"))
     target_class = target_of(batch, states.scores)
-    chosen = Target(target_class, path.quantity(model), batch.get("against"))
+    chosen = Target(target_class, quantity or path.quantity(model), batch.get("against"))
     if path.positions == "last":
         gradients, at_zero = _gradients_at_last(model, states, chosen, nodes, path, memory_budget)
         scores = torch.stack(
@@ -81,7 +88,8 @@ def integrated_gradients(
     scores = scores.unflatten(0, (-1, model.sequences_per_example)).sum(1)
     probability = Target(target_class, "probability").of(states.scores[:, None])[:, 0]
     completeness = (scores.double().sum(-1) - (at_one - at_zero).double()).abs().float()
-    return IntegratedGradientsResult(scores, target_class, probability, completeness)
+    log_prob = Target(target_class, "log_prob").of(states.scores[:, None])[:, 0]
+    return IntegratedGradientsResult(scores, target_class, probability, completeness, log_prob)
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Target:
 
     Attributes:
         classes: class of each example, [batch], int64.
-        quantity: its softmax `probability` or its raw `score`.
+        quantity: its softmax `probability`, its raw `score`, or its `log_prob`, in nats.
         against: class whose log-probability is taken off the class's own, which is then the quantity, [batch]; None:
             none.
 
@@ -111,7 +119,10 @@ class Target:
         """P of each row, scores [batch, rows, classes] → [batch, rows], float32."""
         if self.against is not None:  # the normalisation of the two cancels
             return at_target(scores.float(), self.classes) - at_target(scores.float(), self.against)
-        return at_target(scores.float() if self.quantity == "score" else scores.float().softmax(-1), self.classes)
+        scores = scores.float()
+        if self.quantity == "log_prob":
+            return at_target(scores.log_softmax(-1), self.classes)
+        return at_target(scores if self.quantity == "score" else scores.softmax(-1), self.classes)
 
 
 def _gradients_at_last(

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.method import Lens, Method, MethodKind, Role, UnitKind
 from twinlens.attribution.needed_memory import Need
-from twinlens.attribution.neuron.ranking import NeuronScores
+from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores
 from twinlens.attribution.protocols import Batch, ModelKind
 from twinlens.attribution.residual_protocol import ResidualModel
 
@@ -95,6 +95,11 @@ class NeuronMethod(NeuronLens):
 
         What is explained stands in the batch (`twinlens.attribution.targets.target_of`).
         """
+        raise NotImplementedError
+
+    def token_scores(self, model: Any, batch: Batch, memory_budget: int) -> TokenScores:
+        """Scores of every neuron for the log-probability of the batch's `target`, the next token, in nats; those of
+        several tokens add up. Of methods that `adds_up` says so of."""
         raise NotImplementedError
 
     def need(self, sizes: EngineSizes) -> Need:

@@ -27,6 +27,8 @@ class NeuronScores:
         position: token of each entry, counted from the sentence's first, int32 [batch, top_k]; −1, or None, where
             entries have none.
         site: number in `SITES` of each entry, int8 [batch, top_k]; None: all are FFN neurons.
+        token: of scores of completions the share of each of their tokens, [batch, top_k, tokens], float32; NaN behind
+            an example's last; None: there is one token.
 
     Example:
         >>> import torch
@@ -47,6 +49,40 @@ class NeuronScores:
     completeness: Tensor | None = None
     position: Tensor | None = None
     site: Tensor | None = None
+    token: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Scores of every neuron for the log-probability of one next token of each example, in nats.
+
+    Attributes:
+        ffn: [batch, layers, neurons], float32; None: FFN neurons have none.
+        attention: of attention neurons, [batch, layers, heads · head_dim]; None: they have none.
+        log_prob: of the token, [batch].
+        completeness: residual per layer, [batch, layers]; None: the method has none.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import TokenScores
+        >>> scores = TokenScores(torch.zeros(1, 2, 3), None, torch.tensor([-0.5]))
+        >>> scores.of_units().shape, scores.n_ffn  # [batch, layers, units]
+        (torch.Size([1, 2, 3]), 3)
+    """
+
+    ffn: Tensor | None
+    attention: Tensor | None
+    log_prob: Tensor
+    completeness: Tensor | None = None
+
+    def of_units(self) -> Tensor:
+        """Both sites, attention neurons behind the FFN neurons of their layer, [batch, layers, units]."""
+        return torch.cat([part for part in (self.ffn, self.attention) if part is not None], -1)
+
+    @property
+    def n_ffn(self) -> int:
+        """FFN neurons of a layer that have scores."""
+        return 0 if self.ffn is None else self.ffn.shape[-1]
 
 
 def rank_neurons(

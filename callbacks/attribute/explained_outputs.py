@@ -12,11 +12,14 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.stream import concatenate
 from twinlens.attribution.method import Method
-from twinlens.callbacks.passes.explain import Asked
+from twinlens.callbacks.passes.explain import COMPLETION, Asked
 from twinlens.callbacks.passes.session import Session
 
 UNIT_AGAINST = "nats: log-probability of the target less that of what it is explained against"
 """Of methods whose unit is otherwise a probability's."""
+UNIT_OF_COMPLETIONS = (
+    "nats: summed log-probability of the completion's tokens, less that of the foil where there is one"
+)
 
 
 def explained_inputs(session: Session, method: Method) -> dict[str, Any]:
@@ -63,7 +66,7 @@ def told_targets(session: Session, methods: Mapping[str, Method]) -> list[str]:
     for lens in dict.fromkeys(method.explains for method in methods.values() if method.explains is not None):
         asked, targets = session.explain.of(lens), session.targets(lens, session.split)
         line = f"explain ({lens} lens): {asked.told}"
-        if asked.target == "answer":
+        if asked.target in ("answer", COMPLETION):
             without = int((session.predictions[session.split].column("label") < 0).sum())
             line += (
                 f"; {without} of {len(targets)} rows name no answer, of these the predicted token" if without else ""

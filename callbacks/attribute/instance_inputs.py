@@ -13,6 +13,7 @@ from torch import nn
 from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.inputs import CheckpointInputs, HeadInputs, TextInputs
 from twinlens.attribution.targets import Targets
+from twinlens.callbacks.attribute.completion_states import completion_states
 from twinlens.callbacks.attribute.instance_scores import Side, Streamed
 from twinlens.callbacks.attribute.reads import Planned
 from twinlens.callbacks.attribute.score_files import read_neuron_lists
@@ -22,11 +23,16 @@ from twinlens.models.heads import head_weights
 
 
 class HeadReads(Streamed):
-    """Cached head inputs with the labels that the method asks for, or with what is explained: `HeadInputs`."""
+    """Cached head inputs with the labels that the method asks for, or with what is explained: `HeadInputs`.
+
+    Of a language model, whose head reads every token, means over tokens, for methods that compare them.
+    """
 
     def load(self, split: str, side: Side) -> HeadInputs:
         """The split's."""
         session, asked = self.session, outputs_of(self.session, self.method, split, side)
+        if session.readout.of_vocabulary:
+            return HeadInputs(completion_states(session, split), asked.target, session.readable.head)
         features = session.predictions[split].features
         return HeadInputs(features, asked.target, session.classifier.head, asked.fold, asked.against)
 

@@ -53,6 +53,16 @@ class Streamed(Reads):
         """What train rows are where they are tokens; None: they are examples."""
         return None
 
+    def shares(self, scorer: Any, test: Any, lists: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Further columns of lists that share their scores out; none, unless the form says otherwise.
+
+        Args:
+            scorer: of the method.
+            test: of all explained examples.
+            lists: columns of `InstanceScores`.
+        """
+        return {}
+
     def covered(self) -> dict[str, Any]:
         """Parameters that the method's gradients cover and leave out; empty where that is no question."""
         return {}
@@ -99,8 +109,9 @@ class Streamed(Reads):
             for part in result.partials:
                 summary = summary.merge(TrainSummary(**{**part, "n_test": int(part["n_test"])}))  # type: ignore[arg-type]
             explained = explained_columns(session, method, split)
+            shares = self.shares(scorer, test, result.rows)
             write_instance_scores(
-                folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained
+                folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained, shares
             )
             described = {"top_k": method.top_k, **scorer.describe(), **self.covered()}
             write_description(folder, self.name, method, {**described, **explained_words(session, method)})
@@ -129,6 +140,7 @@ def write_instance_scores(
     self_influence: Tensor | None,
     tokens: TokenRows | None = None,
     explained: Mapping[str, Tensor] = {},
+    shares: Mapping[str, Tensor] = {},
 ) -> None:
     """Write `<split>/` and `train_summary/`.
 
@@ -136,8 +148,9 @@ def write_instance_scores(
         rows: columns of `InstanceScores`.
         tokens: what train rows are where they are tokens; then `train_tokens/` is written too.
         explained: `target` and `target_against` of every test, [tests] each, where the scores speak of them.
+        shares: further lists beside the scores, [tests, entries, …].
     """
-    lists, positions = (dict(rows), None) if tokens is None else with_places(rows, tokens)
+    lists, positions = (dict(rows), dict(shares)) if tokens is None else with_places(rows, tokens)
     datasets.Dataset(instance_table(InstanceScores(**lists), positions, explained)).save_to_disk(str(folder / split))
     columns = summary.finalize(self_influence)
     if tokens is not None:

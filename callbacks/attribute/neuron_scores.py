@@ -12,19 +12,29 @@ import datasets
 import torch
 from torch import Tensor
 
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.errors import require_finite
 from twinlens.attribution.method import Method, Role, UnitKind
+from twinlens.attribution.needed_memory import Need
+from twinlens.attribution.neuron.completion_scores import completion_scores
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
-from twinlens.callbacks.attribute.explained_outputs import UNIT_AGAINST, explained_inputs, explained_words, left_out_of
+from twinlens.callbacks.attribute.explained_outputs import (
+    UNIT_AGAINST,
+    UNIT_OF_COMPLETIONS,
+    explained_inputs,
+    explained_words,
+    left_out_of,
+)
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.reference_activations import with_reference
 from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Session
@@ -81,7 +91,8 @@ class ModelReads(Reads):
         by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
         seconds = None
         if None not in by_length.values():
-            total = sum(by_length[length] or 0.0 for length in lengths)
+            tokens = explained_tokens(self.session, split, len(lengths))
+            total = sum(count * (by_length[length] or 0.0) for count, length in zip(tokens, lengths, strict=True))
             seconds = plan.times.neurons(self.name, self.method, total)
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
         return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
@@ -89,6 +100,8 @@ class ModelReads(Reads):
     def _explained(self) -> dict[str, str]:
         """Target for method.yaml, with the unit where the target is set apart from another output."""
         words = explained_words(self.session, self.method)
+        if self.method.explains is not None and self.session.explain.of(self.method.explains).target == COMPLETION:
+            return {**words, "unit": UNIT_OF_COMPLETIONS}
         return {**words, "unit": UNIT_AGAINST} if AGAINST in words else words
 
     def _pass(
@@ -99,12 +112,18 @@ class ModelReads(Reads):
         title = f"{self.name} on {split}"
         targets = None if method.explains is None else session.targets(method.explains, split)
         left_out = left_out_of(session, method, split)
+        completions = None if targets is None else targets.completions
+        width = 0 if completions is None else int(completions.lengths.max())
         there: list[Any] = []
 
         def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
             if not there:  # by the first batch the model is on its device, and so must be what is kept of its weights
                 there.append(engine.where_it_is() if isinstance(engine, ResidualEngine) else engine)
-            scores = method.attribute(there[0], batch if targets is None else targets.of_batch(batch), budget)
+            if completions is not None:
+                own = completions.at(batch["index"].cpu())
+                scores = completion_scores(method, there[0], batch, own, budget, width)
+            else:
+                scores = method.attribute(there[0], batch if targets is None else targets.of_batch(batch), budget)
             require_finite(scores.score, f"the score of {title}", batch["index"])
             found = {"index": batch["index"], **tensors_of(scores)}
             nothing = left_out[batch["index"].cpu()].to(scores.layer.device)
@@ -116,6 +135,8 @@ class ModelReads(Reads):
             shards, loader = row_shards(len(session.data.splits[split])), index_loader
         residual = engine if isinstance(engine, ResidualEngine) else None
         need = method.need(EngineSizes(session.footprint, session.sequences, residual))
+        if completions is not None:
+            need = need_of_tokens(need, session.footprint, completions)
         cut = WithinMemory(title, compute, session.memory_budget, need)
         return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows
 
@@ -143,6 +164,27 @@ class LazyKind:
     def gated(self) -> bool:
         """Whether the MLP multiplies a gate with its up-projection."""
         return self._footprint.gated
+
+
+def explained_tokens(session: Session, split: str, n_examples: int) -> list[int]:
+    """Tokens at which each example's neurons are scored: one, or those of its completion and foil, as far as they are
+    known before the model has generated them."""
+    asked, rows = session.explain.neuron, session.data.splits[split]
+    if asked.target != COMPLETION or "answer_ids" not in rows.column_names:
+        return [1] * n_examples
+    generated = int(getattr(session.data, "generate", 0))
+    counts = [len(ids) or max(1, generated) for ids in rows["answer_ids"][:]]
+    if asked.against is not None and "foil_ids" in rows.column_names:
+        return [count + len(ids) for count, ids in zip(counts, rows["foil_ids"][:], strict=True)]
+    return counts
+
+
+def need_of_tokens(need: Need, footprint: Footprint, completions: Completions) -> Need:
+    """What a method needs that scores every token of completions: the longest text, and every neuron's scores of all
+    tokens beside two copies of one token's, with the distributions of a layer."""
+    units = footprint.n_layers * (footprint.n_neurons + footprint.query_width)
+    kept = 4 * units * (int(completions.lengths.max()) + 3) + 12 * footprint.n_outputs
+    return need.lengthened(lambda columns: columns + completions.longest, kept)
 
 
 def neuron_disk(top_k: int, n_layers: int, n_examples: int) -> int:

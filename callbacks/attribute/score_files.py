@@ -77,11 +77,23 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
             "unit": listed(rows["unit"].int()),
             "position": listed(rows.get("position", torch.full_like(rows["unit"], -1)).int()),
             "score": listed(rows["score"].float()),
+            **({} if "token" not in rows else {"token": _shares(rows["token"], kept)}),
             "completeness": pyarrow.array(
                 [None] * len(kept) if completeness is None else completeness.tolist(), pyarrow.list_(pyarrow.float32())
             ),
         }
     )
+
+
+def _shares(token: Tensor, kept: Tensor) -> pyarrow.Array:
+    """Shares of each entry's score by the tokens of its example, which ends where they are NaN.
+
+    Args:
+        token: [examples, entries, tokens].
+        kept: entries of each list, bool [examples, entries].
+    """
+    lists = [[entry[~entry.isnan()].tolist() for entry in row[own]] for row, own in zip(token, kept, strict=True)]
+    return pyarrow.array(lists, pyarrow.list_(pyarrow.list_(pyarrow.float32())))
 
 
 def instance_table(
@@ -92,14 +104,19 @@ def instance_table(
     """The contract's columns of instance scores; a list of −1 stands for a test that is left out, and is empty.
 
     Args:
-        positions: further lists, of tokens in their texts.
+        positions: further lists, of tokens in their texts or of shares of each score, [tests, entries, …].
         explained: further columns, what is explained of each test, [tests].
     """
     kept = scores.top_index >= 0
     offsets = pyarrow.array(torch.cat([torch.zeros(1, dtype=torch.int64), kept.sum(1).cumsum(0)]).int().numpy())
 
     def lists(values: Tensor) -> pyarrow.Array:
-        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(values[kept].numpy()))
+        entries = values[kept]
+        if entries.dim() > 1:
+            return pyarrow.ListArray.from_arrays(
+                offsets, pyarrow.array(entries.tolist(), pyarrow.list_(pyarrow.float32()))
+            )
+        return pyarrow.ListArray.from_arrays(offsets, pyarrow.array(entries.numpy()))
 
     columns = {"index": pyarrow.array(scores.index.numpy())}
     columns |= {name: pyarrow.array(values.long().numpy()) for name, values in (explained or {}).items()}

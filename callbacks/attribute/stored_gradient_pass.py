@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import require_finite
-from twinlens.attribution.gradients.cotangents import logit_cotangents
+from twinlens.attribution.gradients.cotangents import target_cotangents
 from twinlens.attribution.gradients.fisher import fisher_cotangents
-from twinlens.attribution.gradients.options import GradientOptions, Per
+from twinlens.attribution.gradients.options import GradientOptions
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.over_layers import Losses
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.targets import Targets
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
@@ -41,9 +42,10 @@ class Wanted:
     explained: bool = False
 
     @property
-    def per(self) -> Per:
+    def per(self) -> Literal["example", "token"]:
         """What has a row: tokens among the rows that are put forward alone, and never in the curvature."""
-        return "example" if self.explained or self.losses != "loss" else self.options.per
+        of_tokens = self.options.per == "token" and not self.explained and self.losses == "loss"
+        return "token" if of_tokens else "example"
 
 
 def documents(session: Session, wanted: Wanted) -> bool:
@@ -70,22 +72,28 @@ class BatchGradients:
 
     def __call__(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
         """See `RowPass.of_batch`."""
+        if self.outputs is not None:
+            batch = explained_batch(self.outputs, batch)
         with recording(self.plan.layers) as tape:
             scores, cotangents = self._scores(batch)
             require_finite(scores.detach(), f"a score in the {self.title}", batch["index"])
             return self.plan.of_batch(tape, scores, cotangents, batch["attention_mask"])
 
+    def needing(self, need: Need) -> Need:
+        """What a batch of prompts needs whose completions are read as well."""
+        asked = None if self.outputs is None else self.outputs.completions
+        return need if asked is None else need.lengthened(asked.columns_of)
+
     def _scores(self, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.whole_texts:
             losses = self.model.token_losses(batch)[0].sum(1)
             return losses, torch.ones_like(losses)[None]
-        scores = self.model(batch)
         assert self.outputs is not None
-        asked = self.outputs.at(batch["index"].cpu()).to(scores.device)
+        asked = self.outputs.at(batch["index"].cpu()).to(batch["index"].device)
+        scores = explained_scores(self.model, asked, batch)
         if self.losses == "expectation":
             return scores, fisher_cotangents(scores, asked.target, "expectation")
-        found = logit_cotangents(scores.detach().double(), asked.target, asked.fold, asked.against)
-        return scores, found[None]
+        return scores, target_cotangents(scores, asked)[None]
 
 
 def differentiated_outputs(session: Session, wanted: Wanted) -> Targets:

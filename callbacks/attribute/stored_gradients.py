@@ -134,7 +134,8 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
         return {"index": batch["index"], **partial_sums(sums)}
 
     title = f"{gradients.title} ({plan.layout.n_numbers} numbers a row)"
-    cut = WithinMemory(title, compute, session.memory_budget, gradient_need(session, plan, rank))
+    need = gradients.needing(gradient_need(session, plan, rank))
+    cut = WithinMemory(title, compute, session.memory_budget, need)
     shards, loader = session.shards(wanted.split), session.loader(wanted.split)
     done = [number for number in range(len(shards)) if read_shard(folder / "shards", number) is not None]
     again = _batches_to_repair(files, shards, done, starts)

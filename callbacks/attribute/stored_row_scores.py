@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.callbacks.attribute.instance_scores import Side, Streamed
@@ -14,7 +18,7 @@ from twinlens.callbacks.attribute.stored_gradient_costs import rows_cost
 from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
 from twinlens.callbacks.attribute.stored_gradients import gradient_inputs, stored_rows
 from twinlens.callbacks.attribute.token_rows import TokenRows, token_rows
-from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by, require_layers
+from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by, layers_of, require_layers
 from twinlens.callbacks.passes.shards import rows_per_shard
 from twinlens.callbacks.store.fingerprints import fingerprint_of
 
@@ -43,9 +47,28 @@ class RowReads(Streamed):
         """The tokens of the train split, where each has a row."""
         return token_rows(self.session) if self.method.per == "token" else None
 
+    def shares(self, scorer: RowScorer, test: GradientRows, lists: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """With `per=module` the part of each layer in every listed score, in the order of `modules` in method.yaml."""
+        if self.method.per != "module":
+            return {}
+        found = {}
+        each = 8 * test.layout.n_numbers * max(1, lists["top_index"].shape[1])
+        step = max(1, self.session.memory_budget // each)
+        for end in ("top", "bottom"):
+            index, parts = lists[f"{end}_index"], []
+            for start in range(0, len(index), step):
+                some = torch.arange(start, min(start + step, len(index)))
+                query = scorer.query(test.rows(start, start + len(some)), some)
+                parts.append(scorer.shares(query, index[some].long()))
+            found[f"{end}_module"] = torch.cat(parts)
+        return found
+
     def covered(self) -> dict[str, Any]:
-        """Parameters of the layers whose gradients are stored."""
-        return covered_by(self.session, self.method.params)
+        """Parameters of the layers whose gradients are stored, and these layers where scores are shared out."""
+        covered = covered_by(self.session, self.method.params)
+        if self.method.per != "module":
+            return covered
+        return {**covered, "modules": [layer.name for layer in layers_of(self.session, self.method.params)]}
 
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Passes that store gradients, then products with them on the host."""

@@ -32,6 +32,7 @@ from twinlens.callbacks.attribute.explained_outputs import (
     left_out_of,
     with_empty_lists,
 )
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
@@ -227,16 +228,17 @@ class _Block:
         model: Any = session.readable
         targets = session.targets("instance", self.split)
         inverses = [inverse.to(device) for inverse in self.inverses]
-        n_train, own = sum(len(batch) for shard in self.shards for batch in shard), self.own or self.method.cosine
-        held = HeldTests(self.layers, inverses, len(self.tests), n_train, own, session.memory_budget // 8)
+        n_train = sum(len(batch) for shard in self.shards for batch in shard)
+        with_own = self.own or self.method.cosine
+        held = HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, session.memory_budget // 8)
         size = session.eval_batch_size
         batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
         for loaded in session.loader(self.split)(batches):
             batch = {key: value.to(device) for key, value in default_convert(loaded).items()}
-            for part in cut_batch(batch, self.cut.need, self.cut.budget):
+            for part in cut_batch(explained_batch(targets, batch), self.cut.need, self.cut.budget):
+                own = targets.at(part["index"].cpu()).to(device)
                 with recording(self.layers) as tape:
-                    logits = model(part)
-                    held.add(tape, logits, targets.at(part["index"].cpu()).to(device))
+                    held.add(tape, explained_scores(model, own, part), own)
         return held
 
     def _longest_first(self) -> list[int]:

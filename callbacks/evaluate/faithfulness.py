@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.completion_answers import completion_answers
 from twinlens.attribution.evaluation.controls import CONTROL, matched_list
 from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.questions import NeuronList
@@ -24,6 +25,7 @@ from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.reference_activations import sampled_activations
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
@@ -207,6 +209,7 @@ def faithfulness_inputs(
 ) -> dict[str, Any]:
     """Everything the answers depend on."""
     of_train = evaluation.intervention != "zero" and evaluation.reference == "train"
+    asked = session.explain.neuron
     return {
         "examples": session.predictions[session.split].fingerprint,
         "lists": {key: _digest(layer, unit) for key, (layer, unit) in lists.stored.items()},
@@ -216,6 +219,7 @@ def faithfulness_inputs(
         "code": code_of(__name__, evaluation, settings),
         **({"reference": session.data.fingerprint("train")} if of_train else {}),
         **session.reading,
+        **({"explain": asked.identity} if asked.target == COMPLETION else {}),
     }
 
 
@@ -258,13 +262,22 @@ def _answers(
     folder: Path,
 ) -> dict[str, Tensor]:
     engine = session.readable.engine(tests=True)
+    completions = session.targets("neuron", session.split).completions
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
         asked = lists.of_batch(engine, batch["index"], evaluation.longest)
-        return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, reference, lists.sites)}
+        more: dict[str, Any] = {"reference": reference, "sites": lists.sites}
+        if completions is None:
+            return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, **more)}
+        own = completions.at(batch["index"].cpu())
+        found = completion_answers(evaluation, engine, batch, own, asked, budget, **more)
+        return {"index": batch["index"], **found}
 
     n_edits = evaluation.n_edits(lists.names, lists.sites)
     need = evaluation.need(session.engine_sizes, n_edits, control_sites(lists.uniform, lists.matched, lists.site_of))
+    if completions is not None:
+        longest = completions.longest
+        need = need.lengthened(lambda columns: columns + longest)
     title = f"{name} on {session.split}"
     return run_pass(
         title,

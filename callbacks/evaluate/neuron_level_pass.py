@@ -157,7 +157,8 @@ def _answer(session: Session, engine: ResidualEngine, held: Mapping[Path, Job]) 
     jobs, first = list(held.values()), next(iter(held))
     title = f"{', '.join(job.name for job in jobs)} on {session.split}"
     evaluations = [job.evaluation for job in jobs]
-    target = session.targets("neuron", session.split).target
+    targets = session.targets("neuron", session.split)
+    target, completions = targets.target, targets.completions
     there: list[tuple[ResidualEngine, Reads]] = []
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
@@ -167,17 +168,22 @@ def _answer(session: Session, engine: ResidualEngine, held: Mapping[Path, Job]) 
             model = engine.where_it_is()
             there.append((model, reads_of(evaluations, model)))
         model, reads = there[0]
-        shared = Sentences(model, batch, target[rows].to(index.device), budget, reads=reads)
+        whole = None if completions is None else completions.at(rows)
+        shared = Sentences(model, batch, target[rows].to(index.device), budget, reads=reads, completions=whole)
         answers = {"index": index}
         for number, job in enumerate(jobs):
             own = replace(shared, lists={key: _at(lists, rows, index.device) for key, lists in job.lists.items()})
             answers |= {f"{number}/{key}": values for key, values in job.answer(own).items()}
         return answers
 
+    need = neuron_level_need(engine, *evaluations)
+    if completions is not None:
+        longest = completions.longest
+        need = need.lengthened(lambda columns: columns + longest)
     rows = run_pass(
         title,
         session.readable,
-        WithinMemory(title, compute, session.memory_budget, neuron_level_need(engine, *evaluations)),
+        WithinMemory(title, compute, session.memory_budget, need),
         session.shards(session.split),
         session.loader(session.split),
         first / "shards" / _set_name(jobs) if len(jobs) > 1 else first / "shards",

@@ -38,6 +38,7 @@ from twinlens.callbacks.evaluate.randomised import randomised_results
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
 
 
@@ -86,6 +87,8 @@ def evaluate_stage(
     if evaluation.requires == "neuron_level":
         if session.readout.of_sequences:
             return skipped(name, "one sequence per example, and multiple choice has several")
+        if not _takes_targets(session, evaluation):
+            return skipped(name, "one next token, and completions are explained, which interventions asks about")
         return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
         "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
@@ -108,8 +111,17 @@ def shared_pass_stage(
     if session.readout.of_sequences or not asked:
         return
     there = available(session, methods, fits=False)
-    served = {name: evaluation for name, evaluation in asked.items() if not what_is_missing(evaluation, there)}
+    served = {
+        name: evaluation
+        for name, evaluation in asked.items()
+        if not what_is_missing(evaluation, there) and _takes_targets(session, evaluation)
+    }
     neuron_level_pass(session, served, settings, of_kind(methods, "neuron", "ia_neurons"))
+
+
+def _takes_targets(session: Session, evaluation: Any) -> bool:
+    """Whether an evaluation of the second paper asks about what is explained, be it a completion."""
+    return session.explain.neuron.target != COMPLETION or getattr(evaluation, "of_completions", False)
 
 
 def evaluations_in_order(evaluations: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,6 +136,8 @@ def evaluations_in_order(evaluations: Mapping[str, Any]) -> dict[str, Any]:
 
 def _examples(session: Session, name: str, evaluation: Any, methods: Mapping[str, Any]) -> list[Result]:
     """Of every predicted split but train."""
+    if session.readout.of_vocabulary:
+        return skipped(name, "data with classes or choices; known_facts asks for next tokens")
     found: list[Result] = []
     for split in sorted(session.predictions):
         if split != "train":

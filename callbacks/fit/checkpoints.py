@@ -32,20 +32,25 @@ class FitCheckpoint(ModelCheckpoint):
 
     Args:
         folder: where the checkpoints go.
-        monitored: whether there is a validation split; the best is then the one of highest validation accuracy
-            (first paper, appendix A), else the last epoch.
+        monitored: metric of the validation split by which the best is chosen, and whether its `max` or `min` is; None:
+            there is none, and the last epoch counts.
     """
 
-    def __init__(self, folder: Path, monitored: bool) -> None:
+    def __init__(self, folder: Path, monitored: tuple[str, str] | None) -> None:
         super().__init__(
             dirpath=folder,
             filename=BEST.removesuffix(".ckpt"),
-            monitor="validation/accuracy" if monitored else None,
-            mode="max",
+            monitor=None if monitored is None else monitored[0],
+            mode="max" if monitored is None else monitored[1],
             save_top_k=1,
             save_last=True,
             enable_version_counter=False,
         )
+
+    @property
+    def best_name(self) -> str:
+        """What the best value of the metric is called."""
+        return f"best_{(self.monitor or 'validation/accuracy').replace('/', '_')}"
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         def here(path: str) -> str:

@@ -106,7 +106,7 @@ def fit_into(
     if (folder / FINISHED).is_file():  # killed between the end of the fit and its entry in the store
         _remove_checkpoints(folder)
         return
-    checkpoint = FitCheckpoint(folder / "checkpoints", monitored="validation" in session.data.splits)
+    checkpoint = FitCheckpoint(folder / "checkpoints", session.data.monitored)
     trainer = session.trainers.make(
         callbacks=[*make_callbacks(), EpochSeed(session.seed), checkpoint, fit_progress()],
         logger=list(loggers),
@@ -284,7 +284,7 @@ def _fit(
     write_json(
         folder / FINISHED,
         {
-            "best_validation_accuracy": None if best is None else float(best),
+            checkpoint.best_name: None if best is None else float(best),
             "epochs": trainer.current_epoch,
             "steps": trainer.global_step,
             "learning_rate": model.learning_rate,

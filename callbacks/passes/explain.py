@@ -9,14 +9,17 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Lens
 from twinlens.attribution.readouts import ReadoutKind
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.passes.example_columns import RUNNER_UP
 
-TargetWord = Literal["predicted", "gold", "answer"]
-AgainstWord = Literal["runner_up", "predicted", "gold"]
+TargetWord = Literal["predicted", "gold", "answer", "completion"]
+AgainstWord = Literal["runner_up", "predicted", "gold", "foil"]
+COMPLETION: Literal["completion"] = "completion"
+FOIL: Literal["foil"] = "foil"
 LENSES: tuple[Lens, ...] = get_args(Lens)
 CLASS = "class:"
 """Before the name of a class that is also one of the words."""
@@ -29,16 +32,19 @@ class Asked:
     """What one lens explains, for all examples of a split.
 
     Attributes:
-        target: `predicted`, `gold`, `answer` (gold where there is one, else predicted), or the number of an output.
-        against: what the target is set apart from: `runner_up` (the likeliest other output), `predicted`, `gold`, or
-            the number of an output; None: nothing.
+        target: `predicted`, `gold`, `answer` (gold where there is one, else predicted), `completion` (all tokens that
+            follow, of a prompt without any the predicted one), or the number of an output.
+        against: what the target is set apart from: `runner_up` (the likeliest other output), `predicted`, `gold`,
+            `foil` (another completion), or the number of an output; None: nothing.
         target_name, against_name: the same in words, outputs by their names.
+        labelled: whether every example has to have a label, beside those whose target or against is one.
     """
 
     target: TargetWord | int = "predicted"
     against: AgainstWord | int | None = None
     target_name: str = "predicted"
     against_name: str = ""
+    labelled: bool = False
 
     @property
     def told(self) -> str:
@@ -58,7 +64,7 @@ class Asked:
     @property
     def needs_labels(self) -> bool:
         """Whether every example has to have a label."""
-        return "gold" in (self.target, self.against)
+        return self.labelled or "gold" in (self.target, self.against)
 
 
 @dataclass(frozen=True)
@@ -81,11 +87,13 @@ class Names:
         readout: of the data.
         labels: names of classes or choices; empty for a vocabulary.
         tokenizer: of the model; read for a vocabulary alone.
+        completions: whether what follows a prompt is explained whole, and not its first token alone.
     """
 
     readout: ReadoutKind
     labels: Sequence[str]
     tokenizer: Any
+    completions: bool = False
 
     @property
     def known(self) -> str:
@@ -154,21 +162,43 @@ def read_explain(explain: Any, against: Any, names: Names) -> Explain:
     return Explain(asked, asked)
 
 
-def resolve(asked: Asked, column: Any, fold: Tensor | None, readout: ReadoutKind) -> Targets:
+def resolve(asked: Asked, column: Any, fold: Tensor | None, readout: ReadoutKind, rows: Any = None) -> Targets:
     """Outputs of a split's examples.
 
     Args:
         asked: of a lens.
         column: gives a column of the split's predictions, [examples, …].
         fold: class → folded class of the split's labels, [classes]; None: labels are the model's classes.
+        rows: the split's predictions as a dataset, read for completions.
     """
     target = _outputs(asked.target, column, readout)
     folded = fold if asked.target == "gold" else None
+    if asked.target == COMPLETION:
+        found = completions_of(rows, target, asked.against == FOIL)
+        foil = None if found.foils is None else torch.tensor([ids[0] for ids in found.foils], dtype=torch.int64)
+        return Targets(target, foil, None, found)
     if asked.against is None:
         return Targets(target, None, folded)
     if asked.against == RUNNER_UP:
         return Targets(target, _runner_up(target, column, readout))
     return Targets(target, _outputs(asked.against, column, readout))
+
+
+def completions_of(rows: Any, first: Tensor, foils: bool) -> Completions:
+    """Tokens of what follows each prompt of a predicted split; of one without a completion the token `first`.
+
+    Args:
+        rows: with `answer_ids`, and with `foil_ids` where foils are asked for.
+        first: [examples].
+        foils: whether completions are set apart from them; a row without one, as documents are, has the same token.
+    """
+    names = rows.column_names
+    given = rows["answer_ids"][:] if "answer_ids" in names else [[]] * len(first)
+    tokens = [list(ids) or [token] for ids, token in zip(given, first.tolist(), strict=True)]
+    if not foils:
+        return Completions(tokens)
+    others = rows["foil_ids"][:] if "foil_ids" in names else [[]] * len(first)
+    return Completions(tokens, [list(ids) or own for ids, own in zip(others, tokens, strict=True)])
 
 
 def _asked(setting: str, value: Any, against: Any, names: Names) -> Asked:
@@ -179,6 +209,14 @@ def _asked(setting: str, value: Any, against: Any, names: Names) -> Asked:
             "expected predicted, gold or a class: write gold for each example's label."
         )
     apart = None if against is None else _word_or_number("explain_against", against, get_args(AgainstWord), names)
+    if names.completions and not isinstance(target, int):
+        return _completion(setting, value, apart, labelled=target == "gold")
+    if target == COMPLETION or apart == FOIL:
+        said = f"{setting}={value}" if target == COMPLETION else f"explain_against={against}"
+        raise UserError(
+            f"{said} asks for whole completions, and these data have none; expected data=texts, or data=knowledge with "
+            "data.answer=full: choose one of these or write another target."
+        )
     if apart == target:
         raise UserError(
             f"{setting}={value} and explain_against={against} are the same, so that nothing is left to explain; "
@@ -190,6 +228,17 @@ def _asked(setting: str, value: Any, against: Any, names: Names) -> Asked:
             "expected two or more: set explain_against=null."
         )
     return Asked(target, apart, _name(value), "" if against is None else _name(against))
+
+
+def _completion(setting: str, value: Any, apart: Any, labelled: bool) -> Asked:
+    """What the words for a prompt's answer mean where completions are explained whole."""
+    if apart is not None and apart != FOIL:
+        raise UserError(
+            f"explain_against={apart} is one token, and {setting}={value} explains a completion of these data, all of "
+            "its tokens together; expected another completion: set explain_against=foil with a foil in every query, "
+            "or null."
+        )
+    return Asked(COMPLETION, apart, COMPLETION, FOIL if apart else "", labelled)
 
 
 def _word_or_number(setting: str, value: Any, words: Sequence[str], names: Names) -> Any:
@@ -219,6 +268,8 @@ def _outputs(asked: str | int, column: Any, readout: ReadoutKind) -> Tensor:
     if asked == "gold":
         return column("label")
     if asked == "answer":
+        return readout.explained(column("label"), predicted)
+    if asked == COMPLETION:  # its first token
         return readout.explained(column("label"), predicted)
     return torch.full_like(predicted, int(asked))
 

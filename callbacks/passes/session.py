@@ -44,6 +44,9 @@ class DataModule(Protocol):
     notes: Notes
 
     @property
+    def monitored(self) -> tuple[str, str] | None: ...
+
+    @property
     def reads(self) -> Mapping[str, Any]: ...
 
     def fingerprint(self, split: str) -> str: ...
@@ -108,6 +111,7 @@ class Session:
         weights: fingerprint of the classifier's weights.
         predictions: per split, once computed.
         epochs: of the fit, where a method reads checkpoints.
+        open_epoch: gives the model of a kept epoch's folder, where a method reads checkpoints.
         epoch_examples: folder of the stored predictions by epoch and split, once computed.
         scores: folder of stored scores by (method name with its seed where it draws, split), once computed; the
             folder's name is their fingerprint.
@@ -128,6 +132,7 @@ class Session:
     weights: str = ""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
+    open_epoch: Callable[[str], TextClassifier | LanguageModel] | None = None
     epoch_examples: dict[tuple[int, str], Path] = field(default_factory=dict)
     scores: dict[tuple[str, str], Path] = field(default_factory=dict)
     found_batch_size: int | None = None
@@ -206,7 +211,8 @@ class Session:
 
     def targets(self, lens: Lens, split: str) -> Targets:
         """What is explained of a predicted split's examples on one side of the run."""
-        return resolve(self.explain.of(lens), self.predictions[split].column, self.fold(split), self.readout)
+        predicted = self.predictions[split]
+        return resolve(self.explain.of(lens), predicted.column, self.fold(split), self.readout, predicted.dataset)
 
     def fold(self, split: str) -> torch.Tensor | None:
         """Class → folded class of a split's labels, [classes]; None: labels are the model's classes."""

@@ -18,6 +18,8 @@ from twinlens.models.language_model import LanguageModel
 
 COLUMNS = ("prediction", RUNNER_UP, "target_prob", "target_rank")
 """Stored beside the split's own columns."""
+LOG_PROB = "target_log_prob"
+"""Column of the summed log-probability of a whole answer, whose probability may be too small to be told from 0."""
 ACCEPTED = "accepted_ids"
 """Column of the tokens of all answers that a prompt accepts; there where a row lists several."""
 CHOSEN = "accepted"
@@ -35,7 +37,7 @@ class NextTokens:
     """
 
     def __init__(self, rows: datasets.Dataset, answer: str = "first") -> None:
-        self.types: list[str] = list(rows["type"][:])
+        self.types: list[str] = list(rows["type"][:]) if "type" in rows.column_names else [""] * len(rows)
         self.accepted = accepted_answers(rows)
         self.answers = other_answers(self.types, [first_tokens(answers) for answers in self.accepted])
         self.of_whole = answer == "full"
@@ -51,7 +53,8 @@ class NextTokens:
             model finds the most probable by its first token, the first of equal ones, of those that a prompt accepts;
             `target_prob`, `target_rank` and `target_logit` of that token, without an answer of the predicted one:
             probability (of the whole answer where that is asked), 1 + the number of tokens with a higher logit, and its
-            logit; `best_other_logit`: the highest logit of another answer of the prompt's type, −∞ where there is none.
+            logit; `target_log_prob` of whole answers; `best_other_logit`: the highest logit of another answer of the
+            prompt's type, −∞ where there is none.
         """
         prediction, rows = scores.argmax(-1), batch["index"].tolist()
         behind = scores.scatter(-1, prediction[:, None], -torch.inf).argmax(-1)
@@ -72,6 +75,7 @@ class NextTokens:
             RUNNER_UP: behind,
             CHOSEN: torch.tensor(chosen, device=scores.device),
             "target_prob": log_prob.exp(),
+            **({LOG_PROB: log_prob} if self.of_whole else {}),
             "target_rank": target_rank(scores, target),
             "target_logit": logit,
             "best_other_logit": best_other_logit(scores, own, types, self.answers),
@@ -130,7 +134,7 @@ def with_next_tokens(rows: datasets.Dataset, said: dict[str, Tensor], tokenizer:
             place = table.column_names.index(name)
             table = table.set_column(place, name, pyarrow.array(column, table.schema.field(name).type))
     table = table.append_column("readout", pyarrow.array([TokenReadout.name] * len(rows)))
-    for name in COLUMNS:
+    for name in (*COLUMNS, *([LOG_PROB] if LOG_PROB in said else [])):
         table = table.append_column(name, pyarrow.array(said[name].numpy()))
     for name, ids in zip(SPELLED, (said["prediction"].tolist(), labels), strict=True):
         written = [tokenizer.decode([number]).strip() if number >= 0 else "" for number in ids]

@@ -53,7 +53,7 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | La
     """Predict a split with the weights of every kept epoch, or read an earlier prediction, and note its folder.
 
     Args:
-        session: gets `epoch_examples`.
+        session: gets `epoch_examples` and `open_epoch`.
         make_model: builds a classifier; keyword `path` says from which checkpoint.
         split: one that the explained model has predicted.
     """
@@ -62,6 +62,7 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | La
         model = session.trained_model(make_model, str(epoch.folder))
         return _predict(replace(session, weights=epoch.weights, model=model), split, folder)
 
+    session.open_epoch = partial(session.trained_model, make_model)
     for epoch in session.epochs:
         inputs = examples_inputs(replace(session, weights=epoch.weights), split)
         labels = session.labels(split=split, epoch=epoch.number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ N_NEURONS = 10
 N_SUMMARY = 5
 MAX_CLASSES = 6
 """Class probabilities shown; with more classes the most probable ones are."""
+MOST_OF_COMPLETION = 80
+"""Characters of a completion that scores are towards."""
 _REMAKE = "make it again with overwrite=true"
 
 
@@ -249,6 +252,10 @@ def _scored(
 
 def target_name(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     """What a method's scores of an example are towards, `A` or `A against B`; empty where they speak of nothing."""
+    if scores.settings.get("target") == "completion":
+        texts = [example.get("completion", example.get("answer")) or example.get("prediction_token") or ""]
+        texts += [example.get("foil") or ""] if row.get(AGAINST) is not None else []
+        return " against ".join(shorten(repr(text.strip()), MOST_OF_COMPLETION, placeholder=" …'") for text in texts)
     folded = scores.settings.get("target") == "gold"
     names = run.gold_names(run.split) if folded else run.label_names
     spelled = {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Lens, Method
 from twinlens.callbacks.attribute.method_graph import train_lists_of
+from twinlens.callbacks.passes.explain import COMPLETION, FOIL
 from twinlens.callbacks.passes.session import Session
 
 ROWS_NAMED = 10
@@ -24,9 +26,11 @@ def refuse_what_cannot_be_explained(session: Session, methods: Mapping[str, Meth
     """
     splits: dict[Lens, set[str]] = {}
     for name, method in methods.items():
+        _require_layers(session, name, method)
         if method.explains is None:
             continue
         _require_difference(session, name, method)
+        _require_sums(session, name, method)
         splits.setdefault(method.explains, set()).add(session.split)
         for source in train_lists_of(method):
             splits.setdefault(methods[source].explains or "neuron", set()).add("train")
@@ -42,6 +46,55 @@ def _require_difference(session: Session, name: str, method: Method) -> None:
             f"method={name} scores a neuron for one output, and explain_against={asked.against_name} asks how much "
             "likelier it is than another; expected a score that has such a form, as logprob_increase, log_prob, "
             f"grad_x_act or ig: leave {name} out or set explain_against=null."
+        )
+
+
+def _require_layers(session: Session, name: str, method: Method) -> None:
+    """Refuse a gradient of the readout alone where a loss is that of a whole text."""
+    compares = method.explains is None and method.reads == "head"  # states, not gradients
+    reads_head = method.lens == "instance" and method.reads in ("head", "checkpoints")
+    if session.readout.of_vocabulary and reads_head and not compares:
+        raise UserError(
+            f"method={name} reads the readout's inputs at one token, and data={session.data.name} have a loss at every "
+            "token of a text; expected a method over layers: use gradsim_cosine or influence_ekfac with params=all, "
+            "bm25, or random_instances."
+        )
+    over_vocabulary = method.reads == "rows" and getattr(method, "curvature_losses", None) == "expectation"
+    over_vocabulary |= method.reads == "layers" and _expects_labels(method)
+    if session.readout.of_vocabulary and over_vocabulary:
+        raise UserError(
+            f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "
+            "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: use "
+            "curvature=datainf, or use fisher=empirical with curvature=ekfac."
+        )
+
+
+def _expects_labels(method: Any) -> bool:
+    """Whether a method over whole layers has factors that are expectations over labels."""
+    return bool(method.needs_factors) and method.fisher == "expectation"
+
+
+def _require_sums(session: Session, name: str, method: Method) -> None:
+    """Refuse completions for scores that do not add up over tokens, and foils that a query lacks."""
+    asked = session.explain.of(method.explains or method.lens)
+    if asked.target != COMPLETION:
+        return
+    if not method.adds_up:
+        raise UserError(
+            f"method={name} scores one next token, and explain={asked.told} asks for all tokens of a completion; "
+            "expected scores that add up over tokens, as those of ig, logprob_increase, gradsim_cosine and "
+            f"influence_ekfac: leave {name} out, or name one token in explain."
+        )
+    rows = session.data.splits[session.split]
+    if asked.against != FOIL:
+        return
+    foils = rows["foil_ids"][:] if "foil_ids" in rows.column_names else [[]] * len(rows)
+    lacking = [number for number, ids in enumerate(foils) if not ids]
+    if lacking:
+        where = rows["document"][lacking[0]] if "document" in rows.column_names else f"row {lacking[0]}"
+        raise UserError(
+            f"explain_against=foil needs a foil of every query, but {len(lacking)} of {len(rows)} have none (first: "
+            f"{where}); expected the column foil filled in: add it, or set explain_against=null."
         )
 
 

@@ -12,6 +12,7 @@ from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.plain_values import chosen, plain
@@ -44,9 +45,10 @@ def read_former_names(config: Any) -> Any:
     if replaced and is_first_process():
         names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
         print(f"former names: read {names}; docs/former_names.md has all", flush=True)
-    config, line = with_target_of_run(config)
-    if line and is_first_process():
-        print(line, flush=True)
+    for read in (with_target_of_run, with_layers_of_texts):
+        config, line = read(config)
+        if line and is_first_process():
+            print(line, flush=True)
     return config
 
 
@@ -98,6 +100,11 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         if not config.fit and not READOUTS[data.readout].of_vocabulary:
             trained = require_trained_classifier(checkpoint, model.path)
         of_choices = scores_choices(checkpoint)
+        if model.adapter == "lora" and adapter is None and not config.fit:
+            raise UserError(
+                f"model.adapter=lora trains new matrices beside the layers of model.path={model.path}, but fit=false "
+                "trains nothing; expected a fit, or a checkpoint with an adapter: set fit=true or model.adapter=keep."
+            )
     elif config.fit:
         checkpoint = config_from_scratch(model.architecture)
     else:
@@ -110,7 +117,7 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         data = build(config.data, label_names=trained)
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code, trained is not None)
     own = None if trained is None else own_form(checkpoint, tokenizer)
-    data.prepare(tokenizer, own, learned_positions(checkpoint))
+    data.prepare(tokenizer, own, positions_of(checkpoint, READOUTS[data.readout].of_vocabulary))
     if trained is not None:
         require_matching_readout(of_choices, trained, data.n_choices, data.label_names, model.path)
         if not of_choices:
@@ -119,8 +126,15 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     refuse_unreadable_texts(data, checkpoint, tokenizer, known, f"model={model.name}")
     for line in _taken_names(trained or (), data.label_names):
         data.notes.say(line)
-    names = Names(READOUTS[data.readout], data.label_names, tokenizer)
+    whole = READOUTS[data.readout].of_vocabulary and getattr(data, "answer", "first") == "full"
+    names = Names(READOUTS[data.readout], data.label_names, tokenizer, whole)
     return data, tokenizer, read_explain(plain(config)["explain"], config.explain_against, names)
+
+
+def positions_of(checkpoint: Any, next_tokens: bool) -> int | None:
+    """Tokens that a model can read; of a language model, whose every token counts, as many as it was made for."""
+    learned, stated = learned_positions(checkpoint), checkpoint.get_text_config()
+    return getattr(stated, "max_position_embeddings", learned) if next_tokens else learned
 
 
 def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:

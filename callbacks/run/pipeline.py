@@ -15,6 +15,7 @@ from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_ord
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.batch_size import batch_size_stage
+from twinlens.callbacks.predict.generate import generate_stage, generates
 from twinlens.callbacks.predict.known_prompts import filters, known_stage
 from twinlens.callbacks.predict.stage import epochs_stage, examples_stage
 from twinlens.callbacks.processes.ranks import is_first_process
@@ -45,6 +46,8 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"])
+    if generates(session, session.split):
+        timed("predict", generate_stage, session.split)
     splits = splits_needed(session.data.splits, session.split, parts.methods)
     timed("predict", batch_size_stage, splits)
     for split in splits:

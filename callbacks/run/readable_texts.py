@@ -67,7 +67,7 @@ def _refuse_unknown_tokens(
 
 def _refuse_longer(data: Any, length: int, reason: str, model: str) -> None:
     for split, rows in data.splits.items():
-        lengths = numpy.asarray(token_lengths(rows))
+        lengths = numpy.minimum(token_lengths(rows), data.max_length)  # of the windows that a document is read in
         if len(lengths) and lengths.max() > length:
             row = int((lengths > length).argmax())
             raise UserError(
@@ -80,8 +80,11 @@ def _refuse_longer(data: Any, length: int, reason: str, model: str) -> None:
 
 def _ids(rows: Any) -> Iterator[numpy.ndarray]:
     """All token ids of every row, those of its choices joined."""
-    for ids in rows.with_format("arrow")["input_ids"][:].to_pylist():
-        yield numpy.asarray([token for choice in ids for token in choice] if ids and isinstance(ids[0], list) else ids)
+    table = rows.with_format("arrow")
+    behind = [table[name][:].to_pylist() for name in ("answer_ids", "foil_ids") if name in rows.column_names]
+    for row, ids in enumerate(table["input_ids"][:].to_pylist()):
+        own = [token for choice in ids for token in choice] if ids and isinstance(ids[0], list) else ids
+        yield numpy.asarray(own + [token for column in behind for token in column[row]])
 
 
 def _where(data: Any, split: str, row: int) -> str:

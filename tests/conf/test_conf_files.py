@@ -21,6 +21,7 @@ CONF = Path(__file__).parents[2] / "conf"
 TREE = ConfigTree((CONF,))
 # What a user has to say beside the name of the option, as in the README.
 NEEDED = {
+    "data=texts": ["data.train=docs.jsonl", "data.queries=questions.jsonl"],
     "data=table": ["data.path=file.csv", "data.text=[premise,hypothesis]", "data.label=label"],
     "model=local": ["model.path=folder"],
 }

@@ -60,6 +60,7 @@ class Interventions:
 
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
+    of_completions: ClassVar[bool] = True
 
     def __init__(
         self, k: Sequence[int] = (10,), control_seeds: Sequence[int] = (0, 1, 2), control_of: str | None = None

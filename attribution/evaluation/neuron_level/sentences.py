@@ -9,13 +9,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.bounded_search import UNIT_BLOCK, search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
-from twinlens.attribution.neuron.interventions import TargetMetrics, distinct_mask, zeroed_metrics
+from twinlens.attribution.neuron.interventions import (
+    TargetMetrics,
+    distinct_mask,
+    zeroed_completion_metrics,
+    zeroed_metrics,
+)
 from twinlens.attribution.neuron.query import query_bytes
 from twinlens.attribution.neuron.readout import Mode, Readout, readout_of
 from twinlens.attribution.protocols import Batch
@@ -65,6 +71,7 @@ class Sentences:
         lists: stored lists of neurons by name, where an evaluation reads them (`reads_lists`).
         reads: what all evaluations of the pass read together.
         kept: what has been computed for one of them.
+        completions: what follows them, where that is explained whole: then metrics are those of all its tokens.
 
     Example:
         >>> import torch
@@ -86,6 +93,7 @@ class Sentences:
     lists: Mapping[str, ListedNeurons] = field(default_factory=dict)
     reads: Reads = field(default_factory=Reads)
     kept: dict[Any, Any] = field(default_factory=dict, repr=False)
+    completions: Completions | None = None
 
     def once(self, key: object, compute: Callable[[], Part]) -> Part:
         """What `compute` gives, computed for the first evaluation that asks."""
@@ -128,6 +136,9 @@ class Sentences:
         return self._zeroed(ffn, attention)
 
     def _zeroed(self, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
+        if self.completions is not None:
+            asked = self.model, self.batch, self.completions
+            return stacked(zeroed_completion_metrics(*asked, ffn, attention, self.memory_budget))
         return stacked(zeroed_metrics(self.model, self.batch, self.target, ffn, attention, self.memory_budget))
 
 

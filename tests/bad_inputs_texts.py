@@ -1,0 +1,67 @@
+"""Documents and queries that are refused, with file and row, before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.bad_input_files import Entry, Make
+
+QUERY = {"prompt": "The month after May is", "completion": " June."}
+MODEL = ("model=facts", "data=texts", "fit=false", "method=ig", "trainer.accelerator=cpu")
+ASKED = (*MODEL, "data.train=docs.jsonl", "data.queries=questions.jsonl")
+
+
+def texts(document: object = None, query: object = None) -> Make:
+    """One good row in either file and, where one is given, a bad one behind it."""
+
+    def make(folder: Path, trained: Path) -> None:
+        for name, rows in (("docs", [{"text": "Grass is green."}, document]), ("questions", [QUERY, query])):
+            written = [json.dumps(row) for row in rows if row is not None]
+            (folder / f"{name}.jsonl").write_text("\n".join(written))
+
+    return make
+
+
+def turns(role: str) -> dict[str, object]:
+    return {"messages": [{"role": role, "content": "June."}]}
+
+
+TEXTS: list[Entry] = [
+    ("texts without a question", MODEL, ("neither data.queries nor data.prompt",), None),
+    ("a document of no known form", ASKED, ("docs.jsonl row 1", "has none of text"), texts({"title": "x"})),
+    (
+        "a document without a token that counts",
+        ASKED,
+        ("docs.jsonl row 1", "no token that counts"),
+        texts({"text": ""}),
+    ),
+    ("a chat without an assistant's turn", ASKED, ("docs.jsonl row 1", "assistant"), texts(turns("user"))),
+    ("a chat, but no template", ASKED, ("docs.jsonl row 1", "no chat template"), texts(turns("assistant"))),
+    (
+        "a query without a completion",
+        ASKED,
+        ("questions.jsonl row 1", "empty completion"),
+        texts(query={"prompt": "Grass is", "completion": ""}),
+    ),
+    (
+        "a query whose completion would be cut",
+        (*ASKED, "data.max_length=16"),
+        ("questions.jsonl row 1", "would be cut"),
+        texts(query={"prompt": "Grass is", "completion": " green" * 16}),
+    ),
+    (
+        "a foil that is the completion",
+        ASKED,
+        ("questions.jsonl row 1", "completion and foil"),
+        texts(query={**QUERY, "foil": " June."}),
+    ),
+    ("a foil that is not there", (*ASKED, "explain_against=foil"), ("questions.jsonl row 0", "foil"), texts()),
+    (
+        "a score of one token for a completion",
+        (*ASKED, "method=prob_increase"),
+        ("prob_increase", "add up"),
+        texts(),
+    ),
+    ("new LoRA matrices without a fit", (*ASKED, "model.adapter=lora"), ("model.adapter=lora", "fit=false"), texts()),
+]
