@@ -145,10 +145,9 @@ def _put_exact(
     chosen = exact[:, units]
     directions, coefficient = directions[units], coefficient[:, units]
     mean = directions @ points.mean[:, 0].T
-    live = [(b, p, chosen[b, :, p].nonzero()[:, 0]) for b, p in chosen.any(1).nonzero().tolist()]
-    asked = [(b, rows, coefficient[b, rows, p]) for b, p, rows in live]
-    exponentials = mean_exponentials(readout, points.probability[:, 0], directions, mean, asked, n_columns)
+    b, row, p = chosen.nonzero().T
     found = torch.zeros_like(coefficient)
-    for (b, p, rows), own in zip(live, exponentials, strict=True):
-        found[b, rows, p] = own
+    found[b, row, p] = mean_exponentials(
+        readout, points.probability[:, 0], directions, mean, b, row, coefficient[b, row, p], n_columns
+    )
     excess[:, units] = torch.where(chosen, found, excess[:, units])

@@ -6,8 +6,6 @@ best entries a neuron of attention stands at several positions, and one of eithe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -16,12 +14,10 @@ from twinlens.attribution.neuron.readout import Readout
 
 OUTPUTS_FROM = 8192
 """Below this number of outputs the products cost little."""
-ROWS = 256
-COLUMNS = 512
+ROWS, COLUMNS = 256, 1024
 """On CPUs a block of products should stay in the cache: neurons and outputs of one."""
-
-Asked = tuple[int, Tensor, Tensor]
-"""Sentence, the rows of `directions` that it asks for [n], and their coefficients times the final norm's scale [n]."""
+ENTRIES = 1024
+"""Entries whose exponentials of a block are taken at a time; fewer would be many small operations."""
 
 
 def entry_increases(
@@ -72,16 +68,10 @@ def entry_increases(
             if points.exact:
                 continue
             mean = directions @ points.mean[:, present].T
-            parts = [
-                part
-                for b in example[chosen].unique().tolist()
-                for part in (example[chosen] == b).nonzero()[:, 0].split(n_rows)
-            ]
-            asked = [(int(example[chosen[part[0]]]), own[part], coefficient[chosen[part]]) for part in parts]
-            probability = points.probability[:, present]
-            found = mean_exponentials(readout, probability, directions, mean, asked, n_columns)
-            for part, values_of in zip(parts, found, strict=True):
-                excess[chosen[part]] = values_of
+            excess[chosen] = mean_exponentials(
+                readout, points.probability[:, present], directions, mean, example[chosen], own, coefficient[chosen],
+                n_columns,
+            )  # fmt: skip
     if points.exact:
         return increase
     increase -= torch.log1p(excess.clamp(min=0))
@@ -99,32 +89,35 @@ def mean_exponentials(
     probability: Tensor,
     directions: Tensor,
     mean: Tensor,
-    asked: Sequence[Asked],
+    example: Tensor,
+    row: Tensor,
+    coefficient: Tensor,
     n_columns: int,
-) -> list[Tensor]:
-    """Σ_i p_i exp(c·(U_i − pᵀU)·v) − 1 of neurons under sentences' distributions, [n] for each of `asked`.
+) -> Tensor:
+    """Σ_i p_i exp(c·(U_i − pᵀU)·v) − 1 of entries at one layer, [entries].
 
     Args:
-        probability: p of every sentence at one layer, [batch, outputs].
+        probability: p of every sentence, [batch, outputs].
         directions: of the neurons, [units, width].
         mean: pᵀU·v, [units, batch].
-        asked: which neurons of which sentences.
+        example, row: sentence of each entry, and its neuron's row of `directions`, int64 [entries].
+        coefficient: c times the final norm's scale, [entries].
         n_columns: outputs whose products are taken at a time.
     """
-    found = [torch.zeros_like(coefficient) for _, _, coefficient in asked]
+    centre, found = mean[row, example], torch.zeros_like(coefficient)
     for left in range(0, readout.n_outputs, n_columns):
         shared = directions @ readout.outputs(left, left + n_columns).T
         weights = probability[:, left : left + n_columns]
-        for total, (b, rows, coefficient) in zip(found, asked, strict=True):
-            exponent = torch.sub(shared[rows], mean[rows, b, None]).mul_(coefficient[:, None])
-            total += exponent.expm1_() @ weights[b]
+        for start in range(0, len(row), ENTRIES):
+            part = slice(start, start + ENTRIES)
+            exponent = shared.index_select(0, row[part]).sub_(centre[part, None]).mul_(coefficient[part, None])
+            found[part] += torch.linalg.vecdot(exponent.expm1_(), weights.index_select(0, example[part]))
     return found
 
 
 def _block_sizes(readout: Readout, base: Tensor, room: int) -> tuple[int, int]:
-    """Neurons and outputs of one block of products: its directions, the block and two more of the kind."""
-    width = base.shape[-1]
+    """Neurons and outputs of one block of products: its directions, the block, and exponentials with their weights."""
     on_cpu = base.device.type == "cpu"
-    n_rows = max(1, min(ROWS if on_cpu else 8192, room // (2 * width)))
-    n_columns = max(1, min(COLUMNS if on_cpu else readout.n_outputs, room // (6 * n_rows)))
+    n_rows = max(1, min(ROWS if on_cpu else 8192, room // (2 * base.shape[-1])))
+    n_columns = max(1, min(COLUMNS if on_cpu else readout.n_outputs, room // 2 // (n_rows + 2 * ENTRIES)))
     return n_rows, n_columns
