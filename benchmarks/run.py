@@ -16,7 +16,7 @@ import torch
 
 from benchmarks import instance_lines, neuron_lines, record
 from benchmarks.measured import TINY, Outcome
-from benchmarks.pairs import progress
+from benchmarks.pairs import CLOCKS, progress, use_clock
 
 RESULTS = Path(__file__).parent / "results"
 PER_LENGTH: dict[str, Callable[[argparse.Namespace, Outcome, int], None]] = {
@@ -63,6 +63,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=positive, help="threads of torch (its own choice)")
     parser.add_argument(
+        "--clock",
+        choices=list(CLOCKS),
+        default="wall",
+        help="clock of tasks in this process: processor time for a busy machine, with --threads 1 (wall)",
+    )
+    parser.add_argument(
         "--only",
         type=groups,
         default=[*PER_LENGTH, *ONCE],
@@ -105,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parse(given)
     if parsed.threads is not None:
         torch.set_num_threads(parsed.threads)
+    use_clock(parsed.clock)
     outcome = Outcome()
     for n_tokens in parsed.lengths:
         for name in (name for name in PER_LENGTH if name in parsed.only):

@@ -83,9 +83,7 @@ class KnowledgeDataModule(PromptDataModule):
             raise UserError(
                 f"data.types names {unknown[0]!r}, expected some of {', '.join(present)}: use these or null for all."
             )
-        self.given = {
-            number: row for number, row in enumerate(rows) if {"as_written", "answer_id", "answers"} & row.keys()
-        }
+        self.given = dict(enumerate(rows))
         used = [number for number, row in enumerate(rows) if self.types is None or row["type"] in self.types]
         several = sum("answers" in rows[number] for number in used)
         if several:

@@ -51,9 +51,9 @@ def read_prompts(path: Path, notes: Notes | None = None, needed: int | None = No
         needed: how many rows are needed, the first ones; None: all.
 
     Returns:
-        {prompt, answer, type}; `answer` is empty where there is none. Beside these, `as_written` where no space is put
-        between prompt and answer, `answer_id` where a row names its token, and `answers` where it accepts several, of
-        which `answer` is the first.
+        {prompt, answer, type}; `answer` is empty where there is none. Beside these, `place` (file and row in words),
+        `as_written` where no space is put between prompt and answer, `answer_id` where a row names its token, and
+        `answers` where it accepts several, of which `answer` is the first.
 
     Raises:
         UserError: no such file, no file of a known format, or a row of another form.
@@ -141,7 +141,8 @@ def _checked(file: Path, number: int, reader: Callable[[Row], Row], row: Row) ->
         raise UserError(
             f"{file} row {number} has {quoted(row)}, expected text for {wrong or 'the prompt'}: mend that row."
         )
-    return {**read, "prompt": read["prompt"].rstrip()}  # a space at the end would belong to the answer's first token
+    # a space at the end would belong to the answer's first token
+    return {**read, "prompt": read["prompt"].rstrip(), "place": f"{file} row {number}"}
 
 
 def _check_answers(file: Path, number: int, row: Row) -> None:

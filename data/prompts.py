@@ -35,7 +35,7 @@ class PromptDataModule(TextDataModule):
     source may name the token itself.
 
     Attributes:
-        given: source row → what it says of its answer beside the text, `as_written`, `answer_id` or `answers`.
+        given: source row → what it says beside the text: `as_written`, `answer_id` or `answers`, and its `place`.
 
     Args:
         options: see `TextDataModule`.
@@ -58,11 +58,12 @@ class PromptDataModule(TextDataModule):
         given = [self.given.get(number, {}) for number in numbers]
         written = [bool(row.get("as_written")) for row in given]
         named = [row.get("answer_id") for row in given]
+        places = self._places(numbers)
         texts = ["" if token is not None else text for text, token in zip(rows["answer"][:], named, strict=True)]
-        answers = answer_tokens(tokenizer, rows["prompt"][:], texts, numbers, written)
+        answers = answer_tokens(tokenizer, rows["prompt"][:], texts, places, written)
         answers = [
-            ids if token is None else [_known_token(token, number, len(tokenizer))]
-            for ids, token, number in zip(answers, named, numbers, strict=True)
+            ids if token is None else [_known_token(token, place, len(tokenizer))]
+            for ids, token, place in zip(answers, named, places, strict=True)
         ]
         accepted = self._accepted(tokenizer, rows, given, answers)
         table = rows.with_format("arrow")[:]
@@ -75,6 +76,10 @@ class PromptDataModule(TextDataModule):
             table.append_column("answer_ids", pyarrow.array(answers, pyarrow.list_(pyarrow.int32())))
         )
 
+    def _places(self, numbers: Sequence[int]) -> list[str]:
+        """Where rows stand, in words for messages."""
+        return [self.given.get(number, {}).get("place", f"row {number} of the prompts") for number in numbers]
+
     def _accepted(
         self, tokenizer: Any, rows: datasets.Dataset, given: Sequence[Row], answers: Sequence[list[int]]
     ) -> list[list[list[int]]] | None:
@@ -83,12 +88,12 @@ class PromptDataModule(TextDataModule):
         if not several:
             return None
         listed = [(place, answer) for place, texts in several for answer in texts]
-        prompts, numbers = rows["prompt"][:], rows["source_index"][:]
+        prompts, places = rows["prompt"][:], self._places(rows["source_index"][:])
         tokens = answer_tokens(
             tokenizer,
             [prompts[place] for place, _ in listed],
             [answer for _, answer in listed],
-            [numbers[place] for place, _ in listed],
+            [places[place] for place, _ in listed],
             [bool(given[place].get("as_written")) for place, _ in listed],
         )
         found = [[ids] if ids else [] for ids in answers]
@@ -112,7 +117,7 @@ def answer_tokens(
     tokenizer: Any,
     prompts: Sequence[str],
     answers: Sequence[str],
-    source_index: Sequence[int],
+    places: Sequence[str],
     as_written: Sequence[bool] | None = None,
 ) -> list[list[int]]:
     """Tokens of each answer behind its prompt, none where the answer is empty.
@@ -122,7 +127,7 @@ def answer_tokens(
     Args:
         tokenizer: a fast tokenizer.
         prompts, answers: [prompts].
-        source_index: rows of the source, for messages.
+        places: where each row stands, for messages.
         as_written: whether an answer goes on from its prompt without a space put between them, [prompts]; None: none.
 
     Raises:
@@ -148,17 +153,17 @@ def answer_tokens(
         blank = not (answer if as_written[number] else answer.strip())
         if answer and (not behind or blank or behind[0] == tokenizer.unk_token_id):
             raise UserError(
-                f"row {source_index[number]} of the prompts has the answer {answer!r}, of which the model's tokenizer "
+                f"{places[number]} has the answer {answer!r}, of which the model's tokenizer "
                 "makes no token; expected a word that it can write: mend the row or leave it out."
             )
         found.append(behind)
     return found
 
 
-def _known_token(token: Any, number: int, n_tokens: int) -> int:
+def _known_token(token: Any, place: str, n_tokens: int) -> int:
     if isinstance(token, bool) or not isinstance(token, int) or not 0 <= token < n_tokens:
         raise UserError(
-            f"row {number} of the prompts has answer_id={token!r:.40}, expected a token's number, 0 to {n_tokens - 1}: "
+            f"{place} has answer_id={token!r:.40}, expected a token's number, 0 to {n_tokens - 1}: "
             "mend the row, or write the answer as text."
         )
     return token

@@ -15,10 +15,10 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from benchmarks import ig
+from benchmarks import ig, pairs, second_paper
 from benchmarks.device import Operations
 from benchmarks.measured import TINY, is_installed
-from benchmarks.pairs import Comparison, Timed, compare
+from benchmarks.pairs import Comparison, Timed, compare, timed, use_clock
 from benchmarks.run import main
 from benchmarks.scaling import fitted_exponent
 
@@ -145,6 +145,30 @@ def test_nan_never_agrees() -> None:
     comparison = compare("name", *sides, 2, lambda left, right: next(values), 1e-5, "")
     assert not comparison.agrees
     assert comparison.ratio == 3.0
+
+
+def test_the_clock_may_be_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = iter([1.0, 4.0])
+    monkeypatch.setitem(pairs.CLOCKS, "processor", lambda: next(ticks))
+    use_clock("processor")
+    try:
+        assert timed(lambda: "done").seconds == 3.0
+    finally:
+        use_clock("wall")
+
+
+@pytest.mark.long
+def test_all_tables_of_the_second_paper_are_made_and_every_prompt_counts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["second_paper", "--smoke", "--threads", "1"])
+    second_paper.main()
+    printed = capsys.readouterr()
+    assert "known: 8 of 8 test prompts kept" in printed.err
+    assert all(f"\n{name}\n" in printed.err for name in second_paper.EVALUATIONS)
+    said = dict(line.split(" ", 1) for line in printed.out.splitlines())
+    assert said["second_paper_prompts"] == "8"
+    assert float(said["second_paper_wall_seconds"]) > 0
 
 
 def test_ratio_is_the_median_of_the_pairs_and_not_a_ratio_of_medians() -> None:

@@ -15,7 +15,9 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.increase import Points, Units, points_of, require_room, row_increases
 from twinlens.attribution.neuron.readout import Readout
+from twinlens.attribution.neuron.shared_products import OUTPUTS_FROM, entry_increases
 
+PARTS = ("layer", "unit", "position", "score", "bound", "evaluated")
 UNIT_BLOCK = 1024
 """Neurons whose value vectors are widened and sent through the final norm at a time."""
 
@@ -58,9 +60,22 @@ class TopUnits:
         layer, unit, position, score = (part[:, :k] for part in (self.layer, self.unit, self.position, self.score))
         return replace(self, layer=layer, unit=unit, position=position, score=score)
 
+    def rows(self, start: int, stop: int) -> TopUnits:
+        """A contiguous part of the examples."""
+        return TopUnits(*(getattr(self, name)[start:stop] for name in PARTS))
+
+    def places(self, n_units: int, n_positions: int) -> Tensor:
+        """Where the neurons lie in [layers · units · positions], int64 [batch, k]."""
+        return (self.layer.long() * n_units + self.unit) * n_positions + self.position.clamp(min=0)
+
 
 def top_units(
-    readout: Readout, units: Units, top_k: int, memory_budget: int, score: str = "logprob_increase"
+    readout: Readout,
+    units: Units,
+    top_k: int,
+    memory_budget: int,
+    score: str = "logprob_increase",
+    known: TopUnits | None = None,
 ) -> TopUnits:
     """The exact `top_k` neurons of each example.
 
@@ -68,6 +83,7 @@ def top_units(
         memory_budget: bytes that the search may take; results do not depend on it.
         score: `logprob_increase` (Eq. 13), `log_prob` = lp(c·v), `prob_increase` = p(w|x+c·v) − p(w|x): all grow with
             the increase at their point, so the same bound serves them.
+        known: a shorter list by the same score, whose neurons are not scored again.
 
     Raises:
         UserError: when the budget does not hold one example, see `search_bytes`; an unknown score; a readout that is
@@ -108,19 +124,24 @@ def top_units(
     # products rounded to bf16 would break the bounds: autocast is for the model's forward
     with torch.autocast(units.base.device.type, enabled=False):
         parts = [
-            _search(readout.rows(i, i + step), units.rows(i, i + step), top_k, n_rows, score)
+            _search(
+                readout.rows(i, i + step),
+                units.rows(i, i + step),
+                top_k,
+                n_rows,
+                score,
+                None if known is None else known.rows(i, i + step),
+            )
             for i in range(0, n_examples, step)
         ]
-    names = ("layer", "unit", "position", "score", "bound", "evaluated")
-    return TopUnits(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    return TopUnits(*(torch.cat([getattr(part, name) for part in parts]) for name in PARTS))
 
 
-def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str) -> TopUnits:
-    """The search over examples that fit together, `n_rows` exact evaluations at a time."""
+def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str, known: TopUnits | None) -> TopUnits:
+    """The search over examples that fit together; room for `n_rows` exact evaluations at a time."""
     n_examples, _, n_units, n_positions = units.coefficient.shape
     points = points_of(readout, units.base)
     bound = _bounds(readout, units, points)
-    per_layer = n_units * n_positions
     at_layer = points.log_prob[:, :, None, None]
     bound = transformed(bound, at_layer, score).flatten(1)
     # a coefficient of 0 adds nothing: its score is known, and no exponential is needed
@@ -129,6 +150,8 @@ def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str)
     found = torch.where(idle, nothing, -torch.inf)
     ordered, order = bound.masked_fill_(idle, -torch.inf).sort(dim=1, descending=True)
     del bound, nothing
+    if known is not None:
+        found.scatter_(1, known.places(n_units, n_positions), known.score)
     top_k = min(top_k, found.shape[1])
     evaluated = torch.zeros(n_examples, dtype=torch.int64, device=found.device)
     width = top_k
@@ -143,11 +166,12 @@ def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str)
             break
         example, place = worth.nonzero().T
         flat = order[example, columns[example, place]]
+        if known is not None:
+            new = found[example, flat] == -torch.inf
+            example, flat = example[new], flat[new]
         for start in range(0, len(flat), n_rows):
             part = slice(start, start + n_rows)
-            found[example[part], flat[part]] = _exact(
-                readout, units, points, example[part], flat[part], per_layer, score
-            )
+            found[example[part], flat[part]] = _exact(readout, units, points, example[part], flat[part], n_rows, score)
         evaluated += worth.sum(1)
         width = max(16, top_k // 4)
     rest = ordered.gather(1, evaluated[:, None].clamp(max=found.shape[1] - 1))[:, 0]
@@ -173,12 +197,16 @@ def _bounds(readout: Readout, units: Units, points: Points) -> Tensor:
 
 
 def _exact(
-    readout: Readout, units: Units, points: Points, example: Tensor, flat: Tensor, per_layer: int, score: str
+    readout: Readout, units: Units, points: Points, example: Tensor, flat: Tensor, n_rows: int, score: str
 ) -> Tensor:
-    """Exact scores of neurons by their place in [layers · units · positions], [rows]."""
-    n_positions = units.coefficient.shape[3]
-    layer, within = flat // per_layer, flat % per_layer
+    """Exact scores of neurons by their place in [layers · units · positions], [rows]; `n_rows` fit at once."""
+    n_units, n_positions = units.coefficient.shape[2:]
+    layer, within = flat // (n_units * n_positions), flat % (n_units * n_positions)
     unit, position = within // n_positions, within % n_positions
+    if readout.n_outputs >= OUTPUTS_FROM:
+        room = 4 * n_rows * (readout.n_outputs + units.base.shape[-1])
+        increase = entry_increases(readout, units, points, example, layer, unit, position, room)
+        return transformed(increase, points.log_prob[example, layer], score)
     vectors = points.slope.new_empty(len(flat), points.slope.shape[-1])
     for present in layer.unique().tolist():
         chosen = layer == present

@@ -280,21 +280,22 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
     itemsize = readout.scale.element_size()
     if not readout.linear:
         base = base.to(readout.dtype)
-        after = readout.log_prob(base[:, :, None] + vectors.to(readout.dtype))
-        return after - readout.log_prob(base)[..., None]
-    fixed = itemsize * (n_layers * (3 * readout.n_outputs + 3 * base.shape[-1]) + n_layers * n_vectors * base.shape[-1])
-    step = (memory_budget - fixed) // (3 * readout.n_outputs * itemsize)
-    require_room(step > 0, fixed + 3 * readout.n_outputs * itemsize, memory_budget, "one sentence's distributions")
+        return readout.log_prob(base[:, :, None] + vectors.to(readout.dtype)) - readout.log_prob(base)[..., None]
+    hidden, row = base.shape[-1], 3 * readout.n_outputs * itemsize
+    each = itemsize * (n_layers * (3 * readout.n_outputs + 3 * hidden) + n_layers * n_vectors * hidden)
+    require_room(memory_budget >= each + row, each + row, memory_budget, "one sentence's distributions")
+    at_once = max(1, min(n_examples, memory_budget // 2 // each))
+    step = (memory_budget - at_once * each) // row
     scores = []
-    for b in range(n_examples):
-        own, point = readout.rows(b, b + 1), base[b : b + 1]
-        points = points_of(own, point)
-        layer = torch.arange(n_layers, device=base.device).repeat_interleave(n_vectors)
-        rows = (readout.direction(vectors[b].flatten(0, 1)).to(readout.dtype)) * own.scale
-        zero = torch.zeros_like(layer)
+    for first in range(0, n_examples, at_once):
+        own, point = readout.rows(first, first + at_once), base[first : first + at_once]
+        points, place = points_of(own, point), torch.arange(len(own) * n_layers * n_vectors, device=base.device)
+        example, layer = place // (n_layers * n_vectors), place // n_vectors % n_layers
+        directions = readout.direction(vectors[first : first + at_once].flatten(0, 2)).to(readout.dtype)
+        rows = directions * own.scale[example, None]
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
-            scores.append(row_increases(own, point, points, zero[part], layer[part], rows[part]))
+            scores.append(row_increases(own, point, points, example[part], layer[part], rows[part]))
     return torch.cat(scores).unflatten(0, (n_examples, n_layers, n_vectors))
 
 

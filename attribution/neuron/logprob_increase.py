@@ -14,6 +14,9 @@ from twinlens.attribution.neuron.increase import Units, vector_increases
 from twinlens.attribution.neuron.readout import Readout
 from twinlens.attribution.residual_protocol import ResidualModel, ResidualStates
 
+POINTS_AT_ONCE = 4
+"""Points of a curve whose distributions are held together."""
+
 
 def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:
     """FFN neurons (l, n): a[l,q,n] · W_down[n] added to x_l + attention output."""
@@ -115,4 +118,6 @@ def segment_curve(states: ResidualStates, readout: Readout, segments: int = 61) 
     """lp along the straight line from h^0 to h^L (Figures 3 and 6), [batch, segments]; both ends included."""
     start, end = states.residual[:, 0].to(readout.dtype), states.residual[:, -1].to(readout.dtype)
     shares = torch.linspace(0, 1, segments, device=start.device, dtype=start.dtype)
-    return torch.stack([readout.log_prob(start + share * (end - start)) for share in shares], 1)
+    # a thin product reads the whole head: several points share one
+    points = (start[:, None] + share[:, None] * (end - start)[:, None] for share in shares.split(POINTS_AT_ONCE))
+    return torch.cat([readout.log_prob(point) for point in points], 1)

@@ -24,14 +24,11 @@ from twinlens.attribution.neuron.increase import (
     with_overflows_mended,
 )
 from twinlens.attribution.neuron.readout import Readout
+from twinlens.attribution.neuron.shared_products import COLUMNS, OUTPUTS_FROM, mean_exponentials
 
 TERMS = 6
 REST = 1e-6
 """Largest share of the terms that are left out; sums in float32 round by as much."""
-OUTPUTS_FROM = 8192
-"""Below this number of outputs the dense form costs little."""
-COLUMNS = 512
-"""On CPUs the powers of a block should stay in the cache."""
 
 
 def series_increases(readout: Readout, units: Units, memory_budget: int) -> Iterator[tuple[int, Tensor]]:
@@ -148,12 +145,9 @@ def _put_exact(
     chosen = exact[:, units]
     directions, coefficient = directions[units], coefficient[:, units]
     mean = directions @ points.mean[:, 0].T
+    b, row, p = chosen.nonzero().T
     found = torch.zeros_like(coefficient)
-    live = [(b, p, chosen[b, :, p].nonzero()[:, 0]) for b, p in chosen.any(1).nonzero().tolist()]
-    for left in range(0, readout.n_outputs, n_columns):
-        shared = directions @ readout.outputs(left, left + n_columns).T
-        weights = points.probability[:, 0, left : left + n_columns]
-        for b, p, rows in live:
-            exponent = torch.sub(shared[rows], mean[rows, b, None]).mul_(coefficient[b, rows, p, None])
-            found[b, rows, p] += exponent.expm1_() @ weights[b]
+    found[b, row, p] = mean_exponentials(
+        readout, points.probability[:, 0], directions, mean, b, row, coefficient[b, row, p], n_columns
+    )
     excess[:, units] = torch.where(chosen, found, excess[:, units])

@@ -45,12 +45,14 @@ def best_neurons(
     memory_budget: int,
     gradient: Tensor | None = None,
     ranks: Tensor | None = None,
+    known: TopUnits | None = None,
 ) -> TopUnits:
     """The `top_k` best neurons of every example by any of the nine scores, ties to the lower layer and unit.
 
     Args:
         gradient: for grad_x_act, see `dense_scores`.
         ranks: of the targets where they are known, see `dense_scores`.
+        known: a shorter list by the same score, whose neurons need not be scored again.
         memory_budget: bytes; results do not depend on it.
 
     Raises:
@@ -69,7 +71,7 @@ def best_neurons(
                 [1.1600, 1.0200]])
     """
     if score in BOUNDED and readout.linear:
-        return top_units(readout, units, top_k, memory_budget, score)
+        return top_units(readout, units, top_k, memory_budget, score, known)
     n_units, n_positions = units.coefficient.shape[2:]
     kept_scores, kept_places = [], []
     for layer, found in dense_scores(readout, units, score, memory_budget, gradient, ranks):

@@ -23,38 +23,46 @@ from twinlens.callbacks.processes.ranks import is_first_process
 
 def neuron_level_pass(
     session: Session, evaluations: Mapping[str, Any], settings: Mapping[str, Any], methods: Mapping[str, Any]
-) -> None:
+) -> dict[str, Job]:
     """Answer all that evaluations ask of the explained sentences and the store lacks, in one pass.
 
     Args:
         evaluations: of the second paper, by name.
         settings: their configurations by name, plain values.
         methods: the run's neuron methods, whose stored lists of value neurons some evaluations read.
+
+    Returns:
+        what was asked, by the evaluations' names.
     """
-    compute_answers(
-        session,
-        [
-            job_of(session, name, evaluation, settings[name], lists_of(session, evaluation, methods))
-            for name, evaluation in evaluations.items()
-        ],
-    )
+    jobs = {
+        name: job_of(session, name, evaluation, settings[name], lists_of(session, evaluation, methods))
+        for name, evaluation in evaluations.items()
+    }
+    compute_answers(session, [*jobs.values()])
+    return jobs
 
 
 def neuron_level_stage(
-    session: Session, name: str, evaluation: Any, settings: Mapping[str, Any], methods: Mapping[str, Any]
+    session: Session,
+    name: str,
+    evaluation: Any,
+    settings: Mapping[str, Any],
+    methods: Mapping[str, Any],
+    job: Job | None = None,
 ) -> list[Result]:
     """Results of one evaluation.
 
     Args:
         methods: the run's neuron methods, whose stored lists of value neurons some evaluations read.
+        job: what the shared pass has answered for it; None: there was none, so that its lists are read here.
     """
     model = session.readable.residual_engine()
-    lists = lists_of(session, evaluation, methods)
-    job = job_of(session, name, evaluation, settings, lists)
+    if job is None:
+        job = job_of(session, name, evaluation, settings, lists_of(session, evaluation, methods))
     kept = kept_rows(session)
     answers = {key: column[kept] for key, column in stored_answers(session, job).items()}
     keys = {method: [score_name(method, seed) for seed in found.seeds] for method, found in methods.items()}
-    names = {method: found for method, found in keys.items() if found[0] in lists}
+    names = {method: found for method, found in keys.items() if found[0] in job.lists}
     types = types_of(session)
     prompts = Prompts(
         tuple(types[row] for row in kept.tolist()),
@@ -66,7 +74,7 @@ def neuron_level_stage(
         chosen = evaluation.chosen(answers, prompts)
         if chosen:
             answer = partial(evaluation.second, chosen=chosen)
-            second = Job(name, evaluation, answer, {**job.inputs, "first": job.fingerprint}, lists)
+            second = Job(name, evaluation, answer, {**job.inputs, "first": job.fingerprint}, job.lists)
             answers |= {key: column[kept] for key, column in stored_answers(session, second).items()}
     if hasattr(evaluation, "text") and is_first_process():
         print(evaluation.text(answers, prompts), flush=True)

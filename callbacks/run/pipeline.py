@@ -66,7 +66,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     recipe = Recipe(
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
     )
-    timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, parts.methods)
+    jobs = timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, parts.methods)
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
     written = {name: as_written(node, session.seed) for name, node in (settings.get("method") or {}).items()}
@@ -74,7 +74,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
             "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
-            recipe if fits else None, finished, settings.get("method") or {},
+            recipe if fits else None, finished, settings.get("method") or {}, jobs,
         )  # fmt: skip
         otherwise = explained_otherwise(session, parts.methods)
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)

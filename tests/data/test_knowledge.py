@@ -123,10 +123,10 @@ def test_an_answer_that_the_tokenizer_does_not_know_is_refused() -> None:
     core = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "b": 2}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
-    assert answer_tokens(tokenizer, ["a b"], ["b a"], [0]) == [[2, 1]]
-    assert answer_tokens(tokenizer, ["a b"], [" b a"], [0]) == [[2, 1]]  # written with its space or without
+    assert answer_tokens(tokenizer, ["a b"], ["b a"], ["row 0"]) == [[2, 1]]
+    assert answer_tokens(tokenizer, ["a b"], [" b a"], ["row 0"]) == [[2, 1]]  # written with its space or without
     with pytest.raises(UserError, match=r"row 7 .* 'z'"):
-        answer_tokens(tokenizer, ["a b"], ["z"], [7])
+        answer_tokens(tokenizer, ["a b"], ["z"], ["row 7"])
 
 
 def test_answers_as_written_are_the_tokens_that_go_on(tmp_path: Path, shared_tokens: Any) -> None:
@@ -204,9 +204,19 @@ def test_a_limit_bounds_what_is_kept(tmp_path: Path, fact_tokenizer: Any, monkey
 
 @pytest.mark.parametrize("token", [-1, 10**6, "7", True, 1.5])
 def test_a_token_that_does_not_exist_is_refused(tmp_path: Path, fact_tokenizer: Any, token: Any) -> None:
-    file = jsonl(tmp_path / "p.jsonl", [*CAPITALS, {**CAPITALS[0], "answer_id": token}])
-    with pytest.raises(UserError, match=r"row 4 of the prompts has answer_id=.*expected a token's number, 0 to \d+"):
-        prepared(fact_tokenizer, path=str(file))
+    jsonl(tmp_path / "p.jsonl", [*CAPITALS, {**CAPITALS[0], "answer_id": 1}])
+    jsonl(tmp_path / "q.jsonl", [CAPITALS[0], {**CAPITALS[0], "answer_id": token}])
+    said = r"q\.jsonl row 1 has answer_id=.*expected a token's number, 0 to \d+"  # of its own file, not of all
+    with pytest.raises(UserError, match=said):
+        prepared(fact_tokenizer, path=str(tmp_path))
+
+
+def test_an_answer_without_a_token_names_its_file(tmp_path: Path, fact_tokenizer: Any) -> None:
+    jsonl(tmp_path / "p.jsonl", CAPITALS)
+    row = {"prompt": CAPITALS[0]["prompt"], "type": CAPITALS[0]["type"]}
+    jsonl(tmp_path / "q.jsonl", [CAPITALS[0], {**row, "answer": " "}])
+    with pytest.raises(UserError, match=r"q\.jsonl row 1 has the answer ' ', of which"):
+        prepared(fact_tokenizer, path=str(tmp_path))
 
 
 # -- formats -----------------------------------------------------------------------------------------------------
@@ -216,6 +226,7 @@ def test_pararel_takes_the_first_pattern_that_ends_with_the_answer(tmp_path: Pat
     jsonl(tmp_path / "patterns_P36.jsonl", [{"pattern": "[Y] rules [X]."}, {"pattern": "The capital of [X] is [Y] ."}])
     jsonl(tmp_path / "facts_P36.jsonl", [{"sub_label": "France", "obj_label": "Paris"}])
     expected = {"prompt": "The capital of France is", "answer": "Paris", "type": "capital"}
+    expected["place"] = f"{tmp_path / 'facts_P36.jsonl'} row 0"
     assert read_prompts(tmp_path) == read_prompts(tmp_path / "facts_P36.jsonl") == [expected]
     jsonl(tmp_path / "patterns_P36.jsonl", [{"pattern": "[Y] rules [X]."}])
     with pytest.raises(UserError, match=r"no pattern that ends with \[Y\]"):
@@ -230,7 +241,8 @@ def test_relations_take_their_first_template(tmp_path: Path) -> None:
         "samples": [{"subject": "limes", "object": "green"}],
     }
     (tmp_path / "r.json").write_text(json.dumps(relation), encoding="utf-8")
-    assert read_prompts(tmp_path) == [{"prompt": "On the outside, limes are", "answer": "green", "type": "colour"}]
+    expected = {"prompt": "On the outside, limes are", "answer": "green", "type": "colour"}
+    assert read_prompts(tmp_path) == [{**expected, "place": f"{tmp_path / 'r.json'} row 0"}]
     (tmp_path / "r.json").write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match="is no relation"):
         read_prompts(tmp_path)

@@ -38,7 +38,7 @@ def _values(sentences: Sentences, site: ValueSite, mode: Mode, top_k: int) -> To
         states = sentences.states()
         units = (attention_units if site == "attn" else ffn_units)(sentences.model, states)
         readout = sentences.readout(mode)
-        found = best_neurons(readout, units, SCORE, asked, sentences.room)
+        found = best_neurons(readout, units, SCORE, asked, sentences.room, known=found)
         sentences.kept[site, mode] = asked, found
     return found.first(top_k)
 

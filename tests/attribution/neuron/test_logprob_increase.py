@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case, close, engine_of
 from tests.oracles_neuron_level import attention_vector, ffn_score, head_vector, lp
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.neuron import bounded_search
 from twinlens.attribution.neuron.bounded_search import search_bytes, top_units
 from twinlens.attribution.neuron.increase import dense_bytes, dense_increases, vector_increases
 from twinlens.attribution.neuron.logprob_increase import (
@@ -27,6 +28,13 @@ from twinlens.attribution.neuron.static_scores import SCORES, best_neurons, dens
 
 UNITS = range(0, 48, 5)
 BATCHES = [("left", 3), ("right", 3), ("right", 1)]
+
+
+@pytest.fixture(params=["row by row", "products shared"])
+def products(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Either form of the search's exact scores, whatever the vocabulary."""
+    if request.param == "products shared":
+        monkeypatch.setattr(bounded_search, "OUTPUTS_FROM", 1)
 
 
 def cotangent(case_) -> torch.Tensor:
@@ -159,6 +167,7 @@ def test_sub_values_and_bias_are_the_modules_output(name: str) -> None:
         assert close(head_vectors(c.engine, c.states, layer, True).sum(2), vectors)
 
 
+@pytest.mark.usefixtures("products")
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("score", ["logprob_increase", "log_prob", "prob_increase"])
 def test_the_search_finds_what_sorting_all_finds(name: str, score: str) -> None:
@@ -174,6 +183,25 @@ def test_the_search_finds_what_sorting_all_finds(name: str, score: str) -> None:
         assert int(top.evaluated.max()) < units.coefficient[0].numel() / 2
 
 
+@pytest.mark.usefixtures("products")
+def test_a_longer_list_is_found_from_a_shorter_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    c, scored = case("gpt2"), []
+    exact = bounded_search._exact
+    monkeypatch.setattr(bounded_search, "_exact", lambda *given: (scored.append(len(given[4])), exact(*given))[1])
+    for units in (ffn_units(c.engine, c.states), attention_units(c.engine, c.states)):
+        short, long = (top_units(c.readout(), units, k, PLENTY) for k in (7, 20))
+        alone = sum(scored)
+        scored.clear()
+        found = top_units(c.readout(), units, 20, PLENTY, known=short)
+        assert torch.equal(found.places(*units.coefficient.shape[2:]), long.places(*units.coefficient.shape[2:]))
+        assert close(found.score, long.score)
+        assert torch.equal(found.evaluated, long.evaluated)
+        assert bool(found.certified.all())
+        assert sum(scored) == int(long.evaluated.sum()) - 7 * len(c.target) < alone
+        scored.clear()
+
+
+@pytest.mark.usefixtures("products")
 def test_the_search_survives_ties_and_lists_longer_than_all() -> None:
     c = case("opt")  # ReLU: many coefficients are exactly 0
     units = ffn_units(c.engine, c.states)
@@ -190,6 +218,7 @@ def test_the_search_survives_ties_and_lists_longer_than_all() -> None:
     assert bool((zero_places.diff() > 0).all())
 
 
+@pytest.mark.usefixtures("products")
 def test_overflowing_exponentials_are_mended() -> None:
     c = case("gpt2")
     units = ffn_units(c.engine, c.states)
@@ -205,6 +234,7 @@ def test_overflowing_exponentials_are_mended() -> None:
     assert float(top.score[0, -1]) == pytest.approx(min(expected), rel=1e-4)
 
 
+@pytest.mark.usefixtures("products")
 def test_budgets_change_nothing_and_too_small_ones_are_refused() -> None:
     c = case("llama")
     for units in (ffn_units(c.engine, c.states), attention_units(c.engine, c.states)):

@@ -20,6 +20,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.part_scores import HeadScore
 from twinlens.callbacks.attribute.stage import attribute_stage
+from twinlens.callbacks.evaluate import neuron_level
 from twinlens.callbacks.evaluate import neuron_level_pass as passes
 from twinlens.callbacks.evaluate.neuron_level import neuron_level_pass, neuron_level_stage, token_text
 from twinlens.callbacks.evaluate.neuron_level_pass import types_of
@@ -175,16 +176,26 @@ def test_one_pass_answers_all_evaluations_that_the_store_lacks(
         neuron_level_pass(session, asked, settings, METHODS)
     before, length.fails_at = len(length.seen), None
     assert not list(session.store.root.rglob("*.lock"))
-    neuron_level_pass(session, asked, settings, METHODS)
+    jobs = neuron_level_pass(session, asked, settings, METHODS)
     assert len(length.seen) == len(session.data.splits["test"]), "shards of the same evaluations are gone on from"
     assert 0 < before < len(length.seen)
     assert [set(title.removesuffix(" on test").split(", ")) for title in titles] == [set(asked)] * 2
     found = {name: neuron_level_stage(session, name, one, settings[name], METHODS) for name, one in asked.items()}
     assert titles[2:] == ["lengths on test"], "the second pass of what follows from all sentences, nothing else"
 
+    read = list[str]()
+    monkeypatch.setattr(neuron_level, "value_lists", lambda *given: read.append("again"))
+    assert jobs["lengths"].lists
+    assert neuron_level_stage(session, "lengths", length, settings["lengths"], METHODS, jobs["lengths"]) == [
+        *found["lengths"]
+    ]
+    assert read == [], "the stage takes the lists from the pass, and does not read them again"
+    monkeypatch.undo()
+    titles = passes_seen(monkeypatch)
+
     alone = {**settings, "segments": {"of": "segments", "test": "alone"}}
     neuron_level_pass(session, asked, alone, METHODS)
-    assert titles[3:] == ["segments on test"], "a changed evaluation is computed by itself"
+    assert titles == ["segments on test"], "a changed evaluation is computed by itself"
     again = neuron_level_stage(session, "segments", asked["segments"], alone["segments"], METHODS)
     assert [(row.metric, row.k, row.group, row.value) for row in again] == [
         (row.metric, row.k, row.group, pytest.approx(row.value, rel=1e-5)) for row in found["segments"]
