@@ -1,4 +1,4 @@
-"""The adapter of a model's family, verified against the model's own forward when it is built."""
+"""Parts of a model that are verified against its own forward before anybody reads them."""
 
 from __future__ import annotations
 
@@ -10,34 +10,23 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from twinlens.attribution.errors import UserError
-from twinlens.models import families
-from twinlens.models.anatomy import Anatomy, backbone_arguments
-from twinlens.models.found_anatomy import FoundAnatomy
-
-
-def anatomy_of(backbone: PreTrainedModel) -> Anatomy:
-    """The parts of a model, not verified yet: by the adapter of its family, or found.
-
-    Raises:
-        UserError: see `twinlens.models.found_anatomy.FoundAnatomy`.
-    """
-    known = {name: cls for cls in families.FAMILIES for name in cls.model_types}
-    return known.get(backbone.config.model_type, FoundAnatomy)(backbone)
+from twinlens.models.anatomy import STILL, Anatomy
+from twinlens.models.forwards import backbone_arguments, first
 
 
 @torch.no_grad()
 def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> Anatomy:
-    """The verified adapter of a backbone.
+    """The verified parts of a backbone.
 
-    Runs three tokens through the model and checks, for every layer, that the parts named by the adapter compose to
-    the model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
+    Runs three tokens through the model and checks, for every layer, that the parts which were found compose to the
+    model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
     MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry; None
     allows for the rounding of the model's own type.
 
     Raises:
         UserError: naming the identity and layer that fails.
     """
-    anatomy = anatomy_of(backbone)
+    anatomy = Anatomy(backbone)
     seen = _record(anatomy)
     if tolerance is None:
         tolerance = max(1e-4, 8 * torch.finfo(seen["output"][0].dtype).eps)
@@ -93,17 +82,12 @@ def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
     return {**seen, "final": [final]}
 
 
-def first(args: tuple, kwargs: dict) -> Tensor:
-    """The hidden states a block was called with, positionally or by name."""
-    return args[0] if args else kwargs["hidden_states"]
-
-
 def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:
     """Refuse a model of which an identity fails by more than `tolerance` of the largest entry."""
     error = float((got - expected).abs().max() / expected.abs().max().clamp(min=1e-12))
     if not error <= tolerance:
         raise UserError(
-            f"the {type(anatomy).__name__} adapter does not fit this {anatomy.config.model_type} model: "
-            f"'{identity}' fails in layer {layer} with relative error {error:.1e} (allowed {tolerance:.0e}); "
-            "use a model of the family's standard variant, or only instance methods (method=gradsim)."
+            f"'{identity}' fails in layer {layer} of the {anatomy.config.model_type} model with relative error "
+            f"{error:.1e}, so that its neurons would have wrong scores; expected at most {tolerance:.0e}: choose "
+            f"another model, or {STILL}."
         )

@@ -39,11 +39,15 @@ class Slice:
 
     Attributes:
         module: the map.
-        outputs: numbers of its outputs, [n].
+        outputs: numbers of its outputs, [n]; None: all, in order.
     """
 
     module: str
-    outputs: Tensor
+    outputs: Tensor | None
+
+    def of(self, written: Tensor) -> Tensor:
+        """These of the map's outputs, [..., outputs] → [..., n]."""
+        return written if self.outputs is None else written[..., self.outputs.to(written.device)]
 
 
 @dataclass(frozen=True)
@@ -248,7 +252,7 @@ def _value_outputs(probe: BlockProbe, values: Tensor) -> Slice | None:
         nearer = (ordered[left] - wanted).abs() < (ordered[right] - wanted).abs()
         outputs = order[torch.where(nearer, left, right)]
         if same(seen.written[:, outputs], values, probe.rounding):
-            return Slice(name, outputs)
+            return Slice(name, None if torch.equal(outputs, torch.arange(seen.written.shape[1]).to(order)) else outputs)
     return None
 
 
@@ -258,14 +262,14 @@ def _outputs(name: str, seen: Seen, width: int) -> list[Slice]:
         return []
     every = torch.arange(seen.written.shape[1], device=seen.written.device)
     if len(every) == width:
-        return [Slice(name, every)]
+        return [Slice(name, None)]
     if len(every) == 2 * width:
         return [Slice(name, part) for part in (every[:width], every[width:], every[::2], every[1::2])]
     return []
 
 
 def _sliced(probe: BlockProbe, part: Slice) -> Tensor:
-    return _written(probe, part.module)[:, part.outputs]
+    return part.of(_written(probe, part.module))
 
 
 def _functions(probe: BlockProbe) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.linear_layers import is_plain, projection_shape
 
 WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
@@ -163,7 +163,7 @@ def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:
         n_outputs: tokens of a vocabulary readout; 0: a few classes.
     """
     try:
-        anatomy = anatomy_of(backbone)
+        anatomy = Anatomy(backbone)
     except UserError:
         hidden = backbone.config.hidden_size
         neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden

@@ -16,15 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
-from twinlens.models.anatomy import (
-    Anatomy,
-    answer_positions,
-    at_positions,
-    backbone_arguments,
-    projection_rows,
-)
-from twinlens.models.anatomy_check import first
+from twinlens.models.anatomy import Anatomy, projection_rows
 from twinlens.models.footprint import footprint_of
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first
 from twinlens.models.padding import aligned
 from twinlens.models.rows import RowRunner
 

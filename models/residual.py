@@ -18,17 +18,10 @@ from torch.utils.hooks import RemovableHandle
 
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import (
-    Anatomy,
-    MissingPart,
-    answer_positions,
-    at_positions,
-    backbone_arguments,
-    projection_rows,
-)
-from twinlens.models.anatomy_check import first
+from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first
 from twinlens.models.last_token import removing
 from twinlens.models.norms import Behind, norm_of, wide
 from twinlens.models.padding import aligned

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from twinlens.attribution.protocols import Batch
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.chain import example_batch
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
 from twinlens.models.replay import Axes, Place, Replay, Rows, axes_of, rows_of
 

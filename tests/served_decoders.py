@@ -33,9 +33,9 @@ from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.readout import readout_of
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import save_weights
-from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.padding import aligned, moved_by_padding

@@ -14,7 +14,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.checksums import READ_AT_ONCE
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.footprint import footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -49,9 +49,9 @@ def shape_of(lm: Any) -> costs.Shape:
 
 
 def residual_shape(backbone: Any, head: Any, vocabulary: bool) -> ResidualEngine | None:
-    """The residual engine for its sizes alone, unverified; None where the family has no adapter."""
+    """The residual engine for its sizes alone, unverified; None where its parts are not found."""
     try:
-        return ResidualEngine(anatomy_of(backbone), head, vocabulary)
+        return ResidualEngine(Anatomy(backbone), head, vocabulary)
     except UserError:
         return None
 

@@ -2,58 +2,115 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from tests.decoders import TYPES, tiny_config, tiny_decoder
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
 from tests.models_table import PAGE, quiet, rows_of, rows_on
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy_check import anatomy_of, build_anatomy
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.block_probe import BlockProbe, Call
 from twinlens.models.discovery import parts_of
 from twinlens.models.footprint import footprint_of
-from twinlens.models.found_anatomy import FoundAnatomy
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers, used_around
 from twinlens.models.padding import aligned, unaligned
 from twinlens.models.rows import full_rows
+from twinlens.models.structure import Structure, UnknownParts, structure_of
 
 SEED = 20261129
 PARTS = ("down_projection", "up_projection", "attention_output", "attention", "pre_mlp_norm", "pre_attention_norm")
 
 
+NAMES = {
+    "llama": "mlp.down_proj mlp.up_proj self_attn.o_proj self_attn post_attention_layernorm input_layernorm",
+    "gpt2": "mlp.c_proj mlp.c_fc attn.c_proj attn ln_2 ln_1",
+    "opt": "fc2 fc1 self_attn.out_proj self_attn final_layer_norm self_attn_layer_norm",
+    "gpt_neox": "mlp.dense_4h_to_h mlp.dense_h_to_4h attention.dense attention post_attention_layernorm "
+    "input_layernorm",
+    "bloom": "mlp.dense_4h_to_h mlp.dense_h_to_4h self_attention.dense self_attention post_attention_layernorm "
+    "input_layernorm",
+}
+"""As somebody who reads transformers' code would write them down, in the order of `PARTS`."""
+FINAL = {"gpt2": "ln_f", "opt": "decoder.final_layer_norm", "gpt_neox": "final_layer_norm", "bloom": "ln_f"}
+GATED = ("llama", "mistral", "qwen2", "gemma")
+
+
 @pytest.mark.parametrize("name", ALL_MODELS)
-def test_what_is_found_is_what_adapters_name(name: str) -> None:
-    backbone = tiny_backbone(name)
-    adapter, found = build_anatomy(backbone), FoundAnatomy(backbone)
-    assert not isinstance(adapter, FoundAnatomy)
-    assert (found.gated, found.parallel, found.n_heads, found.head_dim, found.n_key_heads, found.n_neurons) == (
-        *(adapter.gated, adapter.parallel, adapter.n_heads, adapter.head_dim, adapter.n_key_heads, adapter.n_neurons),
-    )
-    assert (found.last_norm, found.last_projection) == (adapter.last_norm, adapter.last_projection)
-    values = torch.arange(3 * 128, dtype=torch.float32)
-    for block, other in zip(found.blocks, adapter.blocks, strict=True):
-        assert block is other
-        for part in PARTS:
-            assert getattr(found, part)(block) is getattr(adapter, part)(block), part
-        width = adapter.value_projection(block)(torch.zeros(1, 32)).shape[-1]
-        given = values[:width]
-        assert torch.equal(found.head_values(block, given), adapter.head_values(block, given))
+def test_parts_are_those_that_a_reader_names(name: str) -> None:
+    backbone: Any = tiny_backbone(name)
+    kind, found = backbone.config.model_type, Anatomy(backbone)
+    assert (found.gated, found.parallel) == (kind in GATED, name == "gpt_neox")
+    heads = (found.n_heads, found.n_key_heads, found.head_dim, found.n_neurons)
+    key_heads = backbone.config.num_key_value_heads if kind in GATED else 4
+    assert heads == (4, key_heads, 16 if name == "gemma" else 8, 128 if name in ("gpt2", "bloom") else 48)
+    assert found.last_norm is backbone.get_submodule(FINAL.get(kind, "norm"))
+    assert found.last_projection is (backbone.decoder.project_out if kind == "opt" else None)
+    for block in found.blocks:
+        for part, path in zip(PARTS, NAMES.get(kind, NAMES["llama"]).split(), strict=True):
+            assert getattr(found, part)(block) is block.get_submodule(path), part
+        width = found.value_projection(block)(torch.zeros(1, 32)).shape[-1]
+        given = torch.arange(width, dtype=torch.float32)
+        interleaved = given.reshape(-1, 3, 8)[:, 2] if width == 96 else given
+        expected = given[64:].reshape(4, 8) if kind == "gpt2" else interleaved
+        assert torch.equal(found.head_values(block, given), expected.reshape(key_heads, -1))
     assert all(found.mlp_write(layer).plain and found.attention_write(layer).plain for layer in range(3))
 
 
+def without_values(backbone: Any) -> Any:
+    return copy.deepcopy(backbone).to("meta")
+
+
+@pytest.mark.parametrize("name", [*ALL_MODELS, "qwen3", "gemma2", "phi3", "olmo2", "mixtral", "mamba"])
+def test_a_twin_shows_the_parts_of_a_model_without_values(name: str) -> None:
+    backbone = tiny_backbone(name) if name in ALL_MODELS else tiny_decoder(name).base_model
+    before = torch.get_rng_state()
+    assert names_in(structure_of(without_values(backbone))) == names_in(structure_of(backbone))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.long
+def test_a_twin_shows_the_parts_of_every_type() -> None:
+    quiet()
+    for name in rows_on(PAGE):
+        backbone = tiny_decoder(name).base_model
+        with suppress(UnknownParts):  # nothing is said of them before they have values
+            assert names_in(structure_of(without_values(backbone))) == names_in(structure_of(backbone)), name
+
+
+def names_in(structure: Structure | None) -> str:
+    """All that a twin and its model have in common: not the numbers of outputs, nor factors, which go with widths."""
+    return re.sub(r"tensor\([^()]*\)|scale=[^,]*", "…", str(structure))
+
+
+def test_a_twin_is_small_whatever_the_model_is() -> None:
+    with torch.device("meta"):
+        large: Any = AutoModel.from_config(AutoConfig.for_model("llama", num_hidden_layers=4))
+        larger = AutoModel.from_config(AutoConfig.for_model("gpt_neox", num_hidden_layers=4))
+    for backbone, heads in ((large, 32), (larger, 64)):
+        assert sum(weight.numel() for weight in backbone.parameters()) > 5e8
+        found = Anatomy(backbone)
+        config = backbone.config
+        assert (found.n_layers, found.n_heads) == (config.num_hidden_layers, heads)
+        assert (found.n_neurons, found.hidden_size) == (config.intermediate_size, config.hidden_size)
+
+
 def test_scales_and_norms_behind_a_part_are_found() -> None:
-    scaled = anatomy_of(tiny_decoder("granite", residual_multiplier=0.22).base_model)
+    scaled = Anatomy(tiny_decoder("granite", residual_multiplier=0.22).base_model)
     assert [scaled.mlp_write(layer).scale for layer in range(3)] == pytest.approx([0.22] * 3, rel=1e-6)
-    behind = anatomy_of(tiny_decoder("gemma2").base_model)
+    behind = Anatomy(tiny_decoder("gemma2").base_model)
     assert type(behind.attention_write(1).norm).__name__ == "Gemma2RMSNorm"
-    assert anatomy_of(tiny_decoder("phi3").base_model).up_projection is not None
+    assert Anatomy(tiny_decoder("phi3").base_model).up_projection is not None
 
 
 def test_rows_of_the_replay_are_full_forwards_with_windows_caps_and_norms() -> None:
@@ -112,15 +169,16 @@ def test_other_models_are_refused_with_what_still_works(name: str, said: str) ->
     assert linear_layers(lm, lm.get_output_embeddings(), "all")
 
 
-def test_a_model_without_values_is_described_by_its_configuration() -> None:
+def test_a_model_that_nothing_is_known_of_is_described_by_its_configuration() -> None:
+    config = tiny_config("qwen3")
     with torch.device("meta"):
-        backbone = AutoModel.from_config(tiny_config("qwen3"))
-    with pytest.raises(UserError, match="shapes alone"):
-        anatomy_of(backbone)
+        backbone: Any = AutoModel.from_config(config)
     sizes = footprint_of(backbone)
     assert (sizes.n_neurons, sizes.n_layers, sizes.gated) == (48, 3, True)
-    with torch.device("meta"):
-        assert not footprint_of(AutoModel.from_config(tiny_config("phi"))).gated
+    backbone.config.rope_parameters = {"rope_type": "unknown"}  # so that no twin can be built
+    with pytest.raises(UnknownParts, match="shapes alone"):
+        Anatomy(backbone)
+    assert footprint_of(backbone) == sizes
 
 
 def test_padding_on_the_left_is_moved_only_where_it_changes_the_tokens() -> None:

@@ -25,7 +25,7 @@ from twinlens.callbacks.plan.machines import SHARE, machine_of, machines
 from twinlens.callbacks.plan.probe import TrainingRates, shortened
 from twinlens.callbacks.plan.table import Line, bytes_in_words, format_plan, time_in_words
 from twinlens.callbacks.plan.times import Times
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.backbone import architecture_of, load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -188,7 +188,7 @@ def test_a_shortened_model_has_the_same_blocks(name: str) -> None:
     settings = shortened(backbone.config, 2)
     settings["vocab_size"] = 50
     short = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
-    blocks, all_blocks = (list(anatomy_of(lm).blocks) for lm in (short.base_model, backbone))
+    blocks, all_blocks = (list(Anatomy(lm).blocks) for lm in (short.base_model, backbone))
     assert len(blocks) == 2 < len(all_blocks)
     for block, same in zip(blocks, all_blocks, strict=False):
         sizes = [{key: value.shape for key, value in one.state_dict().items()} for one in (block, same)]

@@ -15,8 +15,8 @@ from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
 from twinlens.attribution.gradients.tape import recording
 from twinlens.callbacks.processes.fsdp import gathering_of, spread
 from twinlens.callbacks.processes.fsdp_gathering import KEPT, PART
-from twinlens.models.anatomy import backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.forwards import backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.residual_identities import build_residual
