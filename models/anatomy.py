@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.models.adapters import weight_of
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write
 from twinlens.models.linear_layers import projection_shape
-from twinlens.models.structure import structure_of
+from twinlens.models.structure import UnknownParts, structure_of
 
 STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
 
@@ -279,6 +280,21 @@ class Anatomy:
         if not part.reads:
             raise self.missing("keys that read the residual stream through one norm")
         return None if part.norm is None else block.get_submodule(part.norm)
+
+
+def require_parts(backbone: Any, attention: bool) -> None:
+    """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
+
+    Args:
+        attention: whether scores of attention neurons or heads are asked for, which read weights and values.
+
+    Raises:
+        UserError: see `Anatomy`.
+    """
+    with suppress(UnknownParts):
+        anatomy = Anatomy(backbone)
+        for block in anatomy.blocks if attention else ():
+            anatomy.value_projection(block)
 
 
 def projection_rows(module: nn.Module) -> Tensor:

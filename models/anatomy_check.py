@@ -58,7 +58,7 @@ def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             tensor = output[0] if isinstance(output, tuple) else output
-            seen[name].append(tensor.reshape(shape))
+            seen[name].append(tensor.reshape(shape).clone())  # whoever comes next may add to it in place
 
         return hook
 

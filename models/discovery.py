@@ -176,7 +176,7 @@ def _is_local(probe: BlockProbe, write: Write, other: Write) -> bool:
     hidden[:, 0] += 1 + hidden[:, 0].abs()
     fixed = probe.seen[other.part].written
     assert fixed is not None
-    seen, _ = probe.run(hidden, {other.part: lambda output: fixed.view_as(output)})
+    seen, _ = probe.run(hidden, {other.part: lambda output: fixed.view_as(output).clone()})
     first = torch.zeros(probe.hidden.shape[:2], dtype=torch.bool, device=hidden.device)
     first[:, 0] = True
     rest = ~first.flatten()

@@ -148,10 +148,10 @@ class ResidualEngine(KeysInStream):
             handles += [
                 block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
                 self.anatomy.attention_output(block).register_forward_hook(
-                    lambda m, a, out: keep("attention_output", out)
+                    lambda m, a, out: keep("attention_output", out.clone())  # a block may add to it in place
                 ),
                 down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
-                down.register_forward_hook(lambda m, a, out: keep("mlp_output", out)),
+                down.register_forward_hook(lambda m, a, out: keep("mlp_output", out.clone())),
                 block.register_forward_hook(lambda m, a, out, layer=layer: finish(layer, out)),
             ]
         with removing(handles):

@@ -49,7 +49,7 @@ def _path_integral(lm: Any, module: nn.Module, ids: Tensor, target: int, n_steps
 
 def last_of(tensor: Tensor) -> Tensor:
     """The last token's row of what modules pass on for one sequence, [width]."""
-    return tensor.detach().reshape(-1, tensor.shape[-1])[-1]
+    return tensor.detach().reshape(-1, tensor.shape[-1])[-1].clone()
 
 
 @torch.no_grad()
