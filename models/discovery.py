@@ -32,6 +32,11 @@ class Write:
     projection: str | None
     norm: str | None
 
+    def told(self) -> str:
+        """What is added, in words."""
+        scale = "" if self.scale == 1 else f"{self.scale:.4g} · "
+        return f"{scale}{f'{self.norm} of ' if self.norm else ''}{self.projection or self.part}"
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -66,6 +71,11 @@ class Mlp:
     activation: str
     norm: str | None
     reads: bool
+
+    def told(self) -> str:
+        """How activations are made, in words."""
+        gated = self.up.module if self.gate is None else self.gate.module
+        return f"{self.activation}({gated}){'' if self.gate is None else f' · {self.up.module}'}"
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,20 @@ class Structure:
     projection: str | None
     parts: tuple[BlockParts | None, ...]
 
+    def told(self) -> str:
+        """One line about the first block and what lies around it."""
+        block = self.parts[0]
+        if block is None or block.attention is None or block.mlp is None:
+            return f"{len(self.parts)} blocks in {self.blocks}, of which the first is no sum of its input and two parts"
+        heads, neurons = block.heads, block.neurons
+        made = "what was not taken apart" if neurons is None else neurons.told()
+        shared = "heads that were not taken apart" if heads is None else f"{heads.n_heads} heads on {heads.n_key_heads}"
+        order = "beside" if block.parallel else "behind"
+        return (
+            f"{len(self.parts)} blocks in {self.blocks}: {block.attention.told()} of {shared}, and {order} it "
+            f"{block.mlp.told()} of {made}; then {self.norm or 'no norm'}"
+        )
+
 
 class UnknownParts(UserError):
     """A model without values of its own, whose parts no twin shows either: nothing is known of it yet."""
