@@ -23,8 +23,8 @@ from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, resolve, weights_place
 from twinlens.models.checkpoint_settings import (
+    attention_of,
     buildable,
-    check_attention,
     check_checkpoint_settings,
     check_heads,
     runnable,
@@ -318,13 +318,3 @@ def save_classifier(
         tokenizer = reading_with(tokenizer, reads["bos"])
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
-
-
-def attention_of(config: PretrainedConfig, attention: str) -> str:
-    """The attention implementation to load with.
-
-    Raises:
-        UserError: it is none of transformers' own.
-    """
-    check_attention(attention)
-    return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only

@@ -184,6 +184,16 @@ def check_attention(attention: str) -> None:
         )
 
 
+def attention_of(config: PretrainedConfig, attention: str) -> str:
+    """The attention implementation to load with.
+
+    Raises:
+        UserError: it is none of transformers' own.
+    """
+    check_attention(attention)
+    return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
+
+
 def check_architecture(settings: Mapping[str, Any]) -> None:
     """Check `model.architecture` before anything is built from it.
 

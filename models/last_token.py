@@ -23,7 +23,37 @@ from twinlens.models.padding import aligned
 from twinlens.models.rows import RowRunner
 
 
-class LastTokenEngine:
+class LayerParts:
+    """The part of `twinlens.attribution.protocols.NeuronModel` that is arithmetic of one layer alone."""
+
+    anatomy: Anatomy
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """Down-projection with bias, [..., neurons] → [..., hidden]."""
+        return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
+
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return self.anatomy.mlp_write(layer)(output)
+
+    def values(self, layer: int) -> Tensor:
+        """Value vector of every neuron, [neurons, hidden]."""
+        return self.anatomy.value_rows(layer)
+
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
+        return self.anatomy.attention_output(self.anatomy.blocks[layer])(attention)
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Value vector of every attention neuron, [attention neurons, hidden]."""
+        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer]))
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """The MLP's elementwise non-linearity."""
+        return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
+
+
+class LastTokenEngine(LayerParts):
     """Evaluates variants of the answer token; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Args:
@@ -220,32 +250,6 @@ class LastTokenEngine:
         """Memory that the states themselves hold, keys and values of the prefix among them."""
         batch, columns = states.context.visible.shape
         return batch * self.footprint.kept(columns)
-
-    # -- parts of one layer --------------------------------------------------------------------------------------
-
-    def down(self, layer: int, activation: Tensor) -> Tensor:
-        """Down-projection with bias, [..., neurons] → [..., hidden]."""
-        return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
-
-    def write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
-        return self.anatomy.mlp_write(layer)(output)
-
-    def values(self, layer: int) -> Tensor:
-        """Value vector of every neuron, [neurons, hidden]."""
-        return self.anatomy.value_rows(layer)
-
-    def attend(self, layer: int, attention: Tensor) -> Tensor:
-        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
-        return self.anatomy.attention_output(self.anatomy.blocks[layer])(attention)
-
-    def attention_values(self, layer: int) -> Tensor:
-        """Value vector of every attention neuron, [attention neurons, hidden]."""
-        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer]))
-
-    def activate(self, pre_activation: Tensor) -> Tensor:
-        """The MLP's elementwise non-linearity."""
-        return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
 
 
 @contextmanager

@@ -57,6 +57,10 @@ a time.
   `own head`: transformers has no classifier of the type, so that twinlens makes one, and loads it.
 
 Instance methods over the head (`gradsim`, `influence`) need no more than a classifier that can be loaded.
+
+Before a fit, and for `plan=true`, no weights are there to look at. Then the same is found in a small twin: the model's
+configuration with all widths divided by one number, a block of each kind, random weights. What it refuses is refused
+before the fit; what is served is found and checked again in the model itself.
 """
 
 

@@ -14,9 +14,10 @@ from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from tests.decoders import TYPES, tiny_config, tiny_decoder
-from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone
+from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone, tiny_engine
 from tests.models_table import PAGE, quiet, rows_of, rows_on
 from twinlens.attribution.errors import UserError
+from twinlens.models import replay
 from twinlens.models.anatomy import Anatomy
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.block_probe import BlockProbe, Call
@@ -126,6 +127,23 @@ def test_rows_of_the_replay_are_full_forwards_with_windows_caps_and_norms() -> N
             found = engine.rows.run(states.context, rows, attended)
             expected = full_rows(engine.anatomy, states.tokens, rows, attended)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_that_are_no_full_forwards_are_not_served_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def blind(own: Any, hidden: torch.Tensor, rows: Any) -> torch.Tensor:
+        return seeing(own, hidden, rows).fill_(0)  # every row sees padding and the other rows
+
+    seeing = replay._mask
+    monkeypatch.setattr(replay, "_mask", blind)
+    batch = random_batch([6, 3])
+    for name in ("llama", "bloom"):
+        engine = tiny_engine(name)
+        assert engine.rows.axes is None, name
+        states = engine.states(batch)
+        rows = [states.residual[:, layer, None] for layer in range(4)]
+        with torch.no_grad():
+            found = engine.score_rows(states, rows)
+        torch.testing.assert_close(found, states.scores[:, None].expand(-1, 4, -1), rtol=1e-4, atol=1e-5)
 
 
 class Swapped(nn.Module):
