@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.anatomy import STILL, Anatomy
-from twinlens.models.forwards import backbone_arguments, first
+from twinlens.models.forwards import backbone_arguments
+from twinlens.models.recording import recording
 
 
 @torch.no_grad()
@@ -27,59 +27,33 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
         UserError: naming the identity and layer that fails.
     """
     anatomy = Anatomy(backbone)
-    seen = _record(anatomy)
+    seen, final = _record(anatomy)
     if tolerance is None:
-        tolerance = max(1e-4, 8 * torch.finfo(seen["output"][0].dtype).eps)
+        tolerance = max(1e-4, 8 * torch.finfo(final.dtype).eps)
     for layer in range(anatomy.n_layers):
         down: Any = anatomy.down_projection(anatomy.blocks[layer])
-        act = seen["activation"][layer]
         bias = 0 if down.bias is None else down.bias
-        require_equal(
-            act @ anatomy.value_rows(layer) + bias, seen["mlp"][layer], "activation · values", layer, anatomy, tolerance
-        )
-        attention = anatomy.attention_write(layer)(seen["attention"][layer])
-        parts = seen["input"][layer] + attention + anatomy.mlp_write(layer)(seen["mlp"][layer])
-        require_equal(
-            parts, seen["output"][layer], "residual + attention + MLP = block output", layer, anatomy, tolerance
-        )
-    final = anatomy.final_norm(seen["output"][-1])
-    require_equal(final, seen["final"][0], "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
+        got = seen["activation"][layer] @ anatomy.value_rows(layer) + bias
+        require_equal(got, seen["mlp_output"][layer], "activation · values", layer, anatomy, tolerance)
+        got = seen["residual"][layer] + anatomy.attention_write(layer)(seen["attention_output"][layer])
+        got = got + anatomy.mlp_write(layer)(seen["mlp_output"][layer])
+        identity = "residual + attention + MLP = block output"
+        require_equal(got, seen["leaving"][layer], identity, layer, anatomy, tolerance)
+    got = anatomy.final_norm(seen["leaving"][-1])
+    require_equal(got, final, "final norm = backbone output", anatomy.n_layers - 1, anatomy, tolerance)
     return anatomy
 
 
-def _record(anatomy: Anatomy) -> dict[str, list[Tensor]]:
-    """Inputs and outputs of every part during one forward over three tokens."""
+def _record(anatomy: Anatomy) -> tuple[dict[str, list[Tensor]], Tensor]:
+    """Inputs and outputs of every part during one forward over three tokens, and its final hidden states."""
     backbone = anatomy.backbone
-    seen: dict[str, list[Tensor]] = {k: [] for k in ("input", "output", "attention", "activation", "mlp")}
-    device = next(backbone.parameters()).device
-    ids = torch.arange(1, 4, device=device)[None] % backbone.config.vocab_size
-    shape = (1, 3, -1)
-
-    def keep(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple, output: Any) -> None:
-            tensor = output[0] if isinstance(output, tuple) else output
-            seen[name].append(tensor.reshape(shape).clone())  # whoever comes next may add to it in place
-
-        return hook
-
-    handles = []
-    for block in anatomy.blocks:
-        handles += [
-            block.register_forward_pre_hook(lambda m, a, kw: seen["input"].append(first(a, kw)), with_kwargs=True),
-            block.register_forward_hook(keep("output")),
-            anatomy.attention_output(block).register_forward_hook(keep("attention")),
-            anatomy.down_projection(block).register_forward_hook(keep("mlp")),
-            anatomy.down_projection(block).register_forward_pre_hook(
-                lambda m, a: seen["activation"].append(a[0].reshape(shape))
-            ),
-        ]
-    try:
-        batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        final = backbone(**backbone_arguments(anatomy.backbone, batch), use_cache=False).last_hidden_state
-    finally:
-        for handle in handles:
-            handle.remove()
-    return {**seen, "final": [final]}
+    names = ("residual", "activation", "mlp_output", "attention_output", "leaving")
+    seen: dict[str, list[Tensor]] = {name: [] for name in names}
+    ids = torch.arange(1, 4, device=next(backbone.parameters()).device)[None] % backbone.config.vocab_size
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    with recording(anatomy, ids.shape, lambda name, layer, tensor: seen[name].append(tensor.clone()), *names):
+        final = backbone(**backbone_arguments(backbone, batch), use_cache=False).last_hidden_state
+    return seen, final
 
 
 def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anatomy: Anatomy, tolerance: float) -> None:

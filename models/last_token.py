@@ -12,14 +12,14 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.models.anatomy import Anatomy, projection_rows
 from twinlens.models.footprint import footprint_of
-from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
+from twinlens.models.recording import recording, removing
 from twinlens.models.rows import RowRunner
 
 
@@ -92,53 +92,27 @@ class LastTokenEngine(LayerParts):
         batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
-        seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
+        seen: dict[str, list[Tensor]] = {"up": []}
+
+        def keep(name: str, layer: int, tensor: Tensor) -> None:
+            if name != "leaving" or layer == self.n_layers - 1:
+                seen.setdefault("residual" if name == "leaving" else name, []).append(at_positions(tensor, positions))
+
+        names = ["residual", "activation", "mlp_output", "attention_input", *([] if self.gated else ["up"]), "leaving"]
         recorded = ExitStack()
-        recorded.enter_context(self._recording(seen, mask.shape, positions))
+        recorded.enter_context(recording(self.anatomy, mask.shape, keep, *names))
         hidden, context = self.rows.forward(batch, recorded)
+        pre = [self.anatomy.pre_activation(*each) for each in zip(self.anatomy.blocks, seen["up"], strict=False)]
         return AnswerStates(
             scores=self.head(at_positions(hidden, positions)),
             tokens=context.tokens,
             residual=torch.stack(seen["residual"], 1),
             activation=torch.stack(seen["activation"], 1),
-            pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
-            mlp_output=torch.stack(seen["mlp"], 1),
-            attention=torch.stack(seen["attention"], 1),
+            pre_activation=torch.stack(pre, 1) if pre else None,
+            mlp_output=torch.stack(seen["mlp_output"], 1),
+            attention=torch.stack(seen["attention_input"], 1),
             context=context,
         )
-
-    @contextmanager
-    def _recording(self, seen: dict[str, list[Tensor]], shape: torch.Size, positions: Tensor) -> Iterator[None]:
-        """Keep residual stream, activations, MLP outputs and what the attention's output projection reads, at the
-        answer positions, during a full forward."""
-
-        def keep(name: str, tensor: Tensor) -> None:
-            # OPT flattens [batch, tokens] before its MLP
-            seen[name].append(at_positions(tensor.reshape(*shape, tensor.shape[-1]), positions))
-
-        handles: list[RemovableHandle] = []
-        for block in self.anatomy.blocks:
-            down = self.anatomy.down_projection(block)
-            handles += [
-                block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
-                down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
-                down.register_forward_hook(lambda m, a, out: keep("mlp", out)),
-                self.anatomy.attention_output(block).register_forward_pre_hook(lambda m, a: keep("attention", a[0])),
-            ]
-            if not self.gated:
-                up = self.anatomy.up_projection(block)
-                handles.append(
-                    up.register_forward_hook(
-                        lambda m, a, out, block=block: keep("pre", self.anatomy.pre_activation(block, out))
-                    )
-                )
-        handles.append(
-            self.anatomy.blocks[-1].register_forward_hook(
-                lambda m, a, out: keep("residual", out[0] if isinstance(out, tuple) else out)
-            )
-        )
-        with removing(handles):
-            yield
 
     # -- variants ------------------------------------------------------------------------------------------------
 
@@ -250,13 +224,3 @@ class LastTokenEngine(LayerParts):
         """Memory that the states themselves hold, keys and values of the prefix among them."""
         batch, columns = states.context.visible.shape
         return batch * self.footprint.kept(columns)
-
-
-@contextmanager
-def removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks when the block ends, however it ends."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
