@@ -83,8 +83,8 @@ def _found_in(backbone: Any) -> Structure | None:
     with eagerly(backbone):
         parts = _parts_of_blocks(chain)
     names = {module: name for name, module in backbone.named_modules()}
-    tail = [None if module is None else names[module] for module in (chain.tail.norm, chain.tail.projection)]
-    return Structure(names[chain.blocks], *tail, tuple(parts))
+    norm, projection = (None if part is None else names[part] for part in (chain.tail.norm, chain.tail.projection))
+    return Structure(names[chain.blocks], norm, projection, tuple(parts))
 
 
 def _found_in_twin(backbone: Any) -> Structure | None:

@@ -109,7 +109,7 @@ def spread(module: nn.Module, device: torch.device) -> None:
     owner = owner_of(module)
     if owner is None or gathering_of(module) is not None:
         return
-    with suppress(UserError):  # what reads parts says so itself
+    with suppress(Exception):  # passes that read no parts go on; what reads them says what is wrong
         structure_of(owner.backbone)  # once it is spread, no process could look into it
     blocks = [list(block.modules()) for block in longest_list(owner.backbone)]
     inside = {part for block in blocks for part in block}
