@@ -10,8 +10,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from twinlens.models.block_probe import within_adapter
-
 HEAD_WIDTH = 8
 """Numbers of one head in a twin: rotations of a quarter of them still have a pair to turn."""
 LARGEST = 2**24
@@ -57,10 +55,11 @@ def twin_of(backbone: Any) -> Any | None:
 
 
 def kind_of(block: nn.Module) -> tuple[Any, ...]:
-    """Names and classes of a block's parts and names of its parameters, those of adapters left out."""
-    parts = ((name, getattr(part, "base_layer", part)) for name, part in block.named_modules())
-    own = tuple(name for name, _ in block.named_parameters() if not within_adapter(name))
-    return tuple((name, type(part).__name__) for name, part in parts if not within_adapter(name)), own
+    """Names and classes of a block's parts and names of its parameters, as they are without adapters."""
+    modules = ((name, type(getattr(part, "base_layer", part)).__name__) for name, part in block.named_modules())
+    weights = (name.replace(".base_layer", "") for name, _ in block.named_parameters())
+    kept = [each for each in modules if ".lora_" not in each[0] and not each[0].endswith("base_layer")]
+    return *kept, *(name for name in weights if ".lora_" not in name)
 
 
 def _divisor(config: Any) -> int:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
+from tests.adapters import TOKENIZER, needs_peft, write_adapter, write_base
 from tests.decoders import TYPES, tiny_config, tiny_decoder
 from tests.families import ALL_MODELS, linear_head, random_batch, tiny_backbone, tiny_engine
 from tests.models_table import PAGE, quiet, rows_of, rows_on
@@ -20,6 +21,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.models import replay
 from twinlens.models.anatomy import Anatomy
 from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.backbone import architecture_of, load_tokenizer
 from twinlens.models.block_probe import BlockProbe, Call
 from twinlens.models.discovery import parts_of
 from twinlens.models.footprint import footprint_of
@@ -78,6 +80,16 @@ def test_a_twin_shows_the_parts_of_a_model_without_values(name: str) -> None:
     before = torch.get_rng_state()
     assert names_in(structure_of(without_values(backbone))) == names_in(structure_of(backbone))
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@needs_peft
+def test_a_twin_has_no_adapters_and_shows_what_lies_below_them(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter", write_base(tmp_path / "base", "gpt2"))
+    tokenizer = load_tokenizer(TOKENIZER)
+    given: Any = (str(tmp_path / "adapter"), None, "linear", ["a", "b", "c"], len(tokenizer), "eager", False, "keep")
+    found = Anatomy(architecture_of(*given).base_model)
+    assert type(found.down_projection(found.blocks[0])).__module__.startswith("peft.")
+    assert names_in(found.structure) == names_in(structure_of(tiny_backbone("gpt2")))
 
 
 @pytest.mark.long
