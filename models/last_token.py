@@ -57,7 +57,7 @@ class LastTokenEngine(LayerParts):
     """Evaluates variants of the answer token; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Args:
-        anatomy: verified adapter of the backbone.
+        anatomy: verified parts of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
         readout: what the scores number, a word of `twinlens.attribution.readouts.READOUTS`.
     """

@@ -36,7 +36,7 @@ class ResidualEngine(KeysInStream):
     """Satisfies the protocol `ResidualModel`; `twinlens.models.residual_identities.build_residual` makes it.
 
     Args:
-        anatomy: verified adapter of the backbone.
+        anatomy: verified parts of the backbone.
         readout: from the final hidden state [..., width] to scores [..., outputs]: `lm_head` or a classification head.
         vocabulary: whether the outputs are tokens.
     """

@@ -97,6 +97,7 @@ def test_a_twin_shows_the_parts_of_every_type() -> None:
     quiet()
     for name in rows_on(PAGE):
         backbone = tiny_decoder(name).base_model
+        assert footprint_of(backbone).forward(9) > 0
         with suppress(UnknownParts):  # nothing is said of them before they have values
             assert names_in(structure_of(without_values(backbone))) == names_in(structure_of(backbone)), name
 
@@ -209,6 +210,15 @@ def test_a_model_that_nothing_is_known_of_is_described_by_its_configuration() ->
     with pytest.raises(UnknownParts, match="shapes alone"):
         Anatomy(backbone)
     assert footprint_of(backbone) == sizes
+
+
+@pytest.mark.parametrize("name", ["mamba", "rwkv", "falcon_h1", "deepseek_v4", "hrm_text", "mixtral"])
+def test_models_without_neurons_have_a_footprint_for_instance_methods(name: str) -> None:
+    backbone = tiny_decoder(name).base_model
+    sizes = footprint_of(backbone)
+    assert sizes == footprint_of(without_values(backbone))
+    assert sizes.hidden_size == 32
+    assert sizes.sequence(9) > sizes.forward(9) > 0
 
 
 def test_padding_on_the_left_is_moved_only_where_it_changes_the_tokens() -> None:
