@@ -19,6 +19,8 @@ from twinlens.models.structure import UnknownParts, structure_of
 
 STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
 
+FFN = "attribute site=ffn alone, "
+
 
 class MissingPart(UserError):
     """A model lacks a part that some methods read and others do without."""
@@ -119,11 +121,11 @@ class Anatomy:
                     f"inputs are the neurons: choose a dense model, or {STILL}."
                 )
 
-    def missing(self, what: str) -> MissingPart:
+    def missing(self, what: str, instead: str = "") -> MissingPart:
         """The refusal of a method that needs a part that was not found."""
         return MissingPart(
-            f"{self._what()} shows no {what}, which this method reads; expected a decoder that does: use a method that "
-            f"edits and differentiates the model (method=ig), or {STILL}."
+            f"{self._what()} shows no {what}, which this method reads; expected a decoder that does: {instead}use a "
+            f"method that edits and differentiates the model (method=ig), or {STILL}."
         )
 
     # -- what was found ------------------------------------------------------------------------------------------
@@ -142,13 +144,13 @@ class Anatomy:
     def _heads(self, block: Any) -> Heads:
         found = self._part(block).heads
         if found is None:
-            raise self.missing("attention weights that, times the cached values, are what its output projection reads")
+            raise self.missing("attention weights that, times the cached values, are what its output reads", FFN)
         return found
 
     def _values(self, block: Any) -> Slice:
         found = self._heads(block).values
         if found is None:
-            raise self.missing("values that are outputs of one linear map")
+            raise self.missing("values that are outputs of one linear map", FFN)
         return found
 
     def _named(self, name: str | None) -> nn.Module | None:
