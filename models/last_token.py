@@ -20,7 +20,7 @@ from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
 from twinlens.models.recording import recording, removing
-from twinlens.models.rows import RowRunner
+from twinlens.models.rows import RowRunner, put_at
 
 
 class LayerParts:
@@ -126,9 +126,27 @@ class LastTokenEngine(LayerParts):
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
     ) -> Tensor:
         """Readout scores of edited copies of the answer token; see `NeuronModel.score_edits`."""
+        if states.context.replayed is None:
+            each = (self._edited_forward(states, row, n_rows, edit, attention) for row in range(n_rows))
+            return torch.cat(list(each), 1)
         copies = states.residual[:, :1].expand(-1, n_rows, -1)
         with self._editing(edit, attention, (len(copies), n_rows)):
             return self.score_rows(states, [copies, *[None] * self.n_layers])
+
+    def _edited_forward(
+        self, states: AnswerStates, row: int, n_rows: int, edit: ActivationEdit, attention: ActivationEdit | None
+    ) -> Tensor:
+        """One of the rows of `score_edits` as a full forward, [batch, 1, classes], for models without replay."""
+        positions = answer_positions(states.tokens["attention_mask"])
+
+        def alone(edit: ActivationEdit) -> SequenceEdit:
+            def of_row(layer: int, whole: Tensor) -> Tensor:
+                copies = at_positions(whole, positions)[:, None].repeat(1, n_rows, 1)
+                return put_at(edit(layer, copies)[:, row], positions, whole.shape[:2])(whole)
+
+            return of_row
+
+        return self.score_sequence_edits(states, alone(edit), 1, None if attention is None else alone(attention))
 
     def score_sequences(
         self,

@@ -20,6 +20,7 @@ from tests.oracles_decoders import (
     increases,
     logits_of,
     path_integrals,
+    scaled_scores,
     seen_in,
     statistic,
 )
@@ -101,9 +102,19 @@ def subject_of(name: str) -> Subject:
 
 
 def rows(subject: Subject) -> str:
-    """How variant rows run."""
-    assert subject.engine is not None
-    return "full forwards" if subject.engine.rows.axes is None else "replayed"
+    """How variant rows run; edited ones are compared with hooks on full forwards."""
+    engine = subject.engine
+    assert engine is not None
+    factors = torch.tensor([1.0, 0.5, 0.0])
+    downs = [engine.anatomy.down_projection(block) for block in engine.anatomy.blocks]
+    outputs = [engine.anatomy.attention_output(block) for block in engine.anatomy.blocks]
+    expected = torch.stack([scaled_scores(subject.lm, downs, outputs, text, factors) for text in subject.texts()])
+    for numbers, batch in subject.batches():
+        found = engine.score_edits(
+            engine.states(batch), lambda layer, rows: rows * factors[:, None], 3, lambda layer, rows: rows * 0.5
+        )
+        _close(found, expected[numbers], "scores of edited rows")
+    return "full forwards" if engine.rows.axes is None else "replayed"
 
 
 def ffn(subject: Subject) -> str:
