@@ -143,6 +143,9 @@ def test_rows_of_the_replay_are_full_forwards_with_windows_caps_and_norms() -> N
 
 
 def test_rows_that_are_no_full_forwards_are_not_served_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    def half(layer: int, rows: torch.Tensor) -> torch.Tensor:
+        return rows * torch.tensor([[1.0], [0.5], [0.0]])
+
     def blind(own: Any, hidden: torch.Tensor, rows: Any) -> torch.Tensor:
         return seeing(own, hidden, rows).fill_(0)  # every row sees padding and the other rows
 
@@ -150,12 +153,17 @@ def test_rows_that_are_no_full_forwards_are_not_served_as_such(monkeypatch: pyte
     monkeypatch.setattr(replay, "_mask", blind)
     batch = random_batch([6, 3])
     for name in ("llama", "bloom"):
+        with monkeypatch.context() as usual, torch.no_grad():
+            usual.setattr(replay, "_mask", seeing)
+            engine = tiny_engine(name)
+            edited = engine.score_edits(engine.states(batch), half, 3, half)
         engine = tiny_engine(name)
         assert engine.rows.axes is None, name
         states = engine.states(batch)
         rows = [states.residual[:, layer, None] for layer in range(4)]
         with torch.no_grad():
             found = engine.score_rows(states, rows)
+            torch.testing.assert_close(engine.score_edits(states, half, 3, half), edited, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found, states.scores[:, None].expand(-1, 4, -1), rtol=1e-4, atol=1e-5)
 
 
