@@ -13,7 +13,9 @@ from torch import nn
 HEAD_WIDTH = 8
 """Numbers of one head in a twin: rotations of a quarter of them still have a pair to turn."""
 LARGEST = 2**24
-"""Parameters of a twin at most."""
+"""Numbers of a twin at most, those that no weight holds (masks) included."""
+POSITIONS = 512
+"""Positions of a twin at most, where they have weights."""
 MOST = {"vocab_size": 64, "_token_id": 63, "experts": 4, "_per_tok": 2, "moe_k": 2, "n_group": 1, "topk_group": 1}
 """How names of settings end that count something → the most that a twin has."""
 WIDTH = re.compile(r"(^|_)(size|dim|embd|inner|d_model|d_ff|d_kv|rank|width)$")
@@ -25,7 +27,8 @@ LAYERS = re.compile(r"(^|_)(n_layers?|layers?)$")
 
 def described(backbone: Any) -> str:
     """The configuration that a twin is made of, as text."""
-    return f"{type(backbone).__qualname__} {json.dumps(backbone.config.to_dict(), sort_keys=True, default=str)}"
+    kind = type(backbone)
+    return f"{kind.__module__}.{kind.__qualname__} {json.dumps(backbone.config.to_dict(), sort_keys=True, default=str)}"
 
 
 def twin_of(backbone: Any) -> Any | None:
@@ -43,8 +46,8 @@ def twin_of(backbone: Any) -> Any | None:
     _shrink(text, _divisor(text))
     _shorten(text, backbone)
     with torch.device("meta"):
-        size = sum(weight.numel() for weight in type(backbone)(copy.deepcopy(config)).parameters())
-    if size > LARGEST:
+        shapes = type(backbone)(copy.deepcopy(config))
+    if sum(numbers.numel() for numbers in (*shapes.parameters(), *shapes.buffers())) > LARGEST:
         return None
     with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
         torch.manual_seed(0)
@@ -76,6 +79,8 @@ def _shrink(config: Any, divisor: int) -> None:
         most = next((number for end, number in MOST.items() if name.endswith(end)), None)
         if most is not None:
             setattr(config, name, min(value, most))
+        elif name.endswith(("positions", "position_embeddings")) and not getattr(config, "rope_parameters", None):
+            setattr(config, name, min(value, POSITIONS))
         elif WIDTH.search(name) and not NO_WIDTH.search(name):
             setattr(config, name, -(-value // divisor))
 

@@ -117,6 +117,9 @@ def test_a_twin_is_small_whatever_the_model_is() -> None:
         config = backbone.config
         assert (found.n_layers, found.n_heads) == (config.num_hidden_layers, heads)
         assert (found.n_neurons, found.hidden_size) == (config.intermediate_size, config.hidden_size)
+    with torch.device("meta"):  # its mask alone would have 2^34 entries
+        long: Any = AutoModel.from_config(AutoConfig.for_model("gpt2", n_layer=2, n_positions=2**17))
+    assert Anatomy(long).last_norm is long.ln_f
 
 
 def test_scales_and_norms_behind_a_part_are_found() -> None:
