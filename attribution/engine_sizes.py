@@ -136,7 +136,7 @@ class EngineSizes:
     Attributes:
         footprint: of the decoder.
         sequences: of one example.
-        residual: the residual engine, for its sizes alone; None: the family has none, or it is not asked for.
+        residual: the residual engine, for its sizes alone; None: its parts are not found, or it is not asked for.
 
     Example:
         >>> from types import SimpleNamespace

@@ -31,7 +31,7 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.passes.memory import return_freed_memory
-from twinlens.models.anatomy import answer_positions, at_positions
+from twinlens.models.forwards import answer_positions, at_positions
 from twinlens.models.linear_layers import linear_layers
 
 N_CLASSES = 3

@@ -1,24 +1,25 @@
-"""Parts of a decoder: one adapter per architecture family, verified when it is built.
-
-The adapter names the modules (blocks, projections, norms). Everything that looks inside a model goes through it; a
-family without one is looked into by `twinlens.models.found_anatomy`.
-"""
+"""Parts of a decoder, found by identities instead of written down; everything that looks inside a model goes here."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
-from inspect import signature
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+from transformers.activations import ACT2FN
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapters import weight_of
+from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write
 from twinlens.models.linear_layers import projection_shape
+from twinlens.models.structure import UnknownParts, structure_of
+
+STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
+
+FFN = "attribute site=ffn alone, "
 
 
 class MissingPart(UserError):
@@ -70,29 +71,97 @@ class Writing:
 
 
 class Anatomy:
-    """Adapter for Llama-shaped decoders; families that differ override what differs.
+    """The parts of a decoder by what they do.
 
     Args:
-        backbone: the transformers base model (no head), in eval mode.
+        backbone: the transformers base model (no head), in eval mode. One without values is read off its twin.
+
+    Raises:
+        UserError: there is no chain of blocks, a block is no sum of its input and two parts, or a part has no linear
+            map behind it, as in a mixture of experts; or nothing could be looked at, see `structure_of`.
     """
 
-    model_types: ClassVar[tuple[str, ...]] = ()
-    gated: ClassVar[bool] = True
-    """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
-
-    backbone: Any  # attributes differ from family to family
-
     def __init__(self, backbone: PreTrainedModel) -> None:
-        self.backbone = backbone
+        self.backbone: Any = backbone  # attributes differ from type to type
         self.config = backbone.config
-        self.refuse_unsupported()
+        found = structure_of(backbone)
+        if found is None:
+            raise UserError(
+                f"{self._what()} has no chain of blocks in which each output is the next one's input; expected a "
+                f"decoder with one residual stream: choose another model, or {STILL}."
+            )
+        self.structure = found
+        self._layer_of = {block: layer for layer, block in enumerate(self.blocks)}
+        for layer, part in enumerate(found.parts):
+            self._require_dense(layer, part)
+        for what, find in (("MLP", self.down_projection), ("attention", self.attention_output)):
+            widths = {projection_shape(find(block)) for block in self.blocks}
+            if len(widths) > 1:
+                raise UserError(
+                    f"{self._what()} has {what} projections of several widths ({sorted(widths)}), whose neurons do not "
+                    f"stand in one table; expected one width in all layers: choose another model, or {STILL}."
+                )
 
-    # -- parts ---------------------------------------------------------------------------------------------------
+    def _what(self) -> str:
+        return f"the {self.config.model_type} model"
+
+    def _require_dense(self, layer: int, part: BlockParts | None) -> None:
+        if part is None or part.attention is None or part.mlp is None:
+            raise UserError(
+                f"'block = residual + attention + MLP' fails in layer {layer} of {self._what()}, whose block is no sum "
+                "of its input, something that looks at other tokens and, behind it, something that does not; expected "
+                f"such a sum, whose parts have neurons: choose another model, or {STILL}."
+            )
+        for write, what in ((part.mlp, "MLP"), (part.attention, "attention")):
+            if write.projection is None:
+                kind = type(self.blocks[layer].get_submodule(write.part)).__name__
+                raise UserError(
+                    f"'activation · values = {what} output' fails in layer {layer} of {self._what()}: behind its "
+                    f"{kind} lies no single linear map, as in a mixture of experts; expected one in every layer, whose "
+                    f"inputs are the neurons: choose a dense model, or {STILL}."
+                )
+
+    def missing(self, what: str, instead: str = "") -> MissingPart:
+        """The refusal of a method that needs a part that was not found."""
+        return MissingPart(
+            f"{self._what()} shows no {what}, which this method reads; expected a decoder that does: {instead}use a "
+            f"method that edits and differentiates the model (method=ig), or {STILL}."
+        )
+
+    # -- what was found ------------------------------------------------------------------------------------------
+
+    def _part(self, block: Any) -> BlockParts:
+        part = self.structure.parts[self._layer_of[block]]
+        assert part is not None
+        return part
+
+    def _mlp(self, block: Any) -> Mlp:
+        found = self._part(block).neurons
+        if found is None:
+            raise self.missing("an activation made of an up-projection, with or without a gate")
+        return found
+
+    def _heads(self, block: Any) -> Heads:
+        found = self._part(block).heads
+        if found is None:
+            raise self.missing("attention weights that, times the cached values, are what its output reads", FFN)
+        return found
+
+    def _values(self, block: Any) -> Slice:
+        found = self._heads(block).values
+        if found is None:
+            raise self.missing("values that are outputs of one linear map", FFN)
+        return found
+
+    def _named(self, name: str | None) -> nn.Module | None:
+        return None if name is None else self.backbone.get_submodule(name)
+
+    # -- the whole -----------------------------------------------------------------------------------------------
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The decoder blocks in order."""
-        return self.backbone.layers
+        return self.backbone.get_submodule(self.structure.blocks)
 
     @property
     def n_layers(self) -> int:
@@ -107,86 +176,52 @@ class Anatomy:
     def hidden_size(self) -> int:
         return projection_shape(self.down_projection(self.blocks[0]))[1]
 
-    def down_projection(self, block: Any) -> nn.Module:
-        return block.mlp.down_proj
-
-    def up_projection(self, block: Any) -> nn.Module:
-        return block.mlp.up_proj
-
-    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
-        """What the non-linearity reads in the up-projection's output, [..., outputs] → [..., neurons]."""
-        return projected
-
-    def attention_output(self, block: Any) -> nn.Module:
-        """The attention output projection."""
-        return block.self_attn.o_proj
-
-    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
-        return block.mlp.act_fn
-
-    def gate_projection(self, block: Any) -> nn.Module | None:
-        """What the up-projection is multiplied with, before its non-linearity; None for MLPs that are not gated."""
-        return block.mlp.gate_proj if self.gated else None
-
-    def key_rows(self, block: Any) -> list[KeyRows]:
-        """What makes a neuron's coefficient: the up-projection, and the gate where there is one."""
-        gate = self.gate_projection(block)
-        return (
-            [KeyRows(self.up_projection(block))]
-            if gate is None
-            else [KeyRows(self.up_projection(block)), KeyRows(gate)]
-        )
-
-    def attention(self, block: Any) -> nn.Module:
-        """The attention module; the second of its outputs are its weights where it writes them out."""
-        return block.self_attn
-
-    def value_projection(self, block: Any) -> nn.Module:
-        """The projection that makes the heads' values, possibly together with queries and keys."""
-        return block.self_attn.v_proj
-
-    def head_values(self, block: Any, projected: Tensor) -> Tensor:
-        """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
-        return projected.unflatten(-1, (-1, self.head_dim))
-
-    def pre_attention_norm(self, block: Any) -> nn.Module | None:
-        return block.input_layernorm
-
-    def pre_mlp_norm(self, block: Any) -> nn.Module | None:
-        return block.post_attention_layernorm
-
     @property
-    def last_norm(self) -> nn.Module | None:
-        """The norm after the last block, where there is one."""
-        return self.backbone.norm
-
-    @property
-    def last_projection(self) -> nn.Module | None:
-        """A linear map without bias between the last norm and the head, where there is one."""
-        return None
+    def gated(self) -> bool:
+        """Whether the activation is act(gate) × up, so that it is no function of the up-projection alone."""
+        neurons = [part.neurons for part in self.structure.parts if part is not None]
+        return any(found is None or found.gate is not None for found in neurons)
 
     @property
     def parallel(self) -> bool:
         """Whether the MLP reads the block's input beside the attention instead of after it."""
-        return False
+        return self._part(self.blocks[0]).parallel
 
     @property
     def n_heads(self) -> int:
-        return self.config.num_attention_heads
+        heads = self._part(self.blocks[0]).heads
+        return self.config.get_text_config().num_attention_heads if heads is None else heads.n_heads
 
     @property
     def n_key_heads(self) -> int:
         """Heads of keys and values."""
-        rows = projection_rows(self.value_projection(self.blocks[0]))
-        return self.head_values(self.blocks[0], rows).shape[-2]
+        heads = self._part(self.blocks[0]).heads
+        return self.n_heads if heads is None else heads.n_key_heads
 
     @property
     def head_dim(self) -> int:
         return projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
 
+    @property
+    def last_norm(self) -> nn.Module | None:
+        """The norm after the last block, where there is one."""
+        return self._named(self.structure.norm)
+
+    @property
+    def last_projection(self) -> nn.Module | None:
+        """A linear map without bias between the last norm and the head, where there is one."""
+        return self._named(self.structure.projection)
+
     def final_norm(self, hidden: Tensor) -> Tensor:
         """From the last block's output to what the head reads."""
-        return self.backbone.norm(hidden)
+        for part in (self.last_norm, self.last_projection):
+            hidden = hidden if part is None else part(hidden)
+        return hidden
+
+    # -- the MLP of a block --------------------------------------------------------------------------------------
+
+    def down_projection(self, block: Any) -> nn.Module:
+        return _projection(block, self._part(block).mlp)
 
     def value_rows(self, layer: int) -> Tensor:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
@@ -194,14 +229,74 @@ class Anatomy:
 
     def mlp_write(self, layer: int) -> Writing:
         """What the down-projection's output becomes on its way into the residual stream."""
-        return Writing(self.down_projection(self.blocks[layer]))
+        return _writing(self.blocks[layer], self._part(self.blocks[layer]).mlp)
+
+    def up_projection(self, block: Any) -> nn.Module:
+        return block.get_submodule(self._mlp(block).up.module)
+
+    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
+        """What the non-linearity reads in the up-projection's output, [..., outputs] → [..., neurons]."""
+        return self._mlp(block).up.of(projected)
+
+    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
+        name = self._mlp(block).activation
+        return ACT2FN[name] if name in ACT2FN else block.get_submodule(name)
+
+    def key_rows(self, block: Any) -> list[KeyRows]:
+        """What makes a neuron's coefficient: the up-projection, and the gate where there is one."""
+        found = self._mlp(block)
+        parts = [found.up] if found.gate is None else [found.up, found.gate]
+        return [KeyRows(block.get_submodule(part.module), part.outputs) for part in parts]
+
+    def pre_mlp_norm(self, block: Any) -> nn.Module | None:
+        """What the MLP reads the residual stream through; None: it reads it as it is."""
+        return self._norm(block, self._mlp(block))
+
+    # -- the attention of a block --------------------------------------------------------------------------------
+
+    def attention_output(self, block: Any) -> nn.Module:
+        """The attention output projection."""
+        return _projection(block, self._part(block).attention)
 
     def attention_write(self, layer: int) -> Writing:
         """What the attention's projected output becomes on its way into the residual stream."""
-        return Writing(self.attention_output(self.blocks[layer]))
+        return _writing(self.blocks[layer], self._part(self.blocks[layer]).attention)
 
-    def refuse_unsupported(self) -> None:
-        """Raise UserError for variants of the family whose residual stream is not additive."""
+    def attention(self, block: Any) -> nn.Module:
+        """The attention module; the second of its outputs are its weights where it writes them out."""
+        return block.get_submodule(self._heads(block).module)
+
+    def value_projection(self, block: Any) -> nn.Module:
+        """The projection that makes the heads' values, possibly together with queries and keys."""
+        return block.get_submodule(self._values(block).module)
+
+    def head_values(self, block: Any, projected: Tensor) -> Tensor:
+        """The values in the value projection's output, [..., outputs] → [..., key heads, head_dim]."""
+        return self._values(block).of(projected).unflatten(-1, (self._heads(block).n_key_heads, -1))
+
+    def pre_attention_norm(self, block: Any) -> nn.Module | None:
+        """What the values read the residual stream through; None: they read it as it is."""
+        return self._norm(block, self._heads(block))
+
+    def _norm(self, block: Any, part: Mlp | Heads) -> nn.Module | None:
+        if not part.reads:
+            raise self.missing("keys that read the residual stream through one norm")
+        return None if part.norm is None else block.get_submodule(part.norm)
+
+
+def require_parts(backbone: Any, attention: bool) -> None:
+    """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
+
+    Args:
+        attention: whether scores of attention neurons or heads are asked for, which read weights and values.
+
+    Raises:
+        UserError: see `Anatomy`.
+    """
+    with suppress(UnknownParts):
+        anatomy = Anatomy(backbone)
+        for block in anatomy.blocks if attention else ():
+            anatomy.value_projection(block)
 
 
 def projection_rows(module: nn.Module) -> Tensor:
@@ -210,37 +305,13 @@ def projection_rows(module: nn.Module) -> Tensor:
     return weight.T if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight
 
 
-def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
-    """Position of every token counted over the tokens alone, so that padding on either side changes nothing."""
-    return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+def _projection(block: Any, write: Write | None) -> nn.Module:
+    assert write is not None
+    assert write.projection is not None
+    return block.get_submodule(write.projection)
 
 
-def answer_positions(attention_mask: Tensor) -> Tensor:
-    """Column of the last non-padding token of each sequence, [batch].
-
-    Taken from the mask, never from the padding id: an id that also occurs as a real token would move the position.
-    """
-    columns = torch.arange(attention_mask.shape[1], device=attention_mask.device)
-    return (columns * attention_mask.long()).argmax(-1)
-
-
-def at_positions(values: Tensor, positions: Tensor) -> Tensor:
-    """`values` [batch, tokens, …] at one position per sequence → [batch, …]."""
-    return values[torch.arange(len(values), device=values.device), positions]
-
-
-def backbone_arguments(backbone: Any, batch: Any) -> dict[str, Tensor]:
-    """Keyword arguments of a full forward, with positions that do not depend on the padding side.
-
-    Models that take no positions (ALiBi) read them off the mask.
-    """
-    arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-    kind: Any = type(backbone)
-    if _takes_positions(kind):
-        arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
-    return arguments
-
-
-@cache
-def _takes_positions(backbone_class: Any) -> bool:
-    return "position_ids" in signature(backbone_class.forward).parameters
+def _writing(block: Any, write: Write | None) -> Writing:
+    assert write is not None
+    norm = None if write.norm is None else block.get_submodule(write.norm)
+    return Writing(block.get_submodule(write.part), norm, write.scale)

@@ -22,7 +22,13 @@ from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path, naming_adapter
 from twinlens.models.adapters import AdapterUse, save_weights, with_adapter, with_adapter_shapes, with_new_lora
 from twinlens.models.checkpoint_files import readable, refuse_missing_folder, resolve, weights_place
-from twinlens.models.checkpoint_settings import buildable, check_attention, check_checkpoint_settings
+from twinlens.models.checkpoint_settings import (
+    attention_of,
+    buildable,
+    check_checkpoint_settings,
+    check_heads,
+    runnable,
+)
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
@@ -51,7 +57,9 @@ def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
     check_checkpoint_settings(path)
     refuse_unreadable_labels(path)
     with readable(path):
-        return AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
+        config = AutoConfig.from_pretrained(resolve(path), trust_remote_code=trust_remote_code)
+    check_heads(config, path)
+    return config
 
 
 def load_tokenizer(path: str, trust_remote_code: bool = False, as_it_is: bool = False) -> PreTrainedTokenizerBase:
@@ -133,8 +141,9 @@ def load_classifier(
         else:
             shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
             origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
-    require_plain_readout(lm, lm.score, path)
-    moved_by_padding(lm.base_model)
+    with runnable(lm, path):
+        require_plain_readout(lm, lm.score, path)
+        moved_by_padding(lm.base_model)
     return lm, replace(origin, new=(*origin.new, *padding))
 
 
@@ -196,7 +205,9 @@ def config_from_scratch(architecture: Mapping[str, Any] | None, **more: Any) -> 
         )
     settings = {**architecture, **more}
     with buildable(settings):
-        return AutoConfig.for_model(settings.pop("model_type"), **settings)
+        config = AutoConfig.for_model(settings.pop("model_type"), **settings)
+        check_heads(config, None)
+    return config
 
 
 def _from_scratch(
@@ -307,13 +318,3 @@ def save_classifier(
         tokenizer = reading_with(tokenizer, reads["bos"])
     save_weights(lm, folder)
     tokenizer.save_pretrained(folder)
-
-
-def attention_of(config: PretrainedConfig, attention: str) -> str:
-    """The attention implementation to load with.
-
-    Raises:
-        UserError: it is none of transformers' own.
-    """
-    check_attention(attention)
-    return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only

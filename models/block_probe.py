@@ -120,8 +120,8 @@ class BlockProbe:
                 read = first_tensor(args) if args else first_tensor(tuple(kwargs.values()))
                 written = first_tensor(output)
                 found = Seen(
-                    None if read is None else self.flat(read),
-                    None if written is None else self.flat(written),
+                    None if read is None else self.flat(read.clone()),  # whoever comes next may add to it in place
+                    None if written is None else self.flat(written.clone()),
                     self.weights_in(output),
                     module,
                 )

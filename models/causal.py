@@ -18,9 +18,9 @@ from transformers import (
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import PREFIX, adapter_of, base_path
 from twinlens.models.adapters import AdapterUse, save_weights
-from twinlens.models.backbone import adapted, attention_of, config_from_scratch, load_config, require_architecture
+from twinlens.models.backbone import adapted, config_from_scratch, load_config, require_architecture
 from twinlens.models.checkpoint_files import readable, weights_place
-from twinlens.models.checkpoint_settings import buildable
+from twinlens.models.checkpoint_settings import attention_of, buildable, runnable
 from twinlens.models.loaded_weights import Origin, fitting_weights
 from twinlens.models.padding import moved_by_padding
 
@@ -54,7 +54,8 @@ def load_language_model(
     else:
         lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
     require_known_tokens(lm, tokenizer, path)
-    moved_by_padding(lm.base_model)
+    with runnable(lm, path):
+        moved_by_padding(lm.base_model)
     return lm, origin
 
 

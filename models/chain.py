@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from twinlens.models.anatomy import backbone_arguments
 from twinlens.models.block_probe import Call, first_tensor, is_linear, recording_calls, same
+from twinlens.models.forwards import backbone_arguments
 
 
 @dataclass(frozen=True)

@@ -206,7 +206,8 @@ class readable:
             if "trust_remote_code" in str(error) or "contains custom code" in str(error):
                 raise UserError(
                     f"model.path={self.path} asks to run code that comes with it; expected one that transformers reads "
-                    "by itself: if you trust its code, say model.trust_remote_code=true on the command line."
+                    "by itself: if you trust its code, say model.trust_remote_code=true on the command line; its parts "
+                    "are then found and checked as of any other model."
                 ) from error
             if "does not support an attention implementation" in str(error):
                 raise UserError(

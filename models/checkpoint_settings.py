@@ -129,6 +129,48 @@ def buildable(settings: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
+def check_heads(config: PretrainedConfig, path: str | None) -> None:
+    """Refuse heads that cannot share keys and values evenly, which only a forward would show.
+
+    Args:
+        path: of the checkpoint; None: `model.architecture`.
+
+    Raises:
+        UserError: naming both numbers.
+    """
+    settings = config.to_dict()
+    heads, key_heads = settings.get("num_attention_heads"), settings.get("num_key_value_heads")
+    if isinstance(heads, int) and isinstance(key_heads, int) and (key_heads < 1 or heads % key_heads):
+        raise UserError(
+            f"{_settings_of(path)} has num_attention_heads={heads} and num_key_value_heads={key_heads}"
+            f"{'' if path else ' (as written there or by default)'}, which do not share their keys evenly; expected a "
+            "divisor of the heads, or as many: correct num_key_value_heads."
+        )
+
+
+@contextmanager
+def runnable(lm: Any, path: str | None) -> Iterator[None]:
+    """Turn what a model's first forward over a few tokens raises into one sentence.
+
+    Raises:
+        UserError: naming the type and the first reason.
+    """
+    try:
+        yield
+    except (UserError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # settings that do not fit each other fail in as many ways as there are types
+        raise UserError(
+            f"{_settings_of(path)} describes a {lm.config.model_type} model that is built but cannot run over three "
+            f"tokens ({first_words(error)}); expected settings that fit each other: correct them, or choose another "
+            "model."
+        ) from error
+
+
+def _settings_of(path: str | None) -> str:
+    return "model.architecture" if path is None else f"model.path={path}: config.json"
+
+
 def check_attention(attention: str) -> None:
     """Refuse an attention implementation that is none of transformers' own.
 
@@ -140,6 +182,16 @@ def check_attention(attention: str) -> None:
             f"model.attention={attention!s:.80} may name kernels to download and run; expected one of "
             f"{', '.join(sorted(ATTENTIONS))}: choose one of those."
         )
+
+
+def attention_of(config: PretrainedConfig, attention: str) -> str:
+    """The attention implementation to load with.
+
+    Raises:
+        UserError: it is none of transformers' own.
+    """
+    check_attention(attention)
+    return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
 
 
 def check_architecture(settings: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from transformers import PretrainedConfig
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import ChoiceReadout
-from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.last_token import LastTokenEngine, LayerParts
 
 Edited = Literal["predicted", "all"]
 """Sequences that an engine's edits concern."""
@@ -35,7 +35,7 @@ class ChoiceContext:
     edited: Tensor | None
 
 
-class ChoiceEngine:
+class ChoiceEngine(LayerParts):
     """Evaluates variants of the answer tokens of questions; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Batches are [batch, choices, tokens], scores always [batch, …, choices].
@@ -52,6 +52,7 @@ class ChoiceEngine:
 
     def __init__(self, engine: LastTokenEngine, n_choices: int, choices: Edited = "predicted") -> None:
         self.engine = engine
+        self.anatomy = engine.anatomy
         self.n_choices = n_choices
         self.choices = choices
         self.sequences_per_example = n_choices if choices == "all" else 1
@@ -147,32 +148,6 @@ class ChoiceEngine:
     def bytes_of_states(self, states: AnswerStates) -> int:
         """What the edited sequences' states hold."""
         return self.engine.bytes_of_states(states.context.sequences)
-
-    # -- parts of one layer --------------------------------------------------------------------------------------
-
-    def down(self, layer: int, activation: Tensor) -> Tensor:
-        """Down-projection with bias, [..., neurons] → [..., hidden]."""
-        return self.engine.down(layer, activation)
-
-    def write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
-        return self.engine.write(layer, output)
-
-    def values(self, layer: int) -> Tensor:
-        """Value vector of every neuron, [neurons, hidden]."""
-        return self.engine.values(layer)
-
-    def attend(self, layer: int, attention: Tensor) -> Tensor:
-        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
-        return self.engine.attend(layer, attention)
-
-    def attention_values(self, layer: int) -> Tensor:
-        """Value vector of every attention neuron, [attention neurons, hidden]."""
-        return self.engine.attention_values(layer)
-
-    def activate(self, pre_activation: Tensor) -> Tensor:
-        """The MLP's elementwise non-linearity."""
-        return self.engine.activate(pre_activation)
 
 
 def edited_by(choices: Choices, tests: bool) -> Edited:

@@ -32,6 +32,11 @@ class Write:
     projection: str | None
     norm: str | None
 
+    def told(self) -> str:
+        """What is added, in words."""
+        scale = "" if self.scale == 1 else f"{self.scale:.4g} · "
+        return f"{scale}{f'{self.norm} of ' if self.norm else ''}{self.projection or self.part}"
+
 
 @dataclass(frozen=True)
 class Slice:
@@ -39,11 +44,15 @@ class Slice:
 
     Attributes:
         module: the map.
-        outputs: numbers of its outputs, [n].
+        outputs: numbers of its outputs, [n]; None: all, in order.
     """
 
     module: str
-    outputs: Tensor
+    outputs: Tensor | None
+
+    def of(self, written: Tensor) -> Tensor:
+        """These of the map's outputs, [..., outputs] → [..., n]."""
+        return written if self.outputs is None else written[..., self.outputs.to(written.device)]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,11 @@ class Mlp:
     activation: str
     norm: str | None
     reads: bool
+
+    def told(self) -> str:
+        """How activations are made, in words."""
+        gated = self.up.module if self.gate is None else self.gate.module
+        return f"{self.activation}({gated}){'' if self.gate is None else f' · {self.up.module}'}"
 
 
 @dataclass(frozen=True)
@@ -172,7 +186,7 @@ def _is_local(probe: BlockProbe, write: Write, other: Write) -> bool:
     hidden[:, 0] += 1 + hidden[:, 0].abs()
     fixed = probe.seen[other.part].written
     assert fixed is not None
-    seen, _ = probe.run(hidden, {other.part: lambda output: fixed.view_as(output)})
+    seen, _ = probe.run(hidden, {other.part: lambda output: fixed.view_as(output).clone()})
     first = torch.zeros(probe.hidden.shape[:2], dtype=torch.bool, device=hidden.device)
     first[:, 0] = True
     rest = ~first.flatten()
@@ -248,7 +262,7 @@ def _value_outputs(probe: BlockProbe, values: Tensor) -> Slice | None:
         nearer = (ordered[left] - wanted).abs() < (ordered[right] - wanted).abs()
         outputs = order[torch.where(nearer, left, right)]
         if same(seen.written[:, outputs], values, probe.rounding):
-            return Slice(name, outputs)
+            return Slice(name, None if torch.equal(outputs, torch.arange(seen.written.shape[1]).to(order)) else outputs)
     return None
 
 
@@ -258,14 +272,14 @@ def _outputs(name: str, seen: Seen, width: int) -> list[Slice]:
         return []
     every = torch.arange(seen.written.shape[1], device=seen.written.device)
     if len(every) == width:
-        return [Slice(name, every)]
+        return [Slice(name, None)]
     if len(every) == 2 * width:
         return [Slice(name, part) for part in (every[:width], every[width:], every[::2], every[1::2])]
     return []
 
 
 def _sliced(probe: BlockProbe, part: Slice) -> Tensor:
-    return _written(probe, part.module)[:, part.outputs]
+    return part.of(_written(probe, part.module))
 
 
 def _functions(probe: BlockProbe) -> dict[str, Callable[[Tensor], Tensor]]:

@@ -7,12 +7,14 @@ its intermediate results, one with a kernel of its own keeps its input.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.linear_layers import is_plain, projection_shape
+from twinlens.models.twin import longest_list
 
 WRITTEN_OUT = ("gelu_new", "gelu_fast", "gelu_bloom", "quick_gelu")
 """Activations made of several tensor operations."""
@@ -163,16 +165,23 @@ def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:
         n_outputs: tokens of a vocabulary readout; 0: a few classes.
     """
     try:
-        anatomy = anatomy_of(backbone)
+        anatomy = Anatomy(backbone)
     except UserError:
-        hidden = backbone.config.hidden_size
-        neurons = getattr(backbone.config, "intermediate_size", None) or 4 * hidden
-        found = _from_config(
-            backbone, backbone.config.num_hidden_layers, neurons, hidden, _looks_gated(backbone, neurons)
-        )
+        hidden = _setting(backbone.config, "hidden_size") or backbone.get_input_embeddings().embedding_dim
+        neurons = _setting(backbone.config, "intermediate_size") or 4 * hidden
+        n_layers = _setting(backbone.config, "num_hidden_layers") or len(longest_list(backbone))
+        found = _from_config(backbone, n_layers, neurons, hidden, _looks_gated(backbone, neurons))
     else:
         found = _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
     return replace(found, n_outputs=n_outputs)
+
+
+def _setting(config: Any, name: str) -> int | None:
+    """A size that a configuration states; None: it has no such setting, or one for each of its blocks."""
+    with suppress(Exception):  # transformers has errors of its own for what differs from block to block
+        value = getattr(config.get_text_config(), name)
+        return value if isinstance(value, int) else None
+    return None
 
 
 def _looks_gated(backbone: Any, neurons: int) -> bool:
@@ -184,9 +193,9 @@ def _looks_gated(backbone: Any, neurons: int) -> bool:
 
 def _from_config(backbone: Any, n_layers: int, n_neurons: int, hidden_size: int, gated: bool) -> Footprint:
     config = backbone.config
-    n_heads = config.num_attention_heads
-    head = getattr(config, "head_dim", None) or hidden_size // n_heads
-    key_heads = getattr(config, "num_key_value_heads", None) or n_heads
+    n_heads = _setting(config, "num_attention_heads") or 1
+    head = _setting(config, "head_dim") or hidden_size // n_heads
+    key_heads = _setting(config, "num_key_value_heads") or n_heads
     names = ("hidden_act", "activation_function", "hidden_activation")
     activation = next((value for name in names if (value := getattr(config, name, None))), "gelu_new")
     activation = "gelu_bloom" if config.model_type == "bloom" else activation

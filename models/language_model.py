@@ -16,9 +16,9 @@ from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.causal import load_language_model, save_language_model
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.padding import aligned, unaligned
 from twinlens.models.readouts import readout_change

@@ -12,28 +12,52 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
-from twinlens.models.anatomy import (
-    Anatomy,
-    answer_positions,
-    at_positions,
-    backbone_arguments,
-    projection_rows,
-)
-from twinlens.models.anatomy_check import first
+from twinlens.models.anatomy import Anatomy, projection_rows
 from twinlens.models.footprint import footprint_of
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
-from twinlens.models.rows import RowRunner
+from twinlens.models.recording import recording, removing
+from twinlens.models.rows import RowRunner, put_at
 
 
-class LastTokenEngine:
+class LayerParts:
+    """The part of `twinlens.attribution.protocols.NeuronModel` that is arithmetic of one layer alone."""
+
+    anatomy: Anatomy
+
+    def down(self, layer: int, activation: Tensor) -> Tensor:
+        """Down-projection with bias, [..., neurons] → [..., hidden]."""
+        return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
+
+    def write(self, layer: int, output: Tensor) -> Tensor:
+        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
+        return self.anatomy.mlp_write(layer)(output)
+
+    def values(self, layer: int) -> Tensor:
+        """Value vector of every neuron, [neurons, hidden]."""
+        return self.anatomy.value_rows(layer)
+
+    def attend(self, layer: int, attention: Tensor) -> Tensor:
+        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
+        return self.anatomy.attention_output(self.anatomy.blocks[layer])(attention)
+
+    def attention_values(self, layer: int) -> Tensor:
+        """Value vector of every attention neuron, [attention neurons, hidden]."""
+        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer]))
+
+    def activate(self, pre_activation: Tensor) -> Tensor:
+        """The MLP's elementwise non-linearity."""
+        return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
+
+
+class LastTokenEngine(LayerParts):
     """Evaluates variants of the answer token; satisfies `twinlens.attribution.protocols.NeuronModel`.
 
     Args:
-        anatomy: verified adapter of the backbone.
+        anatomy: verified parts of the backbone.
         head: from the final hidden state [..., hidden] to readout scores [..., classes].
         readout: what the scores number, a word of `twinlens.attribution.readouts.READOUTS`.
     """
@@ -68,53 +92,27 @@ class LastTokenEngine:
         batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
         positions = answer_positions(mask)
-        seen: dict[str, list[Tensor]] = {name: [] for name in ("residual", "activation", "pre", "mlp", "attention")}
+        seen: dict[str, list[Tensor]] = {"up": []}
+
+        def keep(name: str, layer: int, tensor: Tensor) -> None:
+            if name != "leaving" or layer == self.n_layers - 1:
+                seen.setdefault("residual" if name == "leaving" else name, []).append(at_positions(tensor, positions))
+
+        names = ["residual", "activation", "mlp_output", "attention_input", *([] if self.gated else ["up"]), "leaving"]
         recorded = ExitStack()
-        recorded.enter_context(self._recording(seen, mask.shape, positions))
+        recorded.enter_context(recording(self.anatomy, mask.shape, keep, *names))
         hidden, context = self.rows.forward(batch, recorded)
+        pre = [self.anatomy.pre_activation(*each) for each in zip(self.anatomy.blocks, seen["up"], strict=False)]
         return AnswerStates(
             scores=self.head(at_positions(hidden, positions)),
             tokens=context.tokens,
             residual=torch.stack(seen["residual"], 1),
             activation=torch.stack(seen["activation"], 1),
-            pre_activation=torch.stack(seen["pre"], 1) if seen["pre"] else None,
-            mlp_output=torch.stack(seen["mlp"], 1),
-            attention=torch.stack(seen["attention"], 1),
+            pre_activation=torch.stack(pre, 1) if pre else None,
+            mlp_output=torch.stack(seen["mlp_output"], 1),
+            attention=torch.stack(seen["attention_input"], 1),
             context=context,
         )
-
-    @contextmanager
-    def _recording(self, seen: dict[str, list[Tensor]], shape: torch.Size, positions: Tensor) -> Iterator[None]:
-        """Keep residual stream, activations, MLP outputs and what the attention's output projection reads, at the
-        answer positions, during a full forward."""
-
-        def keep(name: str, tensor: Tensor) -> None:
-            # OPT flattens [batch, tokens] before its MLP
-            seen[name].append(at_positions(tensor.reshape(*shape, tensor.shape[-1]), positions))
-
-        handles: list[RemovableHandle] = []
-        for block in self.anatomy.blocks:
-            down = self.anatomy.down_projection(block)
-            handles += [
-                block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
-                down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
-                down.register_forward_hook(lambda m, a, out: keep("mlp", out)),
-                self.anatomy.attention_output(block).register_forward_pre_hook(lambda m, a: keep("attention", a[0])),
-            ]
-            if not self.gated:
-                up = self.anatomy.up_projection(block)
-                handles.append(
-                    up.register_forward_hook(
-                        lambda m, a, out, block=block: keep("pre", self.anatomy.pre_activation(block, out))
-                    )
-                )
-        handles.append(
-            self.anatomy.blocks[-1].register_forward_hook(
-                lambda m, a, out: keep("residual", out[0] if isinstance(out, tuple) else out)
-            )
-        )
-        with removing(handles):
-            yield
 
     # -- variants ------------------------------------------------------------------------------------------------
 
@@ -128,9 +126,27 @@ class LastTokenEngine:
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
     ) -> Tensor:
         """Readout scores of edited copies of the answer token; see `NeuronModel.score_edits`."""
+        if states.context.replayed is None:
+            each = (self._edited_forward(states, row, n_rows, edit, attention) for row in range(n_rows))
+            return torch.cat(list(each), 1)
         copies = states.residual[:, :1].expand(-1, n_rows, -1)
         with self._editing(edit, attention, (len(copies), n_rows)):
             return self.score_rows(states, [copies, *[None] * self.n_layers])
+
+    def _edited_forward(
+        self, states: AnswerStates, row: int, n_rows: int, edit: ActivationEdit, attention: ActivationEdit | None
+    ) -> Tensor:
+        """One of the rows of `score_edits` as a full forward, [batch, 1, classes], for models without replay."""
+        positions = answer_positions(states.tokens["attention_mask"])
+
+        def alone(edit: ActivationEdit) -> SequenceEdit:
+            def of_row(layer: int, whole: Tensor) -> Tensor:
+                copies = at_positions(whole, positions)[:, None].repeat(1, n_rows, 1)
+                return put_at(edit(layer, copies)[:, row], positions, whole.shape[:2])(whole)
+
+            return of_row
+
+        return self.score_sequence_edits(states, alone(edit), 1, None if attention is None else alone(attention))
 
     def score_sequences(
         self,
@@ -226,39 +242,3 @@ class LastTokenEngine:
         """Memory that the states themselves hold, keys and values of the prefix among them."""
         batch, columns = states.context.visible.shape
         return batch * self.footprint.kept(columns)
-
-    # -- parts of one layer --------------------------------------------------------------------------------------
-
-    def down(self, layer: int, activation: Tensor) -> Tensor:
-        """Down-projection with bias, [..., neurons] → [..., hidden]."""
-        return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
-
-    def write(self, layer: int, output: Tensor) -> Tensor:
-        """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
-        return self.anatomy.mlp_write(layer)(output)
-
-    def values(self, layer: int) -> Tensor:
-        """Value vector of every neuron, [neurons, hidden]."""
-        return self.anatomy.value_rows(layer)
-
-    def attend(self, layer: int, attention: Tensor) -> Tensor:
-        """Attention's output projection with bias, [..., attention neurons] → [..., hidden]."""
-        return self.anatomy.attention_output(self.anatomy.blocks[layer])(attention)
-
-    def attention_values(self, layer: int) -> Tensor:
-        """Value vector of every attention neuron, [attention neurons, hidden]."""
-        return projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer]))
-
-    def activate(self, pre_activation: Tensor) -> Tensor:
-        """The MLP's elementwise non-linearity."""
-        return self.anatomy.activation_function(self.anatomy.blocks[0])(pre_activation)
-
-
-@contextmanager
-def removing(handles: Sequence[RemovableHandle]) -> Iterator[None]:
-    """Remove hooks when the block ends, however it ends."""
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()

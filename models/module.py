@@ -16,10 +16,10 @@ from transformers import PreTrainedTokenizerBase
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.protocols import Batch
 from twinlens.models.adapters import AdapterUse
-from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.loaded_weights import Origin

@@ -98,9 +98,11 @@ def mend_buffers(lm: Any) -> None:
 
 def require_score(lm: Any, path: str | None) -> None:
     """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
-    if not hasattr(lm, "score"):
-        raise UserError(
-            f"model.path={path} is of type {lm.config.model_type}, which has no `score` head on the last "
-            "token; expected a causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them)"
-            ": choose one."
-        )
+    if hasattr(lm, "score"):
+        return
+    causal = type(lm.config) in MODEL_FOR_CAUSAL_LM_MAPPING
+    raise UserError(
+        f"model.path={path} is of type {lm.config.model_type}, which has no `score` head on the last token; expected a "
+        "causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them): choose one"
+        f"{', or ask the language model for its next token (data=knowledge), which needs no head' if causal else ''}."
+    )

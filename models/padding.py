@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.protocols import Batch
-from twinlens.models.anatomy import backbone_arguments
+from twinlens.models.forwards import backbone_arguments
 
 _MOVES: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
 """Models that were tried, and whether padding on the left changes what follows it."""

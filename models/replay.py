@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 from transformers import Cache
 
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.chain import example_batch
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 
 Place = tuple[Any, ...]
 """Where a tensor stands in a call: `args` or `kwargs`, then indices and names."""

@@ -14,25 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import (
-    Anatomy,
-    MissingPart,
-    answer_positions,
-    at_positions,
-    backbone_arguments,
-    projection_rows,
-)
-from twinlens.models.anatomy_check import first
+from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
-from twinlens.models.last_token import removing
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.norms import Behind, norm_of, wide
 from twinlens.models.padding import aligned
 from twinlens.models.readouts import linear_readout
+from twinlens.models.recording import recording, removing
 from twinlens.models.residual_keys import KeysInStream
 
 
@@ -44,7 +36,7 @@ class ResidualEngine(KeysInStream):
     """Satisfies the protocol `ResidualModel`; `twinlens.models.residual_identities.build_residual` makes it.
 
     Args:
-        anatomy: verified adapter of the backbone.
+        anatomy: verified parts of the backbone.
         readout: from the final hidden state [..., width] to scores [..., outputs]: `lm_head` or a classification head.
         vocabulary: whether the outputs are tokens.
     """
@@ -135,33 +127,22 @@ class ResidualEngine(KeysInStream):
         parts: dict[str, Tensor] = {}
         last: list[Tensor] = []
 
-        def keep(name: str, tensor: Tensor) -> None:
-            parts[name] = tensor.reshape(*shape, tensor.shape[-1])  # OPT flattens [batch, tokens] before its MLP
-
-        def finish(layer: int, output: Any) -> None:
+        def keep(name: str, layer: int, tensor: Tensor) -> None:
+            if name != "leaving":
+                parts[name] = tensor.clone() if name.endswith("output") else tensor
+                return
             scales = {}
-            for name, behind in (("attention", self.attention_behind[layer]), ("mlp", self.mlp_behind[layer])):
+            for part, behind in (("attention", self.attention_behind[layer]), ("mlp", self.mlp_behind[layer])):
                 if not behind.writing.plain:
-                    raw = parts[f"{name}_output"]
-                    parts[f"{name}_output"], scales[f"{name}_scale"] = behind.writing(raw), behind.scale(raw)
+                    raw = parts[f"{part}_output"]
+                    parts[f"{part}_output"], scales[f"{part}_scale"] = behind.writing(raw), behind.scale(raw)
             visit(LayerStates(layer, **parts, **scales))
             parts.clear()
             if layer == self.n_layers - 1:
-                last.append(output[0] if isinstance(output, tuple) else output)
+                last.append(tensor)
 
-        handles: list[RemovableHandle] = []
-        for layer, block in enumerate(self.anatomy.blocks):
-            down = self.anatomy.down_projection(block)
-            handles += [
-                block.register_forward_pre_hook(lambda m, a, kw: keep("residual", first(a, kw)), with_kwargs=True),
-                self.anatomy.attention_output(block).register_forward_hook(
-                    lambda m, a, out: keep("attention_output", out)
-                ),
-                down.register_forward_pre_hook(lambda m, a: keep("activation", a[0])),
-                down.register_forward_hook(lambda m, a, out: keep("mlp_output", out)),
-                block.register_forward_hook(lambda m, a, out, layer=layer: finish(layer, out)),
-            ]
-        with removing(handles):
+        names = ("residual", "activation", "mlp_output", "attention_output", "leaving")
+        with recording(self.anatomy, shape, keep, *names):
             yield last
 
     @contextmanager

@@ -12,6 +12,7 @@ from torch import Tensor
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
 from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
 from twinlens.models.anatomy_check import require_equal
+from twinlens.models.forwards import backbone_arguments
 from twinlens.models.norms import wide
 from twinlens.models.residual import ResidualEngine
 
@@ -52,7 +53,9 @@ def build_residual(
     final = states.residual[:, -1]
     got = engine.final_direction(final) / states.statistic[:, None]
     got = got if engine.final_bias is None else got + engine.final_bias
-    check(got, anatomy.final_norm(final), "frozen final norm = final norm", engine.n_layers - 1, anatomy, tolerance)
+    arguments = backbone_arguments(anatomy.backbone, batch)
+    own = anatomy.backbone(**arguments, use_cache=False).last_hidden_state[:, -1]
+    check(got, own, "frozen final norm = backbone output", engine.n_layers - 1, anatomy, tolerance)
     return engine
 
 

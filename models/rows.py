@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from twinlens.attribution.protocols import Batch
-from twinlens.models.anatomy import Anatomy, answer_positions, at_positions, backbone_arguments
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.block_probe import Call, recording_calls
 from twinlens.models.chain import example_batch
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
 from twinlens.models.replay import Axes, Place, Replay, Rows, axes_of, rows_of
 
@@ -148,7 +149,7 @@ def full_rows(
             hooks.callback(handle.remove)
             chosen = attended[layer] if layer < len(attended) else None
             if chosen is not None:
-                put = _put(chosen.flatten(0, 1), positions, copies["attention_mask"].shape)
+                put = put_at(chosen.flatten(0, 1), positions, copies["attention_mask"].shape)
                 output = anatomy.attention_output(block)
                 hooks.callback(output.register_forward_hook(lambda m, a, out, put=put: put(out)).remove)
             backbone = anatomy.backbone(**backbone_arguments(anatomy.backbone, copies), use_cache=False)
@@ -156,7 +157,7 @@ def full_rows(
     return torch.cat(final, 1)
 
 
-def _put(values: Tensor, positions: Tensor, shape: torch.Size) -> Any:
+def put_at(values: Tensor, positions: Tensor, shape: torch.Size) -> Callable[[Tensor], Tensor]:
     """A function that writes values [sequences, width] into the answer positions of what modules pass on."""
     here = torch.arange(shape[1], device=positions.device) == positions[:, None]
 
@@ -176,7 +177,7 @@ def _putting(values: Tensor, positions: Tensor, chosen: Tensor | None = None) ->
 
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
         call = Call(args, kwargs)
-        put = _put(values, positions, call.hidden.shape[:2])(call.hidden)
+        put = put_at(values, positions, call.hidden.shape[:2])(call.hidden)
         new = call.with_hidden(put if chosen is None else torch.where(chosen[:, None, None], put, call.hidden))
         return new.args, dict(new.kwargs)
 

@@ -63,10 +63,6 @@ def silent_model(folder: Path, trained: Path) -> None:
     (copy / "silent_attention.py").write_text(SILENT)
 
 
-POST_NORM = language_model(
-    "opt", hidden_size=16, word_embed_proj_dim=16, num_hidden_layers=1, num_attention_heads=2, ffn_dim=16,
-    max_position_embeddings=64, do_layer_norm_before=False,
-)  # fmt: skip
 SHORT = language_model("gpt2", n_embd=16, n_layer=1, n_head=2, n_positions=4)
 
 PROMPTS: list[Entry] = [
@@ -164,12 +160,6 @@ PROMPTS_WHILE_RUNNING: list[Entry] = [
         (*ASKED, *LOCAL, *FEW),
         ("4 positions", "data.max_length=4"),
         SHORT,
-    ),
-    (
-        "a model that normalises after each addition",
-        (*ASKED, *LOCAL, *FEW),
-        ("do_layer_norm_before=false", "opt-125m"),
-        POST_NORM,
     ),
     (
         "attention scores of a model that writes out no attention weights",

@@ -42,9 +42,9 @@ writes, attention weights times values are what its output projection reads, the
 logits, variant rows are full forwards. What fails is refused by name, for the methods that need it alone.
 
 This table is written by the program that tries all of it on tiny random models (`python -m tests.models_table`), with
-transformers {version}. Every cell that is served was compared with plain loops over the model's own forward: integrated
-gradients, log-probability increases and dot products of gradients, with padding on either side, one text and three at
-a time.
+transformers {version}. Every cell that is served was compared with plain loops over the model's own forward: edited
+answer tokens, integrated gradients, log-probability increases and dot products of gradients, with padding on either
+side, one text and three at a time.
 
 - *rows*: how edited answer tokens run. `replayed`: many at the price of one forward; `full forwards`: each as a whole
   forward, which is exact and slow.
@@ -57,6 +57,10 @@ a time.
   `own head`: transformers has no classifier of the type, so that twinlens makes one, and loads it.
 
 Instance methods over the head (`gradsim`, `influence`) need no more than a classifier that can be loaded.
+
+Before a fit, and for `plan=true`, no weights are there to look at. Then the same is found in a small twin: the model's
+configuration with all widths divided by one number, a block of each kind, random weights. What it refuses is refused
+before the fit; what is served is found and checked again in the model itself.
 """
 
 

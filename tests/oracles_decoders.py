@@ -47,9 +47,33 @@ def _path_integral(lm: Any, module: nn.Module, ids: Tensor, target: int, n_steps
     return total
 
 
+@torch.no_grad()
+def scaled_scores(
+    lm: Any, downs: Sequence[nn.Module], outputs: Sequence[nn.Module], ids: Tensor, factors: Tensor
+) -> Tensor:
+    """Logits behind a text whose last token has its neurons times each factor in all layers, and its attention neurons
+    times one half, [factors, outputs]."""
+
+    def times(factor: float) -> Callable[..., tuple]:
+        def scale(module: nn.Module, args: tuple) -> tuple:
+            rows = args[0].reshape(-1, args[0].shape[-1])
+            return (torch.cat([rows[:-1], rows[-1:] * factor]).reshape(args[0].shape), *args[1:])
+
+        return scale
+
+    found = []
+    for factor in factors.tolist():
+        with ExitStack() as hooks:
+            for module in (*downs, *outputs):
+                own = times(factor if module in downs else 0.5)
+                hooks.callback(module.register_forward_pre_hook(own).remove)
+            found.append(logits_of(lm, ids))
+    return torch.stack(found)
+
+
 def last_of(tensor: Tensor) -> Tensor:
     """The last token's row of what modules pass on for one sequence, [width]."""
-    return tensor.detach().reshape(-1, tensor.shape[-1])[-1]
+    return tensor.detach().reshape(-1, tensor.shape[-1])[-1].clone()
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from twinlens.models.anatomy import answer_positions, backbone_arguments
+from twinlens.models.forwards import answer_positions, backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 
 

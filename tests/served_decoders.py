@@ -20,22 +20,23 @@ from tests.oracles_decoders import (
     increases,
     logits_of,
     path_integrals,
+    scaled_scores,
     seen_in,
     statistic,
 )
 from twinlens.attribution.gradients.blocks import example_blocks
 from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.neuron.increase import dense_increases
+from twinlens.attribution.neuron.increase import Units, dense_increases
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.path import Path as Line
 from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.readout import readout_of
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.models.adapters import save_weights
-from twinlens.models.anatomy import answer_positions, at_positions, backbone_arguments
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.padding import aligned, moved_by_padding
@@ -101,39 +102,28 @@ def subject_of(name: str) -> Subject:
 
 
 def rows(subject: Subject) -> str:
-    """How variant rows run."""
-    assert subject.engine is not None
-    return "full forwards" if subject.engine.rows.axes is None else "replayed"
+    """How variant rows run; edited ones are compared with hooks on full forwards."""
+    engine = subject.engine
+    assert engine is not None
+    factors = torch.tensor([1.0, 0.5, 0.0])
+    downs = [engine.anatomy.down_projection(block) for block in engine.anatomy.blocks]
+    outputs = [engine.anatomy.attention_output(block) for block in engine.anatomy.blocks]
+    expected = torch.stack([scaled_scores(subject.lm, downs, outputs, text, factors) for text in subject.texts()])
+    for numbers, batch in subject.batches():
+        found = engine.score_edits(
+            engine.states(batch), lambda layer, rows: rows * factors[:, None], 3, lambda layer, rows: rows * 0.5
+        )
+        _close(found, expected[numbers], "scores of edited rows")
+    return "full forwards" if engine.rows.axes is None else "replayed"
 
 
 def ffn(subject: Subject) -> str:
     """Integrated gradients and log-probability increases of FFN neurons."""
-    engine, residual = subject.engine, subject.residual
-    assert engine is not None
-    assert residual is not None
-    anatomy = engine.anatomy
+    assert subject.engine is not None
+    anatomy = subject.engine.anatomy
     downs = [anatomy.down_projection(block) for block in anatomy.blocks]
     _compare_paths(subject, downs, "ffn")
-    expected = []
-    for text in subject.texts():
-        writes = [anatomy.mlp_write(layer) for layer in range(anatomy.n_layers)]
-        seen = seen_in(subject.lm, [*downs, *(write.part for write in writes), *anatomy.blocks], text)
-        n = anatomy.n_layers
-        final, target = seen[-1][1], int(logits_of(subject.lm, text).argmax())
-        layers = []
-        for layer, write in enumerate(writes):
-            (coefficient, raw), (_, written), (_, leaving) = seen[layer], seen[n + layer], seen[2 * n + layer]
-            rows = coefficient[:, None] * anatomy.value_rows(layer)
-            vectors = write.scale * direction(write.norm, rows) / statistic(write.norm, raw)
-            base = leaving - write.scale * written
-            layers.append(increases(vectors, base, anatomy.last_norm, final, _behind(subject), target))
-        expected.append(torch.stack(layers))
-    for numbers, batch in subject.batches():
-        states = residual.states(batch, attention=False)
-        readout = readout_of(residual, states, states.scores.argmax(-1))
-        found = torch.stack([part for _, part in dense_increases(readout, ffn_units(residual, states), BUDGET)], 1)
-        for row, number in enumerate(numbers):
-            _close(found[row, :, :, 0], expected[number], "increases of FFN neurons", NATS)
+    _compare_increases(subject, ffn_units, lambda text: _ffn_increases(subject, downs, text), positions=False)
     return "yes"
 
 
@@ -146,16 +136,47 @@ def attention(subject: Subject) -> str:
     outputs = [anatomy.attention_output(block) for block in anatomy.blocks]
     _compare_paths(subject, outputs, "attn")
     residual.states(subject.batches()[0][1])  # refused where weights times values are something else
-    expected = [_attention_increases(subject, outputs, text) for text in subject.texts()]
-    for numbers, batch in subject.batches():
-        states = residual.states(batch)
-        readout = readout_of(residual, states, states.scores.argmax(-1))
-        units = attention_units(residual, states)
-        found = torch.stack([part for _, part in dense_increases(readout, units, BUDGET)], 1)
-        for row, number in enumerate(numbers):
-            real = aligned(subject.lm.base_model, batch)["attention_mask"][row].bool()
-            _close(found[row][..., real], expected[number], "increases of attention neurons", NATS)
+    _compare_increases(subject, attention_units, lambda text: _attention_increases(subject, outputs, text), True)
     return "yes"
+
+
+def _compare_increases(
+    subject: Subject, units_of: Callable[..., Units], expected_of: Callable[[Tensor], Tensor], positions: bool
+) -> None:
+    """Increases of a site's neurons in every batch with those of a loop over each text, [layers, units, positions].
+
+    Args:
+        positions: whether neurons stand at every token.
+    """
+    residual = subject.residual
+    assert residual is not None
+    expected = [expected_of(text) for text in subject.texts()]
+    for numbers, batch in subject.batches():
+        states = residual.states(batch, attention=positions)
+        readout = readout_of(residual, states, states.scores.argmax(-1))
+        found = torch.stack([part for _, part in dense_increases(readout, units_of(residual, states), BUDGET)], 1)
+        tokens = aligned(subject.lm.base_model, batch)["attention_mask"].bool()
+        for row, number in enumerate(numbers):
+            own = found[row][..., tokens[row]] if positions else found[row]
+            _close(own, expected[number], f"increases by {units_of.__name__}", NATS)
+
+
+def _ffn_increases(subject: Subject, downs: list[nn.Module], text: Tensor) -> Tensor:
+    """By the model's own activations and value rows, [layers, units, 1]."""
+    assert subject.engine is not None
+    anatomy = subject.engine.anatomy
+    writes = [anatomy.mlp_write(layer) for layer in range(anatomy.n_layers)]
+    seen = seen_in(subject.lm, [*downs, *(write.part for write in writes), *anatomy.blocks], text)
+    n = anatomy.n_layers
+    final, target = seen[-1][1], int(logits_of(subject.lm, text).argmax())
+    layers = []
+    for layer, write in enumerate(writes):
+        (coefficient, raw), (_, written), (_, leaving) = seen[layer], seen[n + layer], seen[2 * n + layer]
+        rows = coefficient[:, None] * anatomy.value_rows(layer)
+        vectors = write.scale * direction(write.norm, rows) / statistic(write.norm, raw)
+        base = leaving - write.scale * written
+        layers.append(increases(vectors, base, anatomy.last_norm, final, _behind(subject), target))
+    return torch.stack(layers)[..., None]
 
 
 def _attention_increases(subject: Subject, outputs: list[nn.Module], text: Tensor) -> Tensor:
@@ -215,6 +236,8 @@ def saved(name: str) -> str:
     """A classifier on the type's language model, saved and loaded again."""
     lm = tiny_decoder(name)
     assert lm is not None
+    if lm.base_model is lm:
+        return "no: no decoder by itself"
     ids = torch.arange(3, 9)[None]
     hidden = lm.base_model(input_ids=ids, use_cache=False).last_hidden_state[:, -1]
     with tempfile.TemporaryDirectory() as folder:

@@ -40,6 +40,7 @@ from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
+from twinlens.models.anatomy import require_parts
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -54,8 +55,10 @@ class ModelReads(Reads):
 
     @classmethod
     def refuse(cls, method: NeuronMethod, architecture: Callable[[], Any]) -> None:
-        """See `NeuronMethod.check_model`."""
+        """See `NeuronMethod.check_model` and `require_parts`."""
         method.check_model(LazyKind(architecture))
+        attention = method.engine == "residual" and (method.ranks != "ffn" or method.unit_kind == "head")
+        require_parts(architecture().base_model, attention)
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""

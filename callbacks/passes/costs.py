@@ -26,7 +26,7 @@ class Shape:
         trained_parameters: of those that a fit changes: all, or those of kept adapters and what is trained beside them.
         matmul_parameters: those that every token is multiplied with: all matrices but the embeddings.
         head: the readout, perhaps without values (on the meta device).
-        residual: the residual engine over the same, for its sizes alone; None: the family has no adapter.
+        residual: the residual engine over the same, for its sizes alone; None: its parts are not found.
         lm: the whole model, perhaps without values, for the names and widths of its linear layers.
     """
 

@@ -14,9 +14,10 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.checksums import READ_AT_ONCE
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.footprint import footprint_of
 from twinlens.models.residual import ResidualEngine
+from twinlens.models.structure import structure_of
 
 MEASURED_SECONDS = 0.2
 """How long the device's rate is measured."""
@@ -49,9 +50,9 @@ def shape_of(lm: Any) -> costs.Shape:
 
 
 def residual_shape(backbone: Any, head: Any, vocabulary: bool) -> ResidualEngine | None:
-    """The residual engine for its sizes alone, unverified; None where the family has no adapter."""
+    """The residual engine for its sizes alone, unverified; None where its parts are not found."""
     try:
-        return ResidualEngine(anatomy_of(backbone), head, vocabulary)
+        return ResidualEngine(Anatomy(backbone), head, vocabulary)
     except UserError:
         return None
 
@@ -118,3 +119,12 @@ def heading(shape: costs.Shape, session: Session) -> str:
         f"plan: {footprint.family}, {shape.parameters / 1e6:.1f} M parameters, {footprint.n_layers} layers of "
         f"{footprint.hidden_size} with {footprint.n_neurons} neurons; {session.data.name}: {', '.join(rows)} examples"
     )
+
+
+def parts_told(backbone: Any) -> str:
+    """What the model is made of, found in a small twin of it."""
+    try:
+        found = structure_of(backbone)
+    except UserError:
+        return "parts: found in the model itself, once its weights are read"
+    return f"parts: {'no chain of blocks' if found is None else found.told()}"

@@ -27,6 +27,7 @@ from twinlens.callbacks.plan.device_rate import (
     computed_in,
     heading,
     operations_per_second,
+    parts_told,
     rates_told,
     seconds_per_byte,
     shape_of,
@@ -207,6 +208,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
         told = [
             *data,
             heading(shape, session),
+            parts_told(shape.lm.base_model),
             told_times,
             format_plan(lines),
             *([] if machine is None else [machine.fitting(lines)]),

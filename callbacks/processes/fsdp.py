@@ -7,6 +7,7 @@ together. Passes look inside the model, each process in its own order: theirs is
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.fsdp_gathering import Gathering
+from twinlens.models.structure import structure_of
+from twinlens.models.twin import longest_list
 
 
 class ShardedStrategy(ModelParallelStrategy):
@@ -88,7 +91,7 @@ def shard(module: nn.Module, mesh: Any) -> None:
             f"trainer=fsdp cannot train model={owner.name}, whose output weights are its embeddings: expected a model "
             "with output weights of its own: use trainer=ddp, or fit=false."
         )
-    for block in blocks_of(owner.backbone):
+    for block in longest_list(owner.backbone):
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(owner.backbone, mesh=mesh, reshard_after_forward=True)
     fully_shard(owner.head, mesh=mesh)
@@ -106,7 +109,9 @@ def spread(module: nn.Module, device: torch.device) -> None:
     owner = owner_of(module)
     if owner is None or gathering_of(module) is not None:
         return
-    blocks = [list(block.modules()) for block in blocks_of(owner.backbone)]
+    with suppress(Exception):  # passes that read no parts go on; what reads them says what is wrong
+        structure_of(owner.backbone)  # once it is spread, no process could look into it
+    blocks = [list(block.modules()) for block in longest_list(owner.backbone)]
     inside = {part for block in blocks for part in block}
     rest = [part for part in owner.backbone.modules() if part not in inside]
     owner.gathering = Gathering([*blocks, rest], set(owner.head.parameters()), device)
@@ -115,11 +120,6 @@ def spread(module: nn.Module, device: torch.device) -> None:
 def gathering_of(module: nn.Module | None) -> Gathering | None:
     """What puts the blocks of the language model inside a module together; None where it is not spread."""
     return getattr(owner_of(module), "gathering", None)
-
-
-def blocks_of(backbone: nn.Module) -> nn.ModuleList:
-    """The blocks of a language model: its longest list of modules."""
-    return max((part for part in backbone.modules() if isinstance(part, nn.ModuleList)), key=len)
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -7,8 +7,9 @@ import torch
 
 from tests.families import ALL_MODELS, tiny_backbone
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import answer_positions, position_ids_from_mask
+from twinlens.models.anatomy import Anatomy, Writing, projection_rows
 from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.forwards import answer_positions, position_ids_from_mask
 
 
 @pytest.mark.parametrize("name", ALL_MODELS)
@@ -25,36 +26,39 @@ def test_identities_allow_for_the_rounding_of_the_models_type(dtype: torch.dtype
     assert build_anatomy(tiny_backbone("llama").to(dtype)).n_layers == 3
 
 
-def test_post_norm_opt_is_refused_by_name() -> None:
-    backbone = tiny_backbone("opt", do_layer_norm_before=False)
-    with pytest.raises(UserError, match="opt-350m"):
-        build_anatomy(backbone)
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [("opt", {"do_layer_norm_before": False}), ("bloom", {"apply_residual_connection_post_layernorm": True})],
+)
+def test_a_stream_that_is_no_sum_is_refused_by_name(name: str, setting: dict[str, object]) -> None:
+    """As opt-350m, which normalises after each addition, and as a setting of BLOOM that no released model has."""
+    with pytest.raises(UserError, match=rf"'block = residual \+ .*' fails in layer 0 of the {name} model.*gradsim"):
+        build_anatomy(tiny_backbone(name, **setting))
 
 
-def test_bloom_with_residual_after_the_norm_is_refused_by_name() -> None:
-    backbone = tiny_backbone("bloom", apply_residual_connection_post_layernorm=True)
-    with pytest.raises(UserError, match="apply_residual_connection_post_layernorm"):
-        build_anatomy(backbone)
-
-
-@pytest.mark.parametrize("part", ["down_projection", "attention_output", "final_norm"])
+@pytest.mark.parametrize(
+    ("part", "identity"),
+    [
+        ("final_norm", "final norm"),
+        ("mlp_write", r"residual \+ attention \+ MLP"),
+        ("attention_write", r"residual \+ attention \+ MLP"),
+        ("value_rows", "activation · values"),
+    ],
+)
 def test_a_model_that_breaks_an_identity_is_refused_with_layer_and_error(
-    part: str, monkeypatch: pytest.MonkeyPatch
+    part: str, identity: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = tiny_backbone("llama")
-    from twinlens.models.families import Llama
-
-    if part == "final_norm":
-        monkeypatch.setattr(Llama, "final_norm", lambda self, hidden: hidden)
-    elif part == "down_projection":
-        monkeypatch.setattr(Llama, "down_projection", lambda self, block: block.mlp.gate_proj)
-    else:
-        monkeypatch.setattr(Llama, "attention_output", lambda self, block: block.mlp.down_proj)
-    with pytest.raises((UserError, RuntimeError)) as refused:
+    wrong = {
+        "final_norm": lambda self, hidden: hidden,
+        "mlp_write": lambda self, layer: Writing(torch.nn.Identity(), None, 1.0 + (layer == 1)),
+        "attention_write": lambda self, layer: Writing(torch.nn.Identity(), None, 1.0 + (layer == 1)),
+        "value_rows": lambda self, layer: projection_rows(self.down_projection(self.blocks[layer])) * (1 + layer),
+    }
+    monkeypatch.setattr(Anatomy, part, wrong[part])
+    layer = 2 if part == "final_norm" else 1
+    with pytest.raises(UserError, match=rf"'{identity}.*' fails in layer {layer} .* relative error .*method=gradsim"):
         build_anatomy(backbone)
-    if isinstance(refused.value, UserError):
-        assert "fails in layer" in str(refused.value)
-        assert "relative error" in str(refused.value)
 
 
 def test_answer_position_comes_from_the_mask_on_either_side() -> None:

@@ -13,7 +13,8 @@ from twinlens.attribution.neuron.bounded_search import search_bytes
 from twinlens.attribution.neuron.increase import dense_bytes
 from twinlens.attribution.neuron.query import query_bytes
 from twinlens.attribution.residual_protocol import ResidualModel
-from twinlens.models.anatomy_check import anatomy_of, build_anatomy
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.norms import norm_of
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
@@ -70,18 +71,13 @@ def test_models_that_write_out_no_attention_serve_what_needs_none(monkeypatch: p
         engine.states(batch)
 
 
-def test_post_norm_models_are_refused_by_name() -> None:
-    with pytest.raises(UserError, match="opt-350m"):
-        build_anatomy(tiny_backbone("opt", do_layer_norm_before=False))
-
-
 @pytest.mark.parametrize(
     ("part", "identity"),
     [
         ("head_values", "attention · values · output rows"),
         ("pre_attention_norm", "residual · attention keys = values"),
         ("pre_mlp_norm", "residual · MLP keys = coefficients"),
-        ("last_norm", "frozen final norm = final norm"),
+        ("last_norm", "frozen final norm = backbone output"),
     ],
 )
 def test_a_wrong_part_is_refused_with_identity_and_layer(
@@ -122,7 +118,7 @@ def test_memory_is_known_from_shapes_alone(name: str) -> None:
     model_type, settings = LARGE[name]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings))
-    engine = ResidualEngine(anatomy_of(model.base_model), model.lm_head)
+    engine = ResidualEngine(Anatomy(model.base_model), model.lm_head)
     tokens, hidden, outputs = 32, engine.values(0).shape[1], len(engine.output_weight)
     attention = (engine.n_layers, engine.n_heads * engine.head_dim, tokens, outputs, hidden)
     needed = {

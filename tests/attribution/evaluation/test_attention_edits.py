@@ -14,7 +14,7 @@ from twinlens.attribution.evaluation.overlap import compare_lists
 from twinlens.attribution.evaluation.questions import PROBABILITY, Question
 from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.ranking import FIRST_ATTENTION
-from twinlens.models.anatomy import backbone_arguments
+from twinlens.models.forwards import backbone_arguments
 from twinlens.models.last_token import LastTokenEngine
 
 # (layer, site, unit), best first; the first two differ by their site alone

@@ -11,7 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from tests.families import linear_head, tiny_backbone
 from twinlens.attribution.protocols import LinearLayer
-from twinlens.models.anatomy import answer_positions, at_positions, position_ids_from_mask
+from twinlens.models.forwards import answer_positions, at_positions, position_ids_from_mask
 from twinlens.models.linear_layers import linear_layers
 
 FAMILIES = ["gpt2", "opt", "gpt_neox", "llama", "qwen2"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -13,19 +14,20 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification, LlamaConfig
 
+from tests.decoders import tiny_decoder
 from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import SMALL_DEMO, CommandLine
 from twinlens.attribution.engine_sizes import ONE, EngineSizes
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
-from twinlens.callbacks.plan.device_rate import shape_of
+from twinlens.callbacks.plan.device_rate import parts_told, shape_of
 from twinlens.callbacks.plan.fits import fit_memory, padded_operations
 from twinlens.callbacks.plan.machines import SHARE, machine_of, machines
 from twinlens.callbacks.plan.probe import TrainingRates, shortened
 from twinlens.callbacks.plan.table import Line, bytes_in_words, format_plan, time_in_words
 from twinlens.callbacks.plan.times import Times
-from twinlens.models.anatomy_check import anatomy_of
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.backbone import architecture_of, load_tokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -188,11 +190,24 @@ def test_a_shortened_model_has_the_same_blocks(name: str) -> None:
     settings = shortened(backbone.config, 2)
     settings["vocab_size"] = 50
     short = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(settings.pop("model_type"), **settings))
-    blocks, all_blocks = (list(anatomy_of(lm).blocks) for lm in (short.base_model, backbone))
+    blocks, all_blocks = (list(Anatomy(lm).blocks) for lm in (short.base_model, backbone))
     assert len(blocks) == 2 < len(all_blocks)
     for block, same in zip(blocks, all_blocks, strict=False):
         sizes = [{key: value.shape for key, value in one.state_dict().items()} for one in (block, same)]
         assert sizes[0] == sizes[1]
+
+
+@pytest.mark.parametrize("name", ["qwen3", "gemma2"])
+def test_what_is_found_is_planned_from_shapes_alone(name: str) -> None:
+    lm = tiny_decoder(name)
+    planned, real = (shape_of(model).residual for model in (copy.deepcopy(lm).to("meta"), lm))
+    assert planned is not None
+    assert real is not None
+    assert planned.bytes_per_example(9) == real.bytes_per_example(9)
+    assert planned.norms_behind == real.norms_behind == (name == "gemma2")
+    told = "parts: 3 blocks in layers: {}self_attn.o_proj of 4 heads on 2, and behind it {}mlp.down_proj of "
+    behind = ("post_attention_layernorm of ", "post_feedforward_layernorm of ") if name == "gemma2" else ("", "")
+    assert parts_told(copy.deepcopy(lm.base_model).to("meta")).startswith(told.format(*behind))
 
 
 def test_each_kind_of_work_is_measured_once_and_none_that_is_not_asked_for() -> None:

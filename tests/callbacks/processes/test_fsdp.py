@@ -17,7 +17,8 @@ from tests.families import ALL_MODELS, tiny_backbone
 from tests.running import CommandLine
 from tests.test_processes import start
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.processes.fsdp import blocks_of, shard
+from twinlens.callbacks.processes.fsdp import shard
+from twinlens.models.twin import longest_list
 
 TIMEOUT = 900
 SIZES = ("data.n_train=32", "data.n_validation=8", "data.n_test=9", "data.n_twins=2", "trainer.max_epochs=1")
@@ -80,7 +81,7 @@ def test_two_processes_with_half_of_each_layer_give_the_scores_of_one(command: C
 @pytest.mark.parametrize("name", ALL_MODELS)
 def test_blocks_are_found_in_every_family(name: str) -> None:
     backbone = tiny_backbone(name)
-    blocks = blocks_of(backbone)
+    blocks = longest_list(backbone)
     assert len(blocks) == backbone.config.num_hidden_layers
     inside = sum(parameter.numel() for parameter in blocks.parameters())
     assert inside > 0
