@@ -11,6 +11,7 @@ from twinlens.attribution.evaluation.concepts import COLUMN as CONCEPT
 from twinlens.attribution.evaluation.needs import what_is_missing
 from twinlens.attribution.evaluation.parts import broken_down
 from twinlens.attribution.evaluation.result import Result
+from twinlens.callbacks.evaluate.cost import cost_results
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     answers_of,
     available,
@@ -38,6 +39,7 @@ from twinlens.callbacks.evaluate.randomised import randomised_results
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
+from twinlens.callbacks.evaluate.tail_patch import tail_patch_results
 from twinlens.callbacks.passes.session import Session
 
 
@@ -75,6 +77,8 @@ def evaluate_stage(
         return neuron_truth_results(session, name, evaluation, methods)
     if evaluation.requires == "randomised":
         return randomised_results(session, name, evaluation, methods, of_methods)
+    if evaluation.requires == "tail_patch":
+        return tail_patch_results(session, name, evaluation, methods, settings)
     if evaluation.requires == "subsets":
         return _subsets(session, name, evaluation, methods, earlier)
     if evaluation.requires == "neuron":
@@ -89,7 +93,7 @@ def evaluate_stage(
         return neuron_level_stage(session, name, evaluation, settings, of_kind(methods, "neuron", "ia_neurons"))
     by_need: dict[str, Callable[[Session, str, Any, Mapping[str, Any]], list[Result]]] = {
         "examples": _examples, "answers": _answers, "instance": _instances, "lists": _lists, "pairs": _pairs,
-        "concepts": _concepts,
+        "concepts": _concepts, "cost": cost_results,
     }  # fmt: skip
     return by_need[evaluation.requires](session, name, evaluation, methods)
 

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
@@ -25,7 +26,7 @@ from twinlens.callbacks.evaluate.faithfulness import (
 )
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_inputs
-from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
+from twinlens.callbacks.plan.fits import fit_memory, ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.neuron_level import neuron_level_lines
 from twinlens.callbacks.plan.table import Line
@@ -37,6 +38,8 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
+    if evaluation.requires == "tail_patch" and ranked_methods(methods) and not plan.session.readout.of_vocabulary:
+        return [tail_patch_line(plan, name, evaluation)]
     if evaluation.requires == "sites":
         return [site_ablation_line(plan, name, evaluation)]
     fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
@@ -95,6 +98,23 @@ def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> L
     # a byte and a probability of every cell, in shards and as a whole
     disk = 2 * 5 * len(CELLS) * len(lengths)
     return plan.model_line(name, session.split, found, evaluation.need(sizes), seconds, disk)
+
+
+def tail_patch_line(plan: PlanBase, name: str, evaluation: TailPatch) -> Line:
+    """A forward and backward of every row that a step is taken on, and a forward of the test after it."""
+    session, shape = plan.session, plan.shape
+    train, tests = plan.lengths["train"], plan.lengths[session.split]
+    n_tests = min(evaluation.tests, len(tests))
+    n_sets = len(ranked_methods(plan.parts.methods)) * (1 + len(evaluation.seeds))  # beside each list its controls
+    row = shape.forward_operations(round(sum(train) / len(train)))
+    test = shape.forward_operations(round(sum(tests) / len(tests)))
+    operations = n_sets * n_tests * sum(3 * k * row + test for k in evaluation.first)
+    working = fit_memory(shape, session, sorted(train)[-max(evaluation.first) :], plan.device.type)
+    return Line(
+        name, n_tests, plan.said(bool(session.weights), None), plan.times.forward(session.sequences.read * operations),
+        8 * n_sets * n_tests * len(evaluation.first), working, plan.model_bytes + working, plan.device.type,
+        f"{n_sets * n_tests * len(evaluation.first)} steps",
+    )  # fmt: skip
 
 
 def fits_line(plan: PlanBase, name: str, evaluation: Refits | GroundTruth) -> Line:

@@ -42,9 +42,10 @@ def refuse_what_the_inputs_rule_out(
         tokenizer: of the model.
 
     Raises:
-        UserError: a split that the data do not have, a reference split that is missing or too small, lists that do not
-            cover the train split where an evaluation reads every score, gold targets of a folded split, layers that the
-            model does not have, or a path through pre-activations on a gated model.
+        UserError: a split that the data do not have, a reference split that is missing or too small, too few train rows
+            for an evaluation, lists that do not cover the train split where one reads every score, a head that is not
+            convex, gold targets of a folded split, layers that the model does not have, or a path through
+            pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(method.names_neurons for method in methods.values()):
@@ -52,18 +53,22 @@ def refuse_what_the_inputs_rule_out(
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
 
-    for name, evaluation in evaluations.items():
+    of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
+    for name, evaluation in evaluations.items() if of_instances else ():
+        n_train = len(session.data.splits["train"])
         if hasattr(evaluation, "require_rows"):
-            evaluation.require_rows(len(session.data.splits["train"]))
-        for key, method in methods.items():
-            if hasattr(evaluation, "require_coverage") and method.kind == "instance":
-                evaluation.require_coverage(name, key, method.top_k, len(session.data.splits["train"]))
+            evaluation.require_rows(n_train)
+        for key, method in of_instances.items():
+            if hasattr(evaluation, "require_coverage"):
+                evaluation.require_coverage(name, key, method.top_k, n_train)
 
     @cache
     def architecture() -> Any:
         return configured_architecture(session.data, model, tokenizer)
 
     for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_head") and of_instances and not session.readout.of_vocabulary:
+            evaluation.require_head(architecture().score, session.sequences.read)
         if hasattr(evaluation, "require_neurons") and evaluation.of in methods:
             footprint = footprint_of(architecture().base_model)
             for key, method in methods.items():
@@ -114,7 +119,8 @@ def require_free_names(methods: Mapping[str, Method]) -> None:
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, lists that would be empty, and lists too short for an evaluation.
+    """Refuse, before anything is trained, lists that would be empty or too short for an evaluation, and names in an
+    evaluation that the run does not have.
 
     Raises:
         UserError: naming the method and what it lacks.
@@ -125,8 +131,11 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
         if not method.seeds:
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_methods"):
+            drawless = (name for name, method in methods.items() if method.kind == "instance" and not method.draws)
+            evaluation.require_methods(list(drawless))
         for name, method in methods.items():
-            of_instances = evaluation.requires == "ground_truth"
+            of_instances = evaluation.requires in ("ground_truth", "tail_patch")
             asked = method.kind == "instance" if of_instances else method.names_neurons
             if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)

@@ -18,6 +18,19 @@ TOLERANCE = 1e-9
 """Largest gradient of a solution, as a share of the largest gradient of a row that was left out."""
 
 
+def require_linear(head: nn.Module) -> None:
+    """Refuse a head that is not convex in its weights.
+
+    Raises:
+        UserError: naming what to use.
+    """
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
+            "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
+        )
+
+
 @dataclass(frozen=True)
 class ConvexHead:
     """Σ_i loss_i / n + λ/2 ‖W − W₀‖² in the weights W of a linear head, strictly convex for λ > 0.
@@ -58,11 +71,7 @@ class ConvexHead:
         Raises:
             UserError: a head that is not convex in its weights.
         """
-        if not isinstance(head, nn.Linear):
-            raise UserError(
-                "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
-                "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
-            )
+        require_linear(head)
         weights = head.weight.detach().double().cpu()
         inputs = features.double()
         if head.bias is not None:

@@ -11,6 +11,7 @@ import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from tests import oracles_truth as oracles
 from tests.running import SMALLER_MODEL, CommandLine
@@ -119,16 +120,41 @@ def test_neuron_methods_against_ablation(command: CommandLine) -> None:
     assert "all 128 neurons" in short.err
 
 
-def test_shuffled_weights_give_other_scores(command: CommandLine) -> None:
-    done = command(*ASKED, "evaluation=randomised")
+def test_shuffled_weights_and_one_more_step(command: CommandLine) -> None:
+    asked = ("evaluation.tail_patch.tests=3", "evaluation.tail_patch.first=[2]", "evaluation.tail_patch.step=0.1")
+    done = command(*ASKED, "evaluation=[randomised,tail_patch,cost]", *asked)
     assert done.code == 0, done.err
     rows = list(csv.DictReader((done.folder / "results.csv").open()))
     found = {(row["metric"], row["method"], row["group"]): float(row["value"]) for row in rows}
-    assert set(found) == {("randomised_spearman", "gradsim", group) for group in ("", "within_label")}
+    of_shuffled = {key for key in found if key[0] == "randomised_spearman"}
+    assert of_shuffled == {("randomised_spearman", "gradsim", group) for group in ("", "within_label")}
     before, after = stored_scores(done.folder), stored_scores(done.folder / "randomised" / "seed0")
     assert not torch.equal(before, after)
     each = [oracles.spearman(x, y) for x, y in zip(before.tolist(), after.tolist(), strict=True)]
     assert found["randomised_spearman", "gradsim", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
+
+    chosen = random_ranking(len(before), 0)[:3].tolist()
+    rises = [rise_after_a_step(done.folder, test, before[test].sort(descending=True).indices[:2]) for test in chosen]
+    assert found["tail_patch", "gradsim", ""] == pytest.approx(sum(rises) / 3, abs=1e-5)
+    assert abs(sum(rises)) > 1e-3
+    assert {row["reference_group"] for row in rows if row["metric"] == "tail_patch"} == {"", "gradsim"}
+    assert found["processor_seconds", "gradsim", "instance"] > 0
+
+
+def rise_after_a_step(run: Path, test: int, rows: torch.Tensor) -> float:
+    """φ after a step on train rows less φ before, by transformers' own model and optimiser."""
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
+    examples = {split: datasets.load_from_disk(str(run / "examples" / split)) for split in ("train", "test")}
+    target = int(torch.tensor(examples["test"]["prob"][test]).argmax())
+
+    def scores(split: str, row: int) -> torch.Tensor:
+        return model(torch.tensor([examples[split]["input_ids"][row]])).logits[0].log_softmax(-1)
+
+    optimiser, phi = torch.optim.SGD(model.parameters(), lr=0.1), float(scores("test", test)[target])
+    losses = [-scores("train", row)[examples["train"]["label"][row]] for row in rows.tolist()]
+    (sum(losses) / len(losses)).backward()
+    optimiser.step()
+    return float(scores("test", test)[target]) - phi
 
 
 def test_rows_that_both_ends_leave_out_are_tied(tmp_path: Path) -> None:
