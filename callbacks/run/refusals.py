@@ -16,8 +16,9 @@ from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import form_of, require_methods
 from twinlens.callbacks.attribute.method_graph import require_sources
+from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
-from twinlens.callbacks.fit.stage import n_processes
+from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
@@ -30,7 +31,7 @@ def refuse_what_the_inputs_rule_out(
     session: Session,
     methods: Mapping[str, Any],
     evaluations: Mapping[str, Any],
-    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Refuse, once data and configuration are read, what only a later stage would find.
@@ -38,7 +39,7 @@ def refuse_what_the_inputs_rule_out(
     Args:
         session: of the run, its data prepared.
         methods, evaluations: of the run, by name.
-        model: settings of the model.
+        settings: the whole configuration as plain values.
         tokenizer: of the model.
 
     Raises:
@@ -53,6 +54,7 @@ def refuse_what_the_inputs_rule_out(
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
 
+    refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
     for name, evaluation in evaluations.items() if of_instances else ():
         n_train = len(session.data.splits["train"])
@@ -64,7 +66,7 @@ def refuse_what_the_inputs_rule_out(
 
     @cache
     def architecture() -> Any:
-        return configured_architecture(session.data, model, tokenizer)
+        return configured_architecture(session.data, settings["model"], tokenizer)
 
     for evaluation in evaluations.values():
         if hasattr(evaluation, "require_head") and of_instances and not session.readout.of_vocabulary:
