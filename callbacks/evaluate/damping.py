@@ -15,6 +15,7 @@ from twinlens.attribution.evaluation.ground_truth.damping import (
     FEWEST,
     GRID,
     HALVES,
+    SEEDS,
     DampingChoice,
     halves_of,
     held_out,
@@ -105,11 +106,11 @@ def _chosen(
     measured = []
     for number, rows in enumerate(halves):
         taken[rows, number] = 1
-        fitted = refitted(asked, f"damping of {name}", recipe, rows.tolist(), session.seed)
+        fitted = refitted(asked, f"damping of {name}", recipe, rows.tolist(), session.seed + number % SEEDS)
         measured.append(phi(fitted["log_prob"][kept], targets))
     sums = {damping: _sums(asked, name, methods, settings, damping, taken) for damping in GRID}
     choice = DampingChoice.of(sums, torch.stack(measured, 1))
-    return choice, choice.told(HALVES, len(kept), SPLIT)
+    return choice, choice.told(len(kept), SPLIT)
 
 
 def _sums(
@@ -118,7 +119,7 @@ def _sums(
     """Σ of the scores of every half's rows under one damping, [examples, halves]."""
     method: Any = methods[name]
     covering = replace(method.settled(damping, ""), top_k=-(-len(taken) // 2))
-    own = replace(asked, folder=asked.folder / FOLDER / f"{damping:g}", scores={})
+    own = replace(asked, folder=asked.folder / f"{damping:g}", scores={})
     said = {**settings, "damping": damping, "top_k": covering.top_k}
     attribute_split(own, name, {**methods, name: covering}, said, None, SPLIT)
     scored = StoredScores(own, name, covering, len(taken))

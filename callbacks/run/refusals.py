@@ -89,8 +89,8 @@ def refuse_what_cannot_run(
 
     Raises:
         UserError: what is no method, a name that controls have, lists too short, sources that a method cannot have,
-            epochs of a fit that is none, a precision that the device does not have, or other processes than torchrun
-            or SLURM has started.
+            epochs of a fit that is none, a precision that the device does not have, steps with weights that are spread
+            over processes, or other processes than torchrun or SLURM has started.
     """
     require_methods(methods)
     require_free_names(methods)
@@ -104,6 +104,7 @@ def refuse_what_cannot_run(
         )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer)
+    require_whole_weights(trainer, evaluations)
 
 
 def require_free_names(methods: Mapping[str, Method]) -> None:
@@ -155,3 +156,21 @@ def require_precision(trainer: Mapping[str, Any]) -> None:
             f"trainer.precision={trainer['precision']} needs a GPU, and this run is on a CPU; expected 32-true or "
             "bf16-mixed there: set trainer.precision=bf16-mixed."
         )
+
+
+def require_whole_weights(trainer: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
+    """Refuse steps of a model whose weights are spread over processes.
+
+    Raises:
+        UserError: naming the evaluation.
+    """
+    strategy = trainer.get("strategy")
+    named = str(strategy.get("_target_", "")) if isinstance(strategy, Mapping) else str(strategy)
+    if "fsdp" not in named.lower():
+        return
+    for name, evaluation in evaluations.items():
+        if evaluation.requires == "tail_patch":
+            raise UserError(
+                f"evaluation={name} takes a step with all weights at one place, and trainer=fsdp spreads them; "
+                "expected another trainer: use trainer=ddp, or leave the evaluation out."
+            )

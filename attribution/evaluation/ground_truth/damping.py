@@ -13,8 +13,11 @@ from twinlens.attribution.evaluation.train_ranking import random_ranking, share_
 
 GRID = (0.01, 0.1, 1.0, 10.0, 100.0)
 """Below, single directions decide; above, influence is gradient similarity but for a factor."""
-HALVES = 10
+HALVES = 20
 """Fits: dampings are compared on the same ones, so that few tell them apart."""
+SEEDS = 2
+"""Half of the fits begin as the explained model does, half with other parameters: the first alone favour more damping,
+as a model with the same beginning has learnt much the same without any row."""
 FIRST_DRAW = 1_000_000
 """Of the halves: none of those that `lds` reports on, unless its `first_draw` is set there."""
 EXAMPLES = 200
@@ -29,17 +32,17 @@ class DampingChoice:
 
     Attributes:
         damping: of the best agreement; of equal ones the smallest.
-        agreement: damping → mean over examples of Spearman's correlation over halves.
+        agreement: damping → mean over examples and seeds of the fits of Spearman's correlation over halves.
 
     Example:
         >>> import torch
         >>> from twinlens.attribution.evaluation.ground_truth.damping import DampingChoice
-        >>> measured = torch.tensor([[0.1, 0.4, 0.2]])  # [examples, halves]
+        >>> measured = torch.tensor([[0.1, 0.4, 0.2, 0.3]])  # [examples, halves], of two seeds in turn
         >>> choice = DampingChoice.of({0.1: -measured, 1.0: measured + measured.square()}, measured)
         >>> choice.damping
         1.0
-        >>> choice.told(halves=3, examples=1, split="validation")
-        'chosen by LDS over 3 random halves on 1 validation examples: 0.1: -1.000, 1: 1.000'
+        >>> choice.told(examples=1, split="validation")
+        'chosen by LDS over 20 random halves on 1 validation examples: 0.1: -1.000, 1: 1.000'
     """
 
     damping: float
@@ -51,15 +54,20 @@ class DampingChoice:
 
         Args:
             predicted: damping → Σ of the scores of every half's rows, [examples, halves].
-            measured: φ under models trained on these halves, [examples, halves].
+            measured: φ under models trained on these halves, their seeds in turn, [examples, halves].
         """
-        agreement = {damping: float(spearman(sums, measured).mean()) for damping, sums in predicted.items()}
+        agreement = {
+            damping: sum(
+                float(spearman(sums[:, seed::SEEDS], measured[:, seed::SEEDS]).mean()) / SEEDS for seed in range(SEEDS)
+            )
+            for damping, sums in predicted.items()
+        }
         return DampingChoice(max(sorted(agreement), key=lambda damping: agreement[damping]), agreement)
 
-    def told(self, halves: int, examples: int, split: str) -> str:
+    def told(self, examples: int, split: str) -> str:
         """In words, for `method.yaml`."""
         each = ", ".join(f"{damping:g}: {value:.3f}" for damping, value in self.agreement.items())
-        return f"chosen by LDS over {halves} random halves on {examples} {split} examples: {each}"
+        return f"chosen by LDS over {HALVES} random halves on {examples} {split} examples: {each}"
 
 
 def halves_of(n_train: int) -> list[Tensor]:

@@ -10,13 +10,16 @@ from typing import Any
 import datasets
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from tests import oracles_truth as oracles
 from tests.running import SMALLER_MODEL, CommandLine
+from twinlens.attribution.evaluation.ground_truth import damping as damping_choice
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 from twinlens.attribution.instance.bm25 import BM25
+from twinlens.callbacks.evaluate import damping as damping_stage
 from twinlens.callbacks.evaluate.ground_truth import StoredScores
 from twinlens.callbacks.passes.explain import Explain
 
@@ -32,7 +35,11 @@ FEW = ("evaluation.lds.subsets=5", "evaluation.removal.tests=1", "evaluation.rem
 
 def stored_scores(run: Path) -> torch.Tensor:
     """The method's scores of all train rows, put together from both ends of its lists by a loop."""
-    rows = datasets.load_from_disk(str(run / "scores" / "gradsim" / "test"))
+    return scores_in(datasets.load_from_disk(str(run / "scores" / "gradsim" / "test")))
+
+
+def scores_in(rows: datasets.Dataset) -> torch.Tensor:
+    """The scores of all train rows in stored lists, [tests, n_train]."""
     found = torch.full((len(rows), N_TRAIN), torch.nan, dtype=torch.float64)
     for test, row in enumerate(rows):
         for end in ("top", "bottom"):
@@ -155,6 +162,45 @@ def rise_after_a_step(run: Path, test: int, rows: torch.Tensor) -> float:
     (sum(losses) / len(losses)).backward()
     optimiser.step()
     return float(scores("test", test)[target]) - phi
+
+
+def test_a_damping_is_chosen_on_halves_and_examples_that_nothing_reports_on(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (damping_choice, damping_stage):
+        monkeypatch.setattr(module, "HALVES", 6)
+    monkeypatch.setattr(damping_stage, "GRID", (0.1, 10.0))
+    asked = ("method=influence", "method.influence.damping=auto", "data.limit.validation=10", *SMALLER_MODEL)
+    done = command(*asked, "evaluation=duplicates")
+    assert done.code == 0, done.err
+    said = yaml.safe_load((done.folder / "scores" / "influence" / "method.yaml").read_text())
+
+    manifests = (command.folder / "outputs" / "store" / "retrain").glob("*/manifest.json")
+    cells = [file.parent for file in sorted(manifests, key=lambda file: file.stat().st_mtime_ns)]
+    assert len(cells) == 6
+    examples = datasets.load_from_disk(str(done.folder / "damping" / "examples" / "validation"))
+    target = torch.tensor(examples["prob"][:]).argmax(1)
+    measured = torch.stack(
+        [load_file(cell / "predictions.safetensors")["log_prob"].double()[torch.arange(10), target] for cell in cells],
+        1,
+    )
+    subsets = [random_ranking(N_TRAIN, damping_choice.FIRST_DRAW + draw)[:24].tolist() for draw in range(6)]
+    agreement = {}
+    for value in (0.1, 10.0):
+        lists = datasets.load_from_disk(
+            str(done.folder / "damping" / f"{value:g}" / "scores" / "influence" / "validation")
+        )
+        scores = scores_in(lists)
+        of_seeds = [oracles.lds(scores, subsets[seed::2], measured[:, seed::2]) for seed in range(2)]
+        agreement[value] = sum(of_seeds) / 2
+    best = max(agreement, key=lambda value: agreement[value])
+    assert said["damping"] == best
+    assert said["damping_auto"] == (
+        "chosen by LDS over 6 random halves on 10 validation examples: "
+        + ", ".join(f"{value:g}: {found:.3f}" for value, found in agreement.items())
+    )
+    assert f"influence: damping: auto → {best:g}" in done.out
+    assert {row["setting"] for row in csv.DictReader((done.folder / "results.csv").open())} == {"damping=auto"}
 
 
 def test_rows_that_both_ends_leave_out_are_tied(tmp_path: Path) -> None:
