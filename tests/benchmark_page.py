@@ -1,6 +1,7 @@
 """docs/benchmark.md, made of a run's results: `python -m tests.benchmark_page RUN`; without RUN of the kept numbers.
 
-RUN is the folder of a finished `experiment=benchmark`; docs/benchmark.csv keeps its rows of ground truth and cost.
+RUN is the folder of a finished `experiment=benchmark`, or several of parts of it; docs/benchmark.csv keeps their rows
+of ground truth and cost.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ def page_of(rows: Sequence[Row]) -> str:
         "As measured when each method's scores were computed: by the clock, of the processor (all threads), and\n"
         "memory above what the process held before. What methods share (predictions, the fit) counts for none.\n",
         costs(rows),
+        counts(rows),
     ]
     return "\n".join(parts).rstrip("\n") + "\n"
 
@@ -133,6 +135,17 @@ def costs(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, ""])
 
 
+def counts(rows: Sequence[Row]) -> str:
+    """How much was measured, from the rows themselves."""
+    halves = {number(row, "k") for row in rows if row["metric"] == "lds"}
+    seeds = "two seeds" if any(row["method"] == OTHER_SEED for row in rows) else "one seed"
+    removals = sorted({str(row["group"]) for row in rows if row["metric"] == "removal"})
+    return (
+        f"Measured with {', '.join(f'{k:g}' for k in sorted(halves))} halves under {seeds}; removal: "
+        f"{' and '.join(removals) or 'not measured'}.\n"
+    )
+
+
 def size(row: Row) -> str:
     """` @k` where the metric is one of lists."""
     return f" @{number(row, 'k'):g}" if row["metric"] in ("removal", "tail_patch", "neuron_recall") else ""
@@ -163,7 +176,8 @@ def short(value: float) -> str:
 def main(arguments: Sequence[str]) -> int:
     """Keep a run's numbers, where one is named, and write the page of those that are kept."""
     if arguments:
-        write_results(KEPT, kept_rows(read_results(Path(arguments[0]) / "results.csv")))
+        rows = [row for run in arguments for row in read_results(Path(run) / "results.csv")]
+        write_results(KEPT, kept_rows(rows))
     PAGE.write_text(page_of(read_results(KEPT)), encoding="utf-8")
     return 0
 

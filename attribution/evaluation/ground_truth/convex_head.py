@@ -18,8 +18,8 @@ TOLERANCE = 1e-9
 """Largest gradient of a solution, as a share of the largest gradient of a row that was left out."""
 
 
-def require_linear(head: nn.Module) -> None:
-    """Refuse a head that is not convex in its weights.
+def require_linear(head: nn.Module) -> nn.Linear:
+    """The head, which has to be convex in its weights.
 
     Raises:
         UserError: naming what to use.
@@ -29,6 +29,7 @@ def require_linear(head: nn.Module) -> None:
             "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
             "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
         )
+    return head
 
 
 @dataclass(frozen=True)
@@ -71,11 +72,11 @@ class ConvexHead:
         Raises:
             UserError: a head that is not convex in its weights.
         """
-        require_linear(head)
-        weights = head.weight.detach().double().cpu()
+        linear = require_linear(head)
+        weights = linear.weight.detach().double().cpu()
         inputs = features.double()
-        if head.bias is not None:
-            weights = torch.cat([weights, head.bias.detach().double().cpu()[:, None]], 1)
+        if linear.bias is not None:
+            weights = torch.cat([weights, linear.bias.detach().double().cpu()[:, None]], 1)
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         prob = (inputs @ weights.T).softmax(-1)
         trace = ((1 - prob.square().sum(1)) * inputs.square().sum(1)).mean()
