@@ -66,8 +66,9 @@ def page_of(rows: Sequence[Row]) -> str:
         "## Neurons\n",
         table(rows, "neuron", [*OF_NEURONS]),
         "## What they took\n",
-        "As measured when each method's scores were computed: by the clock, of the processor (all threads), and\n"
-        "memory above what the process held before. What methods share (predictions, the fit) counts for none.\n",
+        "As measured when each method's scores were computed: by the clock (longer on a busy machine), of the\n"
+        "processor (all threads), and memory above what the process held before. What methods share (predictions,\n"
+        "the fit) counts for none.\n",
         costs(rows),
         counts(rows),
     ]
@@ -132,7 +133,10 @@ def costs(rows: Sequence[Row]) -> str:
     for method in dict.fromkeys(row["method"] for row in rows if row["metric"] in COST):
         of_method = {row["metric"]: number(row) for row in rows if row["method"] == method and row["metric"] in COST}
         lines.append(f"| `{method}` | {' | '.join(f'{of_method[metric]:.1f}' for metric in COST)} |")
-    return "\n".join([*lines, ""])
+    known = {row["method"] for row in rows if row["metric"] in COST}
+    unknown = [name for name in dict.fromkeys(str(row["method"]) for row in rows) if name not in {*known, OTHER_SEED}]
+    left_out = [f"Not measured: {', '.join(f'`{name}`' for name in unknown)}.\n"] if unknown else []
+    return "\n".join([*lines, "", *left_out])
 
 
 def counts(rows: Sequence[Row]) -> str:
@@ -168,15 +172,21 @@ def number(row: Row, column: str = "value") -> float:
 
 
 def short(value: float) -> str:
-    """Two decimals without the zero before them, as statistics are printed."""
-    text = f"{value:.2f}".replace("-", "−")
-    return text.replace("0.", ".", 1) if abs(value) < 1 else text
+    """Two decimals, of small numbers four, without the zero before them, as statistics are printed."""
+    text = f"{value:.2f}" if abs(value) >= 0.05 else f"{value:.4f}".rstrip("0")
+    if float(text) == 0:
+        return "0"
+    return text.replace("-", "−").replace("0.", ".", 1) if abs(float(text)) < 1 else text.replace("-", "−")
 
 
 def main(arguments: Sequence[str]) -> int:
     """Keep a run's numbers, where one is named, and write the page of those that are kept."""
     if arguments:
-        rows = [row for run in arguments for row in read_results(Path(run) / "results.csv")]
+        rows: list[Row] = []
+        for run in arguments:  # the last run that has a metric of a method counts
+            new = read_results(Path(run) / "results.csv")
+            known = {(row["metric"], row["method"]) for row in new}
+            rows = [*(row for row in rows if (row["metric"], row["method"]) not in known), *new]
         write_results(KEPT, kept_rows(rows))
     PAGE.write_text(page_of(read_results(KEPT)), encoding="utf-8")
     return 0

@@ -94,7 +94,7 @@ class TailPatch(GroundTruth):
 
     first: Sequence[int] = (10,)
     tests: int = 20
-    step: float = 0.01
+    step: float = 0.001
     seeds: Sequence[int] = (0,)
 
     def __post_init__(self) -> None:
@@ -102,7 +102,7 @@ class TailPatch(GroundTruth):
             raise UserError(
                 f"evaluation.tail_patch.first={list(self.first)} with tests={self.tests} and step={self.step:g} takes "
                 "no step; expected numbers of rows from 1 on, at least one test and a step above 0: write first=[10] "
-                "tests=20 step=0.01."
+                "tests=20 step=0.001."
             )
         if not self.seeds:
             raise UserError("evaluation.tail_patch.seeds=[] draws no rows, expected at least one seed: write [0].")
@@ -159,7 +159,7 @@ class TailPatch(GroundTruth):
             said: dict[str, Any] = {"method": name}
             if control:
                 said = {"method": RANDOM, "control": True, "reference_group": name}
-            said["variant"] = ";".join([*([f"step={self.step:g}"] if self.step != 0.01 else []),
+            said["variant"] = ";".join([*([f"step={self.step:g}"] if self.step != 0.001 else []),
                                         *([SAME_LABELS] if control else [])])  # fmt: skip
             found.append(
                 Result(
