@@ -81,7 +81,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
         evaluations,
         [] if config.plan else [build(node, save_dir=str(folder)) for node in config.logger.values()],
     )
-    refuse_what_the_inputs_rule_out(session, methods, evaluations, parts.settings["model"], tokenizer)
+    refuse_what_the_inputs_rule_out(session, methods, evaluations, parts.settings, tokenizer)
     if config.plan:
         return print_plan(session, parts, tokenizer)
     run = RunFolder(folder)

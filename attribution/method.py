@@ -127,6 +127,11 @@ class Method:
         return self
 
     @property
+    def choices(self) -> Mapping[str, str]:
+        """What the run has chosen of the method's settings and how, for `method.yaml`."""
+        return {}
+
+    @property
     def sources(self) -> Sequence[Source]:
         """The methods of the run whose results it reads."""
         return ()

@@ -111,12 +111,40 @@ def _dattri_task(splits: Splits) -> Any:
     return AttributionTask(loss_func=loss, model=head, checkpoints=head.state_dict())
 
 
+def dattri_gradient_scores(splits: Splits) -> Tensor:
+    """All scores by dattri's TracIn with a single checkpoint of rate 1, [tests, n_train]."""
+    from dattri.algorithm.tracin import TracInAttributor
+
+    def run() -> Tensor:
+        peer = TracInAttributor(_dattri_task(splits), torch.ones(1), normalized_grad=False)
+        peer.projector_kwargs = None
+        return _dattri_scores(peer, splits)
+
+    return _quietly(run)()
+
+
+def dattri_influence_scores(splits: Splits, damping: float) -> Tensor:
+    """All scores by dattri's explicit inverse, [tests, n_train]; `damping` absolute."""
+    from dattri.algorithm.influence_function import IFAttributorExplicit
+
+    def run() -> Tensor:
+        peer = IFAttributorExplicit(_dattri_task(splits), regularization=damping)
+        peer.cache(DataLoader(TensorDataset(splits.train.features, splits.train.labels), len(splits.train)))
+        return _dattri_scores(peer, splits)
+
+    return _quietly(run)()
+
+
 def _dattri_best(peer: Any, splits: Splits) -> Tensor:
+    return _dattri_scores(peer, splits).topk(splits.top_k, dim=1).values
+
+
+def _dattri_scores(peer: Any, splits: Splits) -> Tensor:
     train, test = (
         DataLoader(TensorDataset(part.features, part.labels), BATCH, shuffle=False)
         for part in (splits.train, splits.test)
     )
-    return peer.attribute(train, test).detach().T.topk(splits.top_k, dim=1).values
+    return peer.attribute(train, test).detach().T
 
 
 def _quietly(run: Callable[[], Tensor]) -> Callable[[], Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bad_input_files import Entry
+from tests.bad_input_files import Entry, checkpoint
 from tests.running import SMALL_DEMO
 
 TRUTH: list[Entry] = [
@@ -50,6 +50,67 @@ TRUTH: list[Entry] = [
         "a removal of nothing",
         ("method=gradsim", "evaluation=removal", "evaluation.removal.removed=[]"),
         ("removed=[]", "takes nothing away"),
+    ),
+    (
+        "a removal of all train rows",
+        ("method=gradsim", "evaluation=removal", "evaluation.removal.removed=[48]", *SMALL_DEMO),
+        ("removed=[48]", "leaves nothing of 48 train rows"),
+    ),
+    (
+        "a removal for a method that the run does not have",
+        ("method=[gradsim,random_instances]", "evaluation=removal", "evaluation.removal.methods=[influence]"),
+        ("names influence", "(gradsim)"),
+    ),
+    (
+        "halves of three rows",
+        ("method=gradsim", "evaluation=lds", *SMALL_DEMO, "data.limit.train=3"),
+        ("a train split of 3 rows", "raise data.limit.train"),
+    ),
+    (
+        "a refit of a head of several layers",
+        ("method=gradsim", "evaluation=loo", "model.head=mlp", *SMALL_DEMO, "method.gradsim.top_k=24"),
+        ("several layers", "use model.head=linear"),
+    ),
+    (
+        "a refit of a head of choices",
+        ("method=gradsim", "evaluation=loo", "data=demo_choice", *SMALL_DEMO, "method.gradsim.top_k=24"),
+        ("choices", "take evaluation=removal"),
+    ),
+    (
+        "a step of nothing",
+        ("method=gradsim", "evaluation=tail_patch", "evaluation.tail_patch.step=0"),
+        ("step=0", "a step above 0"),
+    ),
+    (
+        "a step on more rows than a list holds",
+        ("method=gradsim", "evaluation=tail_patch", "evaluation.tail_patch.first=[200]"),
+        ("first 200 train rows", "raise method.gradsim.top_k"),
+    ),
+    (
+        "a step with weights that are spread",
+        ("method=gradsim", "evaluation=tail_patch", "trainer=fsdp"),
+        ("evaluation=tail_patch", "use trainer=ddp"),
+    ),
+    (
+        "a damping that the explained examples would choose",
+        ("method=influence", "method.influence.damping=auto", "attribute_split=validation", *SMALL_DEMO),
+        ("damping=auto", "which is the explained one"),
+    ),
+    (
+        "a damping that too few examples would choose",
+        ("method=influence", "method.influence.damping=auto", *SMALL_DEMO, "data.limit.validation=5"),
+        ("of which there are 5", "at least 10"),
+    ),
+    (
+        "a damping chosen for a model that is given",
+        ("method=influence", "method.influence.damping=auto", "fit=false", "model=local", "model.path=checkpoint"),
+        ("fit=false", "damping=0.1"),
+        checkpoint(),
+    ),
+    (
+        "a damping chosen for what has no eigenvalues",
+        ("method=influence", "method.influence.damping=auto", "method.influence.curvature=identity"),
+        ("curvature=identity", "write damping=0.1"),
     ),
     (
         "a removal of more than a list holds",

@@ -226,17 +226,23 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
 def test_every_method_is_held_against_every_ground_truth_in_one_table(
     command: CommandLine,
 ) -> None:
-    few = ("evaluation.lds.subsets=5", "evaluation.removal.tests=1", "evaluation.removal.removed=[2]")
+    few = (
+        "evaluation.lds.subsets=5", "evaluation.removal.tests=1", "evaluation.removal.removed=[2]",
+        "evaluation.tail_patch.tests=2", "evaluation.tail_patch.first=[2]",
+    )  # fmt: skip
     finished = command(
         "experiment=benchmark", *few, "evaluation.removal.together=false", "evaluation.lds.seeds=[0]", *SMALLER_MODEL
     )
     assert finished.code == 0, finished.err
     tables = finished.folder / "tables"
     (header, *lines) = list(csv.reader((tables / "ground_truth.csv").open()))
-    assert {"LDS", "leave-one-out (Pearson)", "removal @2, each"} <= set(header)
+    assert {"LDS", "leave-one-out (Pearson)", "removal @2, each", "tail patch @2", "time (s)"} <= set(header)
     assert {"influence_ekfac [params=all]", "bm25", "random_instances"} <= {line[0] for line in lines}
     neurons = {row["method"] for row in csv.DictReader((tables / "neuron_truth.csv").open())}
     assert {"ig", "grad_x_act", "logprob_increase", "random_neurons"} <= neurons
+    full = command("experiment=benchmark/full", "plan=true", *SMALLER_MODEL)
+    assert full.code == 0, full.err
+    assert "300 fits" in full.out  # a hundred halves under three seeds
 
 
 @pytest.mark.long
@@ -284,4 +290,5 @@ def test_every_experiment_is_tried(repository: Path) -> None:
     papers = {f"unified/{name}.yaml" for name in unified} | {
         f"neuron_level/{name}.yaml" for name in (*NEURON_LEVEL, *OTHERS_OF_NEURON_LEVEL)
     }
-    assert found == {"averitec.yaml", "averitec_tiny.yaml", "benchmark.yaml", *papers}
+    benchmarks = {"benchmark.yaml", "benchmark/full.yaml", "benchmark/digits.yaml"}  # the last one in test_digits.py
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", *benchmarks, *papers}

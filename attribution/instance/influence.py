@@ -37,7 +37,7 @@ from twinlens.attribution.instance.identity import IdentityScorer
 from twinlens.attribution.instance.influence_costs import kronecker_cost, solver_cost
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.kronecker import KroneckerScorer, kronecker_plan, layer_bases
-from twinlens.attribution.instance.layer_curvature import CurvedLayers
+from twinlens.attribution.instance.layer_curvature import CurvedLayers, Damping
 from twinlens.attribution.instance.lissa import LissaScorer, Recursion
 from twinlens.attribution.instance.products import CurvatureProducts
 from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
@@ -61,7 +61,7 @@ class Influence(CurvedLayers):
             takes the cheaper of direct and dual that fits the memory budget, else cg.
         damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac` and `datainf`
             of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
-            acts as an absolute λ of damping · lissa_scale.
+            acts as an absolute λ of damping · lissa_scale. `auto`: chosen by the run, see `CurvedLayers`.
         fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
             `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
@@ -78,6 +78,7 @@ class Influence(CurvedLayers):
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
         per: train rows are examples, or for language models the tokens of the training text.
+        damping_chosen: how the run came to its damping, where that was `auto`.
 
     Example:
         >>> import torch
@@ -95,7 +96,7 @@ class Influence(CurvedLayers):
 
     curvature: Curvature = "ggn"
     solver: Solver = "auto"
-    damping: float = 0.1
+    damping: Damping = 0.1
     fisher: Fisher = "expectation"
     params: str = "head"
     labels: LabelSource = "gold"
@@ -111,13 +112,10 @@ class Influence(CurvedLayers):
     projection_dim: int = 16
     projection_seed: int = 0
     per: Per = "example"
+    damping_chosen: str = ""
 
     def __post_init__(self) -> None:
-        if not self.damping > 0:
-            raise UserError(
-                f"damping={self.damping:g} leaves the curvature singular; expected a number above 0, relative to the "
-                "mean eigenvalue: use damping=0.1."
-            )
+        self.check_damping()
         if self.curvature in ("kfac", "ekfac", "datainf", "identity") and self.solver not in ("auto", "direct"):
             raise UserError(
                 f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
@@ -151,8 +149,13 @@ class Influence(CurvedLayers):
     def recursion(self) -> Recursion:
         """The constants of LiSSA."""
         return Recursion(
-            self.damping, self.lissa_depth, self.lissa_scale, self.lissa_batch, self.lissa_repeats, self.lissa_seed
-        )
+            self.relative_damping,
+            self.lissa_depth,
+            self.lissa_scale,
+            self.lissa_batch,
+            self.lissa_repeats,
+            self.lissa_seed,
+        )  # fmt: skip
 
     def cost(self, sizes: PassSizes) -> InstanceCost:
         """The curvature's matrix and its factor beside each other while factorising, then the factor beside the blocks.
@@ -188,7 +191,7 @@ class Influence(CurvedLayers):
         check_inputs(train, head, torch.arange(len(train)), "train")
         if self.curvature == "identity":
             description = {**self._describe(head, "direct"), "damping_absolute": self.damping}
-            return IdentityScorer(head, train, self.damping, description, memory_budget)
+            return IdentityScorer(head, train, self.relative_damping, description, memory_budget)
         if self.curvature == "kfac" or self.curvature == "ekfac":
             return self._kronecker(head, train, memory_budget)
         exact = self.is_exact(head)
@@ -269,13 +272,13 @@ class Influence(CurvedLayers):
         fisher = train.curvature_rows
         inverse: Inverse
         if self.curvature == "identity":
-            inverse = IdentityInverse(self.damping)
+            inverse = IdentityInverse(self.relative_damping)
         elif self.curvature == "datainf":
-            inverse = DataInfInverse(fisher, self.damping, budget)
+            inverse = DataInfInverse(fisher, self.relative_damping, budget)
         elif self.curvature == "kfac" or self.curvature == "ekfac":
-            inverse = KroneckerInverse(fisher, self.damping, self.curvature == "ekfac")
+            inverse = KroneckerInverse(fisher, self.relative_damping, self.curvature == "ekfac")
         else:
-            inverse = GGNInverse(fisher, self.damping, self.solver, budget)
+            inverse = GGNInverse(fisher, self.relative_damping, self.solver, budget)
         said = {"curvature": self.curvature, "solver": "direct", "damping": self.damping}
         if self.curvature in ("kfac", "ekfac"):
             said["fisher"] = self.fisher
@@ -291,16 +294,7 @@ class Influence(CurvedLayers):
             )
         bases = layer_bases(head, train, self.curvature == "ekfac", self.fisher, budget - plan.memory // 2)
         description = {**self._describe(head, "direct"), "fisher": self.fisher}
-        return KroneckerScorer(head, train, bases, self.damping, description, budget)
-
-    def _absolute_damping(self, trace: float, n_parameters: int) -> float:
-        damping = self.damping * trace / n_parameters
-        if not damping > 0:
-            raise UserError(
-                f"The curvature of the train loss has trace {trace:.4g}, so that relative damping cannot make it "
-                "invertible; expected a positive trace: train less (trainer.max_epochs), use curvature=ggn or gradsim."
-            )
-        return damping
+        return KroneckerScorer(head, train, bases, self.relative_damping, description, budget)
 
     def _describe(self, head: DifferentiableHead, solver: str, trace: float | None = None) -> dict[str, object]:
         mean = None if trace is None else trace / head.n_parameters
@@ -309,7 +303,7 @@ class Influence(CurvedLayers):
             "curvature_equals_ggn": self.curvature == "ggn" or (self.curvature == "hessian" and head.is_linear),
             "solver": solver,
             "damping": self.damping,
-            "damping_absolute": None if mean is None else self.damping * mean,
+            "damping_absolute": None if mean is None else self.relative_damping * mean,
             "mean_eigenvalue": mean,
             "params": self.params,
             "labels": self.labels,

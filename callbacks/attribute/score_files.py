@@ -40,7 +40,7 @@ def write_description(folder: Path, name: str, method: Method, described: Mappin
     """
     said: dict[str, object] = {FORMAT: METHOD_FORMAT, "name": name, **({CONTROL: True} if method.is_control else {})}
     said |= {key: text for key, text in (("sign", method.sign), ("unit", method.unit)) if text}
-    write_yaml(folder / "method.yaml", {**said, **described})
+    write_yaml(folder / "method.yaml", {**said, **described, **method.choices})
 
 
 def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: UnitKind = "neuron") -> pyarrow.Table:

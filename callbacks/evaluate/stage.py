@@ -11,6 +11,7 @@ from twinlens.attribution.evaluation.concepts import COLUMN as CONCEPT
 from twinlens.attribution.evaluation.needs import what_is_missing
 from twinlens.attribution.evaluation.parts import broken_down
 from twinlens.attribution.evaluation.result import Result
+from twinlens.callbacks.evaluate.cost import cost_results
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     answers_of,
     available,
@@ -39,6 +40,7 @@ from twinlens.callbacks.evaluate.randomised import randomised_results
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
+from twinlens.callbacks.evaluate.tail_patch import tail_patch_results
 from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
 
@@ -237,6 +239,16 @@ def _randomised(asked: Asked) -> list[Result]:
     return randomised_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.of_methods)
 
 
+def _tail_patch(asked: Asked) -> list[Result]:
+    """Of instance methods by a step on the first of their lists."""
+    return tail_patch_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.settings)
+
+
+def _cost(asked: Asked) -> list[Result]:
+    """Of what each method took."""
+    return cost_results(asked.session, asked.name, asked.evaluation, asked.methods)
+
+
 def _neurons(asked: Asked) -> list[Result]:
     """Of lists of neurons, and their parts by label, outcome and case."""
     session = asked.session
@@ -272,6 +284,8 @@ BY_NEED: Mapping[str, Callable[[Asked], list[Result]]] = {
     "ground_truth": _ground_truth,
     "neuron_truth": _neuron_truth,
     "randomised": _randomised,
+    "tail_patch": _tail_patch,
+    "cost": _cost,
     "neuron": _neurons,
     "sites": _sites,
     "neuron_level": _neuron_level,

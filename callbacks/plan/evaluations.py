@@ -1,4 +1,4 @@
-"""Plan of evaluations that compute: faithfulness and retraining; those of the second paper are `neuron_level`."""
+"""Plan of evaluations that compute, and of choosing a damping; those of the second paper are `neuron_level`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ from contextlib import suppress
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.ground_truth.damping import GRID, HALVES, halves_of, held_out
+from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.site_ablation import CELLS, SiteAblation
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.callbacks.attribute.dispatch import reads_of
+from twinlens.callbacks.evaluate.damping import SPLIT
 from twinlens.callbacks.evaluate.evaluation_inputs import of_kind
 from twinlens.callbacks.evaluate.faithfulness import (
     control_names,
@@ -25,7 +29,7 @@ from twinlens.callbacks.evaluate.faithfulness import (
 )
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_inputs
-from twinlens.callbacks.plan.fits import ranked_methods, retraining_line
+from twinlens.callbacks.plan.fits import fit_memory, fit_seconds, ranked_methods, retraining_line
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.neuron_level import neuron_level_lines
 from twinlens.callbacks.plan.table import Line
@@ -37,6 +41,8 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
+    if evaluation.requires == "tail_patch" and ranked_methods(methods) and not plan.session.readout.of_vocabulary:
+        return [tail_patch_line(plan, name, evaluation)]
     if evaluation.requires == "sites":
         return [site_ablation_line(plan, name, evaluation)]
     fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
@@ -95,6 +101,40 @@ def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> L
     # a byte and a probability of every cell, in shards and as a whole
     disk = 2 * 5 * len(CELLS) * len(lengths)
     return plan.model_line(name, session.split, found, evaluation.need(sizes), seconds, disk)
+
+
+def tail_patch_line(plan: PlanBase, name: str, evaluation: TailPatch) -> Line:
+    """A forward and backward of every row that a step is taken on, and a forward of the test after it."""
+    session, shape = plan.session, plan.shape
+    train, tests = plan.lengths["train"], plan.lengths[session.split]
+    n_tests = min(evaluation.tests, len(tests))
+    n_sets = len(ranked_methods(plan.parts.methods)) * (1 + len(evaluation.seeds))  # beside each list its controls
+    row = shape.forward_operations(round(sum(train) / len(train)))
+    test = shape.forward_operations(round(sum(tests) / len(tests)))
+    operations = n_sets * n_tests * sum(3 * k * row + test for k in evaluation.first)
+    working = fit_memory(shape, session, sorted(train)[-max(evaluation.first) :], plan.device.type)
+    return Line(
+        name, n_tests, plan.said(bool(session.weights), None), plan.times.forward(session.sequences.read * operations),
+        8 * n_sets * n_tests * len(evaluation.first), working, plan.model_bytes + working, plan.device.type,
+        f"{n_sets * n_tests * len(evaluation.first)} steps",
+    )  # fmt: skip
+
+
+def damping_line(plan: PlanBase, name: str) -> Line:
+    """What choosing the damping of a method adds to its pass: fits on halves, and a pass for every damping."""
+    session, shape = plan.session, plan.shape
+    train, held = list(plan.lengths["train"]), list(plan.lengths[SPLIT])
+    half = len(halves_of(len(train))[0])
+    rows = [round(sum(train) / len(train))] * half
+    fit = fit_seconds(plan.times, shape, session, plan.parts.settings["trainer"], rows, held)
+    predicted = plan.times.forward(session.sequences.read * sum(map(shape.forward_operations, held)))
+    cost = reads_of(session, name, plan.parts.methods).cost(plan, SPLIT)
+    seconds = None if cost.seconds is None else HALVES * (fit + predicted) + len(GRID) * cost.seconds
+    working = max(cost.memory + cost.held, fit_memory(shape, session, sorted(train)[-half:], plan.device.type))
+    return Line(
+        f"damping of {name}", len(held_out(len(held))), "no", seconds, len(GRID) * cost.disk, working,
+        plan.model_bytes + working, plan.device.type, f"{HALVES} fits, {len(GRID)} dampings",
+    )  # fmt: skip
 
 
 def fits_line(plan: PlanBase, name: str, evaluation: Refits | GroundTruth) -> Line:

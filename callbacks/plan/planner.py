@@ -20,6 +20,7 @@ from twinlens.callbacks.attribute.dispatch import form_of, reads_of
 from twinlens.callbacks.attribute.method_graph import in_order, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.attribute.stage import method_inputs
+from twinlens.callbacks.evaluate.damping import chooses_damping
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Predictions, Session
@@ -32,7 +33,7 @@ from twinlens.callbacks.plan.device_rate import (
     seconds_per_byte,
     shape_of,
 )
-from twinlens.callbacks.plan.evaluations import evaluation_lines
+from twinlens.callbacks.plan.evaluations import damping_line, evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.machines import machine_of
@@ -77,6 +78,8 @@ class Planner(PlanBase):
                 if (source, "train") not in planned:
                     lines.append(self._attribute(source, None, "train"))
                     planned.add((source, "train"))
+            if chooses_damping(method):
+                lines.append(damping_line(self, name))
             lines += [self._attribute(name, seed, session.split) for seed in method.seeds]
             planned.add((name, session.split))
         for name, evaluation in self.parts.evaluations.items():

@@ -13,6 +13,7 @@ OF_INSTANCES = {
     "loo_pearson": "leave-one-out (Pearson)",
     "loo_spearman": "leave-one-out (Spearman)",
     "removal": "removal",
+    "tail_patch": "tail patch",
     "mislabel_auc": "wrong labels (AUROC)",
     "shortcut_auc": "shortcut (AUROC)",
     "randomised_spearman": "shuffled weights (Spearman)",
@@ -20,6 +21,8 @@ OF_INSTANCES = {
 }
 """Metrics in the order of the table's columns, with their names there."""
 OF_NEURONS = {"neuron_pearson": "Pearson", "neuron_spearman": "Spearman", "neuron_recall": "recall"}
+COST = {"seconds": "time (s)", "processor_seconds": "processor time (s)", "memory_mib": "memory (MiB)"}
+"""What each method took, behind what it is worth."""
 
 
 def truth_tables(rows: Sequence[Row]) -> list[Table]:
@@ -28,13 +31,18 @@ def truth_tables(rows: Sequence[Row]) -> list[Table]:
     of_instances = [row for row in rows if row["metric"] in OF_INSTANCES]
     if all(row["metric"] == "mrr" for row in of_instances):  # planted twins alone have a place of their own
         of_instances = []
+    of_neurons, of_instances = (
+        [*found, *(row for row in rows if row["metric"] in COST and row.get("group") == kind)] if found else []
+        for found, kind in ((of_neurons, "neuron"), (of_instances, "instance"))
+    )
     found = [
         grid(
             "ground_truth",
             "Scores of training instances against what was measured: models trained on random halves (LDS), the head "
-            "refitted without a row, fall of the target in nats when the first k rows are removed, planted rows",
+            "refitted without a row, fall of the target in nats when the first k rows are removed, its rise after one "
+            "more step on them (tail patch), planted rows",
             ("method", "model", "data"),
-            sorted(of_instances, key=lambda row: list(OF_INSTANCES).index(str(row["metric"]))),
+            sorted(of_instances, key=lambda row: [*OF_INSTANCES, *COST].index(str(row["metric"]))),
             _label,
             _instance_column,
             order=of_instances,
@@ -43,9 +51,9 @@ def truth_tables(rows: Sequence[Row]) -> list[Table]:
             "neuron_truth",
             "Scores of all neurons against switching each of them off alone",
             ("method", "model", "data"),
-            sorted(of_neurons, key=lambda row: list(OF_NEURONS).index(str(row["metric"]))),
+            sorted(of_neurons, key=lambda row: [*OF_NEURONS, *COST].index(str(row["metric"]))),
             _label,
-            lambda row: " @".join(filter(None, (OF_NEURONS[str(row["metric"])], format_number(row.get("k"))))),
+            _neuron_column,
             order=of_neurons,
         ),
     ]
@@ -59,7 +67,14 @@ def _label(row: Row) -> Label:
     return (f"{name}, labels of {like}" if like else name, cell_text(row, "model"), cell_text(row, "data"))
 
 
+def _neuron_column(row: Row) -> str:
+    name = {**OF_NEURONS, **COST}[str(row["metric"])]
+    return " @".join(filter(None, (name, format_number(row.get("k")))))
+
+
 def _instance_column(row: Row) -> str:
+    if row["metric"] in COST:
+        return COST[str(row["metric"])]
     name, group = OF_INSTANCES[str(row["metric"])], cell_text(row, "group").replace("_", " ")
-    size = f" @{format_number(row.get('k'))}" if row["metric"] == "removal" else ""
+    size = f" @{format_number(row.get('k'))}" if row["metric"] in ("removal", "tail_patch") else ""
     return f"{name}{size}" + (f", {group}" if group else "")

@@ -10,6 +10,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.attribute.explained_outputs import explained_otherwise, told_targets
 from twinlens.callbacks.attribute.method_graph import in_order
 from twinlens.callbacks.attribute.stage import attribute_stage
+from twinlens.callbacks.evaluate.damping import settled_dampings
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order, shared_pass_stage
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
@@ -59,22 +60,25 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     for line in told_targets(session, parts.methods):
         print(line, flush=True)
     warnings.tell(session, "predict", run.metrics, {})
-    for name in in_order(parts.methods):
-        timed("attribute", attribute_stage, name, parts.methods, settings["method"])
-    warnings.tell(session, "attribute", run.metrics, {})
-    common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
     recipe = Recipe(
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
     )
-    jobs = timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, parts.methods)
+    methods, method_nodes = timed(
+        "attribute", settled_dampings, parts.methods, settings.get("method") or {}, recipe if fits else None
+    )
+    for name in in_order(methods):
+        timed("attribute", attribute_stage, name, methods, method_nodes)
+    warnings.tell(session, "attribute", run.metrics, {})
+    common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
+    jobs = timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, methods)
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
     written = {name: as_written(node, session.seed) for name, node in (settings.get("method") or {}).items()}
     of_methods = method_settings(parts.methods, written)
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
         finished[name] = timed(
-            "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], parts.methods,
-            recipe if fits else None, finished, settings.get("method") or {}, jobs,
+            "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], methods,
+            recipe if fits else None, finished, method_nodes, jobs,
         )  # fmt: skip
         otherwise = explained_otherwise(session, parts.methods)
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)

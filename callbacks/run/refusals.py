@@ -16,8 +16,9 @@ from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import form_of, require_methods
 from twinlens.callbacks.attribute.method_graph import require_sources
+from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
-from twinlens.callbacks.fit.stage import n_processes
+from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
@@ -30,7 +31,7 @@ def refuse_what_the_inputs_rule_out(
     session: Session,
     methods: Mapping[str, Any],
     evaluations: Mapping[str, Any],
-    model: Mapping[str, Any],
+    settings: Mapping[str, Any],
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
     """Refuse, once data and configuration are read, what only a later stage would find.
@@ -38,13 +39,14 @@ def refuse_what_the_inputs_rule_out(
     Args:
         session: of the run, its data prepared.
         methods, evaluations: of the run, by name.
-        model: settings of the model.
+        settings: the whole configuration as plain values.
         tokenizer: of the model.
 
     Raises:
-        UserError: a split that the data do not have, a reference split that is missing or too small, lists that do not
-            cover the train split where an evaluation reads every score, gold targets of a folded split, layers that the
-            model does not have, or a path through pre-activations on a gated model.
+        UserError: a split that the data do not have, a reference split that is missing or too small, too few train rows
+            for an evaluation, lists that do not cover the train split where one reads every score, a head that is not
+            convex, gold targets of a folded split, layers that the model does not have, or a path through
+            pre-activations on a gated model.
     """
     splits_needed(session.data.splits, session.split, methods)
     if any(method.names_neurons for method in methods.values()):
@@ -52,18 +54,23 @@ def refuse_what_the_inputs_rule_out(
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
 
-    for name, evaluation in evaluations.items():
+    refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
+    of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
+    for name, evaluation in evaluations.items() if of_instances else ():
+        n_train = len(session.data.splits["train"])
         if hasattr(evaluation, "require_rows"):
-            evaluation.require_rows(len(session.data.splits["train"]))
-        for key, method in methods.items():
-            if hasattr(evaluation, "require_coverage") and method.kind == "instance":
-                evaluation.require_coverage(name, key, method.top_k, len(session.data.splits["train"]))
+            evaluation.require_rows(n_train)
+        for key, method in of_instances.items():
+            if hasattr(evaluation, "require_coverage"):
+                evaluation.require_coverage(name, key, method.top_k, n_train)
 
     @cache
     def architecture() -> Any:
-        return configured_architecture(session.data, model, tokenizer)
+        return configured_architecture(session.data, settings["model"], tokenizer)
 
     for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_head") and of_instances and not session.readout.of_vocabulary:
+            evaluation.require_head(architecture().score, session.sequences.read)
         if hasattr(evaluation, "require_neurons") and evaluation.of in methods:
             footprint = footprint_of(architecture().base_model)
             for key, method in methods.items():
@@ -82,8 +89,8 @@ def refuse_what_cannot_run(
 
     Raises:
         UserError: what is no method, a name that controls have, lists too short, sources that a method cannot have,
-            epochs of a fit that is none, a precision that the device does not have, or other processes than torchrun
-            or SLURM has started.
+            epochs of a fit that is none, a precision that the device does not have, steps with weights that are spread
+            over processes, or other processes than torchrun or SLURM has started.
     """
     require_methods(methods)
     require_free_names(methods)
@@ -97,6 +104,7 @@ def refuse_what_cannot_run(
         )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer)
+    require_whole_weights(trainer, evaluations)
 
 
 def require_free_names(methods: Mapping[str, Method]) -> None:
@@ -114,7 +122,8 @@ def require_free_names(methods: Mapping[str, Method]) -> None:
 
 
 def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
-    """Refuse, before anything is trained, lists that would be empty, and lists too short for an evaluation.
+    """Refuse, before anything is trained, lists that would be empty or too short for an evaluation, and names in an
+    evaluation that the run does not have.
 
     Raises:
         UserError: naming the method and what it lacks.
@@ -125,8 +134,11 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
         if not method.seeds:
             raise UserError(f"method.{name}.seeds=[] draws nothing, expected at least one seed: write [0].")
     for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_methods"):
+            drawless = (name for name, method in methods.items() if method.kind == "instance" and not method.draws)
+            evaluation.require_methods(list(drawless))
         for name, method in methods.items():
-            of_instances = evaluation.requires == "ground_truth"
+            of_instances = evaluation.requires in ("ground_truth", "tail_patch")
             asked = method.kind == "instance" if of_instances else method.names_neurons
             if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)
@@ -144,3 +156,21 @@ def require_precision(trainer: Mapping[str, Any]) -> None:
             f"trainer.precision={trainer['precision']} needs a GPU, and this run is on a CPU; expected 32-true or "
             "bf16-mixed there: set trainer.precision=bf16-mixed."
         )
+
+
+def require_whole_weights(trainer: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
+    """Refuse steps of a model whose weights are spread over processes.
+
+    Raises:
+        UserError: naming the evaluation.
+    """
+    strategy = trainer.get("strategy")
+    named = str(strategy.get("_target_", "")) if isinstance(strategy, Mapping) else str(strategy)
+    if "fsdp" not in named.lower():
+        return
+    for name, evaluation in evaluations.items():
+        if evaluation.requires == "tail_patch":
+            raise UserError(
+                f"evaluation={name} takes a step with all weights at one place, and trainer=fsdp spreads them; "
+                "expected another trainer: use trainer=ddp, or leave the evaluation out."
+            )

@@ -22,6 +22,7 @@ from twinlens.callbacks.store.checksums import checksum_of, files_below, read_no
 from twinlens.callbacks.store.files import write_json
 from twinlens.callbacks.store.fingerprints import fingerprint_of, without_modules
 from twinlens.callbacks.store.formats import FORMAT, MANIFEST_FORMAT, require_known_format
+from twinlens.callbacks.store.took import Took
 
 MANIFEST = "manifest.json"
 USED = "used"
@@ -41,6 +42,7 @@ class Manifest:
         labels: what a person knows the entry by.
         inputs: all that the fingerprint covers.
         files: name → size in bytes and checksum, None for arrays whose rows have check words.
+        took: time and memory of its building; None: it does not say it, or more than one run has built it.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class Manifest:
     labels: dict[str, Any]
     inputs: dict[str, Any]
     files: dict[str, tuple[int, str | None]]
+    took: Took | None = None
 
 
 def write_manifest(
@@ -59,6 +62,7 @@ def write_manifest(
     inputs: Mapping[str, Any],
     labels: Mapping[str, Any],
     launch: str = "",
+    took: Took | None = None,
 ) -> None:
     """Describe a complete entry before it is renamed to its final name.
 
@@ -70,6 +74,7 @@ def write_manifest(
         inputs: all that the fingerprint covers, plain values as JSON has them.
         labels: what a person knows it by (model, data, method, seed …); no part of the fingerprint.
         launch: token of the run.
+        took: time and memory of its building, where one run has built all of it.
     """
     manifest = {
         FORMAT: MANIFEST_FORMAT,
@@ -78,6 +83,7 @@ def write_manifest(
         "created": time.time(),
         "launch": launch,
         "labels": {name: value for name, value in labels.items() if value is not None},
+        **({} if took is None else {"took": took.plain()}),
         "inputs": without_modules(inputs),  # as they were hashed: a class may move
         "files": {
             name: {"size": path.stat().st_size, "xxh3": _own_checksum(path)}
@@ -107,6 +113,7 @@ def read_manifest(folder: Path) -> Manifest | None:
         labels=labels if isinstance(labels, dict) else {},
         inputs=content["inputs"],
         files={name: value for name, value in known.items() if value is not None},
+        took=Took.read(content.get("took")),
     )
 
 

@@ -24,6 +24,7 @@ from twinlens.callbacks.store.lease import LEASE_SECONDS
 from twinlens.callbacks.store.leftovers import NOTE, begin, is_begun
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_by
+from twinlens.callbacks.store.took import measured
 
 Finish = Callable[[], object]
 """What the first of several processes does alone when all have computed."""
@@ -97,14 +98,17 @@ class Store:
                 return Entry(stage, fingerprint, final, reused=True)
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
+                whole = not partial.exists()  # of one that goes on, only the rest would be measured
                 begin(partial, fingerprint, self.launch.token)
-                finish = build(partial)
-                if callable(finish):
-                    finish()
+                with measured() as took:
+                    finish = build(partial)
+                    if callable(finish):
+                        finish()
                 if lock.lost:
                     raise UserError(_taken_over(final))
                 remove_partial_files(partial, ".*", but=NOTE)  # libraries leave hidden files of names of their own
-                write_manifest(partial, stage, fingerprint, inputs, labels or {}, self.launch.token)
+                told = labels or {}, self.launch.token, took if whole else None
+                write_manifest(partial, stage, fingerprint, inputs, *told)
                 replaced = final.with_suffix(".replaced")
                 remove(replaced)
                 if final.exists() or final.is_symlink():

@@ -18,6 +18,20 @@ TOLERANCE = 1e-9
 """Largest gradient of a solution, as a share of the largest gradient of a row that was left out."""
 
 
+def require_linear(head: nn.Module) -> nn.Linear:
+    """The head, which has to be convex in its weights.
+
+    Raises:
+        UserError: naming what to use.
+    """
+    if not isinstance(head, nn.Linear):
+        raise UserError(
+            "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
+            "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
+        )
+    return head
+
+
 @dataclass(frozen=True)
 class ConvexHead:
     """Σ_i loss_i / n + λ/2 ‖W − W₀‖² in the weights W of a linear head, strictly convex for λ > 0.
@@ -58,15 +72,11 @@ class ConvexHead:
         Raises:
             UserError: a head that is not convex in its weights.
         """
-        if not isinstance(head, nn.Linear):
-            raise UserError(
-                "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
-                "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
-            )
-        weights = head.weight.detach().double().cpu()
+        linear = require_linear(head)
+        weights = linear.weight.detach().double().cpu()
         inputs = features.double()
-        if head.bias is not None:
-            weights = torch.cat([weights, head.bias.detach().double().cpu()[:, None]], 1)
+        if linear.bias is not None:
+            weights = torch.cat([weights, linear.bias.detach().double().cpu()[:, None]], 1)
             inputs = torch.cat([inputs, inputs.new_ones(len(inputs), 1)], 1)
         prob = (inputs @ weights.T).softmax(-1)
         trace = ((1 - prob.square().sum(1)) * inputs.square().sum(1)).mean()

@@ -79,18 +79,26 @@ class LinearDatamodelling(GroundTruth):
         if not self.seeds:
             raise UserError("evaluation.lds.seeds=[] fits nothing, expected at least one seed: write [0].")
 
+    def require_rows(self, n_train: int) -> None:
+        """Refuse a train split of which a subset is empty or everything.
+
+        Raises:
+            UserError: naming its rows.
+        """
+        if share_of_rows(n_train, self.percent) >= n_train or n_train < 4:
+            raise UserError(
+                f"evaluation=lds takes {self.percent:g} % of a train split of {n_train} rows, which leaves no two "
+                "different subsets; expected more rows: raise data.limit.train."
+            )
+
     def rows_of_subsets(self, n_train: int) -> list[Tensor]:
         """Train rows of every subset.
 
         Raises:
             UserError: a train split of which a subset is empty or everything.
         """
+        self.require_rows(n_train)
         size = share_of_rows(n_train, self.percent)
-        if size >= n_train or n_train < 4:
-            raise UserError(
-                f"evaluation=lds takes {self.percent:g} % of a train split of {n_train} rows, which leaves no two "
-                "different subsets; expected more rows: raise data.limit.train."
-            )
         return [random_ranking(n_train, self.first_draw + draw)[:size] for draw in range(self.subsets)]
 
     def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead
+from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
 from twinlens.attribution.evaluation.ground_truth.correlation import pearson, spearman
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, ScoredMethod, TruthInputs, phi
 from twinlens.attribution.evaluation.resampling import ends
@@ -74,6 +74,35 @@ class LeaveOneOut(GroundTruth):
                 "train rows: raise it."
             )
 
+    def require_rows(self, n_train: int) -> None:
+        """Refuse a train split with fewer rows than a correlation needs.
+
+        Raises:
+            UserError: naming its rows.
+        """
+        if n_train < 3:
+            raise UserError(
+                f"evaluation=loo correlates over train rows, and the split has {n_train}; expected at least 3: raise "
+                "data.limit.train."
+            )
+
+    def require_head(self, head: nn.Module, sequences: int) -> None:
+        """Refuse a head that cannot be refitted exactly.
+
+        Args:
+            head: of the model, with or without values.
+            sequences: of an example; several in multiple choice.
+
+        Raises:
+            UserError: a head that is not linear, or questions of several sequences.
+        """
+        if sequences > 1:
+            raise UserError(
+                "evaluation=loo refits a head that reads one sequence per example, and these data have "
+                f"{sequences} choices; expected data with classes: leave loo out, or take evaluation=removal."
+            )
+        require_linear(head)
+
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Two results for each method.
 
@@ -82,11 +111,7 @@ class LeaveOneOut(GroundTruth):
         """
         assert inputs.head is not None, "instance methods of classes have head inputs"
         train, test = inputs.head
-        if train.sequences > 1:
-            raise UserError(
-                "evaluation=loo refits a head that reads one sequence per example, and these data have "
-                f"{train.sequences} choices; expected data with classes: leave loo out, or take evaluation=removal."
-            )
+        self.require_head(train.head, train.sequences)
         chosen = torch.arange(inputs.n_train)
         if self.rows is not None:
             chosen = random_ranking(inputs.n_train, seed=0)[: self.rows].sort().values

@@ -52,6 +52,7 @@ class Removal(GroundTruth):
         tests: random explained examples of group `each`; 0: none.
         together: whether group `together` is measured.
         seeds: of the fits and of the random rows.
+        methods: names of those whose lists are removed; None: all that draw nothing.
 
     Raises:
         UserError: nothing to remove, or no seed.
@@ -76,6 +77,7 @@ class Removal(GroundTruth):
     tests: int = 5
     together: bool = True
     seeds: Sequence[int] = (0,)
+    methods: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if not self.removed or any(k < 1 for k in self.removed) or self.tests < 0 or not (self.tests or self.together):
@@ -100,14 +102,44 @@ class Removal(GroundTruth):
         Raises:
             UserError: naming the method and both numbers.
         """
-        if top_k < max(self.removed):
+        if top_k < max(self.removed) and (self.methods is None or name in self.methods):
             raise UserError(
                 f"evaluation.removal takes the first {max(self.removed)} train rows of a list away, but method.{name}."
                 f"top_k={top_k} keeps fewer: raise method.{name}.top_k."
             )
 
+    def require_methods(self, ranked: Sequence[str]) -> None:
+        """Refuse named methods that the run does not have, or that draw their scores.
+
+        Args:
+            ranked: the run's instance methods that draw nothing.
+
+        Raises:
+            UserError: naming the first of them.
+        """
+        strange = [name for name in self.methods or () if name not in ranked]
+        if strange or self.methods == []:
+            raise UserError(
+                f"evaluation.removal.methods={list(self.methods or ())} names "
+                f"{strange[0] if strange else 'no method'}; expected instance methods of the run that draw nothing "
+                f"({', '.join(ranked)}): name some of these, or write null for all."
+            )
+
+    def require_rows(self, n_train: int) -> None:
+        """Refuse a train split that nothing would be left of.
+
+        Raises:
+            UserError: naming both numbers.
+        """
+        if max(self.removed) >= n_train:
+            raise UserError(
+                f"evaluation.removal.removed={list(self.removed)} leaves nothing of {n_train} train rows; "
+                "expected fewer: lower it."
+            )
+
     def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
         """Every removal and its control, and one on all rows, for each seed."""
+        n_methods = n_methods if self.methods is None else len(self.methods)
         cells = 2 * n_methods * (self.tests + self.together)
         return [n_train] * len(self.seeds) + [n_train - k for k in self.removed] * (cells * len(self.seeds))
 
@@ -117,15 +149,11 @@ class Removal(GroundTruth):
         Raises:
             UserError: a train split that nothing would be left of.
         """
-        if max(self.removed) >= inputs.n_train:
-            raise UserError(
-                f"evaluation.removal.removed={list(self.removed)} leaves nothing of {inputs.n_train} train rows; "
-                "expected fewer: lower it."
-            )
+        self.require_rows(inputs.n_train)
         whole = {seed: inputs.measure(range(inputs.n_train), seed) for seed in self.seeds}
         found = []
         for name, method in inputs.methods.items():
-            if method.n_seeds > 1 or method.is_control:
+            if method.n_seeds > 1 or method.is_control or (self.methods is not None and name not in self.methods):
                 continue
             for k in self.removed:
                 for group, cases in self._cases(inputs, name, k):

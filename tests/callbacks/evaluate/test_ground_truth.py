@@ -10,12 +10,16 @@ from typing import Any
 import datasets
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification
 
 from tests import oracles_truth as oracles
 from tests.running import SMALLER_MODEL, CommandLine
+from twinlens.attribution.evaluation.ground_truth import damping as damping_choice
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 from twinlens.attribution.instance.bm25 import BM25
+from twinlens.callbacks.evaluate import damping as damping_stage
 from twinlens.callbacks.evaluate.ground_truth import StoredScores
 from twinlens.callbacks.passes.explain import Explain
 
@@ -31,7 +35,11 @@ FEW = ("evaluation.lds.subsets=5", "evaluation.removal.tests=1", "evaluation.rem
 
 def stored_scores(run: Path) -> torch.Tensor:
     """The method's scores of all train rows, put together from both ends of its lists by a loop."""
-    rows = datasets.load_from_disk(str(run / "scores" / "gradsim" / "test"))
+    return scores_in(datasets.load_from_disk(str(run / "scores" / "gradsim" / "test")))
+
+
+def scores_in(rows: datasets.Dataset) -> torch.Tensor:
+    """The scores of all train rows in stored lists, [tests, n_train]."""
     found = torch.full((len(rows), N_TRAIN), torch.nan, dtype=torch.float64)
     for test, row in enumerate(rows):
         for end in ("top", "bottom"):
@@ -119,16 +127,80 @@ def test_neuron_methods_against_ablation(command: CommandLine) -> None:
     assert "all 128 neurons" in short.err
 
 
-def test_shuffled_weights_give_other_scores(command: CommandLine) -> None:
-    done = command(*ASKED, "evaluation=randomised")
+def test_shuffled_weights_and_one_more_step(command: CommandLine) -> None:
+    asked = ("evaluation.tail_patch.tests=3", "evaluation.tail_patch.first=[2]", "evaluation.tail_patch.step=0.1")
+    done = command(*ASKED, "evaluation=[randomised,tail_patch,cost]", *asked)
     assert done.code == 0, done.err
     rows = list(csv.DictReader((done.folder / "results.csv").open()))
     found = {(row["metric"], row["method"], row["group"]): float(row["value"]) for row in rows}
-    assert set(found) == {("randomised_spearman", "gradsim", group) for group in ("", "within_label")}
+    of_shuffled = {key for key in found if key[0] == "randomised_spearman"}
+    assert of_shuffled == {("randomised_spearman", "gradsim", group) for group in ("", "within_label")}
     before, after = stored_scores(done.folder), stored_scores(done.folder / "randomised" / "seed0")
     assert not torch.equal(before, after)
     each = [oracles.spearman(x, y) for x, y in zip(before.tolist(), after.tolist(), strict=True)]
     assert found["randomised_spearman", "gradsim", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
+
+    chosen = random_ranking(len(before), 0)[:3].tolist()
+    rises = [rise_after_a_step(done.folder, test, before[test].sort(descending=True).indices[:2]) for test in chosen]
+    assert found["tail_patch", "gradsim", ""] == pytest.approx(sum(rises) / 3, abs=1e-5)
+    assert abs(sum(rises)) > 1e-3
+    assert {row["reference_group"] for row in rows if row["metric"] == "tail_patch"} == {"", "gradsim"}
+    assert found["processor_seconds", "gradsim", "instance"] > 0
+
+
+def rise_after_a_step(run: Path, test: int, rows: torch.Tensor) -> float:
+    """φ after a step on train rows less φ before, by transformers' own model and optimiser."""
+    model = AutoModelForSequenceClassification.from_pretrained(run / "model").eval()
+    examples = {split: datasets.load_from_disk(str(run / "examples" / split)) for split in ("train", "test")}
+    target = int(torch.tensor(examples["test"]["prob"][test]).argmax())
+
+    def scores(split: str, row: int) -> torch.Tensor:
+        return model(torch.tensor([examples[split]["input_ids"][row]])).logits[0].log_softmax(-1)
+
+    optimiser, phi = torch.optim.SGD(model.parameters(), lr=0.1), float(scores("test", test)[target])
+    losses = [-scores("train", row)[examples["train"]["label"][row]] for row in rows.tolist()]
+    (sum(losses) / len(losses)).backward()
+    optimiser.step()
+    return float(scores("test", test)[target]) - phi
+
+
+def test_a_damping_is_chosen_on_halves_and_examples_that_nothing_reports_on(
+    command: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (damping_choice, damping_stage):
+        monkeypatch.setattr(module, "HALVES", 6)
+    monkeypatch.setattr(damping_stage, "GRID", (0.1, 10.0))
+    asked = ("method=influence", "method.influence.damping=auto", "data.limit.validation=10", *SMALLER_MODEL)
+    done = command(*asked, "evaluation=duplicates")
+    assert done.code == 0, done.err
+    said = yaml.safe_load((done.folder / "scores" / "influence" / "method.yaml").read_text())
+
+    manifests = (command.folder / "outputs" / "store" / "retrain").glob("*/manifest.json")
+    cells = [file.parent for file in sorted(manifests, key=lambda file: file.stat().st_mtime_ns)]
+    assert len(cells) == 6
+    examples = datasets.load_from_disk(str(done.folder / "damping" / "examples" / "validation"))
+    target = torch.tensor(examples["prob"][:]).argmax(1)
+    measured = torch.stack(
+        [load_file(cell / "predictions.safetensors")["log_prob"].double()[torch.arange(10), target] for cell in cells],
+        1,
+    )
+    subsets = [random_ranking(N_TRAIN, damping_choice.FIRST_DRAW + draw)[:24].tolist() for draw in range(6)]
+    agreement = {}
+    for value in (0.1, 10.0):
+        lists = datasets.load_from_disk(
+            str(done.folder / "damping" / f"{value:g}" / "scores" / "influence" / "validation")
+        )
+        scores = scores_in(lists)
+        of_seeds = [oracles.lds(scores, subsets[seed::2], measured[:, seed::2]) for seed in range(2)]
+        agreement[value] = sum(of_seeds) / 2
+    best = max(agreement, key=lambda value: agreement[value])
+    assert said["damping"] == best
+    assert said["damping_auto"] == (
+        "chosen by LDS over 6 random halves on 10 validation examples: "
+        + ", ".join(f"{value:g}: {found:.3f}" for value, found in agreement.items())
+    )
+    assert f"influence: damping: auto → {best:g}" in done.out
+    assert {row["setting"] for row in csv.DictReader((done.folder / "results.csv").open())} == {"damping=auto"}
 
 
 def test_rows_that_both_ends_leave_out_are_tied(tmp_path: Path) -> None:
