@@ -25,6 +25,15 @@ class Step:
         sign: 1 for a completion, −1 for a foil.
         place: number of the token in each example, foils counted on behind completions, [rows].
         batch: `index`, `input_ids` and `attention_mask` of prompt and given tokens, `target`, the token; [rows, …].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.completions import Completions
+        >>> batch = {"index": torch.tensor([0]), "input_ids": torch.tensor([[1, 2]]),
+        ...          "attention_mask": torch.tensor([[1, 1]])}
+        >>> second = list(Completions([[7, 8]]).steps(batch))[1]
+        >>> second.place.tolist(), second.batch["input_ids"].tolist(), second.batch["target"].tolist()
+        ([1], [[1, 2, 7]], [8])
     """
 
     rows: Tensor

@@ -14,8 +14,11 @@ from twinlens.data.mnli import SPLIT_SIZES
 from twinlens.data.text_data_module import TextDataModule
 
 NAMES = [
-    "averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "fact_sentences", "knowledge", "mnli", "table",
+    "averitec", "cosqa", "demo", "demo_challenge", "demo_choice", "digits", "fact_sentences", "knowledge", "mnli",
+    "table", "texts",
 ]  # fmt: skip
+OWN_FILES = {"texts": "queries", "digits": None}
+"""Where a dataset's files are named by another key than `path`, or ship with a library."""
 
 
 def load(repository: Path, name: str, overrides: list[str]) -> DictConfig:
@@ -31,11 +34,14 @@ def test_there_is_a_file_for_every_dataset(repository: Path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_keys_reach_the_module(repository: Path, name: str):
-    overrides = ["data.limit.test=50", "data.select.test=[3,17]", "data.batch_size=4", "data.path=somewhere"]
+    key = OWN_FILES.get(name, "path")
+    files = [f"data.{key}=somewhere"] if key else []
+    overrides = ["data.limit.test=50", "data.select.test=[3,17]", "data.batch_size=4", *files]
     module = instantiate(load(repository, name, overrides).data)
     assert isinstance(module, TextDataModule)
     assert module.name == {"demo_challenge": "demo/challenge"}.get(name, name)
-    assert (module.seed, module.split_seed, module.batch_size, module.path) == (7, 0, 4, "somewhere")
+    assert (module.seed, module.split_seed, module.batch_size) == (7, 0, 4)
+    assert key is None or getattr(module, key) == "somewhere"
     unlimited = {} if name == "knowledge" else {"train": None, "validation": None}  # prompts are a test split alone
     assert module.row_choice.limit == {**unlimited, "test": 50}
     assert list(module.row_choice.select["test"] or []) == [3, 17]
