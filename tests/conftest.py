@@ -39,6 +39,7 @@ def pytest_collection_finish() -> None:
 
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)  # composing configurations makes very many small objects and little garbage
     device_rate.MEASURED_SECONDS = 0.01
 
 

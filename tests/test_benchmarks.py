@@ -71,6 +71,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     return smoke(tmp_path_factory.mktemp("results"))
 
 
+@pytest.mark.long  # one reduced run of all benchmarks is shared by these
 def test_every_ratio_is_printed_and_recorded(everything: Finished) -> None:
     lines = dict(line.split(" ", 1) for line in everything.printed.splitlines())
     record = everything.record
@@ -87,6 +88,7 @@ def test_every_ratio_is_printed_and_recorded(everything: Finished) -> None:
     assert all(f"| {name} |" in everything.table for name in RATIOS)
 
 
+@pytest.mark.long  # one reduced run of all benchmarks is shared by these
 def test_results_agree_and_gauss_needs_fewer_steps(everything: Finished) -> None:
     found = everything.record["comparisons"]
     assert 0 < found["ig_vs_loop_T16"]["relative_difference"] < 1e-5
@@ -97,6 +99,7 @@ def test_results_agree_and_gauss_needs_fewer_steps(everything: Finished) -> None
     assert values["ig_gauss8_error_T16"] < values["ig_riemann20_error_T16"] / 10
 
 
+@pytest.mark.long  # one reduced run of all benchmarks is shared by these
 def test_checking_the_store_is_a_small_share_of_the_demo(everything: Finished) -> None:
     values = everything.record["values"]
     assert 0 < values["store_check_share_of_demo"] < 0.1
@@ -104,6 +107,7 @@ def test_checking_the_store_is_a_small_share_of_the_demo(everything: Finished) -
     assert values["store_check_gb_per_second"] > 0.05
 
 
+@pytest.mark.long  # one reduced run of all benchmarks is shared by these
 @NEEDS_CAPTUM
 def test_captum_agrees(everything: Finished) -> None:
     found = everything.record["comparisons"]

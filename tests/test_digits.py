@@ -41,6 +41,7 @@ def test_states_are_the_numbers_of_a_text_on_either_side_of_the_padding() -> Non
     assert states[0, 1].tolist() == [1.0, 0.25, 0.0, 1.0]  # causal
 
 
+@pytest.mark.long
 def test_the_experiment_fits_a_linear_map_on_pixels(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     images(monkeypatch)
     few = ("evaluation.lds.subsets=5", "trainer.max_epochs=2", "trainer.accelerator=cpu", "logger=none")

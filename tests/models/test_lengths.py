@@ -57,9 +57,7 @@ def test_a_text_that_the_model_cannot_read_is_named(nested: bool, repository: Pa
         "text": ["a", "the second one", "x" * 100],
         "input_ids": [[row, [5]] for row in ids] if nested else ids,
     }
-    data = SimpleNamespace(
-        splits={"test": datasets.Dataset.from_dict(rows)}, text_columns=["text"], max_length=2048
-    )
+    data = SimpleNamespace(splits={"test": datasets.Dataset.from_dict(rows)}, text_columns=["text"], max_length=2048)
     refuse_unreadable_texts(data, llama(rope_type="default"), tokenizer, 2048, "model=m")
     name = tokenizer.convert_ids_to_tokens(2047)
     with pytest.raises(UserError) as unknown:

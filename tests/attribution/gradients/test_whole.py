@@ -8,6 +8,7 @@ from torch import Tensor
 
 from tests.attribution.gradients.cases import FAMILIES, Case, case
 from tests.attribution.gradients.test_fisher import LAYERS, bases_of
+from tests.combinations import half_long
 from tests.families import random_batch
 from tests.oracles_gradients import fisher_of_layers, layer_gradients, whole_scores
 from twinlens.attribution.gradients.fisher import absolute_damping
@@ -51,8 +52,7 @@ def rows(batch: Batch, chosen: list[int]) -> Batch:
     return {name: values[chosen] for name, values in batch.items()}
 
 
-@pytest.mark.parametrize("padding", ["right", "left"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "padding"), half_long(FAMILIES, ["right", "left"]))
 def test_inner_products_and_cosines_equal_the_oracle(family: str, padding: str) -> None:
     model = case(family)
     test, train = random_batch(TEST_LENGTHS, padding, seed=5), random_batch(TRAIN_LENGTHS, padding)
@@ -65,8 +65,7 @@ def test_inner_products_and_cosines_equal_the_oracle(family: str, padding: str) 
     torch.testing.assert_close(cosines(found, held.own, own), whole_scores(*gradients, cosine=True))
 
 
-@pytest.mark.parametrize("corrected", [False, True], ids=["kfac", "ekfac"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("family", "corrected"), half_long(FAMILIES, [True, False]))
 def test_influence_equals_solves_with_the_matrices_written_out(family: str, corrected: bool) -> None:
     model = case(family, LAYERS.replace("*.1.fc1,", ""))
     test, train = random_batch(TEST_LENGTHS, seed=5), random_batch(TRAIN_LENGTHS)

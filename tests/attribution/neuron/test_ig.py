@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.combinations import half_long
 from tests.families import ALL_MODELS, FAMILY_CONFIGS, random_batch, tiny_engine
 from tests.oracles_neuron import integrated_gradients_loop, single
 from twinlens.attribution.errors import UserError
@@ -21,9 +22,7 @@ def relative_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ALL_MODELS)
-@pytest.mark.parametrize("padding", ["right", "left", "none"])
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize(("name", "padding", "batch_size"), half_long(ALL_MODELS, ["right", "left", "none"], [1, 8]))
 def test_equals_the_plain_loop(name: str, padding: str, batch_size: int) -> None:
     engine = tiny_engine(name)
     lengths = [9] * batch_size if padding == "none" else LENGTHS[:batch_size]

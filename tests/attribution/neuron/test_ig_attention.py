@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.combinations import half_long
 from tests.families import (
     ALL_MODELS,
     FAMILY_CONFIGS,
@@ -41,8 +42,7 @@ def relative_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ALL_MODELS)
-@pytest.mark.parametrize("padding", ["right", "left"])
+@pytest.mark.parametrize(("name", "padding"), half_long(ALL_MODELS, ["right", "left"]))
 def test_equals_the_plain_loop(name: str, padding: str) -> None:
     engine = tiny_engine(name)
     batch = random_batch(LENGTHS, padding)

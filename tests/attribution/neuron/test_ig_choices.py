@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tests.combinations import half_long
 from tests.families import choice_batch, choice_engine
 from tests.oracles_neuron import integrated_gradients_loop, sequences_of
 from twinlens.attribution.neuron.ig import PRESETS, IntegratedGradients
@@ -13,6 +14,8 @@ from twinlens.attribution.neuron.path_integral import integrated_gradients
 from twinlens.attribution.neuron.quadrature import nodes_and_weights
 
 PLENTY = 1 << 34
+PADDED = [("left", 3), ("right", 3), ("right", 1)]
+"""Side of the padding, and rows of the batch."""
 LENGTHS = [[6, 9, 7], [4, 4, 11], [8, 3, 1]]
 
 
@@ -20,11 +23,12 @@ def relative_difference(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.abs().max())
 
 
-@pytest.mark.parametrize("name", ["gpt2", "opt", "bloom", "llama"])
-@pytest.mark.parametrize("choices", ["predicted", "all"])
-@pytest.mark.parametrize("positions", ["last", "all"])
-@pytest.mark.parametrize(("padding", "batch_size"), [("left", 3), ("right", 3), ("right", 1)])
-def test_equals_the_plain_loop(name: str, choices: str, positions: str, padding: str, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("name", "choices", "positions", "padded"),
+    half_long(["gpt2", "opt", "bloom", "llama"], ["predicted", "all"], ["last", "all"], PADDED),
+)
+def test_equals_the_plain_loop(name: str, choices: str, positions: str, padded: tuple[str, int]) -> None:
+    padding, batch_size = padded
     engine = choice_engine(name, choices)  # type: ignore[arg-type]
     batch = choice_batch(LENGTHS[:batch_size], padding)
     path = Path("activation", positions, "right")  # type: ignore[arg-type]

@@ -138,6 +138,7 @@ def test_a_fine_tune_on_chats_is_chosen_by_perplexity_and_explained_in_what_it_t
     assert (run.folder / "model" / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.long
 def test_tracin_sums_over_the_kept_epochs(command: CommandLine) -> None:
     """One layer, nothing projected: Σ η ⟨∇φ, ∇L⟩ of plain autograd under the weights of every epoch."""
     layer = "model.layers.2.self_attn.q_proj"
@@ -169,6 +170,7 @@ def test_tracin_sums_over_the_kept_epochs(command: CommandLine) -> None:
     np.testing.assert_allclose([found[row] for row in (1, 2, 5)], expected, rtol=1e-3, atol=1e-8)
 
 
+@pytest.mark.long
 def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
     asked = ("model=facts", "data=knowledge", "data.limit.test=3", "data.only_known=false", "data.types=[month]",
              "method=ig", "method.ig.n_steps=3", "evaluation=[]", "fit=false", "trainer.accelerator=cpu")  # fmt: skip
