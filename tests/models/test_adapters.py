@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from tests.adapters import TOKENIZER, needs_peft, write_adapter, write_base
+from tests.combinations import half_long
 from tests.families import N_CLASSES, random_batch
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import example_blocks
@@ -46,7 +47,7 @@ def own_logits(adapted: Any, batch: dict[str, Tensor]) -> Tensor:
     return adapted(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", half_long(FAMILIES))
 @torch.no_grad()
 def test_logits_are_those_of_peft_loaded_saved_and_loaded_again(family: str, tmp_path: Path) -> None:
     base, batch = write_base(tmp_path / "model", family), random_batch([6, 6])
@@ -122,7 +123,7 @@ def test_gradients_of_the_matrices_are_autograds(family: str, tmp_path: Path) ->
             torch.testing.assert_close(found[number][row], gradient, rtol=1e-8, atol=1e-11)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", half_long(FAMILIES[::-1]))
 @torch.no_grad()
 def test_neurons_of_kept_adapters_are_those_of_merged_ones(family: str, tmp_path: Path) -> None:
     """Values, keys and edited scores count the low-rank products in."""

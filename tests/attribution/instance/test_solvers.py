@@ -17,6 +17,7 @@ from tests.attribution.instance.cases import (
     prepared_scores,
     score_matrix,
 )
+from tests.combinations import half_long
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
 from twinlens.attribution.instance.gradsim import GradientSimilarity
@@ -108,8 +109,7 @@ def test_auto_falls_back_to_cg():
 # -- LiSSA ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("curvature", ["ggn", "hessian"])
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
+@pytest.mark.parametrize(("kind", "curvature"), half_long(["linear", "mlp"], ["ggn", "hessian"]))
 def test_lissa_over_the_whole_split_tends_to_the_direct_solution(kind, curvature):
     """Its λ·scale is the absolute damping."""
     train, test = splits(kind)

@@ -180,6 +180,7 @@ def test_a_run_directory_starts_a_new_run_of_the_same(project: Path) -> None:
     assert changed["method"]["gradsim"] == yaml.safe_load(text)["method"]["gradsim"]
 
 
+@pytest.mark.long
 def test_a_replay_can_be_swept(project: Path) -> None:
     (first,) = launch(project)
     jobs = launch(project, "-m", "--config-dir", str(first), "--config-name", "config", "seed=1,2")
