@@ -223,6 +223,7 @@ def test_one_command_writes_every_table_and_figure_of_the_paper(command: Command
     assert challenge["folded_prediction"][:] == [min(prediction, 1) for prediction in challenge["prediction"]]
 
 
+@pytest.mark.long
 def test_every_method_is_held_against_every_ground_truth_in_one_table(
     command: CommandLine,
 ) -> None:
@@ -257,8 +258,8 @@ def test_both_readings_of_the_paper_stand_side_by_side(command: CommandLine, fas
 
 @pytest.mark.parametrize(
     "name",
-    ["all", "prompt", "pretrain"]
-    + [pytest.param(name, marks=pytest.mark.long) for name in ("training_sentences", *NEURON_LEVEL)],
+    ["prompt", "pretrain"]
+    + [pytest.param(name, marks=pytest.mark.long) for name in ("all", "training_sentences", *NEURON_LEVEL)],
 )
 def test_every_experiment_of_the_second_paper_runs_offline(
     command: CommandLine, fast: tuple[str, ...], name: str

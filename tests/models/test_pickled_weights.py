@@ -262,6 +262,7 @@ except UserError as error:
 """
 
 
+@pytest.mark.long
 def test_a_model_of_the_hub(folder: Path, tmp_path: Path) -> None:
     load = LOAD.replace("{folder!r}", repr(str(folder))).replace("SAFE", "False")
     with serving({"models": {"own/opt": folder}, "datasets": {}}) as hub:

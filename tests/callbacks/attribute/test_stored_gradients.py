@@ -54,6 +54,7 @@ def arrays(folder: Path) -> list[Tensor]:
     return [array.clone() for array in RowFiles(folder).map()]
 
 
+@pytest.mark.long
 def test_methods_of_one_kind_share_the_rows(command: CommandLine, model: tuple[str, ...]) -> None:
     cpu = (*model, "trainer.accelerator=cpu")
     first = command(*layers("gradsim"), base=cpu)

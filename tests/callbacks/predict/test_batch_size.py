@@ -259,6 +259,7 @@ def test_on_a_cuda_device_trials_decide_too(
 # -- whole runs ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_scores_do_not_depend_on_it(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "twinlens.callbacks.passes.shards.SHARDS_AT_LEAST", 1

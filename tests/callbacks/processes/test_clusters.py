@@ -163,7 +163,8 @@ def test_what_all_of_them_meet_is_said_once(repository: Path, tmp_path: Path, st
     assert said(tmp_path, "stopped: ") == []
 
 
-@pytest.mark.parametrize("fails", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.long
+@pytest.mark.parametrize("fails", [0, 1])
 def test_what_one_of_them_meets_ends_the_other_as_well(repository: Path, tmp_path: Path, fails: int) -> None:
     alone: list[tuple[str, ...]] = [(), ()]
     alone[fails] = ("data.limit.train=0",)  # the other goes on to the fit and waits there

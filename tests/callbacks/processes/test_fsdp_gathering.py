@@ -141,7 +141,8 @@ def backward_holds_no_matrix(owner: Owner, gathering: Any, autocast: bool) -> No
     gathering.finish()
 
 
-@pytest.mark.parametrize("names", [["gpt2", "phi3"], pytest.param(MODELS, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("names", [MODELS])
 def test_families_read_the_same_spread_over_two_processes(tmp_path: Path, names: list[str]) -> None:
     context = torch.multiprocessing.spawn(compare, (str(tmp_path), names), nprocs=2, join=False)
     assert context is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
 from torch.nn.functional import one_hot
 from torch.nn.utils.rnn import pad_sequence
@@ -22,6 +23,7 @@ from twinlens.models.residual_identities import build_residual
 PLENTY = 1 << 32
 
 
+@pytest.mark.long
 def test_zeroing_the_best_ten_by_logprob_increase_costs_far_more_than_controls(shared_data: Path) -> None:
     folder = shared_data / "stories260k" / "hf"
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().requires_grad_(False)
