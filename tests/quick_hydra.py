@@ -90,7 +90,7 @@ def _choosing(create: Any, conf: Path) -> Any:
 
     @wraps(create)
     def created(repo: Any, config_name: Any, overrides_list: list[Any], prepend_hydra: bool, skip_missing: bool) -> Any:
-        if not _are_of(conf, repo.get_sources(), (override.input_line for override in overrides_list)):
+        if not _are_of(conf, _folders(repo), (override.input_line for override in overrides_list)):
             return create(repo, config_name, overrides_list, prepend_hydra, skip_missing)
         single = [override for override in overrides_list if not override.is_sweep_override()]
         values = [override for override in single if sets_values(repo, override)]
@@ -112,7 +112,7 @@ def _merging(merge: Any, conf: Path) -> Any:
 
     @wraps(merge)
     def merged(loader: Any, defaults: list[Any], repo: Any) -> Any:
-        if not _are_of(conf, repo.get_sources(), (str(default.config_path) for default in defaults)):
+        if not _are_of(conf, _folders(repo), (str(default.config_path) for default in defaults)):
             return merge(loader, defaults, repo)
         key = pickle.dumps(defaults)
         if key not in known:
@@ -131,10 +131,14 @@ def _anew(found: Any) -> Callable[[], Any]:
     return partial(pickle.loads, pickled)
 
 
-def _are_of(conf: Path, sources: list[Any], paths: Iterable[str]) -> bool:
-    """Whether the files of `conf` and Hydra's own are all there is to compose of; paths may lead out of it."""
-    folders = [Path(source.path) for source in sources if source.scheme() == "file"]
-    return all(folder.resolve() == conf for folder in folders) and not any(".." in path for path in paths)
+def _folders(repo: Any) -> list[str]:
+    """Folders that a repository reads; Hydra's own files lie in packages."""
+    return [source.path for source in repo.get_sources() if source.scheme() == "file"]
+
+
+def _are_of(conf: Path, folders: Iterable[str], paths: Iterable[str]) -> bool:
+    """Whether `conf` is the only folder that is composed of; paths may lead out of it."""
+    return all(Path(folder).resolve() == conf for folder in folders) and not any(".." in path for path in paths)
 
 
 def _composing(compose: Any, conf: Path) -> Any:
@@ -151,7 +155,7 @@ def _composing(compose: Any, conf: Path) -> Any:
         validate_sweep_overrides: bool = True,
     ) -> Any:
         entries = [(entry.provider, entry.path) for entry in loader.config_search_path.get_path()]
-        folders = [Path(path.removeprefix("file://")) for _, path in entries if path.startswith("file://")]
+        folders = [path.removeprefix("file://") for _, path in entries if path.startswith("file://")]
         key = tuple(entries), config_name, tuple(overrides), run_mode, validate_sweep_overrides
         if key in known:
             anew, is_named = known[key]
@@ -162,10 +166,8 @@ def _composing(compose: Any, conf: Path) -> Any:
                 config.hydra.job.name = _job_name()
             return config
         config = compose(loader, config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
-        elsewhere = any(folder.resolve() != conf for folder in folders) or any(
-            ".." in override or "searchpath" in override for override in overrides
-        )
-        if not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
+        elsewhere = any("searchpath" in override for override in overrides)
+        if _are_of(conf, folders, overrides) and not elsewhere and not config.hydra.job.env_copy and len(known) < MOST:
             is_named = config.hydra.job.name != _job_name() or any("job" in override for override in overrides)
             known[key] = _anew(config), is_named
         return config

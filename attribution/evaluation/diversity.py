@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.regression import regression
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
@@ -102,7 +102,7 @@ class Diversity:
 
     def missing(self, available: Available) -> str:
         """Name what the run lacks, empty where nothing is missing."""
-        return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
+        return missing_rankings(available)
 
     def evaluate(self, rankings: Mapping[str, Tensor], train: TrainFacts) -> list[Result]:
         """Four results per cell; without the similarity for a single row, without the loss where there is no label.

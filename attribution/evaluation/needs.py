@@ -63,6 +63,18 @@ def missing_methods(available: Available, kind: MethodKind) -> str:
     return "" if available.of_kind(kind) else f"at least one {EXAMPLES_OF_KIND[kind]}"
 
 
+def missing_rankings(available: Available) -> str:
+    """Name the method to add where no instance method of the run ranks without random numbers, else empty."""
+    return "" if available.ranked() else "at least one instance method without seeds (e.g. method=gradsim)"
+
+
+def missing_fit(available: Available) -> str:
+    """Say that the model has to be trained here where it is not, else empty."""
+    return (
+        "" if available.fits else "a model that this run trains (fit=true): a trained classifier's recipe is not known"
+    )
+
+
 def what_is_missing(evaluation: Any, available: Available) -> str:
     """Name what an evaluation needs and the run lacks, empty where nothing is missing.
 

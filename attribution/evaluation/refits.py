@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.needs import Available, missing_fit, missing_rankings
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy
 
@@ -75,11 +75,7 @@ class Refits:
 
     def missing(self, available: Available) -> str:
         """What the run lacks."""
-        if not available.fits:
-            return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
-        if not available.ranked():
-            return "at least one instance method without seeds (e.g. method=gradsim)"
-        return ""
+        return missing_fit(available) or missing_rankings(available)
 
     def evaluate(self, rankings: Mapping[str, Tensor], fit: Fit, reference: Reference) -> list[Result]:
         """Results over fits.

@@ -12,7 +12,7 @@ from torch.func import functional_call
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs
-from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
@@ -109,10 +109,7 @@ class TailPatch(GroundTruth):
 
     def missing(self, available: Available) -> str:
         """What the run lacks."""
-        lacking = super().missing(available)
-        if not lacking and not available.ranked():
-            return "at least one instance method without seeds (e.g. method=gradsim)"
-        return lacking
+        return super().missing(available) or missing_rankings(available)
 
     def require_length(self, name: str, top_k: int) -> None:
         """Refuse a method whose lists are shorter than what the step is taken on.

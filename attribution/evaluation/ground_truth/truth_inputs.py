@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.needs import Available
+from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy
 from twinlens.attribution.instance.inputs import HeadInputs
@@ -179,8 +179,8 @@ class GroundTruth:
 
     def missing(self, available: Available) -> str:
         """What the run lacks."""
-        if self.refits and not available.fits:
-            return "a model that this run trains (fit=true): a trained classifier's recipe is not known"
+        if self.refits and (lacking := missing_fit(available)):
+            return lacking
         return "" if available.instance else "at least one instance method (e.g. method=gradsim)"
 
     def lacking(self, inputs: TruthInputs) -> str:
