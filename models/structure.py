@@ -67,13 +67,25 @@ def structure_of(backbone: Any) -> Structure | None:
     """
     if backbone in _KNOWN:
         return _KNOWN[backbone]
-    if all(not weight.is_meta and type(weight.data) is Tensor for weight in backbone.parameters()):
+    if has_values(backbone):
         _KNOWN[backbone] = _found_in(backbone)
         return _KNOWN[backbone]
     known = described(backbone)
     if known not in _OF_TWINS:
         _OF_TWINS[known] = _found_in_twin(backbone)
     return _OF_TWINS[known]
+
+
+def has_values(backbone: Any) -> bool:
+    """Whether this process holds a model's own values, so that it can be looked into."""
+    return all(not weight.is_meta and type(weight.data) is Tensor for weight in backbone.parameters())
+
+
+def remember(backbone: Any, structure: Structure | None) -> None:
+    """Take a structure for the backbone's, as one that was found of the same configuration; None: look anew."""
+    _KNOWN.pop(backbone, None)
+    if structure is not None:
+        _KNOWN[backbone] = structure
 
 
 def _found_in(backbone: Any) -> Structure | None:

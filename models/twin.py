@@ -26,9 +26,10 @@ LAYERS = re.compile(r"(^|_)(n_layers?|layers?)$")
 
 
 def described(backbone: Any) -> str:
-    """The configuration that a twin is made of, as text."""
-    kind = type(backbone)
-    return f"{kind.__module__}.{kind.__qualname__} {json.dumps(backbone.config.to_dict(), sort_keys=True, default=str)}"
+    """The configuration that a twin is made of, as text; where it was read does not count."""
+    kind, settings = type(backbone), backbone.config.to_dict()
+    settings.pop("_name_or_path", None)
+    return f"{kind.__module__}.{kind.__qualname__} {json.dumps(settings, sort_keys=True, default=str)}"
 
 
 def twin_of(backbone: Any) -> Any | None:

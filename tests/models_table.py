@@ -60,7 +60,9 @@ Instance methods over the head (`gradsim`, `influence`) need no more than a clas
 
 Before a fit, and for `plan=true`, no weights are there to look at. Then the same is found in a small twin: the model's
 configuration with all widths divided by one number, a block of each kind, random weights. What it refuses is refused
-before the fit; what is served is found and checked again in the model itself.
+before the fit; what is served is found and checked again in the model itself. A run with neuron methods keeps what it
+found in the store (`anatomy/`, by configuration); the next run with such a model reads it, and looks anew where the
+identities do not hold for its weights.
 """
 
 

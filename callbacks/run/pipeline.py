@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from twinlens.attribution.evaluation.result import Result
+from twinlens.callbacks.attribute.anatomy import anatomy_stage
 from twinlens.callbacks.attribute.explained_outputs import explained_otherwise, told_targets
 from twinlens.callbacks.attribute.method_graph import in_order
 from twinlens.callbacks.attribute.stage import attribute_stage
@@ -47,6 +48,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"])
+    timed("attribute", anatomy_stage, parts.methods)
     if generates(session, session.split):
         timed("predict", generate_stage, session.split)
     splits = splits_needed(session.data.splits, session.split, parts.methods)

@@ -17,7 +17,18 @@ from twinlens.callbacks.store.checksums import files_below
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import last_use, read_manifest
 
-STAGES = ("fit", "examples", "factors", "projections", "gradients", "ranks", "attribute", "retrain", "evaluate")
+STAGES = (
+    "fit",
+    "anatomy",
+    "examples",
+    "factors",
+    "projections",
+    "gradients",
+    "ranks",
+    "attribute",
+    "retrain",
+    "evaluate",
+)
 """In the order of a run; other stages of the store follow them."""
 
 _ENTRY = re.compile(r"([0-9a-f]{24})(\.\w+)?")

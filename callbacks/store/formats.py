@@ -20,6 +20,8 @@ METHOD_FORMAT = 1
 """Of method.yaml and the scores beside it."""
 MANIFEST_FORMAT = 1
 """Of a store entry's manifest."""
+ANATOMY_FORMAT = 1
+"""Of what a model was found to be made of."""
 
 
 def require_known_format(path: Path, content: Mapping[str, Any], known: int) -> None:

@@ -37,7 +37,7 @@ class Entry:
     """A finished stage.
 
     Attributes:
-        stage: fit, examples, projections, gradients, attribute, retrain or evaluate.
+        stage: fit, anatomy, examples, projections, gradients, attribute, retrain or evaluate.
         fingerprint: sha256 of everything the stage depends on.
         path: its folder.
         reused: whether an earlier run had computed it.

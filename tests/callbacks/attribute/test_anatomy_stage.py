@@ -1,0 +1,66 @@
+"""The anatomy stage: found once for a configuration, read by later runs, believed only where the identities hold."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.callbacks.attribute.layer_case import Rows, session_of
+from twinlens.attribution.instance.gradsim import GradientSimilarity
+from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.callbacks.attribute.anatomy import anatomy_stage
+from twinlens.callbacks.passes.session import Session
+from twinlens.callbacks.store.manifest import write_manifest
+from twinlens.models import structure
+from twinlens.models.structure import structure_of
+
+NEURONS: dict[str, Any] = {"random_neurons": RandomNeurons()}
+INSTANCES: dict[str, Any] = {"gradsim": GradientSimilarity()}
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Session:
+    return session_of(tmp_path, Rows("classification"))
+
+
+def test_only_neuron_methods_look_at_the_model(session: Session) -> None:
+    anatomy_stage(session, INSTANCES)
+    assert not (session.store.root / "anatomy").exists()
+
+
+def test_a_second_model_of_the_same_configuration_reads(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    anatomy_stage(session, NEURONS)
+    found = structure_of(session.readable.backbone)
+    assert found is not None
+    assert capsys.readouterr().out == f"anatomy: found: {found.told()}\n"
+    session.model = copy.deepcopy(session.readable)
+    monkeypatch.setattr(structure, "_found_in", lambda backbone: pytest.fail("the model was looked at again"))
+    anatomy_stage(session, NEURONS)
+    assert capsys.readouterr().out == f"anatomy: read from the store: {found.told()}\n"
+    assert str(structure_of(session.readable.backbone)) == str(found)
+
+
+@pytest.mark.parametrize("wrong", ["attention", "scale"])
+def test_what_does_not_hold_for_the_weights_is_not_believed(
+    session: Session, capsys: pytest.CaptureFixture[str], wrong: str
+) -> None:
+    anatomy_stage(session, NEURONS)
+    found = structure_of(session.readable.backbone)
+    [entry] = (path for path in (session.store.root / "anatomy").iterdir() if path.is_dir())
+    content = json.loads((entry / "anatomy.json").read_text())
+    for block in content["found"]["kinds"]:
+        block["mlp"] = block["attention"] if wrong == "attention" else {**block["mlp"], "scale": 2.0}
+    (entry / "anatomy.json").write_text(json.dumps(content))
+    manifest = json.loads((entry / "manifest.json").read_text())
+    write_manifest(entry, "anatomy", entry.name, manifest["inputs"], {})
+    capsys.readouterr()
+    session.model = copy.deepcopy(session.readable)
+    anatomy_stage(session, NEURONS)
+    assert "does not hold for these weights" in capsys.readouterr().out
+    assert str(structure_of(session.readable.backbone)) == str(found)
