@@ -85,8 +85,10 @@ class DiversitySeries(Refits):
         return replace(self, train=train)
 
     def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:
-        """Unknown to a plan, which does not make the subsets."""
-        return []
+        """Every subset under every seed; none to a plan, which has no states of the train split to make them of."""
+        if self.train is None:
+            return []
+        return [(subset.rows, seed) for subset in self.subsets(rankings, label) for seed in self.seeds]
 
     def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
         """No two subsets are taken for the same."""

@@ -25,7 +25,8 @@ from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.stage import attribute_split
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
 from twinlens.callbacks.evaluate.ground_truth import StoredScores
-from twinlens.callbacks.evaluate.refits import Recipe, refitted
+from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.shared_fits import SharedFits
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.stage import examples_stage
 from twinlens.callbacks.processes.ranks import is_first_process
@@ -103,11 +104,13 @@ def _chosen(
     targets = asked.targets("instance", SPLIT).at(kept)
     n_train = len(session.data.splits["train"])
     halves, taken = halves_of(n_train), torch.zeros(n_train, HALVES, dtype=torch.float64)
+    fits = SharedFits(asked, f"damping of {name}", recipe)
+    asked_for = [(rows, session.seed + number % SEEDS) for number, rows in enumerate(halves)]
+    fits.prepare(asked_for)
     measured = []
-    for number, rows in enumerate(halves):
+    for number, (rows, seed) in enumerate(asked_for):
         taken[rows, number] = 1
-        fitted = refitted(asked, f"damping of {name}", recipe, rows.tolist(), session.seed + number % SEEDS)
-        measured.append(phi(fitted["log_prob"][kept], targets))
+        measured.append(phi(fits(rows, seed)["log_prob"][kept], targets))
     sums = {damping: _sums(asked, name, methods, settings, damping, taken) for damping in GRID}
     choice = DampingChoice.of(sums, torch.stack(measured, 1))
     return choice, choice.told(len(kept), SPLIT)

@@ -16,7 +16,8 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, skipped, train_summary
-from twinlens.callbacks.evaluate.refits import Recipe, refitted
+from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.shared_fits import SharedFits
 from twinlens.callbacks.passes.session import Session
 
 
@@ -102,27 +103,29 @@ def ground_truth_results(
     """Results of an evaluation over the run's instance methods; fits that are not in the store yet are made."""
     if session.readout.of_vocabulary:
         return skipped(name, "data with classes or choices")
-    inputs = truth_inputs(session, name, methods, recipe)
+    fits = None if recipe is None else SharedFits(session, name, recipe)
+    inputs = truth_inputs(session, methods, fits)
     if lacking := evaluation.lacking(inputs):
         return skipped(name, lacking)
+    if fits is not None:
+        fits.prepare(evaluation.fits_of(inputs))
     return evaluation.evaluate(inputs)
 
 
-def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe: Recipe | None) -> TruthInputs:
+def truth_inputs(session: Session, methods: Mapping[str, Any], fits: SharedFits | None = None) -> TruthInputs:
     """What the run has for ground truth.
 
     Args:
         session: of the run.
-        name: the evaluation's name in the configuration.
         methods: all methods of the run.
-        recipe: how the run has fitted its model; None: it has not, and evaluations that fit do not get here.
+        fits: of the evaluation; None: it fits nothing.
     """
     kept, n_train = kept_rows(session), len(session.data.splits["train"])
     targets = session.targets("instance", session.split).at(kept)
 
     def measure(rows: Sequence[int], seed: int) -> Tensor:
-        assert recipe is not None, "an evaluation that fits says that it needs a recipe"
-        return phi(refitted(session, name, recipe, rows, seed)["log_prob"][kept], targets)
+        assert fits is not None, "an evaluation that fits says that it needs a recipe"
+        return phi(fits(rows, seed)["log_prob"][kept], targets)
 
     train, test = session.predictions["train"], session.predictions[session.split]
     head = session.classifier.head

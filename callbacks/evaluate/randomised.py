@@ -49,7 +49,7 @@ def randomised_results(
         for key, method in chosen.items():
             attribute_stage(other, key, methods, settings)
             after[key].append(StoredScores(other, key, method, len(session.data.splits["train"])))
-    return evaluation.compare(truth_inputs(session, name, methods, None), after)
+    return evaluation.compare(truth_inputs(session, methods), after)
 
 
 def shuffled(session: Session, seed: int) -> Session:

@@ -83,6 +83,12 @@ def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int],
     return load_file(entry.path / PREDICTIONS)
 
 
+def is_computed_elsewhere(session: Session, recipe: Recipe, chosen: Sequence[int], seed: int) -> bool:
+    """Whether another run is at a fit that the store does not have yet; arguments as of `refitted`."""
+    cell = restricted(session, sorted(chosen), seed)
+    return session.store.is_held("retrain", cell_inputs(session, cell, recipe))
+
+
 def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
     """Everything a cell's predictions depend on.
 

@@ -14,7 +14,8 @@ from twinlens.attribution.evaluation.refits import Refits
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.subsets import Subset, SubsetGrid
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, seedless_rankings, train_facts
-from twinlens.callbacks.evaluate.refits import Recipe, refitted
+from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.shared_fits import SharedFits
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_text
@@ -25,12 +26,15 @@ def retraining_results(
 ) -> list[Result]:
     """Fit every cell that is not in the store yet, and evaluate them all."""
 
+    fits = SharedFits(session, name, recipe)
+
     def fit(rows: Tensor, seed: int) -> Tensor:
-        return refitted(session, name, recipe, rows.tolist(), seed)["prediction"]
+        return fits(rows, seed)["prediction"]
 
     rankings, known = seedless_rankings(session, methods, evaluation.rank_by), reference(session)
     if isinstance(evaluation, DiversitySeries):
         evaluation = evaluation.with_train(train_facts(session))
+    fits.prepare(evaluation.fits(rankings, known.train_label))
     results = evaluation.evaluate(rankings, fit, known)
     if isinstance(evaluation, SubsetGrid | DiversitySeries) and is_first_process():
         write_subsets(session, name, evaluation.subsets(rankings, known.train_label))

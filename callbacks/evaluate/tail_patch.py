@@ -39,7 +39,7 @@ def tail_patch_results(
     """
     if session.readout.of_vocabulary:
         return skipped(name, "data with classes or choices")
-    inputs = truth_inputs(session, name, methods, None)
+    inputs = truth_inputs(session, methods)
     tests = inputs.index[evaluation.chosen(inputs.tests)]
     rises: dict[tuple[Any, ...], Tensor] = {}
     for key, method in of_kind(methods, "instance").items():

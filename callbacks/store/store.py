@@ -124,6 +124,11 @@ class Store:
         final = self.root / stage / fingerprint_of(as_in_json(inputs))
         return final if self._usable(final) else None
 
+    def is_held(self, stage: str, inputs: Mapping[str, Any]) -> bool:
+        """Whether another run is at the entry for `inputs`, which is not finished; waits and writes nothing."""
+        final = self.root / stage / fingerprint_of(as_in_json(inputs))
+        return not self._usable(final) and self._lock(final).holder() is not None
+
     def _follow(self, stage: str, fingerprint: str, final: Path, build: Build) -> Entry:
         """What the first process does: build with it where it holds the lock, read where it has read or finished."""
         lock, joined = self._lock(final), False

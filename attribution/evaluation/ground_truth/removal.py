@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, ClassVar
 
 import torch
@@ -140,6 +141,18 @@ class Removal(GroundTruth):
         cells = 2 * n_methods * (self.tests + self.together)
         return [n_train] * len(self.seeds) + [n_train - k for k in self.removed] * (cells * len(self.seeds))
 
+    def fits_of(self, inputs: TruthInputs) -> list[tuple[Tensor, int]]:
+        """On all rows, and without those of every case and of its control, under each seed."""
+        self.require_rows(inputs.n_train)
+        found = [(torch.arange(inputs.n_train), seed) for seed in self.seeds]
+        labels = [None] if inputs.train_label is None else [None, inputs.train_label]
+        for name in self._asked(inputs):
+            for k in self.removed:
+                for _, cases in self._cases(inputs, name, k):
+                    for label, seed in product(labels, self.seeds):
+                        found += [(rows, seed) for rows in _left(inputs.n_train, cases, seed, label)]
+        return found
+
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Results of every method, with its control beside it.
 
@@ -149,13 +162,16 @@ class Removal(GroundTruth):
         self.require_rows(inputs.n_train)
         whole = {seed: inputs.measure(range(inputs.n_train), seed) for seed in self.seeds}
         found = []
-        for name, method in inputs.methods.items():
-            if method.n_seeds > 1 or method.is_control or (self.methods is not None and name not in self.methods):
-                continue
+        for name in self._asked(inputs):
             for k in self.removed:
                 for group, cases in self._cases(inputs, name, k):
                     found += self._results(inputs, name, group, k, cases, whole)
         return found
+
+    def _asked(self, inputs: TruthInputs) -> list[str]:
+        """Methods whose first rows are removed."""
+        read = [name for name, method in inputs.methods.items() if method.n_seeds == 1 and not method.is_control]
+        return [name for name in read if self.methods is None or name in self.methods]
 
     def _cases(self, inputs: TruthInputs, name: str, k: int) -> Iterator[tuple[str, list[_Case]]]:
         method = inputs.methods[name]
@@ -194,14 +210,20 @@ class Removal(GroundTruth):
         self, inputs: TruthInputs, cases: Sequence[_Case], whole: dict[int, Tensor], seed: int, label: Tensor | None
     ) -> Tensor:
         """Fall of φ for the tests of all cases, [tests]; with labels, without random rows of the same ones instead."""
-        parts = []
-        for number, case in enumerate(cases):
-            rows = case.rows if label is None else same_labels(case.rows, label, seed * len(cases) + number)
-            left = torch.ones(inputs.n_train, dtype=torch.bool)
-            left[rows] = False
-            without = inputs.measure(torch.nonzero(left)[:, 0].tolist(), seed)
-            parts.append((whole[seed] - without)[case.tests])
-        return torch.cat(parts)
+        left = _left(inputs.n_train, cases, seed, label)
+        without = [inputs.measure(rows.tolist(), seed) for rows in left]
+        return torch.cat([(whole[seed] - phi)[case.tests] for case, phi in zip(cases, without, strict=True)])
+
+
+def _left(n_train: int, cases: Sequence[_Case], seed: int, label: Tensor | None) -> list[Tensor]:
+    """Train rows without those of each case; with labels, without random rows of the same ones instead."""
+    found = []
+    for number, case in enumerate(cases):
+        rows = case.rows if label is None else same_labels(case.rows, label, seed * len(cases) + number)
+        left = torch.ones(n_train, dtype=torch.bool)
+        left[rows] = False
+        found.append(torch.nonzero(left)[:, 0])
+    return found
 
 
 def _mean(metric: str, outcomes: Tensor, **said: Any) -> Result:

@@ -195,6 +195,10 @@ class GroundTruth:
         """Train rows and seed of every fit, for a plan; none: they are known when it runs."""
         return []
 
+    def fits_of(self, inputs: TruthInputs) -> list[tuple[Tensor, int]]:
+        """Train rows and seed of every fit that `evaluate` will ask for, so that runs can share them out."""
+        return self.fits({"": torch.arange(inputs.n_train)}) if self.refits else []
+
     def expected_fits(self, n_train: int, n_methods: int) -> Sequence[int]:
         """Train rows of every fit, for a plan."""
         return []
