@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from twinlens.attribution.evaluation.base_line import BASE_LINE
+from twinlens.attribution.evaluation.comparisons import Measured, compare_methods
 from twinlens.callbacks.results.columns import Row, is_control
 from twinlens.callbacks.results.formatting import format_number, metric_label
 from twinlens.callbacks.results.model_warnings import NORMAL_95
-from twinlens.callbacks.results.outcomes import without_control
+from twinlens.callbacks.results.outcomes import FILE as OUTCOMES
+from twinlens.callbacks.results.outcomes import read_outcomes, without_control
 from twinlens.callbacks.results.run_warning import Directions, Facts, RunWarning, Values, measured
 
 FEW_EXAMPLES = 20
@@ -26,29 +28,32 @@ class Gain(NamedTuple):
     Attributes:
         row, control: of results.csv.
         gain: how much better the method is, in the unit of the metric.
-        margin: half of its 95 % interval; None where neither row has an error.
+        ends: of its 95 % interval; None where neither row has an error.
     """
 
     row: Row
     control: Row
     gain: float
-    margin: float | None
+    ends: tuple[float, float] | None
 
     @property
     def lowest(self) -> float:
         """Lower end of the interval, the gain itself where none is known."""
-        return self.gain - (self.margin or 0.0)
+        return self.gain if self.ends is None else self.ends[0]
 
 
-def gains(rows: Sequence[Row], directions: Directions) -> list[Gain]:
+def gains(rows: Sequence[Row], directions: Directions, outcomes: Sequence[Measured] = ()) -> list[Gain]:
     """Every row of a method beside its random control: the one drawn for it where there is one, else the common one.
 
-    The errors of both are taken as independent, which makes the interval wider than that of paired differences.
+    Where both were measured example by example the interval is that of the paired comparison, as in
+    tables/comparisons.csv; else the errors of both are taken as independent, which makes it wider.
 
     Args:
         rows: of results.csv; those of a part of the examples are left out.
         directions: see `Facts`; rows without are left out.
+        outcomes: of the run's results, see `read_outcomes`.
     """
+    known = {_place_of(one): one for one in outcomes}
     found = []
     controls: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
@@ -65,7 +70,8 @@ def gains(rows: Sequence[Row], directions: Directions) -> list[Gain]:
             value, drawn = row["value"], control["value"]
             if isinstance(value, int | float) and isinstance(drawn, int | float):
                 gain = float(value - drawn) if direction == "higher" else float(drawn - value)
-                found.append(Gain(row, control, gain, _margin(row, control)))
+                ends = _paired_ends(known, row, control, direction) or _independent_ends(gain, row, control)
+                found.append(Gain(row, control, gain, ends))
     return found
 
 
@@ -125,18 +131,43 @@ def _view(metric: str) -> tuple[str, str]:
     return metric, ""
 
 
-def _margin(row: Row, control: Row) -> float | None:
+def _place_of(one: Measured) -> tuple[object, ...]:
+    """Where a measured result stands in results.csv; a method's settings stand behind its name there."""
+    names = (name.partition(" [")[0] for name in (one.method, one.matched))
+    return one.split, one.evaluation, one.metric, one.k, one.group, one.variant, *names
+
+
+def _paired_ends(
+    known: Mapping[tuple[object, ...], Measured], row: Row, control: Row, direction: str
+) -> tuple[float, float] | None:
+    """Ends of the gain's interval by the paired comparison; None: the two were not measured on the same examples."""
+    found = []
+    for one in (row, control):
+        names = one["method"], one["reference_group"] or ""
+        place = (one["split"], one["evaluation"], one["metric"], one["k"], one["group"] or "", _variant(one), *names)
+        found.append(known.get(place))
+    first, second = found
+    if first is None or second is None:
+        return None
+    compared = compare_methods([first, second])
+    if not compared:
+        return None
+    low, high = compared[0].low, compared[0].high
+    return (low, high) if direction == "higher" else (-high, -low)
+
+
+def _independent_ends(gain: float, row: Row, control: Row) -> tuple[float, float] | None:
     errors = [float(cell) for one in (row, control) if isinstance(cell := one["stderr"], int | float)]
-    return NORMAL_95 * sum(error**2 for error in errors) ** 0.5 if errors else None
+    margin = NORMAL_95 * sum(error**2 for error in errors) ** 0.5
+    return (gain - margin, gain + margin) if errors else None
 
 
 def _not_above_control(facts: Facts) -> Iterator[Values]:
-    for gain in not_above(gains(facts.files.results, facts.directions)):
-        margin = gain.margin
+    outcomes = read_outcomes(facts.files.path / OUTCOMES)
+    for gain in not_above(gains(facts.files.results, facts.directions, outcomes)):
         interval = "no error is known"
-        if margin is not None:
-            low, high = (format_number(float(end)) for end in (gain.gain - margin, gain.gain + margin))
-            interval = f"95 % interval {low} to {high}"
+        if gain.ends is not None:
+            interval = "95 % interval {} to {}".format(*map(format_number, gain.ends))
         yield {
             "method": gain.row["method"],
             "evaluation": gain.row["evaluation"],
@@ -161,9 +192,10 @@ RESULT_WARNINGS = (
         "evaluate",
         "{method} is not reliably above its random control in {evaluation}, {metric}: {value} against {control}, "
         "better by {gain} ({interval})",
-        f"the 95 % interval of the gain ({NORMAL_95} standard errors of both, taken as independent) does not lie above "
-        "zero at any k; the line shows the best k, the area where there is one. Without errors: the gain is not above "
-        "zero",
+        "the 95 % interval of the gain does not lie above zero at any k; the line shows the best k, the area where "
+        "there is one. The interval is that of the paired comparison (tables/comparisons.csv) where both were measured "
+        f"on the same examples, else {NORMAL_95} standard errors of both, taken as independent. Without errors: the "
+        "gain is not above zero",
         "this test does not tell the method from a random list",
         "explain more examples, or do not rely on lists that are as good as random ones",
         _not_above_control,

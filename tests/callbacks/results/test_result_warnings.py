@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
+from twinlens.attribution.evaluation.comparisons import Measured, compare_methods
 from twinlens.callbacks.results.columns import COLUMNS, is_control
 from twinlens.callbacks.results.result_warnings import gains, not_above, on_few
 from twinlens.callbacks.results.run_warning import measured
@@ -33,6 +35,43 @@ def test_the_interval_decides() -> None:
     assert told(row("ig", 65.5), row("random_neurons", 60.0)) == [("ig", "sufficiency", None, 5.5)]
     assert told(row("ig", 65.6), row("random_neurons", 60.0)) == []
     assert told(row("ig", 50.0), row("random_neurons", 60.0)) == [("ig", "sufficiency", None, -10.0)]
+
+
+HARD = torch.linspace(0, 10, 40, dtype=torch.float64)
+"""What examples differ in, far more than methods."""
+BETTER = HARD + 1 + 0.1 * torch.sin(torch.arange(40.0, dtype=torch.float64))
+
+
+def of_examples(
+    method: str, samples: torch.Tensor, metric: str, group: str, matched: str = ""
+) -> tuple[dict, Measured]:
+    """A row and the values behind it."""
+    drawn = method.startswith("random")
+    measured_so = Measured("faithfulness", metric, "test", 1, group, "", method, matched, drawn, 1.0, samples[None])
+    stderr = float(samples.std() / len(samples) ** 0.5)
+    name = method.partition(" [")[0]
+    return row(
+        name, float(samples.mean()), stderr, metric, k=1, group=group or None, reference_group=matched or None
+    ), (measured_so)
+
+
+@pytest.mark.parametrize(("direction", "own", "drawn"), [("higher", BETTER, HARD), ("lower", HARD, BETTER)])
+@pytest.mark.parametrize(("groups", "matched"), [(("", ""), ""), (("", ""), "ig"), (("most", "random"), "")])
+def test_of_the_same_examples_the_paired_interval_decides(
+    direction: str, own: torch.Tensor, drawn: torch.Tensor, groups: tuple[str, str], matched: str
+) -> None:
+    first, mine = of_examples("ig [n_steps=5]" if not matched else "ig", own, "sufficiency", groups[0])
+    second, control = of_examples("random_neurons", drawn, "sufficiency", groups[1], matched)
+    directions = {measured(one): direction for one in (first, second)}
+    (alone,) = gains([first, second], directions)
+    assert alone.lowest < 0 < alone.gain
+    (paired,) = gains([first, second], directions, [mine, control])
+    (expected,) = compare_methods([mine, control])
+    ends = expected.low, expected.high
+    assert paired.ends == (ends if direction == "higher" else (-ends[1], -ends[0]))
+    assert 0 < paired.lowest < paired.gain
+    assert not_above([paired]) == []
+    assert not_above([alone]) == [alone]
 
 
 def test_lower_may_be_better() -> None:
