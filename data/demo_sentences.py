@@ -7,7 +7,6 @@ sentence from a source. What the source says, and nothing else, decides the verd
 from __future__ import annotations
 
 import random
-import re
 from dataclasses import dataclass
 
 LABELS = ["supported", "refuted", "not enough info"]
@@ -133,14 +132,3 @@ def draw_fact(rng: random.Random) -> Fact:
         witness=f"{witness} {witness_last}",
         other=other,
     )
-
-
-def words(text: str) -> set[str]:
-    """The distinct words and numbers of a text, in lower case."""
-    return set(re.findall(r"\w+", text.lower()))
-
-
-def word_overlap(claim: str, evidence: str) -> float:
-    """Share of the claim's distinct words that the evidence repeats, 0 … 1."""
-    claim_words = words(claim)
-    return len(claim_words & words(evidence)) / len(claim_words)

@@ -155,11 +155,6 @@ def head_mask(heads: Tensor, head_dim: int) -> Tensor:
     return heads.repeat_interleave(head_dim, -1)
 
 
-def layer_mask(layers: Tensor, n_units: int) -> Tensor:
-    """All units of chosen layers: bool [batch, layers] → [batch, layers, units]."""
-    return layers[..., None].expand(-1, -1, n_units)
-
-
 def random_mask(like: Tensor, seed: int, index: Tensor) -> Tensor:
     """Random neurons, as many in every layer of every sentence as `like` has, without replacement.
 

@@ -203,26 +203,6 @@ def choice_readout(
     return replace(readout, head=head, weight=weight, bias=bias, offset=offset)
 
 
-def top_outputs(readout: Readout, vectors: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Outputs that each of [n, hidden] vectors raises most (Table 9: neurons in vocabulary space), best first.
-
-    Returns:
-        numbers of the outputs, int64 [n, k], and U·direction(v) there, [n, k].
-
-    Example:
-        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
-        >>> from twinlens.attribution.neuron.readout import readout_of, top_outputs
-        >>> model, batch = ExampleResidualModel(), example_batch()
-        >>> readout = readout_of(model, model.states(batch), batch["labels"])
-        >>> tokens, scores = top_outputs(readout, model.values(1)[:2], k=3)  # two neurons of layer 1
-        >>> tokens  # what they raise most, best first
-        tensor([[5, 3, 0],
-                [5, 1, 2]])
-    """
-    best = readout.project(vectors).topk(min(k, readout.n_outputs), -1)
-    return best.indices, best.values
-
-
 def per_example(values: Tensor, like: Tensor) -> Tensor:
     """Values [batch] or [batch, outputs], shaped so that they meet `like` [batch, ..., outputs] entry by entry."""
     middle = [1] * (like.dim() - values.dim())

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.data.word_overlap import word_overlap, words
 from twinlens.attribution.errors import UserError
 from twinlens.data.demo import SHORTCUT_OVERLAP, DemoDataModule, generate
-from twinlens.data.demo_sentences import DEEDS, REPEATING, REPHRASING, word_overlap, words
+from twinlens.data.demo_sentences import DEEDS, REPEATING, REPHRASING
 
 SYNONYMS = {verb: synonym for verb, (synonym, _) in DEEDS.items()}
 

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from tests.data.word_overlap import word_overlap
 from twinlens.attribution.errors import UserError
 from twinlens.data.demo import DemoDataModule
 from twinlens.data.demo_challenge import SUPPORTED_SUBCASE, UNSUPPORTED, DemoChallengeDataModule, challenge_rows
-from twinlens.data.demo_sentences import LABELS, word_overlap
+from twinlens.data.demo_sentences import LABELS
 from twinlens.data.labels import Fold
 
 SIZES = {"n_train": 60, "n_validation": 10, "n_test": 20, "n_twins": 2}

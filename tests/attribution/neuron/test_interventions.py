@@ -16,7 +16,6 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.interventions import (
     distinct_mask,
     head_mask,
-    layer_mask,
     random_mask,
     target_metrics,
     zeroed_metrics,
@@ -80,7 +79,7 @@ def test_nothing_zeroed_is_the_model_itself_and_chunks_change_nothing() -> None:
 def test_a_layer_without_its_neurons_leaves_its_bias() -> None:
     c = case("gpt2")
     layers = torch.tensor([[False, True, False]] * 3)
-    every = layer_mask(layers, c.engine.n_neurons)
+    every = layers[..., None].expand(-1, -1, c.engine.n_neurons)
     found = zeroed_metrics(c.engine, c.batch, c.target, every, None, PLENTY)
     down = c.anatomy.down_projection(c.anatomy.blocks[1])
     handle = down.register_forward_hook(lambda m, a, out: down.bias.expand_as(out))

@@ -23,7 +23,7 @@ from twinlens.attribution.neuron.logprob_increase import (
     layer_increases,
     segment_curve,
 )
-from twinlens.attribution.neuron.readout import Readout, choice_readout, top_outputs
+from twinlens.attribution.neuron.readout import Readout, choice_readout
 from twinlens.attribution.neuron.static_scores import SCORES, best_neurons, dense_scores, gradients
 
 UNITS = range(0, 48, 5)
@@ -324,15 +324,6 @@ def test_other_choices_are_constants_under_a_common_softmax(linear: bool) -> Non
         own = [head(engine.final_direction(v) / c.states.statistic[row]) for v in (x, moved)]
         before, after = (torch.cat([value, others[row]]).log_softmax(0)[0] for value in own)
         assert float(top.score[row, 0]) == pytest.approx(float(after - before), abs=1e-5)
-
-
-def test_top_outputs_are_the_largest_products() -> None:
-    c = case("gpt2")
-    rows = c.engine.values(1)[:3]
-    index, value = top_outputs(c.readout(), rows, 5)
-    expected = (rows - rows.mean(-1, keepdim=True)) * c.anatomy.last_norm.weight @ c.head.weight.T
-    assert torch.equal(index, expected.topk(5).indices)
-    assert close(value, expected.topk(5).values)
 
 
 TABLE_1 = [
