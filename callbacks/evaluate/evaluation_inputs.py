@@ -14,6 +14,7 @@ from torch import Tensor
 from twinlens.attribution.evaluation.artifacts import Pair
 from twinlens.attribution.evaluation.diversity import TrainFacts
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
+from twinlens.attribution.evaluation.marks import Marks
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
 from twinlens.attribution.evaluation.parts import KINDS, by_column, by_label, by_outcome
@@ -25,6 +26,7 @@ from twinlens.attribution.method import MethodKind
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
+from twinlens.data.marked_rows import EVIDENCE
 
 # -- methods -----------------------------------------------------------------------------------------------------
 
@@ -99,7 +101,17 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
         kept = kept_rows(session)
         twin = session.predictions[session.split].column("twin")[kept]
         against = twins_against(session, twin, kept) if method.explains == "instance" else None
-    return InstanceLists.of(runs, method.top_k, twin, against)
+    return InstanceLists.of(runs, method.top_k, twin, against, marks_of(session))
+
+
+def marks_of(session: Session) -> Marks | None:
+    """Which train rows tell what a test asks, by the column `evidence` of both; None where the data have none."""
+    if EVIDENCE not in session.data.plant_columns or "train" not in session.data.splits:
+        return None
+    kept, tests = kept_rows(session).tolist(), session.data.splits[session.split]
+    asked, kinds = list(tests[EVIDENCE][:]), list(tests["type"][:])
+    train = list(session.data.splits["train"][EVIDENCE][:])
+    return Marks.of(train, [asked[row] for row in kept], [kinds[row] for row in kept])
 
 
 def twins_against(session: Session, twin: Tensor, kept: Tensor) -> Tensor:
@@ -198,6 +210,17 @@ def parts_of(session: Session, split: str, of_outcome: bool = True) -> dict[str,
         if kind in rows.column_names:
             parts |= by_column(kind, list(rows[kind][:]))
     return parts
+
+
+def kinds_of(session: Session) -> dict[str, Tensor]:
+    """Kept rows of the explained split by their type, bool [tests] each; none where all have the same."""
+    rows = session.data.splits[session.split]
+    if "type" not in rows.column_names:
+        return {}
+    every = list(rows["type"][:])
+    types = [every[row] for row in kept_rows(session).tolist()]
+    names = [name for name in dict.fromkeys(types) if name]
+    return {name: torch.tensor([own == name for own in types]) for name in names} if len(names) > 1 else {}
 
 
 def answers_of(session: Session, split: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:

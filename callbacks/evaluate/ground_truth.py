@@ -16,7 +16,8 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, skipped, train_summary
-from twinlens.callbacks.evaluate.refits import Recipe, refitted
+from twinlens.callbacks.evaluate.refits import PHI, Recipe, refitted
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
 
 
@@ -100,12 +101,21 @@ def ground_truth_results(
     session: Session, name: str, evaluation: GroundTruth, methods: Mapping[str, Any], recipe: Recipe | None
 ) -> list[Result]:
     """Results of an evaluation over the run's instance methods; fits that are not in the store yet are made."""
-    if session.readout.of_vocabulary:
-        return skipped(name, "data with classes or choices")
+    if session.readout.of_vocabulary and (why := _not_of_texts(session, evaluation)):
+        return skipped(name, why)
     inputs = truth_inputs(session, name, methods, recipe)
     if lacking := evaluation.lacking(inputs):
         return skipped(name, lacking)
     return evaluation.evaluate(inputs)
+
+
+def _not_of_texts(session: Session, evaluation: GroundTruth) -> str:
+    """What an evaluation needs that documents and queries do not give; empty where they do."""
+    if hasattr(evaluation, "require_head"):
+        return "data with classes or choices, whose head alone is refitted"
+    if evaluation.refits and session.explain.instance.target != COMPLETION:
+        return "data with classes or choices, or completions (data=texts)"
+    return ""
 
 
 def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe: Recipe | None) -> TruthInputs:
@@ -122,15 +132,17 @@ def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe
 
     def measure(rows: Sequence[int], seed: int) -> Tensor:
         assert recipe is not None, "an evaluation that fits says that it needs a recipe"
-        return phi(refitted(session, name, recipe, rows, seed)["log_prob"][kept], targets)
+        found = refitted(session, name, recipe, rows, seed)
+        return found[PHI][kept].double() if PHI in found else phi(found["log_prob"][kept], targets)
 
     train, test = session.predictions["train"], session.predictions[session.split]
-    head = session.classifier.head
-    label = train.column("label")
-    inputs = (
-        HeadInputs(train.features, label, head, session.fold("train")),
-        HeadInputs(test.features[kept], targets.target, head, targets.fold, targets.against),
-    )
+    label, inputs = train.column("label"), None
+    if not session.readout.of_vocabulary:
+        head = session.classifier.head
+        inputs = (
+            HeadInputs(train.features, label, head, session.fold("train")),
+            HeadInputs(test.features[kept], targets.target, head, targets.fold, targets.against),
+        )
     sides = train.dataset.features, test.dataset.features
     plants = {
         column: (train.column(column), test.column(column)[kept])

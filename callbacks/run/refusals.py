@@ -138,7 +138,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             drawless = (name for name, method in methods.items() if method.kind == "instance" and not method.draws)
             evaluation.require_methods(list(drawless))
         for name, method in methods.items():
-            of_instances = evaluation.requires in ("ground_truth", "tail_patch")
+            of_instances = evaluation.requires in ("ground_truth", "tail_patch", "instance")
             asked = method.kind == "instance" if of_instances else method.names_neurons
             if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)

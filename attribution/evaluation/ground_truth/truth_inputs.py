@@ -149,6 +149,11 @@ class TruthInputs:
     target: Tensor | None = None
 
     @property
+    def labelled(self) -> bool:
+        """Whether train rows have labels; documents have none."""
+        return self.train_label is not None and bool((self.train_label >= 0).any())
+
+    @property
     def tests(self) -> int:
         """Explained examples."""
         return len(self.index)
