@@ -13,6 +13,7 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.artifacts import Pair
 from twinlens.attribution.evaluation.diversity import TrainFacts
+from twinlens.attribution.evaluation.ground_truth.cluster_removal import AskedTogether
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
 from twinlens.attribution.evaluation.marks import Marks
 from twinlens.attribution.evaluation.needs import Available
@@ -23,6 +24,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import MethodKind
+from twinlens.callbacks.attribute.group_scores import GROUPS, groups_of
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
@@ -57,6 +59,7 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
         pairs=set(pair_columns(session)) <= shared and bool(pair_columns(session)),
         twins=twins,
         fits=fits,
+        groups=len(groups_of(session, session.split)),
     )
 
 
@@ -81,6 +84,28 @@ def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset
     stored = datasets.load_from_disk(str(score_folder(session, name, seed) / session.split))
     kept = kept_rows(session)
     return (stored if len(kept) == len(stored) else stored.select(kept.tolist())).with_format("torch")
+
+
+def asked_together(session: Session, methods: Mapping[str, Any]) -> dict[str, list[AskedTogether]]:
+    """Groups of queries by method that draws nothing, each with the documents of its first cluster."""
+    if not groups_of(session, session.split):
+        return {}
+    place = {row: number for number, row in enumerate(kept_rows(session).tolist())}
+    found = {}
+    for name, method in of_kind(methods, "instance").items():
+        if method.draws:
+            continue
+        stored = datasets.load_from_disk(str(score_folder(session, name, None) / GROUPS))
+        found[name] = [
+            AskedTogether(
+                row["group"],
+                torch.tensor([place[query] for query in row["queries"] if query in place], dtype=torch.int64),
+                torch.tensor(sorted({doc for doc, own in zip(row["top_index"], row["top_cluster"], strict=True)
+                                     if own == 0}), dtype=torch.int64),
+            )
+            for row in stored
+        ]  # fmt: skip
+    return found
 
 
 def train_summary(session: Session, name: str, seed: int | None) -> dict[str, Tensor]:

@@ -15,7 +15,14 @@ from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTrut
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, skipped, train_summary
+from twinlens.callbacks.evaluate.evaluation_inputs import (
+    asked_together,
+    kept_rows,
+    of_kind,
+    scores_of,
+    skipped,
+    train_summary,
+)
 from twinlens.callbacks.evaluate.refits import PHI, Recipe, refitted
 from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
@@ -150,4 +157,6 @@ def truth_inputs(session: Session, name: str, methods: Mapping[str, Any], recipe
         if all(column in features and features[column].dtype == "bool" for features in sides)
     }
     scored = {key: StoredScores(session, key, method, n_train) for key, method in of_kind(methods, "instance").items()}
-    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, session.memory_budget, targets.target)
+    together = asked_together(session, methods)
+    budget = session.memory_budget
+    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, budget, targets.target, together)

@@ -14,6 +14,7 @@ OF_INSTANCES = {
     "loo_pearson": "leave-one-out (Pearson)",
     "loo_spearman": "leave-one-out (Spearman)",
     "removal": "removal",
+    "cluster_removal": "removal of a cluster",
     "tail_patch": "tail patch",
     "mislabel_auc": "wrong labels (AUROC)",
     "shortcut_auc": "shortcut (AUROC)",

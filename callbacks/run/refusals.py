@@ -15,6 +15,7 @@ from twinlens.attribution.evaluation.controls import CONTROL as NEURON_CONTROL
 from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import form_of, require_methods
+from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
@@ -78,8 +79,10 @@ def refuse_what_the_inputs_rule_out(
                     n_neurons = footprint.n_layers * footprint.units(method.ranks)
                     evaluation.require_neurons(key, method.top_k, n_neurons)
     refuse_what_cannot_be_explained(session, methods)
-    for method in methods.values():
+    for name, method in methods.items():
         form_of(method).refuse(method, architecture)
+        if method.lens == "instance":
+            refuse_ungrouped(session, name, form_of(method).serves_groups)
 
 
 def refuse_what_cannot_run(
