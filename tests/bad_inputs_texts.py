@@ -59,8 +59,8 @@ TEXTS: list[Entry] = [
     ("a foil that is not there", (*ASKED, "explain_against=foil"), ("questions.jsonl row 0", "foil"), texts()),
     (
         "a score of one token for a completion",
-        (*ASKED, "method=prob_increase"),
-        ("prob_increase", "add up"),
+        (*ASKED, "method=logprob_increase_attn"),
+        ("logprob_increase_attn", "add up"),
         texts(),
     ),
     ("new LoRA matrices without a fit", (*ASKED, "model.adapter=lora"), ("model.adapter=lora", "fit=false"), texts()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -19,6 +19,7 @@ from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
+from twinlens.callbacks.fit.other_checkpoints import other_checkpoints, require_same_model
 from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
@@ -56,6 +57,8 @@ def refuse_what_the_inputs_rule_out(
                 reference_split(session, evaluation)
 
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
+    others = other_checkpoints(settings["checkpoints"], settings["checkpoint_rates"])
+    require_same_model(others, settings["model"], tokenizer)
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
     for name, evaluation in evaluations.items() if of_instances else ():
         n_train = len(session.data.splits["train"])
@@ -86,7 +89,11 @@ def refuse_what_the_inputs_rule_out(
 
 
 def refuse_what_cannot_run(
-    methods: Mapping[str, Any], evaluations: Mapping[str, Any], trainer: Mapping[str, Any], fit: bool
+    methods: Mapping[str, Any],
+    evaluations: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    fit: bool,
+    checkpoints: Sequence[str] | None = None,
 ) -> None:
     """Refuse, before anything is read or trained, what would fail later.
 
@@ -99,11 +106,18 @@ def refuse_what_cannot_run(
     require_free_names(methods)
     require_long_lists(methods, evaluations)
     require_sources(methods)
-    if not fit and keeps_epochs(methods):
+    if not fit and keeps_epochs(methods) and not checkpoints:
         name = next(name for name, method in methods.items() if keeps_epochs({name: method}))
         raise UserError(
-            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit: "
-            f"set fit=true or leave {name} out."
+            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit, or "
+            f"checkpoints of the training that led to the model: set fit=true or checkpoints=[DIR1,DIR2], or leave "
+            f"{name} out."
+        )
+    if checkpoints and (fit or not keeps_epochs(methods)):
+        why = "fit=true keeps epochs of its own" if fit else "no method of the run reads them"
+        raise UserError(
+            f"checkpoints={list(checkpoints)} are of a training that is over, but {why}; expected fit=false with a "
+            "method along the training: set fit=false method=[tracin], or leave checkpoints out."
         )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer)

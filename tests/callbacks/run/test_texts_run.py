@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -113,6 +114,32 @@ def test_what_the_model_goes_on_with_is_kept_and_explained(command: CommandLine)
     assert table(again, "scores", "ig", "test")["score"][:] == table(run, "scores", "ig", "test")["score"][:]
 
 
+TABLE2 = ("experiment=neuron_level/table2", *ASKED, "evaluation.interventions.control_seeds=[0]")
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param("method=[logprob_increase,inverse_rank,coefficient]", id="three"),
+        pytest.param("method.ig.n_steps=3", id="all", marks=pytest.mark.long),
+    ],
+)
+def test_table_2_of_the_second_paper_asks_about_completions(command: CommandLine, methods: str) -> None:
+    run = command(*TABLE2, methods, base=BASE)
+    assert run.code == 0, run.err
+    assert "explain (neuron lens): completion" in run.out
+    rows = list(csv.DictReader((run.folder / "results.csv").open()))
+    assert {row["metric"] for row in rows} == {"mrr", "prob", "logp"}
+    assert {"original", "inverse_rank", "coefficient", "random_neurons"} <= {row["method"] for row in rows}
+    said = yaml.safe_load((run.folder / "scores" / "inverse_rank" / "method.yaml").read_text())
+    assert said["unit"].endswith("summed over the completion's tokens")
+    for row in table(run, "scores", "inverse_rank", "test"):
+        np.testing.assert_allclose(np.nansum(np.array(row["token"]), 1), row["score"], rtol=1e-4)
+    original = next(row for row in rows if (row["method"], row["metric"], row["group"]) == ("original", "logp", ""))
+    asked = table(run, "examples", "test")
+    assert float(original["value"]) == pytest.approx(np.mean(asked["target_log_prob"][:]), abs=1e-3)
+
+
 @needs_peft
 def test_a_fine_tune_on_chats_is_chosen_by_perplexity_and_explained_in_what_it_trained(
     command: CommandLine, tmp_path: Path, repository: Path
@@ -185,7 +212,7 @@ def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("method=prob_increase", *ASKED), "method=prob_increase scores one next token"),
+        (("method=logprob_increase_attn", *ASKED), "method=logprob_increase_attn scores one next token"),
         (("method=influence_hessian", *ASKED), "method=influence_hessian reads the readout's inputs at one token"),
         (("method=influence", *ASKED), "method=influence takes the expectation of its curvature over the labels"),
         (("method=ig", "explain_against=foil", "fit=false", "data.prompt=a", "data.completion=b"),
