@@ -1,4 +1,4 @@
-"""Columns of documents and queries that mark rows: which documents tell what a query asks, which queries go together."""
+"""Columns that mark documents and queries: which documents tell what a query asks, which queries go together."""
 
 from __future__ import annotations
 

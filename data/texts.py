@@ -185,9 +185,7 @@ class TextsDataModule(TextDataModule):
             self._queries = [query_of(row, table.where(at), self.generate > 0) for at, row in enumerate(table.rows)]
             names = [_short(table, at) for at in range(len(table.rows))]
             own = {EVIDENCE: self.evidence, GROUP: self.group}
-            marked = {
-                name: marks(table, column, f"data.{name}") for name, column in own.items() if column is not None
-            }
+            marked = {name: marks(table, column, f"data.{name}") for name, column in own.items() if column is not None}
         without = sum(not query.completion for query in self._queries)
         if without:
             self.notes.say(

@@ -117,7 +117,8 @@ class Evidence:
         def proportion(metric: str, k: int, variant: str = "") -> Result:
             value, error = mean_and_error(shares[metric])
             low, high = wilson(value, len(test))
-            return Result(metric, value, error, k=k, low=low, high=high, samples=shares[metric], variant=variant, **said)
+            values = shares[metric]
+            return Result(metric, value, error, k=k, low=low, high=high, samples=values, variant=variant, **said)
 
         several = "" if self.several == 3 else f"several={self.several}"
         return [

@@ -30,8 +30,7 @@ class InstanceLists:
     Example:
         >>> import torch
         >>> from twinlens.attribution.evaluation.instance_lists import InstanceLists
-        >>> from twinlens.attribution.evaluation.marks import Marks
-from twinlens.attribution.instance.protocol import InstanceScores
+        >>> from twinlens.attribution.instance.protocol import InstanceScores
         >>> rows, values = torch.tensor([[2, 0]]), torch.tensor([[0.9, 0.1]])
         >>> seeds = [InstanceScores(torch.tensor([5]), rows, values, rows.flip(1), values.flip(1)) for _ in range(3)]
         >>> InstanceLists.of(seeds, top_k=2).top_index.shape  # [seeds, tests, k]

@@ -14,7 +14,7 @@ from twinlens.attribution.instance.inputs import HeadInputs, TextInputs
 from twinlens.attribution.instance.tracin_rows import CheckpointRows
 
 ALIKE = 0.5
-"""Mean cosine between two clusters from which on they are one: within 60 degrees, nearer to each other than to chance."""
+"""Mean cosine between two clusters from which on they are one: directions within 60 degrees of each other."""
 
 
 def grouped(tests: Any, members: Sequence[Tensor]) -> Any:

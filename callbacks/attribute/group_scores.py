@@ -25,7 +25,7 @@ GROUPS = "groups"
 
 
 def groups_of(session: Session, split: str) -> dict[str, list[int]]:
-    """Rows of the queries asked together, by the name of their group, as the file has them; none without `data.group`."""
+    """Rows of the queries asked together by their group's name, in the file's order; none without `data.group`."""
     rows = session.data.splits[split]
     if GROUP not in session.data.plant_columns or GROUP not in rows.column_names:
         return {}

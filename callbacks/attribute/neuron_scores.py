@@ -24,8 +24,8 @@ from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.explained_outputs import (
-    UNIT_AGAINST,
     SUMMED,
+    UNIT_AGAINST,
     UNIT_OF_COMPLETIONS,
     explained_inputs,
     explained_words,
@@ -106,7 +106,8 @@ class ModelReads(Reads):
         words = explained_words(self.session, self.method)
         if self.method.explains is not None and self.session.explain.of(self.method.explains).target == COMPLETION:
             unit = self.method.unit
-            return {**words, "unit": UNIT_OF_COMPLETIONS if unit.startswith("nats") or not unit else f"{unit}; {SUMMED}"}
+            in_nats = not unit or unit.startswith("nats")
+            return {**words, "unit": UNIT_OF_COMPLETIONS if in_nats else f"{unit}; {SUMMED}"}
         return {**words, "unit": UNIT_AGAINST} if AGAINST in words else words
 
     def _pass(

@@ -58,8 +58,8 @@ def other_checkpoints(paths: Sequence[str] | None, rates: Sequence[float] | None
     if not paths:
         if rates is not None:
             raise UserError(
-                f"checkpoint_rates={list(rates)} are learning rates of no checkpoint; expected checkpoints beside them: "
-                "set checkpoints=[DIR1,DIR2]."
+                f"checkpoint_rates={list(rates)} are learning rates of no checkpoint; expected checkpoints beside "
+                "them: set checkpoints=[DIR1,DIR2]."
             )
         return []
     if rates is not None and len(rates) != len(paths):
@@ -149,7 +149,7 @@ def take_checkpoints(session: Session, settings: Mapping[str, Any]) -> None:
 def _folder_of_model(path: str) -> Path:
     folder = Path(resolve(path))
     if not folder.is_dir():
-        raise UserError(f"checkpoints={path} is no folder; expected one with config.json and weights: correct the path.")
+        raise UserError(f"checkpoints={path} is no folder; expected one with config.json and weights: correct it.")
     if not (folder / "config.json").is_file() and not is_adapter(folder):
         inside = sorted((entry.name for entry in folder.glob("checkpoint-*") if entry.is_dir()), key=_step_of)
         hint = f"name those inside ({', '.join(inside[:3])}{' …' if len(inside) > 3 else ''})" if inside else "name one"
@@ -169,8 +169,8 @@ def _logged_rate(path: str, folder: Path) -> float:
     file = folder / STATE
     if not file.is_file():
         raise UserError(
-            f"checkpoints={path} has no {STATE}, which names the learning rate that led to it; expected a checkpoint of "
-            "transformers' Trainer, or a rate for each: set checkpoint_rates=[1e-4,…]."
+            f"checkpoints={path} has no {STATE}, which names the learning rate that led to it; expected a checkpoint "
+            "of transformers' Trainer, or a rate for each: set checkpoint_rates=[1e-4,…]."
         )
     try:
         state = json.loads(file.read_text(encoding="utf-8"))

@@ -19,6 +19,7 @@ from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
+from twinlens.callbacks.fit.early_stopping import require_validation
 from twinlens.callbacks.fit.other_checkpoints import other_checkpoints, require_same_model
 from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.session import Session
@@ -57,6 +58,8 @@ def refuse_what_the_inputs_rule_out(
                 reference_split(session, evaluation)
 
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
+    if trains(session, settings["fit"]):
+        require_validation(settings["callbacks"] or {}, session.data.monitored, session.data.name)
     others = other_checkpoints(settings["checkpoints"], settings["checkpoint_rates"])
     require_same_model(others, settings["model"], tokenizer)
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}

@@ -48,7 +48,8 @@ def test_a_cosine_is_that_with_the_gradient_of_the_group() -> None:
 
 def test_words_add_up_and_states_are_averaged() -> None:
     texts = TextInputs(["red apple", "green pear", "red pear", "blue plum"])
-    scorer = BM25().prepare(TextInputs(["an apple is red", "a pear is green", "plums are blue", "red pear tree"]), BUDGET)
+    documents = TextInputs(["an apple is red", "a pear is green", "plums are blue", "red pear tree"])
+    scorer = BM25().prepare(documents, BUDGET)
     each = scorer.scores(scorer.query(texts, torch.arange(4)), 0, 4)
     found = scorer.scores(scorer.query(grouped(texts, MEMBERS), torch.arange(2)), 0, 4)
     torch.testing.assert_close(found, torch.stack([each[own].sum(0) for own in MEMBERS]))
@@ -68,9 +69,8 @@ def naive_clusters(pulls: torch.Tensor, scores: torch.Tensor) -> list[int]:
         return sum(pairs) / len(pairs)
 
     while len(clusters) > 1:
-        best, first, second = max(
-            ((alike(clusters[a], clusters[b]), -a, -b) for a in range(len(clusters)) for b in range(a + 1, len(clusters)))
-        )
+        n = len(clusters)
+        best, first, second = max((alike(clusters[a], clusters[b]), -a, -b) for a in range(n) for b in range(a + 1, n))
         if best < ALIKE:
             break
         clusters[-first] += clusters.pop(-second)

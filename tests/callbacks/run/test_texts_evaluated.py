@@ -80,9 +80,8 @@ def test_own_documents_and_one_more_step(command: CommandLine) -> None:
     assert run.code == 0, run.err
     found = results(run.folder)
     assert found["evidence_first", "bm25", ""] == found["evidence_mrr", "bm25", "verbatim"] == 1
-    assert {group for metric, method, group in found if (metric, method) == ("evidence_recall", "random_instances")} == {
-        "", "verbatim", "reworded",
-    }  # fmt: skip
+    drawn = "evidence_recall", "random_instances"
+    assert {group for *about, group in found if tuple(about) == drawn} == {"", "verbatim", "reworded"}
     documents, queries = (datasets.load_from_disk(str(run.folder / "examples" / split)) for split in ("train", "test"))
     lists = datasets.load_from_disk(str(run.folder / "scores" / "bm25" / "test"))["top_index"][:]
     rises = [

@@ -109,6 +109,9 @@ def test_what_the_model_goes_on_with_is_kept_and_explained(command: CommandLine)
     (row,) = table(run, "examples", "test")
     assert row["completion"].startswith(" called Paris")
     assert row["label"] == row["answer_ids"][0] == row["prediction"]
+    planned = command(*asked, "plan=true", base=BASE)
+    (line,) = [line for line in planned.out.splitlines() if line.startswith("generate on test")]
+    assert " yes " in line, planned.out + planned.err
     again = command(*asked, base=BASE)
     assert "generate on test" not in again.out
     assert table(again, "scores", "ig", "test")["score"][:] == table(run, "scores", "ig", "test")["score"][:]
@@ -163,6 +166,51 @@ def test_a_fine_tune_on_chats_is_chosen_by_perplexity_and_explained_in_what_it_t
     said = yaml.safe_load((run.folder / "scores" / "influence_ekfac" / "method.yaml").read_text())
     assert (said["params"], said["fisher"]) == ("*lora*", "empirical")
     assert (run.folder / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_fit_on_documents_stops_when_their_perplexity_rises(command: CommandLine) -> None:
+    run = command(
+        "fit=true", "data.queries=questions.jsonl", "data.validation_fraction=0.34", "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1", "trainer.max_epochs=9", "model.learning_rate=0.05", "model.batch_size=1",
+        "method=bm25", "evaluation=[]", base=BASE,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    fitted = json.loads(((run.folder / "model").resolve().parent / "fit.json").read_text())
+    assert fitted["epochs"] < 9
+    assert fitted["best_validation_perplexity"] > 1
+
+
+@pytest.mark.long
+def test_two_processes_give_what_one_does(command: CommandLine, tmp_path: Path) -> None:
+    """A fit on documents and every list of both lenses, over gloo."""
+    asked = ("data.queries=questions.jsonl", "fit=true", "trainer.max_epochs=1", "model.batch_size=2",
+             "method=[gradsim_cosine,influence_ekfac,tracin,bm25,similarity,logprob_increase]",
+             "evaluation=[tail_patch]", "evaluation.tail_patch.first=[2]", "evaluation.tail_patch.tests=2",
+             *(f"method.{name}.projection_dim=4" for name in ("gradsim_cosine", "influence_ekfac", "tracin")),
+             )  # fmt: skip
+    one = command(*asked, "model.batch_size=4", "paths.store=one", base=BASE)
+    two = command(*asked, "trainer=ddp_cpu", "trainer.devices=2", "paths.store=two", base=BASE)
+    assert (one.code, two.code) == (0, 0), one.err + two.err
+    for name in ("gradsim_cosine", "influence_ekfac", "tracin", "bm25", "similarity"):
+        found = [
+            {(row["index"], doc): score
+             for row in table(run, "scores", name, "test")
+             for doc, score in zip(row["top_index"], row["top_score"], strict=True)}
+            for run in (one, two)
+        ]  # fmt: skip
+        assert found[0].keys() == found[1].keys()
+        np.testing.assert_allclose(
+            [found[0][key] for key in found[0]], [found[1][key] for key in found[0]], rtol=2e-3, atol=1e-4
+        )
+    neurons = [table(run, "scores", "logprob_increase", "test") for run in (one, two)]
+    for first, second in zip(*neurons, strict=True):
+        assert first["unit"][:5] == second["unit"][:5]
+    rises = [
+        {(row["method"], row["reference_group"]): float(row["value"])
+         for row in csv.DictReader((run.folder / "results.csv").open()) if not row["group"]}
+        for run in (one, two)
+    ]  # fmt: skip
+    assert rises[0] == pytest.approx(rises[1], abs=1e-3)
 
 
 @pytest.mark.long
