@@ -138,7 +138,7 @@ def take_checkpoints(session: Session, settings: Mapping[str, Any]) -> None:
         session: gets `epochs`.
         settings: the whole configuration as plain values.
     """
-    named = other_checkpoints(settings["checkpoints"], settings["checkpoint_rates"])
+    named = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
     if not named:
         return
     session.epochs = epochs_along(named, lambda folder: source_of(session, {"path": folder}), fingerprint_of)

@@ -89,7 +89,7 @@ class PlanBase:
     @property
     def n_epochs(self) -> int:
         """Epochs of the fit: those that it has kept, else those that are configured."""
-        named = len(self.parts.settings["checkpoints"] or ())
+        named = len(self.parts.settings.get("checkpoints") or ())
         return len(self.session.epochs) or named or int(self.parts.settings["trainer"].get("max_epochs") or 1)
 
     @property

@@ -68,7 +68,7 @@ class Planner(PlanBase):
         lines = [self._fit()] if fits else []
         if not fits:
             session.weights = self.loaded_weights()
-            others = other_checkpoints(settings["checkpoints"], settings["checkpoint_rates"])
+            others = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
             session.epochs = epochs_along(others, lambda folder: self.source(folder) or "", fingerprint_of)
         if generates(session, session.split):
             lines.append(self._generate(session.split))

@@ -59,8 +59,8 @@ def refuse_what_the_inputs_rule_out(
 
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
     if trains(session, settings["fit"]):
-        require_validation(settings["callbacks"] or {}, session.data.monitored, session.data.name)
-    others = other_checkpoints(settings["checkpoints"], settings["checkpoint_rates"])
+        require_validation(settings.get("callbacks") or {}, session.data.monitored, session.data.name)
+    others = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
     require_same_model(others, settings["model"], tokenizer)
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
     for name, evaluation in evaluations.items() if of_instances else ():
