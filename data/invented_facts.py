@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -178,12 +178,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     facts = invented_facts(asked.facts)
     stories = [beginning(story, asked.sentences) for story in stories]
     asked.output.mkdir(parents=True, exist_ok=True)
-    files = {"docs": planted(stories, facts, asked.copies, asked.seed), "queries": questions(facts)}
+    queries = questions(facts)
+    files: dict[str, Sequence[Mapping[str, object]]] = {
+        "docs": planted(stories, facts, asked.copies, asked.seed),
+        "queries": queries,
+    }
     for name, rows in files.items():
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (asked.output / f"{name}.jsonl").write_text(lines, encoding="utf-8")
     print(f"{asked.output}: {len(stories)} documents, {len(facts)} facts in {asked.copies} of them each, "
-          f"{len(files['queries'])} queries")  # fmt: skip
+          f"{len(queries)} queries")  # fmt: skip
 
 
 if __name__ == "__main__":

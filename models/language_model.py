@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch import LightningModule
 import torch
+from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics import MeanMetric
@@ -202,7 +202,7 @@ class LanguageModel(LightningModule):
     # -- training ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of every token that counts, see `token_losses`; of several processes over all of theirs."""
+        """Mean cross-entropy of every token that counts, see `token_losses`, over all processes."""
         losses, predicts = self.token_losses(batch)
         require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
         loss = losses.sum() / _over_processes(predicts.sum())

@@ -95,7 +95,10 @@ def asked_together(session: Session, methods: Mapping[str, Any]) -> dict[str, li
     for name, method in of_kind(methods, "instance").items():
         if method.draws:
             continue
-        stored = datasets.load_from_disk(str(score_folder(session, name, None) / GROUPS))
+        folder = score_folder(session, name, None) / GROUPS
+        if not folder.is_dir():  # all queries of all groups are left out
+            continue
+        stored = datasets.load_from_disk(str(folder))
         found[name] = [
             AskedTogether(
                 row["group"],

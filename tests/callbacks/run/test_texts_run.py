@@ -181,39 +181,6 @@ def test_a_fit_on_documents_stops_when_their_perplexity_rises(command: CommandLi
 
 
 @pytest.mark.long
-def test_two_processes_give_what_one_does(command: CommandLine, tmp_path: Path) -> None:
-    """A fit on documents and every list of both lenses, over gloo."""
-    asked = ("data.queries=questions.jsonl", "fit=true", "trainer.max_epochs=1", "model.batch_size=2",
-             "method=[gradsim_cosine,influence_ekfac,tracin,bm25,similarity,logprob_increase]",
-             "evaluation=[tail_patch]", "evaluation.tail_patch.first=[2]", "evaluation.tail_patch.tests=2",
-             *(f"method.{name}.projection_dim=4" for name in ("gradsim_cosine", "influence_ekfac", "tracin")),
-             )  # fmt: skip
-    one = command(*asked, "model.batch_size=4", "paths.store=one", base=BASE)
-    two = command(*asked, "trainer=ddp_cpu", "trainer.devices=2", "paths.store=two", base=BASE)
-    assert (one.code, two.code) == (0, 0), one.err + two.err
-    for name in ("gradsim_cosine", "influence_ekfac", "tracin", "bm25", "similarity"):
-        found = [
-            {(row["index"], doc): score
-             for row in table(run, "scores", name, "test")
-             for doc, score in zip(row["top_index"], row["top_score"], strict=True)}
-            for run in (one, two)
-        ]  # fmt: skip
-        assert found[0].keys() == found[1].keys()
-        np.testing.assert_allclose(
-            [found[0][key] for key in found[0]], [found[1][key] for key in found[0]], rtol=2e-3, atol=1e-4
-        )
-    neurons = [table(run, "scores", "logprob_increase", "test") for run in (one, two)]
-    for first, second in zip(*neurons, strict=True):
-        assert first["unit"][:5] == second["unit"][:5]
-    rises = [
-        {(row["method"], row["reference_group"]): float(row["value"])
-         for row in csv.DictReader((run.folder / "results.csv").open()) if not row["group"]}
-        for run in (one, two)
-    ]  # fmt: skip
-    assert rises[0] == pytest.approx(rises[1], abs=1e-3)
-
-
-@pytest.mark.long
 def test_tracin_sums_over_the_kept_epochs(command: CommandLine) -> None:
     """One layer, nothing projected: Σ η ⟨∇φ, ∇L⟩ of plain autograd under the weights of every epoch."""
     layer = "model.layers.2.self_attn.q_proj"
