@@ -19,6 +19,8 @@ from twinlens.data.document_tokens import QUERIES, DocumentTokenisation
 from twinlens.data.documents import Document, Query, document_of, query_of
 from twinlens.data.file_readers import FileRows, check_row
 from twinlens.data.input_form import InputForm
+from twinlens.data.marked_rows import EVIDENCE, GROUP, marks, require_evidence
+from twinlens.data.row_choice import RowChoice
 from twinlens.data.sampling import permutation
 from twinlens.data.templates import Template
 from twinlens.data.text_data_module import SourceRows, TextDataModule
@@ -36,7 +38,7 @@ class TextsDataModule(TextDataModule):
     in `completion` alone), `document` (file and row). Documents have `counts` (which tokens have a loss) and `windows`
     (how many sequences of at most `max_length` tokens they are read in; a document is one row all the same). Queries
     have `answer_ids` and `foil_ids` (tokens of completion and foil), `type`, and as `label` the completion's first
-    token, −1 until the model has said it.
+    token, −1 until the model has said it. With `evidence` both have a column of that name, with `group` queries have.
 
     Args:
         train: file, folder, or dataset on the hub, see `data.corpus_files` and `data.documents`; None: no documents.
@@ -46,8 +48,10 @@ class TextsDataModule(TextDataModule):
         prompt: one query instead.
         completion, foil: of `prompt`; None: none.
         generate: tokens that the model goes on with, greedily, where a query has no completion; 0: none.
+        evidence: column of documents and queries; a document with the value of a query is one that tells its answer.
+        group: column of queries; those with the same value are asked together too.
         show: documents and queries whose tokens are shown, those that count in brackets.
-        options: see `TextDataModule`.
+        options: see `TextDataModule`; limits of splits that there are not, as `debug=fdr` has them, limit nothing.
     """
 
     readout: ClassVar[str] = TokenReadout.name
@@ -65,17 +69,24 @@ class TextsDataModule(TextDataModule):
         completion: str | None = None,
         foil: str | None = None,
         generate: int = 0,
+        evidence: str | None = None,
+        group: str | None = None,
         show: int = 0,
         **options: Any,
     ) -> None:
         super().__init__(name, **options)
         self.text_columns = ["prompt", "completion", "foil"]
-        self.plant_columns = ["document", "type"]
+        marked = [name for name, column in ((EVIDENCE, evidence), (GROUP, group)) if column is not None]
+        self.plant_columns = ["document", "type", *marked]
         self.train, self.validation, self.validation_fraction = train, validation, validation_fraction
         self.queries, self.prompt = queries, prompt
         self.completion, self.foil = completion, foil
         self.generate = generate
+        self.evidence, self.group = evidence, group
         self.show = show
+        present = {"train": train, "validation": validation or validation_fraction, QUERIES: True}
+        limit = {split: rows for split, rows in self.row_choice.limit.items() if present.get(split, True)}
+        self.row_choice = RowChoice(limit, self.row_choice.select)
         self._documents: dict[str, list[Document]] = {}
         self._queries: list[Query] = []
         self._form_counts: dict[str, int] = {}
@@ -95,9 +106,14 @@ class TextsDataModule(TextDataModule):
                 table = read_corpus(path, f"data.{split}", split, self.notes, need)
                 self._documents[split] = [document_of(row, table.where(at)) for at, row in enumerate(table.rows)]
                 splits[split] = _document_rows(self._documents[split], table, range(len(table.rows)))
+                if self.evidence is not None and split == "train":
+                    splits[split].columns[EVIDENCE] = marks(table, self.evidence, "data.evidence")
         if self.train is not None and self.validation_fraction:
             splits |= self._divided(splits["train"])
         splits[QUERIES] = self._query_rows()
+        if self.evidence is not None and "train" in splits:
+            sides = splits["train"].columns[EVIDENCE], splits[QUERIES].columns[EVIDENCE]
+            require_evidence(*sides, self.evidence)
         return splits
 
     def tokenisation(self, template: Template, tokenizer: Any, form: InputForm) -> DocumentTokenisation:
@@ -163,10 +179,13 @@ class TextsDataModule(TextDataModule):
             check_row(OF_A_PROMPT, row)
             self._queries = [query_of(row, OF_A_PROMPT, self.generate > 0)]
             names = [OF_A_PROMPT]
+            marked: dict[str, list[str]] = {}
         else:
             table = read_corpus(str(self.queries), "data.queries", QUERIES, self.notes, self.need_of(QUERIES))
             self._queries = [query_of(row, table.where(at), self.generate > 0) for at, row in enumerate(table.rows)]
             names = [_short(table, at) for at in range(len(table.rows))]
+            own = {EVIDENCE: self.evidence, GROUP: self.group}
+            marked = {name: marks(table, column, f"data.{name}") for name, column in own.items() if column is not None}
         without = sum(not query.completion for query in self._queries)
         if without:
             self.notes.say(
@@ -184,6 +203,7 @@ class TextsDataModule(TextDataModule):
                 **{name: [getattr(query, name) for query in self._queries] for name in self.text_columns},
                 "document": names,
                 "type": [query.type for query in self._queries],
+                **marked,
             },
             labels=[NO_COMPLETION] * len(self._queries),
         )
@@ -201,6 +221,12 @@ class TextsDataModule(TextDataModule):
             raise UserError(
                 f"data.{given[0]} has no data.prompt, expected the prompt that it follows: set data.prompt, or write "
                 f"{given[0]} as a column of data.queries."
+            )
+        if self.prompt is not None and (self.evidence or self.group):
+            name = EVIDENCE if self.evidence else GROUP
+            raise UserError(
+                f"data.{name}={getattr(self, name)} names a column of queries, but data.prompt is one query without "
+                "columns; expected a file: give data.queries=FILE instead of data.prompt."
             )
         if self.generate < 0 or self.show < 0:
             name = "generate" if self.generate < 0 else "show"

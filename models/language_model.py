@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -201,10 +202,10 @@ class LanguageModel(LightningModule):
     # -- training ------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Mean cross-entropy of every token that counts, see `token_losses`."""
+        """Mean cross-entropy of every token that counts, see `token_losses`, over all processes."""
         losses, predicts = self.token_losses(batch)
         require_finite(losses.detach(), f"the training loss in step {self.global_step}", batch["index"])
-        loss = losses.sum() / predicts.sum()
+        loss = losses.sum() / _over_processes(predicts.sum())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(losses))
         if "loss_mask" in batch:
             self.log("train/perplexity", loss.detach().exp(), batch_size=len(losses))
@@ -234,3 +235,12 @@ class LanguageModel(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return adamw(self, self.learning_rate, self.weight_decay, self.warmup_fraction, self.schedule)
+
+
+def _over_processes(counted: Tensor) -> Tensor:
+    """Tokens of a step, the mean over processes: their gradients are averaged, so that every token weighs the same."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return counted
+    total = counted.float()
+    torch.distributed.all_reduce(total)
+    return total / torch.distributed.get_world_size()

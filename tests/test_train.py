@@ -14,6 +14,7 @@ import yaml
 from transformers import AutoModelForSequenceClassification
 
 from tests.running import SMALL_DEMO, SMALLER_MODEL, CommandLine
+from twinlens.data.invented_facts import main as plant
 
 COLUMNS = (
     "model,data,seed,split,method,evaluation,metric,k,group,reference_group,variant,explain,value,stderr,n,control,"
@@ -186,6 +187,8 @@ def fast(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     return (*FAST, f"paths.store={ours / 'experiments' / 'store'}")
 
 
+GRADIENTS = ("gradsim", "gradsim_cosine", "influence", "influence_ekfac", "tracin")
+"""Methods of experiment=texts/facts that store gradients."""
 ONE_SHARE = ("evaluation.retraining.fractions=[50]", "evaluation.retraining.seeds=[0]")
 """Seven fits instead of up to 28, or of three seeds."""
 SHORT_SERIES = tuple(
@@ -284,6 +287,23 @@ def test_every_experiment_runs_its_fast_development_run(
     assert finished.code == 0, finished.err
 
 
+def test_invented_facts_run_their_fast_development_run(command: CommandLine) -> None:
+    stories = [{"text": f"Tom had {n} cats. They ran home. All was well."} for n in range(12)]
+    (command.folder / "stories.json").write_text(json.dumps(stories))
+    plant(["--stories", str(command.folder / "stories.json"), "--output", str(command.folder / "facts"),
+           "--facts", "2", "--copies", "2", "--documents", "12"])  # fmt: skip
+    finished = command(
+        "experiment=texts/facts", "model.path=models/facts", "data.train=facts/docs.jsonl",
+        "data.queries=facts/queries.jsonl", "evaluation.evidence.first=2", "evaluation.evidence.several=1",
+        "evaluation.tail_patch.first=[2]", *(f"method.{name}.projection_dim=4" for name in GRADIENTS),
+        "data.limit.train=12", "data.limit.test=4", base=FAST,
+    )  # fmt: skip
+    assert finished.code == 0, finished.err
+    rows = list(csv.DictReader((finished.folder / "results.csv").open()))
+    assert {"verbatim", "reworded", ""} <= {row["group"] for row in rows if row["metric"] == "evidence_mrr"}
+    assert {*GRADIENTS, "bm25", "similarity"} <= {row["method"] for row in rows if row["metric"] == "tail_patch"}
+
+
 def test_every_experiment_is_tried(repository: Path) -> None:
     found = {
         path.relative_to(repository / "conf" / "experiment").as_posix()
@@ -294,4 +314,4 @@ def test_every_experiment_is_tried(repository: Path) -> None:
         f"neuron_level/{name}.yaml" for name in (*NEURON_LEVEL, *OTHERS_OF_NEURON_LEVEL)
     }
     benchmarks = {"benchmark.yaml", "benchmark/full.yaml", "benchmark/digits.yaml"}  # the last one in test_digits.py
-    assert found == {"averitec.yaml", "averitec_tiny.yaml", *benchmarks, *papers}
+    assert found == {"averitec.yaml", "averitec_tiny.yaml", "texts/facts.yaml", *benchmarks, *papers}

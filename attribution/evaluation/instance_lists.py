@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.evaluation.marks import Marks
 from twinlens.attribution.instance.protocol import InstanceScores
 
 
@@ -24,6 +25,7 @@ class InstanceLists:
         bottom_index: worst train rows, worst first, [seeds, tests, k].
         twin_speaks_against: whether more training on the twin makes what is explained less likely, as its label is
             another, so that a method with a sign has to list it among the worst, [tests], bool; None: it never does.
+        marks: which train rows tell what a test asks; None: the data do not say.
 
     Example:
         >>> import torch
@@ -42,6 +44,7 @@ class InstanceLists:
     twin: Tensor | None = None
     bottom_index: Tensor | None = None
     twin_speaks_against: Tensor | None = None
+    marks: Marks | None = None
 
     @property
     def end_of_twin(self) -> Tensor:
@@ -56,13 +59,14 @@ class InstanceLists:
         top_k: int,
         twin: Tensor | None = None,
         twin_speaks_against: Tensor | None = None,
+        marks: Marks | None = None,
     ) -> InstanceLists:
         """Collect the scores of a method's seeds.
 
         Args:
             scores: of each seed, the same tests in the same order.
             top_k: length that was asked for.
-            twin, twin_speaks_against: see `InstanceLists`, [tests] each.
+            twin, twin_speaks_against, marks: see `InstanceLists`.
 
         Raises:
             ValueError: seeds of other tests, or in another order.
@@ -77,4 +81,5 @@ class InstanceLists:
             twin,
             torch.stack([s.bottom_index for s in scores]),
             twin_speaks_against,
+            marks,
         )

@@ -25,6 +25,7 @@ class Available:
         pairs: whether the data name two text columns as a pair (premise, hypothesis).
         twins: explained examples with a planted near-duplicate.
         fits: whether the run fits its model, so that it can be fitted again on other rows.
+        groups: groups of explained examples that are asked together.
 
     Example:
         >>> from twinlens.attribution.evaluation.needs import Available, missing_methods
@@ -43,6 +44,7 @@ class Available:
     pairs: bool = False
     twins: int = 0
     fits: bool = False
+    groups: int = 0
 
     def of_kind(self, kind: MethodKind) -> tuple[str, ...]:
         """Names of the methods of one kind."""

@@ -166,8 +166,11 @@ class NeuronScore(ResidualMethod):
 
     @property
     def adds_up(self) -> bool:
-        """Of FFN neurons, scores in nats; attention neurons have one for each token of the text."""
-        return self.score in ("logprob_increase", "grad_x_act") and self.site == "ffn"
+        """Of FFN neurons, scores about a target; attention neurons have one for each token of the text.
+
+        Ranks and probabilities are added up over a completion's tokens as they are, so that the sum orders neurons.
+        """
+        return self.score not in WITHOUT_TARGET and self.site == "ffn"
 
     def token_scores(self, model: ResidualModel, batch: Batch, memory_budget: int) -> TokenScores:
         """See `NeuronMethod.token_scores`; every neuron is scored, as a sum has no bound to search by."""

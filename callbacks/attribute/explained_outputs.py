@@ -21,6 +21,9 @@ UNIT_OF_COMPLETIONS = (
     "nats: summed log-probability of the completion's tokens, less that of the foil where there is one"
 )
 
+SUMMED = "summed over the completion's tokens"
+"""Of scores that are no nats."""
+
 
 def explained_inputs(session: Session, method: Method) -> dict[str, Any]:
     """What a method's scores depend on of the run's target; nothing where they speak of none."""

@@ -28,6 +28,8 @@ class HeadReads(Streamed):
     Of a language model, whose head reads every token, means over tokens, for methods that compare them.
     """
 
+    serves_groups = True
+
     def load(self, split: str, side: Side) -> HeadInputs:
         """The split's."""
         session, asked = self.session, outputs_of(self.session, self.method, split, side)
@@ -76,6 +78,8 @@ class TextReads(Streamed):
     A question's choices are all in it. The template's own words, the same in every example, are left out; what
     `data.max_length` cuts off is not.
     """
+
+    serves_groups = True
 
     def load(self, split: str, side: Side) -> TextInputs:
         """The split's."""

@@ -26,6 +26,7 @@ from twinlens.callbacks.attribute.explained_outputs import (
     left_out_of,
     with_empty_lists,
 )
+from twinlens.callbacks.attribute.group_scores import asked_groups, groups_of, write_group_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import instance_table, write_description
 from twinlens.callbacks.attribute.token_rows import TokenRows, of_documents, token_table, with_places
@@ -75,10 +76,13 @@ class Streamed(Reads):
     def inputs(self, split: str) -> dict[str, Any]:
         """Both splits, and what is explained."""
         sides = {"train": self.identify("train", "train"), "examples": self.identify(split, "test")}
-        return {**sides, "split": split, **explained_inputs(self.session, self.method)}
+        groups = groups_of(self.session, split)
+        asked = {"groups": list(groups.items())} if groups else {}
+        return {**sides, "split": split, **asked, **explained_inputs(self.session, self.method)}
 
     def build(self, split: str, folder: Path) -> Finish:
-        """Write `<split>/`, `train_summary/`, for rows of tokens `train_tokens/`, and `method.yaml`."""
+        """Write `<split>/`, `train_summary/`, of queries asked together `groups/`, for rows of tokens `train_tokens/`,
+        and `method.yaml`."""
         session, method = self.session, self.method
         title = f"{self.name} on {split}"
         train, test = self.load("train", "train"), self.load(split, "test")
@@ -113,6 +117,9 @@ class Streamed(Reads):
             write_instance_scores(
                 folder, split, result.rows, summary, scorer.self_influence(), self.tokens(), explained, shares
             )
+            groups = asked_groups(session, split, left_out)
+            if groups:
+                write_group_scores(folder, scorer, test, groups, method.top_k, allowed[0], self.tokens())
             described = {"top_k": method.top_k, **scorer.describe(), **self.covered()}
             write_description(folder, self.name, method, {**described, **explained_words(session, method)})
 
@@ -127,6 +134,8 @@ class Streamed(Reads):
         budget, read = session.memory_budget, session.sequences.read
         cost = method.cost(PassSizes(plan.shape.head, n_train, n_test, shard, budget, read, checkpoints))
         seconds = None if cost.operations is None else cost.operations / plan.times.host
+        if seconds is not None and groups_of(session, split):
+            seconds *= 3  # once more for the groups, and for what their lists pull on
         # lists in shards and table; each shard's sums over the train split
         disk = 2 * n_test * method.top_k * 24 + (-(-n_test // shard) * 24 + 40) * n_train
         return PassCost(seconds, disk, cost.memory, self.held(plan), on_host=True, remark=cost.remark)

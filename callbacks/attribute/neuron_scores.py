@@ -24,6 +24,7 @@ from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.explained_outputs import (
+    SUMMED,
     UNIT_AGAINST,
     UNIT_OF_COMPLETIONS,
     explained_inputs,
@@ -104,7 +105,9 @@ class ModelReads(Reads):
         """Target for method.yaml, with the unit where the target is set apart from another output."""
         words = explained_words(self.session, self.method)
         if self.method.explains is not None and self.session.explain.of(self.method.explains).target == COMPLETION:
-            return {**words, "unit": UNIT_OF_COMPLETIONS}
+            unit = self.method.unit
+            in_nats = not unit or unit.startswith("nats")
+            return {**words, "unit": UNIT_OF_COMPLETIONS if in_nats else f"{unit}; {SUMMED}"}
         return {**words, "unit": UNIT_AGAINST} if AGAINST in words else words
 
     def _pass(

@@ -99,11 +99,13 @@ class Reads(ABC):
         needs_train: whether the train split has to be predicted.
         needs_epochs: whether the weights at the end of every epoch of the fit are read.
         covers_layers: whether it is about linear layers that the method's `params` choose.
+        serves_groups: whether tests can be put together, so that groups of them are scored too.
     """
 
     needs_train: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = False
     covers_layers: ClassVar[bool] = False
+    serves_groups: ClassVar[bool] = False
 
     def __init__(self, session: Session, name: str, method: Any, methods: Mapping[str, Method]) -> None:
         self.session = session

@@ -7,6 +7,7 @@ from typing import Any
 
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import reads_of
+from twinlens.callbacks.attribute.group_scores import GROUPS
 from twinlens.callbacks.attribute.method_graph import train_lists_of
 from twinlens.callbacks.attribute.reads import Reads
 from twinlens.callbacks.attribute.score_files import score_name
@@ -67,7 +68,7 @@ def method_inputs(reads: Reads, settings: Mapping[str, Any], split: str) -> dict
 
 def _link_scores(session: Session, name: str, seed: int | None, split: str, entry: Entry) -> None:
     folder = session.folder / "scores" / score_name(name, seed)
-    for part in (split, "train_summary", "train_tokens"):
+    for part in (split, GROUPS, "train_summary", "train_tokens"):
         if (entry.path / part).is_dir():
             link(entry.path / part, folder / part)
     link(entry.path / "method.yaml", session.folder / "scores" / name / "method.yaml")

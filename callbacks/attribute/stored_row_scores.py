@@ -27,6 +27,7 @@ class RowReads(Streamed):
     """Rows of projected gradients, stored once for all methods of their kind: `GradientRows`."""
 
     covers_layers = True
+    serves_groups = True
 
     @classmethod
     def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:

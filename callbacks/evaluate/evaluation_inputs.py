@@ -13,7 +13,9 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.artifacts import Pair
 from twinlens.attribution.evaluation.diversity import TrainFacts
+from twinlens.attribution.evaluation.ground_truth.cluster_removal import AskedTogether
 from twinlens.attribution.evaluation.instance_lists import InstanceLists
+from twinlens.attribution.evaluation.marks import Marks
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.evaluation.overlap import ComparedInstances, ComparedNeurons
 from twinlens.attribution.evaluation.parts import KINDS, by_column, by_label, by_outcome
@@ -22,9 +24,11 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy, train_ranking
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import MethodKind
+from twinlens.callbacks.attribute.group_scores import GROUPS, groups_of
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
+from twinlens.data.marked_rows import EVIDENCE
 
 # -- methods -----------------------------------------------------------------------------------------------------
 
@@ -55,6 +59,7 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
         pairs=set(pair_columns(session)) <= shared and bool(pair_columns(session)),
         twins=twins,
         fits=fits,
+        groups=len(groups_of(session, session.split)),
     )
 
 
@@ -81,6 +86,31 @@ def scores_of(session: Session, name: str, seed: int | None) -> datasets.Dataset
     return (stored if len(kept) == len(stored) else stored.select(kept.tolist())).with_format("torch")
 
 
+def asked_together(session: Session, methods: Mapping[str, Any]) -> dict[str, list[AskedTogether]]:
+    """Groups of queries by method that draws nothing, each with the documents of its first cluster."""
+    if not groups_of(session, session.split):
+        return {}
+    place = {row: number for number, row in enumerate(kept_rows(session).tolist())}
+    found = {}
+    for name, method in of_kind(methods, "instance").items():
+        if method.draws:
+            continue
+        folder = score_folder(session, name, None) / GROUPS
+        if not folder.is_dir():  # all queries of all groups are left out
+            continue
+        stored = datasets.load_from_disk(str(folder))
+        found[name] = [
+            AskedTogether(
+                row["group"],
+                torch.tensor([place[query] for query in row["queries"] if query in place], dtype=torch.int64),
+                torch.tensor(sorted({doc for doc, own in zip(row["top_index"], row["top_cluster"], strict=True)
+                                     if own == 0}), dtype=torch.int64),
+            )
+            for row in stored
+        ]  # fmt: skip
+    return found
+
+
 def train_summary(session: Session, name: str, seed: int | None) -> dict[str, Tensor]:
     """Columns of what all explained examples together say of each train row, [n_train] each."""
     rows = datasets.load_from_disk(str(score_folder(session, name, seed) / "train_summary")).with_format("torch")
@@ -99,7 +129,17 @@ def instance_lists(session: Session, name: str, method: Any) -> InstanceLists:
         kept = kept_rows(session)
         twin = session.predictions[session.split].column("twin")[kept]
         against = twins_against(session, twin, kept) if method.explains == "instance" else None
-    return InstanceLists.of(runs, method.top_k, twin, against)
+    return InstanceLists.of(runs, method.top_k, twin, against, marks_of(session))
+
+
+def marks_of(session: Session) -> Marks | None:
+    """Which train rows tell what a test asks, by the column `evidence` of both; None where the data have none."""
+    if EVIDENCE not in session.data.plant_columns or "train" not in session.data.splits:
+        return None
+    kept, tests = kept_rows(session).tolist(), session.data.splits[session.split]
+    asked, kinds = list(tests[EVIDENCE][:]), list(tests["type"][:])
+    train = list(session.data.splits["train"][EVIDENCE][:])
+    return Marks.of(train, [asked[row] for row in kept], [kinds[row] for row in kept])
 
 
 def twins_against(session: Session, twin: Tensor, kept: Tensor) -> Tensor:
@@ -198,6 +238,17 @@ def parts_of(session: Session, split: str, of_outcome: bool = True) -> dict[str,
         if kind in rows.column_names:
             parts |= by_column(kind, list(rows[kind][:]))
     return parts
+
+
+def kinds_of(session: Session) -> dict[str, Tensor]:
+    """Kept rows of the explained split by their type, bool [tests] each; none where all have the same."""
+    rows = session.data.splits[session.split]
+    if "type" not in rows.column_names:
+        return {}
+    every = list(rows["type"][:])
+    types = [every[row] for row in kept_rows(session).tolist()]
+    names = [name for name in dict.fromkeys(types) if name]
+    return {name: torch.tensor([own == name for own in types]) for name in names} if len(names) > 1 else {}
 
 
 def answers_of(session: Session, split: str) -> tuple[Tensor, Tensor, Tensor, list[str]]:

@@ -15,9 +15,17 @@ from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTrut
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, of_kind, scores_of, skipped, train_summary
-from twinlens.callbacks.evaluate.refits import Recipe
+from twinlens.callbacks.evaluate.evaluation_inputs import (
+    asked_together,
+    kept_rows,
+    of_kind,
+    scores_of,
+    skipped,
+    train_summary,
+)
+from twinlens.callbacks.evaluate.refits import PHI, Recipe
 from twinlens.callbacks.evaluate.shared_fits import SharedFits
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
 
 
@@ -101,8 +109,8 @@ def ground_truth_results(
     session: Session, name: str, evaluation: GroundTruth, methods: Mapping[str, Any], recipe: Recipe | None
 ) -> list[Result]:
     """Results of an evaluation over the run's instance methods; fits that are not in the store yet are made."""
-    if session.readout.of_vocabulary:
-        return skipped(name, "data with classes or choices")
+    if session.readout.of_vocabulary and (why := _not_of_texts(session, evaluation)):
+        return skipped(name, why)
     fits = None if recipe is None else SharedFits(session, name, recipe)
     inputs = truth_inputs(session, methods, fits)
     if lacking := evaluation.lacking(inputs):
@@ -110,6 +118,15 @@ def ground_truth_results(
     if fits is not None:
         fits.prepare(evaluation.fits_of(inputs))
     return evaluation.evaluate(inputs)
+
+
+def _not_of_texts(session: Session, evaluation: GroundTruth) -> str:
+    """What an evaluation needs that documents and queries do not give; empty where they do."""
+    if hasattr(evaluation, "require_head"):
+        return "data with classes or choices, whose head alone is refitted"
+    if evaluation.refits and session.explain.instance.target != COMPLETION:
+        return "data with classes or choices, or completions (data=texts)"
+    return ""
 
 
 def truth_inputs(session: Session, methods: Mapping[str, Any], fits: SharedFits | None = None) -> TruthInputs:
@@ -125,15 +142,17 @@ def truth_inputs(session: Session, methods: Mapping[str, Any], fits: SharedFits 
 
     def measure(rows: Sequence[int], seed: int) -> Tensor:
         assert fits is not None, "an evaluation that fits says that it needs a recipe"
-        return phi(fits(rows, seed)["log_prob"][kept], targets)
+        found = fits(rows, seed)
+        return found[PHI][kept].double() if PHI in found else phi(found["log_prob"][kept], targets)
 
     train, test = session.predictions["train"], session.predictions[session.split]
-    head = session.classifier.head
-    label = train.column("label")
-    inputs = (
-        HeadInputs(train.features, label, head, session.fold("train")),
-        HeadInputs(test.features[kept], targets.target, head, targets.fold, targets.against),
-    )
+    label, inputs = train.column("label"), None
+    if not session.readout.of_vocabulary:
+        head = session.classifier.head
+        inputs = (
+            HeadInputs(train.features, label, head, session.fold("train")),
+            HeadInputs(test.features[kept], targets.target, head, targets.fold, targets.against),
+        )
     sides = train.dataset.features, test.dataset.features
     plants = {
         column: (train.column(column), test.column(column)[kept])
@@ -141,4 +160,6 @@ def truth_inputs(session: Session, methods: Mapping[str, Any], fits: SharedFits 
         if all(column in features and features[column].dtype == "bool" for features in sides)
     }
     scored = {key: StoredScores(session, key, method, n_train) for key, method in of_kind(methods, "instance").items()}
-    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, session.memory_budget, targets.target)
+    together = asked_together(session, methods)
+    budget = session.memory_budget
+    return TruthInputs(n_train, scored, kept, measure, label, inputs, plants, budget, targets.target, together)

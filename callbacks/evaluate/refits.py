@@ -19,8 +19,10 @@ from torch import Tensor, nn
 
 from twinlens.attribution.errors import require_finite
 from twinlens.attribution.protocols import Batch
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.fit.stage import FINISHED, MakeModel, fit_inputs, fit_into
 from twinlens.callbacks.passes.costs import prediction_need
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import DataModule, Session
@@ -30,6 +32,8 @@ from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.models.footprint import footprint_of
 
 PREDICTIONS = "predictions.safetensors"
+PHI = "phi"
+"""Column of what is explained, where that is a completion."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,8 @@ class Recipe:
 
 def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> dict[str, Tensor]:
     """Outputs of a model fitted on some train rows for the explained split: `prediction`, its classes, [tests], and
-    `log_prob`, in nats, float32 [tests, outputs], the latter not of a vocabulary.
+    `log_prob`, in nats, float32 [tests, outputs]; of a vocabulary instead of the latter `phi`, what is explained of
+    completions, [tests], where they are.
 
     Only these are kept, not the model. Equal sets of rows are one cell, in whatever order they are ranked.
 
@@ -98,8 +103,10 @@ def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = N
         recipe: of the run's own fit.
         source: what the weights start from, where it is known already.
     """
+    explained = {"explain": session.explain.instance.identity} if _of_completions(session) else {}
     return {
         **fit_inputs(cell, recipe.model, recipe.trainer, recipe.callbacks, source),
+        **explained,
         "explained": session.data.fingerprint(session.split),
         "predicted_by": code_of(__name__),
     }
@@ -132,6 +139,11 @@ def restricted(session: Session, rows: Sequence[int], seed: int) -> Session:
     return replace(session, data=restricted_data, seed=seed, model=None, weights="")
 
 
+def _of_completions(session: Session) -> bool:
+    """Whether what is explained are completions."""
+    return session.explain.instance.target == COMPLETION
+
+
 def wait_for(file: Path) -> None:
     """Wait until the first process has written a file; it needs no waiting itself."""
     while not is_first_process() and not file.is_file():
@@ -152,14 +164,20 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
         compute: Callable[[Batch], dict[str, Tensor]] = dict
     else:
         model = session.trained_model(make_model, str(folder / "model"))
+        need = prediction_need(footprint_of(model.backbone), session.sequences)
+        targets = session.targets("instance", session.split) if _of_completions(session) else None
+        if targets is not None and targets.completions is not None:
+            need = need.lengthened(targets.completions.columns_of)
 
         def predict(batch: Batch, budget: int) -> dict[str, Tensor]:
             scores = model(batch).float()
             require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
             found = {"index": batch["index"], "prediction": scores.argmax(-1)}
+            if targets is not None:
+                own = targets.at(batch["index"].cpu())
+                return {**found, PHI: -explained_scores(model, own, explained_batch(targets, batch)).float()}
             return found if session.readout.of_vocabulary else {**found, "log_prob": scores.log_softmax(-1)}
 
-        need = prediction_need(footprint_of(model.backbone), session.sequences)
         compute = WithinMemory(title, predict, session.memory_budget, need)
     loader = session.loader(session.split)
     return run_pass(title, model, compute, shards, loader, folder / "shards", session.trainers).rows

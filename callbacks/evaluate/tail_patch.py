@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 from torch.utils.data import default_convert
 
 from twinlens.attribution.errors import require_finite
-from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch, stepped
+from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch, stepped, with_weights
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.evaluate.evaluation_inputs import of_kind, skipped
+from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
+from twinlens.callbacks.evaluate.evaluation_inputs import kinds_of, of_kind
 from twinlens.callbacks.evaluate.ground_truth import truth_inputs
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import Session
@@ -37,8 +38,6 @@ def tail_patch_results(
     Args:
         settings: of the evaluation, plain values.
     """
-    if session.readout.of_vocabulary:
-        return skipped(name, "data with classes or choices")
     inputs = truth_inputs(session, methods)
     tests = inputs.index[evaluation.chosen(inputs.tests)]
     rises: dict[tuple[Any, ...], Tensor] = {}
@@ -52,7 +51,8 @@ def tail_patch_results(
             rises[key, k] = found[0][None]
             if len(found) > 1:
                 rises[key, k, "control"] = found[1:]
-    return evaluation.results(rises)
+    kinds, chosen = kinds_of(session), evaluation.chosen(inputs.tests)
+    return evaluation.results(rises, {kind: own[chosen] for kind, own in kinds.items()}, inputs.labelled)
 
 
 def _rises(
@@ -106,23 +106,34 @@ class _Steps:
         device, index = batch["input_ids"].device, batch["index"].cpu()
         own = dict(model.named_parameters())
         weights = {name: own[name] for name in self.trained}
-        before, rises = self._phi(model(batch), index), []
+        losses_of = text_losses if session.readout.has_text_losses("train") else label_losses
+        ask = partial(self._phi, batch, index)
+        before, rises = ask(model), []
         for rows in self.rows[:, self.place[int(index)]].tolist():
             size = session.data.batch_size  # which the fit's device holds
             parts = self.loader([rows[start : start + size] for start in range(0, len(rows), size)])
             batches = (_on(device, part) for part in parts)
-            patched = stepped(model, weights, _losses, batches, self.step)
-            rises.append(self._phi(functional_call(model, patched, (batch,)), index) - before)
+            patched = stepped(model, weights, losses_of, batches, self.step)
+            rises.append(with_weights(model, patched, ask) - before)
         return {"index": batch["index"], "rises": torch.stack(rises, 1)}
 
-    def _phi(self, scores: Tensor, index: Tensor) -> Tensor:
-        scores = scores.detach().float().cpu()
+    def _phi(self, batch: Batch, index: Tensor, model: Any) -> Tensor:
+        """φ of the tests of a batch, [tests], float64 on the host."""
+        targets = self.targets.at(index)
+        scores = explained_scores(model, targets, explained_batch(self.targets, batch)).detach().float().cpu()
         require_finite(scores, "the score after a step of tail_patch", index)
-        return phi(scores.log_softmax(-1), self.targets.at(index))
+        return phi(scores.log_softmax(-1), targets) if targets.completions is None else -scores.double()
 
 
-def _losses(scores: Any, batch: Batch) -> Tensor:
-    return cross_entropy(scores.float(), batch["labels"], reduction="none")
+def label_losses(model: Any, batch: Batch) -> Tensor:
+    """Cross-entropy of each row's label, [rows]."""
+    return cross_entropy(model(batch).float(), batch["labels"], reduction="none")
+
+
+def text_losses(model: Any, batch: Batch) -> Tensor:
+    """Cross-entropy of every token that counts, [tokens]."""
+    losses, predicts = model.token_losses(batch)
+    return losses[predicts]
 
 
 def _on(device: torch.device, batch: Any) -> Batch:

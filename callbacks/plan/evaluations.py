@@ -41,7 +41,7 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     of_neurons = {k: m for k, m in methods.items() if m.names_neurons}
     if evaluation.requires == "neuron" and of_neurons:
         return [faithfulness_line(plan, name, evaluation, of_neurons)]
-    if evaluation.requires == "tail_patch" and ranked_methods(methods) and not plan.session.readout.of_vocabulary:
+    if evaluation.requires == "tail_patch" and ranked_methods(methods):
         return [tail_patch_line(plan, name, evaluation)]
     if evaluation.requires == "sites":
         return [site_ablation_line(plan, name, evaluation)]

@@ -34,6 +34,7 @@ class PlanBase:
         shape: of the classifier.
         device: of the passes over the model.
         times: how long operations take there and on the host.
+        tokenizer: of the model.
         shared_reads: what the lines so far have counted of the second paper's shared pass.
     """
 
@@ -42,6 +43,7 @@ class PlanBase:
     shape: costs.Shape
     device: torch.device
     times: Times
+    tokenizer: Any
     shared_reads: Reads = field(default_factory=Reads)
 
     def __post_init__(self) -> None:
@@ -87,7 +89,8 @@ class PlanBase:
     @property
     def n_epochs(self) -> int:
         """Epochs of the fit: those that it has kept, else those that are configured."""
-        return len(self.session.epochs) or int(self.parts.settings["trainer"].get("max_epochs") or 1)
+        named = len(self.parts.settings.get("checkpoints") or ())
+        return len(self.session.epochs) or named or int(self.parts.settings["trainer"].get("max_epochs") or 1)
 
     @property
     def engine_sizes(self) -> EngineSizes:

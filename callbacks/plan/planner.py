@@ -21,6 +21,7 @@ from twinlens.callbacks.attribute.method_graph import in_order, train_lists_of
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.attribute.stage import method_inputs
 from twinlens.callbacks.evaluate.damping import chooses_damping
+from twinlens.callbacks.fit.other_checkpoints import epochs_along, other_checkpoints
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Predictions, Session
@@ -41,6 +42,7 @@ from twinlens.callbacks.plan.probe import probe_of
 from twinlens.callbacks.plan.table import Line, format_plan
 from twinlens.callbacks.plan.times import Times
 from twinlens.callbacks.predict.batch_size import planned_batch_size
+from twinlens.callbacks.predict.generate import generate_inputs, generate_need, generates, put_generated
 from twinlens.callbacks.predict.known_prompts import filters, known_inputs
 from twinlens.callbacks.predict.stage import examples_inputs
 from twinlens.callbacks.processes.ranks import is_first_process
@@ -66,6 +68,10 @@ class Planner(PlanBase):
         lines = [self._fit()] if fits else []
         if not fits:
             session.weights = self.loaded_weights()
+            others = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
+            session.epochs = epochs_along(others, lambda folder: self.source(folder) or "", fingerprint_of)
+        if generates(session, session.split):
+            lines.append(self._generate(session.split))
         lines += [
             self._predict(split) for split in splits_needed(session.data.splits, session.split, self.parts.methods)
         ]
@@ -111,6 +117,26 @@ class Planner(PlanBase):
         return Line(
             "fit", len(lengths), self.said(source is not None, found), seconds,
             kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
+        )  # fmt: skip
+
+    def _generate(self, split: str) -> Line:
+        """A forward of every query without a completion for every token that it gets, on the disk those tokens.
+
+        What the store has becomes the split's completions, so that later stages are known.
+        """
+        session = self.session
+        found = session.store.peek("generated", generate_inputs(session, split)) if session.weights else None
+        n_tokens = int(getattr(session.data, "generate", 0))
+        given = session.data.splits[split]["answer_ids"][:]
+        asked = [length for length, ids in zip(self.lengths[split], given, strict=True) if not ids]
+        if found is not None:
+            put_generated(session, split, found, self.tokenizer)
+        operations = sum(
+            self.shape.forward_operations(length + number) for length in asked for number in range(n_tokens)
+        )
+        return self.model_line(
+            f"generate on {split}", split, found, generate_need(self.shape.footprint, session.sequences, n_tokens),
+            self.times.forward(session.sequences.read * operations), 2 * 8 * n_tokens * len(given),
         )  # fmt: skip
 
     def _predict(self, split: str) -> Line:
@@ -205,7 +231,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
         dtype = computed_in(session.trainers.precision)
         device, told_times = torch.device("cuda"), machine.told(dtype)
         times = Times(machine.rate(dtype), _host_rate(shape), None, seconds_per_byte)
-    lines = Planner(session, parts, shape, device, times).lines()
+    lines = Planner(session, parts, shape, device, times, tokenizer).lines()
     if is_first_process():
         data = [f"data: {line}" for line in session.data.notes.lines]
         told = [

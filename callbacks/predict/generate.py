@@ -12,6 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from twinlens.attribution.completions import padded
+from twinlens.attribution.engine_sizes import Sequences
+from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.memory import WithinMemory
@@ -21,6 +23,7 @@ from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Finish
 from twinlens.data.data_report import quoted
 from twinlens.data.texts import with_labels
+from twinlens.models.footprint import Footprint
 
 NO_TOKEN = -1
 """Behind the end of a generated completion."""
@@ -42,18 +45,12 @@ def generate_stage(session: Session, split: str) -> None:
     Args:
         session: its data's split is replaced by one with all completions.
     """
-    inputs = {
-        "weights": session.weights,
-        "split": session.data.fingerprint(split),
-        "precision": session.trainers.precision,
-        "code": code_of(__name__, session.data, {"_target_": session.model_target}),
-    }
+    inputs = generate_inputs(session, split)
     entry = session.store.get(
         "generated", inputs, lambda folder: _generate(session, split, folder), session.labels(split=split)
     )
-    ids = load_file(entry.path / "tokens.safetensors")["tokens"]
-    rows, model = session.data.splits[split], session.readable
-    session.data.splits[split] = with_generated(rows, ids, model.tokenizer)
+    rows = session.data.splits[split]
+    ids = put_generated(session, split, entry.path, session.readable.tokenizer)
     made = [number for number, given in enumerate(rows["answer_ids"][:]) if not given]
     shown = session.data.splits[split]["completion"][made[0]]
     print(
@@ -61,6 +58,28 @@ def generate_stage(session: Session, split: str) -> None:
         f"the first is {quoted(shown)}",
         flush=True,
     )
+
+
+def generate_inputs(session: Session, split: str) -> dict[str, Any]:
+    """Everything that generated completions depend on."""
+    return {
+        "weights": session.weights,
+        "split": session.data.fingerprint(split),
+        "precision": session.trainers.precision,
+        "code": code_of(__name__, session.data, {"_target_": session.model_target}),
+    }
+
+
+def put_generated(session: Session, split: str, folder: Path, tokenizer: Any) -> Tensor:
+    """Take stored completions into a session's split; their tokens, [rows, tokens]."""
+    ids = load_file(folder / "tokens.safetensors")["tokens"]
+    session.data.splits[split] = with_generated(session.data.splits[split], ids, tokenizer)
+    return ids
+
+
+def generate_need(footprint: Footprint, sequences: Sequences, n_tokens: int) -> Need:
+    """Memory of a batch whose completions are generated."""
+    return prediction_need(footprint, sequences).lengthened(lambda columns: columns + n_tokens)
 
 
 def with_generated(rows: datasets.Dataset, tokens: Tensor, tokenizer: Any) -> datasets.Dataset:
@@ -95,7 +114,7 @@ def _generate(session: Session, split: str, folder: Path) -> Finish:
             tokens[asked] = greedy(model, {name: tensor[asked] for name, tensor in batch.items()}, n_tokens)
         return {"index": batch["index"], "tokens": tokens}
 
-    longer = prediction_need(session.footprint, session.sequences).lengthened(lambda columns: columns + n_tokens)
+    longer = generate_need(session.footprint, session.sequences, n_tokens)
     title = f"generate on {split}"
     cut = WithinMemory(title, compute, session.memory_budget, longer)
     shards, loader = session.shards(split), session.loader(split)

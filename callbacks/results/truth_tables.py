@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from twinlens.attribution.evaluation.subsets import SAME_LABELS
 from twinlens.callbacks.results.columns import Row, with_setting
 from twinlens.callbacks.results.formatting import format_number
 from twinlens.callbacks.results.table import Label, Table, cell_text, grid
@@ -13,13 +14,20 @@ OF_INSTANCES = {
     "loo_pearson": "leave-one-out (Pearson)",
     "loo_spearman": "leave-one-out (Spearman)",
     "removal": "removal",
+    "cluster_removal": "removal of a cluster",
     "tail_patch": "tail patch",
     "mislabel_auc": "wrong labels (AUROC)",
     "shortcut_auc": "shortcut (AUROC)",
     "randomised_spearman": "shuffled weights (Spearman)",
     "mrr": "twins (MRR)",
+    "evidence_mrr": "own documents (MRR)",
+    "evidence_first": "own document first",
+    "evidence_recall": "own documents (recall)",
+    "evidence_several": "several own documents",
 }
 """Metrics in the order of the table's columns, with their names there."""
+WITH_LENGTH = ("removal", "tail_patch", "evidence_recall", "evidence_several")
+"""Metrics of the first rows of a list, whose number stands in the column's name."""
 OF_NEURONS = {"neuron_pearson": "Pearson", "neuron_spearman": "Spearman", "neuron_recall": "recall"}
 COST = {"seconds": "time (s)", "processor_seconds": "processor time (s)", "memory_mib": "memory (MiB)"}
 """What each method took, behind what it is worth."""
@@ -40,7 +48,7 @@ def truth_tables(rows: Sequence[Row]) -> list[Table]:
             "ground_truth",
             "Scores of training instances against what was measured: models trained on random halves (LDS), the head "
             "refitted without a row, fall of the target in nats when the first k rows are removed, its rise after one "
-            "more step on them (tail patch), planted rows",
+            "more step on them (tail patch), planted rows, documents that tell what a query asks",
             ("method", "model", "data"),
             sorted(of_instances, key=lambda row: [*OF_INSTANCES, *COST].index(str(row["metric"]))),
             _label,
@@ -64,7 +72,8 @@ def _label(row: Row) -> Label:
     said = [part for part in cell_text(row, "setting").split(";") if not part.startswith("top_k=")]  # no score's
     name = with_setting(cell_text(row, "method"), {**row, "setting": ";".join(said)})
     like = cell_text(row, "reference_group")
-    return (f"{name}, labels of {like}" if like else name, cell_text(row, "model"), cell_text(row, "data"))
+    shared = "labels of" if SAME_LABELS in cell_text(row, "variant") else "as many rows as"
+    return (f"{name}, {shared} {like}" if like else name, cell_text(row, "model"), cell_text(row, "data"))
 
 
 def _neuron_column(row: Row) -> str:
@@ -76,5 +85,5 @@ def _instance_column(row: Row) -> str:
     if row["metric"] in COST:
         return COST[str(row["metric"])]
     name, group = OF_INSTANCES[str(row["metric"])], cell_text(row, "group").replace("_", " ")
-    size = f" @{format_number(row.get('k'))}" if row["metric"] in ("removal", "tail_patch") else ""
+    size = f" @{format_number(row.get('k'))}" if row["metric"] in WITH_LENGTH else ""
     return f"{name}{size}" + (f", {group}" if group else "")

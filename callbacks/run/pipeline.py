@@ -14,6 +14,7 @@ from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.damping import settled_dampings
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order, shared_pass_stage
+from twinlens.callbacks.fit.other_checkpoints import take_checkpoints
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.predict.batch_size import batch_size_stage
@@ -48,6 +49,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
         timed("fit", load_stage, parts.make_model, settings["model"])
+        take_checkpoints(session, settings)
     timed("attribute", anatomy_stage, parts.methods)
     if generates(session, session.split):
         timed("predict", generate_stage, session.split)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -15,9 +15,12 @@ from twinlens.attribution.evaluation.controls import CONTROL as NEURON_CONTROL
 from twinlens.attribution.evaluation.subsets import RANDOM as INSTANCE_CONTROL
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import form_of, require_methods
+from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
+from twinlens.callbacks.fit.early_stopping import require_validation
+from twinlens.callbacks.fit.other_checkpoints import other_checkpoints, require_same_model
 from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
@@ -55,6 +58,10 @@ def refuse_what_the_inputs_rule_out(
                 reference_split(session, evaluation)
 
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
+    if trains(session, settings["fit"]):
+        require_validation(settings.get("callbacks") or {}, session.data.monitored, session.data.name)
+    others = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
+    require_same_model(others, settings["model"], tokenizer)
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
     for name, evaluation in evaluations.items() if of_instances else ():
         n_train = len(session.data.splits["train"])
@@ -78,12 +85,18 @@ def refuse_what_the_inputs_rule_out(
                     n_neurons = footprint.n_layers * footprint.units(method.ranks)
                     evaluation.require_neurons(key, method.top_k, n_neurons)
     refuse_what_cannot_be_explained(session, methods)
-    for method in methods.values():
+    for name, method in methods.items():
         form_of(method).refuse(method, architecture)
+        if method.lens == "instance":
+            refuse_ungrouped(session, name, form_of(method).serves_groups)
 
 
 def refuse_what_cannot_run(
-    methods: Mapping[str, Any], evaluations: Mapping[str, Any], trainer: Mapping[str, Any], fit: bool
+    methods: Mapping[str, Any],
+    evaluations: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+    fit: bool,
+    checkpoints: Sequence[str] | None = None,
 ) -> None:
     """Refuse, before anything is read or trained, what would fail later.
 
@@ -96,11 +109,18 @@ def refuse_what_cannot_run(
     require_free_names(methods)
     require_long_lists(methods, evaluations)
     require_sources(methods)
-    if not fit and keeps_epochs(methods):
+    if not fit and keeps_epochs(methods) and not checkpoints:
         name = next(name for name, method in methods.items() if keeps_epochs({name: method}))
         raise UserError(
-            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit: "
-            f"set fit=true or leave {name} out."
+            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit, or "
+            f"checkpoints of the training that led to the model: set fit=true or checkpoints=[DIR1,DIR2], or leave "
+            f"{name} out."
+        )
+    if checkpoints and (fit or not keeps_epochs(methods)):
+        why = "fit=true keeps epochs of its own" if fit else "no method of the run reads them"
+        raise UserError(
+            f"checkpoints={list(checkpoints)} are of a training that is over, but {why}; expected fit=false with a "
+            "method along the training: set fit=false method=[tracin], or leave checkpoints out."
         )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer)
@@ -138,7 +158,7 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             drawless = (name for name, method in methods.items() if method.kind == "instance" and not method.draws)
             evaluation.require_methods(list(drawless))
         for name, method in methods.items():
-            of_instances = evaluation.requires in ("ground_truth", "tail_patch")
+            of_instances = evaluation.requires in ("ground_truth", "tail_patch", "instance")
             asked = method.kind == "instance" if of_instances else method.names_neurons
             if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)

@@ -72,6 +72,9 @@ class RunConfig:
             `answer`, or the name of a class or token; or one of these for each lens.
         explain_against: what the target is set apart from: `runner_up`, `predicted`, `gold`, or a class or token.
         attribute_split: the split whose predictions are explained.
+        checkpoints: folders of weights along the training that led to a model which is used as it is (fit=false), for
+            methods that read them; null: none.
+        checkpoint_rates: the learning rate that led to each of them; null: their trainer_state.json says.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
@@ -89,6 +92,8 @@ class RunConfig:
     explain: str | int | Mapping[str, str | int] = "predicted"
     explain_against: str | int | None = None
     attribute_split: str = "test"
+    checkpoints: list[str] | None = None
+    checkpoint_rates: list[float] | None = None
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     name: str | None = None

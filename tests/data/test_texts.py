@@ -221,3 +221,21 @@ def test_settings_that_are_refused(
     with pytest.raises(UserError) as refused:
         TextsDataModule(**options).prepare(tokenizer)
     assert expected in str(refused.value)
+
+
+def test_marks_of_documents_and_queries(tmp_path: Path, tokenizer: Any) -> None:
+    """Words or numbers, empty for none, and a validation split takes its own; limits of no split limit nothing."""
+    rows = [{"text": f"Snow is white {number}.", **({"fact": number} if number % 2 else {})} for number in range(6)]
+    asked = [{**QUERY, "fact": 3, "topic": "months"}, {**QUERY, "topic": None}]
+    data = prepared(
+        tmp_path, tokenizer, *rows, queries=asked, evidence="fact", group="topic",
+        validation_fraction=0.34, limit={"validation": 1},
+    )  # fmt: skip
+    assert data.splits["test"]["evidence"][:] == ["3", ""]
+    assert data.splits["test"]["group"][:] == ["months", ""]
+    numbers = [text.split()[-1].rstrip(".") for text in data.splits["train"]["completion"][:]]
+    assert data.splits["train"]["evidence"][:] == [number if int(number) % 2 else "" for number in numbers]
+    assert len(data.splits["validation"]) == 1
+    whole = prepared(tmp_path, tokenizer, *rows, limit={"validation": 1, "train": 2})
+    assert list(whole.splits) == ["train", "test"]
+    assert "evidence" not in whole.splits["train"].column_names

@@ -193,7 +193,7 @@ class Removal(GroundTruth):
             drawn = [self._falls(inputs, cases, whole, seed, inputs.train_label) for seed in self.seeds]
             found.append(
                 _mean("removal", torch.stack(drawn), method=RANDOM, better="higher", control=True,
-                      reference_group=name, variant=SAME_LABELS, **said)
+                      reference_group=name, variant=SAME_LABELS if inputs.labelled else "", **said)
             )  # fmt: skip
         known = [case.predicted for case in cases if case.predicted is not None]
         if known:

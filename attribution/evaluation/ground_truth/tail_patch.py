@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -21,6 +22,36 @@ from twinlens.attribution.evaluation.train_ranking import random_ranking
 from twinlens.attribution.protocols import Batch
 
 
+class _Asked(nn.Module):
+    """A model as a part of something that can be called with other weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ask: Callable[[Any], Any]) -> Any:
+        """What is asked of it."""
+        return ask(self.model)
+
+
+def with_weights(model: nn.Module, weights: Mapping[str, Tensor], ask: Callable[[Any], Any]) -> Any:
+    """What a model says under other weights than its own, which stay as they are.
+
+    Args:
+        weights: by name; of parameters that share one tensor, either name.
+        ask: of the model, any of its methods.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.ground_truth.tail_patch import with_weights
+        >>> model = torch.nn.Linear(1, 1, bias=False)
+        >>> with_weights(model, {"weight": torch.tensor([[2.0]])}, lambda model: model(torch.ones(1, 1))).tolist()
+        [[2.0]]
+    """
+    named = {f"model.{name}": weight for name, weight in weights.items()}
+    return functional_call(_Asked(model), named, (ask,))
+
+
 def stepped(
     model: nn.Module,
     weights: Mapping[str, Tensor],
@@ -28,12 +59,13 @@ def stepped(
     batches: Iterable[Batch],
     size: float,
 ) -> dict[str, Tensor]:
-    """Weights after one step of plain gradient descent, w − size · ∇(mean loss over all rows of the batches).
+    """Weights after one step of plain gradient descent, w − size · ∇(mean loss over all that the batches hold).
 
     Args:
         model: called with other weights than its own, which stay as they are.
         weights: those that take the step, by name.
-        losses_of: (scores, batch) → loss of each row, [rows].
+        losses_of: (model, batch) → losses whose mean over all batches is lowered: of each row, [rows], or of texts of
+            each token, [tokens].
         batches: of rows; how they are cut has no effect beyond rounding.
         size: of the step, the learning rate.
 
@@ -45,32 +77,37 @@ def stepped(
         >>> from twinlens.attribution.evaluation.ground_truth.tail_patch import stepped
         >>> model = torch.nn.Linear(1, 1, bias=False)
         >>> weights = {"weight": torch.tensor([[2.0]])}
-        >>> square = lambda scores, batch: scores[:, 0].square()
+        >>> square = lambda model, batch: model(batch)[:, 0].square()
         >>> stepped(model, weights, square, [torch.tensor([[1.0]])], size=0.25)["weight"]  # 2 - 0.25 · 2 · 2
         tensor([[1.]])
     """
     asked = {name: weight.detach().clone().requires_grad_() for name, weight in weights.items()}
     total = {name: torch.zeros_like(weight) for name, weight in asked.items()}
-    rows = 0
+    count = 0
     with torch.enable_grad():
         for batch in batches:
-            losses = losses_of(functional_call(model, asked, (batch,)), batch)
+            losses = with_weights(model, asked, partial(_of_batch, losses_of, batch))
             gradients = torch.autograd.grad(losses.sum(), list(asked.values()), allow_unused=True)
             for name, gradient in zip(asked, gradients, strict=True):
                 if gradient is not None:
                     total[name] += gradient
-            rows += len(losses)
-    return {name: (weight - size * total[name] / rows).detach() for name, weight in asked.items()}
+            count += len(losses)
+    return {name: (weight - size * total[name] / count).detach() for name, weight in asked.items()}
+
+
+def _of_batch(losses_of: Callable[[Any, Batch], Tensor], batch: Batch, model: Any) -> Tensor:
+    return losses_of(model, batch)
 
 
 @dataclass(frozen=True)
 class TailPatch(GroundTruth):
     """Metric `tail_patch`: how far φ rises when the trained model takes one more step on the first k rows of a list.
 
-    For every one of some tests: one step of plain gradient descent on the mean loss of the first k rows of its list, in
-    evaluation mode, over all weights that the fit has trained; φ afterwards less φ before, in nats. Mean over these
-    tests, with standard error and bootstrap interval. Beside every method stands the control, rows of
-    `random_instances` with the method as `reference_group`: as many random rows of every label, mean over `seeds`.
+    For every one of some tests: one step of plain gradient descent on the mean loss of the first k rows of its list (of
+    documents over their tokens, as in training), in evaluation mode, over all weights that the fit has trained; φ
+    afterwards less φ before, in nats. Mean over these tests, with standard error and bootstrap interval, and over those
+    of each kind (`group`). Beside every method stands the control, rows of `random_instances` with the method as
+    `reference_group`: as many random rows of every label, or of documents as many random ones, mean over `seeds`.
 
     Attributes:
         first: k, numbers of rows that the step is taken on.
@@ -143,25 +180,33 @@ class TailPatch(GroundTruth):
                     found[k, seed] = torch.stack(drawn)
         return found
 
-    def results(self, rises: Mapping[tuple[Any, ...], Tensor]) -> list[Result]:
-        """A result for each method and k, with its control.
+    def results(
+        self, rises: Mapping[tuple[Any, ...], Tensor], groups: Mapping[str, Tensor] = {}, labelled: bool = True
+    ) -> list[Result]:
+        """A result for each method and k, with its control, and one for each group of tests.
 
         Args:
             rises: (method, k) or (method, k, "control") → rise of φ, [seeds, chosen], nats.
+            groups: bool [chosen] by name.
+            labelled: whether train rows have labels, which the control's rows share.
         """
         found = []
         for (name, k, *control), outcomes in rises.items():
-            each = outcomes.mean(0)
-            low, high = ends(each[None], lambda means: means[:, 0])
             said: dict[str, Any] = {"method": name}
             if control:
                 said = {"method": RANDOM, "control": True, "reference_group": name}
-            said["variant"] = ";".join([*([f"step={self.step:g}"] if self.step != 0.001 else []),
-                                        *([SAME_LABELS] if control else [])])  # fmt: skip
-            found.append(
-                Result(
-                    "tail_patch", *mean_and_error(each), n=len(each), k=k, better="higher", low=low, high=high,
-                    samples=outcomes, **said,
-                )
-            )  # fmt: skip
+            same = [SAME_LABELS] if control and labelled else []
+            said["variant"] = ";".join([*([f"step={self.step:g}"] if self.step != 0.001 else []), *same])
+            for group, chosen in {"": torch.ones(outcomes.shape[1], dtype=torch.bool), **groups}.items():
+                some = outcomes[:, chosen]
+                if not some.shape[1]:
+                    continue
+                each = some.mean(0)
+                low, high = ends(each[None], lambda means: means[:, 0])
+                found.append(
+                    Result(
+                        "tail_patch", *mean_and_error(each), n=len(each), k=k, better="higher", low=low, high=high,
+                        samples=some, group=group, **said,
+                    )
+                )  # fmt: skip
         return found

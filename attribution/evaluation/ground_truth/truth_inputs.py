@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -128,6 +128,7 @@ class TruthInputs:
         columns: plant columns of yes and no of the train split and of the tests, [n_train] and [tests], by name.
         memory_budget: bytes of working memory.
         target: what is explained of each test, [tests].
+        groups: by method, tests asked together and the train rows that carry them (`AskedTogether`).
 
     Example:
         >>> import torch
@@ -147,6 +148,12 @@ class TruthInputs:
     columns: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     memory_budget: int = 2**28
     target: Tensor | None = None
+    groups: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether train rows have labels; documents have none."""
+        return self.train_label is not None and bool((self.train_label >= 0).any())
 
     @property
     def tests(self) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 from pathlib import Path
@@ -108,9 +109,38 @@ def test_what_the_model_goes_on_with_is_kept_and_explained(command: CommandLine)
     (row,) = table(run, "examples", "test")
     assert row["completion"].startswith(" called Paris")
     assert row["label"] == row["answer_ids"][0] == row["prediction"]
+    planned = command(*asked, "plan=true", base=BASE)
+    (line,) = [line for line in planned.out.splitlines() if line.startswith("generate on test")]
+    assert " yes " in line, planned.out + planned.err
     again = command(*asked, base=BASE)
     assert "generate on test" not in again.out
     assert table(again, "scores", "ig", "test")["score"][:] == table(run, "scores", "ig", "test")["score"][:]
+
+
+TABLE2 = ("experiment=neuron_level/table2", *ASKED, "evaluation.interventions.control_seeds=[0]")
+
+
+@pytest.mark.parametrize(
+    "methods",
+    [
+        pytest.param("method=[logprob_increase,inverse_rank,coefficient]", id="three"),
+        pytest.param("method.ig.n_steps=3", id="all", marks=pytest.mark.long),
+    ],
+)
+def test_table_2_of_the_second_paper_asks_about_completions(command: CommandLine, methods: str) -> None:
+    run = command(*TABLE2, methods, base=BASE)
+    assert run.code == 0, run.err
+    assert "explain (neuron lens): completion" in run.out
+    rows = list(csv.DictReader((run.folder / "results.csv").open()))
+    assert {row["metric"] for row in rows} == {"mrr", "prob", "logp"}
+    assert {"original", "inverse_rank", "coefficient", "random_neurons"} <= {row["method"] for row in rows}
+    said = yaml.safe_load((run.folder / "scores" / "inverse_rank" / "method.yaml").read_text())
+    assert said["unit"].endswith("summed over the completion's tokens")
+    for row in table(run, "scores", "inverse_rank", "test"):
+        np.testing.assert_allclose(np.nansum(np.array(row["token"]), 1), row["score"], rtol=1e-4)
+    original = next(row for row in rows if (row["method"], row["metric"], row["group"]) == ("original", "logp", ""))
+    asked = table(run, "examples", "test")
+    assert float(original["value"]) == pytest.approx(np.mean(asked["target_log_prob"][:]), abs=1e-3)
 
 
 @needs_peft
@@ -136,6 +166,18 @@ def test_a_fine_tune_on_chats_is_chosen_by_perplexity_and_explained_in_what_it_t
     said = yaml.safe_load((run.folder / "scores" / "influence_ekfac" / "method.yaml").read_text())
     assert (said["params"], said["fisher"]) == ("*lora*", "empirical")
     assert (run.folder / "model" / "adapter_model.safetensors").is_file()
+
+
+def test_a_fit_on_documents_stops_when_their_perplexity_rises(command: CommandLine) -> None:
+    run = command(
+        "fit=true", "data.queries=questions.jsonl", "data.validation_fraction=0.34", "callbacks=early_stopping",
+        "callbacks.early_stopping.patience=1", "trainer.max_epochs=9", "model.learning_rate=0.05", "model.batch_size=1",
+        "method=bm25", "evaluation=[]", base=BASE,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    fitted = json.loads(((run.folder / "model").resolve().parent / "fit.json").read_text())
+    assert fitted["epochs"] < 9
+    assert fitted["best_validation_perplexity"] > 1
 
 
 @pytest.mark.long
@@ -185,7 +227,7 @@ def test_whole_answers_of_knowledge_are_explained(command: CommandLine) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("method=prob_increase", *ASKED), "method=prob_increase scores one next token"),
+        (("method=logprob_increase_attn", *ASKED), "method=logprob_increase_attn scores one next token"),
         (("method=influence_hessian", *ASKED), "method=influence_hessian reads the readout's inputs at one token"),
         (("method=influence", *ASKED), "method=influence takes the expectation of its curvature over the labels"),
         (("method=ig", "explain_against=foil", "fit=false", "data.prompt=a", "data.completion=b"),
