@@ -72,6 +72,8 @@ class RunConfig:
             `answer`, or the name of a class or token; or one of these for each lens.
         explain_against: what the target is set apart from: `runner_up`, `predicted`, `gold`, or a class or token.
         attribute_split: the split whose predictions are explained.
+        neuron_texts: texts of the train split that are kept of each listed neuron, those that activate it most; 0:
+            none; null: what the data say, 50 for `data=texts` and none otherwise.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
@@ -89,6 +91,7 @@ class RunConfig:
     explain: str | int | Mapping[str, str | int] = "predicted"
     explain_against: str | int | None = None
     attribute_split: str = "test"
+    neuron_texts: int | None = None
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     name: str | None = None
