@@ -33,6 +33,7 @@ from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 from twinlens.callbacks.store.store import Finish
 from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.footprint import Footprint
 from twinlens.models.token_activations import token_activations
 
 STAGE = "neurons"
@@ -76,7 +77,7 @@ def refuse_neuron_texts(session: Session, methods: Mapping[str, Method], asked: 
             f"neuron_texts={asked} names a token of a text, and a question of data={session.data.name} has a text for "
             "each choice; expected data whose rows are one text each: set neuron_texts=0."
         )
-    if not any(map(_lists_neurons, methods.values())):
+    if not any(map(lists_neurons, methods.values())):
         raise UserError(
             f"neuron_texts={asked} searches texts for the neurons in the run's lists, and method=[{','.join(methods)}] "
             "lists none; expected a neuron method: add e.g. ig, or set neuron_texts=0."
@@ -98,7 +99,7 @@ def neuron_texts_stage(session: Session, methods: Mapping[str, Method], asked: i
     addresses = listed_neurons(session, methods)
     if not len(addresses):
         return
-    inputs = {**corpus_inputs(session), "kept": kept, "neurons": _digest(addresses)}
+    inputs = search_inputs(session, addresses, kept)
     labels = session.labels(split=CORPUS, neurons=len(addresses))
     entry = session.store.get(STAGE, inputs, lambda folder: _build(session, addresses, kept, folder), labels)
     for part in (CORPUS, "neurons.yaml"):
@@ -106,13 +107,15 @@ def neuron_texts_stage(session: Session, methods: Mapping[str, Method], asked: i
     print(f"texts of {len(addresses)} neurons: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
 
-def corpus_inputs(session: Session) -> dict[str, Any]:
-    """What activations of the corpus depend on."""
+def search_inputs(session: Session, addresses: Tensor, kept: int) -> dict[str, Any]:
+    """What the index depends on."""
     return {
         "weights": session.weights,
         "split": session.data.fingerprint(CORPUS),
         "precision": session.trainers.precision,
         "code": code_of(__name__, session.data, {"_target_": session.model_target}),
+        "kept": kept,
+        "neurons": hashlib.sha256(addresses.numpy().tobytes()).hexdigest(),
     }
 
 
@@ -121,7 +124,7 @@ def listed_neurons(session: Session, methods: Mapping[str, Method]) -> Tensor:
     `FIRST_ATTENTION`; ordered by site, layer and unit."""
     found = [torch.empty(0, 2, dtype=torch.int64)]
     for name, method in methods.items():
-        for seed in method.seeds if _lists_neurons(method) else ():
+        for seed in method.seeds if lists_neurons(method) else ():
             folder = session.scores[score_name(name, seed), session.split] / session.split
             pairs = torch.stack(read_addresses(folder, method.top_k), -1).flatten(0, 1).long()
             found.append(pairs[pairs[:, 0] >= 0].unique(dim=0))
@@ -129,12 +132,9 @@ def listed_neurons(session: Session, methods: Mapping[str, Method]) -> Tensor:
     return every[(every[:, 1] >= FIRST_ATTENTION).long().argsort(stable=True)]
 
 
-def _lists_neurons(method: Any) -> bool:
+def lists_neurons(method: Any) -> bool:
+    """Whether texts are searched for the neurons of a method's lists."""
     return isinstance(method, Method) and method.names_neurons and not method.is_control
-
-
-def _digest(addresses: Tensor) -> str:
-    return hashlib.sha256(addresses.numpy().tobytes()).hexdigest()
 
 
 @dataclass
@@ -157,14 +157,10 @@ class _Search:
         self.anatomy = build_anatomy(model.backbone)
         self.special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.int64)
         self.units = _by_layer(self.addresses, self.anatomy.n_layers)
-        footprint, n_units = self.session.footprint, len(self.addresses)
         widest = max((len(units) for layers in self.units.values() for units in layers), default=0)
-
-        def each(columns: int) -> int:
-            return footprint.forward(columns) + 24 * columns * widest + 32 * n_units
-
-        title = f"texts of {n_units} neurons"
-        self.cut = WithinMemory(title, self._strongest, self.session.memory_budget, Need(each, each))
+        need = corpus_need(self.session.footprint, widest, len(self.addresses))
+        title = f"texts of {len(self.addresses)} neurons"
+        self.cut = WithinMemory(title, self._strongest, self.session.memory_budget, need)
         self.progress = Progress(self.segments)
         self._start_segment()
 
@@ -195,6 +191,15 @@ class _Search:
         token_activations(self.anatomy, batch, self.units, self.special, take)
         every = [found[site, layer] for site, layers in self.units.items() for layer in range(len(layers))]
         return {"index": batch["index"], **{name: torch.cat([part[name] for part in every], 1) for name in every[0]}}
+
+
+def corpus_need(footprint: Footprint, widest: int, n_units: int) -> Need:
+    """Memory of a text: the forward, a layer's listed neurons at every token, and what is kept of all of them."""
+
+    def each(columns: int) -> int:
+        return footprint.forward(columns) + 24 * columns * widest + 32 * n_units
+
+    return Need(each, each)
 
 
 def _by_layer(addresses: Tensor, n_layers: int) -> dict[int, list[Tensor]]:
