@@ -134,7 +134,7 @@ def listed_neurons(session: Session, methods: Mapping[str, Method]) -> Tensor:
 
 def lists_neurons(method: Any) -> bool:
     """Whether texts are searched for the neurons of a method's lists."""
-    return isinstance(method, Method) and method.names_neurons and not method.is_control
+    return method.names_neurons and not method.is_control
 
 
 @dataclass
