@@ -7,7 +7,6 @@ Augenstein 2024, Sec. 3.2, Eq. 1). The way back, IA-Neurons, is `twinlens.attrib
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -53,8 +52,8 @@ PRESETS: dict[str, Reading] = {
     "paper": Reading("raw", 100, 100, "zero"),
     # the authors' code: z-scored train scores, the test's five best neurons, −∞ where none is shared
     "reference": Reading("zscore", 100, 5, "-inf"),
-    # language models: a list at every token of a train text, few neurons each; what ranks best on the shipped facts
-    "texts": Reading("raw", 5, 5, "zero"),
+    # language models: what ranks best on the shipped facts: which neurons are shared counts, not how high they score
+    "texts": Reading("flat", 20, 20, "zero"),
 }
 
 
@@ -68,15 +67,16 @@ class NeuronInstances(InstanceMethod):
 
     Args:
         source: name of the neuron method of the run whose lists are compared.
-        preset: `paper` (Eq. 1 as printed), `reference` (the authors' code) or `texts` (short lists, for language
-            models); the next four override it.
+        preset: `paper` (Eq. 1 as printed), `reference` (the authors' code) or `texts` (for language models); the next
+            four override it.
         gain: `raw` takes the train scores as they are; `zscore` standardises them over each train list (population's
             standard deviation; a list of equal scores gets zeros, and so do its gains).
         train_list, test_list: entries of the train and the test lists that are used.
         missing: score of a pair that shares no neuron, 0 (`zero`) or −∞ (`-inf`). A pair that does share one keeps
             its sum, also where that is 0.
         positions: where the neurons of a language model's train texts are scored: `all`, at every token that counts,
-            g added up over them; `last`, at their last token alone. Classes and choices are read at their answer token.
+            of which the closest one counts; `last`, at their last token alone. Classes and choices are read at their
+            answer token.
         top_k: length of the stored lists.
 
     Raises:
@@ -229,19 +229,17 @@ class NeuronInstancesScorer:
 
     def scores(self, query: TestLists, start: int, stop: int) -> Tensor:
         """[tests, stop − start], float64; the same in whatever blocks."""
-        scores = self._of_rows(self.sums.sums, query, start, stop)
+        if not isinstance(self.train, TextNeuronLists):
+            return self._of_lists(query, start, stop)
+        of_tokens = self._of_lists(query, *self.train.tokens_of(start, stop))
+        return self.train.highest(of_tokens, start, stop, -math.inf if self.ranks else 0.0)
+
+    def _of_lists(self, query: TestLists, start: int, stop: int) -> Tensor:
+        scores = self.sums.sums(query, start, stop)
         # A pair without shared neurons sums to 0, so that the others need not be counted.
         if self.ranks and bool((scores == 0).any()):
-            scores.masked_fill_(self._of_rows(self.sums.counts, query, start, stop) == 0, -math.inf)
+            scores.masked_fill_(self.sums.counts(query, start, stop) == 0, -math.inf)
         return scores
-
-    def _of_rows(
-        self, of_lists: Callable[[TestLists, int, int], Tensor], query: TestLists, start: int, stop: int
-    ) -> Tensor:
-        """What is said of lists, of train rows: a text's lists are added up."""
-        if not isinstance(self.train, TextNeuronLists):
-            return of_lists(query, start, stop)
-        return self.train.added(of_lists(query, *self.train.tokens_of(start, stop)), start, stop)
 
     def self_influence(self) -> Tensor | None:
         """Score of each train example against itself, [n_train], float64; None: texts have no list of their own."""

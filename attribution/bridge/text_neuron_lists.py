@@ -26,8 +26,8 @@ class TextNeuronLists(NeuronLists):
         >>> lists = TextNeuronLists(torch.zeros_like(unit), unit, torch.ones(3, 1), 1, 8, torch.tensor([0, 0, 1]), 2)
         >>> len(lists), lists.tokens_of(0, 1)  # the first text has the first two tokens
         (2, (0, 2))
-        >>> lists.added(torch.tensor([[1.0, 2.0, 4.0]]), 0, 2)
-        tensor([[3., 4.]])
+        >>> lists.highest(torch.tensor([[1.0, 2.0, 4.0]]), 0, 2, nothing=0.0)
+        tensor([[2., 4.]])
     """
 
     text: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
@@ -46,8 +46,13 @@ class TextNeuronLists(NeuronLists):
         ends = torch.searchsorted(self.text, torch.tensor([start, stop], device=self.text.device))
         return int(ends[0]), int(ends[1])
 
-    def added(self, values: Tensor, start: int, stop: int) -> Tensor:
-        """Values of the tokens of texts start … stop − 1, [tests, tokens], added up over each, [tests, texts]."""
+    def highest(self, values: Tensor, start: int, stop: int, nothing: float) -> Tensor:
+        """Of values of the tokens of texts start … stop − 1, [tests, tokens], each text's highest, [tests, texts].
+
+        Args:
+            nothing: what a text without a token has.
+        """
         first, last = self.tokens_of(start, stop)
-        sums = values.new_zeros(len(values), stop - start)
-        return sums.index_add_(1, self.text[first:last] - start, values)
+        text = (self.text[first:last] - start).expand_as(values)
+        found = values.new_full((len(values), stop - start), nothing)
+        return found.scatter_reduce_(1, text, values, "amax", include_self=False)

@@ -22,6 +22,12 @@ class NextToken:
         before: ids that stand before it in its window, one at least.
         target: its own id.
         position: in its text, of the token before it, at which the model says it; padding does not count.
+
+    Example:
+        >>> from twinlens.attribution.neuron.text_lists import NextToken
+        >>> token = NextToken(row=0, before=[5, 6], target=7, position=1)  # the third token of the first text
+        >>> len(token.before)
+        2
     """
 
     row: int

@@ -12,7 +12,7 @@ from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts
+from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts, with_readings_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.plain_values import chosen, plain
@@ -45,7 +45,7 @@ def read_former_names(config: Any) -> Any:
     if replaced and is_first_process():
         names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
         print(f"former names: read {names}; docs/former_names.md has all", flush=True)
-    for read in (with_target_of_run, with_layers_of_texts):
+    for read in (with_target_of_run, with_layers_of_texts, with_readings_of_texts):
         config, line = read(config)
         if line and is_first_process():
             print(line, flush=True)
