@@ -60,7 +60,7 @@ def with_readings_of_texts(config: Any) -> tuple[Any, str]:
     if not changed:
         return config, ""
     return copy, (
-        "neurons: texts are compared by which neurons their tokens share, so that preset=paper is read as preset=texts: "
+        "neurons: texts are compared by the neurons that their tokens share, so that preset=paper is read as texts: "
         f"{', '.join(changed)}"
     )
 
