@@ -28,7 +28,7 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
 
     Args:
         rows: the parts of `TokenLists`, in any order.
-        n_texts: rows of the split; each has a token.
+        n_texts: rows of the split; one without a token that counts has an empty list and the target −1.
     """
     order = np.lexsort((rows["position"].numpy(), rows["index"].numpy()))
     rows = {name: values[torch.from_numpy(order)] for name, values in rows.items()}
@@ -44,7 +44,8 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
     words = pyarrow.DictionaryArray.from_arrays(pyarrow.array(flat["site"].astype(np.int32)), list(SITES))
     log_prob = torch.zeros(n_texts, dtype=torch.float64)
     log_prob.index_add_(0, rows["index"], rows["target_prob"].double().log())
-    first = np.searchsorted(rows["index"].numpy(), np.arange(n_texts))
+    first = np.searchsorted(rows["index"].numpy(), np.arange(n_texts)).clip(max=len(rows["index"]) - 1)
+    own = rows["index"].numpy()[first] == np.arange(n_texts)
 
     def listed(values: pyarrow.Array) -> pyarrow.Array:
         return pyarrow.ListArray.from_arrays(offsets, values)
@@ -55,7 +56,7 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
     return pyarrow.table(
         {
             "index": pyarrow.array(np.arange(n_texts)),
-            "target": pyarrow.array(rows["target"].numpy()[first]),
+            "target": pyarrow.array(np.where(own, rows["target"].numpy()[first], -1)),
             "target_prob": pyarrow.array(log_prob.exp().float().numpy()),
             "role": constant(role),
             "unit_kind": constant(unit_kind),
