@@ -1,4 +1,4 @@
-"""How high a run's instance methods rank the sentences that state the fact asked for, of `data=fact_sentences`.
+"""Ranks of the sentences that state the fact asked for, by a run's instance methods, of `data=fact_sentences`.
 
     python train.py model=facts data=fact_sentences data.variants=1 fit=false method=[…] evaluation=[]
     python -m benchmarks.same_fact RUN

@@ -19,7 +19,8 @@ from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
-from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
+from twinlens.models.encoders import reads_first
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first_positions
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.loaded_weights import Origin
@@ -171,11 +172,16 @@ class TextClassifier(LightningModule):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def features(self, batch: Batch) -> Tensor:
-        """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden]."""
+        """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden].
+
+        Of an encoder the classification token's, behind what its head has before its linear layers.
+        """
         if batch["input_ids"].dim() == 3:
             return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
         batch = aligned(self.backbone, batch)
         hidden = self.backbone(**backbone_arguments(self.backbone, batch), use_cache=False).last_hidden_state
+        if reads_first(self.lm):
+            return self.lm.entry(at_positions(hidden, first_positions(batch["attention_mask"])))
         return at_positions(hidden, answer_positions(batch["attention_mask"]))
 
     def forward(self, batch: Batch) -> Tensor:

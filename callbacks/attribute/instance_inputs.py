@@ -21,6 +21,7 @@ from twinlens.callbacks.attribute.text_list_files import read_text_lists
 from twinlens.callbacks.attribute.text_lists import reads_tokens, tokens_that_count
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.data.tokenise import CHOICE, CHOICES
+from twinlens.models.encoders import named_in_head, reads_first
 from twinlens.models.heads import head_weights
 
 
@@ -137,7 +138,8 @@ def outputs_of(session: Session, method: Any, split: str, side: Side) -> Targets
 
 def _head_at(session: Session, epoch: Epoch) -> nn.Module:
     head = copy.deepcopy(session.classifier.head)
-    head.load_state_dict(head_weights(epoch.folder))
+    lm = session.classifier.lm
+    head.load_state_dict(head_weights(epoch.folder, named_in_head(lm) if reads_first(lm) else None))
     return head
 
 

@@ -1,4 +1,4 @@
-"""What settings made for classifiers mean where a model is a language model: layers, and readings of neuron lists."""
+"""Readings of settings that are made for classifiers where a model is a language model: layers, neuron lists."""
 
 from __future__ import annotations
 

@@ -32,6 +32,7 @@ from twinlens.models.backbone import (
 from twinlens.models.checkpoint_files import require_weights
 from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
+from twinlens.models.encoders import is_encoder, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
@@ -116,6 +117,9 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if trained is not None and not of_choices and names_given is None:
         data = build(config.data, label_names=trained)
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code, trained is not None)
+    where = "model.architecture" if model.path is None else f"model.path={model.path}"
+    if not READOUTS[data.readout].of_vocabulary:
+        require_classification_token(checkpoint, tokenizer, where)
     own = None if trained is None else own_form(checkpoint, tokenizer)
     data.prepare(tokenizer, own, positions_of(checkpoint, READOUTS[data.readout].of_vocabulary))
     if trained is not None:
@@ -144,7 +148,7 @@ def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:
         template=trained.get("template"),
         max_length=trained.get("max_length"),
         stated=stated_length(checkpoint, tokenizer),
-        padding=checkpoint.get_text_config().pad_token_id,
+        padding=None if is_encoder(checkpoint) else checkpoint.get_text_config().pad_token_id,
     )
 
 

@@ -25,7 +25,7 @@ QUERY = {"prompt": "The capital of France is", "completion": " Paris."}
 WINDOW = 24
 BASE = ("model=facts", "data=texts", "data.train=docs.jsonl", f"data.max_length={WINDOW}", "trainer.accelerator=cpu",
         "logger=none", "data.queries=questions.jsonl", "fit=false", "evaluation=[]", "method.ig.n_steps=2",
-        "method.ig.site=both", "method.ig.top_k=12", "method=[ig,random_neurons]")  # fmt: skip
+        "method.ig.site=both", "method.ig.top_k=12")  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +95,7 @@ def test_the_index_equals_a_plain_loop_and_is_read_again(command: CommandLine) -
 
 
 def test_texts_have_fifty_unless_said_otherwise_and_classes_none(command: CommandLine) -> None:
-    said = command("neuron_texts=0", base=BASE)
+    said = command("neuron_texts=0", "method=ig", base=BASE)
     assert (said.code, (said.folder / "neurons").exists()) == (0, False), said.err
     asked = ("method=ig", "evaluation=[]", "method.ig.n_steps=2", "method.ig.top_k=5")
     classes = command(*asked, "neuron_texts=2", base=(*SMALL_DEMO, *SMALLER_MODEL))
