@@ -19,6 +19,8 @@ from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
+from twinlens.models.encoder_anatomy import encoder_anatomy
+from twinlens.models.encoder_engine import EncoderEngine, refuse_residual
 from twinlens.models.encoders import reads_first
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first_positions
 from twinlens.models.heads import HeadKind
@@ -145,7 +147,11 @@ class TextClassifier(LightningModule):
         Args:
             tests: whether neuron lists are tested with it, which may edit other choices' sequences than their scores.
         """
-        engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
+        if reads_first(self.lm):
+            whole = nn.Sequential(self.lm.entry, self.head)
+            engine: LastTokenEngine = EncoderEngine(encoder_anatomy(self.backbone), whole)
+        else:
+            engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
         if self.n_choices is None:
             return engine
         return ChoiceEngine(engine, self.n_choices, edited_by(self.choices, tests))
@@ -163,6 +169,8 @@ class TextClassifier(LightningModule):
                 "choices=all edits the neurons of all choices' sequences at once, but scores over the residual stream "
                 "read one sequence; expected choices=predicted: set it or choose method=ig."
             )
+        if reads_first(self.lm):
+            raise refuse_residual(self.lm.config.model_type)
         return build_residual(build_anatomy(self.backbone), self.head)
 
     def save(self, folder: Path) -> None:

@@ -50,6 +50,9 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
 from twinlens.models.anatomy import require_parts
+from twinlens.models.encoder_anatomy import require_encoder_parts
+from twinlens.models.encoder_engine import refuse_residual
+from twinlens.models.encoders import reads_first
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -66,8 +69,14 @@ class ModelReads(Reads):
     def refuse(cls, method: NeuronMethod, architecture: Callable[[], Any]) -> None:
         """See `NeuronMethod.check_model` and `require_parts`."""
         method.check_model(LazyKind(architecture))
+        lm = architecture()
+        if reads_first(lm):
+            if method.engine == "residual":
+                raise refuse_residual(lm.config.model_type)
+            require_encoder_parts(lm.base_model)
+            return
         attention = method.engine == "residual" and (method.ranks != "ffn" or method.unit_kind == "head")
-        require_parts(architecture().base_model, attention)
+        require_parts(lm.base_model, attention)
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""

@@ -32,7 +32,6 @@ from twinlens.callbacks.store.files import link, write_yaml
 from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 from twinlens.callbacks.store.store import Finish
-from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.footprint import Footprint
 from twinlens.models.token_activations import token_activations
 
@@ -154,7 +153,7 @@ class _Search:
 
     def __post_init__(self) -> None:
         model: Any = self.session.readable
-        self.anatomy = build_anatomy(model.backbone)
+        self.anatomy = model.engine().anatomy
         self.special = torch.tensor(sorted(model.tokenizer.all_special_ids), dtype=torch.int64)
         self.units = _by_layer(self.addresses, self.anatomy.n_layers)
         widest = max((len(units) for layers in self.units.values() for units in layers), default=0)
