@@ -173,8 +173,9 @@ def _steps_of(lm: Any) -> HeadSteps | None:
         return found_steps(lm)
     known = described(lm)
     if known not in _OF_TWINS:
-        twin = twin_of(lm)
-        found = None if twin is None else found_steps(twin)
+        with torch.device("cpu"):  # whoever builds shapes alone may have made another one the usual
+            twin = twin_of(lm)
+            found = None if twin is None else found_steps(twin)
         if found is None:
             return None
         _OF_TWINS[known] = found

@@ -195,7 +195,7 @@ def test_what_an_encoder_cannot_serve_is_refused(tmp_path: Path) -> None:
     save_encoder("bert", tmp_path)
     with pytest.raises(UserError, match="the bert model is an encoder"):
         loaded(tmp_path).residual_engine()
-    with pytest.raises(UserError, match="model.head=mlp .* brings its own"):
+    with pytest.raises(UserError, match=r"model\.head=mlp .* brings its own"):
         TextClassifier("local", ["no", "yes", "perhaps"], framing_tokenizer(), str(tmp_path), head="mlp")
     config = AutoModelForSequenceClassification.from_pretrained(tmp_path).config
     with pytest.raises(UserError, match="puts no classification token there"):
