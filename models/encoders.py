@@ -7,7 +7,7 @@ here as the model calls it; nothing is taken from names.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +61,24 @@ def has_sdpa(config: PretrainedConfig) -> bool:
 def reads_first(lm: Any) -> bool:
     """Whether a classifier was given its parts by `attach_head`, so that it reads the first token of a text."""
     return "entry" in vars(lm)
+
+
+def last_states(lm: Any, arguments: Mapping[str, Tensor]) -> Tensor:
+    """Last states of an encoder's tokens, [batch, tokens, hidden], by a forward without what belongs to the head (a
+    pooler within the encoder), so that each layer of the head runs once."""
+    backbone = lm.base_model
+    own = {id(part) for steps in (lm.entry, lm.score) for part in steps.modules()}
+    left_out = {
+        name: child
+        for name, child in backbone.named_children()
+        if any(id(part) in own for part in child.modules() if any(True for _ in part.parameters(recurse=False)))
+    }
+    try:
+        backbone._modules.update(dict.fromkeys(left_out))
+        states: Tensor = backbone(**arguments)[0]
+    finally:
+        backbone._modules.update(left_out)
+    return states
 
 
 def named_in_head(lm: Any) -> dict[str, str]:

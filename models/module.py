@@ -21,7 +21,7 @@ from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
 from twinlens.models.encoder_anatomy import encoder_anatomy
 from twinlens.models.encoder_engine import EncoderEngine, refuse_residual
-from twinlens.models.encoders import reads_first
+from twinlens.models.encoders import last_states, reads_first
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first_positions
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
@@ -187,9 +187,11 @@ class TextClassifier(LightningModule):
         if batch["input_ids"].dim() == 3:
             return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
         batch = aligned(self.backbone, batch)
-        hidden = self.backbone(**backbone_arguments(self.backbone, batch), use_cache=False).last_hidden_state
+        arguments = backbone_arguments(self.backbone, batch)
         if reads_first(self.lm):
-            return self.lm.entry(at_positions(hidden, first_positions(batch["attention_mask"])))
+            states = last_states(self.lm, arguments)
+            return self.lm.entry(at_positions(states, first_positions(batch["attention_mask"])))
+        hidden = self.backbone(**arguments, use_cache=False).last_hidden_state
         return at_positions(hidden, answer_positions(batch["attention_mask"]))
 
     def forward(self, batch: Batch) -> Tensor:
