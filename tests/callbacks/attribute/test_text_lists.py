@@ -89,13 +89,10 @@ def test_bridges_of_texts_equal_loops_over_their_tokens(command: CommandLine) ->
 
 
 def test_at_the_last_token_a_text_has_one_list(command: CommandLine) -> None:
-    """Of documents in windows that of the last one; two readings of one method do not share a run."""
+    """Of documents in windows that of the last one."""
     run = command("method=[ig,na_instances]", "method.na_instances.positions=last", base=BASE)
     assert "is read as texts" not in run.out
     assert {len(row["layer"]) for row in stored(run, "ig", "train")} == {100}
-    several = command(*METHODS, "method.na_instances.positions=last", base=BASE)
-    assert several.code == 2
-    assert "method.gradsim_neurons.positions=all and method.na_instances.positions=last" in several.err
 
 
 def test_files_of_texts_give_back_each_token_s_list(tmp_path: Path) -> None:
