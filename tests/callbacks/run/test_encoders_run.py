@@ -12,9 +12,16 @@ from transformers import AutoModelForSequenceClassification
 from tests.encoders import ENCODERS, framing_tokenizer, save_encoder
 from tests.running import SMALL_DEMO, CommandLine, Finished
 
-METHODS = ("method=[ig,gradsim,gradsim_cosine,na_instances]", "method.ig.n_steps=2", "method.gradsim_cosine.params=all",
-           "method.gradsim_cosine.projection=random", "method.gradsim_cosine.projection_dim=4",
-           "evaluation=[accuracy,faithfulness]", "evaluation.faithfulness.control_seeds=[0]", "neuron_texts=2")  # fmt: skip
+METHODS = (
+    "method=[ig,gradsim,gradsim_cosine,na_instances]",
+    "method.ig.n_steps=2",
+    "method.gradsim_cosine.params=all",
+    "method.gradsim_cosine.projection=random",
+    "method.gradsim_cosine.projection_dim=4",
+    "evaluation=[accuracy,faithfulness]",
+    "evaluation.faithfulness.control_seeds=[0]",
+    "neuron_texts=2",
+)
 LIMITS = ("data.limit.train=16", "data.limit.test=4")
 KINDS = [pytest.param(kind, marks=[] if kind == "bert" else [pytest.mark.long]) for kind in ENCODERS]
 
