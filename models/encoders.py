@@ -124,6 +124,20 @@ def refuse_other_head(lm: Any, path: str | None) -> None:
         )
 
 
+def refuse_adapter(lm: Any, path: str | None) -> None:
+    """Refuse adapters beside the layers of an encoder, whose head would not see them.
+
+    Raises:
+        UserError: naming the model.
+    """
+    if reads_first(lm):
+        raise UserError(
+            f"model.path={path} is an encoder ({lm.config.model_type}), whose own head is read layer by layer, and an "
+            "adapter would stand beside these; expected a checkpoint without one: merge the adapter into its base with "
+            "PEFT (merge_and_unload) and save that, or fit without model.adapter=lora."
+        )
+
+
 def first_position(config: PretrainedConfig) -> int:
     """Number of a text's first position among those that an encoder has learned: RoBERTa's come behind padding's."""
     if not is_encoder(config):

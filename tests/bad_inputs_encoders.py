@@ -41,6 +41,12 @@ ENCODERS: list[Entry] = [
         encoder(),
     ),
     (
+        "new matrices beside an encoder's",
+        (*ON_DEMO, "method=gradsim", "model.adapter=lora"),
+        ("encoder (bert)", "merge_and_unload", "model.adapter=lora"),
+        encoder(),
+    ),
+    (
         "another head on an encoder",
         (*ON_DEMO, "method=gradsim", "model.head=mlp"),
         ("model.head=mlp", "brings its own", "model.head=linear"),

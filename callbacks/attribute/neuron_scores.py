@@ -118,14 +118,16 @@ class ModelReads(Reads):
         sizes = plan.engine_sizes
         by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
         seconds = None
-        if None not in by_length.values():
+        if None not in by_length.values() and not reads_first(shape.lm):  # whose rows are whole forwards
             tokens = explained_tokens(self.session, split, len(lengths))
             if self._of_tokens(split):
                 tokens = tokens_that_count(self.session.data.splits[split])
             total = sum(count * (by_length[length] or 0.0) for count, length in zip(tokens, lengths, strict=True))
             seconds = plan.times.neurons(self.name, self.method, total)
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
-        return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
+        need = self.method.need(sizes)
+        need = need_of_forwards(need, shape.footprint) if reads_first(shape.lm) else need
+        return PassCost(seconds, disk, plan.pass_memory(split, need))
 
     def _explained_inputs(self, split: str) -> dict[str, Any]:
         if self._of_tokens(split):
@@ -177,6 +179,8 @@ class ModelReads(Reads):
         need = method.need(EngineSizes(session.footprint, session.sequences, residual))
         if completions is not None:
             need = need_of_tokens(need, session.footprint, completions)
+        if reads_first(session.readable.lm):
+            need = need_of_forwards(need, session.footprint)
         cut = WithinMemory(title, compute, session.memory_budget, need)
         return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows
 
@@ -225,6 +229,15 @@ def need_of_tokens(need: Need, footprint: Footprint, completions: Completions) -
     units = footprint.n_layers * (footprint.n_neurons + footprint.query_width)
     kept = 4 * units * (int(completions.lengths.max()) + 3) + 12 * footprint.n_outputs
     return need.lengthened(lambda columns: columns + completions.longest, kept)
+
+
+def need_of_forwards(need: Need, footprint: Footprint) -> Need:
+    """What a method needs whose edited tokens are full forwards, as an encoder's are: one of them at the least."""
+
+    def at_least(part: Callable[[int], int]) -> Callable[[int], int]:
+        return lambda columns: max(part(columns), footprint.sequence(columns))
+
+    return Need(at_least(need.least), at_least(need.most), need.step)
 
 
 def neuron_disk(top_k: int, n_layers: int, n_examples: int) -> int:
