@@ -7,6 +7,7 @@ here as the model calls it; nothing is taken from names.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,8 +50,26 @@ _OF_TWINS: dict[str, HeadSteps] = {}
 
 def is_encoder(config: PretrainedConfig) -> bool:
     """Whether transformers' classifier of a configuration reads its texts in both directions."""
-    known = type(config) in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
-    return known and not getattr(config, "is_encoder_decoder", False) and not _decodes(config)
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING or getattr(config, "is_encoder_decoder", False):
+        return False
+    return not _decodes(config) and not _scores_last_token(config)
+
+
+_SCORING: dict[type, bool] = {}
+"""Types of configurations → what `_scores_last_token` found."""
+
+
+def _scores_last_token(config: PretrainedConfig) -> bool:
+    """Whether a type's classifier has transformers' head for the last token, `score`; built once without values."""
+    kind = type(config)
+    if kind not in _SCORING:
+        try:
+            with torch.device("meta"):
+                classifier: Any = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[kind]
+                _SCORING[kind] = hasattr(classifier(copy.deepcopy(config)), "score")
+        except Exception:  # settings that do not fit each other, which whoever loads the model tells
+            return True
+    return _SCORING[kind]
 
 
 def has_sdpa(config: PretrainedConfig) -> bool:
