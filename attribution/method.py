@@ -12,6 +12,8 @@ UnitKind = Literal["neuron", "head", "layer"]
 Role = Literal["value", "query"]
 MethodKind = Literal["instance", "neuron", "ia_neurons"]
 """Kinds that evaluations tell apart; `ia_neurons` lead from instances to neurons."""
+TextPositions = Literal["all", "last"]
+"""Where neurons of a train text are scored that has a loss at every token: at each of these, or at its last alone."""
 NO_SEED: tuple[int | None, ...] = (None,)
 """Seeds of a method that draws nothing: it has one result, and no folder for each seed."""
 
@@ -28,11 +30,13 @@ class Source:
         lens: what its scores have to be about; None: either.
         of_train: whether its lists of the train split are read as well.
         lengths: settings that read its lists → how many entries.
+        positions: where the neurons of train texts are scored; rows of classes and choices have one answer token.
 
     Example:
         >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
-        >>> NeuronInstances(source="ig", preset="reference").sources[0]
-        Source(setting='source', name='ig', lens='neuron', of_train=True, lengths={'train_list': 100, 'test_list': 5})
+        >>> source = NeuronInstances(source="ig", preset="reference").sources[0]
+        >>> source.name, source.of_train, source.lengths, source.positions
+        ('ig', True, {'train_list': 100, 'test_list': 5}, 'all')
     """
 
     setting: str
@@ -40,6 +44,7 @@ class Source:
     lens: Lens | None = None
     of_train: bool = False
     lengths: Mapping[str, int] = field(default_factory=dict)
+    positions: TextPositions = "all"
 
 
 class Method:

@@ -96,6 +96,8 @@ def special_tokens(tokenizer: Any, bos: bool | None, own: OwnForm | None) -> Spe
     Raises:
         UserError: see `own_special_tokens`.
     """
+    if own is None and getattr(tokenizer, "cls_token_id", None) is not None:
+        return own_special_tokens(tokenizer)  # an encoder's text without them has no place to be read at
     if own is None:
         return bos_alone(tokenizer, bos is not False)
     special = own_special_tokens(tokenizer)

@@ -72,6 +72,7 @@ class TextDataModule(LightningDataModule):
         folds: split → how the model's classes are folded into those of the split's labels; mostly empty.
         pair_columns: the text columns of premise and hypothesis; None: no pairs.
         notes: what was done while reading and to the texts, one sentence each, once prepared.
+        neuron_texts: texts of the train split that a run keeps of each listed neuron where nobody says.
         entailment_name: name of the class of pairs whose premise entails the hypothesis, among the classes and, in
             lower case too, among those of a fold.
     """
@@ -79,6 +80,7 @@ class TextDataModule(LightningDataModule):
     default_max_length: ClassVar[int] = 512
     chosen_by: ClassVar[tuple[str, str]] = ("validation/accuracy", "max")  # first paper, appendix A
     readout: ClassVar[str] = ReadoutKind.name
+    neuron_texts: ClassVar[int] = 0
     name: str
     label_names: list[str]
     text_columns: list[str]

@@ -57,6 +57,7 @@ class TextsDataModule(TextDataModule):
     readout: ClassVar[str] = TokenReadout.name
     answer: ClassVar[str] = "full"
     chosen_by: ClassVar[tuple[str, str]] = ("validation/perplexity", "min")
+    neuron_texts: ClassVar[int] = 50
 
     def __init__(
         self,

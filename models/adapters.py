@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
+from twinlens.models.encoders import refuse_adapter
 
 AdapterUse = Literal["keep", "merge", "lora"]
 """`keep`: low-rank matrices stay linear layers of their own; `merge`: they are added to the base's weights; `lora`: as
@@ -80,6 +81,7 @@ def with_adapter(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
     Raises:
         UserError: an adapter that lacks weights, has others, or is to be kept and changes more than linear layers.
     """
+    refuse_adapter(lm, adapter.path)
     require_usable(adapter, use)
     rows = adapter.shapes.get(f"{PREFIX}{_name_of(lm, lm.get_input_embeddings())}.weight", (0,))[0]
     if rows and rows != lm.get_input_embeddings().num_embeddings:  # tokens were added before the adapter was trained
@@ -91,6 +93,7 @@ def with_adapter(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
 
 def with_adapter_shapes(lm: Any, adapter: Adapter, use: AdapterUse) -> Any:
     """The same for a model without values (on the meta device)."""
+    refuse_adapter(lm, adapter.path)
     require_usable(adapter, use)
     if use == "merge":
         return lm
@@ -103,8 +106,9 @@ def with_new_lora(lm: Any, path: str | None, shapes_only: bool = False) -> Any:
     classification head. Their product is zero, so that the model says what it said before.
 
     Raises:
-        UserError: PEFT is not there.
+        UserError: PEFT is not there, or the model is an encoder.
     """
+    refuse_adapter(lm, path)
     peft = _installed(f"model.adapter=lora makes an adapter for model.path={path}")
     init = {"init_lora_weights": False} if shapes_only else {}
     settings = peft.LoraConfig(

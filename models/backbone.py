@@ -30,10 +30,10 @@ from twinlens.models.checkpoint_settings import (
     runnable,
 )
 from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
-from twinlens.models.heads import HEAD_ENTRY, HeadKind, MlpHead, head_of, load_head
+from twinlens.models.heads import HEAD_ENTRY, HeadKind, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
-from twinlens.models.own_heads import mend_buffers, require_score, serve_type
+from twinlens.models.own_heads import mend_buffers, put_mlp_head, require_score, serve_type
 from twinlens.models.padding import moved_by_padding
 from twinlens.models.readouts import require_plain_readout
 
@@ -134,7 +134,7 @@ def load_classifier(
         )
     padding = () if as_it_is else with_padding(lm, tokenizer)
     if trained_head == "mlp" or (trained_head is None and head == "mlp"):
-        lm.score = MlpHead(lm.score.in_features, len(label_names))
+        put_mlp_head(lm, len(label_names), path)
         setattr(lm.config, HEAD_ENTRY, "mlp")
         if trained_head == "mlp" and path is not None:
             load_head(lm.score, path)
@@ -184,7 +184,7 @@ def architecture_of(
                 lm = adapted(lm, path, adapter, shapes_only=True)
         require_score(lm, path)
         if head == "mlp":
-            lm.score = MlpHead(lm.score.in_features, len(label_names))
+            put_mlp_head(lm, len(label_names), path)
     return lm
 
 

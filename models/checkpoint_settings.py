@@ -18,6 +18,7 @@ from transformers import PretrainedConfig
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.checkpoint_files import first_words, readable, resolve
+from twinlens.models.encoders import has_sdpa, is_encoder
 
 LARGEST_FILE = 8 * 1024**2
 """Bytes of a config.json; those of the largest models have some hundred thousand."""
@@ -191,6 +192,8 @@ def attention_of(config: PretrainedConfig, attention: str) -> str:
         UserError: it is none of transformers' own.
     """
     check_attention(attention)
+    if attention == "sdpa" and is_encoder(config) and not has_sdpa(config):
+        return "eager"  # DeBERTa writes its attention out
     return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
 
 

@@ -130,7 +130,7 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
     entering = probe.flat(probe.hidden)
     assert entering is not None
     between = entering if parallel else entering + attention.scale * _written(probe, attention.part)
-    return BlockParts(attention, own, parallel, _neurons(probe, own, between), heads_of(probe, attention, entering))
+    return BlockParts(attention, own, parallel, neurons_of(probe, own, between), heads_of(probe, attention, entering))
 
 
 def _writes(probe: BlockProbe) -> tuple[Write, Write] | None:
@@ -202,7 +202,7 @@ def _reads(probe: BlockProbe, write: Write, other: Write) -> bool:
     return not same(seen[write.part].written, probe.seen[write.part].written, 1e-5)
 
 
-def _neurons(probe: BlockProbe, mlp: Write, stream: Tensor) -> Mlp | None:
+def neurons_of(probe: BlockProbe, mlp: Write, stream: Tensor) -> Mlp | None:
     """What makes the activation behind an MLP's projection; None: it was not found."""
     activation = None if mlp.projection is None else probe.seen[mlp.projection].read
     if activation is None:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from twinlens.models.encoders import positions_passed
+
 
 def position_ids_from_mask(attention_mask: Tensor) -> Tensor:
     """Position of every token counted over the tokens alone, so that padding on either side changes nothing."""
@@ -24,6 +26,11 @@ def answer_positions(attention_mask: Tensor) -> Tensor:
     return (columns * attention_mask.long()).argmax(-1)
 
 
+def first_positions(attention_mask: Tensor) -> Tensor:
+    """Column of the first non-padding token of each sequence, [batch]: an encoder's classification token."""
+    return attention_mask.long().argmax(-1)
+
+
 def at_positions(values: Tensor, positions: Tensor) -> Tensor:
     """`values` [batch, tokens, …] at one position per sequence → [batch, …]."""
     return values[torch.arange(len(values), device=values.device), positions]
@@ -36,7 +43,7 @@ def backbone_arguments(backbone: Any, batch: Any) -> dict[str, Tensor]:
     """
     arguments = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
     kind: Any = type(backbone)
-    if _takes_positions(kind):
+    if _takes_positions(kind) and not positions_passed(backbone):
         arguments["position_ids"] = position_ids_from_mask(batch["attention_mask"])
     return arguments
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -61,12 +62,21 @@ def load_head(head: MlpHead, path: str) -> None:
     head.load_state_dict(found)
 
 
-def head_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Weights under `score.` in a checkpoint's safetensors files, without that prefix."""
+def head_weights(folder: Path, names: Mapping[str, str] | None = None) -> dict[str, torch.Tensor]:
+    """Weights of a head in a checkpoint's safetensors files, by their names within it.
+
+    Args:
+        folder: of the checkpoint.
+        names: within the head → within the checkpoint; None: they stand under `score.`.
+    """
+    within = None if names is None else {full: own for own, full in names.items()}
     weights = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  (safe_open has no iteration of its own)
-                if name.startswith("score."):
+                if within is not None:
+                    if name in within:
+                        weights[within[name]] = opened.get_tensor(name)
+                elif name.startswith("score."):
                     weights[name.removeprefix("score.")] = opened.get_tensor(name)
     return weights

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
+from twinlens.models.encoders import new_in_a_fit, reads_first
 
 HEAD = "score."
 """What the names of a classification head's weights begin with."""
@@ -57,7 +58,8 @@ def fitting_weights(
     """
     missing = sorted(set(info["missing_keys"]) - set(brought))
     mismatched = {name: (old, new) for name, old, new in sorted(info["mismatched_keys"]) if name not in brought}
-    new = [] if as_it_is else [name for name in (*missing, *mismatched) if name.startswith(HEAD)]
+    head = new_in_a_fit(lm) if reads_first(lm) else ()
+    new = [] if as_it_is else [name for name in (*missing, *mismatched) if name.startswith(HEAD) or name in head]
     _refuse_missing([name for name in missing if name not in new], lm, path, as_it_is)
     for name, (old, own) in mismatched.items():
         if name not in new:
@@ -76,7 +78,8 @@ def _refuse_missing(missing: Sequence[str], lm: Any, path: str, as_it_is: bool) 
     if not missing:
         return
     first = f"{missing[0]} {list(lm.state_dict()[missing[0]].shape)}"
-    only_head = all(name.startswith(HEAD) for name in missing)
+    head = new_in_a_fit(lm) if reads_first(lm) else ()
+    only_head = all(name.startswith(HEAD) or name in head for name in missing)
     raise UserError(
         f"the checkpoint {path} lacks {len(missing)} weights of a {lm.config.model_type} model (first: {first}); "
         f"expected a complete checkpoint of that architecture{_why(as_it_is)}: "

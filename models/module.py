@@ -19,7 +19,10 @@ from twinlens.models.adapters import AdapterUse
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.backbone import load_classifier, save_classifier
 from twinlens.models.choice import ChoiceEngine, Choices, edited_by, flat_sequences, output_names
-from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
+from twinlens.models.encoder_anatomy import encoder_anatomy
+from twinlens.models.encoder_engine import EncoderEngine, refuse_residual
+from twinlens.models.encoders import last_states, reads_first
+from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments, first_positions
 from twinlens.models.heads import HeadKind
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.loaded_weights import Origin
@@ -144,7 +147,11 @@ class TextClassifier(LightningModule):
         Args:
             tests: whether neuron lists are tested with it, which may edit other choices' sequences than their scores.
         """
-        engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
+        if reads_first(self.lm):
+            whole = nn.Sequential(self.lm.entry, self.head)
+            engine: LastTokenEngine = EncoderEngine(encoder_anatomy(self.backbone), whole)
+        else:
+            engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
         if self.n_choices is None:
             return engine
         return ChoiceEngine(engine, self.n_choices, edited_by(self.choices, tests))
@@ -162,6 +169,8 @@ class TextClassifier(LightningModule):
                 "choices=all edits the neurons of all choices' sequences at once, but scores over the residual stream "
                 "read one sequence; expected choices=predicted: set it or choose method=ig."
             )
+        if reads_first(self.lm):
+            raise refuse_residual(self.lm.config.model_type)
         return build_residual(build_anatomy(self.backbone), self.head)
 
     def save(self, folder: Path) -> None:
@@ -171,11 +180,18 @@ class TextClassifier(LightningModule):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def features(self, batch: Batch) -> Tensor:
-        """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden]."""
+        """Final hidden state at the answer position, the head's input: [batch, hidden] or [batch, choices, hidden].
+
+        Of an encoder the classification token's, behind what its head has before its linear layers.
+        """
         if batch["input_ids"].dim() == 3:
             return self.features(flat_sequences(batch)).unflatten(0, batch["input_ids"].shape[:2])
         batch = aligned(self.backbone, batch)
-        hidden = self.backbone(**backbone_arguments(self.backbone, batch), use_cache=False).last_hidden_state
+        arguments = backbone_arguments(self.backbone, batch)
+        if reads_first(self.lm):
+            states = last_states(self.lm, arguments)
+            return self.lm.entry(at_positions(states, first_positions(batch["attention_mask"])))
+        hidden = self.backbone(**arguments, use_cache=False).last_hidden_state
         return at_positions(hidden, answer_positions(batch["attention_mask"]))
 
     def forward(self, batch: Batch) -> Tensor:

@@ -13,6 +13,7 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import Adapter
+from twinlens.models.encoders import first_position, is_encoder
 
 INPUT_ENTRY = "twinlens_input"
 """Entry of config.json with the template and the length that a classifier was trained with here."""
@@ -47,7 +48,8 @@ def learned_positions(config: PretrainedConfig) -> int | None:
     text: Any = config.get_text_config()
     if getattr(text, "rope_parameters", None) or getattr(text, "alibi", False):
         return None
-    return getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
+    positions = getattr(text, "max_position_embeddings", None) or getattr(text, "max_seq_len", None)
+    return positions - first_position(text) if positions and is_encoder(text) else positions
 
 
 def stated_length(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -97,6 +99,8 @@ def reading_with(tokenizer: PreTrainedTokenizerBase, bos: bool) -> PreTrainedTok
     """A copy that adds the beginning-of-sequence token where `bos`, and nothing else: `tokenizer(text)` then is what
     the classifier was trained on."""
     changed: Any = copy.deepcopy(tokenizer)
+    if tokenizer.cls_token_id is not None:  # an encoder is trained on what its tokenizer puts around a text
+        return changed
     begins = bos and tokenizer.bos_token_id is not None
     described = json.loads(changed.backend_tokenizer.to_str())
     before = described["post_processor"]

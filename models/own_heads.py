@@ -17,6 +17,8 @@ from transformers import (
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from twinlens.attribution.errors import UserError
+from twinlens.models.encoders import attach_head, is_encoder, refuse_other_head
+from twinlens.models.heads import MlpHead
 
 
 class OwnHead:
@@ -97,8 +99,12 @@ def mend_buffers(lm: Any) -> None:
 
 
 def require_score(lm: Any, path: str | None) -> None:
-    """Refuse a classifier of transformers whose head is something else than `score` on the last token."""
+    """Refuse a classifier whose head is neither `score` on the last token nor an encoder's on the first, which becomes
+    its `score`."""
     if hasattr(lm, "score"):
+        return
+    if is_encoder(lm.config):
+        attach_head(lm, path)
         return
     causal = type(lm.config) in MODEL_FOR_CAUSAL_LM_MAPPING
     raise UserError(
@@ -106,3 +112,13 @@ def require_score(lm: Any, path: str | None) -> None:
         "causal model such as gpt2, llama, qwen3, gemma3_text or phi3 (docs/models.md lists them): choose one"
         f"{', or ask the language model for its next token (data=knowledge), which needs no head' if causal else ''}."
     )
+
+
+def put_mlp_head(lm: Any, n_outputs: int, path: str | None) -> None:
+    """Put a new head of two layers in the place of a linear one.
+
+    Raises:
+        UserError: an encoder, which brings its own.
+    """
+    refuse_other_head(lm, path)
+    lm.score = MlpHead(lm.score.in_features, n_outputs)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
+from twinlens.models.encoders import reads_first
 
 LOW, HIGH = 1e-2, 99.0
 """Scores between which a scale and a cap show, whatever the weights are."""
@@ -131,6 +132,8 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
     Raises:
         UserError: naming the model.
     """
+    if reads_first(lm):  # what an encoder's head consists of was compared with its logits
+        return
     if readout_change(lm, head, path) != ReadoutChange():
         raise UserError(
             f"model.path={path} is of type {lm.config.model_type}, whose logits are its classification head's scores "

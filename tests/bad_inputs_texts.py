@@ -56,6 +56,36 @@ TEXTS: list[Entry] = [
         ("questions.jsonl row 1", "completion and foil"),
         texts(query={**QUERY, "foil": " June."}),
     ),
+    (
+        "train texts at other tokens for another bridge",
+        (
+            *ASKED,
+            "method=[ig,na_instances,gradsim_cosine,gradsim_neurons]",
+            "method.gradsim_neurons.source=gradsim_cosine",
+            "method.na_instances.positions=last",
+        ),
+        ("method.gradsim_neurons.positions=all", "method.na_instances.positions=last", "one reading"),
+        texts(),
+    ),
+    (
+        "train texts at no known tokens",
+        (*ASKED, "method=[ig,na_instances]", "method.na_instances.positions=first"),
+        ("positions=first", "all (every token that counts) or last"),
+        texts(),
+    ),
+    ("texts of neurons below none", (*ASKED, "neuron_texts=-1"), ("neuron_texts=-1", "0 or more"), texts()),
+    (
+        "texts of neurons without a corpus",
+        (*MODEL, "data.queries=questions.jsonl", "neuron_texts=5"),
+        ("neuron_texts=5", "train split"),
+        texts(),
+    ),
+    (
+        "texts of neurons in no list",
+        (*ASKED, "method=random_neurons", "neuron_texts=5"),
+        ("method=[random_neurons]", "lists none"),
+        texts(),
+    ),
     ("a foil that is not there", (*ASKED, "explain_against=foil"), ("questions.jsonl row 0", "foil"), texts()),
     (
         "a score of one token for a completion",

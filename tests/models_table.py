@@ -13,7 +13,10 @@ import torch
 import transformers
 
 from tests.decoders import TYPES, tiny_decoder
+from tests.encoders import ENCODERS
 from tests.served_decoders import CELLS, Subject, saved, subject_of
+from tests.served_encoders import CELLS as ENCODER_CELLS
+from tests.served_encoders import rows_of_encoders
 from twinlens.attribution.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
@@ -65,6 +68,21 @@ found in the store (`anatomy/`, by configuration); the next run with such a mode
 identities do not hold for its weights.
 """
 
+ENCODER_HEADING = "## Encoders"
+OF_ENCODERS = f"""{ENCODER_HEADING}
+
+Classifiers that read a text in both directions, and its first token, which their tokenizer puts there (`model=local
+model.path=DIR`). Their own head is the readout: whatever lies between that token's last state and the logits, found by
+equal tensors. Every cell was compared with plain loops over transformers' own classifier, as above.
+
+- *own probabilities*: with `fit=false` those of transformers, to 1e-5.
+- *FFN*, *attention*: neurons at the classification token, by `ig`, `ablation` and faithfulness. Every edit is a full
+  forward, since all tokens see it. Methods that read a residual stream (`logprob_increase`, `grad_x_act` …) are
+  refused.
+- *gradients*: instance methods over all linear layers (`params=all`); over the head they need no more than the first
+  column. A norm within the head (ModernBERT) counts as a part of what it reads.
+"""
+
 
 def rows_of(types: Sequence[str]) -> dict[str, list[str]]:
     """What is served of each type that can be built small, in the order of `CELLS` and then as it is saved."""
@@ -105,7 +123,7 @@ def _reason(refused: UserError) -> str:
     return next((said for part, said in REASONS.items() if part in str(refused)), f"no: {refused}")
 
 
-def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
+def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str], encoders: Mapping[str, Sequence[str]]) -> str:
     """The whole page."""
     counts = {name: Counter(cells[place] for cells in rows.values()) for place, name in enumerate(COLUMNS[1:])}
     served = counts["FFN"]["yes"]
@@ -123,14 +141,25 @@ def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str]) -> str:
         "Not tried, because the type cannot be built small from its settings here, or is no causal decoder by itself: "
         f"{', '.join(left_out)}."
     )
-    return "\n".join(
-        [INTRODUCTION.format(version=transformers.__version__), summary, "", f"{HEADER}\n{lines}", "", rest, ""]
-    )
+    columns = ("type", *ENCODER_CELLS)
+    header = f"| {' | '.join(columns)} |\n|{'---|' * len(columns)}"
+    of_encoders = "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in sorted(encoders.items()))
+    parts = [INTRODUCTION.format(version=transformers.__version__), summary, "", f"{HEADER}\n{lines}", "", rest, ""]
+    return "\n".join([*parts, OF_ENCODERS, f"{header}\n{of_encoders}", ""])
 
 
 def rows_on(page: Path) -> dict[str, list[str]]:
-    """The table's rows as they stand on the page."""
-    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    """The rows of decoders as they stand on the page."""
+    return _table(page.read_text(encoding="utf-8").partition(ENCODER_HEADING)[0] if page.is_file() else "")
+
+
+def encoder_rows_on(page: Path) -> dict[str, list[str]]:
+    """The rows of encoders as they stand on the page."""
+    return _table(page.read_text(encoding="utf-8").partition(ENCODER_HEADING)[2] if page.is_file() else "")
+
+
+def _table(text: str) -> dict[str, list[str]]:
+    lines = text.splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines if line.startswith("| ")]
     return {row[0].strip(): row[1:] for row in cells if row[0] != "type"}
 
@@ -147,8 +176,10 @@ def main() -> int:
     """Try every type and write the page."""
     quiet()
     torch.set_num_threads(1)
-    rows = rows_of(TYPES)
-    PAGE.write_text(page_of(rows, [name for name in TYPES if name not in rows]), encoding="utf-8")
+    rows, encoders = rows_of(TYPES), rows_of_encoders(list(ENCODERS), _tried)
+    left_out = [name for name in TYPES if name not in rows and name not in encoders]
+    PAGE.write_text(page_of(rows, left_out, encoders), encoding="utf-8")
+    rows |= encoders
     wrong = {name: cells for name, cells in rows.items() if any("WRONG" in cell for cell in cells)}
     for name, cells in wrong.items():
         print(name, *cells, sep=" | ")

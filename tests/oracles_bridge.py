@@ -17,6 +17,8 @@ def dcns(train: Entries, test: Entries, gain: str = "raw", missing: float = 0.0)
     if gain == "zscore":
         mean, spread = math.fsum(scores) / max(1, len(scores)), statistics.pstdev(scores or [0])
         scores = [(score - mean) / spread if max(scores) > min(scores) else 0.0 for score in scores]
+    if gain == "flat":
+        scores = [1.0 for _ in scores]
     in_test = {neuron for neuron, _ in test}
     terms = [(2 ** scores[m] - 1) / math.log2(m + 2) for m, (neuron, _) in enumerate(train) if neuron in in_test]
     return math.fsum(terms) if terms else missing

@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
-from twinlens.attribution.method import Source
+from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length, text_positions
+from twinlens.attribution.method import Source, TextPositions
 from twinlens.attribution.neuron.protocol import NeuronLens
 from twinlens.attribution.neuron.ranking import NeuronScores
 
@@ -25,6 +25,9 @@ class InstanceNeurons(NeuronLens):
         top_k: train examples whose neuron is taken, and length of the lists.
         dedup: False keeps a neuron as often as it comes, as the paper does; True keeps its first occurrence and goes
             on down the train examples until there are `top_k` different neurons or no train examples are left.
+        positions: where the neurons of a language model's train texts are scored: `all`, at every token that counts,
+            of which the best neuron counts; `last`, at their last token alone. Classes and choices are read at their
+            answer token.
 
     Example:
         >>> import torch
@@ -47,16 +50,23 @@ class InstanceNeurons(NeuronLens):
     neurons: str = "ig"
     top_k: int = 100
     dedup: bool = False
+    positions: TextPositions = "all"
 
     def __post_init__(self) -> None:
         list_length("top_k", self.top_k)
+        text_positions(self.positions)
+
+    @property
+    def adds_up(self) -> bool:
+        """As far as the instances' scores do, which are asked themselves."""
+        return True
 
     @property
     def sources(self) -> tuple[Source, ...]:
         """The instance method that ranks the train examples, and the neuron method whose train lists are read."""
         return (
             Source("source", self.source, "instance", lengths={"top_k": self.top_k}),
-            Source("neurons", self.neurons, "neuron", of_train=True),
+            Source("neurons", self.neurons, "neuron", of_train=True, positions=self.positions),
         )
 
     @property
@@ -78,6 +88,7 @@ class InstanceNeurons(NeuronLens):
             "neurons": self.neurons,
             "top_k": self.top_k,
             "dedup": self.dedup,
+            "positions": self.positions,
             "sign": self.sign,
             "unit": self.unit,
         }

@@ -13,15 +13,16 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
-from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length
+from twinlens.attribution.bridge.neuron_lists import PAPER, NeuronLists, list_length, text_positions
 from twinlens.attribution.bridge.shared_sums import BYTES_PER_CHUNK, Gain, SharedNeuronSums, TestLists, entry_gains
+from twinlens.attribution.bridge.text_neuron_lists import TextNeuronLists
 from twinlens.attribution.errors import UserError, require_finite
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.protocol import InstanceMethod
-from twinlens.attribution.method import Lens, Source
+from twinlens.attribution.method import Lens, Source, TextPositions
 
 Missing = Literal["zero", "-inf"]
-Preset = Literal["paper", "reference"]
+Preset = Literal["paper", "reference", "texts"]
 
 COMMON_ASSUMED = 512
 """Neurons that stand in most lists, for a plan."""
@@ -51,6 +52,8 @@ PRESETS: dict[str, Reading] = {
     "paper": Reading("raw", 100, 100, "zero"),
     # the authors' code: z-scored train scores, the test's five best neurons, −∞ where none is shared
     "reference": Reading("zscore", 100, 5, "-inf"),
+    # language models: what ranks best on the shipped facts: which neurons are shared counts, not how high they score
+    "texts": Reading("flat", 20, 20, "zero"),
 }
 
 
@@ -64,16 +67,20 @@ class NeuronInstances(InstanceMethod):
 
     Args:
         source: name of the neuron method of the run whose lists are compared.
-        preset: `paper` (Eq. 1 as printed) or `reference` (the authors' code); the next four override it.
+        preset: `paper` (Eq. 1 as printed), `reference` (the authors' code) or `texts` (for language models); the next
+            four override it.
         gain: `raw` takes the train scores as they are; `zscore` standardises them over each train list (population's
             standard deviation; a list of equal scores gets zeros, and so do its gains).
         train_list, test_list: entries of the train and the test lists that are used.
         missing: score of a pair that shares no neuron, 0 (`zero`) or −∞ (`-inf`). A pair that does share one keeps
             its sum, also where that is 0.
+        positions: where the neurons of a language model's train texts are scored: `all`, at every token that counts,
+            of which the closest one counts; `last`, at their last token alone. Classes and choices are read at their
+            answer token.
         top_k: length of the stored lists.
 
     Raises:
-        UserError: an unknown preset, a length below 1, `missing` neither of the two.
+        UserError: an unknown preset, a length below 1, `missing` or `positions` neither of the two.
 
     Example:
         >>> import torch
@@ -99,6 +106,7 @@ class NeuronInstances(InstanceMethod):
         train_list: int | None = None,
         test_list: int | None = None,
         missing: Missing | float | None = None,
+        positions: TextPositions = "all",
         top_k: int = 100,
     ) -> None:
         if preset not in PRESETS:
@@ -110,6 +118,7 @@ class NeuronInstances(InstanceMethod):
         self.train_list = list_length("train_list", reading.train_list if train_list is None else train_list)
         self.test_list = list_length("test_list", reading.test_list if test_list is None else test_list)
         self.missing = _missing(reading.missing if missing is None else missing)
+        self.positions: TextPositions = text_positions(positions)
         self.top_k = list_length("top_k", top_k)
 
     @property
@@ -118,10 +127,15 @@ class NeuronInstances(InstanceMethod):
         return f"discounted cumulative gain, {self.gain} train scores"
 
     @property
+    def adds_up(self) -> bool:
+        """As far as the neurons' scores do, which are asked themselves: a completion has one list."""
+        return True
+
+    @property
     def sources(self) -> tuple[Source, ...]:
         """The neuron method whose lists are compared, of the train split too."""
         lengths = {"train_list": self.train_list, "test_list": self.test_list}
-        return (Source("source", self.source, "neuron", of_train=True, lengths=lengths),)
+        return (Source("source", self.source, "neuron", of_train=True, lengths=lengths, positions=self.positions),)
 
     def cost(self, sizes: PassSizes) -> InstanceCost:
         """The train lists with their gains, a chunk of look-ups and blocks of lists.
@@ -142,7 +156,7 @@ class NeuronInstances(InstanceMethod):
         """
         address = train.addresses(self.train_list)
         listed = address >= 0
-        rows = torch.arange(len(train))
+        rows = train.text if isinstance(train, TextNeuronLists) else torch.arange(len(train))
         score = torch.where(listed, train.score[:, : self.train_list], 0)
         require_finite(score, f"the score of {self.source} on train", rows)
         gains = entry_gains(score, listed, self.gain)
@@ -185,6 +199,8 @@ class NeuronInstancesScorer:
         self.method, self.train, self.sums = method, train, sums
         self.n_train = len(train)
         self.bytes_per_query = self.bytes_per_row = sums.bytes_per_list
+        if isinstance(train, TextNeuronLists):
+            self.bytes_per_row *= train.longest
         self.bytes_held = sums.bytes_held
         self.ranks = method.missing == "-inf"
 
@@ -200,6 +216,7 @@ class NeuronInstancesScorer:
             "train_list": method.train_list,
             "test_list": method.test_list,
             "missing": method.missing,
+            "positions": method.positions,
             "sign": method.sign,
             "unit": method.unit,
         }
@@ -212,14 +229,22 @@ class NeuronInstancesScorer:
 
     def scores(self, query: TestLists, start: int, stop: int) -> Tensor:
         """[tests, stop − start], float64; the same in whatever blocks."""
+        if not isinstance(self.train, TextNeuronLists):
+            return self._of_lists(query, start, stop)
+        of_tokens = self._of_lists(query, *self.train.tokens_of(start, stop))
+        return self.train.highest(of_tokens, start, stop, -math.inf if self.ranks else 0.0)
+
+    def _of_lists(self, query: TestLists, start: int, stop: int) -> Tensor:
         scores = self.sums.sums(query, start, stop)
         # A pair without shared neurons sums to 0, so that the others need not be counted.
         if self.ranks and bool((scores == 0).any()):
             scores.masked_fill_(self.sums.counts(query, start, stop) == 0, -math.inf)
         return scores
 
-    def self_influence(self) -> Tensor:
-        """Score of each train example against itself, [n_train], float64."""
+    def self_influence(self) -> Tensor | None:
+        """Score of each train example against itself, [n_train], float64; None: texts have no list of their own."""
+        if isinstance(self.train, TextNeuronLists):
+            return None
         address = self.train.addresses(self.method.train_list)
         tests = self.train.addresses(self.method.test_list)
         parts = [torch.empty(0, dtype=torch.float64, device=address.device)]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import TextPositions
 
 PAPER = "Yu, Atanasova, Augenstein 2024 (arXiv 2404.18655)"
 
@@ -72,3 +73,14 @@ def list_length(name: str, value: int) -> int:
     if value < 1:
         raise UserError(f"{name} of a bridge is {value}; expected at least 1: leave it out or name a length.")
     return value
+
+
+def text_positions(value: str) -> TextPositions:
+    """Where the neurons of train texts are scored, as given.
+
+    Raises:
+        UserError: neither `all` nor `last`.
+    """
+    if value == "all" or value == "last":
+        return value  # type: ignore[return-value]
+    raise UserError(f"positions={value}; expected all (every token that counts) or last: write one of them.")

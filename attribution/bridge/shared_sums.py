@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Gain = Literal["raw", "zscore"]
+Gain = Literal["raw", "zscore", "flat"]
 
 DENSE_SHARE = 1 / 16
 """Share of the train lists above which a neuron gets a column of the dense product: about where both ways take the
@@ -37,7 +37,7 @@ def entry_gains(score: Tensor, listed: Tensor, gain: Gain) -> Tensor:
     Args:
         score: [examples, r], best first.
         listed: [examples, r]; False where a list is shorter.
-        gain: `raw` takes the scores as they are, `zscore` standardises them within each list.
+        gain: `raw` takes the scores as they are, `zscore` standardises them within each list, `flat` takes 1 for all.
 
     Returns:
         [examples, r], float64; 0 where nothing is listed; infinite where 2^s is beyond float64.
@@ -52,6 +52,8 @@ def entry_gains(score: Tensor, listed: Tensor, gain: Gain) -> Tensor:
     relevance = score.double()
     if gain == "zscore":
         relevance = standardised(relevance, listed)
+    elif gain == "flat":
+        relevance = torch.ones_like(relevance)
     rank = torch.arange(1, score.shape[1] + 1, dtype=torch.float64, device=score.device)
     gains = torch.expm1(relevance * math.log(2)) / torch.log2(rank + 1)
     return torch.where(listed, gains, 0.0)

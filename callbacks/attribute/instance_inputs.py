@@ -17,8 +17,11 @@ from twinlens.callbacks.attribute.completion_states import completion_states
 from twinlens.callbacks.attribute.instance_scores import Side, Streamed
 from twinlens.callbacks.attribute.reads import Planned
 from twinlens.callbacks.attribute.score_files import read_neuron_lists
+from twinlens.callbacks.attribute.text_list_files import read_text_lists
+from twinlens.callbacks.attribute.text_lists import reads_tokens, tokens_that_count
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.data.tokenise import CHOICE, CHOICES
+from twinlens.models.encoders import named_in_head, reads_first
 from twinlens.models.heads import head_weights
 
 
@@ -104,6 +107,8 @@ class NeuronListReads(Streamed):
         footprint, method = self.session.footprint, self.method
         length = max(method.train_list, method.test_list) if side == "train" else method.test_list
         shape = footprint.n_layers, footprint.n_neurons, footprint.query_width
+        if side == "train" and reads_tokens(self.session, self.methods, method.source, split):
+            return read_text_lists(self.session.scores[method.source, split] / split, method.train_list, *shape)
         return read_neuron_lists(self.session.scores[method.source, split] / split, length, *shape)
 
     def identify(self, split: str, side: Side) -> str:
@@ -114,6 +119,9 @@ class NeuronListReads(Streamed):
         """Layer, unit and score of every entry."""
         n_train, n_test = len(plan.lengths["train"]), len(plan.lengths[self.session.split])
         method = self.method
+        if reads_tokens(self.session, self.methods, method.source, "train"):
+            n_tokens = sum(tokens_that_count(self.session.data.splits["train"]))
+            return 12 * (n_tokens * method.train_list + n_test * method.test_list)
         return 12 * (n_train * max(method.train_list, method.test_list) + n_test * method.test_list)
 
 
@@ -134,7 +142,8 @@ def outputs_of(session: Session, method: Any, split: str, side: Side) -> Targets
 
 def _head_at(session: Session, epoch: Epoch) -> nn.Module:
     head = copy.deepcopy(session.classifier.head)
-    head.load_state_dict(head_weights(epoch.folder))
+    lm = session.classifier.lm
+    head.load_state_dict(head_weights(epoch.folder, named_in_head(lm) if reads_first(lm) else None))
     return head
 
 

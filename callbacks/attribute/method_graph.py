@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.method import Lens, Method, Source
+from twinlens.attribution.method import Lens, Method, Source, TextPositions
 
 Methods = Mapping[str, Method]
 
@@ -13,6 +13,18 @@ Methods = Mapping[str, Method]
 def train_lists_of(method: Method) -> list[str]:
     """The neuron methods whose lists of the train split a method reads."""
     return [source.name for source in method.sources if source.of_train]
+
+
+def positions_in_texts(methods: Methods, name: str) -> TextPositions:
+    """Where the bridges of a run ask a neuron method's scores of train texts to be."""
+    asked = (source for method in methods.values() for source in method.sources if source.of_train)
+    return next((source.positions for source in asked if source.name == name), "all")
+
+
+def entries_in_texts(methods: Methods, name: str) -> int:
+    """Entries that the bridges of a run read of each token's list in a train text."""
+    asked = (source for method in methods.values() for source in method.sources if source.of_train)
+    return max((source.lengths.get("train_list", 1) for source in asked if source.name == name), default=1)
 
 
 def in_order(methods: Methods) -> list[str]:
@@ -56,9 +68,26 @@ def require_sources(methods: Methods) -> None:
             if source.lens is not None:
                 _require_lens(name, source, source.lens, methods[source.name])
     in_order(methods)
+    _require_one_reading(methods)
     for name, method in methods.items():
         for source in method.sources:
             _require_length(name, source, methods[source.name])
+
+
+def _require_one_reading(methods: Methods) -> None:
+    """Bridges that read one method's train lists read the same ones."""
+    first: dict[str, tuple[str, str]] = {}
+    for name, method in methods.items():
+        for source in method.sources:
+            if not source.of_train:
+                continue
+            other, positions = first.setdefault(source.name, (name, source.positions))
+            if positions != source.positions:
+                raise UserError(
+                    f"method.{name}.positions={source.positions} and method.{other}.positions={positions} read the "
+                    f"train lists of {source.name} at other tokens; expected one reading in a run: set both the same, "
+                    "or run them apart."
+                )
 
 
 def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> None:

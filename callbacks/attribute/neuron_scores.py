@@ -20,6 +20,7 @@ from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.completion_scores import completion_scores
 from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores
+from twinlens.attribution.neuron.text_lists import last_windows
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
@@ -35,6 +36,14 @@ from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.reference_activations import with_reference
 from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
+from twinlens.callbacks.attribute.text_lists import (
+    reads_tokens,
+    text_inputs,
+    text_list_pass,
+    text_words,
+    tokens_that_count,
+    write_text_lists,
+)
 from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
@@ -42,6 +51,9 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
 from twinlens.models.anatomy import require_parts
+from twinlens.models.encoder_anatomy import require_encoder_parts
+from twinlens.models.encoder_engine import refuse_residual
+from twinlens.models.encoders import reads_first
 from twinlens.models.footprint import Footprint, footprint_of
 from twinlens.models.residual import ResidualEngine
 
@@ -58,15 +70,21 @@ class ModelReads(Reads):
     def refuse(cls, method: NeuronMethod, architecture: Callable[[], Any]) -> None:
         """See `NeuronMethod.check_model` and `require_parts`."""
         method.check_model(LazyKind(architecture))
+        lm = architecture()
+        if reads_first(lm):
+            if method.engine == "residual":
+                raise refuse_residual(lm.config.model_type)
+            require_encoder_parts(lm.base_model)
+            return
         attention = method.engine == "residual" and (method.ranks != "ffn" or method.unit_kind == "head")
-        require_parts(architecture().base_model, attention)
+        require_parts(lm.base_model, attention)
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""
         return {
             "examples": self.session.predictions[split].fingerprint,
             "split": split,
-            **explained_inputs(self.session, self.method),
+            **self._explained_inputs(split),
             "site": self.method.ranks,  # a control may have it of the run's other methods
             **self.session.reading,
         }
@@ -76,15 +94,22 @@ class ModelReads(Reads):
         session, method = self.session, self.method
         engine = engine_of(session.readable, method)
         description = method.describe(engine)
-        scored = with_stored_ranks(session, self.name, method, engine, split)
+        of_tokens = self._of_tokens(split)
+        scored = method if of_tokens else with_stored_ranks(session, self.name, method, engine, split)
         scored = with_reference(session, self.name, scored, engine, split, folder / REFERENCE)
-        rows = self._pass(scored, engine, split, folder)
+        if of_tokens:
+            rows = text_list_pass(session, self.methods, self.name, scored, engine, folder)
+        else:
+            rows = self._pass(scored, engine, split, folder)
 
         def finish() -> None:
             shutil.rmtree(folder / REFERENCE, ignore_errors=True)
-            kind = method.role, method.unit_kind
-            write_neuron_scores(session, folder, split, rows, method, kind)
-            write_description(folder, self.name, method, {**description, **self._explained(), **session.reading})
+            if of_tokens:
+                write_text_lists(session, folder, rows, method)
+            else:
+                write_neuron_scores(session, folder, split, rows, method, (method.role, method.unit_kind))
+            words = text_words() if of_tokens else self._explained()
+            write_description(folder, self.name, method, {**description, **words, **session.reading})
 
         return finish
 
@@ -94,12 +119,25 @@ class ModelReads(Reads):
         sizes = plan.engine_sizes
         by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
         seconds = None
-        if None not in by_length.values():
+        if None not in by_length.values() and not reads_first(shape.lm):  # whose rows are whole forwards
             tokens = explained_tokens(self.session, split, len(lengths))
+            if self._of_tokens(split):
+                tokens = tokens_that_count(self.session.data.splits[split])
             total = sum(count * (by_length[length] or 0.0) for count, length in zip(tokens, lengths, strict=True))
             seconds = plan.times.neurons(self.name, self.method, total)
         disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
-        return PassCost(seconds, disk, plan.pass_memory(split, self.method.need(sizes)))
+        need = self.method.need(sizes)
+        need = need_of_forwards(need, shape.footprint) if reads_first(shape.lm) else need
+        return PassCost(seconds, disk, plan.pass_memory(split, need))
+
+    def _explained_inputs(self, split: str) -> dict[str, Any]:
+        if self._of_tokens(split):
+            return text_inputs(self.methods, self.name)
+        return explained_inputs(self.session, self.method)
+
+    def _of_tokens(self, split: str) -> bool:
+        """Whether the split's texts are explained at every token that counts."""
+        return reads_tokens(self.session, self.methods, self.name, split)
 
     def _explained(self) -> dict[str, str]:
         """Target for method.yaml, with the unit where the target is set apart from another output."""
@@ -129,7 +167,8 @@ class ModelReads(Reads):
                 own = completions.at(batch["index"].cpu())
                 scores = completion_scores(method, there[0], batch, own, budget, width)
             else:
-                scores = method.attribute(there[0], batch if targets is None else targets.of_batch(batch), budget)
+                read = last_windows(batch)
+                scores = method.attribute(there[0], read if targets is None else targets.of_batch(read), budget)
             require_finite(scores.score, f"the score of {title}", batch["index"])
             found = {"index": batch["index"], **tensors_of(scores)}
             nothing = left_out[batch["index"].cpu()].to(scores.layer.device)
@@ -143,6 +182,8 @@ class ModelReads(Reads):
         need = method.need(EngineSizes(session.footprint, session.sequences, residual))
         if completions is not None:
             need = need_of_tokens(need, session.footprint, completions)
+        if reads_first(session.readable.lm):
+            need = need_of_forwards(need, session.footprint)
         cut = WithinMemory(title, compute, session.memory_budget, need)
         return run_pass(title, session.readable, cut, shards, loader, folder / "shards", session.trainers).rows
 
@@ -191,6 +232,15 @@ def need_of_tokens(need: Need, footprint: Footprint, completions: Completions) -
     units = footprint.n_layers * (footprint.n_neurons + footprint.query_width)
     kept = 4 * units * (int(completions.lengths.max()) + 3) + 12 * footprint.n_outputs
     return need.lengthened(lambda columns: columns + completions.longest, kept)
+
+
+def need_of_forwards(need: Need, footprint: Footprint) -> Need:
+    """What a method needs whose edited tokens are full forwards, as an encoder's are: one of them at the least."""
+
+    def at_least(part: Callable[[int], int]) -> Callable[[int], int]:
+        return lambda columns: max(part(columns), footprint.sequence(columns))
+
+    return Need(at_least(need.least), at_least(need.most), need.step)
 
 
 def neuron_disk(top_k: int, n_layers: int, n_examples: int) -> int:

@@ -11,6 +11,7 @@ from twinlens.attribution.engine_sizes import EngineSizes
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.needed_memory import Need
+from twinlens.attribution.neuron.text_lists import last_windows
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
@@ -47,7 +48,7 @@ def sampled_activations(
     shards = [[[sample[row] for row in batch] for batch in shard] for shard in cut]
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        activation = engine.states(batch).activation.float()
+        activation = engine.states(last_windows(batch)).activation.float()
         return {"index": batch["index"], "activation": activation.unflatten(0, (-1, engine.sequences_per_example))}
 
     title = f"{name}: activations on {split}"

@@ -38,6 +38,7 @@ from twinlens.callbacks.plan.evaluations import damping_line, evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.machines import machine_of
+from twinlens.callbacks.plan.neuron_texts import neuron_text_lines
 from twinlens.callbacks.plan.probe import probe_of
 from twinlens.callbacks.plan.table import Line, format_plan
 from twinlens.callbacks.plan.times import Times
@@ -88,6 +89,7 @@ class Planner(PlanBase):
                 lines.append(damping_line(self, name))
             lines += [self._attribute(name, seed, session.split) for seed in method.seeds]
             planned.add((name, session.split))
+        lines += neuron_text_lines(self)
         for name, evaluation in self.parts.evaluations.items():
             lines += evaluation_lines(self, name, evaluation)
         return lines

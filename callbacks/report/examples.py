@@ -17,6 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.attribute.score_files import AGAINST
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import Text, is_twin, label_name, marks, text_fields
+from twinlens.callbacks.report.neuron_passages import Passage, Passages
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 
 N_TOP = 5
@@ -53,7 +54,7 @@ class InstanceList:
 
 @dataclass(frozen=True)
 class Neuron:
-    """A unit in a list; `share` is |score| relative to the list's largest."""
+    """A unit in a list; `share` is |score| relative to the list's largest, `passages` what activates it most."""
 
     name: str
     detail: str
@@ -61,6 +62,7 @@ class Neuron:
     unit: int
     score: float
     share: float
+    passages: list[Passage] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
         raise UserError(
             f"{run.examples('train').path} has no example {absent[0]} that scores name; expected one: {_REMAKE}."
         )
-    examples = []
+    examples, passages = [], Passages(run.path)
     for index in indices:
         example = _example(run, rows[index])
         for scores, found in score_rows:
@@ -157,7 +159,7 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
                     )
                 )
             else:
-                example.neurons.append(_neurons(run, scores, rows[index], found[index]))
+                example.neurons.append(_neurons(run, scores, rows[index], found[index], passages))
         examples.append(example)
     seen: dict[int, list[int]] = {train: [] for train in sorted(wanted)}
     for (_, index), (top, bottom) in lists.items():
@@ -271,7 +273,9 @@ def target_name(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row
     return " against ".join(filter(None, found))
 
 
-def _neurons(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any]) -> NeuronList:
+def _neurons(
+    run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any], passages: Passages
+) -> NeuronList:
     layer, unit, score = row["layer"] or [], row["unit"] or [], row["score"] or []
     if not len(layer) == len(unit) == len(score):
         raise UserError(
@@ -289,7 +293,8 @@ def _neurons(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: M
         detail += [f"position {position}"] if several and position not in ("", "-1") else []
         name = f"L{layer[i]}" if kind == "layer" else f"L{layer[i]} · {'head ' if kind == 'head' else ''}{unit[i]}"
         share = abs(score[i]) / largest if largest > 0 else 0.0
-        neurons.append(Neuron(name, ", ".join(detail), layer[i], unit[i], float(score[i]), share))
+        found = passages.of(site, layer[i], unit[i]) if kind in ("", "neuron") else []
+        neurons.append(Neuron(name, ", ".join(detail), layer[i], unit[i], float(score[i]), share, found))
     residual = row.get("completeness") or []
     worst = max(range(len(residual)), key=lambda i: abs(residual[i]), default=None)
     return NeuronList(

@@ -10,6 +10,7 @@ import torch
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Lens, Method
 from twinlens.callbacks.attribute.method_graph import train_lists_of
+from twinlens.callbacks.attribute.text_lists import reads_tokens
 from twinlens.callbacks.passes.explain import COMPLETION, FOIL
 from twinlens.callbacks.passes.session import Session
 
@@ -33,6 +34,8 @@ def refuse_what_cannot_be_explained(session: Session, methods: Mapping[str, Meth
         _require_sums(session, name, method)
         splits.setdefault(method.explains, set()).add(session.split)
         for source in train_lists_of(method):
+            if reads_tokens(session, methods, source, "train"):
+                continue  # a text's tokens are its labels
             splits.setdefault(methods[source].explains or "neuron", set()).add("train")
     for lens, needed in splits.items():
         for split in sorted(needed):

@@ -1,4 +1,4 @@
-"""Layers that gradient methods are about where a model is a language model: all linear ones, not its readout alone."""
+"""Readings of settings that are made for classifiers where a model is a language model: layers, neuron lists."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ def with_layers_of_texts(config: Any) -> tuple[Any, str]:
     """
     if not _of_vocabulary(str((config.get("data") or {}).get("_target_", ""))):
         return config, ""
-    copy = config.copy()
-    OmegaConf.set_readonly(copy, False)
-    OmegaConf.set_struct(copy, False)
+    copy = _writable(config)
     changed: list[str] = []
     layers = "*lora*" if (copy.get("model") or {}).get("adapter") == "lora" else "all"  # those that are trained
     for name, node in (copy.get("method") or {}).items():
@@ -43,6 +41,35 @@ def with_layers_of_texts(config: Any) -> tuple[Any, str]:
     return copy, (
         f"layers: a language model learns below its readout, so that params=head is read so: {'; '.join(changed)}"
     )
+
+
+def with_readings_of_texts(config: Any) -> tuple[Any, str]:
+    """A configuration whose `na_instances` compare the lists of every token as those of texts where their data ask for
+    next tokens, and a line that says so; others as they are, and "".
+
+    The paper's gain grows with a neuron's score, of which a few tokens that the model is sure of have the most.
+    """
+    if not _of_vocabulary(str((config.get("data") or {}).get("_target_", ""))):
+        return config, ""
+    copy = _writable(config)
+    changed = []
+    for name, node in (copy.get("method") or {}).items():
+        if isinstance(node, DictConfig) and node.get("preset") == "paper" and node.get("positions") == "all":
+            node.update({"preset": "texts"})
+            changed.append(f"method.{name}")
+    if not changed:
+        return config, ""
+    return copy, (
+        "neurons: texts are compared by the neurons that their tokens share, so that preset=paper is read as texts: "
+        f"{', '.join(changed)}"
+    )
+
+
+def _writable(config: Any) -> Any:
+    copy = config.copy()
+    OmegaConf.set_readonly(copy, False)
+    OmegaConf.set_struct(copy, False)
+    return copy
 
 
 def _of_vocabulary(target: str) -> bool:

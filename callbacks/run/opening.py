@@ -12,7 +12,7 @@ from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts
+from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts, with_readings_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.plain_values import chosen, plain
@@ -32,6 +32,7 @@ from twinlens.models.backbone import (
 from twinlens.models.checkpoint_files import require_weights
 from twinlens.models.checkpoint_settings import check_architecture, check_attention
 from twinlens.models.choice import scores_choices
+from twinlens.models.encoders import is_encoder, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
@@ -45,7 +46,7 @@ def read_former_names(config: Any) -> Any:
     if replaced and is_first_process():
         names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
         print(f"former names: read {names}; docs/former_names.md has all", flush=True)
-    for read in (with_target_of_run, with_layers_of_texts):
+    for read in (with_target_of_run, with_layers_of_texts, with_readings_of_texts):
         config, line = read(config)
         if line and is_first_process():
             print(line, flush=True)
@@ -116,6 +117,9 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if trained is not None and not of_choices and names_given is None:
         data = build(config.data, label_names=trained)
     tokenizer = load_tokenizer(model.tokenizer_path or model.path, model.trust_remote_code, trained is not None)
+    where = "model.architecture" if model.path is None else f"model.path={model.path}"
+    if not READOUTS[data.readout].of_vocabulary:
+        require_classification_token(checkpoint, tokenizer, where)
     own = None if trained is None else own_form(checkpoint, tokenizer)
     data.prepare(tokenizer, own, positions_of(checkpoint, READOUTS[data.readout].of_vocabulary))
     if trained is not None:
@@ -144,7 +148,7 @@ def own_form(checkpoint: Any, tokenizer: PreTrainedTokenizerBase) -> OwnForm:
         template=trained.get("template"),
         max_length=trained.get("max_length"),
         stated=stated_length(checkpoint, tokenizer),
-        padding=checkpoint.get_text_config().pad_token_id,
+        padding=None if is_encoder(checkpoint) else checkpoint.get_text_config().pad_token_id,
     )
 
 

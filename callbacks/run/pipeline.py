@@ -10,6 +10,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.attribute.anatomy import anatomy_stage
 from twinlens.callbacks.attribute.explained_outputs import explained_otherwise, told_targets
 from twinlens.callbacks.attribute.method_graph import in_order
+from twinlens.callbacks.attribute.neuron_texts import neuron_texts_stage
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.damping import settled_dampings
 from twinlens.callbacks.evaluate.refits import Recipe
@@ -72,6 +73,7 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     )
     for name in in_order(methods):
         timed("attribute", attribute_stage, name, methods, method_nodes)
+    timed("attribute", neuron_texts_stage, methods, settings.get("neuron_texts"))
     warnings.tell(session, "attribute", run.metrics, {})
     common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
     jobs = timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, methods)

@@ -17,6 +17,7 @@ from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.dispatch import form_of, require_methods
 from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
+from twinlens.callbacks.attribute.neuron_texts import refuse_neuron_texts
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
 from twinlens.callbacks.evaluate.faithfulness import reference_split
 from twinlens.callbacks.fit.early_stopping import require_validation
@@ -85,6 +86,7 @@ def refuse_what_the_inputs_rule_out(
                     n_neurons = footprint.n_layers * footprint.units(method.ranks)
                     evaluation.require_neurons(key, method.top_k, n_neurons)
     refuse_what_cannot_be_explained(session, methods)
+    refuse_neuron_texts(session, methods, settings.get("neuron_texts"))
     for name, method in methods.items():
         form_of(method).refuse(method, architecture)
         if method.lens == "instance":

@@ -75,6 +75,8 @@ class RunConfig:
         checkpoints: folders of weights along the training that led to a model which is used as it is (fit=false), for
             methods that read them; null: none.
         checkpoint_rates: the learning rate that led to each of them; null: their trainer_state.json says.
+        neuron_texts: texts of the train split that are kept of each listed neuron, those that activate it most; 0:
+            none; null: what the data say, 50 for `data=texts` and none otherwise.
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
@@ -94,6 +96,7 @@ class RunConfig:
     attribute_split: str = "test"
     checkpoints: list[str] | None = None
     checkpoint_rates: list[float] | None = None
+    neuron_texts: int | None = None
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     name: str | None = None
