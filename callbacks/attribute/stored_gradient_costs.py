@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from twinlens.attribution.gradients.layout import row_layout
 from twinlens.attribution.gradients.projected import BYTES_PER_NUMBER
+from twinlens.attribution.gradients.storage import bytes_per_row
 from twinlens.attribution.instance.costs import Block, stream_memory
 from twinlens.attribution.instance.over_layers import OverLayers
+from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
 from twinlens.callbacks.attribute.stored_gradients import PCA_ROWS
 from twinlens.callbacks.passes.costs import Shape
 from twinlens.models.linear_layers import linear_layers
@@ -66,10 +69,17 @@ def rows_cost(
         gradients += sampled * (3 * sum(map(shape.forward_operations, train)) + squares)
     fisher = own * (1 + 2 * rank) * sum(map(shape.forward_operations, train))
     solve = method.solve_rows(sides, len(train), rank, budget)
-    block = Block(n_rows, numbers * BYTES_PER_NUMBER, 0, solve.held)
+    layout, options = row_layout([layer.name for layer in layers], sides), method.gradients
+    wanted = (
+        Wanted(options, "train"),
+        Wanted(options, "test", explained=True),
+        Wanted(options, "train", losses or "loss"),
+    )
+    put, explained, curved = (bytes_per_row(one.form, layout) for one in wanted)
+    block = Block(n_rows, numbers * BYTES_PER_NUMBER, 0, solve.held + wanted[0].form.working_bytes(layout))
     return RowsCost(
-        disk=4 * numbers * (n_rows + len(test) + own * len(train) * rank),
-        memory=max(solve.prepared, solve.held + stream_memory(block, tests, budget)),
+        disk=n_rows * put + len(test) * explained + own * len(train) * rank * curved,
+        memory=max(solve.prepared, block.bytes_held + stream_memory(block, tests, budget)),
         gradient_operations=gradients,
         fisher_operations=fisher,
         rank=rank,

@@ -12,8 +12,11 @@ from torch import Tensor
 from twinlens.attribution.errors import require_finite
 from twinlens.attribution.gradients.cotangents import target_cotangents
 from twinlens.attribution.gradients.fisher import fisher_cotangents
+from twinlens.attribution.gradients.layout import RowLayout
 from twinlens.attribution.gradients.options import GradientOptions
+from twinlens.attribution.gradients.row_forms import DENSE, RowForm
 from twinlens.attribution.gradients.row_pass import RowPass
+from twinlens.attribution.gradients.storage import Kept, bytes_per_row, form_of, kept_of
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.over_layers import Losses
 from twinlens.attribution.needed_memory import Need
@@ -40,6 +43,14 @@ class Wanted:
     split: str
     losses: Losses = "loss"
     explained: bool = False
+
+    @property
+    def form(self) -> RowForm:
+        """How the rows are kept; those of what is explained, few and met by all others, as they are. The gradient of a
+        token's share is an outer product: one triplet is all of it."""
+        if self.explained:
+            return DENSE
+        return form_of(self.options.storage, 1 if self.per == "token" else self.options.storage_rank)
 
     @property
     def per(self) -> Literal["example", "token"]:
@@ -108,18 +119,53 @@ def differentiated_outputs(session: Session, wanted: Wanted) -> Targets:
     return Targets(predicted)
 
 
-def gradient_need(session: Session, plan: RowPass, rank: int) -> Need:
-    """A full forward with all that backward keeps, and the rows with their parts."""
+def gradient_need(session: Session, plan: RowPass, rank: int, form: RowForm = DENSE) -> Need:
+    """A full forward with all that backward keeps, the rows with their parts, and what their form makes of these."""
     footprint, read = session.footprint, session.sequences.read
     numbers = plan.layout.n_numbers
+    bytes_each = 2 * 4 * numbers + (not form.exact) * (
+        bytes_per_row(form, plan.layout) + 2 * 8 * max(plan.layout.widths)
+    )
 
     def each(columns: int) -> int:
         scores = 3 * 4 * footprint.n_outputs * columns if footprint.n_outputs else 0
-        return (
-            read * footprint.sequence(columns) + scores + 2 * 4 * numbers * (columns if plan.per == "token" else rank)
-        )
+        return read * footprint.sequence(columns) + scores + bytes_each * (columns if plan.per == "token" else rank)
 
     return Need(each, each)
+
+
+def kept_arrays(
+    form: RowForm, layout: RowLayout, rank: int, rows: Sequence[Tensor], at: Sequence[int], split: str
+) -> tuple[list[Tensor], Kept]:
+    """The arrays of some rows as they are written, and how much of the rows they keep.
+
+    Args:
+        rank: gradients of a row.
+        rows: [rows, rank · width] of each group of layers.
+        at: their numbers.
+
+    Raises:
+        UserError: NaN or infinite numbers that the form cannot hold; float32 rows show them as scores.
+    """
+    parts = [part.detach().cpu() for part in rows]
+    if form.exact:
+        return parts, Kept(0.0, 0.0, 0)
+    for part in parts:
+        require_finite(part, f"A gradient of {split}", torch.tensor(at))
+    single = [part.reshape(len(at) * rank, -1) for part in parts]
+    arrays = form.encode(layout, single)
+    return [array.reshape(len(at), -1) for array in arrays], kept_of(form, layout, single, arrays)
+
+
+def partial_kept(kept: Kept) -> dict[str, Tensor]:
+    """How much of a batch's rows is kept, as part of a shard."""
+    return {f"{PARTIAL_SUMS}kept": torch.tensor([[kept.length, kept.whole, kept.zeroed]], dtype=torch.float64)}
+
+
+def summed_kept(result: PassResult) -> Kept:
+    """The same of a whole split."""
+    length, whole, zeroed = torch.cat([part["kept"] for part in result.partials]).sum(0).tolist()
+    return Kept(length, whole, round(zeroed))
 
 
 def partial_sums(sums: Sequence[tuple[Tensor, Tensor, int]]) -> dict[str, Tensor]:
