@@ -70,11 +70,7 @@ def rows_cost(
     fisher = own * (1 + 2 * rank) * sum(map(shape.forward_operations, train))
     solve = method.solve_rows(sides, len(train), rank, budget)
     layout, options = row_layout([layer.name for layer in layers], sides), method.gradients
-    wanted = (
-        Wanted(options, "train"),
-        Wanted(options, "test", explained=True),
-        Wanted(options, "train", losses or "loss"),
-    )
+    wanted = Wanted(options, "train"), Wanted(options, "test", explained=True), Wanted(options, "train", "expectation")
     put, explained, curved = (bytes_per_row(one.form, layout) for one in wanted)
     block = Block(n_rows, numbers * BYTES_PER_NUMBER, 0, solve.held + wanted[0].form.working_bytes(layout))
     return RowsCost(

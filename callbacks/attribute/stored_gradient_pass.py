@@ -123,9 +123,8 @@ def gradient_need(session: Session, plan: RowPass, rank: int, form: RowForm = DE
     """A full forward with all that backward keeps, the rows with their parts, and what their form makes of these."""
     footprint, read = session.footprint, session.sequences.read
     numbers = plan.layout.n_numbers
-    bytes_each = 2 * 4 * numbers + (not form.exact) * (
-        bytes_per_row(form, plan.layout) + 2 * 8 * max(plan.layout.widths)
-    )
+    encoded = 0 if form.exact else bytes_per_row(form, plan.layout) + 2 * 8 * max(plan.layout.widths)
+    bytes_each = 2 * 4 * numbers + encoded
 
     def each(columns: int) -> int:
         scores = 3 * 4 * footprint.n_outputs * columns if footprint.n_outputs else 0

@@ -45,7 +45,8 @@ def written_out(rows: GradientRows, rank: int) -> list[Tensor]:
 def test_dense_rows_are_the_arrays_themselves() -> None:
     rows = split(5, seed=0)
     assert all(a is b for a, b in zip(DENSE.encode(rows.layout, rows.groups), rows.groups, strict=True))
-    assert rows.formed() is rows and rows.group(1) is rows.groups[1]
+    assert rows.formed() is rows
+    assert rows.group(1) is rows.groups[1]
 
 
 @pytest.mark.parametrize("shape", [(4, 7), (7, 4), (5, 5), (1, 6)])
@@ -149,7 +150,7 @@ def test_lists_do_not_depend_on_the_blocks() -> None:
 def test_bytes_of_a_row_under_the_default_projection(storage: Storage, share: float) -> None:
     layout: RowLayout = row_layout([f"layer{number}" for number in range(35)], [(16, 16)] * 35)
     form, method = form_of(storage, 3), GradientSimilarity()
-    assert method.projection_dim == 16 and method.storage_rank == 3
+    assert (method.projection_dim, method.storage_rank) == (16, 3)
     arrays = form.encode(layout, [torch.randn(2, width) for width in layout.widths])
     written = sum(array[0].numel() * array.element_size() for array in arrays)
     assert written == bytes_per_row(form, layout) <= share * bytes_per_row(DENSE, layout)
