@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -25,7 +26,7 @@ from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
-from twinlens.models.windows import by_window
+from twinlens.models.windows import by_window, in_parts
 
 
 class LanguageModel(LightningModule):
@@ -135,16 +136,22 @@ class LanguageModel(LightningModule):
     # -- forward -------------------------------------------------------------------------------------------------
 
     def hidden(self, batch: Batch) -> Tensor:
-        """Final hidden states, [batch, tokens, hidden]; of documents in windows, each window read by itself.
+        """Final hidden states, [batch, tokens, hidden]; of documents in windows, each window read by itself, and one
+        behind the other where nothing is kept for a backward, so that a long document takes no more than a short one.
 
         Raises:
             UserError: a prompt longer than the model.
         """
         windows = by_window(batch)
         self._refuse_too_long(int(windows["attention_mask"].sum(-1).max()))
-        arguments = backbone_arguments(self.backbone, aligned(self.backbone, windows))
-        states = self.backbone(**arguments, use_cache=False).last_hidden_state
-        return unaligned(self.backbone, windows, states).reshape(*batch["input_ids"].shape, states.shape[-1])
+        n = len(windows["input_ids"]) if torch.is_grad_enabled() else len(batch["input_ids"])
+        states = torch.cat([self._states(part) for part in in_parts(windows, n)])
+        return states.reshape(*batch["input_ids"].shape, states.shape[-1])
+
+    def _states(self, sequences: Batch) -> Tensor:
+        arguments = backbone_arguments(self.backbone, aligned(self.backbone, sequences))
+        states: Tensor = self.backbone(**arguments, use_cache=False).last_hidden_state
+        return unaligned(self.backbone, sequences, states)
 
     def features(self, batch: Batch) -> Tensor:
         """Final hidden state at the answer position, the readout's input: [batch, hidden]."""

@@ -26,6 +26,8 @@ from twinlens.callbacks.attribute.explained_scores import explained_batch, expla
 from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
+from twinlens.models.footprint import Footprint
+from twinlens.models.windows import in_parts, some_windows
 
 
 @dataclass(frozen=True)
@@ -81,8 +83,27 @@ class BatchGradients:
         self.title = f"gradients of {wanted.split}"
         self.outputs = None if self.whole_texts else differentiated_outputs(session, wanted)
 
-    def __call__(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
-        """See `RowPass.of_batch`."""
+    def __call__(self, batch: Batch, windows: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
+        """See `RowPass.of_batch`.
+
+        Args:
+            windows: how many windows of documents the model may read at a time. A text's gradient is the sum of its
+                windows', whatever goes through the model together.
+        """
+        if not self.whole_texts or "window" not in batch:
+            return self._of_sequences(batch)
+        if windows * int(batch["window"][0]) >= batch["input_ids"].numel():
+            return self._of_sequences(batch)
+        found = [self._of_document(document, windows) for document in in_parts(batch, 1)]
+        return [torch.cat(parts) for parts in zip(*(rows for rows, _ in found), strict=True)], _added(found)
+
+    def _of_document(self, document: Batch, windows: int) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
+        found = [self._of_sequences(part) for part in some_windows(document, windows)]
+        parts = zip(*(rows for rows, _ in found), strict=True)
+        of_tokens = self.plan.per == "token"
+        return [torch.cat(part) if of_tokens else torch.stack(part).sum(0) for part in parts], _added(found)
+
+    def _of_sequences(self, batch: Batch) -> tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]:
         if self.outputs is not None:
             batch = explained_batch(self.outputs, batch)
         with recording(self.plan.layers) as tape:
@@ -107,6 +128,14 @@ class BatchGradients:
         return scores, target_cotangents(scores, asked)[None]
 
 
+def _added(
+    found: Sequence[tuple[list[Tensor], list[tuple[Tensor, Tensor, int]]]],
+) -> list[tuple[Tensor, Tensor, int]]:
+    """Sums of each layer over what went through the model one behind the other."""
+    layers = zip(*(sums for _, sums in found), strict=True)
+    return [(sum(a for a, _, _ in layer), sum(d for _, d, _ in layer), sum(n for *_, n in layer)) for layer in layers]
+
+
 def differentiated_outputs(session: Session, wanted: Wanted) -> Targets:
     """Outputs whose losses are differentiated: what is explained, or a split's gold or predicted labels."""
     if wanted.explained:
@@ -119,18 +148,27 @@ def differentiated_outputs(session: Session, wanted: Wanted) -> Targets:
     return Targets(predicted)
 
 
-def gradient_need(session: Session, plan: RowPass, rank: int, form: RowForm = DENSE) -> Need:
-    """A full forward with all that backward keeps, the rows with their parts, and what their form makes of these."""
-    footprint, read = session.footprint, session.sequences.read
-    numbers = plan.layout.n_numbers
+def gradient_need(
+    footprint: Footprint, read: int, plan: RowPass, rank: int, form: RowForm = DENSE, window: int | None = None
+) -> Need:
+    """A full forward with all that backward keeps, the rows with their parts, and what their form makes of these.
+
+    Args:
+        read: sequences of an example.
+        rank: rows of an example.
+        window: tokens of the windows in which longer texts are read, see `Session.window`.
+    """
     encoded = 0 if form.exact else bytes_per_row(form, plan.layout) + 2 * 8 * max(plan.layout.widths)
-    bytes_each = 2 * 4 * numbers + encoded
+    bytes_each = 2 * 4 * plan.layout.n_numbers + encoded
+
+    def rows(columns: int) -> int:
+        return bytes_each * (columns if plan.per == "token" else rank)
 
     def each(columns: int) -> int:
         scores = 3 * 4 * footprint.n_outputs * columns if footprint.n_outputs else 0
-        return read * footprint.sequence(columns) + scores + bytes_each * (columns if plan.per == "token" else rank)
+        return read * footprint.sequence(columns) + scores + rows(columns)
 
-    return Need(each, each)
+    return Need(each, each).by_windows(window, rows)
 
 
 def kept_arrays(

@@ -18,7 +18,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, TwoSided
 from twinlens.attribution.gradients.layout import RowLayout
 from twinlens.attribution.gradients.options import GradientOptions
-from twinlens.attribution.gradients.row_forms import RowForm
+from twinlens.attribution.gradients.row_forms import DENSE, RowForm
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.gradients.storage import bytes_per_row
@@ -139,9 +139,12 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
     }
     files = _room(folder, starts[-1], rank, plan.layout, form, about)
     gradients = BatchGradients(session, wanted, plan)
+    window = session.window(wanted.split) if gradients.whole_texts else None
+    need = gradients.needing(gradient_need(session.footprint, session.sequences.read, plan, rank, form, window))
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        rows, sums = gradients(batch)
+        windows = need.windows(len(batch["index"]), batch["input_ids"].shape[-1], budget)
+        rows, sums = gradients(batch, windows)
         index = batch["index"].tolist()
         at = [row for item in index for row in range(starts[item], starts[item + 1])]
         arrays, kept = kept_arrays(form, plan.layout, rank, rows, at, wanted.split)
@@ -149,7 +152,6 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
         return {"index": batch["index"], **partial_sums(sums), **partial_kept(kept)}
 
     title = f"{gradients.title} ({plan.layout.n_numbers} numbers a row)"
-    need = gradients.needing(gradient_need(session, plan, rank, form))
     cut = WithinMemory(title, compute, session.memory_budget, need)
     shards, loader = session.shards(wanted.split), session.loader(wanted.split)
     done = [number for number in range(len(shards)) if read_shard(folder / "shards", number) is not None]
@@ -239,16 +241,17 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     shapes = [(layer.d_out, layer.d_in + layer.has_bias) for layer in layers]
     plan = RowPass(layers, [UNPROJECTED] * len(layers), shapes, "nothing")
     gradients = BatchGradients(session, wanted, plan)
+    window = session.window("train") if gradients.whole_texts else None
+    need = gradient_need(session.footprint, session.sequences.read, plan, 0, DENSE, window)
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], **partial_sums(gradients(batch)[1])}
+        windows = need.windows(len(batch["index"]), batch["input_ids"].shape[-1], budget)
+        return {"index": batch["index"], **partial_sums(gradients(batch, windows)[1])}
 
     split = session.data.splits["train"]
     sample = np.unique(np.linspace(0, len(split) - 1, min(PCA_ROWS, len(split))).round().astype(int)).tolist()
     shards = [[[sample[place] for place in batch] for batch in shard] for shard in row_shards(len(sample))]
-    cut = WithinMemory(
-        f"projections of {options.params}", compute, session.memory_budget, gradient_need(session, plan, 0)
-    )
+    cut = WithinMemory(f"projections of {options.params}", compute, session.memory_budget, need)
     model: Any = session.readable
     result = run_pass(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
 
