@@ -29,7 +29,8 @@ class RowForm(Protocol):
         ('dense', True)
     """
 
-    name: Storage
+    @property
+    def name(self) -> Storage: ...
 
     @property
     def exact(self) -> bool: ...
@@ -72,8 +73,8 @@ class Dense:
         tensor([[ 0.5000, -3.0000]])
     """
 
-    name: ClassVar[Storage] = "dense"  # type: ignore[misc]  # the protocol's, the same for all
-    exact: ClassVar[bool] = True  # type: ignore[misc]
+    name: ClassVar[Storage] = "dense"
+    exact: ClassVar[bool] = True
 
     def arrays(self, layout: RowLayout) -> list[tuple[int, torch.dtype]]:
         """See `RowForm`: one array for each group of layers."""
