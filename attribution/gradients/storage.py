@@ -20,7 +20,7 @@ def form_of(storage: Storage, rank: int) -> RowForm:
         >>> form_of("factored", rank=2)
         Factored(rank=2)
     """
-    return {"dense": DENSE, "half": Half(), "factored": Factored(rank)}[storage]  # type: ignore[return-value]
+    return {"dense": DENSE, "half": Half(), "factored": Factored(rank)}[storage]
 
 
 def bytes_per_row(form: RowForm, layout: RowLayout) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,9 +23,8 @@ from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
-from twinlens.callbacks.passes.predict_pass import PassResult
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS
+from twinlens.callbacks.passes.shards import ADDED_UP
 from twinlens.models.footprint import Footprint
 from twinlens.models.windows import in_parts, some_windows
 
@@ -196,33 +195,30 @@ def kept_arrays(
 
 def partial_kept(kept: Kept) -> dict[str, Tensor]:
     """How much of a batch's rows is kept, as part of a shard."""
-    return {f"{PARTIAL_SUMS}kept": torch.tensor([[kept.length, kept.whole, kept.zeroed]], dtype=torch.float64)}
+    return {f"{ADDED_UP}kept": torch.tensor([[kept.length, kept.whole, kept.zeroed]], dtype=torch.float64)}
 
 
-def summed_kept(result: PassResult) -> Kept:
-    """The same of a whole split."""
-    length, whole, zeroed = torch.cat([part["kept"] for part in result.partials]).sum(0).tolist()
+def summed_kept(sums: Mapping[str, Tensor]) -> Kept:
+    """The same of a whole split, from its shards' sums."""
+    length, whole, zeroed = sums["kept"].tolist()
     return Kept(length, whole, round(zeroed))
 
 
 def partial_sums(sums: Sequence[tuple[Tensor, Tensor, int]]) -> dict[str, Tensor]:
-    """Sums of one batch, with an axis along which those of a shard's batches are put together."""
+    """Sums of one batch, with an axis along which they are added up."""
     parts = {}
     for layer, (inputs, outputs, n_tokens) in enumerate(sums):
-        parts[f"{PARTIAL_SUMS}{layer}/inputs"] = inputs[None]
-        parts[f"{PARTIAL_SUMS}{layer}/outputs"] = outputs[None]
-        parts[f"{PARTIAL_SUMS}{layer}/tokens"] = torch.tensor([n_tokens])
+        parts[f"{ADDED_UP}{layer}/inputs"] = inputs[None]
+        parts[f"{ADDED_UP}{layer}/outputs"] = outputs[None]
+        parts[f"{ADDED_UP}{layer}/tokens"] = torch.tensor([n_tokens])
     return parts
 
 
-def summed_covariances(result: PassResult, plan: RowPass, n_examples: int) -> dict[str, Tensor]:
-    """A and S of each layer, as `GradientRows.covariances`."""
+def summed_covariances(sums: Mapping[str, Tensor], plan: RowPass, n_examples: int) -> dict[str, Tensor]:
+    """A and S of each layer, as `GradientRows.covariances`, from a split's sums over its shards."""
     found = {}
     for layer in range(len(plan.layers)):
-        inputs, outputs, tokens = (
-            torch.stack([part[f"{layer}/{name}"].sum(0) for part in result.partials]).sum(0)
-            for name in ("inputs", "outputs", "tokens")
-        )
+        inputs, outputs, tokens = (sums[f"{layer}/{name}"] for name in ("inputs", "outputs", "tokens"))
         found[f"{layer}/inputs"] = (inputs / tokens.clamp_min(1)).contiguous()
         found[f"{layer}/outputs"] = (outputs / n_examples).contiguous()
     return found

@@ -35,9 +35,9 @@ from twinlens.callbacks.attribute.stored_gradient_pass import (
     summed_kept,
 )
 from twinlens.callbacks.passes.memory import WithinMemory
-from twinlens.callbacks.passes.predict_pass import run_pass
+from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import read_shard, row_shards
+from twinlens.callbacks.passes.shards import read_shard, row_shards, shard_sums
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_json
 from twinlens.callbacks.store.fingerprints import code_of, fingerprint_of
@@ -159,20 +159,21 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
     model: Any = session.readable
     if again:
         repair = folder / "shards" / f"repair_{fingerprint_of({'batches': again})}"
-        run_pass(f"{title}, damaged rows", model, cut, [[batch] for batch in again], loader, repair, session.trainers)
+        run_shards(f"{title}, damaged rows", model, cut, [[batch] for batch in again], loader, repair, session.trainers)
         if is_first_process():
             shutil.rmtree(repair)
-    result = run_pass(title, model, cut, shards, loader, folder / "shards", session.trainers)
+    run_shards(title, model, cut, shards, loader, folder / "shards", session.trainers)
 
     def finish() -> None:
+        sums = shard_sums(folder / "shards", len(shards))
         if not files.written().all():
             raise RuntimeError(f"{folder} lacks {int((~files.written()).sum())} rows")
-        kept = summed_kept(result)
+        kept = summed_kept(sums)
         lost = f", {kept.zeroed} numbers became 0" if kept.zeroed else ""
         if not form.exact:
             print(f"{title}: storage={form.name} keeps {kept.share:.4f} of their squared length{lost}", flush=True)
         write_json(folder / KEPT, {"kept_share": kept.share, "zeroed": kept.zeroed})
-        save_file(summed_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
+        save_file(summed_covariances(sums, plan, len(starts) - 1), folder / "covariances.safetensors")
 
     return finish
 
@@ -215,7 +216,11 @@ def _open(folder: Path, wanted: Wanted, plan: RowPass) -> GradientRows:
     stored = load_file(folder / "covariances.safetensors")
     sums = tuple((stored[f"{layer}/inputs"], stored[f"{layer}/outputs"]) for layer in range(len(plan.layers)))
     groups = tuple(group.view(-1, group.shape[1] // rank) for group in files.map())
-    options = {"params": wanted.options.params, "labels": wanted.options.labels, "per": wanted.options.per}
+    options: dict[str, Any] = {
+        "params": wanted.options.params,
+        "labels": wanted.options.labels,
+        "per": wanted.options.per,
+    }
     options |= {f"projection_{name}": value for name, value in asdict(wanted.options.projection).items()}
     options |= wanted.form.identity() | {"storage_bytes_per_row": rank * bytes_per_row(wanted.form, plan.layout)}
     if not wanted.form.exact:
@@ -253,10 +258,10 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     shards = [[[sample[place] for place in batch] for batch in shard] for shard in row_shards(len(sample))]
     cut = WithinMemory(f"projections of {options.params}", compute, session.memory_budget, need)
     model: Any = session.readable
-    result = run_pass(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
+    run_shards(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
 
     def finish() -> None:
-        sums = summed_covariances(result, plan, len(sample))
+        sums = summed_covariances(shard_sums(folder / "shards", len(shards)), plan, len(sample))
         kept: dict[str, Tensor] = {}
         for number, layer in enumerate(layers):
             chosen = options.projection.leading(layer, sums[f"{number}/inputs"], sums[f"{number}/outputs"])
