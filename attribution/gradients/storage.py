@@ -20,7 +20,8 @@ def form_of(storage: Storage, rank: int) -> RowForm:
         >>> form_of("factored", rank=2)
         Factored(rank=2)
     """
-    return {"dense": DENSE, "half": Half(), "factored": Factored(rank)}[storage]
+    forms: dict[Storage, RowForm] = {"dense": DENSE, "half": Half(), "factored": Factored(rank)}
+    return forms[storage]
 
 
 def bytes_per_row(form: RowForm, layout: RowLayout) -> int:
