@@ -23,6 +23,7 @@ from twinlens.attribution.instance.stream import stream_scores
 from twinlens.callbacks.store.row_files import RowFiles
 from twinlens.models.linear_layers import linear_layers
 
+BUDGET = 2**28
 TOKENS_AT_ONCE = 4096
 OF_2048 = "*.layers.4.*,*.layers.3.mlp.down_proj"
 """Eight layers of the small Llama: 2048 numbers with 16 × 16 of each."""
@@ -83,6 +84,12 @@ def scored(train: GradientRows, test: GradientRows, top_k: int, budget: int) -> 
     """The best and the worst of every query by gradient similarity, streamed."""
     scorer = GradientSimilarity(params="all", projection="random").prepare(train, budget)
     return stream_scores(scorer, test, torch.arange(len(test)), top_k, budget)[0]
+
+
+def all_scores(train: GradientRows, test: GradientRows) -> Tensor:
+    """Gradient similarity of every query with every document, [queries, documents], float32."""
+    scorer = GradientSimilarity(params="all", projection="random").prepare(train, BUDGET)
+    return scorer.scores(scorer.query(test, torch.arange(len(test))), 0, len(train))
 
 
 def random_documents(count: int, shortest: int, longest: int, seed: int) -> list[Tensor]:
