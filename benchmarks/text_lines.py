@@ -49,7 +49,7 @@ def benchmark_text_rows(arguments: argparse.Namespace, outcome: Outcome) -> None
             side()
         note = (
             f"one query, {sizes[-1]} documents of {tokens} tokens, {plan.layout.n_numbers} numbers a row; the peer is "
-            "the product with the row file alone, one pass over it, twinlens' adds lists and summary: 0.67 is 1.5 passes"
+            "the product with the row file alone, one pass over it, twinlens adds lists and summary: 0.67 is 1.5 passes"
         )
         pairs = max(5, arguments.pairs)
         outcome.add(compare("query_vs_row_pass", *measured, pairs, rows.relative_difference, TOLERANCE, note))
@@ -83,7 +83,7 @@ def benchmark_bergson(arguments: argparse.Namespace, outcome: Outcome) -> None:
             progress(f"{name}: pair {pair + 1}, {seconds[0][-1]:.3f} s against {seconds[1][-1]:.3f} s")
     note = (
         f"{n_train} documents and {n_test} queries of {tokens} tokens, {ours[16].layout.n_numbers} numbers a row, rows "
-        f"on disk and all scores; batches of {text_rows.TOKENS_AT_ONCE} tokens, one thread; difference: of whole gradients"
+        f"on disk, all scores; batches of {text_rows.TOKENS_AT_ONCE} tokens; difference: of whole gradients"
     )
     outcome.add(Comparison(name, *seconds, difference, BERGSON_TOLERANCE, note))
 
