@@ -67,7 +67,7 @@ class TracInRowScorer:
         self.n_train = len(train)
         self.bytes_per_query = sum(scorer.bytes_per_query for scorer in self.scorers)
         self.bytes_per_row = 0
-        self.bytes_held = 0
+        self.bytes_held = max(scorer.bytes_held for scorer in self.scorers)  # they work one after the other
         self.description = description
 
     def describe(self) -> dict[str, object]:

@@ -11,11 +11,16 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from tests.faults.starting import start
 from tests.running import CommandLine, Finished
-from twinlens.callbacks.attribute.stored_gradient_pass import BatchGradients
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.layout import row_layout
+from twinlens.attribution.gradients.row_forms import Storage
+from twinlens.attribution.gradients.storage import form_of
+from twinlens.callbacks.attribute.stored_gradient_pass import BatchGradients, kept_arrays
 from twinlens.callbacks.store.row_files import RowFiles
 
 BASE = ("model=facts", "data=texts", "data.train=docs.jsonl", "data.queries=q.jsonl", "fit=false", "evaluation=[]",
@@ -83,7 +88,7 @@ def by_row(found: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
     return [score[index.argsort()] for index, score in zip(*found, strict=True)]
 
 
-@pytest.mark.parametrize("per", ["example", "token"])
+@pytest.mark.parametrize("per", ["example", pytest.param("token", marks=pytest.mark.long)])
 def test_long_documents_go_through_the_model_a_few_windows_at_a_time(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch, per: str
 ) -> None:
@@ -121,6 +126,16 @@ def planned(out: str) -> float:
     found = re.search(rf"^{METHOD.split('.')[1]} .*? ([\d.]+) MiB +[\d.]+ MiB  cpu", out, re.MULTILINE)
     assert found is not None, out
     return float(found[1])
+
+
+@pytest.mark.parametrize("storage", ["half", "factored"])
+def test_a_number_that_a_form_cannot_say_is_refused_by_its_row(storage: Storage) -> None:
+    layout = row_layout(["layer"], [(2, 2)])
+    rows = [torch.tensor([[1.0, 2.0, 3.0, 4.0], [1.0, torch.nan, 3.0, 4.0]])]
+    kept_arrays(form_of(storage, 1), layout, 1, [rows[0][:1]], [5], "train")
+    with pytest.raises(UserError, match=r"A gradient of train is NaN or infinite for 1 example\(s\) \(index 9\)"):
+        kept_arrays(form_of(storage, 1), layout, 1, rows, [5, 9], "train")
+    kept_arrays(form_of("dense", 1), layout, 1, rows, [5, 9], "train")  # float32 shows it as a score
 
 
 def test_rows_of_texts_killed_twice_equal_one_uninterrupted_run(
