@@ -6,6 +6,8 @@ PARTS := attribution callbacks conf data models train.py
 # Newer than pyproject.toml and constraints.txt exactly when .venv holds what they ask for.
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-bench
+# bergson asks for torchvision and torchaudio, which no CPU index has for the torch that is pinned here.
+BERGSON := .venv-bergson
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-long lint style types bench clean
@@ -40,11 +42,11 @@ types: $(INSTALLED)
 	@ln -sfn $(PARTS:%=$(CURDIR)/%) $(CURDIR)/twinlens/*.py build/typed/twinlens
 	$(BIN)/mypy
 
-bench: $(BENCH_INSTALLED) ## Time twinlens against its peers; results in benchmarks/results
+bench: $(BENCH_INSTALLED) $(BERGSON)/.installed ## Time twinlens against its peers; results in benchmarks/results
 	$(BIN)/python -m benchmarks.run
 
 clean: ## Remove .venv, caches and build products; outputs/ stays
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(BERGSON) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
@@ -65,4 +67,12 @@ $(BENCH_INSTALLED): $(INSTALLED)
 # kronfluence declares torchvision and imports nothing of it. A build for another torch than the one here would keep
 # transformers from being imported at all.
 	@$(BIN)/python -c 'import torchvision' 2>/dev/null || $(BIN)/python -m pip uninstall -q -y torchvision
+	@touch $@
+
+$(BERGSON)/.installed: constraints.txt
+	@echo "Installing bergson into $(BERGSON), an environment of its own"
+	@$(PYTHON) -m venv $(BERGSON)
+	@$(BERGSON)/bin/python -m pip install -q --disable-pip-version-check -c constraints.txt 'bergson==2.5.1'
+# Declared, and nothing of them is imported; a build for another torch would keep transformers from being imported.
+	@$(BERGSON)/bin/python -m pip uninstall -q -y torchvision torchaudio
 	@touch $@

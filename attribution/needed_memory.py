@@ -41,6 +41,41 @@ class Need:
 
         return Need(of(self.least), of(self.most), None if self.step is None else of(self.step))
 
+    def by_windows(self, window: int | None, kept: Callable[[int], int] = lambda columns: 0) -> Need:
+        """The need where a longer text is read window by window, as many at a time as there is room for.
+
+        Args:
+            window: columns of a window; None: a text has one.
+            kept: bytes that stay of a text of some columns until its last window is read.
+
+        Example:
+            >>> from twinlens.attribution.needed_memory import Need
+            >>> whole = Need(least=lambda columns: 10 * columns, most=lambda columns: 10 * columns)
+            >>> need = whole.by_windows(4)
+            >>> need.least(12), need.most(12), need.windows(n=1, columns=12, budget=90)  # one, all three, and two
+            (40, 120, 2)
+        """
+        if window is None:
+            return self
+
+        def one(columns: int) -> int:
+            return self.most(min(columns, window))
+
+        def least(columns: int) -> int:
+            return one(columns) if columns <= window else one(columns) + kept(columns)
+
+        def most(columns: int) -> int:
+            return least(columns) + (-(-columns // window) - 1) * one(columns)
+
+        return Need(least, most, one)
+
+    def windows(self, n: int, columns: int, budget: int) -> int:
+        """How many windows of n texts a call reads at a time, one of each at least; of a need `by_windows`."""
+        if self.step is None:
+            return n
+        room = budget - n * self.least(columns)
+        return n + max(0, room) // max(1, self.step(columns))
+
     def examples(self, n: int, columns: int, budget: int) -> int:
         """How many of n examples a call takes, one at least."""
         return max(1, min(n, budget // max(1, self.least(columns))))

@@ -81,6 +81,11 @@ def timed(task: Callable[[], Result]) -> Timed[Result]:
     return Timed(read() - start, result)
 
 
+def used_clock() -> str:
+    """Which of `CLOCKS` is taken."""
+    return _clock[0]
+
+
 def use_clock(name: str) -> None:
     """Take one of `CLOCKS` from now on."""
     _clock[0] = name

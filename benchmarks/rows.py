@@ -18,7 +18,8 @@ from torch import Tensor
 
 from benchmarks.memory import resident
 from benchmarks.pairs import Timed, progress, timed
-from twinlens.attribution.gradients.rows import GradientRows, row_layout
+from twinlens.attribution.gradients.layout import row_layout
+from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.stream import stream_scores
 from twinlens.callbacks.passes.memory import return_freed_memory

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import instance_lines, neuron_lines, record
+from benchmarks import instance_lines, neuron_lines, record, text_lines
 from benchmarks.measured import TINY, Outcome
 from benchmarks.pairs import CLOCKS, progress, use_clock
 
@@ -36,6 +36,8 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "neuron_level_pass": neuron_lines.benchmark_neuron_level_pass,
     "layers": instance_lines.benchmark_layers,
     "rows": instance_lines.benchmark_rows,
+    "text_rows": text_lines.benchmark_text_rows,
+    "bergson": text_lines.benchmark_bergson,
     "scaling": instance_lines.benchmark_scaling,
     "store": instance_lines.benchmark_store,
 }

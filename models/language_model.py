@@ -26,7 +26,7 @@ from twinlens.models.readouts import readout_change
 from twinlens.models.recipe import Schedule, adamw
 from twinlens.models.residual import ResidualEngine
 from twinlens.models.residual_identities import build_residual
-from twinlens.models.windows import by_window
+from twinlens.models.windows import by_window, in_parts
 
 
 class LanguageModel(LightningModule):
@@ -135,17 +135,28 @@ class LanguageModel(LightningModule):
 
     # -- forward -------------------------------------------------------------------------------------------------
 
-    def hidden(self, batch: Batch) -> Tensor:
-        """Final hidden states, [batch, tokens, hidden]; of documents in windows, each window read by itself.
+    def hidden(self, batch: Batch, at_once: bool = False) -> Tensor:
+        """Final hidden states, [batch, tokens, hidden]; of documents in windows, each window read by itself, and one
+        behind the other where nothing is kept for a backward, so that a long document takes no more than a short one.
+
+        Args:
+            batch: of sequences, or of documents with `window`.
+            at_once: all windows in one forward; in a fit over several devices each has to run as many as the others.
 
         Raises:
             UserError: a prompt longer than the model.
         """
         windows = by_window(batch)
         self._refuse_too_long(int(windows["attention_mask"].sum(-1).max()))
-        arguments = backbone_arguments(self.backbone, aligned(self.backbone, windows))
-        states = self.backbone(**arguments, use_cache=False).last_hidden_state
-        return unaligned(self.backbone, windows, states).reshape(*batch["input_ids"].shape, states.shape[-1])
+        n = len(windows["input_ids"]) if at_once or torch.is_grad_enabled() else len(batch["input_ids"])
+        parts = [self._states(part) for part in in_parts(windows, n)]
+        states = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return states.reshape(*batch["input_ids"].shape, states.shape[-1])
+
+    def _states(self, sequences: Batch) -> Tensor:
+        arguments = backbone_arguments(self.backbone, aligned(self.backbone, sequences))
+        states: Tensor = self.backbone(**arguments, use_cache=False).last_hidden_state
+        return unaligned(self.backbone, sequences, states)
 
     def features(self, batch: Batch) -> Tensor:
         """Final hidden state at the answer position, the readout's input: [batch, hidden]."""
@@ -167,14 +178,14 @@ class LanguageModel(LightningModule):
                 f"many: set data.max_length={longest} or leave the prompt out."
             )
 
-    def token_losses(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_losses(self, batch: Batch, at_once: bool = False) -> tuple[Tensor, Tensor]:
         """Cross-entropy of every token that counts, zero at all others, and which tokens predict one that counts.
 
         All tokens behind the first count, but where the batch has a `loss_mask` those alone; the first of a window
         never does. Both [batch, tokens − 1] (of documents in windows [batch, windows · (tokens of each − 1)]); a text's
-        sum is its share of the training loss.
+        sum is its share of the training loss. `at_once`: see `hidden`.
         """
-        hidden, predicts, next_ids = self._before_counted(batch)
+        hidden, predicts, next_ids = self._before_counted(batch, at_once)
         scores = self.scores(hidden).float()
         losses = cross_entropy(scores.flatten(0, 1), next_ids.flatten(), reduction="none").view_as(next_ids) * predicts
         n = len(batch["input_ids"])
@@ -187,11 +198,11 @@ class LanguageModel(LightningModule):
         total = (hidden * predicts[..., None]).reshape(n, -1, hidden.shape[-1]).sum(1)
         return total / predicts.reshape(n, -1).sum(1, keepdim=True).clamp_min(1)
 
-    def _before_counted(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    def _before_counted(self, batch: Batch, at_once: bool = False) -> tuple[Tensor, Tensor, Tensor]:
         """Final hidden states of all tokens that another one follows in their window, [windows, tokens − 1, hidden];
         which of them predict one that counts, and the ids behind them, [windows, tokens − 1] each."""
         windows = by_window(batch)
-        hidden = self.hidden(batch).view(*windows["input_ids"].shape, -1)[:, :-1]
+        hidden = self.hidden(batch, at_once).view(*windows["input_ids"].shape, -1)[:, :-1]
         # of a window without a token not even its padding is read
         mask = batch["attention_mask"].bool().view_as(windows["input_ids"])
         predicts = mask[:, :-1] & mask[:, 1:]
@@ -214,7 +225,7 @@ class LanguageModel(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Of prompts the rank of their answers' first tokens; of documents (with `loss_mask`) their perplexity."""
         if "loss_mask" in batch:
-            losses, predicts = self.token_losses(batch)
+            losses, predicts = self.token_losses(batch, at_once=True)
             require_finite(losses, "the validation loss", batch["index"])
             self.document_loss.update(losses.sum() / predicts.sum(), predicts.sum())
             return

@@ -218,6 +218,37 @@ SETTINGS: list[Entry] = [
         ),
         ("projection_dim=0", "at least 1"),
     ),
+    (
+        "a storage of rows for the head, which has none",
+        ("method=gradsim", "method.gradsim.storage=half"),
+        ("storage=half", "params=head", "projection=random"),
+    ),
+    (
+        "a storage of rows where whole gradients pass by",
+        ("method=influence_ekfac", "method.influence_ekfac.params=all", "method.influence_ekfac.storage=factored"),
+        ("storage=factored", "projection=none", "projection=random"),
+    ),
+    (
+        "factors that keep nothing",
+        (
+            "method=gradsim",
+            "method.gradsim.params=all",
+            "method.gradsim.projection=random",
+            "method.gradsim.storage=factored",
+            "method.gradsim.storage_rank=0",
+        ),
+        ("storage_rank=0", "at least 1"),
+    ),
+    (
+        "a storage that there is not",
+        (
+            "method=gradsim",
+            "method.gradsim.params=all",
+            "method.gradsim.projection=random",
+            "method.gradsim.storage=fp8",
+        ),
+        ("method.gradsim.storage", "fp8", "factored"),
+    ),
 ]
 
 UNDER_TORCHRUN = (("RANK", "0"), ("WORLD_SIZE", "2"), ("LOCAL_WORLD_SIZE", "2"))

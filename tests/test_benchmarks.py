@@ -31,6 +31,7 @@ RATIOS = [
     "ig_pythia410m_vs_loop_T16",
     "gradsim_vs_autograd_loop",
     "rows_vs_plain_product",
+    "query_vs_row_pass",
     "dcns_vs_double_loop",
     "lpi_topk_vs_dense",
     "lpi_dense_vs_loop",

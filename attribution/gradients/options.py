@@ -7,6 +7,8 @@ from typing import Literal
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.projection import Projection
+from twinlens.attribution.gradients.row_forms import RowForm, Storage
+from twinlens.attribution.gradients.storage import form_of
 
 LabelSource = Literal["gold", "predicted"]
 """Whose label stands in the loss that is differentiated."""
@@ -28,6 +30,8 @@ class GradientOptions:
         labels: labels in the losses.
         projection: how layers' gradients are made small before they are kept.
         per: what a train row is.
+        storage: the form in which rows are kept.
+        storage_rank: singular triplets of a layer where that form is `factored`.
 
     Example:
         >>> from twinlens.attribution.gradients.options import GradientOptions
@@ -44,6 +48,8 @@ class GradientOptions:
     labels: LabelSource
     projection: Projection
     per: Per = "example"
+    storage: Storage = "dense"
+    storage_rank: int = 3
 
     @property
     def reads(self) -> str:
@@ -63,12 +69,33 @@ class GradientOptions:
         assert self.params == "weight" or self.params == "head"
         return self.params  # type: ignore[return-value]  # narrowed by the line above
 
+    @property
+    def form(self) -> RowForm:
+        """The form of stored rows."""
+        return form_of(self.storage, self.storage_rank)
+
     def check(self) -> None:
         """Refuse what contradicts itself.
 
         Raises:
-            UserError: a projection or tokens for the head alone, or tokens without stored rows.
+            UserError: a projection, tokens or a storage for the head alone, tokens or a storage without stored rows,
+                or a rank that keeps nothing.
         """
+        if self.storage_rank < 1:
+            raise UserError(
+                f"storage_rank={self.storage_rank} keeps nothing of a layer's gradient; expected at least 1: use "
+                "storage_rank=3."
+            )
+        if self.storage != "dense" and self.reads != "rows":
+            why = (
+                f"params={self.params} is the head, whose gradients are taken from cached inputs"
+                if self.of_head
+                else f"params={self.params} with projection=none takes whole gradients as they pass by"
+            )
+            raise UserError(
+                f"storage={self.storage} makes stored rows of gradients small, but {why}, so that none are stored; "
+                "expected rows: set params=all projection=random, or leave the storage out."
+            )
         if self.of_head and self.projection.kind != "none":
             raise UserError(
                 f"projection={self.projection.kind} makes gradients of whole layers small, but params={self.params} is "

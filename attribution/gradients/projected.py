@@ -57,7 +57,8 @@ class RowScorer:
     Example:
         >>> import torch
         >>> from twinlens.attribution.gradients.projected import RowScorer
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> layout = row_layout(["score"], [(1, 2)])
         >>> train = GradientRows(layout, (torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0]]),))
         >>> scorer = RowScorer(train, {"sign": "positive: helps"}, memory_budget=2**20)
@@ -82,6 +83,7 @@ class RowScorer:
         self.bytes_per_row = 0  # train rows are mapped, not read into memory of their own
         self.scale = inverse_lengths(train) if cosine else None
         self.bytes_held = (0 if inverse is None else inverse.bytes_held) + 4 * self.n_train * cosine
+        self.bytes_held += train.form.working_bytes(train.layout)
         curvature = {} if inverse is None else inverse.description
         numbers = {"dtype": "float32", "n_parameters": train.layout.n_numbers}
         self.description = {**train.options, **description, **curvature, **numbers}
@@ -101,6 +103,7 @@ class RowScorer:
                 "The explained split's gradients have other layers than the train split's; expected the same model and "
                 "projection for both: run both with the same method."
             )
+        test = test.formed()
         for group in test.groups:
             require_finite(group, "A gradient of the explained split", index)
         if self.inverse is not None:
@@ -114,9 +117,9 @@ class RowScorer:
     def scores(self, query: list[Tensor], start: int, stop: int) -> Tensor:
         """[tests, stop − start], float32."""
         total: Tensor | None = None
-        for left, rows in zip(query, self.train.groups, strict=True):
-            right = rows[start:stop].T
-            total = left @ right if total is None else total.addmm_(left, right)
+        part = self.train.rows(start, stop)
+        for number, left in enumerate(query):
+            total = part.form.products(part.layout, left, part.groups, number, total)
         assert total is not None
         return total if self.scale is None else total.mul_(self.scale[start:stop])
 
@@ -128,9 +131,10 @@ class RowScorer:
             index: train rows of each test, [tests, entries]; −1: none, whose shares are 0.
         """
         layout, rows = self.train.layout, index.clamp(min=0)
+        listed = self.train.at(rows.flatten())
         found = torch.zeros(*index.shape, len(layout.names))
-        for number, (left, group) in enumerate(zip(query, self.train.groups, strict=True)):
-            products = left[:, None] * group[rows]
+        for number, left in enumerate(query):
+            products = left[:, None] * listed.group(number).unflatten(0, rows.shape)
             for layer, part in layout.parts(number):
                 found[..., layer] = products[..., part].sum(-1)
         if self.scale is not None:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import LayerBasis, absolute_damping, eigenbasis, solve
+from twinlens.attribution.gradients.layout import RowLayout
 from twinlens.attribution.gradients.linear_solve import solve_factored
-from twinlens.attribution.gradients.rows import GradientRows, RowLayout
+from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.memory_amounts import bytes_in_words
 
 BLOCK_BYTES = 2**28
@@ -111,7 +112,8 @@ class GGNInverse:
     Example:
         >>> import torch
         >>> from twinlens.attribution.gradients.projected_curvature import GGNInverse
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.tensor([[2.0, 0.0], [0.0, 1.0]]),))
         >>> GGNInverse(rows, 0.4, "direct", memory_budget=2**30).apply([torch.ones(1, 2).double()])  # λ = 0.4 · 1.25
         [tensor([[0.4000, 1.0000]], dtype=torch.float64)]
@@ -135,11 +137,8 @@ class GGNInverse:
             matrix.diagonal().add_(self.n * self.damping)
         self.cholesky = torch.linalg.cholesky(matrix)
         self.bytes_held = self.cholesky.numel() * 8
-        self.description: dict[str, object] = {
-            "solver": self.solver,
-            "mean_eigenvalue": trace / n_numbers,
-            "damping_absolute": self.damping,
-        }
+        found = {"mean_eigenvalue": trace / n_numbers, "damping_absolute": self.damping}
+        self.description: dict[str, object] = {"solver": self.solver, **found}
 
     def apply(self, groups: list[Tensor]) -> list[Tensor]:
         """See `Inverse`."""
@@ -224,7 +223,8 @@ class KroneckerInverse(LayerwiseInverse):
     Example:
         >>> import torch
         >>> from twinlens.attribution.gradients.projected_curvature import KroneckerInverse
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> covariances = ((torch.eye(2).double(), torch.ones(1, 1).double()),)  # A of the inputs, S of the outputs
         >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.eye(2),), covariances=covariances)
         >>> inverse = KroneckerInverse(rows, damping=1.0, corrected=False)
@@ -238,9 +238,8 @@ class KroneckerInverse(LayerwiseInverse):
         self.bases = [eigenbasis(inputs, outputs) for inputs, outputs in fisher.covariances]
         if corrected:
             self._correct(fisher)
-        self.dampings = [
-            absolute_damping(basis, damping, name) for basis, name in zip(self.bases, self.layout.names, strict=True)
-        ]
+        named = zip(self.bases, self.layout.names, strict=True)
+        self.dampings = [absolute_damping(basis, damping, name) for basis, name in named]
         self.means = [float(basis.eigenvalues.mean()) for basis in self.bases]
         self.bytes_held = 8 * sum(b.inputs.numel() + b.outputs.numel() + b.eigenvalues.numel() for b in self.bases)
 
@@ -278,7 +277,8 @@ class DataInfInverse(LayerwiseInverse):
     Example:
         >>> import torch
         >>> from twinlens.attribution.gradients.projected_curvature import DataInfInverse
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.eye(2),))
         >>> DataInfInverse(rows, 1.0, memory_budget=2**30).apply([torch.ones(1, 2).double()])
         [tensor([[1.3333, 1.3333]], dtype=torch.float64)]

@@ -12,7 +12,7 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import TwoSided, example_blocks, project_sides, token_blocks
 from twinlens.attribution.gradients.fisher import covariances, token_mask
-from twinlens.attribution.gradients.rows import RowLayout, row_layout
+from twinlens.attribution.gradients.layout import RowLayout, row_layout
 from twinlens.attribution.gradients.tape import Tape
 from twinlens.attribution.protocols import LinearLayer
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from twinlens.attribution.gradients.options import HeadParameters, LabelSource, Per
 from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.projection import ProjectionKind
+from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
@@ -43,6 +44,7 @@ class GradientSimilarity(OverLayers):
         projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
+        storage, storage_rank: how stored rows are kept, see `twinlens.attribution.gradients.row_forms`.
         per: train rows are examples, or for language models the tokens of the training text.
 
     Example:
@@ -68,6 +70,8 @@ class GradientSimilarity(OverLayers):
     projection: ProjectionKind = "none"
     projection_dim: int = 16
     projection_seed: int = 0
+    storage: Storage = "dense"
+    storage_rank: int = 3
     per: Per = "example"
 
     def __post_init__(self) -> None:

@@ -24,6 +24,7 @@ from twinlens.attribution.gradients.projected_curvature import (
     KroneckerInverse,
 )
 from twinlens.attribution.gradients.projection import ProjectionKind
+from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.instance.cg import ConjugateGradientScorer, iterative_plan
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
@@ -77,6 +78,7 @@ class Influence(CurvedLayers):
         projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
+        storage, storage_rank: how stored rows are kept, see `twinlens.attribution.gradients.row_forms`.
         per: train rows are examples, or for language models the tokens of the training text.
         damping_chosen: how the run came to its damping, where that was `auto`.
 
@@ -111,6 +113,8 @@ class Influence(CurvedLayers):
     projection: ProjectionKind = "none"
     projection_dim: int = 16
     projection_seed: int = 0
+    storage: Storage = "dense"
+    storage_rank: int = 3
     per: Per = "example"
     damping_chosen: str = ""
 

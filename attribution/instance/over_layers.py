@@ -9,6 +9,7 @@ from typing import Literal
 from twinlens.attribution.gradients.fisher import Fisher, LayerBasis
 from twinlens.attribution.gradients.options import GradientOptions, LabelSource, Per
 from twinlens.attribution.gradients.projection import Projection, ProjectionKind
+from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.protocol import InstanceMethod
 from twinlens.attribution.protocols import LinearLayer
@@ -47,6 +48,7 @@ class OverLayers(InstanceMethod):
     Attributes:
         params, labels, per: see `GradientOptions`.
         projection, projection_dim, projection_seed: see `Projection`.
+        storage, storage_rank: see `twinlens.attribution.gradients.row_forms.Storage`.
         fisher: labels in the Fisher matrix, of a method that `needs_factors`.
 
     Example:
@@ -64,6 +66,8 @@ class OverLayers(InstanceMethod):
     projection: ProjectionKind
     projection_dim: int
     projection_seed: int
+    storage: Storage
+    storage_rank: int
     per: Per
     fisher: Fisher
 
@@ -81,7 +85,7 @@ class OverLayers(InstanceMethod):
     def gradients(self) -> GradientOptions:
         """Which gradients the method is about; a method checks them when it is made."""
         projection = Projection(self.projection, self.projection_dim, self.projection_seed)
-        return GradientOptions(self.params, self.labels, projection, self.per)
+        return GradientOptions(self.params, self.labels, projection, self.per, self.storage, self.storage_rank)
 
     @property
     def reads(self) -> str:

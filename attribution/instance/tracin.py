@@ -15,6 +15,7 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.options import LabelSource, Per
 from twinlens.attribution.gradients.projection import ProjectionKind
+from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
 from twinlens.attribution.instance.curvature import blocks
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
@@ -43,6 +44,7 @@ class TracIn(OverLayers):
         projection: `none`, `random` or `pca`: gradients of layers beyond the head are projected before they are stored.
         projection_dim: numbers per side of a projected layer.
         projection_seed: draws the random projection.
+        storage, storage_rank: how stored rows are kept, see `twinlens.attribution.gradients.row_forms`.
 
     Example:
         >>> import torch
@@ -72,6 +74,8 @@ class TracIn(OverLayers):
     projection: ProjectionKind = "none"
     projection_dim: int = 16
     projection_seed: int = 0
+    storage: Storage = "dense"
+    storage_rank: int = 3
 
     def __post_init__(self) -> None:
         self.gradients.check()

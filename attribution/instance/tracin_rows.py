@@ -20,7 +20,8 @@ class CheckpointRows:
 
     Example:
         >>> import torch
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> from twinlens.attribution.instance.tracin_rows import CheckpointRows
         >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.ones(3, 2),))
         >>> len(CheckpointRows(((rows, 0.1), (rows, 0.05))).rows(0, 2))
@@ -47,7 +48,8 @@ class TracInRowScorer:
 
     Example:
         >>> import torch
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> from twinlens.attribution.instance.tracin_rows import CheckpointRows, TracInRowScorer
         >>> layout = row_layout(["score"], [(1, 2)])
         >>> one, two = (GradientRows(layout, (torch.tensor([[x, 0.0], [0.0, x]]),)) for x in (1.0, 2.0))
@@ -65,7 +67,7 @@ class TracInRowScorer:
         self.n_train = len(train)
         self.bytes_per_query = sum(scorer.bytes_per_query for scorer in self.scorers)
         self.bytes_per_row = 0
-        self.bytes_held = 0
+        self.bytes_held = max(scorer.bytes_held for scorer in self.scorers)  # they work one after the other
         self.description = description
 
     def describe(self) -> dict[str, object]:

@@ -35,7 +35,7 @@ def completion_states(session: Session, split: str) -> Tensor:
 def _build(session: Session, split: str, folder: Path) -> Finish:
     model: Any = session.readable
     predicted = session.predictions[split]
-    need = prediction_need(session.footprint, session.sequences)
+    need = prediction_need(session.footprint, session.sequences, session.window(split))
     completions = None
     if not session.readout.has_text_losses(split):
         first = session.readout.explained(predicted.column("label"), predicted.column("prediction"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,22 +16,28 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import UNPROJECTED, TwoSided
+from twinlens.attribution.gradients.layout import RowLayout
 from twinlens.attribution.gradients.options import GradientOptions
+from twinlens.attribution.gradients.row_forms import DENSE, RowForm
 from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.gradients.storage import bytes_per_row
 from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.stored_gradient_pass import (
     BatchGradients,
     Wanted,
     documents,
     gradient_need,
+    kept_arrays,
+    partial_kept,
     partial_sums,
     summed_covariances,
+    summed_kept,
 )
 from twinlens.callbacks.passes.memory import WithinMemory
-from twinlens.callbacks.passes.predict_pass import run_pass
+from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import read_shard, row_shards
+from twinlens.callbacks.passes.shards import read_shard, row_shards, shard_sums
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.store.files import write_json
 from twinlens.callbacks.store.fingerprints import code_of, fingerprint_of
@@ -38,6 +45,8 @@ from twinlens.callbacks.store.row_files import MANIFEST, RowFiles, listed
 from twinlens.callbacks.store.store import ASK_AGAIN_SECONDS, Finish
 from twinlens.models.linear_layers import linear_layers
 
+KEPT = "kept.json"
+"""File of an entry that says how much of its rows their form keeps."""
 PCA_ROWS = 1024
 """Train rows whose covariances choose a projection onto leading eigenvectors: many times its dimensions."""
 
@@ -45,6 +54,8 @@ PCA_ROWS = 1024
 def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
     """Everything that stored gradients depend on."""
     options = asdict(replace(wanted.options, per=wanted.per))
+    options = {name: value for name, value in options.items() if not name.startswith("storage")}
+    options |= wanted.form.identity()
     if wanted.losses == "expectation" or wanted.explained:
         del options["labels"]
     pca = wanted.options.projection.kind == "pca"
@@ -63,7 +74,8 @@ def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
 
 def projection_inputs(session: Session, options: GradientOptions) -> dict[str, Any]:
     """Everything that projections taken from the train split depend on; they are those of example gradients."""
-    plain = replace(options, per="example", projection=replace(options.projection, kind="none"))
+    unprojected = replace(options.projection, kind="none")
+    plain = replace(options, per="example", projection=unprojected, storage="dense")
     return {**gradient_inputs(session, Wanted(plain, "train")), "pca": asdict(options.projection)}
 
 
@@ -116,25 +128,30 @@ def n_rows_of(session: Session, wanted: Wanted) -> list[int]:
 def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, Any], folder: Path) -> Finish:
     starts = n_rows_of(session, wanted)
     rank = len(session.data.label_names) - 1 if wanted.losses == "expectation" else 1
-    widths = [rank * width for width in plan.layout.widths]
+    form = wanted.form
     about = {
         "layers": list(plan.layout.names),
         "shapes": plan.layout.shapes,
         "rank": rank,
         "projection": asdict(wanted.options.projection),
+        **form.identity(),
         "fingerprint": fingerprint_of(inputs),
     }
-    files = _room(folder, starts[-1], widths, about)
+    files = _room(folder, starts[-1], rank, plan.layout, form, about)
     gradients = BatchGradients(session, wanted, plan)
+    window = session.window(wanted.split) if gradients.whole_texts else None
+    need = gradients.needing(gradient_need(session.footprint, session.sequences.read, plan, rank, form, window))
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        rows, sums = gradients(batch)
+        windows = need.windows(len(batch["index"]), batch["input_ids"].shape[-1], budget)
+        rows, sums = gradients(batch, windows)
         index = batch["index"].tolist()
-        files.write([row for item in index for row in range(starts[item], starts[item + 1])], rows)
-        return {"index": batch["index"], **partial_sums(sums)}
+        at = [row for item in index for row in range(starts[item], starts[item + 1])]
+        arrays, kept = kept_arrays(form, plan.layout, rank, rows, at, wanted.split)
+        files.write(at, arrays)
+        return {"index": batch["index"], **partial_sums(sums), **partial_kept(kept)}
 
     title = f"{gradients.title} ({plan.layout.n_numbers} numbers a row)"
-    need = gradients.needing(gradient_need(session, plan, rank))
     cut = WithinMemory(title, compute, session.memory_budget, need)
     shards, loader = session.shards(wanted.split), session.loader(wanted.split)
     done = [number for number in range(len(shards)) if read_shard(folder / "shards", number) is not None]
@@ -142,20 +159,26 @@ def _build(session: Session, wanted: Wanted, plan: RowPass, inputs: dict[str, An
     model: Any = session.readable
     if again:
         repair = folder / "shards" / f"repair_{fingerprint_of({'batches': again})}"
-        run_pass(f"{title}, damaged rows", model, cut, [[batch] for batch in again], loader, repair, session.trainers)
+        run_shards(f"{title}, damaged rows", model, cut, [[batch] for batch in again], loader, repair, session.trainers)
         if is_first_process():
             shutil.rmtree(repair)
-    result = run_pass(title, model, cut, shards, loader, folder / "shards", session.trainers)
+    run_shards(title, model, cut, shards, loader, folder / "shards", session.trainers)
 
     def finish() -> None:
+        sums = shard_sums(folder / "shards", len(shards))
         if not files.written().all():
             raise RuntimeError(f"{folder} lacks {int((~files.written()).sum())} rows")
-        save_file(summed_covariances(result, plan, len(starts) - 1), folder / "covariances.safetensors")
+        kept = summed_kept(sums)
+        lost = f", {kept.zeroed} numbers became 0" if kept.zeroed else ""
+        if not form.exact:
+            print(f"{title}: storage={form.name} keeps {kept.share:.4f} of their squared length{lost}", flush=True)
+        write_json(folder / KEPT, {"kept_share": kept.share, "zeroed": kept.zeroed})
+        save_file(summed_covariances(sums, plan, len(starts) - 1), folder / "covariances.safetensors")
 
     return finish
 
 
-def _room(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any]) -> RowFiles:
+def _room(folder: Path, n_rows: int, rank: int, layout: RowLayout, form: RowForm, about: dict[str, Any]) -> RowFiles:
     """The arrays; those of a damaged entry, whose other rows are sound, go on here."""
     if is_first_process():
         damaged = folder.with_suffix("")
@@ -164,7 +187,9 @@ def _room(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any
             for file in folder.glob("*.rows*"):
                 file.unlink()
             RowFiles(damaged).adopt(folder)
-        return RowFiles.create(folder, n_rows, widths, about)
+        widths, dtypes = zip(*form.arrays(layout), strict=True)
+        names = [str(dtype).removeprefix("torch.") for dtype in dtypes]
+        return RowFiles.create(folder, n_rows, [rank * width for width in widths], about, names)
     while not (folder / MANIFEST).is_file():
         time.sleep(ASK_AGAIN_SECONDS)
     return RowFiles(folder)
@@ -191,9 +216,17 @@ def _open(folder: Path, wanted: Wanted, plan: RowPass) -> GradientRows:
     stored = load_file(folder / "covariances.safetensors")
     sums = tuple((stored[f"{layer}/inputs"], stored[f"{layer}/outputs"]) for layer in range(len(plan.layers)))
     groups = tuple(group.view(-1, group.shape[1] // rank) for group in files.map())
-    options = {"params": wanted.options.params, "labels": wanted.options.labels, "per": wanted.options.per}
+    options: dict[str, Any] = {
+        "params": wanted.options.params,
+        "labels": wanted.options.labels,
+        "per": wanted.options.per,
+    }
     options |= {f"projection_{name}": value for name, value in asdict(wanted.options.projection).items()}
-    return GradientRows(plan.layout, groups, rank, sums, None, options)
+    options |= wanted.form.identity() | {"storage_bytes_per_row": rank * bytes_per_row(wanted.form, plan.layout)}
+    if not wanted.form.exact:
+        kept = json.loads((folder / KEPT).read_text(encoding="utf-8"))
+        options |= {f"storage_{name}": value for name, value in kept.items()}
+    return GradientRows(plan.layout, groups, rank, sums, None, options, wanted.form)
 
 
 # -- projections from the data ---------------------------------------------------------------------------------------
@@ -213,21 +246,22 @@ def _choose(session: Session, options: GradientOptions, layers: Sequence[LinearL
     shapes = [(layer.d_out, layer.d_in + layer.has_bias) for layer in layers]
     plan = RowPass(layers, [UNPROJECTED] * len(layers), shapes, "nothing")
     gradients = BatchGradients(session, wanted, plan)
+    window = session.window("train") if gradients.whole_texts else None
+    need = gradient_need(session.footprint, session.sequences.read, plan, 0, DENSE, window)
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        return {"index": batch["index"], **partial_sums(gradients(batch)[1])}
+        windows = need.windows(len(batch["index"]), batch["input_ids"].shape[-1], budget)
+        return {"index": batch["index"], **partial_sums(gradients(batch, windows)[1])}
 
     split = session.data.splits["train"]
     sample = np.unique(np.linspace(0, len(split) - 1, min(PCA_ROWS, len(split))).round().astype(int)).tolist()
     shards = [[[sample[place] for place in batch] for batch in shard] for shard in row_shards(len(sample))]
-    cut = WithinMemory(
-        f"projections of {options.params}", compute, session.memory_budget, gradient_need(session, plan, 0)
-    )
+    cut = WithinMemory(f"projections of {options.params}", compute, session.memory_budget, need)
     model: Any = session.readable
-    result = run_pass(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
+    run_shards(cut.name, model, cut, shards, session.loader("train"), folder / "shards", session.trainers)
 
     def finish() -> None:
-        sums = summed_covariances(result, plan, len(sample))
+        sums = summed_covariances(shard_sums(folder / "shards", len(shards)), plan, len(sample))
         kept: dict[str, Tensor] = {}
         for number, layer in enumerate(layers):
             chosen = options.projection.leading(layer, sums[f"{number}/inputs"], sums[f"{number}/outputs"])

@@ -72,17 +72,18 @@ class RowReads(Streamed):
         return {**covered, "modules": [layer.name for layer in layers_of(self.session, self.method.params)]}
 
     def cost(self, plan: Planned, split: str) -> PassCost:
-        """Passes that store gradients, then products with them on the host."""
+        """Passes that store gradients, of long documents a few windows at a time, then products on the host."""
         session, times, test = self.session, plan.times, plan.lengths[split]
         classes, tests = len(session.data.label_names), rows_per_shard(len(test))
         budget = session.memory_budget
-        cost = rows_cost(self.method, plan.shape, plan.lengths["train"], test, classes, tests, budget)
-        read = session.sequences.read
+        read, window = session.sequences.read, session.window("train")
+        cost = rows_cost(self.method, plan.shape, plan.lengths["train"], test, classes, tests, budget, read, window)
         seconds = times.rows(self.name, self.method, 1, read * cost.gradient_operations)
         seconds += cost.host_operations / times.host
         if cost.fisher_operations:
             seconds += times.rows(self.name, self.method, cost.rank, read * cost.fisher_operations)
-        return PassCost(seconds, cost.disk, cost.memory, on_host=True, remark=cost.remark)
+        memory = max(cost.memory, plan.pass_memory("train", cost.need))
+        return PassCost(seconds, cost.disk, memory, on_host=True, remark=cost.remark)
 
     def _wanted(self, split: str, side: Side) -> list[Wanted]:
         """The method's rows of a split, then those of its curvature where they are others."""

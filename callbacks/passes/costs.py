@@ -56,13 +56,21 @@ class Shape:
 # -- memory of one example -----------------------------------------------------------------------------------------
 
 
-def prediction_need(footprint: Footprint, sequences: Sequences = ONE) -> Need:
-    """The forward's largest block; no keys and values are kept."""
+def prediction_need(footprint: Footprint, sequences: Sequences = ONE, window: int | None = None) -> Need:
+    """The forward's largest block; no keys and values are kept. Of a text in windows of that many tokens one is read at
+    a time, and the states of all stay."""
 
     def forward(columns: int) -> int:
         return sequences.read * footprint.forward(columns)
 
-    return Need(forward, forward)
+    def states(columns: int) -> int:
+        return 2 * columns * footprint.hidden_size * footprint.element_size
+
+    need = Need(forward, forward)
+    if window is None:
+        return need
+    by_windows = need.by_windows(window, states)
+    return Need(by_windows.least, by_windows.least)
 
 
 # -- operations of one example -------------------------------------------------------------------------------------

@@ -35,6 +35,7 @@ class DataModule(Protocol):
     plant_columns: list[str]
     eval_batch_size: int | Literal["auto"]
     batch_size: int
+    max_length: int
     n_choices: int | None
     readout: str
     splits: dict[str, Dataset]
@@ -227,6 +228,10 @@ class Session:
             return asked
         assert self.found_batch_size is not None, "the batch size has to be found first"
         return self.found_batch_size
+
+    def window(self, split: str) -> int | None:
+        """Tokens of the windows in which a split's longer texts are read; None: nothing is longer."""
+        return self.data.max_length if self.readout.has_text_losses(split) else None
 
     def shards(self, split: str) -> list[list[list[int]]]:
         """Length-sorted batches of a split, grouped into shards; the same for any number of processes."""

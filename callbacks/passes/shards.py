@@ -37,6 +37,8 @@ _ENTRY = re.compile(r"([0-9a-f]{24})(\.partial)?")
 
 PARTIAL_SUMS = "partial/"
 """Prefix of tensors that belong to the shard as a whole, not to its rows."""
+ADDED_UP = f"{PARTIAL_SUMS}added/"
+"""Prefix of those that are added up along their first axis, over the batches of a shard and over the shards."""
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -109,15 +111,35 @@ def merge_shards(folder: Path, count: int) -> tuple[dict[str, Tensor], list[dict
     return {name: tensor[order] for name, tensor in merged.items()}, partials
 
 
+def shard_sums(folder: Path, count: int) -> dict[str, Tensor]:
+    """What the shards left to be added up, one shard in memory at a time; names without their prefix.
+
+    Raises:
+        FileNotFoundError: a shard is missing or damaged.
+    """
+    total: dict[str, Tensor] = {}
+    for number in range(count):
+        tensors = read_shard(folder, number)
+        if tensors is None:
+            raise FileNotFoundError(shard_path(folder, number))
+        for name, values in tensors.items():
+            if name.startswith(ADDED_UP):
+                key = name.removeprefix(ADDED_UP)
+                total[key] = total[key].add_(values.sum(0)) if key in total else values.sum(0)
+    return total
+
+
 def concatenated(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Outputs of a shard's batches as one: rows are concatenated, partial sums must come from a single batch.
+    """Outputs of a shard's batches as one: rows are concatenated, what is to be added up is, other partial sums must
+    come from a single batch.
 
     Batches without any output, whose results come with a later one, are left out.
     """
     batches = [batch for batch in batches if batch]
     if len(batches) == 1:
         return dict(batches[0])
-    return {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    joined = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0]}
+    return {name: t.sum(0, keepdim=True) if name.startswith(ADDED_UP) else t for name, t in joined.items()}
 
 
 def _checksum(tensors: Mapping[str, Tensor]) -> str:

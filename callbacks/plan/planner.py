@@ -158,8 +158,9 @@ class Planner(PlanBase):
         lengths = self.lengths[split]
         read = session.sequences.read
         width = read * self.shape.footprint.hidden_size + len(session.data.label_names)
+        need = costs.prediction_need(self.shape.footprint, session.sequences, session.window(split))
         return self.model_line(
-            f"predict {split}", split, found, costs.prediction_need(self.shape.footprint, session.sequences),
+            f"predict {split}", split, found, need,
             self.times.forward(read * sum(map(self.shape.forward_operations, lengths))), 2 * 4 * width * len(lengths),
         )  # fmt: skip
 

@@ -103,7 +103,7 @@ def _predict(session: Session, split: str, folder: Path) -> Finish:
         return {"index": batch["index"], "features": features.float(), **said}
 
     shards = session.shards(split)
-    need = prediction_need(session.footprint, session.sequences)
+    need = prediction_need(session.footprint, session.sequences, session.window(split))
     cut = WithinMemory(f"predict {split}", compute, session.memory_budget, need)
     result = run_pass(
         f"predict {split}", model, cut, shards, session.loader(split), folder / "shards", session.trainers

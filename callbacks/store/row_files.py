@@ -19,7 +19,7 @@ from twinlens.callbacks.store.files import write_json
 
 MANIFEST = "rows.json"
 SUFFIX = ".rows"
-"""Of the arrays: raw float32, little-endian, row-major."""
+"""Of the arrays: raw numbers, little-endian, row-major."""
 CHECKS = "rows.checks"
 """One uint32 per row: the CRC-32 of whose row it is and of its bytes in all arrays, 0 while it is not written."""
 ROWS_CHECKED_AT_ONCE = 4096
@@ -38,10 +38,15 @@ class RowFiles:
         self.manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         self.n_rows = int(self.manifest["rows"])
         self.widths = [int(width) for width in self.manifest["widths"]]
+        self.dtypes = [
+            np.dtype(name).newbyteorder("<") for name in self.manifest.get("dtypes", ["float32"] * len(self.widths))
+        ]
         self.owner = str(self.manifest.get("fingerprint", ""))
 
     @staticmethod
-    def create(folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any]) -> RowFiles:
+    def create(
+        folder: Path, n_rows: int, widths: Sequence[int], about: dict[str, Any], dtypes: Sequence[str] | None = None
+    ) -> RowFiles:
         """Make room for the rows, or keep what is there; the manifest, written last, says that there is room.
 
         Args:
@@ -49,15 +54,18 @@ class RowFiles:
             n_rows: number of rows.
             widths: numbers of a row in each array.
             about: what else the manifest says; by its `fingerprint` rows of another entry are told from its own.
+            dtypes: numpy's names of the arrays' types; None: float32 for all.
         """
-        sizes = {CHECKS: 4 * n_rows} | {_name(group): 4 * n_rows * width for group, width in enumerate(widths)}
+        names = ["float32"] * len(widths) if dtypes is None else list(dtypes)
+        each = [np.dtype(name).itemsize * width for name, width in zip(names, widths, strict=True)]
+        sizes = {CHECKS: 4 * n_rows} | {_name(group): n_rows * size for group, size in enumerate(each)}
         for name, size in sizes.items():
             number = os.open(folder / name, os.O_RDWR | os.O_CREAT, 0o666)
             try:
                 os.ftruncate(number, size)
             finally:
                 os.close(number)
-        write_json(folder / MANIFEST, {**about, "rows": n_rows, "widths": list(widths), "dtype": "float32"})
+        write_json(folder / MANIFEST, {**about, "rows": n_rows, "widths": list(widths), "dtypes": names})
         return RowFiles(folder)
 
     def write(self, rows: Sequence[int], values: Sequence[Tensor]) -> None:
@@ -67,14 +75,18 @@ class RowFiles:
             rows: their numbers.
             values: of each array, [rows, width].
         """
-        arrays = [np.ascontiguousarray(part.detach().cpu().numpy(), dtype="<f4") for part in values]
+        arrays = [
+            np.ascontiguousarray(part.detach().cpu().numpy(), dtype=dtype)
+            for part, dtype in zip(values, self.dtypes, strict=True)
+        ]
         checks = os.open(self.folder / CHECKS, os.O_RDWR)
         files = [os.open(self.folder / _name(group), os.O_RDWR) for group in range(len(arrays))]
         try:
             for place, row in enumerate(rows):
                 os.pwrite(checks, bytes(4), 4 * row)
-                for file, width, array in zip(files, self.widths, arrays, strict=True):
-                    _write_all(file, array[place].tobytes(), 4 * row * width)
+                for file, array in zip(files, arrays, strict=True):
+                    content = array[place].tobytes()
+                    _write_all(file, content, row * len(content))
                 check = self._check(row, (array[place] for array in arrays))
                 os.pwrite(checks, check.to_bytes(4, "little"), 4 * row)
         finally:
@@ -127,7 +139,7 @@ class RowFiles:
     def _mapped(self, group: int) -> np.ndarray:
         assert sys.byteorder == "little", "arrays are mapped as they lie on disk"
         # copy on write: pages are shared with the page cache until somebody writes to them, which nobody does
-        return np.memmap(self.folder / _name(group), "<f4", "c", shape=(self.n_rows, self.widths[group]))
+        return np.memmap(self.folder / _name(group), self.dtypes[group], "c", shape=(self.n_rows, self.widths[group]))
 
 
 def damage_of_rows(folder: Path) -> str:

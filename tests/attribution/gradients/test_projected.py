@@ -15,9 +15,10 @@ from tests.oracles_gradients import fisher_of_layers, ggn_of_layers, layer_gradi
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.fisher import Fisher, fisher_cotangents
+from twinlens.attribution.gradients.layout import row_layout
 from twinlens.attribution.gradients.projection import Projection
 from twinlens.attribution.gradients.row_pass import RowPass
-from twinlens.attribution.gradients.rows import GradientRows, row_layout
+from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from twinlens.callbacks.passes import progress
 from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, run_pass
 from twinlens.callbacks.passes.shards import index_shards, read_shard, shard_path, write_shard
 
@@ -75,3 +77,12 @@ def test_one_tensor_under_two_names_is_written_twice(tmp_path: Path) -> None:
     assert found is not None
     assert found["unit"].equal(none)
     assert found["position"].equal(none)
+
+
+def test_the_bar_of_a_terminal_shows_rate_and_time_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "on_terminal", lambda: True)
+    model, work = nn.Identity(), lambda batch: {"index": batch["index"]}
+    run_pass("squares", model, work, index_shards(7, 3), index_loader, tmp_path, TRAINERS)
+    assert re.search(r"squares: 100%.*3/3 \[\d\d:\d\d<\d\d:\d\d, +[\d.]+batch/s", capsys.readouterr().out)

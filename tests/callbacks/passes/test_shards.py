@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from twinlens.callbacks.passes.shards import (
+    ADDED_UP,
     PARTIAL_SUMS,
     concatenated,
     merge_shards,
     missing_shards,
     read_shard,
     shard_path,
+    shard_sums,
     write_shard,
 )
 
@@ -63,3 +65,15 @@ def test_batches_of_a_shard_become_one() -> None:
     merged = concatenated(batches)
     assert merged["index"].tolist() == [1, 2]
     assert merged["x"].shape == (2, 2)
+
+
+def test_what_is_added_up_takes_no_more_room_with_more_batches(tmp_path: Path) -> None:
+    batches = [{"index": torch.tensor([n]), f"{ADDED_UP}squares": torch.tensor([[n, n * n]])} for n in range(6)]
+    for number in range(2):
+        write_shard(tmp_path, number, concatenated(batches[3 * number : 3 * number + 3]))
+        found = read_shard(tmp_path, number)
+        assert found is not None
+        assert found[f"{ADDED_UP}squares"].shape == (1, 2)
+    assert shard_sums(tmp_path, 2)["squares"].tolist() == [15, 55]
+    with pytest.raises(FileNotFoundError):
+        shard_sums(tmp_path, 3)

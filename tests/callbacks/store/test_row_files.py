@@ -37,6 +37,18 @@ def test_rows_come_back_whatever_their_order(tmp_path: Path) -> None:
         assert torch.equal(array, torch.arange(6)[:, None].expand(-1, width) + 0.5)
 
 
+def test_arrays_have_types_of_their_own(tmp_path: Path) -> None:
+    values = [torch.tensor([[1, -2], [3, 127]], dtype=torch.int8), torch.tensor([[0.5], [7.0]], dtype=torch.float16)]
+    files = RowFiles.create(tmp_path, 2, [2, 1], {}, ["int8", "float16"])
+    files.write([1, 0], values)
+    assert [file.stat().st_size for file in sorted(tmp_path.glob("*.rows"))] == [4, 4]
+    assert files.damaged() == []
+    for array, given in zip(RowFiles(tmp_path).map(), values, strict=True):
+        assert torch.equal(array, given[[1, 0]])
+    overwrite(tmp_path / "group_000.rows", 3, b"\1")
+    assert files.damaged() == [1]
+
+
 def test_what_is_there_outlives_a_second_start(tmp_path: Path) -> None:
     filled(tmp_path)
     again = RowFiles.create(tmp_path, 6, WIDTHS, {})
