@@ -42,7 +42,7 @@ class Evidence:
         >>> lists = InstanceLists(torch.arange(2), top, torch.ones(1, 2, 4), top_k=4, marks=marks)
         >>> found = Evidence(first=2, several=2).evaluate(lists)
         >>> [(row.metric, row.group, row.value) for row in found][2:5]
-        [('evidence_recall', '', 0.75), ('evidence_several', '', 0.5), ('evidence_mrr', 'verbatim', 0.5)]
+        [('evidence_recall', '', 0.75), ('evidence_several', '', 0.5), ('evidence_mrr', 'verbatim', 1.0)]
     """
 
     requires: ClassVar[str] = "instance"

@@ -24,6 +24,7 @@ NEEDED = {
     "data=texts": ["data.train=docs.jsonl", "data.queries=questions.jsonl"],
     "data=table": ["data.path=file.csv", "data.text=[premise,hypothesis]", "data.label=label"],
     "model=local": ["model.path=folder"],
+    "experiment=texts/facts": ["model.path=folder", "data.train=docs.jsonl", "data.queries=questions.jsonl"],
 }
 
 

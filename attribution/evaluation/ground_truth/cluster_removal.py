@@ -27,6 +27,13 @@ class AskedTogether:
         name: of the group.
         tests: places of its tests, [tests].
         cluster: train rows of its first cluster, rising, [rows]; empty where no row speaks for the group.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.ground_truth.cluster_removal import AskedTogether
+        >>> group = AskedTogether("greetings", tests=torch.tensor([0, 3]), cluster=torch.tensor([17]))
+        >>> group.name, len(group.tests)
+        ('greetings', 2)
     """
 
     name: str
