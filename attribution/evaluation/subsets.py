@@ -19,6 +19,20 @@ SAME_LABELS = "control=same_labels"
 """Variant of random subsets with as many rows of every label as the subset that they stand beside."""
 
 
+def without(n_train: int, rows: Tensor) -> Tensor:
+    """The train rows but for some, in order, [n_train − rows].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.subsets import without
+        >>> without(5, torch.tensor([3, 0]))
+        tensor([1, 2, 4])
+    """
+    left = torch.ones(n_train, dtype=torch.bool)
+    left[rows] = False
+    return torch.nonzero(left)[:, 0]
+
+
 @dataclass(frozen=True)
 class Subset:
     """Rows of the train split.

@@ -61,7 +61,7 @@ class Half(_Small):
         >>> from twinlens.attribution.gradients.small_forms import Half
         >>> form, layout = Half(), row_layout(["score"], [(1, 3)])
         >>> form.group(layout, form.encode(layout, [torch.tensor([[1e30, -3e29, 0.0]])]), 0)  # beyond float16 itself
-        tensor([[ 1.0002e+30, -3.0000e+29,  0.0000e+00]])
+        tensor([[ 1.0003e+30, -3.0005e+29,  0.0000e+00]])
     """
 
     name: ClassVar[Storage] = "half"
@@ -74,8 +74,8 @@ class Half(_Small):
         """See `RowForm`."""
         largest = torch.stack([group.abs().amax(1) for group in groups]).amax(0)
         # a power of two changes no digit; the smallest rows are scaled as far as float32 goes
-        exponent = torch.frexp(largest).exponent.clamp(-110, 127).to(torch.float32)
-        scale = torch.where(largest > 0, torch.exp2(exponent), 1.0)[:, None]
+        exponent = torch.frexp(largest).exponent.clamp(-110, 127)
+        scale = torch.where(largest > 0, _power_of_two(exponent), 1.0)[:, None]
         return [*((group / scale * HALF_TOP).to(torch.float16) for group in groups), scale / HALF_TOP]
 
     def group(self, layout: RowLayout, arrays: Sequence[Tensor], number: int) -> Tensor:
@@ -85,6 +85,11 @@ class Half(_Small):
     def identity(self) -> dict[str, object]:
         """See `RowForm`."""
         return {"storage": self.name}
+
+
+def _power_of_two(exponent: Tensor) -> Tensor:
+    """2 to whole exponents from −126 to 127, int32 → float32, to the last bit, which no library says of `exp2`."""
+    return ((exponent + 127) << 23).view(torch.float32)
 
 
 @dataclass(frozen=True)

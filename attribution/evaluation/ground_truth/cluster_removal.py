@@ -15,7 +15,7 @@ from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
-from twinlens.attribution.evaluation.subsets import RANDOM
+from twinlens.attribution.evaluation.subsets import RANDOM, without
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 
 
@@ -117,16 +117,23 @@ class ClusterRemoval(GroundTruth):
         """Train rows that speak for a group."""
         return "" if any(self._asked(inputs).values()) else "documents with a positive score for a group of queries"
 
+    def fits_of(self, inputs: TruthInputs) -> list[tuple[Tensor, int]]:
+        """On all rows, and without every cluster and as many random rows, under each seed."""
+        found = [(torch.arange(inputs.n_train), seed) for seed in self.seeds]
+        for group in (group for groups in self._asked(inputs).values() for group in groups):
+            drawn = self._drawn(inputs.n_train, group)
+            found += [
+                (without(inputs.n_train, rows), seed) for seed in self.seeds for rows in (group.cluster, drawn[seed])
+            ]
+        return found
+
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Results of every method and group, with its control beside it."""
         whole = {seed: inputs.measure(range(inputs.n_train), seed) for seed in self.seeds}
         found = []
         for name, groups in self._asked(inputs).items():
             for group in groups:
-                every = torch.ones(inputs.n_train, dtype=torch.bool)
-                every[group.cluster] = False
-                others = torch.nonzero(every)[:, 0]
-                drawn = {seed: others[random_ranking(len(others), seed)[: len(group.cluster)]] for seed in self.seeds}
+                drawn = self._drawn(inputs.n_train, group)
                 cases: list[tuple[dict[str, Any], Mapping[int, Tensor]]] = [
                     ({"method": name}, dict.fromkeys(self.seeds, group.cluster)),
                     ({"method": RANDOM, "control": True, "reference_group": name}, drawn),
@@ -157,10 +164,13 @@ class ClusterRemoval(GroundTruth):
             for name, groups in wanted.items()
         }
 
+    def _drawn(self, n_train: int, group: AskedTogether) -> dict[int, Tensor]:
+        """As many random rows outside a group's cluster, by seed."""
+        others = without(n_train, group.cluster)
+        return {seed: others[random_ranking(len(others), seed)[: len(group.cluster)]] for seed in self.seeds}
+
     def _fall(self, inputs: TruthInputs, whole: Tensor, rows: Tensor, seed: int, tests: Tensor) -> Tensor:
-        left = torch.ones(inputs.n_train, dtype=torch.bool)
-        left[rows] = False
-        return (whole - inputs.measure(torch.nonzero(left)[:, 0].tolist(), seed))[tests]
+        return (whole - inputs.measure(without(inputs.n_train, rows).tolist(), seed))[tests]
 
 
 def _mean(falls: Tensor, k: int, group: str, said: Mapping[str, Any]) -> Result:

@@ -17,7 +17,7 @@ from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
-from twinlens.attribution.evaluation.subsets import RANDOM, SAME_LABELS, same_labels
+from twinlens.attribution.evaluation.subsets import RANDOM, SAME_LABELS, same_labels, without
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 
 
@@ -220,9 +220,7 @@ def _left(n_train: int, cases: Sequence[_Case], seed: int, label: Tensor | None)
     found = []
     for number, case in enumerate(cases):
         rows = case.rows if label is None else same_labels(case.rows, label, seed * len(cases) + number)
-        left = torch.ones(n_train, dtype=torch.bool)
-        left[rows] = False
-        found.append(torch.nonzero(left)[:, 0])
+        found.append(without(n_train, rows))
     return found
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.evaluation.diversity_series import DiversitySeries
+from twinlens.attribution.evaluation.ground_truth.cluster_removal import AskedTogether, ClusterRemoval
 from twinlens.attribution.evaluation.ground_truth.lds import LinearDatamodelling
 from twinlens.attribution.evaluation.ground_truth.removal import Removal
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs
@@ -25,6 +26,7 @@ from twinlens.callbacks.store.store import Store
 
 TESTS, N_TRAIN = 4, 24
 LABEL = torch.arange(N_TRAIN) % 3
+NONE = torch.zeros(0, dtype=torch.long)
 SCORES = torch.randn(1, TESTS, N_TRAIN, generator=torch.Generator().manual_seed(0))
 Fit = tuple[tuple[int, ...], int]
 
@@ -39,6 +41,7 @@ def keys(fits: Sequence[tuple[Any, int]]) -> list[Fit]:
         LinearDatamodelling(subsets=5, seeds=(0, 1)),
         Removal(removed=[2, 3], tests=2, seeds=[0, 1]),
         Removal(removed=[2], tests=3, together=False, methods=["gradsim"]),
+        ClusterRemoval(seeds=[0, 1]),
     ],
 )
 @pytest.mark.parametrize("label", [LABEL, None])
@@ -50,7 +53,12 @@ def test_ground_truth_asks_for_what_it_said(evaluation: Any, label: Tensor | Non
         return torch.randn(TESTS, generator=torch.Generator().manual_seed(sum(rows) + seed)).double()
 
     held = {"gradsim": HeldScores(SCORES), "influence": HeldScores(-SCORES), "random": HeldScores(SCORES, True)}
-    inputs = TruthInputs(N_TRAIN, held, torch.arange(TESTS), measure, train_label=label)
+    groups = [
+        AskedTogether("a", torch.tensor([0, 2]), torch.tensor([4, 7])),
+        AskedTogether("b", torch.tensor([1]), NONE),
+    ]
+    together = {"gradsim": groups, "random": groups}
+    inputs = TruthInputs(N_TRAIN, held, torch.arange(TESTS), measure, train_label=label, groups=together)
     said = keys(evaluation.fits_of(inputs))
     assert not asked
     evaluation.evaluate(inputs)
