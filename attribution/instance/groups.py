@@ -33,7 +33,8 @@ def grouped(tests: Any, members: Sequence[Tensor]) -> Any:
 
     Example:
         >>> import torch
-        >>> from twinlens.attribution.gradients.rows import GradientRows, row_layout
+        >>> from twinlens.attribution.gradients.layout import row_layout
+        >>> from twinlens.attribution.gradients.rows import GradientRows
         >>> from twinlens.attribution.instance.groups import grouped
         >>> rows = GradientRows(row_layout(["score"], [(1, 2)]), (torch.tensor([[1.0, 0.0], [0.0, 2.0], [4.0, 4.0]]),))
         >>> grouped(rows, [torch.tensor([0, 1]), torch.tensor([2])]).groups[0]
@@ -41,6 +42,7 @@ def grouped(tests: Any, members: Sequence[Tensor]) -> Any:
                 [4.0000, 4.0000]])
     """
     if isinstance(tests, GradientRows):
+        tests = tests.formed()  # means of a form's arrays are no means of rows
         return replace(tests, groups=tuple(_means(group, members) for group in tests.groups))
     if isinstance(tests, CheckpointRows):
         return CheckpointRows(tuple((grouped(rows, members), rate) for rows, rate in tests.steps))

@@ -6,7 +6,10 @@ import pytest
 import torch
 
 from twinlens.attribution.example_models import BUDGET
-from twinlens.attribution.gradients.rows import GradientRows, row_layout
+from twinlens.attribution.gradients.layout import row_layout
+from twinlens.attribution.gradients.row_forms import DENSE, RowForm
+from twinlens.attribution.gradients.rows import GradientRows
+from twinlens.attribution.gradients.small_forms import Factored, Half
 from twinlens.attribution.instance.bm25 import BM25
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.groups import ALIKE, clusters_of, grouped
@@ -16,13 +19,15 @@ from twinlens.attribution.instance.tracin_rows import CheckpointRows, TracInRowS
 MEMBERS = [torch.tensor([0, 2, 3]), torch.tensor([1])]
 
 
-def rows(n: int, seed: int) -> GradientRows:
+def rows(n: int, seed: int, form: RowForm = DENSE) -> GradientRows:
     drawn = torch.randn(n, 6, generator=torch.Generator().manual_seed(seed))
-    return GradientRows(row_layout(["one", "two"], [(1, 2), (2, 2)]), (drawn,))
+    layout = row_layout(["one", "two"], [(1, 2), (2, 2)])
+    return GradientRows(layout, tuple(form.encode(layout, [drawn])), form=form)
 
 
-def test_scores_of_a_group_are_the_mean_of_those_of_its_tests() -> None:
-    train, tests = rows(7, 0), rows(4, 1)
+@pytest.mark.parametrize("form", [DENSE, Half(), Factored(rank=1)])
+def test_scores_of_a_group_are_the_mean_of_those_of_its_tests(form: RowForm) -> None:
+    train, tests = rows(7, 0, form), rows(4, 1, form)
     scorer = GradientSimilarity(params="all", projection="random").prepare(train, BUDGET)
     each = scorer.scores(scorer.query(tests, torch.arange(4)), 0, 7)
     found = scorer.scores(scorer.query(grouped(tests, MEMBERS), torch.arange(2)), 0, 7)
