@@ -216,9 +216,11 @@ def _from_scratch(
     config = config_from_scratch(architecture, **labels, vocab_size=vocabulary)
     serve_type(config)
     with buildable(config.to_dict()):
-        return AutoModelForSequenceClassification.from_config(
+        lm = AutoModelForSequenceClassification.from_config(
             config, attn_implementation=attention_of(config, attention), dtype=torch.float32
         )
+    require_score(lm, None)
+    return lm
 
 
 def _from_checkpoint(
@@ -230,8 +232,7 @@ def _from_checkpoint(
     adapter: AdapterUse,
     as_it_is: bool,
 ) -> tuple[PreTrainedModel, str | None, Origin]:
-    """The loaded model, the kind of its trained head (None: the checkpoint has no classification head), and where its
-    weights come from."""
+    """The loaded model, the kind of its trained head (None: it has none), and where its weights come from."""
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     serve_type(config)
@@ -291,8 +292,7 @@ def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]
     """Label names of a checkpoint that is used as it is (fit=false), in the order of its head.
 
     Raises:
-        UserError: the checkpoint has no classification head, one for another kind of problem than one label per text,
-            or classes that are not numbered.
+        UserError: it has no head, one for another problem than one label per text, or classes that are not numbered.
     """
     if head_of(config) is None:
         raise UserError(
