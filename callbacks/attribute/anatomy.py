@@ -15,6 +15,7 @@ from twinlens.callbacks.store.formats import ANATOMY_FORMAT, FORMAT, require_kno
 from twinlens.callbacks.store.store import Finish
 from twinlens.models import structure_record
 from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.encoders import is_encoder
 from twinlens.models.structure import has_values, remember, structure_of
 from twinlens.models.structure_record import plain_of, structure_from
 from twinlens.models.twin import described
@@ -26,15 +27,16 @@ def anatomy_stage(session: Session, methods: Mapping[str, Method]) -> None:
     """Find the parts of the run's model, or take what the store knows of a model with the same configuration.
 
     What the store says is believed only if the identities hold for these weights (`build_anatomy`); otherwise the model
-    is looked at itself. Runs without a neuron method and models without values on this process pass: what reads their
-    parts finds them itself, or says why it cannot.
+    is looked at itself. Runs without a neuron method, encoders, whose parts are found otherwise, and models without
+    values on this process pass: what reads their parts finds them itself, or says why it cannot.
 
     Args:
         session: its model is loaded; its store gets `anatomy/<fingerprint>/anatomy.json`.
         methods: all methods of the run by name.
     """
     backbone = session.readable.backbone
-    if not has_values(backbone) or all(method.lens != "neuron" for method in methods.values()):
+    reads_parts = any(method.lens == "neuron" for method in methods.values())
+    if not reads_parts or is_encoder(backbone.config) or not has_values(backbone):
         return
     inputs = {"model": described(backbone), "code": code_of(structure_record)}
     entry = session.store.get("anatomy", inputs, lambda folder: _look(backbone, folder), session.labels())
