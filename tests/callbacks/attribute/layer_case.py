@@ -47,6 +47,7 @@ class Rows:
 
     name = "rows"
     answer = "first"
+    max_length = 512
     reads: ClassVar[dict[str, object]] = {"template": "reference", "max_length": 512, "bos": True}
     batch_size = 2
 
