@@ -44,15 +44,13 @@ def anatomy_stage(session: Session, methods: Mapping[str, Method]) -> None:
     require_known_format(entry.path / FILE, content, ANATOMY_FORMAT)
     if not content["found"]:
         return
-    told = f"anatomy: {'read from the store' if entry.reused else 'found'}: {content['told']}"
     if entry.reused:
         remember(backbone, structure_from(content["found"]))
         if not _holds(backbone):
             remember(backbone, None)
-            told = (
-                f"anatomy: what the store says ({entry.path}) does not hold for these weights: the model is looked at"
-            )
-    print(told, flush=True)
+            print(f"anatomy: what {entry.path} says does not hold for these weights: computed", flush=True)
+            return
+    print(f"parts: {content['told']}\nanatomy: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
 
 def _look(backbone: Any, folder: Path) -> Finish:

@@ -38,11 +38,11 @@ def test_a_second_model_of_the_same_configuration_reads(
     anatomy_stage(session, NEURONS)
     found = structure_of(session.readable.backbone)
     assert found is not None
-    assert capsys.readouterr().out == f"anatomy: found: {found.told()}\n"
+    assert capsys.readouterr().out == f"parts: {found.told()}\nanatomy: computed\n"
     session.model = copy.deepcopy(session.readable)
     monkeypatch.setattr(structure, "_found_in", lambda backbone: pytest.fail("the model was looked at again"))
     anatomy_stage(session, NEURONS)
-    assert capsys.readouterr().out == f"anatomy: read from the store: {found.told()}\n"
+    assert capsys.readouterr().out == f"parts: {found.told()}\nanatomy: read from the store\n"
     assert str(structure_of(session.readable.backbone)) == str(found)
 
 
