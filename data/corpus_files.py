@@ -23,6 +23,8 @@ from twinlens.data.split_files import files_by_split
 
 CORPUS_FORMATS = {".json": JSON_TEXTS, ".jsonl": JSONL_TEXTS, ".txt": PLAIN_TEXT, ".md": PLAIN_TEXT}
 """Suffix → format, where a corpus has another one than a table."""
+CARD = "README.md"
+"""What every repository of the hub says of itself, which is none of its texts."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -82,7 +84,7 @@ def _from_hub(name: str, option: str) -> Path:
 
     wanted = [f"*{suffix}{packed}" for suffix in {**READERS, **CORPUS_FORMATS} for packed in ("", ".gz")]
     try:
-        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted))
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=wanted, ignore_patterns=CARD))
     except Exception as error:  # whichever HTTP client the hub's library uses, with errors of its own
         raise UserError(
             f"{option}={quoted(name)} is no file or folder here and could not be downloaded as a dataset of the "
