@@ -239,3 +239,18 @@ def _settings(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         for item in value:
             if isinstance(item, Mapping):
                 yield from _settings(item, path)
+
+
+def told_unused(architecture: Mapping[str, Any] | None, checkpoint: PretrainedConfig, path: str) -> str:
+    """What settings of a model from scratch say that the checkpoint has otherwise, which counts; empty: nothing."""
+    found = []
+    for name, value in (architecture or {}).items():
+        own = getattr(checkpoint, name, None)
+        if isinstance(value, bool | int | float | str) and own is not None and own != value:
+            found.append(f"{name} {value} ({own})")
+    if not found:
+        return ""
+    return (
+        f"model.architecture is of a model from scratch and changes nothing here: model.path={path} has other values "
+        f"of {', '.join(found)}; write model.path=null to start from scratch"
+    )

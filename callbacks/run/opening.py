@@ -30,7 +30,7 @@ from twinlens.models.backbone import (
     require_trained_classifier,
 )
 from twinlens.models.checkpoint_files import require_weights
-from twinlens.models.checkpoint_settings import check_architecture, check_attention
+from twinlens.models.checkpoint_settings import check_architecture, check_attention, told_unused
 from twinlens.models.choice import scores_choices
 from twinlens.models.encoders import is_encoder, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
@@ -93,6 +93,8 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     if model.path is not None:
         checkpoint = load_config(model.path, model.trust_remote_code)
         require_architecture(checkpoint, model.model_type, model.path)
+        if (unused := told_unused(model.architecture, checkpoint, model.path)) and is_first_process():
+            print(unused, flush=True)
         adapter = adapter_of(model.path)
         if adapter is not None:
             require_usable(adapter, model.adapter)

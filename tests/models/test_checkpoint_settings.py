@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoConfig
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.backbone import architecture_of, load_config
-from twinlens.models.checkpoint_settings import check_settings, least_parameters
+from twinlens.models.checkpoint_settings import check_settings, least_parameters, told_unused
 
 DECODER = {
     "model_type": "gpt_neox", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
@@ -122,3 +123,14 @@ def test_a_config_that_is_no_object_is_refused(tmp_path: Path, text: str) -> Non
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(UserError, match=r"config\.json holds .*expected a JSON object|cannot be loaded"):
         load_config(str(tmp_path))
+
+
+def test_settings_of_a_model_from_scratch_beside_a_checkpoint_are_told() -> None:
+    checkpoint = AutoConfig.for_model(**DECODER)
+    assert told_unused(None, checkpoint, "DIR") == ""
+    assert told_unused(DECODER, checkpoint, "DIR") == ""
+    assert told_unused({**DECODER, "rope_parameters": {"rope_theta": 5.0}, "of_no_model": 3}, checkpoint, "DIR") == ""
+    assert told_unused({**DECODER, "hidden_size": 64, "num_hidden_layers": 2}, checkpoint, "DIR") == (
+        "model.architecture is of a model from scratch and changes nothing here: model.path=DIR has other values of "
+        "hidden_size 64 (16), num_hidden_layers 2 (1); write model.path=null to start from scratch"
+    )
