@@ -77,26 +77,10 @@ class Asked:
         return of_kind(self.methods, "neuron", "ia_neurons")
 
 
-def evaluate_stage(
-    session: Session,
-    name: str,
-    evaluation: Any,
-    settings: Mapping[str, Any],
-    methods: Mapping[str, Any],
-    recipe: Recipe | None = None,
-    earlier: Mapping[str, list[Result]] = {},
-    of_methods: Mapping[str, Mapping[str, Any]] = {},
-    jobs: Mapping[str, Job] = {},
-) -> list[Result]:
-    """Results of one evaluation; an evaluation that nothing in the run serves says so and gives none.
-
-    The arguments are the attributes of `Asked`.
-    """
-    missing = what_is_missing(evaluation, available(session, methods, recipe is not None))
-    if missing:
-        return skipped(name, missing)
-    asked = Asked(session, name, evaluation, settings, methods, recipe, earlier, of_methods, jobs)
-    return BY_NEED[evaluation.requires](asked)
+def evaluate_stage(asked: Asked) -> list[Result]:
+    """Results of one evaluation; an evaluation that nothing in the run serves says so and gives none."""
+    missing = what_is_missing(asked.evaluation, available(asked.session, asked.methods, asked.recipe is not None))
+    return skipped(asked.name, missing) if missing else BY_NEED[asked.evaluation.requires](asked)
 
 
 def shared_pass_stage(

@@ -14,7 +14,7 @@ from twinlens.callbacks.attribute.neuron_texts import neuron_texts_stage
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.evaluate.damping import settled_dampings
 from twinlens.callbacks.evaluate.refits import Recipe
-from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order, shared_pass_stage
+from twinlens.callbacks.evaluate.stage import Asked, evaluate_stage, evaluations_in_order, shared_pass_stage
 from twinlens.callbacks.fit.other_checkpoints import take_checkpoints
 from twinlens.callbacks.fit.stage import fit_stage, load_stage, trains
 from twinlens.callbacks.passes.session import Session
@@ -39,29 +39,29 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
 
     def timed(stage: str, work: Callable[..., Any], *arguments: Any) -> Any:
         start = time.monotonic()
-        result = work(session, *arguments)
+        result = work(*arguments)
         run.metrics[f"time/{stage}"] = run.metrics.get(f"time/{stage}", 0.0) + time.monotonic() - start
         return result
 
     settings, warnings = parts.settings, ToldWarnings(session.folder)
     fits = trains(session, settings["fit"])
     if fits:
-        timed("fit", fit_stage, parts.make_model, settings["model"], settings["trainer"],
+        timed("fit", fit_stage, session, parts.make_model, settings["model"], settings["trainer"],
               settings["callbacks"], parts.make_callbacks, parts.loggers, keeps_epochs(parts.methods))  # fmt: skip
     else:
-        timed("fit", load_stage, parts.make_model, settings["model"])
+        timed("fit", load_stage, session, parts.make_model, settings["model"])
         take_checkpoints(session, settings)
-    timed("attribute", anatomy_stage, parts.methods)
+    timed("attribute", anatomy_stage, session, parts.methods)
     if generates(session, session.split):
-        timed("predict", generate_stage, session.split)
+        timed("predict", generate_stage, session, session.split)
     splits = splits_needed(session.data.splits, session.split, parts.methods)
-    timed("predict", batch_size_stage, splits)
+    timed("predict", batch_size_stage, session, splits)
     for split in splits:
-        predicted = timed("predict", examples_stage, split)
+        predicted = timed("predict", examples_stage, session, split)
         if split == session.split and filters(session):
-            run.metrics.update(timed("predict", known_stage, split, predicted))
+            run.metrics.update(timed("predict", known_stage, session, split, predicted))
     for split in dict.fromkeys(("train", session.split)) if session.epochs else ():
-        timed("predict", epochs_stage, parts.make_model, split)
+        timed("predict", epochs_stage, session, parts.make_model, split)
     for line in told_targets(session, parts.methods):
         print(line, flush=True)
     warnings.tell(session, "predict", run.metrics, {})
@@ -69,23 +69,24 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         parts.make_model, settings["model"], settings["trainer"], settings["callbacks"], parts.make_callbacks
     )
     methods, method_nodes = timed(
-        "attribute", settled_dampings, parts.methods, settings.get("method") or {}, recipe if fits else None
+        "attribute", settled_dampings, session, parts.methods, settings.get("method") or {}, recipe if fits else None
     )
     for name in in_order(methods):
-        timed("attribute", attribute_stage, name, methods, method_nodes)
-    timed("attribute", neuron_texts_stage, methods, settings.get("neuron_texts"))
+        timed("attribute", attribute_stage, session, name, methods, method_nodes)
+    timed("attribute", neuron_texts_stage, session, methods, settings.get("neuron_texts"))
     warnings.tell(session, "attribute", run.metrics, {})
     common = {"model": settings["model"]["name"], "data": session.data.name, "seed": session.seed}
-    jobs = timed("evaluate", shared_pass_stage, parts.evaluations, settings.get("evaluation") or {}, methods)
+    jobs = timed("evaluate", shared_pass_stage, session, parts.evaluations, settings.get("evaluation") or {}, methods)
     finished: dict[str, list[Result]] = {}
     controls = [name for name, method in parts.methods.items() if method.is_control]
     written = {name: as_written(node, session.seed) for name, node in (settings.get("method") or {}).items()}
     of_methods = method_settings(parts.methods, written)
     for name, evaluation in evaluations_in_order(parts.evaluations).items():
-        finished[name] = timed(
-            "evaluate", evaluate_stage, name, evaluation, settings["evaluation"][name], methods,
-            recipe if fits else None, finished, method_nodes, jobs,
+        asked = Asked(
+            session, name, evaluation, settings["evaluation"][name], methods, recipe if fits else None, finished,
+            method_nodes, jobs,
         )  # fmt: skip
+        finished[name] = timed("evaluate", evaluate_stage, asked)
         otherwise = explained_otherwise(session, parts.methods)
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)
     if not is_first_process():

@@ -25,7 +25,7 @@ from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.stage import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import reference, train_facts
-from twinlens.callbacks.evaluate.stage import evaluate_stage, evaluations_in_order
+from twinlens.callbacks.evaluate.stage import Asked, evaluate_stage, evaluations_in_order
 from twinlens.callbacks.passes.explain import Explain
 from twinlens.callbacks.passes.session import Predictions
 
@@ -98,7 +98,7 @@ def fake_session(folder: Path, **of_data: Any) -> Any:
 
 
 def results(session: Any, name: str, evaluation: Any, methods: Any = METHODS) -> dict[tuple[Any, ...], float]:
-    found = evaluate_stage(session, name, evaluation, {}, methods)
+    found = evaluate_stage(Asked(session, name, evaluation, {}, methods))
     return {(r.method, r.metric, r.k, r.group): r.value for r in found}
 
 
@@ -198,7 +198,7 @@ def test_of_several_sequences_the_predicted_one_is_described(tmp_path: Path) -> 
 def test_what_does_not_apply_is_skipped_with_a_word(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], evaluation: Any, methods: Any, of_data: Any, needs: str
 ) -> None:
-    assert evaluate_stage(fake_session(tmp_path, **of_data), "mine", evaluation, {}, methods) == []
+    assert evaluate_stage(Asked(fake_session(tmp_path, **of_data), "mine", evaluation, {}, methods)) == []
     assert capsys.readouterr().out.startswith(f"mine: skipped: needs {needs}")
 
 
@@ -206,7 +206,7 @@ def test_artifacts_without_any_misprediction_are_skipped(tmp_path: Path, capsys:
     session = fake_session(tmp_path)
     right = session.data.splits["test"].remove_columns("prediction").add_column("prediction", [1, 1])
     session.predictions["test"] = Predictions(right, torch.empty(0), "test")
-    assert evaluate_stage(session, "artifacts", Artifacts(), {}, METHODS) == []
+    assert evaluate_stage(Asked(session, "artifacts", Artifacts(), {}, METHODS)) == []
     assert "mispredicted as entailment" in capsys.readouterr().out
 
 
