@@ -15,7 +15,7 @@ import yaml
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from tests.running import CommandLine
+from tests.running import CommandLine, installed
 
 DOCUMENTS = [{"text": "Snow is white."}, {"prompt": "The month after May is", "completion": " June."}]
 QUERY = {"prompt": "The month after May is", "completion": " June."}
@@ -130,3 +130,26 @@ def test_what_is_refused(command: CommandLine, tmp_path: Path, repository: Path)
         asked = any(argument.startswith("fit=") for argument in arguments)
         run = command("model.path=final", *arguments, base=OPEN if asked else BASE)
         assert (run.code, expected in run.err) == (2, True), (arguments, run.err)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not installed("accelerate"), reason="transformers' Trainer needs accelerate")
+def test_checkpoints_of_the_trainer_itself(command: CommandLine, tmp_path: Path, repository: Path) -> None:
+    """A schedule that falls: the rate of a checkpoint is that of the step that led to it."""
+    from transformers import Trainer, TrainingArguments
+
+    tokenizer = AutoTokenizer.from_pretrained(repository / "models" / "facts")
+    model = AutoModelForCausalLM.from_pretrained(saved(tmp_path / "start", tokenizer, 0))
+    rows = [{"input_ids": ids, "labels": ids} for ids in torch.randint(3, len(tokenizer), (12, 8))]
+    arguments = TrainingArguments(
+        str(tmp_path / "theirs"), per_device_train_batch_size=2, max_steps=6, save_steps=3, logging_steps=1,
+        learning_rate=6e-3, lr_scheduler_type="linear", report_to=[], use_cpu=True, disable_tqdm=True,
+    )  # fmt: skip
+    trainer: Any = Trainer(model, arguments, train_dataset=rows, processing_class=tokenizer)
+    trainer.train()
+    last = "theirs/checkpoint-6"
+    run = command(f"model.path={last}", checkpoints("theirs/checkpoint-3", last), "method.tracin.projection_dim=4",
+                  base=BASE)  # fmt: skip
+    assert run.code == 0, run.err
+    said = yaml.safe_load((run.folder / "scores" / "tracin" / "method.yaml").read_text())
+    assert said["learning_rates"] == pytest.approx([4e-3, 1e-3])
