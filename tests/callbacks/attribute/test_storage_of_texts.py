@@ -170,9 +170,9 @@ def test_rows_of_texts_killed_twice_equal_one_uninterrupted_run(
 def test_twenty_thousand_rows_killed_at_ten_points_equal_one_uninterrupted_run(tmp_path: Path, storage: str) -> None:
     """SIGKILL at ten numbers of finished shards; lists and scores are the same to the last bit."""
     write(tmp_path, short_documents(20_000))
-    asked = (*BASE, f"{METHOD}.storage={storage}", f"{METHOD}.projection_dim=8", "trainer.enable_progress_bar=false")
+    asked = (*BASE, f"{METHOD}.storage={storage}", f"{METHOD}.projection_dim=8")
     whole = start(tmp_path, *asked, "paths.store=whole", "hydra.run.dir=whole_run")
-    assert whole.wait() == 0
+    assert whole.wait() == 0, (tmp_path / "err").read_text()
     again = (*asked, "paths.store=broken", "hydra.run.dir=broken_run")
     n_shards = -(-20_000 // 256)
     for point in np.linspace(2, n_shards - 4, 10).astype(int).tolist():
