@@ -181,8 +181,8 @@ def architecture_of(
                     dtype=torch.float32,
                     trust_remote_code=trust_remote_code,
                 )
+                require_score(lm, path)
                 lm = adapted(lm, path, adapter, shapes_only=True)
-        require_score(lm, path)
         if head == "mlp":
             put_mlp_head(lm, len(label_names), path)
     return lm

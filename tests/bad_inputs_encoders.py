@@ -50,6 +50,6 @@ ENCODERS: list[Entry] = [
         "another head on an encoder",
         (*ON_DEMO, "method=gradsim", "model.head=mlp"),
         ("model.head=mlp", "brings its own", "model.head=linear"),
-        encoder(labels=("supported", "refuted", "unknown")),
+        encoder(),
     ),
 ]

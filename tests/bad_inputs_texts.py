@@ -70,7 +70,7 @@ TEXTS: list[Entry] = [
     (
         "train texts at no known tokens",
         (*ASKED, "method=[ig,na_instances]", "method.na_instances.positions=first"),
-        ("positions=first", "all (every token that counts) or last"),
+        ("method.na_instances.positions='first'", "'all' or 'last'"),
         texts(),
     ),
     ("texts of neurons below none", (*ASKED, "neuron_texts=-1"), ("neuron_texts=-1", "0 or more"), texts()),

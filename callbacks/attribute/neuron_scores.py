@@ -32,11 +32,13 @@ from twinlens.callbacks.attribute.explained_outputs import (
     explained_words,
     left_out_of,
 )
+from twinlens.callbacks.attribute.method_graph import entries_in_texts
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.reference_activations import with_reference
 from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.attribute.text_lists import (
+    of_windows,
     reads_tokens,
     text_inputs,
     text_list_pass,
@@ -118,15 +120,16 @@ class ModelReads(Reads):
         shape, lengths = plan.shape, plan.lengths[split]
         sizes = plan.engine_sizes
         by_length = {length: self.method.work(sizes, shape, length) for length in set(lengths)}
-        seconds = None
+        seconds, need = None, self.method.need(sizes)
+        tokens = explained_tokens(self.session, split, len(lengths))
+        disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
+        if self._of_tokens(split):
+            tokens = tokens_that_count(self.session.data.splits[split])
+            disk = neuron_disk(entries_in_texts(self.methods, self.name), 0, sum(tokens))
+            need = of_windows(need, int(getattr(self.session.data, "max_length", None) or 0))
         if None not in by_length.values() and not reads_first(shape.lm):  # whose rows are whole forwards
-            tokens = explained_tokens(self.session, split, len(lengths))
-            if self._of_tokens(split):
-                tokens = tokens_that_count(self.session.data.splits[split])
             total = sum(count * (by_length[length] or 0.0) for count, length in zip(tokens, lengths, strict=True))
             seconds = plan.times.neurons(self.name, self.method, total)
-        disk = neuron_disk(self.method.top_k, shape.footprint.n_layers, len(lengths))
-        need = self.method.need(sizes)
         need = need_of_forwards(need, shape.footprint) if reads_first(shape.lm) else need
         return PassCost(seconds, disk, plan.pass_memory(split, need))
 

@@ -12,6 +12,7 @@ from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts, with_readings_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
@@ -32,7 +33,7 @@ from twinlens.models.backbone import (
 from twinlens.models.checkpoint_files import require_weights
 from twinlens.models.checkpoint_settings import check_architecture, check_attention, told_unused
 from twinlens.models.choice import scores_choices
-from twinlens.models.encoders import is_encoder, require_classification_token
+from twinlens.models.encoders import is_encoder, refuse_other_head, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
@@ -128,6 +129,10 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
         require_matching_readout(of_choices, trained, data.n_choices, data.label_names, model.path)
         if not of_choices:
             require_matching_labels(trained, data.label_names, model.path, nameable=names_given != ())
+    if is_encoder(checkpoint) and not READOUTS[data.readout].of_vocabulary:
+        lm = configured_architecture(data, plain(model), tokenizer)  # refuses a head that is not found
+        if model.head == "mlp":
+            refuse_other_head(lm, model.path)
     known = len(tokenizer) if model.path is None else known_tokens(checkpoint, adapter)
     refuse_unreadable_texts(data, checkpoint, tokenizer, known, f"model={model.name}")
     for line in _taken_names(trained or (), data.label_names):

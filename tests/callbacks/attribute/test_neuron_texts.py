@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.running import SMALL_DEMO, SMALLER_MODEL, CommandLine, Finished
+from tests.test_processes import start
 
 DOCUMENTS = [
     {"text": "The capital of France is Paris. " * 12},
@@ -105,3 +106,18 @@ def test_texts_have_fifty_unless_said_otherwise_and_classes_none(command: Comman
     assert any(len(row["top_index"]) == 2 for row in rows)
     default = command(*asked, base=(*SMALL_DEMO, *SMALLER_MODEL))
     assert not (default.folder / "neurons").exists()
+
+
+@pytest.mark.long
+def test_two_processes_leave_what_one_leaves(command: CommandLine, repository: Path) -> None:
+    """The index, the lists at every token, and what is compared with them."""
+    small = ("method=[ig,na_instances]", "data.eval_batch_size=2", "method.ig.top_k=20", "method.ig.site=ffn")
+    arguments = (*(part for part in BASE if part != "trainer.accelerator=cpu"), *small)
+    one = command(*arguments, "trainer.accelerator=cpu", "paths.store=store1", base=())
+    assert one.code == 0, one.err
+    finished = start(repository, command.folder, *arguments, "trainer=ddp_cpu", "paths.store=store2")
+    assert finished.returncode == 0, finished.stderr
+    two = command.folder / finished.stdout.strip().splitlines()[-1]
+    for part in ("neurons/train", "scores/ig/train", "scores/na_instances/test"):
+        of_one, of_two = (list(datasets.load_from_disk(str(run / part))) for run in (one.folder, two))
+        assert of_one == of_two
