@@ -61,7 +61,7 @@ class Half(_Small):
         >>> from twinlens.attribution.gradients.small_forms import Half
         >>> form, layout = Half(), row_layout(["score"], [(1, 3)])
         >>> form.group(layout, form.encode(layout, [torch.tensor([[1e30, -3e29, 0.0]])]), 0)  # beyond float16 itself
-        tensor([[ 1.0002e+30, -3.0000e+29,  0.0000e+00]])
+        tensor([[ 1.0003e+30, -3.0005e+29,  0.0000e+00]])
     """
 
     name: ClassVar[Storage] = "half"
