@@ -17,7 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 
 MAX_LABELS = 8
-"""Explained classes that get a row of their own; with more (a vocabulary) the most frequent ones do."""
+"""Explained classes that get a row of their own, the most frequent ones; tokens of a vocabulary get none."""
 MAX_LAYERS = 10_000
 """More is no network but a damaged file."""
 
@@ -76,7 +76,7 @@ def _profiles(run: RunFiles, scores: ScoreSet, layers: int) -> list[LayerProfile
     if "target" in columns:
         for batch in scores.rows.batches(["target"]):
             targets.update(_integers(batch.column("target")).tolist())
-    kept = [number for number, _ in targets.most_common(MAX_LABELS) if number >= 0]
+    kept = [number for number, _ in targets.most_common(MAX_LABELS) if number in run.label_names]
     names = [name for name in ("target", "layer", "score", "site", "role") if name in columns]
     for batch in scores.rows.batches(names):
         _add(sums, batch, kept, layers, scores)
@@ -92,7 +92,7 @@ def _profiles(run: RunFiles, scores: ScoreSet, layers: int) -> list[LayerProfile
             part = sums.get((site, role, number))
             if part is not None:
                 n = n_rows if number is None else targets[number]
-                label = "" if number is None else run.label_names.get(number, str(number))
+                label = "" if number is None else run.label_names[number]
                 total = part.count.sum()
                 found.append(
                     LayerProfile(

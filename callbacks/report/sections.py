@@ -85,6 +85,7 @@ def heat_maps(profiles: Sequence[LayerProfile]) -> dict[str, Any] | None:
         "characters": max(len(cell.shown) for line in score for cell in line["cells"]),
         "layers": len(profiles[0].share),
         "listed": _range([profile.listed for profile in profiles]),
+        "by_class": any(profile.target is not None for profile in profiles),
         "examples": max(profile.examples for profile in profiles),
         "share": [_heat_line(profile, 100 * profile.share, 100 * largest, "% of its neurons") for profile in profiles],
         "score": score,
