@@ -64,6 +64,13 @@ def test_sites_and_roles_have_profiles_of_their_own(tmp_path: Path) -> None:
     assert profiles["ig (ffn, query)"].share.tolist() == [0, 0, 0, 0, 1.0, 0, 0, 0]
 
 
+def test_tokens_have_no_profiles_of_their_own(tmp_path: Path) -> None:
+    run = FakeRun(neuron=("ig",), instance=(), n_test=4).write(tmp_path)
+    found = {"layer": [1], "unit": [5], "score": [1.0]}
+    replace_scores(run, "ig", [{"index": i, "target": 263 + i % 2, **found} for i in range(4)])
+    assert [(profile.target, profile.examples) for profile in layer_profiles(RunFiles(run))] == [(None, 4)]
+
+
 @pytest.mark.parametrize(
     ("layer", "said"), [([8], "names layer 8"), ([-1], "names layer -1"), ([1, 2], "differ in length")]
 )
