@@ -280,8 +280,8 @@ def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) 
     if config.model_type not in CONFIG_MAPPING or size > LARGEST or is_kept(shape.lm):
         return None
     settings = shortened(config, blocks)
-    if few:  # its number may lie beyond the few
-        settings.pop("pad_token_id", None)
+    if few:  # the model's own number, and its type's, may lie beyond the few
+        settings["pad_token_id"] = 0
     with torch.random.fork_rng(devices=[]):
         model = make_model(path=None, architecture=settings, **few)
     split = "train" if "train" in session.data.splits else session.split
