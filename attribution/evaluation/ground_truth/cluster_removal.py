@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs, require_ranked
 from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
@@ -100,13 +100,7 @@ class ClusterRemoval(GroundTruth):
         Raises:
             UserError: naming the first of them.
         """
-        strange = [name for name in self.methods or () if name not in ranked]
-        if strange or self.methods == []:
-            raise UserError(
-                f"evaluation.cluster_removal.methods={list(self.methods or ())} names "
-                f"{strange[0] if strange else 'no method'}; expected instance methods of the run that draw nothing "
-                f"({', '.join(ranked)}): name some of these, or write null for all."
-            )
+        require_ranked("cluster_removal", self.methods, ranked)
 
     def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
         """Every cluster and its control, and one on all rows, for each seed; how large clusters are is not known."""

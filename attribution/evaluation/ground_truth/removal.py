@@ -12,7 +12,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.correlation import spearman
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs, require_ranked
 from twinlens.attribution.evaluation.needs import Available, missing_rankings
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
@@ -115,13 +115,7 @@ class Removal(GroundTruth):
         Raises:
             UserError: naming the first of them.
         """
-        strange = [name for name in self.methods or () if name not in ranked]
-        if strange or self.methods == []:
-            raise UserError(
-                f"evaluation.removal.methods={list(self.methods or ())} names "
-                f"{strange[0] if strange else 'no method'}; expected instance methods of the run that draw nothing "
-                f"({', '.join(ranked)}): name some of these, or write null for all."
-            )
+        require_ranked("removal", self.methods, ranked)
 
     def require_rows(self, n_train: int) -> None:
         """Refuse a train split that nothing would be left of.

@@ -255,3 +255,23 @@ def phi(log_prob: Tensor, targets: Targets) -> Tensor:
         return log_prob.masked_fill(~own, -torch.inf).logsumexp(-1)
 
     return of(targets.target) if targets.against is None else of(targets.target) - of(targets.against)
+
+
+def require_ranked(evaluation: str, named: Sequence[str] | None, ranked: Sequence[str]) -> None:
+    """Refuse methods named by an evaluation's `methods` that the run does not have, or that draw their scores.
+
+    Args:
+        evaluation: its name in the configuration.
+        named: its `methods`; None: all.
+        ranked: the run's instance methods that draw nothing.
+
+    Raises:
+        UserError: naming the first of them.
+    """
+    strange = [name for name in named or () if name not in ranked]
+    if strange or named == []:
+        raise UserError(
+            f"evaluation.{evaluation}.methods={list(named or ())} names {strange[0] if strange else 'no method'}; "
+            f"expected instance methods of the run that draw nothing ({', '.join(ranked)}): name some of these, or "
+            "write null for all."
+        )

@@ -13,15 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.running import SMALL_DEMO, SMALLER_MODEL, CommandLine, Finished
+from tests.small_texts import documents
 from tests.test_processes import start
 
-DOCUMENTS = [
-    {"text": "The capital of France is Paris. " * 12},
-    {"prompt": "The month after May is", "completion": " June."},
-    {"text": "Grass is green, and the sky is blue."},
-    {"text": "Two and two make four."},
-    {"text": "The capital of Italy is Rome."},
-]
+DOCUMENTS = documents(12)[:-1]
 QUERY = {"prompt": "The capital of France is", "completion": " Paris."}
 WINDOW = 24
 BASE = ("model=facts", "data=texts", "data.train=docs.jsonl", f"data.max_length={WINDOW}", "trainer.accelerator=cpu",

@@ -13,15 +13,9 @@ import numpy as np
 import pytest
 
 from tests.running import CommandLine, Finished
+from tests.small_texts import documents
 
-DOCUMENTS = [
-    {"text": "The capital of France is Paris."},
-    {"prompt": "The month after May is", "completion": " June."},
-    {"text": "Grass is green, and the sky is blue."},
-    {"text": "Two and two make four."},
-    {"text": "The capital of Italy is Rome."},
-    {"text": "Snow is white."},
-]
+DOCUMENTS = documents()
 QUERIES = [
     {"prompt": "The capital of France is", "completion": " Paris.", "topic": "places"},
     {"prompt": "Snow is", "completion": " white.", "topic": ""},

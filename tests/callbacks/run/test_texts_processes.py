@@ -12,15 +12,9 @@ import pytest
 
 from tests.faults import starting
 from tests.running import CommandLine
+from tests.small_texts import documents
 
-DOCUMENTS = [
-    {"text": "The capital of France is Paris. " * 6},
-    {"prompt": "The month after May is", "completion": " June."},
-    {"text": "Grass is green, and the sky is blue."},
-    {"text": "Two and two make four."},
-    {"text": "The capital of Italy is Rome."},
-    {"text": "Snow is white."},
-]
+DOCUMENTS = documents(6)
 QUERIES = [
     {"prompt": "The capital of France is", "completion": " Paris.", "topic": "a"},
     {"prompt": "In most years the month after May is", "completion": " June.", "topic": "b"},

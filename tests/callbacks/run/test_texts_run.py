@@ -18,15 +18,9 @@ from transformers import AutoModelForCausalLM
 
 from tests.adapters import needs_peft
 from tests.running import CommandLine, Finished
+from tests.small_texts import documents
 
-DOCUMENTS = [
-    {"text": "The capital of France is Paris. " * 12},
-    {"prompt": "The month after May is", "completion": " June."},
-    {"text": "Grass is green, and the sky is blue."},
-    {"text": "Two and two make four."},
-    {"text": "The capital of Italy is Rome."},
-    {"text": "Snow is white."},
-]
+DOCUMENTS = documents(12)
 QUERIES = [
     {"prompt": "The capital of France is", "completion": " Paris.", "foil": " Rome."},
     {"prompt": "In most years the month after May is", "completion": " June.", "foil": " July."},
