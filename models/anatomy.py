@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.activations import ACT2FN
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapters import weight_of
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write
 from twinlens.models.linear_layers import projection_shape
+from twinlens.models.neuron_parts import NeuronParts
 from twinlens.models.structure import UnknownParts, structure_of
 
 STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
@@ -70,7 +69,7 @@ class Writing:
         return output if self.scale == 1 else self.scale * output
 
 
-class Anatomy:
+class Anatomy(NeuronParts):
     """The parts of a decoder by what they do.
 
     Args:
@@ -230,17 +229,6 @@ class Anatomy:
     def mlp_write(self, layer: int) -> Writing:
         """What the down-projection's output becomes on its way into the residual stream."""
         return _writing(self.blocks[layer], self._part(self.blocks[layer]).mlp)
-
-    def up_projection(self, block: Any) -> nn.Module:
-        return block.get_submodule(self._mlp(block).up.module)
-
-    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
-        """What the non-linearity reads in the up-projection's output, [..., outputs] → [..., neurons]."""
-        return self._mlp(block).up.of(projected)
-
-    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
-        name = self._mlp(block).activation
-        return ACT2FN[name] if name in ACT2FN else block.get_submodule(name)
 
     def key_rows(self, block: Any) -> list[KeyRows]:
         """What makes a neuron's coefficient: the up-projection, and the gate where there is one."""

@@ -7,14 +7,12 @@ attention's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.anatomy import STILL, Writing, projection_rows
@@ -22,6 +20,7 @@ from twinlens.models.block_probe import BlockProbe, is_linear, same
 from twinlens.models.chain import chain_of, eagerly
 from twinlens.models.discovery import Mlp, Write, neurons_of, parts_of
 from twinlens.models.linear_layers import projection_shape
+from twinlens.models.neuron_parts import NeuronParts
 from twinlens.models.twin import twin_of
 
 _KNOWN: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
@@ -44,7 +43,7 @@ class EncoderBlock:
     mlp: Mlp | None
 
 
-class EncoderAnatomy:
+class EncoderAnatomy(NeuronParts):
     """The parts of an encoder by what they do; stands where `twinlens.models.anatomy.Anatomy` stands for decoders.
 
     Args:
@@ -104,19 +103,6 @@ class EncoderAnatomy:
     def mlp_write(self, layer: int) -> Writing:
         """What the down-projection's output becomes on its way into the sum: itself."""
         return Writing(self.down_projection(self.blocks[layer]))
-
-    def up_projection(self, block: Any) -> nn.Module:
-        """The linear map that makes the FFN neurons."""
-        return block.get_submodule(self._mlp(block).up.module)
-
-    def pre_activation(self, block: Any, projected: Tensor) -> Tensor:
-        """What the non-linearity reads in the up-projection's output."""
-        return self._mlp(block).up.of(projected)
-
-    def activation_function(self, block: Any) -> Callable[[Tensor], Tensor]:
-        """The non-linearity of the FFN neurons."""
-        name = self._mlp(block).activation
-        return ACT2FN[name] if name in ACT2FN else block.get_submodule(name)
 
     def _mlp(self, block: Any) -> Mlp:
         found = self.parts[block].mlp

@@ -141,14 +141,8 @@ class ClusterRemoval(GroundTruth):
 
     def _asked(self, inputs: TruthInputs) -> dict[str, list[AskedTogether]]:
         """The largest groups of each method, those with a cluster that leaves rows to train on."""
-        wanted = {
-            name: groups
-            for name, groups in inputs.groups.items()
-            if name in inputs.methods
-            and inputs.methods[name].n_seeds == 1
-            and not inputs.methods[name].is_control
-            and (self.methods is None or name in self.methods)
-        }
+        rankable = inputs.rankable(self.methods)
+        wanted = {name: groups for name, groups in inputs.groups.items() if name in rankable}
         return {
             name: [
                 group

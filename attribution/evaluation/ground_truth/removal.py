@@ -140,7 +140,7 @@ class Removal(GroundTruth):
         self.require_rows(inputs.n_train)
         found = [(torch.arange(inputs.n_train), seed) for seed in self.seeds]
         labels = [None] if inputs.train_label is None else [None, inputs.train_label]
-        for name in self._asked(inputs):
+        for name in inputs.rankable(self.methods):
             for k in self.removed:
                 for _, cases in self._cases(inputs, name, k):
                     for label, seed in product(labels, self.seeds):
@@ -156,16 +156,11 @@ class Removal(GroundTruth):
         self.require_rows(inputs.n_train)
         whole = {seed: inputs.measure(range(inputs.n_train), seed) for seed in self.seeds}
         found = []
-        for name in self._asked(inputs):
+        for name in inputs.rankable(self.methods):
             for k in self.removed:
                 for group, cases in self._cases(inputs, name, k):
                     found += self._results(inputs, name, group, k, cases, whole)
         return found
-
-    def _asked(self, inputs: TruthInputs) -> list[str]:
-        """Methods whose first rows are removed."""
-        read = [name for name, method in inputs.methods.items() if method.n_seeds == 1 and not method.is_control]
-        return [name for name in read if self.methods is None or name in self.methods]
 
     def _cases(self, inputs: TruthInputs, name: str, k: int) -> Iterator[tuple[str, list[_Case]]]:
         method = inputs.methods[name]
@@ -205,8 +200,8 @@ class Removal(GroundTruth):
     ) -> Tensor:
         """Fall of φ for the tests of all cases, [tests]; with labels, without random rows of the same ones instead."""
         left = _left(inputs.n_train, cases, seed, label)
-        without = [inputs.measure(rows.tolist(), seed) for rows in left]
-        return torch.cat([(whole[seed] - phi)[case.tests] for case, phi in zip(cases, without, strict=True)])
+        fitted = [inputs.measure(rows.tolist(), seed) for rows in left]
+        return torch.cat([(whole[seed] - phi)[case.tests] for case, phi in zip(cases, fitted, strict=True)])
 
 
 def _left(n_train: int, cases: Sequence[_Case], seed: int, label: Tensor | None) -> list[Tensor]:

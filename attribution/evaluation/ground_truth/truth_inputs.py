@@ -160,6 +160,11 @@ class TruthInputs:
         """Explained examples."""
         return len(self.index)
 
+    def rankable(self, named: Sequence[str] | None = None) -> list[str]:
+        """Methods that have one list for each test: they draw nothing and are no control; of `named` ones, if given."""
+        read = [name for name, method in self.methods.items() if method.n_seeds == 1 and not method.is_control]
+        return [name for name in read if named is None or name in named]
+
 
 class GroundTruth:
     """An evaluation that holds the run's instance methods against something measured.
