@@ -20,6 +20,8 @@ from twinlens.models.forwards import answer_positions, at_positions, backbone_ar
 from twinlens.models.padding import aligned
 from twinlens.models.replay import Axes, Place, Replay, Rows, axes_of, rows_of
 
+CHECKED_TOKENS = 9
+"""Of each text that edited tokens are checked with."""
 _KNOWN: WeakKeyDictionary[Any, Mapping[Place, Axes] | None] = WeakKeyDictionary()
 """What was found of each model, whose weights may have changed since: structure does not depend on them."""
 
@@ -184,13 +186,33 @@ def _putting(values: Tensor, positions: Tensor, chosen: Tensor | None = None) ->
     return hook
 
 
+def checked_texts(n_layers: int) -> int:
+    """How many texts edited tokens of a model with so many blocks are checked with: each block in one at least."""
+    return max(4, n_layers)
+
+
+def check_tokens(n_layers: int) -> float:
+    """Tokens that run through all blocks in such a check, or blocks' work of as much.
+
+    Two forwards by which the blocks' arguments are understood, two that tell whether padding moves anything, one kept,
+    its replay with a row of every text from every block, and a full one.
+    """
+    texts = checked_texts(n_layers)
+    return (2 * 5 + 3 * 8) + (2 * 5 + 2) + 2 * texts * CHECKED_TOKENS + texts * (n_layers + 1) / 2
+
+
+def is_checked(backbone: Any) -> bool:
+    """Whether it is known how edited tokens of this model run."""
+    return backbone in _KNOWN
+
+
 @torch.no_grad()
 def _replays(anatomy: Anatomy, axes: Mapping[Place, Axes]) -> bool:
     """Whether rows with changed residual streams come out of a replay as out of full forwards.
 
     Sequences of several lengths, padded on either side; each has a row of its own in another layer.
     """
-    batch = example_batch(anatomy.backbone, max(4, anatomy.n_layers), 9)
+    batch = example_batch(anatomy.backbone, checked_texts(anatomy.n_layers), CHECKED_TOKENS)
     for number, mask in enumerate(batch["attention_mask"]):
         padding = number % 4
         mask[: padding if number % 2 else 0] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from twinlens.callbacks.store.store import Finish
 from twinlens.models import structure_record
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.encoders import is_encoder
+from twinlens.models.rows import RowRunner, is_checked
 from twinlens.models.structure import has_values, remember, structure_of
 from twinlens.models.structure_record import plain_of, structure_from
 from twinlens.models.twin import described
@@ -51,6 +53,20 @@ def anatomy_stage(session: Session, methods: Mapping[str, Method]) -> None:
             print(f"anatomy: what {entry.path} says does not hold for these weights: computed", flush=True)
             return
     print(f"parts: {content['told']}\nanatomy: {'read from the store' if entry.reused else 'computed'}", flush=True)
+
+
+def check_edited_tokens(session: Session) -> None:
+    """Check once with this model's weights how edited answer tokens run, before an engine for them is made, and say it.
+
+    Encoders run them as full forwards in any case.
+    """
+    backbone = session.readable.backbone
+    if is_encoder(backbone.config) or is_checked(backbone):
+        return
+    start = time.monotonic()
+    replays = RowRunner(build_anatomy(backbone)).axes is not None
+    how = "equal full forwards by replay" if replays else "run as full forwards"
+    print(f"edited tokens: {how}, checked in {time.monotonic() - start:.1f} s", flush=True)
 
 
 def _look(backbone: Any, folder: Path) -> Finish:

@@ -24,6 +24,7 @@ from twinlens.attribution.neuron.text_lists import last_windows
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.attribution.residual_protocol import ResidualModel
 from twinlens.attribution.targets import Targets
+from twinlens.callbacks.attribute.anatomy import check_edited_tokens
 from twinlens.callbacks.attribute.explained_outputs import (
     SUMMED,
     UNIT_AGAINST,
@@ -94,6 +95,8 @@ class ModelReads(Reads):
     def build(self, split: str, folder: Path) -> Finish:
         """Attribute a split and write `<split>/` and `method.yaml`."""
         session, method = self.session, self.method
+        if method.engine == "last_token":
+            check_edited_tokens(session)
         engine = engine_of(session.readable, method)
         description = method.describe(engine)
         of_tokens = self._of_tokens(split)

@@ -22,6 +22,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.neuron.ranking import coded_units
 from twinlens.attribution.protocols import Batch, NeuronModel
+from twinlens.callbacks.attribute.anatomy import check_edited_tokens
 from twinlens.callbacks.attribute.reference_activations import sampled_activations
 from twinlens.callbacks.attribute.score_files import read_addresses, score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
@@ -248,6 +249,7 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     if split is None:
         return None
     draw = evaluation.reference_size, evaluation.reference_seed
+    check_edited_tokens(session)
     engine = session.readable.engine(tests=True)
     of_explained = split == session.split
     return sampled_activations(session, name, split, engine, draw, session.engine_sizes, of_explained, folder)
@@ -261,6 +263,7 @@ def _answers(
     reference: Reference | None,
     folder: Path,
 ) -> dict[str, Tensor]:
+    check_edited_tokens(session)
     engine = session.readable.engine(tests=True)
     completions = session.targets("neuron", session.split).completions
 

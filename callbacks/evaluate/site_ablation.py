@@ -12,6 +12,7 @@ from torch import Tensor
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.site_ablation import SiteAblation
 from twinlens.attribution.protocols import Batch
+from twinlens.callbacks.attribute.anatomy import check_edited_tokens
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
@@ -28,6 +29,7 @@ def site_ablation_stage(
     """Results of the evaluation over the explained split."""
 
     def build(folder: Path) -> Finish:
+        check_edited_tokens(session)
         engine, targets = session.readable.engine(), session.targets("neuron", session.split)
 
         def compute(batch: Batch, budget: int) -> dict[str, Tensor]:

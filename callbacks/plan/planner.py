@@ -52,7 +52,9 @@ from twinlens.callbacks.run.parts import Parts, splits_needed
 from twinlens.callbacks.store.files import remove_empty
 from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.weights import known_weights_hash
+from twinlens.models.encoders import is_encoder
 from twinlens.models.linear_layers import coverage, linear_layers
+from twinlens.models.rows import CHECKED_TOKENS, check_tokens, checked_texts
 
 
 class Planner(PlanBase):
@@ -92,6 +94,8 @@ class Planner(PlanBase):
         lines += neuron_text_lines(self)
         for name, evaluation in self.parts.evaluations.items():
             lines += evaluation_lines(self, name, evaluation)
+        if not is_encoder(self.shape.lm.config):
+            lines = self._with_check_of_edits(lines)
         return lines
 
     # -- stages --------------------------------------------------------------------------------------------------
@@ -120,6 +124,27 @@ class Planner(PlanBase):
             "fit", len(lengths), self.said(source is not None, found), seconds,
             kept * self.model_bytes, working, self.model_bytes + working, self.device.type,
         )  # fmt: skip
+
+    def _with_check_of_edits(self, lines: list[Line]) -> list[Line]:
+        """The lines, and before the first that edits answer tokens the forwards over short texts by which a run sees
+        how such tokens of its weights come out; a run that has all those lines in the store checks nothing."""
+        methods, evaluations = self.parts.methods, self.parts.evaluations
+        editing = {name for name, method in methods.items() if getattr(method, "engine", None) == "last_token"}
+        editing |= {name for name, evaluation in evaluations.items() if evaluation.requires in ("neuron", "sites")}
+        users = [line for line in lines if line.name.split("/")[0].split(" on ")[0] in editing]
+        if not users:
+            return lines
+        n_layers = self.shape.footprint.n_layers
+        rows = checked_texts(n_layers)
+        need = costs.prediction_need(self.shape.footprint).peak(rows, CHECKED_TOKENS, self.session.memory_budget)
+        each = self.shape.forward_operations(CHECKED_TOKENS) / CHECKED_TOKENS
+        stored = "yes" if all(line.stored == "yes" for line in users) else "no"
+        check = Line(
+            "check edited tokens", rows, stored, self.times.forward(check_tokens(n_layers) * each), 0, need,
+            self.model_bytes + need, self.device.type,
+        )  # fmt: skip
+        first = lines.index(users[0])
+        return [*lines[:first], check, *lines[first:]]
 
     def _generate(self, split: str) -> Line:
         """A forward of every query without a completion for every token that it gets, on the disk those tokens.

@@ -65,7 +65,7 @@ def format_plan(lines: Sequence[Line]) -> str:
 
 
 def time_in_words(seconds: float | None) -> str:
-    """For example `<1 s`, `42 s`, `3.5 min`, `12 h`."""
+    """For example `<1 s`, `4.2 s`, `42 s`, `3.5 min`, `12 h`."""
     if seconds is None:
         return "unknown"
     if seconds < 1:
@@ -73,5 +73,5 @@ def time_in_words(seconds: float | None) -> str:
     for unit, factor, limit in (("s", 1, 120), ("min", 60, 7200)):
         if seconds < limit:
             value = seconds / factor
-            return f"{value:.0f} {unit}" if value >= 10 or unit == "s" else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
     return f"{seconds / 3600:.1f} h"

@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.callbacks.attribute.layer_case import Rows, session_of
+from tests.decoders import tiny_decoder
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
-from twinlens.callbacks.attribute.anatomy import anatomy_stage
+from twinlens.callbacks.attribute.anatomy import anatomy_stage, check_edited_tokens
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.store.manifest import write_manifest
-from twinlens.models import structure
+from twinlens.models import rows, structure
+from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.rows import RowRunner, check_tokens
 from twinlens.models.structure import structure_of
 
 NEURONS: dict[str, Any] = {"random_neurons": RandomNeurons()}
@@ -64,3 +68,36 @@ def test_what_does_not_hold_for_the_weights_is_not_believed(
     anatomy_stage(session, NEURONS)
     assert "does not hold for these weights" in capsys.readouterr().out
     assert str(structure_of(session.readable.backbone)) == str(found)
+
+
+def test_how_edited_tokens_run_is_checked_once_and_said(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    check_edited_tokens(session)
+    assert capsys.readouterr().out.startswith("edited tokens: equal full forwards by replay, checked in ")
+    check_edited_tokens(session)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_model_without_replay_says_so(
+    session: Session, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session.model = copy.deepcopy(session.readable)
+    monkeypatch.setattr(rows, "_replays", lambda anatomy, axes: False)
+    check_edited_tokens(session)
+    assert capsys.readouterr().out.startswith("edited tokens: run as full forwards, checked in ")
+
+
+@pytest.mark.parametrize("n_layers", [2, 6])
+def test_the_plan_knows_how_many_tokens_a_check_takes(n_layers: int) -> None:
+    lm = tiny_decoder("llama", num_hidden_layers=n_layers)
+    anatomy = build_anatomy(lm.base_model)
+    passed = 0
+
+    def count(module: Any, args: tuple, output: torch.Tensor) -> None:
+        nonlocal passed
+        passed += output.shape[:-1].numel()
+
+    handles = [block.self_attn.q_proj.register_forward_hook(count) for block in anatomy.blocks]
+    RowRunner(anatomy)
+    for handle in handles:
+        handle.remove()
+    assert passed == check_tokens(n_layers) * n_layers

@@ -193,4 +193,4 @@ def test_the_plan_knows_prompts_and_their_scores(command: CommandLine, case: Cas
     passes = [line.split("  ")[0] for line in planned.out.splitlines()]
     assert set(evaluations) | {"head_importance, second pass"} <= set(passes)
     assert command(*asked, base=base).code == 0
-    assert "to do: 0 of 15 passes" in command(*asked, "plan=true", base=base).out
+    assert "to do: 0 of 16 passes" in command(*asked, "plan=true", base=base).out

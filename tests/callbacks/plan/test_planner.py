@@ -47,10 +47,11 @@ def test_nothing_is_written_and_every_pass_has_a_line(command: CommandLine) -> N
     assert set(passes) == {
         "fit", "predict train", "predict test", "predict validation", "ig", "gradsim", "influence", "faithfulness",
         "random_instances/seed0", "random_instances/seed1", "random_instances/seed2",
+        "check edited tokens",
     }  # fmt: skip
     assert set(passes.values()) == {"no"}
     assert "GFLOP/s" in finished.out
-    assert "to do: 11 of 11 passes" in finished.out
+    assert "to do: 12 of 12 passes" in finished.out
     header = next(line for line in finished.out.splitlines() if line.startswith("pass"))
     column = header.index("where")
     rows = [line for line in finished.out.splitlines() if line.split("  ")[0] in passes]
@@ -67,7 +68,7 @@ def test_what_a_run_has_stored_is_known(command: CommandLine) -> None:
     assert sorted(command.folder.rglob("*")) == before
     other = in_store(command("method=[ig,gradsim]", "method.ig.n_steps=3", "plan=true").out)
     assert other["fit"] == other["predict test"] == other["gradsim"] == "yes"
-    assert other["ig"] == other["faithfulness"] == "no"
+    assert other["ig"] == other["faithfulness"] == other["check edited tokens"] == "no"
 
 
 def test_a_configuration_without_weights_is_enough(command: CommandLine) -> None:
