@@ -147,14 +147,19 @@ class TextClassifier(LightningModule):
         Args:
             tests: whether neuron lists are tested with it, which may edit other choices' sequences than their scores.
         """
-        if reads_first(self.lm):
-            whole = nn.Sequential(self.lm.entry, self.head)
-            engine: LastTokenEngine = EncoderEngine(encoder_anatomy(self.backbone), whole)
-        else:
-            engine = LastTokenEngine(build_anatomy(self.backbone), self.head)
+        engine = self._engine(self.head)
         if self.n_choices is None:
             return engine
         return ChoiceEngine(engine, self.n_choices, edited_by(self.choices, tests))
+
+    def feature_engine(self) -> LastTokenEngine:
+        """The engine of one sequence whose scores are what the head reads, [..., hidden], as `features` gives it."""
+        return self._engine(nn.Identity())
+
+    def _engine(self, head: nn.Module) -> LastTokenEngine:
+        if reads_first(self.lm):
+            return EncoderEngine(encoder_anatomy(self.backbone), nn.Sequential(self.lm.entry, head))
+        return LastTokenEngine(build_anatomy(self.backbone), head)
 
     def residual_engine(self) -> ResidualEngine:
         """The verified engine over the residual stream at this model's current weights.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch.callbacks import Callback
@@ -53,7 +53,23 @@ class Recipe:
     make_callbacks: Callable[[], list[Callback]]
 
 
-def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int) -> dict[str, Tensor]:
+class MoreColumns(Protocol):
+    """Further columns of what refitted models say of the explained split.
+
+    Attributes:
+        identity: what they depend on beside model and split, plain values.
+    """
+
+    @property
+    def identity(self) -> Mapping[str, Any]: ...
+
+    def of(self, model: Any) -> Callable[[Batch, int], dict[str, Tensor]]:
+        """What computes the columns of a batch within a number of bytes, for a fitted model."""
+
+
+def refitted(
+    session: Session, name: str, recipe: Recipe, chosen: Sequence[int], seed: int, more: MoreColumns | None = None
+) -> dict[str, Tensor]:
     """Outputs of a model fitted on some train rows for the explained split: `prediction`, its classes, [tests], and
     `log_prob`, in nats, float32 [tests, outputs]; of a vocabulary instead of the latter `phi`, what is explained of
     completions, [tests], where they are.
@@ -66,15 +82,16 @@ def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int],
         recipe: of the run's own fit.
         chosen: rows of the train split.
         seed: of new parameters, the order of the rows and dropout.
+        more: further columns; None: there are none.
     """
     cell = restricted(session, sorted(chosen), seed)
-    inputs = cell_inputs(session, cell, recipe)
+    inputs = cell_inputs(session, cell, recipe, more=more)
 
     def build(folder: Path) -> None:
         make_model = partial(recipe.make_model, seed=seed)
         fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
-        rows = _predict(session, make_model, folder)
+        rows = _predict(session, make_model, folder, more)
         meet()  # the first process must not take away what others still read
         if is_first_process():
             kept = {key: column.contiguous() for key, column in rows.items() if key != "index"}
@@ -88,13 +105,17 @@ def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int],
     return load_file(entry.path / PREDICTIONS)
 
 
-def is_computed_elsewhere(session: Session, recipe: Recipe, chosen: Sequence[int], seed: int) -> bool:
+def is_computed_elsewhere(
+    session: Session, recipe: Recipe, chosen: Sequence[int], seed: int, more: MoreColumns | None = None
+) -> bool:
     """Whether another run is at a fit that the store does not have yet; arguments as of `refitted`."""
     cell = restricted(session, sorted(chosen), seed)
-    return session.store.is_held("retrain", cell_inputs(session, cell, recipe))
+    return session.store.is_held("retrain", cell_inputs(session, cell, recipe, more=more))
 
 
-def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = None) -> dict[str, Any]:
+def cell_inputs(
+    session: Session, cell: Session, recipe: Recipe, source: Any = None, more: MoreColumns | None = None
+) -> dict[str, Any]:
     """Everything a cell's predictions depend on.
 
     Args:
@@ -102,6 +123,7 @@ def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = N
         cell: the session restricted to the cell's rows.
         recipe: of the run's own fit.
         source: what the weights start from, where it is known already.
+        more: further columns.
     """
     explained = {"explain": session.explain.instance.identity} if _of_completions(session) else {}
     return {
@@ -109,6 +131,7 @@ def cell_inputs(session: Session, cell: Session, recipe: Recipe, source: Any = N
         **explained,
         "explained": session.data.fingerprint(session.split),
         "predicted_by": code_of(__name__),
+        **({} if more is None else {"more": dict(more.identity)}),
     }
 
 
@@ -156,8 +179,8 @@ def meet() -> None:
         torch.distributed.barrier()
 
 
-def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str, Tensor]:
-    """Columns `prediction` and `log_prob` of every explained example, in the order of the split."""
+def _predict(session: Session, make_model: MakeModel, folder: Path, more: MoreColumns | None) -> dict[str, Tensor]:
+    """Columns `prediction` and `log_prob` of every explained example, and further ones, in the order of the split."""
     title, shards = f"predict {session.split}", session.shards(session.split)
     if not missing_shards(folder / "shards", len(shards)):  # killed before its entry was finished
         model: nn.Module = nn.Identity()
@@ -169,10 +192,14 @@ def _predict(session: Session, make_model: MakeModel, folder: Path) -> dict[str,
         if targets is not None and targets.completions is not None:
             need = need.lengthened(targets.completions.columns_of)
 
+        further = None if more is None else more.of(model)
+
         def predict(batch: Batch, budget: int) -> dict[str, Tensor]:
             scores = model(batch).float()
             require_finite(scores, f"the refitted model's score on {session.split}", batch["index"])
             found = {"index": batch["index"], "prediction": scores.argmax(-1)}
+            if further is not None:
+                found |= further(batch, budget)
             if targets is not None:
                 own = targets.at(batch["index"].cpu())
                 return {**found, PHI: -explained_scores(model, own, explained_batch(targets, batch)).float()}

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
-from twinlens.callbacks.evaluate.refits import Recipe, is_computed_elsewhere, refitted
+from twinlens.callbacks.evaluate.refits import MoreColumns, Recipe, is_computed_elsewhere, refitted
 from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.session import Session
 
@@ -21,12 +21,14 @@ class SharedFits:
         session: of the run.
         name: the evaluation's name in the configuration.
         recipe: of the run's own fit.
+        more: further columns of every output.
     """
 
-    def __init__(self, session: Session, name: str, recipe: Recipe) -> None:
+    def __init__(self, session: Session, name: str, recipe: Recipe, more: MoreColumns | None = None) -> None:
         self.session = session
         self.name = name
         self.recipe = recipe
+        self.more = more
         self._known: dict[tuple[tuple[int, ...], int], Fitted] = {}
 
     def prepare(self, fits: Iterable[tuple[Sequence[int] | Tensor, int]]) -> None:
@@ -41,7 +43,7 @@ class SharedFits:
             return
         for rows, seed in fits:
             rows = _plain(rows)
-            if not is_computed_elsewhere(self.session, self.recipe, rows, seed):
+            if not is_computed_elsewhere(self.session, self.recipe, rows, seed, self.more):
                 self(rows, seed)
 
     def __call__(self, rows: Sequence[int] | Tensor, seed: int) -> Fitted:
@@ -49,7 +51,7 @@ class SharedFits:
         rows = _plain(rows)
         key = tuple(sorted(rows)), seed
         if key not in self._known:
-            self._known[key] = refitted(self.session, self.name, self.recipe, rows, seed)
+            self._known[key] = refitted(self.session, self.name, self.recipe, rows, seed, self.more)
         return self._known[key]
 
 

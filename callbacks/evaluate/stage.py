@@ -11,6 +11,7 @@ from twinlens.attribution.evaluation.concepts import COLUMN as CONCEPT
 from twinlens.attribution.evaluation.needs import what_is_missing
 from twinlens.attribution.evaluation.parts import broken_down
 from twinlens.attribution.evaluation.result import Result
+from twinlens.callbacks.evaluate.certificate import certificate_results
 from twinlens.callbacks.evaluate.cost import cost_results
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     answers_of,
@@ -213,6 +214,11 @@ def _ground_truth(asked: Asked) -> list[Result]:
     return ground_truth_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.recipe)
 
 
+def _certificate(asked: Asked) -> list[Result]:
+    """Of predictions without their first instances and neurons."""
+    return certificate_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.recipe)
+
+
 def _neuron_truth(asked: Asked) -> list[Result]:
     """Of neuron methods beside exact ablation."""
     return neuron_truth_results(asked.session, asked.name, asked.evaluation, asked.methods)
@@ -266,6 +272,7 @@ BY_NEED: Mapping[str, Callable[[Asked], list[Result]]] = {
     "subsets": _subsets,
     "rankings": _rankings,
     "ground_truth": _ground_truth,
+    "certificate": _certificate,
     "neuron_truth": _neuron_truth,
     "randomised": _randomised,
     "tail_patch": _tail_patch,

@@ -159,6 +159,8 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
         if hasattr(evaluation, "require_methods"):
             drawless = (name for name, method in methods.items() if method.kind == "instance" and not method.draws)
             evaluation.require_methods(list(drawless))
+        if hasattr(evaluation, "require_lists"):
+            evaluation.require_lists(methods)
         for name, method in methods.items():
             of_instances = evaluation.requires in ("ground_truth", "tail_patch", "instance")
             asked = method.kind == "instance" if of_instances else method.names_neurons

@@ -1,4 +1,4 @@
-"""Exact refits of a linear softmax head over fixed features: Newton steps with all rows, then without each of them."""
+"""Exact refits of a linear softmax head over fixed features: Newton steps with all rows, then without some of them."""
 
 from __future__ import annotations
 
@@ -13,21 +13,26 @@ from twinlens.attribution.errors import UserError
 Centre = Literal["trained", "zero"]
 NEWTON_STEPS = 200
 CHORD_STEPS = 40
-"""Steps with the curvature of the full solution before a left-out row gets Newton steps of its own."""
+"""Steps with the curvature of the full solution before left-out rows get Newton steps of their own."""
 TOLERANCE = 1e-9
 """Largest gradient of a solution, as a share of the largest gradient of a row that was left out."""
 
 
-def require_linear(head: nn.Module) -> nn.Linear:
+def require_linear(head: nn.Module, evaluation: str) -> nn.Linear:
     """The head, which has to be convex in its weights.
+
+    Args:
+        head: of the model.
+        evaluation: that refits it, its name in the configuration.
 
     Raises:
         UserError: naming what to use.
     """
     if not isinstance(head, nn.Linear):
         raise UserError(
-            "evaluation=loo refits the head exactly, which only a linear one allows, and this model's has several "
-            "layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the model."
+            f"evaluation={evaluation} refits the head exactly, which only a linear one allows, and this model's has "
+            "several layers; expected a convex loss: use model.head=linear, or evaluation=removal, which trains the "
+            "model."
         )
     return head
 
@@ -41,6 +46,7 @@ class ConvexHead:
         labels: [n], int64.
         centre: W₀, which the penalty draws to, [classes, inputs], float64.
         penalty: λ.
+        evaluation: that refits, its name in the configuration.
 
     Example:
         >>> import torch
@@ -48,7 +54,7 @@ class ConvexHead:
         >>> inputs = torch.tensor([[1.0, 0.0], [0.5, 1.0], [0.0, 1.0]], dtype=torch.float64)
         >>> head = ConvexHead(inputs, torch.tensor([0, 1, 1]), torch.zeros(2, 2, dtype=torch.float64), penalty=0.1)
         >>> solution = head.solve()
-        >>> without = head.without_each(solution, torch.tensor([0]), memory_budget=2**20)
+        >>> without = head.without(solution, torch.tensor([[0]]), memory_budget=2**20)
         >>> bool((inputs[:1] @ without[0].T)[0, 0] < (inputs[:1] @ solution.T)[0, 0])  # its class lost its only row
         True
     """
@@ -57,9 +63,12 @@ class ConvexHead:
     labels: Tensor
     centre: Tensor
     penalty: float
+    evaluation: str = "loo"
 
     @staticmethod
-    def of(head: nn.Module, features: Tensor, labels: Tensor, damping: float, centre: Centre) -> ConvexHead:
+    def of(
+        head: nn.Module, features: Tensor, labels: Tensor, damping: float, centre: Centre, evaluation: str = "loo"
+    ) -> ConvexHead:
         """The problem of a trained head.
 
         Args:
@@ -68,11 +77,12 @@ class ConvexHead:
             labels: [n].
             damping: λ as a multiple of the mean eigenvalue of the Hessian at the trained head, as in `influence`.
             centre: whether the penalty draws to the `trained` weights or to `zero`.
+            evaluation: that asks, its name in the configuration.
 
         Raises:
             UserError: a head that is not convex in its weights.
         """
-        linear = require_linear(head)
+        linear = require_linear(head, evaluation)
         weights = linear.weight.detach().double().cpu()
         inputs = features.double()
         if linear.bias is not None:
@@ -81,13 +91,13 @@ class ConvexHead:
         prob = (inputs @ weights.T).softmax(-1)
         trace = ((1 - prob.square().sum(1)) * inputs.square().sum(1)).mean()
         start = weights if centre == "trained" else torch.zeros_like(weights)
-        return ConvexHead(inputs, labels, start, damping * float(trace) / weights.numel())
+        return ConvexHead(inputs, labels, start, damping * float(trace) / weights.numel(), evaluation)
 
-    def solve(self, left_out: int | None = None, start: Tensor | None = None) -> Tensor:
+    def solve(self, left_out: Tensor | None = None, start: Tensor | None = None) -> Tensor:
         """Weights with the lowest objective, by Newton steps, halved where they overshoot, [classes, inputs].
 
         Args:
-            left_out: a row whose loss does not count; n stays what it was.
+            left_out: rows whose losses do not count, [rows]; n stays what it was.
             start: of the steps; the centre, where none is given.
 
         Raises:
@@ -109,26 +119,26 @@ class ConvexHead:
                 size /= 2
             found = found - size * step
         raise UserError(
-            f"evaluation=loo has reached no solution of the head within {NEWTON_STEPS} Newton steps with penalty "
-            f"{self.penalty:.3g}; expected one: raise evaluation.loo.damping."
+            f"evaluation={self.evaluation} has reached no solution of the head within {NEWTON_STEPS} Newton steps with "
+            f"penalty {self.penalty:.3g}; expected one: raise evaluation.{self.evaluation}.damping."
         )
 
-    def without_each(self, solution: Tensor, rows: Tensor, memory_budget: int) -> Tensor:
-        """Solutions without each of some rows in turn, [rows, classes, inputs].
+    def without(self, solution: Tensor, left_out: Tensor, memory_budget: int) -> Tensor:
+        """Solutions without each of some sets of rows in turn, [sets, classes, inputs].
 
-        All of a block take steps with the curvature of the full solution at once, which converge by about a row's
+        All of a block take steps with the curvature of the full solution at once, which converge by about the rows'
         leverage a step; what has not converged then gets Newton steps of its own.
 
         Args:
             solution: of all rows, [classes, inputs].
-            rows: train rows, [rows].
+            left_out: different train rows of each set, [sets, rows].
             memory_budget: bytes of working memory; results do not depend on it.
         """
         factor = self.factor(solution, torch.ones(len(self.labels), dtype=torch.float64))
         each = 8 * (4 * len(self.labels) * len(solution) + 6 * solution.numel())
         step = max(1, memory_budget // each)
         return torch.cat(
-            [self._block(solution, factor, rows[start : start + step]) for start in range(0, len(rows), step)]
+            [self._block(solution, factor, left_out[start : start + step]) for start in range(0, len(left_out), step)]
         )
 
     def row_gradients(self, weights: Tensor, rows: Tensor) -> Tensor:
@@ -153,11 +163,11 @@ class ConvexHead:
         flat.diagonal().add_(self.penalty)
         return torch.linalg.cholesky(flat)
 
-    def _block(self, solution: Tensor, factor: Tensor, rows: Tensor) -> Tensor:
-        gradients = self.row_gradients(solution, rows) / len(self.labels)
-        weight = torch.ones(len(rows), len(self.labels), dtype=torch.float64)
-        weight[torch.arange(len(rows)), rows] = 0
-        smallest = TOLERANCE * gradients.flatten(1).abs().amax(1)
+    def _block(self, solution: Tensor, factor: Tensor, left_out: Tensor) -> Tensor:
+        each = self.row_gradients(solution, left_out.flatten()).unflatten(0, left_out.shape) / len(self.labels)
+        weight = torch.ones(len(left_out), len(self.labels), dtype=torch.float64).scatter_(1, left_out, 0)
+        smallest = TOLERANCE * each.flatten(1).abs().amax(1)
+        gradients = each.sum(1)
         found = solution + torch.cholesky_solve(gradients.flatten(1).T, factor).T.view_as(gradients)
         for _ in range(CHORD_STEPS):
             gradient = self._gradient(found, weight)
@@ -166,7 +176,7 @@ class ConvexHead:
             found = found - torch.cholesky_solve(gradient.flatten(1).T, factor).T.view_as(found)
         left = self._gradient(found, weight).flatten(1).abs().amax(1)
         for place in torch.nonzero(~(left <= smallest))[:, 0].tolist():  # NaN of steps that diverged is left too
-            found[place] = self.solve(int(rows[place]), solution)
+            found[place] = self.solve(left_out[place], solution)
         return found
 
     def _residual(self, weights: Tensor) -> Tensor:

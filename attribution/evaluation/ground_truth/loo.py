@@ -101,7 +101,7 @@ class LeaveOneOut(GroundTruth):
                 "evaluation=loo refits a head that reads one sequence per example, and these data have "
                 f"{sequences} choices; expected data with classes: leave loo out, or take evaluation=removal."
             )
-        require_linear(head)
+        require_linear(head, "loo")
 
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Two results for each method.
@@ -156,7 +156,7 @@ class LeaveOneOut(GroundTruth):
         whole = head.solve()
         size = max(1, memory_budget // (4 * 8 * (len(features) * len(whole) + whole.numel())))
         parts = [
-            measured(head.without_each(whole, rows[start : start + size], memory_budget))
+            measured(head.without(whole, rows[start : start + size, None], memory_budget))
             for start in range(0, len(rows), size)
         ]
         return measured(whole)[:, None] - torch.cat(parts).T

@@ -1,0 +1,317 @@
+"""Joint certificate of a prediction: what it loses without its first instances and neurons, predicted and realised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import ceil
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.conformal import calibrated
+from twinlens.attribution.evaluation.ground_truth.certified_changes import (
+    REFIT,
+    RETRAINED,
+    Certified,
+    Removed,
+    correlated,
+)
+from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
+from twinlens.attribution.evaluation.needs import Available, missing_fit
+from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
+from twinlens.attribution.evaluation.train_ranking import random_ranking
+from twinlens.attribution.instance.inputs import HeadInputs
+from twinlens.attribution.targets import Targets
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Metrics `certificate_coverage`, `_width`, `_range`, `_pearson` and `_change`: removal of instances and neurons at
+    once.
+
+    For every explained example the first `removed` rows of one instance method are taken out of the train split, and
+    the first `ablated` neurons of one neuron method are set to zero at the answer token. How much φ changes is
+    predicted from the sums of their scores, by a line and a spread that other examples have calibrated (`calibrated`),
+    and measured: with the head refitted exactly without the rows (`refit`), and for some tests with the whole model
+    trained without them (`retrained`). Groups: `instances` alone, `neurons` alone, `sum` of these two changes, and both
+    at once (`joint`). k and n are settings: they are fixed before anything is looked at.
+
+    `certificate_coverage` is the share of realised changes inside their intervals (per cent, Wilson's interval),
+    `certificate_width` the median width of the intervals, `certificate_range` the distance from the 5 % to the 95 %
+    quantile of realised changes, `certificate_pearson` the correlation of predicted and realised change (bootstrap over
+    tests) and `certificate_change` the mean realised change. Nats, but for the first and the correlation. A refitted
+    test is calibrated on the other half of the tests (drawn at random), a retrained one on all other retrained ones.
+
+    Attributes:
+        instances, neurons: methods of the run; None: the first of its kind that is no control.
+        removed, ablated: k and n.
+        level: share of changes that intervals should hold.
+        damping, centre: of the refit, as of `loo`.
+        retrained: random tests that the model is trained anew for; 0: none.
+        seed: of those fits.
+
+    Raises:
+        UserError: nothing to take away, a level that is none, a penalty of nothing, too few tests to train for.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.ground_truth.certificate import Certificate
+        >>> from twinlens.attribution.evaluation.ground_truth.certified_changes import Removed
+        >>> from twinlens.attribution.example_models import example_head_inputs
+        >>> train, test = example_head_inputs()
+        >>> one = Certificate(removed=1, ablated=1, level=0.5)
+        >>> n = len(test)
+        >>> taken = Removed(torch.zeros(n, 1, dtype=torch.int64), torch.ones(n), torch.zeros(n))
+        >>> found = one.refitted((train, test), test.features, taken, 2**20)  # no neuron changes anything here
+        >>> [(each.part, float(each.realised.abs().sum()) > 0) for each in found]
+        [('instances', True), ('neurons', False), ('sum', True), ('joint', True)]
+    """
+
+    requires: ClassVar[str] = "certificate"
+
+    instances: str | None = None
+    neurons: str | None = None
+    removed: int = 10
+    ablated: int = 10
+    level: float = 0.9
+    damping: float = 0.1
+    centre: Centre = "trained"
+    retrained: int = 0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.removed < 1 or self.ablated < 1:
+            raise UserError(
+                f"evaluation.certificate.removed={self.removed} ablated={self.ablated} takes nothing away on one side; "
+                "expected numbers from 1 on: write removed=10 ablated=10."
+            )
+        if not 0 < self.level < 1:
+            raise UserError(
+                f"evaluation.certificate.level={self.level:g}, expected a share between 0 and 1 of the changes that "
+                "intervals hold: write 0.9."
+            )
+        if not self.damping > 0:
+            raise UserError(
+                f"evaluation.certificate.damping={self.damping:g} leaves the head without a single best solution; "
+                "expected a number above 0, relative to the mean eigenvalue of the curvature: write 0.1."
+            )
+        if self.retrained and self.retrained < self.least_tests + 1:
+            raise UserError(
+                f"evaluation.certificate.retrained={self.retrained} leaves {self.retrained - 1} others to calibrate an "
+                f"interval for {self.level:g} of the changes; expected {self.least_tests + 1} at least, or 0 for none: "
+                "raise it."
+            )
+
+    # -- what it asks of a run -------------------------------------------------------------------------------------
+
+    @property
+    def refits(self) -> bool:
+        """Whether it trains the model again."""
+        return self.retrained > 0
+
+    @property
+    def least_tests(self) -> int:
+        """Examples that calibrate an interval at least: with fewer the largest residual is not enough."""
+        return ceil(self.level / (1 - self.level))
+
+    def missing(self, available: Available) -> str:
+        """What the run lacks."""
+        if self.refits and (lacking := missing_fit(available)):
+            return lacking
+        for kind, example in ((available.instance, "instance method (e.g. method=influence)"),
+                              (available.neuron, "neuron method (e.g. method=ig)")):  # fmt: skip
+            if not kind:
+                return f"at least one {example}"
+        return ""
+
+    def chosen(self, methods: Mapping[str, Any]) -> tuple[str, str]:
+        """Names of the instance method and of the neuron method.
+
+        Args:
+            methods: all of the run, by name.
+
+        Raises:
+            UserError: a named method that the run does not have or that is of another kind.
+        """
+        found = []
+        for setting, kind in (("instances", "instance"), ("neurons", "neuron")):
+            named = getattr(self, setting)
+            own = [name for name, method in methods.items() if method.kind == kind]
+            if named is not None and named not in own:
+                raise UserError(
+                    f"evaluation.certificate.{setting}={named} is no {kind} method of the run, which has "
+                    f"{', '.join(own) or 'none'}; expected one of these: name it, or write null for the first."
+                )
+            first = [name for name in own if not methods[name].is_control] or own
+            found.append(named or (first[0] if first else ""))
+        return found[0], found[1]
+
+    def require_lists(self, methods: Mapping[str, Any]) -> None:
+        """Refuse methods that the run does not have, and lists that are shorter than what is taken away.
+
+        Args:
+            methods: all of the run, by name.
+
+        Raises:
+            UserError: naming the method and both numbers.
+        """
+        for name, count in zip(self.chosen(methods), (self.removed, self.ablated), strict=True):
+            if name and methods[name].top_k < count:
+                raise UserError(
+                    f"evaluation=certificate takes the first {count} of a list away, but method.{name}.top_k="
+                    f"{methods[name].top_k} keeps fewer: raise method.{name}.top_k."
+                )
+
+    def require_rows(self, n_train: int) -> None:
+        """Refuse a train split that nothing would be left of.
+
+        Raises:
+            UserError: naming both numbers.
+        """
+        if self.removed >= n_train:
+            raise UserError(
+                f"evaluation.certificate.removed={self.removed} leaves nothing of {n_train} train rows; expected "
+                "fewer: lower it."
+            )
+
+    def require_head(self, head: nn.Module, sequences: int) -> None:
+        """Refuse a head that cannot be refitted exactly.
+
+        Args:
+            head: of the model, with or without values.
+            sequences: of an example; several in multiple choice.
+
+        Raises:
+            UserError: a head that is not linear, or questions of several sequences.
+        """
+        if sequences > 1:
+            raise UserError(
+                "evaluation=certificate refits a head that reads one sequence per example, and these data have "
+                f"{sequences} choices; expected data with classes: leave certificate out, or take evaluation=removal."
+            )
+        require_linear(head, "certificate")
+
+    def lacking(self, tests: int) -> str:
+        """What the explained split lacks; empty where nothing is missing."""
+        needed = max(2 * self.least_tests, self.retrained)
+        return (
+            "" if tests >= needed else f"{needed} explained examples, half of which calibrate the others (here {tests})"
+        )
+
+    def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
+        """Train rows of every fit: all, and without those of each test."""
+        return [n_train, *[n_train - self.removed] * self.retrained] if self.retrained else []
+
+    def tests_to_retrain(self, tests: int) -> Tensor:
+        """Places of the tests that the model is trained anew for, in order, [retrained]."""
+        return random_ranking(tests, seed=0)[: self.retrained].sort().values
+
+    # -- what it finds ---------------------------------------------------------------------------------------------
+
+    def refitted(
+        self, head: tuple[HeadInputs, HeadInputs], ablated: Tensor, taken: Removed, memory_budget: int
+    ) -> list[Certified]:
+        """All parts with the head fitted to its lowest loss, with all rows and without each test's own.
+
+        Args:
+            head: of the train split with gold labels, and of the tests with what is explained.
+            ablated: head inputs of the tests with their first neurons at zero, [tests, hidden].
+            taken: what is taken away.
+            memory_budget: bytes of working memory.
+
+        Raises:
+            UserError: a head that is not linear, or questions of several sequences.
+        """
+        train, test = head
+        self.require_head(train.head, train.sequences)
+        fitted = ConvexHead.of(train.head, train.features, train.labels, self.damping, self.centre, "certificate")
+        targets = Targets(test.labels, test.against, test.fold)
+        whole = fitted.solve()
+        without = fitted.without(whole, taken.rows, memory_budget)
+
+        def measured(weights: Tensor, features: Tensor) -> Tensor:
+            features = features.double()
+            if weights.shape[-1] > features.shape[1]:
+                features = torch.cat([features, features.new_ones(len(features), 1)], 1)
+            scores = torch.einsum("tci,ti->tc", weights.expand(len(features), -1, -1), features)
+            return phi(scores.log_softmax(-1), targets)
+
+        each = [measured(weights, features) for features in (test.features, ablated) for weights in (whole, without)]
+        before, instances, neurons, joint = each
+        halves = random_ranking(len(test), seed=0) % 2
+        return self._certified(REFIT, before, torch.stack([instances, neurons, joint]), taken, halves, targets)
+
+    def of_retrained(self, outcomes: Tensor, taken: Removed, targets: Targets) -> list[Certified]:
+        """All parts with the whole model trained again.
+
+        Args:
+            outcomes: φ of the tests under the model of all rows, the one without their rows, the first without their
+                neurons, and the second without them, [4, retrained], nats.
+            taken: what is taken away of these tests.
+            targets: of these tests.
+        """
+        own = torch.arange(outcomes.shape[1])
+        return self._certified(RETRAINED, outcomes[0], outcomes[1:], taken, own, targets)
+
+    def _certified(
+        self, truth: str, before: Tensor, after: Tensor, taken: Removed, held_out: Tensor, targets: Targets
+    ) -> list[Certified]:
+        """Of φ before and after, [tests] and [3, tests]: without instances, without neurons, without both."""
+        without_instances, without_neurons, without_both = (after - before).double()
+        instances, neurons = taken.scores.double()[:, None], taken.off.double()[:, None]
+        both = torch.cat([instances, neurons], 1)
+        is_log_prob = targets.against is None
+        # a confident prediction has little to lose by a small change, whatever the scores say
+        spread = (1 - before.exp()).clamp(min=0)[:, None] if is_log_prob else both[:, :0]
+        highest = -before if is_log_prob else None
+        found = []
+        for part, predictors, realised, bound in (
+            ("instances", instances, without_instances, highest),
+            ("neurons", neurons, without_neurons, highest),
+            ("sum", both, without_instances + without_neurons, None),
+            ("joint", both, without_both, highest),
+        ):
+            intervals = calibrated(predictors, realised, spread, held_out, self.level, bound)
+            found.append(Certified(part, truth, torch.arange(len(before)), intervals, realised))
+        return found
+
+    def evaluate(self, certified: list[Certified], named: tuple[str, str]) -> list[Result]:
+        """Five results of every part and kind of removal.
+
+        Args:
+            certified: of `refitted` and `of_retrained`.
+            named: the instance method and the neuron method.
+        """
+        found = []
+        for one in certified:
+            realised, intervals, n = one.realised, one.intervals, len(one.realised)
+            said: dict[str, Any] = {
+                "n": n, "group": one.part, "reference_group": one.truth, "variant": self._variant(named),
+            }  # fmt: skip
+            share = float(intervals.hold(realised).double().mean())
+            low, high = wilson(share, n, 100)
+            error = 100 * (share * (1 - share) / n) ** 0.5
+            found.append(Result("certificate_coverage", 100 * share, error, low=low, high=high, **said))
+            width = float((intervals.high - intervals.low).median())
+            found.append(Result("certificate_width", width, better="lower", **said))
+            ends = torch.quantile(realised, torch.tensor([0.05, 0.95], dtype=torch.float64))
+            found.append(Result("certificate_range", float(ends[1] - ends[0]), **said))
+            value, low, high = correlated(intervals.predicted, realised)
+            found.append(Result("certificate_pearson", value, low=low, high=high, better="higher", **said))
+            found.append(Result("certificate_change", *mean_and_error(realised), samples=realised, **said))
+        return found
+
+    def _variant(self, named: tuple[str, str]) -> str:
+        """Methods and settings, as results.csv states them."""
+        said = [f"instances={named[0]}", f"neurons={named[1]}", f"removed={self.removed}", f"ablated={self.ablated}"]
+        for setting, usual in (("level", 0.9), ("damping", 0.1), ("centre", "trained"), ("seed", 0)):
+            value = getattr(self, setting)
+            said += (
+                [] if value == usual else [f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"]
+            )
+        return ";".join(said)
