@@ -77,6 +77,31 @@ TRUTH: list[Entry] = [
         ("choices", "take evaluation=removal"),
     ),
     (
+        "a certificate of nothing",
+        ("method=[gradsim,ig]", "evaluation=certificate", "evaluation.certificate.ablated=0"),
+        ("ablated=0", "takes nothing away on one side"),
+    ),
+    (
+        "a certificate of everything",
+        ("method=[gradsim,ig]", "evaluation=certificate", "evaluation.certificate.level=1"),
+        ("level=1", "between 0 and 1"),
+    ),
+    (
+        "a certificate of a list that is too short",
+        ("method=[gradsim,ig]", "evaluation=certificate", "method.ig.top_k=5"),
+        ("the first 10", "raise method.ig.top_k"),
+    ),
+    (
+        "a certificate of a method that the run does not have",
+        ("method=[gradsim,ig]", "evaluation=certificate", "evaluation.certificate.instances=influence"),
+        ("instances=influence", "which has gradsim"),
+    ),
+    (
+        "a certificate by training for too few",
+        ("method=[gradsim,ig]", "evaluation=certificate", "evaluation.certificate.retrained=5"),
+        ("leaves 4 others", "expected 10 at least"),
+    ),
+    (
         "a step of nothing",
         ("method=gradsim", "evaluation=tail_patch", "evaluation.tail_patch.step=0"),
         ("step=0", "a step above 0"),

@@ -109,7 +109,8 @@ def _fitted(design: Tensor, outcome: Tensor, spread: Tensor, rows: Tensor) -> tu
         columns = torch.cat([torch.ones_like(line)[:, None], line.abs()[:, None], spread], 1)
         least = max(NARROWEST * float(residual[rows].mean()), torch.finfo(torch.float64).tiny)
         width = (columns @ not_negative(columns[rows], residual[rows])).clamp(min=least)
-        line = design @ _least_squares(design[rows] / width[rows, None], outcome[rows] / width[rows])
+        weight = width[rows].mean() / width[rows]
+        line = design @ _least_squares(design[rows] * weight[:, None], outcome[rows] * weight)
     return line, width
 
 
@@ -128,8 +129,11 @@ def not_negative(design: Tensor, outcome: Tensor) -> Tensor:
         [2.0, 0.0]
     """
     n_columns = design.shape[1]
+    free = _least_squares(design, outcome)
+    if bool((free >= 0).all()):
+        return free
     best, least = torch.zeros(n_columns, dtype=torch.float64), float(outcome.square().sum())
-    for size in range(1, n_columns + 1):
+    for size in range(1, n_columns):
         for columns in combinations(range(n_columns), size):
             chosen = list(columns)
             found = torch.zeros(n_columns, dtype=torch.float64)

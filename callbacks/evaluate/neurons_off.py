@@ -104,10 +104,11 @@ class NeuronsOff:
 
             return finish
 
-        inputs = {
-            "examples": session.predictions[session.split].fingerprint,
-            "without": dict(self.identity),
-            **session.reading,
-        }
+        inputs = self.features_inputs(session)
         entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
         return load_file(entry.path / FEATURES)["features"]
+
+    def features_inputs(self, session: Session) -> dict[str, Any]:
+        """Everything that `features` depends on."""
+        examples = session.predictions[session.split].fingerprint
+        return {"examples": examples, "without": dict(self.identity), **session.reading}

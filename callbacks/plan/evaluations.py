@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
+from twinlens.attribution.evaluation.faithfulness import Faithfulness
+from twinlens.attribution.evaluation.ground_truth.certificate import Certificate
 from twinlens.attribution.evaluation.ground_truth.damping import GRID, HALVES, halves_of, held_out
 from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
@@ -27,6 +30,7 @@ from twinlens.callbacks.evaluate.faithfulness import (
     site_of,
     uniform_name,
 )
+from twinlens.callbacks.evaluate.neurons_off import NeuronsOff
 from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_inputs
 from twinlens.callbacks.plan.fits import fit_memory, fit_seconds, ranked_methods, retraining_line
@@ -45,6 +49,8 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
         return [tail_patch_line(plan, name, evaluation)]
     if evaluation.requires == "sites":
         return [site_ablation_line(plan, name, evaluation)]
+    if evaluation.requires == "certificate":
+        return certificate_lines(plan, name, evaluation)
     fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
     if fits and plan.parts.settings["fit"] and ranked_methods(methods):
         return [fits_line(plan, name, evaluation)]
@@ -103,6 +109,24 @@ def site_ablation_line(plan: PlanBase, name: str, evaluation: SiteAblation) -> L
     return plan.model_line(name, session.split, found, evaluation.need(sizes), seconds, disk)
 
 
+def certificate_lines(plan: PlanBase, name: str, evaluation: Certificate) -> list[Line]:
+    """A forward and one edited token of each example, with seconds of refits of the head; then the fits, if any."""
+    session, methods, found = plan.session, plan.parts.methods, None
+    instances, neurons = evaluation.chosen(methods)
+    if not instances or not neurons or session.readout.of_vocabulary or session.readout.of_sequences:
+        return []
+    with suppress(KeyError):  # lists that are still to be computed name no neurons yet
+        off = NeuronsOff.of_lists(session, neurons, methods[neurons], evaluation.ablated)
+        found = session.store.peek("evaluate", off.features_inputs(session))
+    lengths, sizes, one = plan.lengths[session.split], plan.engine_sizes, Faithfulness()
+    seconds = plan.times.forward(sum(one.work(sizes, plan.shape, length, 1) for length in lengths))
+    width = 4 * plan.shape.footprint.hidden_size
+    lines = [plan.model_line(name, session.split, found, one.need(sizes, 1, ()), seconds, 2 * width * len(lengths))]
+    if evaluation.retrained and plan.parts.settings["fit"]:
+        lines.append(replace(fits_line(plan, name, evaluation), name=f"{name}, fits"))
+    return lines
+
+
 def tail_patch_line(plan: PlanBase, name: str, evaluation: TailPatch) -> Line:
     """A forward and backward of every row that a step is taken on, and a forward of the test after it."""
     session, shape = plan.session, plan.shape
@@ -137,7 +161,7 @@ def damping_line(plan: PlanBase, name: str) -> Line:
     )  # fmt: skip
 
 
-def fits_line(plan: PlanBase, name: str, evaluation: Refits | GroundTruth) -> Line:
+def fits_line(plan: PlanBase, name: str, evaluation: Refits | GroundTruth | Certificate) -> Line:
     """All fits of an evaluation as one line."""
     settings, parts = plan.parts.settings, plan.parts
     recipe = Recipe(

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from twinlens.attribution.evaluation.ground_truth.certificate import Certificate
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth
 from twinlens.attribution.evaluation.refits import Refits
 from twinlens.callbacks.attribute.score_files import score_name
@@ -97,7 +98,7 @@ def ranked_methods(methods: Mapping[str, Any]) -> list[str]:
 def retraining_line(
     session: Session,
     name: str,
-    evaluation: Refits | GroundTruth,
+    evaluation: Refits | GroundTruth | Certificate,
     methods: Mapping[str, Any],
     recipe: Recipe,
     source: Any,

@@ -130,7 +130,8 @@ class Planner(PlanBase):
         how such tokens of its weights come out; a run that has all those lines in the store checks nothing."""
         methods, evaluations = self.parts.methods, self.parts.evaluations
         editing = {name for name, method in methods.items() if getattr(method, "engine", None) == "last_token"}
-        editing |= {name for name, evaluation in evaluations.items() if evaluation.requires in ("neuron", "sites")}
+        edits = ("neuron", "sites", "certificate")
+        editing |= {name for name, evaluation in evaluations.items() if evaluation.requires in edits}
         users = [line for line in lines if line.name.split("/")[0].split(" on ")[0] in editing]
         if not users:
             return lines

@@ -1,4 +1,4 @@
-"""Tables of ground truth: every method by every truth of instances, and of neurons, with intervals."""
+"""Tables of ground truth: every method by every truth of instances and of neurons, and certificates of both."""
 
 from __future__ import annotations
 
@@ -29,12 +29,21 @@ OF_INSTANCES = {
 WITH_LENGTH = ("removal", "tail_patch", "evidence_recall", "evidence_several")
 """Metrics of the first rows of a list, whose number stands in the column's name."""
 OF_NEURONS = {"neuron_pearson": "Pearson", "neuron_spearman": "Spearman", "neuron_recall": "recall"}
+OF_CERTIFICATES = {
+    "certificate_coverage": "realised changes within their intervals (%)",
+    "certificate_width": "width of an interval (median)",
+    "certificate_range": "realised changes, 5 to 95 %",
+    "certificate_pearson": "predicted and realised (Pearson)",
+    "certificate_change": "realised change (mean)",
+}
+PLACES = ("method", "group", "k", "reference_group", "model", "data")
+"""Cells of a row that say which certificate it is of."""
 COST = {"seconds": "time (s)", "processor_seconds": "processor time (s)", "memory_mib": "memory (MiB)"}
 """What each method took, behind what it is worth."""
 
 
 def truth_tables(rows: Sequence[Row]) -> list[Table]:
-    """Those that the rows allow: `ground_truth` and `neuron_truth`."""
+    """Those that the rows allow: `ground_truth`, `neuron_truth` and `certificate`."""
     of_neurons = [row for row in rows if row["metric"] in OF_NEURONS and not row.get("group")]
     of_instances = [row for row in rows if row["metric"] in OF_INSTANCES]
     if all(row["metric"] == "mrr" for row in of_instances):  # planted twins alone have a place of their own
@@ -63,6 +72,17 @@ def truth_tables(rows: Sequence[Row]) -> list[Table]:
             _label,
             _neuron_column,
             order=of_neurons,
+        ),
+        grid(
+            "certificate",
+            "Change of the target, in nats, without a prediction's first instances and neurons: predicted from the "
+            "scores, with intervals that other examples calibrate, and measured",
+            ("methods", "without", "rows", "measured by", "model", "data"),
+            [row for row in rows if row["metric"] in OF_CERTIFICATES],
+            lambda row: tuple(
+                cell_text(row, key) for key in ("method", "group", "k", "reference_group", "model", "data")
+            ),
+            lambda row: OF_CERTIFICATES[str(row["metric"])],
         ),
     ]
     return [table for table in found if table is not None]

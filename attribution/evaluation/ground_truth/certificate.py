@@ -24,7 +24,7 @@ from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
-from twinlens.attribution.evaluation.train_ranking import random_ranking
+from twinlens.attribution.evaluation.train_ranking import RankBy, random_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.targets import Targets
 
@@ -73,6 +73,7 @@ class Certificate:
     """
 
     requires: ClassVar[str] = "certificate"
+    rank_by: ClassVar[RankBy] = "mean"
 
     instances: str | None = None
     neurons: str | None = None
@@ -107,8 +108,6 @@ class Certificate:
                 "raise it."
             )
 
-    # -- what it asks of a run -------------------------------------------------------------------------------------
-
     @property
     def refits(self) -> bool:
         """Whether it trains the model again."""
@@ -116,18 +115,16 @@ class Certificate:
 
     @property
     def least_tests(self) -> int:
-        """Examples that calibrate an interval at least: with fewer the largest residual is not enough."""
-        return ceil(self.level / (1 - self.level))
+        """Examples that calibrate an interval at least: with fewer the largest residual is not enough, or no line is."""
+        return max(3, ceil(self.level / (1 - self.level) - 1e-9))  # 0.9 / 0.1 is a little more than 9
 
     def missing(self, available: Available) -> str:
         """What the run lacks."""
         if self.refits and (lacking := missing_fit(available)):
             return lacking
-        for kind, example in ((available.instance, "instance method (e.g. method=influence)"),
-                              (available.neuron, "neuron method (e.g. method=ig)")):  # fmt: skip
-            if not kind:
-                return f"at least one {example}"
-        return ""
+        if not available.instance:
+            return "at least one instance method (e.g. method=influence)"
+        return "" if available.neuron else "at least one neuron method (e.g. method=ig)"
 
     def chosen(self, methods: Mapping[str, Any]) -> tuple[str, str]:
         """Names of the instance method and of the neuron method.
@@ -138,7 +135,7 @@ class Certificate:
         Raises:
             UserError: a named method that the run does not have or that is of another kind.
         """
-        found = []
+        found: list[str] = []
         for setting, kind in (("instances", "instance"), ("neurons", "neuron")):
             named = getattr(self, setting)
             own = [name for name, method in methods.items() if method.kind == kind]
@@ -203,6 +200,10 @@ class Certificate:
             "" if tests >= needed else f"{needed} explained examples, half of which calibrate the others (here {tests})"
         )
 
+    def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:
+        """None: which rows a fit goes without is known when it runs."""
+        return []
+
     def expected_fits(self, n_train: int, n_methods: int) -> list[int]:
         """Train rows of every fit: all, and without those of each test."""
         return [n_train, *[n_train - self.removed] * self.retrained] if self.retrained else []
@@ -210,8 +211,6 @@ class Certificate:
     def tests_to_retrain(self, tests: int) -> Tensor:
         """Places of the tests that the model is trained anew for, in order, [retrained]."""
         return random_ranking(tests, seed=0)[: self.retrained].sort().values
-
-    # -- what it finds ---------------------------------------------------------------------------------------------
 
     def refitted(
         self, head: tuple[HeadInputs, HeadInputs], ablated: Tensor, taken: Removed, memory_budget: int
@@ -291,7 +290,8 @@ class Certificate:
         for one in certified:
             realised, intervals, n = one.realised, one.intervals, len(one.realised)
             said: dict[str, Any] = {
-                "n": n, "group": one.part, "reference_group": one.truth, "variant": self._variant(named),
+                "n": n, "k": self.removed, "method": "+".join(named), "group": one.part, "reference_group": one.truth,
+                "variant": self.variant,
             }  # fmt: skip
             share = float(intervals.hold(realised).double().mean())
             low, high = wilson(share, n, 100)
@@ -306,12 +306,12 @@ class Certificate:
             found.append(Result("certificate_change", *mean_and_error(realised), samples=realised, **said))
         return found
 
-    def _variant(self, named: tuple[str, str]) -> str:
-        """Methods and settings, as results.csv states them."""
-        said = [f"instances={named[0]}", f"neurons={named[1]}", f"removed={self.removed}", f"ablated={self.ablated}"]
+    @property
+    def variant(self) -> str:
+        """Settings other than the default, as results.csv states them."""
+        said = [] if self.ablated == 10 else [f"ablated={self.ablated}"]
         for setting, usual in (("level", 0.9), ("damping", 0.1), ("centre", "trained"), ("seed", 0)):
             value = getattr(self, setting)
-            said += (
-                [] if value == usual else [f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}"]
-            )
+            if value != usual:
+                said.append(f"{setting}={value:g}" if isinstance(value, float) else f"{setting}={value}")
         return ";".join(said)
