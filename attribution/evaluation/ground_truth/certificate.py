@@ -115,7 +115,7 @@ class Certificate:
 
     @property
     def least_tests(self) -> int:
-        """Examples that calibrate an interval at least: with fewer the largest residual is not enough, or no line is."""
+        """Examples that calibrate an interval at least: with fewer no residual is rare enough, or no line is found."""
         return max(3, ceil(self.level / (1 - self.level) - 1e-9))  # 0.9 / 0.1 is a little more than 9
 
     def missing(self, available: Available) -> str:
