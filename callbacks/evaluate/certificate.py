@@ -45,7 +45,7 @@ def certificate_results(
     found = evaluation.refitted(inputs.head, ablated, taken, inputs.memory_budget)
     if evaluation.retrained:
         assert recipe is not None, "an evaluation that fits says that it needs a recipe"
-        found += _retrained(session, name, evaluation, taken, off, recipe)
+        found += _retrained(session, name, evaluation, taken, off, recipe, found)
     targets = session.targets("instance", session.split).at(inputs.index)
     if is_first_process():
         _write(session, name, inputs.index, targets.target, found)
@@ -68,7 +68,13 @@ def _taken(session: Session, evaluation: Certificate, named: tuple[str, str], me
 
 
 def _retrained(
-    session: Session, name: str, evaluation: Certificate, taken: Removed, off: NeuronsOff, recipe: Recipe
+    session: Session,
+    name: str,
+    evaluation: Certificate,
+    taken: Removed,
+    off: NeuronsOff,
+    recipe: Recipe,
+    refit: list[Certified],
 ) -> list[Certified]:
     kept = kept_rows(session)
     tests = evaluation.tests_to_retrain(len(kept))
@@ -86,9 +92,7 @@ def _retrained(
         return phi(torch.stack(own), targets)
 
     outcomes = [of(models, column) for column in ("log_prob", WITHOUT) for models in ([whole] * len(tests), without)]
-    own = Removed(taken.rows[tests], taken.scores[tests], taken.off[tests])
-    found = evaluation.of_retrained(torch.stack(outcomes), own, targets)
-    return [Certified(one.part, one.truth, tests[one.tests], one.intervals, one.realised) for one in found]
+    return evaluation.of_retrained(torch.stack(outcomes), taken, tests, targets, refit)
 
 
 def _write(session: Session, name: str, index: Tensor, target: Tensor, found: Sequence[Certified]) -> None:

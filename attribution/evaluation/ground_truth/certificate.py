@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.conformal import calibrated
+from twinlens.attribution.evaluation.conformal import calibrated, recalibrated
 from twinlens.attribution.evaluation.ground_truth.certified_changes import (
     REFIT,
     RETRAINED,
     Certified,
     Removed,
+    changes_of_parts,
     correlated,
 )
 from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
@@ -45,7 +46,8 @@ class Certificate:
     `certificate_width` the median width of the intervals, `certificate_range` the distance from the 5 % to the 95 %
     quantile of realised changes, `certificate_pearson` the correlation of predicted and realised change (bootstrap over
     tests) and `certificate_change` the mean realised change. Nats, but for the first and the correlation. A refitted
-    test is calibrated on the other half of the tests (drawn at random), a retrained one on all other retrained ones.
+    test is calibrated on the other half of the tests (drawn at random); a retrained one has the line of all refitted
+    tests that are not retrained, and a width that all other retrained ones calibrate.
 
     Attributes:
         instances, neurons: methods of the run; None: the first of its kind that is no control.
@@ -243,41 +245,32 @@ class Certificate:
         each = [measured(weights, features) for features in (test.features, ablated) for weights in (whole, without)]
         before, instances, neurons, joint = each
         halves = random_ranking(len(test), seed=0) % 2
-        return self._certified(REFIT, before, torch.stack([instances, neurons, joint]), taken, halves, targets)
+        everyone = torch.arange(len(test))
+        return [
+            Certified(part, REFIT, everyone, calibrated(known, halves, self.level, bound), known)
+            for part, known, bound in changes_of_parts(before, torch.stack([instances, neurons, joint]), taken, targets)
+        ]
 
-    def of_retrained(self, outcomes: Tensor, taken: Removed, targets: Targets) -> list[Certified]:
-        """All parts with the whole model trained again.
+    def of_retrained(
+        self, outcomes: Tensor, taken: Removed, tests: Tensor, targets: Targets, refitted: list[Certified]
+    ) -> list[Certified]:
+        """All parts with the whole model trained again, by the lines of all tests but these with the head refitted.
 
         Args:
             outcomes: φ of the tests under the model of all rows, the one without their rows, the first without their
                 neurons, and the second without them, [4, retrained], nats.
-            taken: what is taken away of these tests.
+            taken: what is taken away of all tests.
+            tests: places of these among all tests, [retrained].
             targets: of these tests.
+            refitted: all parts of all tests.
         """
-        own = torch.arange(outcomes.shape[1])
-        return self._certified(RETRAINED, outcomes[0], outcomes[1:], taken, own, targets)
-
-    def _certified(
-        self, truth: str, before: Tensor, after: Tensor, taken: Removed, held_out: Tensor, targets: Targets
-    ) -> list[Certified]:
-        """Of φ before and after, [tests] and [3, tests]: without instances, without neurons, without both."""
-        without_instances, without_neurons, without_both = (after - before).double()
-        instances, neurons = taken.scores.double()[:, None], taken.off.double()[:, None]
-        both = torch.cat([instances, neurons], 1)
-        is_log_prob = targets.against is None
-        # a confident prediction has little to lose by a small change, whatever the scores say
-        spread = (1 - before.exp()).clamp(min=0)[:, None] if is_log_prob else both[:, :0]
-        highest = -before if is_log_prob else None
-        found = []
-        for part, predictors, realised, bound in (
-            ("instances", instances, without_instances, highest),
-            ("neurons", neurons, without_neurons, highest),
-            ("sum", both, without_instances + without_neurons, None),
-            ("joint", both, without_both, highest),
-        ):
-            intervals = calibrated(predictors, realised, spread, held_out, self.level, bound)
-            found.append(Certified(part, truth, torch.arange(len(before)), intervals, realised))
-        return found
+        others = torch.ones(len(taken.rows), dtype=torch.bool)
+        others[tests] = False
+        lines = {one.part: one.known.at(others) for one in refitted}
+        return [
+            Certified(part, RETRAINED, tests, recalibrated(known, lines[part], self.level, bound), known)
+            for part, known, bound in changes_of_parts(outcomes[0], outcomes[1:], taken.at(tests), targets)
+        ]
 
     def evaluate(self, certified: list[Certified], named: tuple[str, str]) -> list[Result]:
         """Five results of every part and kind of removal.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from twinlens.attribution.evaluation.conformal import Intervals
+from twinlens.attribution.evaluation.conformal import Intervals, Known
 from twinlens.attribution.evaluation.ground_truth.correlation import pearson
 from twinlens.attribution.evaluation.resampling import DRAWS, interval
+from twinlens.attribution.targets import Targets
 
 PARTS = ("instances", "neurons", "sum", "joint")
 """What is taken away: the instances alone, the neurons alone, each by itself with both changes added, both at once."""
@@ -39,6 +41,10 @@ class Removed:
     scores: Tensor
     off: Tensor
 
+    def at(self, tests: Tensor) -> Removed:
+        """Of some tests."""
+        return Removed(self.rows[tests], self.scores[tests], self.off[tests])
+
 
 @dataclass(frozen=True)
 class Certified:
@@ -49,14 +55,15 @@ class Certified:
         truth: `refit` or `retrained`.
         tests: places of the tests, [n].
         intervals: of the changes of φ, in nats.
-        realised: change of φ of each, [n], float64.
+        known: what they were predicted from, with the realised changes as outcome.
 
     Example:
         >>> import torch
-        >>> from twinlens.attribution.evaluation.conformal import Intervals
+        >>> from twinlens.attribution.evaluation.conformal import Intervals, Known
         >>> from twinlens.attribution.evaluation.ground_truth.certified_changes import Certified
         >>> ends = torch.zeros(2), torch.tensor([-0.2, -0.2]), torch.tensor([0.1, 0.1])
-        >>> one = Certified("joint", "refit", torch.arange(2), Intervals(*ends), torch.tensor([-0.1, -0.5]))
+        >>> known = Known(torch.rand(2, 2), torch.empty(2, 0), torch.tensor([-0.1, -0.5]))
+        >>> one = Certified("joint", "refit", torch.arange(2), Intervals(*ends), known)
         >>> one.intervals.hold(one.realised).tolist()
         [True, False]
     """
@@ -65,7 +72,12 @@ class Certified:
     truth: str
     tests: Tensor
     intervals: Intervals
-    realised: Tensor
+    known: Known
+
+    @property
+    def realised(self) -> Tensor:
+        """Change of φ of each, in nats, [n], float64."""
+        return self.known.outcome
 
 
 def change_with_neurons_off(scores: Tensor, target_prob: Tensor | None) -> Tensor:
@@ -86,6 +98,40 @@ def change_with_neurons_off(scores: Tensor, target_prob: Tensor | None) -> Tenso
         return -scores
     prob = target_prob.double().clamp(min=torch.finfo(torch.float32).tiny)
     return (1 - scores / prob).clamp(min=LEAST_SHARE, max=1 / LEAST_SHARE).log()
+
+
+def changes_of_parts(
+    before: Tensor, after: Tensor, taken: Removed, targets: Targets
+) -> Iterator[tuple[str, Known, Tensor | None]]:
+    """Each part, with what predicts its changes and the changes themselves, and what those cannot exceed.
+
+    Args:
+        before: φ, [tests].
+        after: without instances, without neurons, without both, [3, tests].
+        taken: what is taken away of these tests.
+        targets: of these tests.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.evaluation.ground_truth.certified_changes import Removed, changes_of_parts
+        >>> from twinlens.attribution.targets import Targets
+        >>> taken = Removed(torch.tensor([[0]]), torch.tensor([0.2]), torch.tensor([-0.1]))
+        >>> before, after = torch.tensor([-0.1]), torch.tensor([[-0.3], [-0.2], [-0.6]])
+        >>> parts = changes_of_parts(before, after, taken, Targets(torch.tensor([1])))
+        >>> [(part, round(float(known.outcome), 2)) for part, known, _ in parts]
+        [('instances', -0.2), ('neurons', -0.1), ('sum', -0.3), ('joint', -0.5)]
+    """
+    without_instances, without_neurons, without_both = (after - before).double()
+    instances, neurons = taken.scores.double()[:, None], taken.off.double()[:, None]
+    both = torch.cat([instances, neurons], 1)
+    is_log_prob = targets.against is None
+    # a confident prediction has little to lose by a small change, whatever the scores say
+    spread = (1 - before.double().exp()).clamp(min=0)[:, None] if is_log_prob else both[:, :0]
+    highest = -before.double() if is_log_prob else None
+    yield "instances", Known(instances, spread, without_instances), highest
+    yield "neurons", Known(neurons, spread, without_neurons), highest
+    yield "sum", Known(both, spread, without_instances + without_neurons), None
+    yield "joint", Known(both, spread, without_both), highest
 
 
 def correlated(predicted: Tensor, realised: Tensor) -> tuple[float, float, float]:

@@ -11,8 +11,14 @@ from torch import nn
 
 from tests import oracles_truth as oracles
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.evaluation.conformal import calibrated
 from twinlens.attribution.evaluation.ground_truth.certificate import Certificate
-from twinlens.attribution.evaluation.ground_truth.certified_changes import Removed, change_with_neurons_off
+from twinlens.attribution.evaluation.ground_truth.certified_changes import (
+    Certified,
+    Removed,
+    change_with_neurons_off,
+    changes_of_parts,
+)
 from twinlens.attribution.evaluation.ground_truth.convex_head import ConvexHead
 from twinlens.attribution.evaluation.needs import Available
 from twinlens.attribution.example_models import BUDGET
@@ -70,7 +76,14 @@ def test_results_are_those_of_the_changes() -> None:
     taken = Removed(torch.zeros(n, 2, dtype=torch.int64), outcomes[1] - outcomes[0], outcomes[2] - outcomes[0])
     targets = Targets(torch.zeros(n, dtype=torch.int64), against=torch.ones(n, dtype=torch.int64))
     evaluation = Certificate(removed=2, ablated=3, retrained=n, damping=0.2)
-    certified = evaluation.of_retrained(outcomes, taken, targets)
+    others = Removed(*(torch.cat([part, part]) for part in (taken.rows, taken.scores, taken.off)))
+    twice = torch.cat([outcomes, outcomes], 1)
+    both = Targets(targets.target.repeat(2), against=torch.ones(2 * n, dtype=torch.int64))
+    lines = [
+        Certified(part, "refit", torch.arange(2 * n), calibrated(known, torch.arange(2 * n) % 2, 0.9), known)
+        for part, known, _ in changes_of_parts(twice[0], twice[1:], others, both)
+    ]
+    certified = evaluation.of_retrained(outcomes, others, torch.arange(n), targets, lines)
     rows = evaluation.evaluate(certified, ("influence", "ig"))
     found = {(row.group, row.metric): row for row in rows}
     assert {row.variant for row in rows} == {"ablated=3;damping=0.2"}
