@@ -271,4 +271,5 @@ def weight_of(module: Any) -> Tensor:
     if not hasattr(module, "lora_A"):
         return module.weight
     with torch.no_grad():
-        return module.get_base_layer().weight + sum(module.get_delta_weight(name) for name in module.active_adapters)
+        own = module.get_base_layer().weight  # a product of float32 matrices would widen a base of 16 bits
+        return (own + sum(module.get_delta_weight(name) for name in module.active_adapters)).to(own.dtype)
