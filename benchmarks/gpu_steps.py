@@ -190,7 +190,7 @@ class Run:
 
 def run_of(folder: Path, *arguments: str) -> Run:
     """`train.py` on the small demo in a folder and store of its own."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "train.py"), *SMALL, *arguments, "hydra.run.dir=run"]
     done = gpu.timed(
         lambda: subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
