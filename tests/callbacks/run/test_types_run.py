@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from benchmarks.precision import agreement, rankings
 from tests.adapters import needs_peft
-from tests.faults.starting import start
+from tests.faults.starting import SECONDS, start
 from tests.running import SMALL_DEMO, CommandLine, Finished
 
 ASKED = ("model=local", "evaluation=accuracy", "method=[ig,logprob_increase,gradsim,influence]")
@@ -93,24 +93,24 @@ def test_auto_and_whole_bf16_run_alike(command: CommandLine, trained: Path) -> N
 
 @pytest.mark.long
 @pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp"])
-def test_several_processes_say_the_same(command: CommandLine, repository: Path, trained: Path, trainer: str) -> None:
+def test_several_processes_say_the_same(command: CommandLine, trained: Path, trainer: str) -> None:
     given = (*ASKED, f"model.path={trained / 'model'}", "fit=false", BF16, *SMALL_DEMO[1:-1])
     one = command(*given, "paths.store=store1")
     assert one.code == 0, one.err
     two = (f"trainer={trainer}", "trainer.accelerator=cpu", "trainer.devices=2", "paths.store=store2")
-    finished = start(repository, command.folder, *given, *two)
-    assert finished.returncode == 0, finished.stderr
-    several = Finished(0, "", "", command.folder / finished.stdout.strip().splitlines()[-1])
+    run = start(command.folder, *given, *two, "hydra.run.dir=two")
+    assert run.wait(timeout=SECONDS) == 0, (command.folder / "err").read_text()
+    several = Finished(0, str(command.folder / "two"), "")
     torch.testing.assert_close(probabilities(several), probabilities(one), rtol=0, atol=1e-3)
 
 
 @pytest.mark.long
-def test_two_processes_train_the_head_alone(command: CommandLine, repository: Path, trained: Path) -> None:
+def test_two_processes_train_the_head_alone(command: CommandLine, trained: Path) -> None:
     given = ("model=local", f"model.path={trained / 'model'}", "method=gradsim", "evaluation=accuracy", BF16)
     two = ("trainer=ddp_cpu", "trainer.devices=2", *SMALL_DEMO[1:-1], "trainer.max_epochs=1")
-    finished = start(repository, command.folder, *given, *two)
-    assert finished.returncode == 0, finished.stderr
-    folder = command.folder / finished.stdout.strip().splitlines()[-1] / "model"
-    types = {name: value.dtype for name, value in load_file(folder / "model.safetensors").items()}
+    run = start(command.folder, *given, *two, "hydra.run.dir=two")
+    assert run.wait(timeout=SECONDS) == 0, (command.folder / "err").read_text()
+    weights = load_file(command.folder / "two" / "model" / "model.safetensors")
+    types = {name: value.dtype for name, value in weights.items()}
     assert {name for name, dtype in types.items() if dtype == torch.float32} == {"score.weight"}
     assert {dtype for name, dtype in types.items() if name != "score.weight"} == {torch.bfloat16}
