@@ -42,6 +42,7 @@ RATIOS = [
     "evaluations_together_vs_alone",
     "sums_at_once_vs_batches",
     "increase_sums_ffn_vs_dense",
+    "misspelt_vs_import_hydra",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 
