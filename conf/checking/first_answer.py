@@ -7,6 +7,7 @@ elsewhere, experiments) is left to the whole check. It speaks where a name stand
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -73,8 +74,12 @@ def version() -> str:
 def help_text(config_dir: Path) -> str:
     """What the command is, five examples, and a line on each group of settings."""
     rows = [(f"python train.py {line}".rstrip(), what) for line, what in EXAMPLES]
-    groups = list(_groups(config_dir))
-    width = max(len(group) for group, *_ in groups)
+    tree = ConfigTree((config_dir,))
+    groups = [
+        line
+        for group, chosen, said in _groups(config_dir)
+        for line in (f"  {group}: {chosen}", *_indented(said), *_indented(", ".join(tree.options(group))))
+    ]
     return "\n".join(
         [
             f"twinlens {version()}: where a language model's prediction comes from, by training instances and neurons",
@@ -84,12 +89,17 @@ def help_text(config_dir: Path) -> str:
             "Examples:",
             *(f"  {line}\n      {what}" for line, what in rows),
             "",
-            "Groups (GROUP=NAME chooses, GROUP=[A,B] several; the default and a word on each):",
-            *(f"  {group:<{width}}  {chosen}\n  {'':<{width}}    {said}" for group, chosen, said in groups),
+            "Groups (GROUP=NAME chooses, GROUP=[A,B] several): the default, a word on it, all names",
+            *groups,
             "",
             "All settings with their values: --cfg job. Hydra's own options: --hydra-help. More: README.md, docs/",
         ]
     )
+
+
+def _indented(text: str) -> list[str]:
+    """Lines of 100 signs at most, set in."""
+    return textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 
 def _groups(config_dir: Path) -> Iterator[tuple[str, str, str]]:
