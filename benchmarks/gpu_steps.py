@@ -192,9 +192,7 @@ def run_of(folder: Path, *arguments: str) -> Run:
     """`train.py` on the small demo in a folder and store of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(ROOT / "train.py"), *SMALL, *arguments, "hydra.run.dir=run"]
-    done = gpu.timed(
-        lambda: subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    )
+    done = gpu.timed(lambda: subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False))
     if done.result.returncode:
         raise RuntimeError(done.result.stderr.strip()[-1500:])
     return Run(folder / "run", done.result.stdout, done.seconds)

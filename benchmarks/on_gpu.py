@@ -130,7 +130,9 @@ def main(given: Sequence[str] | None = None) -> int:
     file = arguments.folder / f"{record['date']}-{arguments.device}-steps.json"
     file.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     failed = [name for name, step in ended.items() if step.error is not None]
-    print(f"{file}: {len(ended) - len(failed)} of {len(ended)} steps ended well" + (f", not {failed}" if failed else ""))
+    print(
+        f"{file}: {len(ended) - len(failed)} of {len(ended)} steps ended well" + (f", not {failed}" if failed else "")
+    )
     return 1 if failed else 0
 
 

@@ -145,6 +145,7 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
 
 def _factor(before: Tensor, after: Tensor) -> float | None:
     """The number that one tensor is multiplied with to give another; None: there is none."""
+    before = before.to(after.dtype)  # a head in float32 widens what it reads
     # hidden states that are not finite are another fault, which whoever predicts tells
     if before.shape != after.shape or torch.allclose(before, after, rtol=0, atol=0, equal_nan=True):
         return 1.0 if before.shape == after.shape else None

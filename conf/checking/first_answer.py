@@ -193,7 +193,7 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    values = yaml.load(file.read_text(encoding="utf-8"), _LOADER)  # noqa: S506  (a safe loader)
+    values = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -25,12 +25,12 @@ MISSPELT = [
     "evaluation=lsd",
     "model.learning_rat=1",
     "method.ig.n_stepz=4",
-    "model=gpt2 model.architecture.hidden=3 seed=1",
+    "model=tiny model.architecture.hidden=3 seed=1",
     "data=mnli data.n_train=3",
     "sede=1 method=ig",
     "trainer=ddp trainer.device=2",
     "debug=fdr data.limit.trian=4",
-    "-m seed=0,1 model=tiny,tyni",
+    pytest.param("-m seed=0,1 model=tiny,tyni", marks=pytest.mark.long),
 ]
 LEFT_ALONE = [
     "",
@@ -68,7 +68,7 @@ def test_what_is_not_plain_is_left_to_the_whole_check(line: str) -> None:
 
 
 def test_nothing_is_refused_that_the_docs_show_and_what_is_bad_only_in_the_same_words() -> None:
-    shown = [shlex.split(arguments, comments=True) for _, arguments in COMMANDS]
+    shown = [shlex.split(arguments, comments=True) for page, arguments in COMMANDS if page != "extending.md"]
     assert len(shown) > 50
     assert [line for line in shown if "--help" not in line and first_answer(line, CONF) is not None] == []
     answered = 0
@@ -111,9 +111,7 @@ def started(*arguments: str) -> tuple[int, list[str], list[str]]:
         "print([name for name in ('torch', 'hydra', 'lightning', 'transformers') if name in sys.modules])\n"
         "sys.exit(code)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout.splitlines(), done.stderr.splitlines()
 
 
