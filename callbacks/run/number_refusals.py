@@ -101,8 +101,8 @@ def refuse_numbers(session: Session, evaluations: Mapping[str, Any], settings: M
         asked += " (bfloat16 in this checkpoint)"
     if precision not in AS_READ:
         raise UserError(
-            f"{asked} reads the weights in bfloat16, and trainer.precision={precision} computes with others; expected "
-            "one of the two: leave trainer.precision at 32-true, which takes weights as they are, or set "
+            f"{asked} reads the weights in bfloat16, and trainer.precision={precision} is for weights of another type; "
+            "expected one of the two: leave trainer.precision at 32-true, which takes weights as they are, or set "
             "model.dtype=float32."
         )
     require_bfloat16(settings["trainer"], asked, "model.dtype=float32")
