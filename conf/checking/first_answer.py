@@ -193,7 +193,11 @@ def _flat(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _read(file: Path) -> dict[str, Any]:
-    values = yaml.load(file.read_text(encoding="utf-8"), _LOADER)
+    loader = _LOADER(file.read_text(encoding="utf-8"))
+    try:
+        values = loader.get_single_data()
+    finally:
+        loader.dispose()
     if values is None:
         return {}
     if not isinstance(values, dict):
