@@ -61,7 +61,7 @@ def weight_type(dtype: str, config: PretrainedConfig | None, path: str | None) -
     if dtype != "auto":
         return TYPES[dtype]
     own = None if config is None or path is None else own_type(config, path)
-    return own if own in TYPES.values() else torch.float32
+    return own if own is not None and own in TYPES.values() else torch.float32
 
 
 def own_type(config: PretrainedConfig, path: str) -> torch.dtype | None:
