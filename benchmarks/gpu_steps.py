@@ -102,9 +102,9 @@ def ddp_of_one(device: torch.device, smoke: bool) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         accelerator = "cpu" if device.type == "cpu" else "gpu"
-        asked = ("method=gradsim", "evaluation=accuracy", f"trainer.accelerator={accelerator}")
+        asked = ("method=gradsim", "evaluation=accuracy", f"trainer.accelerator={accelerator}", "trainer.devices=1")
         plain = run_of(place / "plain", *asked)
-        ddp = run_of(place / "ddp", *asked, "trainer.strategy=ddp", "trainer.devices=1")
+        ddp = run_of(place / "ddp", "trainer=ddp", *asked)
         first, second = (scores_of(done.folder, "gradsim") for done in (plain, ddp))
     difference = relative_difference(second, first)
     require(difference < CLOSE, f"scores of DDP differ by {difference:.1e}")
