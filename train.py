@@ -20,13 +20,12 @@ from lightning.pytorch import seed_everything
 from omegaconf import DictConfig
 
 from twinlens.callbacks.fit.stage import n_processes
-from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
 from twinlens.callbacks.run.control_seeds import with_seeds_of_run
 from twinlens.callbacks.run.folder import RunFolder
-from twinlens.callbacks.run.opening import model_node, open_inputs, open_questions, read_former_names
+from twinlens.callbacks.run.opening import model_node, open_inputs, open_questions, open_trainers, read_former_names
 from twinlens.callbacks.run.parts import Parts
 from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import scrubbed_output
@@ -69,7 +68,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit, config.get("checkpoints"))
     watch_started(Path(config.paths.store))
     data, tokenizer, explain = open_inputs(config, build)
-    trainers = TrainerFactory(partial(build, config.trainer, default_root_dir=str(folder)), config.trainer.precision)
+    trainers = open_trainers(config, build, folder)
     store, budget = Store(Path(config.paths.store), config.overwrite), parse_bytes(config.memory_budget)
     common = config.attribute_split, budget, config.seed, config.choices, config.model._target_, explain
     session = Session(folder, store, trainers, data, *common)

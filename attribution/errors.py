@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # what is refused before any library is loaded is this error too
+    from torch import Tensor
 
 
 class UserError(Exception):
@@ -44,7 +45,7 @@ def require_finite(values: Tensor, what: str, index: Tensor) -> None:
     """
     if math.isfinite(float(values.sum())):  # one NaN or infinity would be in the sum
         return
-    finite = torch.isfinite(values).flatten(1).all(1) if values.dim() > 1 else torch.isfinite(values)
+    finite = values.isfinite().flatten(1).all(1) if values.dim() > 1 else values.isfinite()
     if not bool(finite.all()):
         bad = index[~finite.to(index.device)].tolist()
         shown = ", ".join(map(str, bad[:10])) + (" …" if len(bad) > 10 else "")

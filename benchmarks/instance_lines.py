@@ -8,7 +8,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from benchmarks import bridge, head_peers, instance, layers, rows, scaling, store_checks, trained
+from benchmarks import bridge, first_answer, head_peers, instance, layers, rows, scaling, store_checks, trained
 from benchmarks.measured import TOLERANCE, Outcome
 from benchmarks.pairs import Comparison, compare, progress
 
@@ -140,6 +140,15 @@ def benchmark_store(arguments: argparse.Namespace, outcome: Outcome) -> None:
     outcome.add_value("store_check_seconds", cost.check)
     outcome.add_value("store_check_mb_of_demo", cost.size / 1e6)
     outcome.add_value("store_check_gb_per_second", speed / 1e9)
+
+
+def benchmark_answer(arguments: argparse.Namespace, outcome: Outcome) -> None:
+    """The answer to a misspelt command line beside `import hydra`; at most three times as long is meant."""
+    first_answer.answer()
+    first_answer.hydra()
+    note = "processes of their own; twinlens answers `python train.py method.ig.n_stepz=4`, the peer is `import hydra`"
+    sides = first_answer.answer, first_answer.hydra
+    outcome.add(compare("misspelt_vs_import_hydra", *sides, arguments.pairs, lambda a, b: abs(a - b), 0.5, note))
 
 
 def benchmark_bridge(arguments: argparse.Namespace, outcome: Outcome) -> None:

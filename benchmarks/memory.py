@@ -34,6 +34,7 @@ from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.memory import WithinMemory, return_freed_memory
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.last_token import LastTokenEngine
+from twinlens.models.weight_types import TYPES
 
 MODEL_PASSES = ("predict", "ig", "ig_all", "faithfulness", "faithfulness_all")
 PASSES = (*MODEL_PASSES, "gradsim", "influence", "gradsim_mlp", "influence_mlp", "na_instances")
@@ -50,39 +51,50 @@ def resident(field: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {field}: this benchmark needs Linux")
 
 
-def growth(work: Callable[[], Any]) -> int:
-    """How far resident memory rises above its present value during `work`, in bytes."""
+def growth(work: Callable[[], Any], device: torch.device | None = None) -> int:
+    """How far resident memory rises above its present value during `work`, in bytes; on a CUDA device how far what is
+    allocated there does."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        allocated = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - allocated
     Path("/proc/self/clear_refs").write_text("5")  # VmHWM starts again from VmRSS
     before = resident("VmRSS")
     work()
     return resident("VmHWM") - before
 
 
-def engine_of(layers: int, hidden: int) -> LastTokenEngine:
-    """A frozen GPT-2-shaped decoder with random weights and a linear head."""
+def engine_of(
+    layers: int, hidden: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+) -> LastTokenEngine:
+    """A frozen GPT-2-shaped decoder with random weights of a type and a linear head in float32."""
     torch.manual_seed(0)
     config = GPT2Config(
         n_layer=layers, n_embd=hidden, n_head=hidden // 64, vocab_size=1000, bos_token_id=0, eos_token_id=0
     )
     backbone = AutoModel.from_config(config).eval().requires_grad_(False)
     head = nn.Linear(hidden, N_CLASSES, bias=False).requires_grad_(False)
-    return LastTokenEngine(build_anatomy(backbone), head)
+    head.register_forward_pre_hook(lambda module, args: (args[0].to(module.weight.dtype),))
+    return LastTokenEngine(build_anatomy(backbone.to(device, dtype)), head.to(device))
 
 
-def random_batch(n: int, tokens: int) -> dict[str, Tensor]:
+def random_batch(n: int, tokens: int, device: torch.device | None = None) -> dict[str, Tensor]:
     """Examples of equal length."""
-    ids = torch.randint(0, 1000, (n, tokens))
+    ids = torch.randint(0, 1000, (n, tokens)).to(device)
     return {
-        "index": torch.arange(n),
+        "index": torch.arange(n, device=device),
         "input_ids": ids,
         "attention_mask": torch.ones_like(ids),
-        "labels": torch.zeros(n, dtype=torch.int64),
+        "labels": torch.zeros(n, dtype=torch.int64, device=device),
     }
 
 
-def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[int, int]:
+def model_pass(
+    name: str, arguments: argparse.Namespace, budget: int, device: torch.device | None = None
+) -> tuple[int, int]:
     """(measured, planned) growth of a pass over one batch."""
-    engine = engine_of(arguments.layers, arguments.hidden)
+    engine = engine_of(arguments.layers, arguments.hidden, TYPES[arguments.dtype], device)
     evaluation = Faithfulness(positions="all" if name == "faithfulness_all" else "last")
     gradients = IntegratedGradients(positions="all" if name == "ig_all" else None)
 
@@ -95,7 +107,7 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         return {"index": batch["index"], "score": gradients.attribute(engine, batch, size).score}
 
     def faithfulness(batch: Batch, size: int) -> dict[str, Tensor]:
-        index = torch.arange(100, dtype=torch.int32).expand(len(batch["index"]), -1)
+        index = torch.arange(100, dtype=torch.int32, device=device).expand(len(batch["index"]), -1)
         lists = {f"m{number}": (torch.zeros_like(index), index) for number in range(arguments.lists)}
         return {"index": batch["index"], **evaluation.answers(engine, batch, lists, size)}
 
@@ -111,9 +123,9 @@ def model_pass(name: str, arguments: argparse.Namespace, budget: int) -> tuple[i
         "faithfulness": edited,
         "faithfulness_all": edited,
     }[name]
-    WithinMemory(name, compute, budget, need)(random_batch(1, 4))
-    batch = random_batch(arguments.batch, arguments.tokens)
-    measured = growth(lambda: WithinMemory(name, compute, budget, need)(batch))
+    WithinMemory(name, compute, budget, need)(random_batch(1, 4, device))
+    batch = random_batch(arguments.batch, arguments.tokens, device)
+    measured = growth(lambda: WithinMemory(name, compute, budget, need)(batch), device)
     return measured, need.peak(arguments.batch, arguments.tokens, budget)
 
 
@@ -175,6 +187,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lists", type=int, default=10, help="neuron lists that faithfulness tests")
     parser.add_argument("--train", type=int, default=4000, help="train examples of the instance methods")
+    parser.add_argument("--dtype", choices=sorted(TYPES), default="float32", help="of the model's weights")
     parser.add_argument("--single", action="store_true", help="the first pass at the first budget, here, as JSON")
     return parser.parse_args(arguments)
 

@@ -40,6 +40,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "bergson": text_lines.benchmark_bergson,
     "scaling": instance_lines.benchmark_scaling,
     "store": instance_lines.benchmark_store,
+    "answer": instance_lines.benchmark_answer,
 }
 
 

@@ -112,7 +112,11 @@ def with_new_lora(lm: Any, path: str | None, shapes_only: bool = False) -> Any:
     peft = _installed(f"model.adapter=lora makes an adapter for model.path={path}")
     init = {"init_lora_weights": False} if shapes_only else {}
     settings = peft.LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=peft.utils.INCLUDE_LINEAR_LAYERS_SHORTHAND, **init
+        r=RANK,
+        lora_alpha=ALPHA,
+        target_modules=peft.utils.INCLUDE_LINEAR_LAYERS_SHORTHAND,
+        exclude_modules=r"score(\..*)?" if hasattr(lm, "score") else None,  # a head is trained itself
+        **init,
     )
     settings.base_model_name_or_path = path
     peft.PeftModel(lm, settings, NAME)
@@ -271,4 +275,5 @@ def weight_of(module: Any) -> Tensor:
     if not hasattr(module, "lora_A"):
         return module.weight
     with torch.no_grad():
-        return module.get_base_layer().weight + sum(module.get_delta_weight(name) for name in module.active_adapters)
+        own = module.get_base_layer().weight  # a product of float32 matrices would widen a base of 16 bits
+        return (own + sum(module.get_delta_weight(name) for name in module.active_adapters)).to(own.dtype)

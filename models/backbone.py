@@ -29,13 +29,14 @@ from twinlens.models.checkpoint_settings import (
     check_heads,
     runnable,
 )
-from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
+from twinlens.models.class_labels import refuse_unreadable_labels
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
 from twinlens.models.own_heads import mend_buffers, put_mlp_head, require_score, serve_type
 from twinlens.models.padding import moved_by_padding
 from twinlens.models.readouts import require_plain_readout
+from twinlens.models.weight_types import reading_head_in_float32, weight_type, with_float32_head
 
 
 def load_config(path: str, trust_remote_code: bool = False) -> PretrainedConfig:
@@ -102,14 +103,16 @@ def load_classifier(
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
     as_it_is: bool = False,
+    dtype: str = "float32",
 ) -> tuple[PreTrainedModel, Origin]:
-    """A sequence classifier in float32 whose head is `score`: trained where the checkpoint has one, else new.
+    """A sequence classifier whose head is `score`: trained where the checkpoint has one, else new.
 
     New parameters are drawn from `seed` alone, so that the same call gives the same model.
 
     Args:
         as_it_is: the checkpoint is a trained classifier that stays as it is: nothing is new, its vocabulary and the id
             that it takes for padding are its own.
+        dtype: of the weights, a word of `model.dtype`; a decoder's head is float32 whatever they are.
 
     Returns:
         The model, and where its weights come from.
@@ -127,10 +130,11 @@ def load_classifier(
         "problem_type": None,  # whatever the checkpoint's was, cross-entropy over classes or choices trains it here
     }
     if path is None:
-        lm, trained_head, origin = _from_scratch(architecture, labels, len(tokenizer), attention), None, Origin()
+        lm = _from_scratch(architecture, labels, len(tokenizer), attention, dtype)
+        trained_head, origin = None, Origin()
     else:
         lm, trained_head, origin = _from_checkpoint(
-            path, model_type, labels, attention, trust_remote_code, adapter, as_it_is
+            path, model_type, labels, attention, trust_remote_code, adapter, as_it_is, dtype
         )
     padding = () if as_it_is else with_padding(lm, tokenizer)
     if trained_head == "mlp" or (trained_head is None and head == "mlp"):
@@ -141,6 +145,7 @@ def load_classifier(
         else:
             shapes = ((name, list(weight.shape)) for name, weight in lm.score.state_dict().items())
             origin = replace(origin, new=tuple(f"{HEAD}{name} {shape}" for name, shape in shapes))
+    with_float32_head(lm, next(lm.base_model.parameters()).dtype)
     with runnable(lm, path):
         require_plain_readout(lm, lm.score, path)
         moved_by_padding(lm.base_model)
@@ -156,11 +161,13 @@ def architecture_of(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
+    dtype: str = "float32",
 ) -> PreTrainedModel:
-    """The classifier without values (on the meta device): shapes alone, no weight is read.
+    """The classifier without values (on the meta device): shapes and types alone, no weight is read.
 
     Args:
         vocabulary: size of the tokenizer, for a model from scratch.
+        dtype: of the weights, a word of `model.dtype`.
 
     Raises:
         UserError: the configuration cannot be read, or names no decoder with a `score` head.
@@ -168,7 +175,7 @@ def architecture_of(
     labels = {"num_labels": len(label_names)}
     with torch.device("meta"):
         if path is None:
-            lm: Any = _from_scratch(architecture, labels, vocabulary, attention)
+            lm: Any = _from_scratch(architecture, labels, vocabulary, attention, dtype)
         else:
             config = load_config(path, trust_remote_code)
             head = head_of(config) or head
@@ -178,13 +185,14 @@ def architecture_of(
                 lm = AutoModelForSequenceClassification.from_config(
                     config,
                     attn_implementation=attention_of(config, attention),
-                    dtype=torch.float32,
+                    dtype=weight_type(dtype, config, path),
                     trust_remote_code=trust_remote_code,
                 )
                 require_score(lm, path)
                 lm = adapted(lm, path, adapter, shapes_only=True)
         if head == "mlp":
             put_mlp_head(lm, len(label_names), path)
+        with_float32_head(lm, next(lm.base_model.parameters()).dtype)
     return lm
 
 
@@ -211,13 +219,13 @@ def config_from_scratch(architecture: Mapping[str, Any] | None, **more: Any) -> 
 
 
 def _from_scratch(
-    architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str
+    architecture: Mapping[str, Any] | None, labels: dict[str, Any], vocabulary: int, attention: str, dtype: str
 ) -> PreTrainedModel:
     config = config_from_scratch(architecture, **labels, vocab_size=vocabulary)
     serve_type(config)
     with buildable(config.to_dict()):
         lm = AutoModelForSequenceClassification.from_config(
-            config, attn_implementation=attention_of(config, attention), dtype=torch.float32
+            config, attn_implementation=attention_of(config, attention), dtype=weight_type(dtype, None, None)
         )
     require_score(lm, None)
     return lm
@@ -231,6 +239,7 @@ def _from_checkpoint(
     trust_remote_code: bool,
     adapter: AdapterUse,
     as_it_is: bool,
+    dtype: str,
 ) -> tuple[PreTrainedModel, str | None, Origin]:
     """The loaded model, the kind of its trained head (None: it has none), and where its weights come from."""
     config = load_config(path, trust_remote_code)
@@ -243,10 +252,11 @@ def _from_checkpoint(
     before = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # a new head is meant, not worth a warning
     try:
-        with readable(path):
+        read_in = weight_type(dtype, config, path)
+        with readable(path), reading_head_in_float32(config, read_in):
             lm, info = AutoModelForSequenceClassification.from_pretrained(
                 place,
-                dtype=torch.float32,
+                dtype=read_in,
                 attn_implementation=attention_of(config, attention),
                 trust_remote_code=trust_remote_code,
                 use_safetensors=safetensors,
@@ -286,21 +296,6 @@ def require_architecture(config: PretrainedConfig, model_type: str | None, path:
             f"model.path={path} holds a {config.model_type} checkpoint, but the chosen model expects {model_type}; "
             "choose model=local for a checkpoint of any architecture."
         )
-
-
-def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]:
-    """Label names of a checkpoint that is used as it is (fit=false), in the order of its head.
-
-    Raises:
-        UserError: it has no head, one for another problem than one label per text, or classes that are not numbered.
-    """
-    if head_of(config) is None:
-        raise UserError(
-            f"fit=false uses the classifier in model.path={path} as it is, but its architecture "
-            f"({', '.join(config.architectures or ['unknown'])}) has no classification head; expected "
-            "…ForSequenceClassification: train it first (fit=true) or point model.path to a trained classifier."
-        )
-    return trained_labels(config, path)
 
 
 def save_classifier(

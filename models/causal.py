@@ -23,6 +23,7 @@ from twinlens.models.checkpoint_files import readable, weights_place
 from twinlens.models.checkpoint_settings import attention_of, buildable, runnable
 from twinlens.models.loaded_weights import Origin, fitting_weights
 from twinlens.models.padding import moved_by_padding
+from twinlens.models.weight_types import weight_type
 
 
 def load_language_model(
@@ -34,8 +35,10 @@ def load_language_model(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
+    dtype: str = "float32",
 ) -> tuple[PreTrainedModel, Origin]:
-    """A causal language model in float32 as it was trained, or a new one drawn from `seed` alone.
+    """A causal language model as it was trained, or a new one drawn from `seed` alone; weights of the type that
+    `model.dtype` says.
 
     The vocabulary is never enlarged, unlike a classifier's: a row for a padding token that the model does not know
     would take part in the softmax. Padding is masked, so that any known id serves for it.
@@ -50,9 +53,9 @@ def load_language_model(
     torch.manual_seed(seed)
     lm: Any
     if path is None:
-        lm, origin = _from_scratch(architecture, tokenizer, attention), Origin()
+        lm, origin = _from_scratch(architecture, tokenizer, attention, dtype), Origin()
     else:
-        lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter)
+        lm, origin = _from_checkpoint(path, model_type, attention, trust_remote_code, adapter, dtype)
     require_known_tokens(lm, tokenizer, path)
     with runnable(lm, path):
         moved_by_padding(lm.base_model)
@@ -66,22 +69,23 @@ def causal_architecture_of(
     attention: str,
     trust_remote_code: bool,
     adapter: AdapterUse = "keep",
+    dtype: str = "float32",
 ) -> PreTrainedModel:
-    """The language model without values (on the meta device): shapes alone, no weight is read.
+    """The language model without values (on the meta device): shapes and types alone, no weight is read.
 
     Raises:
         UserError: the configuration cannot be read, or names no causal language model.
     """
     with torch.device("meta"):
         if path is None:
-            return _from_scratch(architecture, tokenizer, attention)
+            return _from_scratch(architecture, tokenizer, attention, dtype)
         config = load_config(path, trust_remote_code)
         _refuse_other_heads(config, path)
         with readable(path):
             lm: Any = AutoModelForCausalLM.from_config(
                 config,
                 attn_implementation=attention_of(config, attention),
-                dtype=torch.float32,
+                dtype=weight_type(dtype, config, path),
                 trust_remote_code=trust_remote_code,
             )
         return adapted(lm, path, adapter, shapes_only=True)
@@ -112,18 +116,18 @@ def require_known_tokens(lm: Any, tokenizer: PreTrainedTokenizerBase, path: str 
 
 
 def _from_scratch(
-    architecture: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase, attention: str
+    architecture: Mapping[str, Any] | None, tokenizer: PreTrainedTokenizerBase, attention: str, dtype: str
 ) -> PreTrainedModel:
     special = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     config = config_from_scratch(architecture, **special, vocab_size=len(tokenizer))
     with buildable(config.to_dict()):
         return AutoModelForCausalLM.from_config(
-            config, attn_implementation=attention_of(config, attention), dtype=torch.float32
+            config, attn_implementation=attention_of(config, attention), dtype=weight_type(dtype, None, None)
         )
 
 
 def _from_checkpoint(
-    path: str, model_type: str | None, attention: str, trust_remote_code: bool, adapter: AdapterUse
+    path: str, model_type: str | None, attention: str, trust_remote_code: bool, adapter: AdapterUse, dtype: str
 ) -> tuple[PreTrainedModel, Origin]:
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
@@ -132,7 +136,7 @@ def _from_checkpoint(
     with readable(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
-            dtype=torch.float32,
+            dtype=weight_type(dtype, config, path),
             attn_implementation=attention_of(config, attention),
             trust_remote_code=trust_remote_code,
             use_safetensors=safetensors,

@@ -14,11 +14,15 @@ from typing import Any
 
 import psutil
 import torch
-from transformers import PretrainedConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
+    MODEL_MAPPING,
+    PretrainedConfig,
+)
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.checkpoint_files import first_words, readable, resolve
-from twinlens.models.encoders import has_sdpa, is_encoder
 
 LARGEST_FILE = 8 * 1024**2
 """Bytes of a config.json; those of the largest models have some hundred thousand."""
@@ -29,7 +33,14 @@ BOUNDS = (
     (re.compile(r"(^|_)(size|dim|embd|inner|d_model|d_ff|d_kv|heads?|experts|rank|groups|width)$"), 2**22),
 )
 """What a number is called → the most it may be; the largest models known stay below a quarter of each."""
-ATTENTIONS = frozenset({"eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"})
+SUPPORTED_BY = {
+    "sdpa": "_supports_sdpa",
+    "flash_attention_2": "_supports_flash_attn",
+    "flash_attention_3": "_supports_flash_attn",
+    "flex_attention": "_supports_flex_attn",
+}
+"""Attention → what a class of transformers says of itself where it has it."""
+ATTENTIONS = frozenset({"eager", *SUPPORTED_BY})
 EXPERTS = frozenset({"eager", "batched_mm", "grouped_mm"})
 CODE = {
     "use_kernels": "downloads kernels and runs them",
@@ -186,15 +197,40 @@ def check_attention(attention: str) -> None:
 
 
 def attention_of(config: PretrainedConfig, attention: str) -> str:
-    """The attention implementation to load with.
+    """The attention implementation to load with: what is asked for, or `eager` where transformers has no `sdpa` for a
+    configuration's type (Gemma 2 caps its scores, GPT-OSS has sinks beside them, BLOOM and DeBERTa write theirs out).
 
     Raises:
-        UserError: it is none of transformers' own.
+        UserError: it is none of transformers' own, or one that it does not have for the type.
     """
     check_attention(attention)
-    if attention == "sdpa" and is_encoder(config) and not has_sdpa(config):
-        return "eager"  # DeBERTa writes its attention out
-    return "eager" if config.model_type == "bloom" else attention  # BLOOM has its own attention only
+    there = attentions_for(config)
+    if attention in there:
+        return attention
+    if attention == "sdpa":
+        return "eager"
+    raise UserError(
+        f"model.attention={attention} is not written for the type {config.model_type} in transformers; expected one of "
+        f"{', '.join(there)}: set model.attention={'sdpa' if 'sdpa' in there else 'eager'}."
+    )
+
+
+def attentions_for(config: PretrainedConfig) -> tuple[str, ...]:
+    """What transformers has for a configuration's type; everything, where the type's code comes with a checkpoint."""
+    mappings = (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING, MODEL_MAPPING)
+    found: Any = next((kind for known in mappings if (kind := known.get(type(config), None)) is not None), None)
+    kind = found[0] if isinstance(found, tuple) else found
+    if kind is None:
+        return tuple(sorted(ATTENTIONS))
+    return tuple(name for name in sorted(ATTENTIONS) if name == "eager" or getattr(kind, SUPPORTED_BY[name], False))
+
+
+def told_attention(config: PretrainedConfig, attention: str) -> str:
+    """One line where another attention is read than was asked for; empty elsewhere."""
+    chosen = attention_of(config, attention)
+    if chosen == attention:
+        return ""
+    return f"attention: {chosen}, as transformers has no {attention} for {config.model_type}"
 
 
 def check_architecture(settings: Mapping[str, Any]) -> None:

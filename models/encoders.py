@@ -72,11 +72,6 @@ def _scores_last_token(config: PretrainedConfig) -> bool:
     return _SCORING[kind]
 
 
-def has_sdpa(config: PretrainedConfig) -> bool:
-    """Whether transformers has the fused attention for a configuration's type."""
-    return bool(getattr(MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)], "_supports_sdpa", False))
-
-
 def reads_first(lm: Any) -> bool:
     """Whether a classifier was given its parts by `attach_head`, so that it reads the first token of a text."""
     return "entry" in vars(lm)

@@ -52,6 +52,7 @@ class LanguageModel(LightningModule):
         trust_remote_code: run code from the checkpoint's repository.
         adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
             head, or `merge` them into the base.
+        dtype: type in which the weights are read: `float32`, `bfloat16`, or `auto`, the checkpoint's own.
         seed: draws the parameters of a model from scratch.
 
     Raises:
@@ -76,6 +77,7 @@ class LanguageModel(LightningModule):
         attention: str = "sdpa",
         trust_remote_code: bool = False,
         adapter: AdapterUse = "keep",
+        dtype: str = "float32",
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -86,9 +88,10 @@ class LanguageModel(LightningModule):
         self.warmup_fraction = warmup_fraction
         self.schedule: Schedule = schedule
         loaded: Any = load_language_model(
-            path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter
+            path, architecture, model_type, tokenizer, seed, attention, trust_remote_code, adapter, dtype
         )
         self.lm, origin = loaded
+        self.weights_in = next(self.lm.base_model.parameters()).dtype
         self.change = readout_change(self.lm, self.head, path)
         # none is new, so that only weights from a pickle are worth a line
         self.weights_told = origin.told(path) if path is not None and origin.read else None

@@ -38,6 +38,7 @@ class TextClassifier(LightningModule):
     In multiple choice the head gives one score per sequence, and a question's scores are those of its choices.
 
     Attributes:
+        weights_in: type in which the language model's weights were read.
         weights_told: one line about which weights are new, not used or read from a pickle; None: nothing is to be said.
 
     Args:
@@ -58,6 +59,7 @@ class TextClassifier(LightningModule):
         trust_remote_code: run code from the checkpoint's repository.
         adapter: of a checkpoint that is a PEFT adapter: `keep` its matrices as layers, which alone are trained with the
             head, or `merge` them into the base.
+        dtype: type in which the weights are read: `float32`, `bfloat16`, or `auto`, the checkpoint's own.
         seed: draws the parameters that the checkpoint does not have.
         n_choices: sequences of a question in multiple choice, where `label_names` are the choices; None: classes.
         as_it_is: the checkpoint is a trained classifier whose weights and vocabulary stay as they are.
@@ -88,6 +90,7 @@ class TextClassifier(LightningModule):
         attention: str = "sdpa",
         trust_remote_code: bool = False,
         adapter: AdapterUse = "keep",
+        dtype: str = "float32",
         seed: int = 0,
         n_choices: int | None = None,
         choices: Choices = "predicted",
@@ -118,8 +121,10 @@ class TextClassifier(LightningModule):
             trust_remote_code,
             adapter,
             as_it_is,
+            dtype,
         )
         self.lm, origin = loaded
+        self.weights_in = next(self.lm.base_model.parameters()).dtype
         self.weights_told = _told(origin, path, as_it_is)
         metrics = MetricCollection(
             {

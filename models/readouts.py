@@ -96,7 +96,8 @@ def readout_change(lm: Any, head: nn.Module, path: str | None) -> ReadoutChange:
         half = torch.logspace(0, 1, output.numel() // 2 + 1, HIGH / LOW, dtype=torch.float64, device=output.device)
         both = torch.cat([half, -half])[: output.numel()] * LOW
         seen["scores"] = both[torch.randperm(len(both), generator=torch.Generator().manual_seed(0))].view_as(output)
-        seen["scores"] = seen["scores"].to(output)
+        # of 16 bits in float32, in which what comes behind then runs too: else a scale would show three digits
+        seen["scores"] = seen["scores"].to(output.device, torch.promote_types(output.dtype, torch.float32))
         return seen["scores"]
 
     pad = getattr(lm.config.get_text_config(), "pad_token_id", None)
@@ -144,11 +145,13 @@ def require_plain_readout(lm: Any, head: nn.Module, path: str | None) -> None:
 
 def _factor(before: Tensor, after: Tensor) -> float | None:
     """The number that one tensor is multiplied with to give another; None: there is none."""
+    before = before.to(after.dtype)  # a head in float32 widens what it reads
     # hidden states that are not finite are another fault, which whoever predicts tells
     if before.shape != after.shape or torch.allclose(before, after, rtol=0, atol=0, equal_nan=True):
         return 1.0 if before.shape == after.shape else None
     factor = float((before.double() * after.double()).sum() / before.double().pow(2).sum())
-    return factor if torch.allclose(before * factor, after, rtol=1e-4, atol=1e-6) else None
+    rounding = max(1e-4, 2 * torch.finfo(after.dtype).eps)
+    return factor if torch.allclose(before * factor, after, rtol=rounding, atol=1e-6) else None
 
 
 def _change(scores: Tensor, logits: Tensor) -> tuple[float, float | None] | None:

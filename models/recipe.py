@@ -5,22 +5,26 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch import LightningModule
+
+from twinlens.models.weight_types import refuse_rounded_steps
 
 Schedule = Literal["constant", "linear"]
 
 
-def adamw(
-    module: LightningModule, learning_rate: float, weight_decay: float, warmup_fraction: float, schedule: Schedule
-) -> Any:
+def adamw(module: Any, learning_rate: float, weight_decay: float, warmup_fraction: float, schedule: Schedule) -> Any:
     """What `configure_optimizers` returns: AdamW over all parameters, its rate set after every step.
 
     Args:
-        module: attached to a Trainer, which knows the number of steps.
+        module: a LightningModule attached to a Trainer, which knows the number of steps.
         learning_rate, weight_decay: of AdamW.
         warmup_fraction: share of the steps in which the rate rises linearly from zero.
         schedule: `constant`, or `linear` decay to zero after the warm-up.
+
+    Raises:
+        UserError: weights that were read in bfloat16 would be trained.
     """
+    if module.weights_in == torch.bfloat16:
+        refuse_rounded_steps(module.lm)
     optimizer = torch.optim.AdamW(module.parameters(), lr=learning_rate, weight_decay=weight_decay)
     total = int(module.trainer.estimated_stepping_batches)
     warmup = int(warmup_fraction * total)

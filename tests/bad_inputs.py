@@ -10,6 +10,7 @@ from tests.bad_inputs_checkpoints import CHECKPOINTS, CHECKPOINTS_WHILE_RUNNING
 from tests.bad_inputs_data import DATA
 from tests.bad_inputs_decoders import DECODERS
 from tests.bad_inputs_encoders import ENCODERS
+from tests.bad_inputs_numbers import NUMBERS
 from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
 from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
@@ -29,6 +30,7 @@ BAD_INPUTS = [
     *(BadInput("Checkpoints", *entry, running=True) for entry in CHECKPOINTS_WHILE_RUNNING),
     *(BadInput("Decoders of other kinds", *entry) for entry in DECODERS),
     *(BadInput("Encoders", *entry) for entry in ENCODERS),
+    *(BadInput("Types of numbers and of attention", *entry) for entry in NUMBERS),
     *(BadInput("Configurations from somebody else", *entry) for entry in STRANGERS),
     *(BadInput("Found while running", *entry, running=True) for entry in WHILE_RUNNING),
 ]

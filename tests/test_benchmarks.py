@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import GPT2Config
 
-from benchmarks import ig, pairs, second_paper
+from benchmarks import ig, large_model, on_gpu, pairs, second_paper
 from benchmarks.device import Operations
 from benchmarks.measured import TINY, is_installed
 from benchmarks.pairs import Comparison, Timed, compare, timed, use_clock
@@ -42,6 +42,7 @@ RATIOS = [
     "evaluations_together_vs_alone",
     "sums_at_once_vs_batches",
     "increase_sums_ffn_vs_dense",
+    "misspelt_vs_import_hydra",
 ]
 NEEDS_CAPTUM = pytest.mark.skipif(not is_installed("captum"), reason="needs captum (extra bench)")
 
@@ -220,3 +221,51 @@ def test_impossible_arguments_are_refused(arguments: list[str], capsys: pytest.C
         main(arguments)
     assert stopped.value.code == 2
     assert "expected" in capsys.readouterr().err
+
+
+@pytest.mark.long  # a process for each step
+def test_every_step_of_the_gpu_script_runs_on_a_cpu_and_is_recorded(tmp_path: Path) -> None:
+    assert on_gpu.main(["--device", "cpu", "--smoke", "--folder", str(tmp_path)]) == 0
+    (file,) = tmp_path.glob("*.json")
+    steps = json.loads(file.read_text(encoding="utf-8"))["steps"]
+    assert list(steps) == list(on_gpu.STEPS)
+    assert {name: step["error"] for name, step in steps.items()} == dict.fromkeys(steps)
+    assert steps["ig_bf16"]["found"]["correlation_with_loop"] > 0.99
+    assert steps["out_of_memory"]["found"]["halved"] > 0
+    assert steps["plan_against_measured"]["found"]["ig, bfloat16"]["measured"] > 0
+
+
+@pytest.mark.long  # a process of its own
+def test_a_step_that_fails_or_takes_too_long_is_recorded_and_the_next_one_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = on_gpu.run_step("out_of_memory", "cpu", True, 0.2)
+    assert ended.error == "took more than its 0.2 s"
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    arguments = ["--device", "cpu", "--smoke", "--folder", str(tmp_path), "--steps", "ig_bf16", "ekfac_rows"]
+    assert on_gpu.main(arguments) == 1
+    (file,) = tmp_path.glob("*.json")
+    steps = json.loads(file.read_text(encoding="utf-8"))["steps"]
+    assert [step["found"] for step in steps.values()] == [None, None]
+    assert [step["error"] for step in steps.values()] == ["exit code 1"] * 2
+
+
+def test_without_a_gpu_the_script_says_what_it_would_do(capsys: pytest.CaptureFixture[str]) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU is at hand")
+    assert on_gpu.main([]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("no CUDA device here")
+    assert all(f"  {name} (at most " in said for name in on_gpu.STEPS)
+    assert sum(step.limit for step in on_gpu.STEPS.values()) <= on_gpu.AT_MOST == 480
+    script = Path(on_gpu.__file__).with_suffix(".sh").read_text(encoding="utf-8")
+    assert 'exec "$python" -m benchmarks.on_gpu "$@"' in script
+
+
+@pytest.mark.long  # processes of their own
+def test_a_large_model_is_read_in_either_type(capsys: pytest.CaptureFixture[str]) -> None:
+    assert large_model.main(["--smoke", "--prompts", "2"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["types"]["bfloat16"]["weights"] * 2 == found["types"]["float32"]["weights"]
+    assert all(share >= 0.7 for share in found["share_of_first_10"].values())
+    assert large_model.share_of_first([[(0, 1), (0, 2)]], [[(0, 2), (1, 1)]]) == 0.5

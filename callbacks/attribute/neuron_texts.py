@@ -111,7 +111,7 @@ def search_inputs(session: Session, addresses: Tensor, kept: int) -> dict[str, A
     return {
         "weights": session.weights,
         "split": session.data.fingerprint(CORPUS),
-        "precision": session.trainers.precision,
+        "precision": session.trainers.numbers,
         "code": code_of(__name__, session.data, {"_target_": session.model_target}),
         "kept": kept,
         "neurons": hashlib.sha256(addresses.numpy().tobytes()).hexdigest(),

@@ -67,7 +67,7 @@ def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
         "losses": wanted.losses,
         **({"explain": session.explain.instance.identity} if wanted.explained else {}),
         "projections": fingerprint_of(projection_inputs(session, wanted.options)) if pca else None,
-        "precision": session.trainers.precision,
+        "precision": session.trainers.numbers,
         "code": code_of(__name__, RowFiles),
     }
 

@@ -46,9 +46,6 @@ WITHOUT_EFFECT = frozenset(
 )
 """Trainer settings that must not change what is learned, so that they are not part of the fingerprint."""
 
-TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
-"""Precisions in which the weights themselves are of another type than float32."""
-
 FINISHED = "fit.json"  # written when everything else of a fit is there
 EPOCHS = "epochs"  # folder of a fit that keeps the weights of every epoch
 
@@ -171,15 +168,16 @@ def load_inputs(model_settings: Mapping[str, Any], source: Any) -> dict[str, Any
     return {
         "source": source,
         **({name: model_settings[name] for name in ("adapter", "head")} if adapted else {}),
+        "dtype": model_settings.get("dtype", "float32"),  # of `auto`, the source has the checkpoint's own
         "code": code_of(__name__, model_settings),
     }
 
 
 def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
     session.model = session.trained_model(make_model, str(folder))
-    if session.trainers.precision in TRUE_TYPES:
+    if session.trainers.casts_to is not None:
         # as Lightning does when a pass begins: without it, what is read beside passes would depend on their order
-        session.model.to(TRUE_TYPES[session.trainers.precision])
+        session.model.to(session.trainers.casts_to)
     session.weights = weights_hash(folder, session.store.root / "weights.json")
     link(folder, session.folder / "model")
 
@@ -278,7 +276,8 @@ def _fit(
         state = torch.load(checkpoint.best_model_path, map_location="cpu", weights_only=True, mmap=True)
         model = whole_model(model, make_model, state["state_dict"])
     shutil.rmtree(folder / "model", ignore_errors=True)  # of a kill in the next lines
-    model.cpu().float().save(folder / "model")
+    # weights that were read in bfloat16 are frozen there; those that a precision has cast are trained ones
+    (model.cpu() if model.weights_in == torch.bfloat16 else model.cpu().float()).save(folder / "model")
     note_checksums(folder / "model")
     best = checkpoint.best_model_score
     write_json(

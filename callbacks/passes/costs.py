@@ -38,6 +38,11 @@ class Shape:
     residual: ResidualModel | None = None
     lm: Any = None
 
+    @property
+    def weight_bytes(self) -> int:
+        """Memory of the weights, each in the type that it is read in."""
+        return sum(value.numel() * value.element_size() for value in self.lm.parameters())
+
     def block_operations(self, columns: int) -> float:
         """Forward of one token through one block that sees `columns` columns."""
         attention = 4 * columns * self.footprint.query_width

@@ -25,6 +25,9 @@ from twinlens.callbacks.processes.watchdog import watch_processes
 
 Compute = Callable[[Batch], dict[str, Tensor]]
 
+TRUE_TYPES = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+"""Precisions in which the weights themselves are of another type than float32."""
+
 
 @dataclass
 class TrainerFactory:
@@ -33,13 +36,26 @@ class TrainerFactory:
     Attributes:
         make: builds a Trainer from keyword arguments on top of the configured ones.
         precision: the configured precision, part of what predictions depend on.
+        weights_in: type in which the model's weights are read, likewise.
     """
 
     make: Callable[..., Trainer]
     precision: str = "32-true"
+    weights_in: torch.dtype = torch.float32
 
     def __post_init__(self) -> None:
         self.precision = str(self.precision)  # YAML reads 32 as a number
+
+    @property
+    def casts_to(self) -> torch.dtype | None:
+        """The type into which the precision casts the weights themselves; None: it leaves them as they are."""
+        return TRUE_TYPES.get(self.precision)
+
+    @property
+    def numbers(self) -> str:
+        """In which numbers the model computes: the precision, and the type of weights that are read in another than
+        float32. What was stored before there was a choice keeps its key."""
+        return self.precision if self.weights_in == torch.float32 else f"{self.precision} on {self.weights_in}"
 
     def for_pass(self, callbacks: list[Callback]) -> Trainer:
         """A Trainer for a predict pass; gradients stay possible and every rank keeps its own batches."""

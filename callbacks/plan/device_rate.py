@@ -25,9 +25,9 @@ CHECKPOINT_SAMPLE = 2**28
 """Bytes of a checkpoint at most that are written to see how long one takes."""
 
 
-def computed_in(precision: str) -> torch.dtype:
-    """The type of matrix products under Lightning's name of a precision."""
-    if "bf16" in precision:
+def computed_in(precision: str, weights_in: torch.dtype = torch.float32) -> torch.dtype:
+    """The type of matrix products under Lightning's name of a precision, over weights of a type."""
+    if "bf16" in precision or weights_in == torch.bfloat16:
         return torch.bfloat16
     return torch.float16 if precision.startswith("16") else torch.float32
 

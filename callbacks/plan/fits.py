@@ -59,7 +59,7 @@ def fit_seconds(
     n_steps = epochs * math.ceil(share * batches / int(trainer.get("accumulate_grad_batches") or 1))
     embedding = shape.lm.get_input_embeddings().weight.numel() if shape.trained_parameters == shape.parameters else 0
     trained = times.fit(3 * epochs * read * share * train, n_steps, shape.trained_parameters, embedding)
-    checkpoint, model = 4 * (shape.parameters + 2 * shape.trained_parameters), 4 * shape.parameters
+    checkpoint, model = shape.weight_bytes + 8 * shape.trained_parameters, shape.weight_bytes
     written = times.written(2 * epochs * checkpoint + MODELS * model, checkpoint)
     return trained + times.forward(read * checked) + written
 
@@ -147,7 +147,7 @@ def retraining_line(
         for rows in set(fits)
     }
     working = fit_memory(shape, session, sorted(whole)[-longest:], device)
-    model = 4 * shape.parameters
+    model = shape.weight_bytes
     return Line(
         name, n_test, "yes" if fits and stored == len(fits) else "no",
         sum(by_size[rows] for rows in fits) if fits else None,

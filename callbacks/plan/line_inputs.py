@@ -49,7 +49,7 @@ class PlanBase:
     def __post_init__(self) -> None:
         # what is found in the store is put into a session of the plan's own
         self.session = replace(self.session, predictions={}, epoch_examples={}, scores={})
-        self.model_bytes = self.shape.parameters * 4
+        self.model_bytes = self.shape.weight_bytes
         self.keeps_epochs = keeps_epochs(self.parts.methods)
         self.lengths = {split: token_lengths(rows) for split, rows in self.session.data.splits.items()}
 

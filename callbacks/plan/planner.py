@@ -257,7 +257,7 @@ def print_plan(session: Session, parts: Parts, tokenizer: PreTrainedTokenizerBas
     if machine is None:
         device, times, told_times = _here(session, parts, shape)
     else:
-        dtype = computed_in(session.trainers.precision)
+        dtype = computed_in(session.trainers.precision, session.trainers.weights_in)
         device, told_times = torch.device("cuda"), machine.told(dtype)
         times = Times(machine.rate(dtype), _host_rate(shape), None, seconds_per_byte)
     lines = Planner(session, parts, shape, device, times, tokenizer).lines()
@@ -281,8 +281,9 @@ def _here(session: Session, parts: Parts, shape: costs.Shape) -> tuple[torch.dev
     """Device of this machine's passes, its times, and what they rest on."""
     trainer = session.trainers.for_pass([])
     device = trainer.strategy.root_device
+    dtype = computed_in(session.trainers.precision, session.trainers.weights_in)
     try:
-        rate = operations_per_second(device, shape.footprint.hidden_size, computed_in(session.trainers.precision))
+        rate = operations_per_second(device, shape.footprint.hidden_size, dtype)
     except RuntimeError as error:
         raise UserError(
             f"the rate of {device} cannot be measured ({str(error).splitlines()[0]}); expected a free device: "

@@ -40,6 +40,7 @@ from twinlens.callbacks.plan.device_rate import mean_seconds, shape_of
 from twinlens.data.sampling import token_lengths
 from twinlens.models.adapters import is_kept
 from twinlens.models.linear_layers import linear_layers
+from twinlens.models.weight_types import name_of
 
 BLOCKS = 3
 """So that integrated gradients have rows that run through other blocks than the one above theirs."""
@@ -98,6 +99,7 @@ class Probe:
         self.device = trainer.strategy.root_device
         self.shape = shape_of(model.lm)
         self._precision = trainer.precision_plugin
+        self._trained = [name for name, weight in model.named_parameters() if weight.requires_grad]
         self._model: Any = self._precision.convert_module(model).to(self.device).eval().requires_grad_(False)
         self._session = session
         lengths = token_lengths(session.data.splits[split])
@@ -118,7 +120,8 @@ class Probe:
 
     def training(self) -> TrainingRates:
         """Forward and backward of a training batch, an optimiser's step, and the gradient of an embedding."""
-        parameters = list(self._model.parameters())
+        own = dict(self._model.named_parameters())
+        parameters = [own[name] for name in self._trained]
         rows = self._rows[: self._session.data.batch_size]
         optimizer = torch.optim.AdamW(parameters, lr=0.0)
 
@@ -139,9 +142,11 @@ class Probe:
             optimizer.zero_grad()
             torch.nn.functional.embedding(self._batch(rows)["input_ids"], embedding).sum().backward()
 
-        self._model.train().requires_grad_(True)
+        self._model.train()
+        for weight in parameters:
+            weight.requires_grad_(True)
         try:
-            lookup = self._seconds(looked_up)
+            lookup = self._seconds(looked_up) if embedding.requires_grad else 0.0
             backward = self._seconds(gradients)
             step = self._seconds(optimizer.step)
         finally:
@@ -283,7 +288,7 @@ def probe_of(session: Session, make_model: Any, shape: Shape, trainer: Trainer) 
     if few:  # the model's own number, and its type's, may lie beyond the few
         settings["pad_token_id"] = 0
     with torch.random.fork_rng(devices=[]):
-        model = make_model(path=None, architecture=settings, **few)
+        model = make_model(path=None, architecture=settings, dtype=name_of(session.trainers.weights_in), **few)
     split = "train" if "train" in session.data.splits else session.split
     return Probe(session, model, trainer, split)
 

@@ -64,7 +64,7 @@ class Search:
             "device": self.device,
             "shape": asdict(self.footprint),
             "bytes_per_example": self.bytes_per_example,
-            "precision": session.trainers.precision,
+            "precision": session.trainers.numbers,
             "longest": self.longest,
             "at_most": self.at_most,
             "memory_budget": session.memory_budget,

@@ -65,7 +65,7 @@ def generate_inputs(session: Session, split: str) -> dict[str, Any]:
     return {
         "weights": session.weights,
         "split": session.data.fingerprint(split),
-        "precision": session.trainers.precision,
+        "precision": session.trainers.numbers,
         "code": code_of(__name__, session.data, {"_target_": session.model_target}),
     }
 

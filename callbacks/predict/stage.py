@@ -77,7 +77,7 @@ def examples_inputs(session: Session, split: str) -> dict[str, Any]:
         "split": session.data.fingerprint(split),
         "rows": _digest(session.data.splits[split]),
         "readout": session.readout.name,
-        "precision": session.trainers.precision,
+        "precision": session.trainers.numbers,
         "code": code_of(__name__, session.data, {"_target_": session.model_target}),
     }
 

@@ -1,15 +1,17 @@
-"""The first moments of a command, while libraries load: nothing that happens then is told by a traceback."""
+"""The first moments of a command, while libraries load: a first line, answers that need none of them, no traceback."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+from pathlib import Path
 from types import TracebackType
 
-from twinlens.callbacks.processes.parents import end_with_parent
+from twinlens.callbacks.processes.parents import end_with_parent, is_first
 from twinlens.callbacks.processes.stopping import end_at_once_on_signals
 
+CONFIG_DIR = Path(__file__).resolve().parents[2] / "conf"
 TOO_FEW = 1_200_000_000
 """Bytes of addresses with which the libraries do not load and the smallest model does not run."""
 NO_ROOM = ("cannot allocate memory", "failed to map segment", "can't start new thread", "not enough memory")
@@ -21,7 +23,8 @@ NO_MEMORY_TO_LOAD = (
 
 
 def begin(name: str) -> None:
-    """End with one line on signals, with the process that started this one, and where libraries find no memory.
+    """End with one line on signals, with the process that started this one, and where libraries find no memory; answer
+    what needs none of them, and say that the rest takes a while.
 
     Args:
         name: of the module that loads them; nothing is done where it is not the one that was started.
@@ -33,6 +36,22 @@ def begin(name: str) -> None:
     sys.excepthook = _say_what_is_missing
     if _addresses() < TOO_FEW:
         _refuse()  # where libraries find that out, some of them abort without a word
+    if is_first():
+        _answer(sys.argv[1:])
+
+
+def _answer(arguments: list[str]) -> None:
+    """Answer a command line that needs no library, and end; else say that they are being loaded."""
+    from twinlens.conf.checking.first_answer import first_answer, only_prints  # reads YAML, once signals are caught
+
+    answer = first_answer(arguments, CONFIG_DIR)
+    if answer is None:
+        if not only_prints(arguments):
+            print("twinlens: loading …", flush=True)
+        return
+    code, text = answer
+    print(text, file=sys.stderr if code else sys.stdout, flush=True)
+    sys.exit(code)
 
 
 def _say_what_is_missing(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:

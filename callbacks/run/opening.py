@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -11,8 +13,9 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import READOUTS
 from twinlens.callbacks.attribute.dispatch import among_others
 from twinlens.callbacks.passes.explain import Explain, Names, read_explain
+from twinlens.callbacks.passes.predict_pass import TrainerFactory
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.run.architecture import configured_architecture
+from twinlens.callbacks.run.architecture import configured_architecture, configured_type
 from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts, with_readings_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
 from twinlens.conf.checking.former_names import with_current_names
@@ -28,13 +31,14 @@ from twinlens.models.backbone import (
     load_config,
     load_tokenizer,
     require_architecture,
-    require_trained_classifier,
 )
 from twinlens.models.checkpoint_files import require_weights
-from twinlens.models.checkpoint_settings import check_architecture, check_attention, told_unused
+from twinlens.models.checkpoint_settings import check_architecture, check_attention, told_attention, told_unused
 from twinlens.models.choice import scores_choices
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.encoders import is_encoder, refuse_other_head, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
+from twinlens.models.weight_types import check_dtype, told_type
 
 LANGUAGE_MODEL = "twinlens.models.language_model.LanguageModel"
 """What the checkpoint becomes for data that ask for the next token."""
@@ -87,6 +91,7 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     """
     model = config.model
     check_attention(model.attention)
+    check_dtype(dtype := model.get("dtype", "float32"))
     if model.path is None and model.architecture is not None:
         check_architecture(model.architecture)
     data = build(config.data)
@@ -116,6 +121,10 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
             f"fit=false uses a trained {READOUTS[data.readout].model} as it is, but model={model.name} starts from "
             "scratch; expected model.path: set model=local model.path=DIR."
         )
+    stored = None if model.path is None else checkpoint
+    for line in (told_attention(checkpoint, model.attention), told_type(dtype, stored, model.path)):
+        if line and is_first_process():
+            print(line, flush=True)
     names_given = config.data.get("label_names", ())
     if trained is not None and not of_choices and names_given is None:
         data = build(config.data, label_names=trained)
@@ -140,6 +149,21 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
     whole = READOUTS[data.readout].of_vocabulary and getattr(data, "answer", "first") == "full"
     names = Names(READOUTS[data.readout], data.label_names, tokenizer, whole)
     return data, tokenizer, read_explain(plain(config)["explain"], config.explain_against, names)
+
+
+def open_trainers(config: Any, build: Callable[..., Any], folder: Path) -> TrainerFactory:
+    """What makes a Trainer for the fit and each pass, and knows in which numbers the model computes.
+
+    Args:
+        config: the run's configuration.
+        build: makes the object of a configuration node.
+        folder: the run's.
+
+    Raises:
+        UserError: see `configured_type`.
+    """
+    make = partial(build, config.trainer, default_root_dir=str(folder))
+    return TrainerFactory(make, config.trainer.precision, configured_type(plain(config.model)))
 
 
 def positions_of(checkpoint: Any, next_tokens: bool) -> int | None:

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
-import torch
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
@@ -27,6 +26,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
+from twinlens.callbacks.run.number_refusals import refuse_numbers, require_precision
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
 from twinlens.models.footprint import footprint_of
 
@@ -49,10 +49,11 @@ def refuse_what_the_inputs_rule_out(
     Raises:
         UserError: a split that the data do not have, a reference split that is missing or too small, too few train rows
             for an evaluation, lists that do not cover the train split where one reads every score, a head that is not
-            convex, gold targets of a folded split, layers that the model does not have, or a path through
-            pre-activations on a gated model.
+            convex, gold targets of a folded split, layers that the model does not have, a path through pre-activations
+            on a gated model, or weights of a type that the run cannot use.
     """
     splits_needed(session.data.splits, session.split, methods)
+    refuse_numbers(session, evaluations, settings)
     if any(method.names_neurons for method in methods.values()):
         for evaluation in evaluations.values():
             if evaluation.requires == "neuron":
@@ -125,7 +126,7 @@ def refuse_what_cannot_run(
             "method along the training: set fit=false method=[tracin], or leave checkpoints out."
         )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
-    require_precision(trainer)
+    require_precision(trainer, fit)
     require_whole_weights(trainer, evaluations)
 
 
@@ -166,20 +167,6 @@ def require_long_lists(methods: Mapping[str, Any], evaluations: Mapping[str, Any
             asked = method.kind == "instance" if of_instances else method.names_neurons
             if hasattr(evaluation, "require_length") and asked:
                 evaluation.require_length(name, method.top_k)
-
-
-def require_precision(trainer: Mapping[str, Any]) -> None:
-    """Refuse 16-bit mixed precision on a CPU, where Lightning would silently use another type.
-
-    Raises:
-        UserError: naming what to use.
-    """
-    on_cpu = trainer.get("accelerator") == "cpu" or not torch.cuda.is_available()
-    if str(trainer.get("precision")) in ("16", "16-mixed") and on_cpu:
-        raise UserError(
-            f"trainer.precision={trainer['precision']} needs a GPU, and this run is on a CPU; expected 32-true or "
-            "bf16-mixed there: set trainer.precision=bf16-mixed."
-        )
 
 
 def require_whole_weights(trainer: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:

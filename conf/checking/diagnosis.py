@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.command_line import CommandLine
 from twinlens.conf.checking.config_folders import ConfigTree
-from twinlens.conf.checking.overrides import Override, nearest_key
+from twinlens.conf.checking.overrides import Override
+from twinlens.conf.checking.sentences import no_such_choice, unknown_key
 from twinlens.conf.checking.suggestions import advice, nearest
 from twinlens.conf.checking.target_settings import target_of_a_method
 from twinlens.conf.checking.top_level import SEVERAL
@@ -89,7 +90,7 @@ def _explain_choice(
         if name not in options and not override.is_delete():
             if f"{group}/{name}" in EXTRAS:
                 return _not_installed(line, f"{group}/{name}")
-            return UserError(f"{line}: there is no such {group}{advice(name, options)}")
+            return no_such_choice(line, group, name, options)
     if getattr(error, "missing_cfg_file", None):
         return _broken_files(error, command.tree, f"{group}/{','.join(names)}")
     if command.is_replay:
@@ -124,10 +125,10 @@ def _explain_value(error: Exception, override: Override, before: DictConfig, tre
         if parent in keys:
             break
     else:
-        return _unknown_key(line, key, [*keys, *(group for group in tree.groups() if group != "hydra")])
+        return unknown_key(line, key, [*keys, *(group for group in tree.groups() if group != "hydra")])
     container = OmegaConf.select(before, parent, throw_on_missing=False)
     if isinstance(container, DictConfig):
-        return _unselected(line, key, before, tree) or _unknown_key(line, key, keys)
+        return _unselected(line, key, before, tree) or unknown_key(line, key, keys)
     return UserError(
         f"{line}: {parent} is a single value or a list and has no key {key[len(parent) + 1 :]!r}; write {parent}=VALUE."
     )
@@ -147,15 +148,6 @@ def _unselected(line: str, key: str, before: DictConfig, tree: ConfigTree) -> Us
             f"{group}=[{','.join([*names, name])}]."
         )
     return UserError(f"unknown key {key!r} in {line}: this run has no {group} {name!r}{advice(name, names)}")
-
-
-def _unknown_key(line: str, key: str, keys: Sequence[str]) -> UserError:
-    near = nearest_key(key, keys)
-    parent = key.rpartition(".")[0]
-    beside = sorted({path.rpartition(".")[2] for path in keys if path.rpartition(".")[0] == parent})
-    meant = f"did you mean {near!r}?" if near else "nothing like it exists."
-    listed = f" Keys {f'of {parent}' if parent else 'at the top level'}: {', '.join(beside)}." if beside else ""
-    return UserError(f"unknown key {key!r} in {line}; {meant}{listed}")
 
 
 def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError:

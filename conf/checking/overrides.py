@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
-from twinlens.conf.checking.suggestions import nearest
 from twinlens.conf.checking.top_level import SEVERAL, SINGLE
 
 MAX_JOBS = 10_000
@@ -185,21 +184,3 @@ def quoted(text: str) -> str:
     """A text as Hydra's grammar reads it back unchanged, whatever it holds."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     return "'" + re.sub(r"(\\+)\Z", r"\1\1", escaped) + "'"
-
-
-def nearest_key(path: str, keys: Iterable[str]) -> str | None:
-    """The key of the configuration that was probably meant by a dotted `path` that does not exist.
-
-    First among the keys beside it, then any key that ends in the same word.
-    """
-    known = list(keys)
-    parent, _, last = path.rpartition(".")
-    beside = {key.rpartition(".")[2]: key for key in known if key.rpartition(".")[0] == parent}
-    near = nearest(last, beside)
-    if near is not None:
-        return beside[near]
-    ending = [key for key in known if key.rpartition(".")[2] == last]
-    if len(ending) == 1:
-        return ending[0]
-    # Whole paths look alike wherever their beginnings agree, so they only help where the beginning itself is wrong.
-    return nearest(path, known) if parent not in known else None

@@ -70,7 +70,7 @@ def test_while_libraries_load_also_in_the_background(tmp_path: Path, number: sig
         time.sleep(0.005)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (code, "")
+    assert (process.returncode, out) == (code, "twinlens: loading …\n")
     assert err == f"{word}: {stopping.KEPT}\n"
 
 

@@ -434,7 +434,7 @@ def other_code(package: Package, inputs: Callable[[], dict[str, Any]]) -> bool:
 def session_of(**other: Any) -> Any:
     """What inputs of fit and prediction ask of a run."""
     data = SimpleNamespace(batch_size=1, splits={"test": datasets.Dataset.from_dict({"a": [1]})}, fingerprint=str)
-    trainers = SimpleNamespace(precision="32-true")
+    trainers = SimpleNamespace(numbers="32-true")
     return SimpleNamespace(
         **{
             "data": data,

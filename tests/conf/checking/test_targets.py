@@ -145,8 +145,8 @@ def test_options_handed_on_to_the_next_class_are_checked_there(
         "torch.distributed.elastic.multiprocessing.subprocess_handler.SubprocessHandler",
         "lightning.pytorch.cli.LightningCLI",
         "lightning.pytorch.LightningModule.load_from_checkpoint",
-        "twinlens.attribution.errors.torch.load",
-        "twinlens.attribution.errors.torch.hub.load",
+        "twinlens.attribution.counter_random.torch.load",
+        "twinlens.attribution.counter_random.torch.hub.load",
         "tests.conf.checking.test_targets.check",
     ],
 )
