@@ -250,6 +250,21 @@ def test_every_method_is_held_against_every_ground_truth_in_one_table(
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "model", [SMALLER_MODEL, ("model=facts", "data=knowledge", "fit=false")], ids=["tiny", "facts"]
+)
+@pytest.mark.parametrize("name", OF_NEURONS)
+def test_neuron_methods_are_held_against_ablation_of_either_site(
+    command: CommandLine, name: str, model: tuple[str, ...]
+) -> None:
+    base = SMALL_DEMO if model == SMALLER_MODEL else (*FAST, "data.limit.test=4")
+    finished = command(f"experiment=benchmark/{name}", *model, base=base)
+    assert finished.code == 0, finished.err
+    rows = list(csv.DictReader((finished.folder / "tables" / "neuron_truth.csv").open()))
+    assert {"ig", "ig_joint", "atp", "relp", "random_neurons"} <= {row["method"].split(" ")[0] for row in rows}
+
+
+@pytest.mark.long
 def test_both_readings_of_the_paper_stand_side_by_side(command: CommandLine, fast: tuple[str, ...]) -> None:
     finished = command("experiment=unified/both_readings", base=fast)
     assert finished.code == 0, finished.err
@@ -313,5 +328,6 @@ def test_every_experiment_is_tried(repository: Path) -> None:
     papers = {f"unified/{name}.yaml" for name in unified} | {
         f"neuron_level/{name}.yaml" for name in (*NEURON_LEVEL, *OTHERS_OF_NEURON_LEVEL)
     }
-    benchmarks = {"benchmark.yaml", "benchmark/full.yaml", "benchmark/digits.yaml"}  # the last one in test_digits.py
+    # digits in test_digits.py
+    benchmarks = {"benchmark.yaml", *(f"benchmark/{name}.yaml" for name in ("full", "digits", *OF_NEURONS))}
     assert found == {"averitec.yaml", "averitec_tiny.yaml", "texts/facts.yaml", *benchmarks, *papers}
