@@ -197,6 +197,10 @@ SHORT_SERIES = tuple(
 UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)))
 """Experiments that write one table or figure; `unified/all` writes all of them."""
 NEURON_LEVEL = (*(f"table{n}" for n in range(2, 15)), *(f"figure{n}" for n in range(2, 7)))
+FACTS = ("model=facts", "data=knowledge", "fit=false")
+"""The shipped language model, asked for what it knows."""
+OF_NEURONS = ("neurons", "attention_neurons")
+"""Experiments that hold neuron methods against exact ablation."""
 OTHERS_OF_NEURON_LEVEL = ("all", "prompt", "pretrain", "training_sentences")
 
 
@@ -250,9 +254,7 @@ def test_every_method_is_held_against_every_ground_truth_in_one_table(
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "model", [SMALLER_MODEL, ("model=facts", "data=knowledge", "fit=false")], ids=["tiny", "facts"]
-)
+@pytest.mark.parametrize("model", [SMALLER_MODEL, FACTS], ids=["tiny", "facts"])
 @pytest.mark.parametrize("name", OF_NEURONS)
 def test_neuron_methods_are_held_against_ablation_of_either_site(
     command: CommandLine, name: str, model: tuple[str, ...]

@@ -116,10 +116,8 @@ class RelevancePatching(ResidualMethod, Replacing):
             of_sites = ((activation - off) * ffn, mixed_values(model, states).to(attention) * attention)
             kept.append((rows, *(scores.float() for scores in of_sites), log_prob, part.target))
         rows, ffn, attention, log_prob, target = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        back = rows.argsort()
-        wanted = [
-            found[back] if chosen else None for found, chosen in zip((ffn, attention), SITES_OF[self.site], strict=True)
-        ]
+        back, chosen_sites = rows.argsort(), SITES_OF[self.site]
+        wanted = [found[back] if chosen else None for found, chosen in zip((ffn, attention), chosen_sites, strict=True)]
         return TokenScores(wanted[0], wanted[1], log_prob[back]), target[back]
 
     def bytes_per_example(self, model: ResidualModel, tokens: int) -> int:

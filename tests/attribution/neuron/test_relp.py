@@ -135,10 +135,9 @@ def test_a_completion_has_the_sum_of_its_tokens() -> None:
     unit = found.unit.long() + 5 * (found.site == 1)
     for row in range(2):
         torch.testing.assert_close(found.score[row], expected[row, found.layer[row].long(), unit[row]])
-    assert [RelevancePatching(site=site).token_scores(model, step.batch, BUDGET).n_ffn for site in ("ffn", "attn")] == [
-        5,
-        0,
-    ]  # type: ignore[arg-type]
+    for site, n_ffn in (("ffn", 5), ("attn", 0)):
+        own = RelevancePatching(site=site)  # type: ignore[arg-type]
+        assert own.token_scores(model, step.batch, BUDGET).n_ffn == n_ffn
 
 
 def test_bad_settings_are_refused() -> None:
