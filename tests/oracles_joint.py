@@ -83,6 +83,49 @@ def joint_loop(
     return total
 
 
+def readout_loop(
+    engine: LastTokenEngine,
+    sequences: Sequence[dict[str, Tensor]],
+    edited: Sequence[int],
+    site: str,
+    asked: tuple[int, int | None],
+    off: Tensor | None = None,
+) -> Tensor:
+    """φ less φ without each neuron of a site, [layers, units]: what leaves the last block is moved to first order by a
+    gradient of each of its entries, and norm and readout follow, neuron by neuron."""
+    anatomy = engine.anatomy
+    leaving, moved, scores = [], [], []
+    for number, sequence in enumerate(sequences):
+        masks, seen = ones(engine, site), []
+
+        def keep(module: nn.Module, args: tuple, output: Any, seen: list = seen) -> None:
+            seen.append((output[0] if isinstance(output, tuple) else output).reshape(-1, engine_width(engine))[-1])
+
+        with masking(anatomy, masks, off), ExitStack() as hooks, torch.enable_grad():
+            hooks.callback(anatomy.blocks[-1].register_forward_hook(keep).remove)
+            scores.append(forward_scores(engine, sequence).detach())
+        slopes = [torch.autograd.grad(entry, masks[site], retain_graph=True)[0] for entry in seen[0]]
+        leaving.append(seen[0].detach())
+        moved.append(torch.stack(slopes, -1) * (number in edited))  # [layers, units, hidden]
+
+    @torch.no_grad()
+    def phi(layer: int, unit: int, share: float) -> float:
+        parts = [
+            engine.head(anatomy.final_norm((x - share * lost[layer, unit])[None]))[0] if number in edited else own
+            for number, (x, lost, own) in enumerate(zip(leaving, moved, scores, strict=True))
+        ]
+        return float(phi_of(torch.cat(parts), *asked))
+
+    n_layers, n_units = moved[0].shape[:2]
+    before = phi(0, 0, 0.0)
+    return torch.tensor([[before - phi(layer, unit, 1.0) for unit in range(n_units)] for layer in range(n_layers)])
+
+
+def engine_width(engine: LastTokenEngine) -> int:
+    """Of the residual stream."""
+    return engine.anatomy.hidden_size
+
+
 @contextmanager
 def held(anatomy: Any) -> Iterator[None]:
     """Whatever is not linear in transformers' own modules as constants of the example, by the rules of RelP."""

@@ -8,7 +8,7 @@ ablation is φ(1) − φ(1 − e_n); ∂φ/∂m_n at m = 1 is its first order; t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,8 +79,7 @@ def joint_slopes(
         memory_budget: bytes; results do not depend on it.
     """
     nodes, weights = points
-    widths = dict(zip(("ffn", "attn"), (model.n_neurons, model.n_attention), strict=True))
-    widths = {name: width for (name, width), chosen in zip(widths.items(), SITES_OF[site], strict=True) if chosen}
+    widths = widths_of(model, site)
     n_sequences = len(states.activation)
     per_row = model.bytes_per_row(states, 0) + n_sequences * bytes_of_row(model.n_layers, sum(widths.values()))
     room = memory_budget - model.bytes_of_states(states) - model.bytes_per_chunk(states, 0)
@@ -92,14 +91,11 @@ def joint_slopes(
     phi = []
     for start in range(0, len(nodes), step):
         own = nodes[start : start + step].to(total[next(iter(total))])
-        masks = {
-            name: [own[:, None].expand(n_sequences, -1, width).clone().requires_grad_() for _ in range(model.n_layers)]
-            for name, width in widths.items()
-        }
+        masks = masks_at(own.expand(n_sequences, -1), range(model.n_layers), widths)
         with torch.enable_grad():
-            edits = _edits(masks, replacement)
+            edits = edits_of(masks, replacement)
             value = target.of(model.score_edits(states, edits["ffn"], len(own), edits["attn"]))
-            leaves = [mask for of_site in masks.values() for mask in of_site]
+            leaves = [mask for of_site in masks.values() for mask in of_site.values()]
             slopes = iter(torch.autograd.grad(value.sum(), leaves))
         share = weights[start : start + step].to(own)
         for name in widths:
@@ -108,17 +104,36 @@ def joint_slopes(
     return JointSlopes(total.get("ffn"), total.get("attn"), torch.cat(phi, 1))
 
 
-def _edits(masks: Mapping[str, list[Tensor]], replacement: Tensor | None) -> dict[str, ActivationEdit]:
+Masks = Mapping[str, Mapping[int, Tensor]]
+"""m by site and layer, [sequences, rows, units] each."""
+
+
+def widths_of(model: NeuronModel, site: str) -> dict[str, int]:
+    """Units of a layer of each site that is asked for."""
+    widths = zip(("ffn", "attn"), (model.n_neurons, model.n_attention), SITES_OF[site], strict=True)
+    return {name: width for name, width, chosen in widths if chosen}
+
+
+def masks_at(values: Tensor, layers: Iterable[int], widths: Mapping[str, int]) -> Masks:
+    """m of some layers, to be differentiated by, all of a row the same, `values` [sequences, rows]."""
+    return {
+        name: {layer: values[..., None].repeat(1, 1, width).requires_grad_() for layer in layers}
+        for name, width in widths.items()
+    }
+
+
+def edits_of(masks: Masks, replacement: Tensor | None) -> dict[str, ActivationEdit]:
     """What is done to the activations of either site; those that m leaves out stay as they are."""
 
     def of(name: str, other: Tensor | None) -> ActivationEdit:
         def edit(layer: int, activation: Tensor) -> Tensor:
-            if name not in masks:
+            if layer not in masks.get(name, {}):
                 return activation
+            mask = masks[name][layer]
             if other is None:
-                return (masks[name][layer] * activation).to(activation.dtype)
+                return (mask * activation).to(activation.dtype)
             off = other[:, layer, None].to(activation)
-            return off + (masks[name][layer] * (activation - off)).to(activation.dtype)
+            return off + (mask * (activation - off)).to(activation.dtype)
 
         return edit
 
@@ -223,19 +238,25 @@ class JointMethod(Replacing):
             states = model.states(batch, batch.get("target"))
         classes = target_of(batch, states.scores)
         target = Target(classes, "log_prob", batch.get("against"))
+        replacement = self.replacement(states.activation, batch) if self.reads_reference else None
+        ffn, attention, completeness = self._shares(model, states, target, replacement, memory_budget)
+        log_prob = Target(classes, "log_prob").of(states.scores[:, None])[:, 0]
+        return TokenScores(ffn, attention, log_prob, completeness), classes
+
+    def _shares(
+        self, model: NeuronModel, states: AnswerStates, target: Target, replacement: Tensor | None, memory_budget: int
+    ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Scores of FFN neurons and of attention neurons, [batch, layers, units], and completeness, [batch, layers]."""
         nodes, weights = self.points
         if self.complete:  # the end of the path that no forward has seen yet
             nodes, weights = (torch.cat([part, part.new_zeros(1)]) for part in (nodes, weights))
-        replacement = self.replacement(states.activation, batch) if self.reads_reference else None
         found = joint_slopes(model, states, target, (nodes, weights), self.site, replacement, memory_budget)
-        sums = {name: _over_sequences(model, getattr(found, name)) for name in ("ffn", "attention")}
-        completeness = None
-        if self.complete:
-            shared = sum(part.double().sum((1, 2)) for part in sums.values() if part is not None)
-            whole = target.of(states.scores[:, None])[:, 0] - found.phi[:, -1]
-            completeness = (shared - whole.double()).abs().float()[:, None].expand(-1, model.n_layers)
-        log_prob = Target(classes, "log_prob").of(states.scores[:, None])[:, 0]
-        return TokenScores(sums["ffn"], sums["attention"], log_prob, completeness), classes
+        ffn, attention = (_over_sequences(model, part) for part in (found.ffn, found.attention))
+        if not self.complete:
+            return ffn, attention, None
+        shared = sum(part.double().sum((1, 2)) for part in (ffn, attention) if part is not None)
+        whole = target.of(states.scores[:, None])[:, 0] - found.phi[:, -1]
+        return ffn, attention, (shared - whole.double()).abs().float()[:, None].expand(-1, model.n_layers)
 
 
 def _over_sequences(model: NeuronModel, scores: Tensor | None) -> Tensor | None:

@@ -88,18 +88,21 @@ def _through_mlp(model: ResidualModel, states: ResidualStates, layer: int, coeff
     entering = (entering if model.parallel else entering + states.attention_output[:, layer]).to(coefficient)
     rows, constant = model.mlp_keys(layer, torch.arange(model.n_neurons, device=entering.device))
     rows, statistic = rows.to(coefficient), model.mlp_statistic(layer, entering).to(coefficient)[:, None]
-    activation, found = states.activation[:, layer].to(coefficient), torch.zeros_like(entering)
-    for factor in range(rows.shape[1]):
-        value = entering @ rows[:, factor].T / statistic + constant[:, factor].to(coefficient)
-        held = _ratio(activation, value, states.activation.dtype) / rows.shape[1]
-        found += (coefficient * held) @ rows[:, factor] / statistic
-    return found
+    values = [
+        entering @ rows[:, factor].T / statistic + constant[:, factor].to(coefficient)
+        for factor in range(rows.shape[1])
+    ]
+    held = _ratio(model, layer, values[-1])  # of a gated MLP the gate is the second factor
+    shares = [held] if len(values) == 1 else [held * values[1] / 2, held * values[0] / 2]
+    read = sum((coefficient * share) @ rows[:, factor] for factor, share in enumerate(shares))
+    return read / statistic
 
 
-def _ratio(activation: Tensor, value: Tensor, dtype: torch.dtype) -> Tensor:
-    """activation / value, [batch, neurons], near 0 where value is nothing but rounding (the ε of LRP)."""
-    epsilon = torch.finfo(dtype).eps * value.square().mean(-1, keepdim=True).sqrt()
-    return activation * value / (value.square() + epsilon.square()).clamp(min=torch.finfo(value.dtype).tiny)
+def _ratio(model: ResidualModel, layer: int, values: Tensor) -> Tensor:
+    """act(z) / z, [batch, neurons], at 0 as just beside it."""
+    tiny = torch.finfo(values.dtype).tiny ** 0.5
+    values = torch.where(values.abs() < tiny, tiny, values)
+    return model.activate(layer, values) / values
 
 
 def _through_values(model: ResidualModel, states: ResidualStates, layer: int, coefficient: Tensor) -> Tensor:

@@ -29,16 +29,18 @@ def dense(engine, batch) -> tuple[Tensor, Tensor]:
     return found.ffn, found.attention
 
 
-def by_hand(engine, ids: Tensor, target: int, against: int | None = None) -> tuple[Tensor, Tensor]:
-    """Of one text: a · c as the slope of φ by a factor of a, everything that is not linear held; [layers, units]."""
+def by_hand(engine, ids: Tensor, target: int, against: int | None = None, score: bool = False) -> tuple[Tensor, Tensor]:
+    """Of one text: a · c as the slope of φ (or of the target's raw score) by a factor of a, everything that is not
+    linear held; [layers, units]."""
     sizes = type("Sizes", (), {"n_attention": engine.n_heads * engine.head_dim, "n_neurons": engine.n_neurons,
                                "n_layers": engine.n_layers})  # fmt: skip
     masks = ones(sizes, "both")
     batch = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
-    with held(engine.anatomy), masking(engine.anatomy, masks), torch.enable_grad():
+    with torch.enable_grad(), held(engine.anatomy), masking(engine.anatomy, masks):
         hidden = engine.anatomy.backbone(**backbone_arguments(engine.anatomy.backbone, batch), use_cache=False)
         scores = engine.readout(hidden.last_hidden_state[0, -1])
-        found = torch.autograd.grad(phi_of(scores, target, against), [masks["ffn"], masks["attn"]])
+        value = scores[target] if score else phi_of(scores, target, against)
+        found = torch.autograd.grad(value, [masks["ffn"], masks["attn"]])
     return found[0], found[1]
 
 
@@ -115,12 +117,7 @@ def test_choices_go_through_the_softmax_over_all_choices() -> None:
     slope = 1 - probability.gather(1, batch["target"][:, None])[:, 0]
     for row in range(2):
         ids = own["input_ids"][row][own["attention_mask"][row].bool()]
-        sizes = type("Sizes", (), {"n_attention": 32, "n_neurons": engine.n_neurons, "n_layers": engine.n_layers})
-        masks = ones(sizes, "ffn")
-        one = {"input_ids": ids[None], "attention_mask": torch.ones_like(ids)[None]}
-        with held(engine.anatomy), masking(engine.anatomy, masks), torch.enable_grad():
-            score = head(backbone(**backbone_arguments(backbone, one), use_cache=False).last_hidden_state[0, -1])[0]
-            (expected,) = torch.autograd.grad(score, masks["ffn"])
+        expected = by_hand(engine, ids, 0, score=True)[0]
         assert close(ffn[row], slope[row] * expected, 1e-4)
 
 
