@@ -45,13 +45,15 @@ class AttributionPatching(JointMethod):
         >>> from twinlens.attribution.example_models import BUDGET, ExampleNeuronModel, example_batch
         >>> from twinlens.attribution.neuron.atp import AttributionPatching
         >>> found = AttributionPatching(top_k=2).attribute(ExampleNeuronModel(), example_batch(), BUDGET)
-        >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first; those of `ablation`
-        ([[1, 0], [1, 0]], [[3, 0], [3, 0]])
-        >>> found.score.round(decimals=2)  # nats; `ablation` says .03, .02 and .16, .07
-        tensor([[0.0, 0.0]])
+        >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first
+        ([[0, 1], [1, 0]], [[0, 3], [3, 0]])
+        >>> found.score.round(decimals=2)  # nats; `ablation` says .02 and .03, .16 and .07
+        tensor([[0.0500, 0.0300],
+                [0.1600, 0.0900]])
         >>> linear = AttributionPatching(readout="linear", top_k=2)
         >>> linear.attribute(ExampleNeuronModel(), example_batch(), BUDGET).score.round(decimals=2)
-        tensor([[0.0, 0.0]])
+        tensor([[0.0500, 0.0100],
+                [0.0700, 0.0200]])
     """
 
     option = "atp"

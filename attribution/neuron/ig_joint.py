@@ -36,9 +36,9 @@ class JointIntegratedGradients(JointMethod):
         ...     ExampleNeuronModel(), example_batch(), BUDGET
         ... )
         >>> found.layer[0, :3].tolist(), found.unit[0, :3].tolist()  # of the first example, best first
-        ([1, 0, 0], [3, 0, 1])
+        ([1, 0, 0], [3, 2, 1])
         >>> found.score.sum(1).round(decimals=2)  # nats: what all neurons together do for the target
-        tensor([0.0, 0.0])
+        tensor([0.3500, 1.5600])
         >>> bool(found.completeness.max() < 1e-3)
         True
     """

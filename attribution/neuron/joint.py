@@ -156,9 +156,9 @@ class JointMethod(Replacing):
         >>> from twinlens.attribution.neuron.atp import AttributionPatching
         >>> from twinlens.attribution.neuron.ig_joint import JointIntegratedGradients
         >>> from twinlens.attribution.neuron.joint import JointMethod
-        >>> methods: list[JointMethod] = [AttributionPatching("zero"), JointIntegratedGradients(n_steps=2)]
+        >>> methods: list[JointMethod] = [AttributionPatching(), JointIntegratedGradients(n_steps=2, rule="right")]
         >>> [(method.points[0].tolist(), method.complete) for method in methods]
-        [([1.0], False), ([0.21132486540518708, 0.7886751345948129], True)]
+        [([1.0], False), ([0.5, 1.0], True)]
     """
 
     complete = False

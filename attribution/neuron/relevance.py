@@ -94,7 +94,9 @@ def _through_mlp(model: ResidualModel, states: ResidualStates, layer: int, coeff
     ]
     held = _ratio(model, layer, values[-1])  # of a gated MLP the gate is the second factor
     shares = [held] if len(values) == 1 else [held * values[1] / 2, held * values[0] / 2]
-    read = sum((coefficient * share) @ rows[:, factor] for factor, share in enumerate(shares))
+    read = torch.zeros_like(entering)
+    for factor, share in enumerate(shares):
+        read += (coefficient * share) @ rows[:, factor]
     return read / statistic
 
 

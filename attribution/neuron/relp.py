@@ -41,9 +41,10 @@ class RelevancePatching(ResidualMethod, Replacing):
         >>> from twinlens.attribution.neuron.relp import RelevancePatching
         >>> found = RelevancePatching(top_k=2).attribute(ExampleResidualModel(), example_batch(), BUDGET)
         >>> found.layer.tolist(), found.unit.tolist()  # of each example, best first
-        ([[1, 0], [1, 1]], [[3, 2], [3, 4]])
+        ([[1, 0], [0, 1]], [[3, 2], [4, 3]])
         >>> found.score.round(decimals=2)  # nats
-        tensor([[0.0, 0.0]])
+        tensor([[0.2800, 0.1900],
+                [0.4000, 0.3000]])
     """
 
     option = "relp"
