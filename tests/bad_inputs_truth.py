@@ -43,7 +43,7 @@ TRUTH: list[Entry] = [
     ),
     (
         "means for attribution patching of both sites",
-        ("method=atp", "method.atp.site=both"),
+        ("method=atp", "method.atp.site=both", "method.atp.intervention=mean"),
         ("method.atp.intervention=mean", "site=both are not all of these"),
     ),
     (
