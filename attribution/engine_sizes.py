@@ -36,6 +36,10 @@ class EngineFootprint(Protocol):
     def n_neurons(self) -> int:
         """FFN neurons of a layer."""
 
+    @property
+    def hidden_size(self) -> int:
+        """Width of the residual stream."""
+
     def forward(self, tokens: int) -> int:
         """Peak of a gradient-free forward."""
 

@@ -150,6 +150,14 @@ class NeuronModel(Protocol):
         Returns [batch, n_rows, classes].
         """
 
+    def leaving_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """As `score_edits`, but what leaves the last block: `rows[layers]` of `score_rows`.
+
+        Returns [sequences, n_rows, hidden]. Differentiable.
+        """
+
     def score_sequences(
         self,
         states: AnswerStates,

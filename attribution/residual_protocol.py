@@ -158,6 +158,9 @@ class ResidualModel(Protocol):
         `corrected`: the notebooks' row, up (for gated MLPs: value) times the norm's scale, without constant.
         """
 
+    def activate(self, layer: int, values: Tensor) -> Tensor:
+        """The MLP's non-linearity, elementwise: pre-activations [...] (of gated MLPs the gate's) → [...]."""
+
     def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """Keys of attention neurons head · head_dim + dim, `units` [units]: rows of the value projection.
 

@@ -272,19 +272,25 @@ class Anatomy(NeuronParts):
         return None if part.norm is None else block.get_submodule(part.norm)
 
 
-def require_parts(backbone: Any, attention: bool) -> None:
+def require_parts(backbone: Any, attention: bool, keys: bool = False) -> None:
     """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
 
     Args:
-        attention: whether scores of attention neurons or heads are asked for, which read weights and values.
+        attention: whether attention weights and values are read, as for scores of attention neurons or heads.
+        keys: whether it is read what neurons and values read of the residual stream.
 
     Raises:
         UserError: see `Anatomy`.
     """
     with suppress(UnknownParts):
         anatomy = Anatomy(backbone)
-        for block in anatomy.blocks if attention else ():
-            anatomy.value_projection(block)
+        for block in anatomy.blocks:
+            if attention:
+                anatomy.value_projection(block)
+            if keys:
+                anatomy.key_rows(block)
+                anatomy.pre_mlp_norm(block)
+                anatomy.pre_attention_norm(block)
 
 
 def projection_rows(module: nn.Module) -> Tensor:

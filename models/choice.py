@@ -95,6 +95,12 @@ class ChoiceEngine(LayerParts):
         """Scores [batch, rows, choices] of edited answer tokens; see `NeuronModel.score_edits`."""
         return self._over_choices(states, self.engine.score_edits(states.context.sequences, edit, n_rows, attention))
 
+    def leaving_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """What leaves the last block of edited answer tokens, [sequences, rows, hidden]."""
+        return self.engine.leaving_edits(states.context.sequences, edit, n_rows, attention)
+
     def score_sequences(
         self,
         states: AnswerStates,

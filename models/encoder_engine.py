@@ -21,6 +21,7 @@ from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import at_positions, backbone_arguments, first_positions
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.padding import aligned
+from twinlens.models.recording import removing
 from twinlens.models.rows import RowContext, put_at
 
 
@@ -182,6 +183,23 @@ class EncoderEngine(LastTokenEngine):
         shape = tuple(copies["attention_mask"].shape)
         with self._editing(at_token(edit), None if attention is None else at_token(attention), shape):
             return self._read(copies).unflatten(0, (-1, n_rows))
+
+    def leaving_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """The sum at the end of the last block of edited copies of the classification token."""
+        seen: list[Tensor] = []
+        block = self.anatomy.blocks[-1]
+        norm = self.anatomy.closing_norm(block)
+        if norm is None:
+            handle = block.register_forward_hook(lambda m, args, out: seen.append(_first(out)))
+        else:
+            handle = norm.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+        with removing([handle]):
+            self.score_edits(states, edit, n_rows, attention)
+        mask = states.tokens["attention_mask"].repeat_interleave(n_rows, 0)
+        whole = seen[0].reshape(*mask.shape, seen[0].shape[-1])
+        return at_positions(whole, first_positions(mask)).unflatten(0, (-1, n_rows))
 
     def _full_forwards(self, states: AnswerStates, copies: int) -> Tensor:
         repeated = {name: tensor.repeat_interleave(copies, 0) for name, tensor in states.tokens.items()}

@@ -133,6 +133,22 @@ class LastTokenEngine(LayerParts):
         with self._editing(edit, attention, (len(copies), n_rows)):
             return self.score_rows(states, [copies, *[None] * self.n_layers])
 
+    def leaving_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """What leaves the last block of edited copies of the answer token; see `NeuronModel.leaving_edits`."""
+        seen: list[Tensor] = []
+        handle = self.anatomy.blocks[-1].register_forward_hook(
+            lambda module, args, output: seen.append(output[0] if isinstance(output, tuple) else output)
+        )
+        with removing([handle]):
+            self.score_edits(states, edit, n_rows, attention)
+        if states.context.replayed is not None:
+            return seen[0].reshape(len(states.residual), n_rows, -1)
+        mask = states.tokens["attention_mask"]
+        whole = [each.reshape(*mask.shape, each.shape[-1]) for each in seen]  # a forward for each row
+        return torch.stack([at_positions(each, answer_positions(mask)) for each in whole], 1)
+
     def _edited_forward(
         self, states: AnswerStates, row: int, n_rows: int, edit: ActivationEdit, attention: ActivationEdit | None
     ) -> Tensor:

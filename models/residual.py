@@ -192,6 +192,10 @@ class ResidualEngine(KeysInStream):
         """Down-projection rows seen through what lies behind them, [neurons, hidden]."""
         return self.mlp_behind[layer].directions(self.anatomy.value_rows(layer).detach())
 
+    def activate(self, layer: int, values: Tensor) -> Tensor:
+        """The MLP's non-linearity, [...] → [...]."""
+        return self.anatomy.activation_function(self.anatomy.blocks[layer])(values)
+
     def attention_values(self, layer: int) -> Tensor:
         """Output-projection rows seen through what lies behind them, [heads · head_dim, hidden]."""
         rows = projection_rows(self.anatomy.attention_output(self.anatomy.blocks[layer])).detach()

@@ -103,8 +103,7 @@ def check_mlp(engine: ResidualEngine, seen: LayerStates, tolerance: float) -> No
     entering = seen.residual if engine.parallel else seen.residual + seen.attention_output
     statistic = engine.mlp_statistic(layer, entering)
     factors = torch.einsum("btd,nfd->btnf", entering.to(rows.dtype), rows) / statistic[..., None, None] + constant
-    act = anatomy.activation_function(anatomy.blocks[layer])
-    got = act(factors[..., 1]) * factors[..., 0] if engine.gated else act(factors[..., 0])
+    got = engine.activate(layer, factors[..., int(engine.gated)]) * (factors[..., 0] if engine.gated else 1)
     check(got, seen.activation, "residual · MLP keys = coefficients", layer, anatomy, tolerance)
 
 

@@ -42,6 +42,16 @@ TRUTH: list[Entry] = [
         ("site=attn", "intervention=zero"),
     ),
     (
+        "means for attribution patching of both sites",
+        ("method=atp", "method.atp.site=both", "method.atp.intervention=mean"),
+        ("method.atp.intervention=mean", "site=both are not all of these"),
+    ),
+    (
+        "a joint path without a step",
+        ("method=ig_joint", "method.ig_joint.n_steps=0"),
+        ("n_steps=0", "method.ig_joint.n_steps=20"),
+    ),
+    (
         "a wrong label that does not exist",
         ("method=gradsim", "evaluation=mislabel", "evaluation.mislabel.rows=[5,60]", *SMALL_DEMO),
         ("names row 60", "rows 0 to 47"),

@@ -197,6 +197,10 @@ SHORT_SERIES = tuple(
 UNIFIED = (*(f"table{n}" for n in range(1, 6)), *(f"figure{n}" for n in range(2, 7)))
 """Experiments that write one table or figure; `unified/all` writes all of them."""
 NEURON_LEVEL = (*(f"table{n}" for n in range(2, 15)), *(f"figure{n}" for n in range(2, 7)))
+FACTS = ("model=facts", "data=knowledge", "fit=false")
+"""The shipped language model, asked for what it knows."""
+OF_NEURONS = ("neurons", "attention_neurons")
+"""Experiments that hold neuron methods against exact ablation."""
 OTHERS_OF_NEURON_LEVEL = ("all", "prompt", "pretrain", "training_sentences")
 
 
@@ -247,6 +251,19 @@ def test_every_method_is_held_against_every_ground_truth_in_one_table(
     full = command("experiment=benchmark/full", "plan=true", *SMALLER_MODEL)
     assert full.code == 0, full.err
     assert "300 fits" in full.out  # a hundred halves under three seeds
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", [SMALLER_MODEL, FACTS], ids=["tiny", "facts"])
+@pytest.mark.parametrize("name", OF_NEURONS)
+def test_neuron_methods_are_held_against_ablation_of_either_site(
+    command: CommandLine, name: str, model: tuple[str, ...]
+) -> None:
+    base = SMALL_DEMO if model == SMALLER_MODEL else (*FAST, "data.limit.test=4")
+    finished = command(f"experiment=benchmark/{name}", *model, base=base)
+    assert finished.code == 0, finished.err
+    rows = list(csv.DictReader((finished.folder / "tables" / "neuron_truth.csv").open()))
+    assert {"ig", "ig_joint", "atp", "relp", "random_neurons"} <= {row["method"].split(" ")[0] for row in rows}
 
 
 @pytest.mark.long
@@ -313,5 +330,6 @@ def test_every_experiment_is_tried(repository: Path) -> None:
     papers = {f"unified/{name}.yaml" for name in unified} | {
         f"neuron_level/{name}.yaml" for name in (*NEURON_LEVEL, *OTHERS_OF_NEURON_LEVEL)
     }
-    benchmarks = {"benchmark.yaml", "benchmark/full.yaml", "benchmark/digits.yaml"}  # the last one in test_digits.py
+    # digits in test_digits.py
+    benchmarks = {"benchmark.yaml", *(f"benchmark/{name}.yaml" for name in ("full", "digits", *OF_NEURONS))}
     assert found == {"averitec.yaml", "averitec_tiny.yaml", "texts/facts.yaml", *benchmarks, *papers}

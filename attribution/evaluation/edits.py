@@ -18,9 +18,9 @@ SITES_OF = {"ffn": (True, False), "attn": (False, True), "both": (True, True)}
 
 
 def replacement_of(
-    intervention: Intervention, reference: Reference | None, states: AnswerStates, index: Tensor, seed: int
+    intervention: Intervention, reference: Reference | None, activation: Tensor, index: Tensor, seed: int
 ) -> Tensor:
-    """Activation that a switched-off neuron gets, broadcastable to [sequences, layers, neurons].
+    """Activation that a switched-off neuron gets, broadcastable to `activation`, [sequences, layers, neurons].
 
     `zero`: none; `mean`: the neuron's mean over the reference; `resample`: its activation in another example of the
     reference, the same one for all lists and tests.
@@ -29,7 +29,6 @@ def replacement_of(
         index: row of each explained example, [batch].
         seed: of `resample`.
     """
-    activation = states.activation
     if intervention == "zero":
         return activation.new_zeros(1, 1, 1).expand(1, *activation.shape[1:])
     assert reference is not None, "mean and resample need a reference"
@@ -78,7 +77,7 @@ def edited_scores(
         >>> from twinlens.attribution.example_models import ExampleNeuronModel, example_batch
         >>> model, batch = ExampleNeuronModel(), example_batch()
         >>> states = model.states(batch)
-        >>> zeros = replacement_of("zero", None, states, batch["index"], seed=0)
+        >>> zeros = replacement_of("zero", None, states.activation, batch["index"], seed=0)
         >>> kept = torch.ones(2, 1, model.n_layers, model.n_neurons, dtype=torch.bool)  # one question: keep everything
         >>> bool((edited_scores(model, states, kept, zeros, "last")[:, 0] - states.scores).abs().max() < 1e-5)
         True

@@ -212,7 +212,9 @@ class Faithfulness:
         prediction = clean.argmax(-1)
         asked_of = batch.get("target", prediction)[:, None]
         answers: dict[str, Tensor] = {PROBABILITY: clean.gather(1, asked_of)[:, 0]}
-        replacement = replacement_of(self.intervention, reference, states, batch["index"], self.reference_seed)
+        replacement = replacement_of(
+            self.intervention, reference, states.activation, batch["index"], self.reference_seed
+        )
         questions = self.questions([name for name in lists if name not in base])
         questions += [Question(name, "sufficiency", 0) for name in base if self.sufficiency]
         at_once = questions_at_once(model, states, self.positions, memory_budget)

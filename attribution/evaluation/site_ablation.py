@@ -60,7 +60,7 @@ class SiteAblation:
         states = model.states(batch)
         target = target_of(batch, states.scores)
         kept = self._kept(model).to(states.scores.device)
-        zeros = replacement_of("zero", None, states, batch["index"], seed=0)
+        zeros = replacement_of("zero", None, states.activation, batch["index"], seed=0)
         at_once = questions_at_once(model, states, "last", memory_budget)
         scores = [states.scores[:, None]]
         for part in kept.split(at_once):

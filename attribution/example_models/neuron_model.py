@@ -81,6 +81,12 @@ class ExampleNeuronModel:
         self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
     ) -> Tensor:
         """See `NeuronModel`."""
+        return self.decoder.scores(self.leaving_edits(states, edit, n_rows, attention))
+
+    def leaving_edits(
+        self, states: AnswerStates, edit: ActivationEdit, n_rows: int, attention: ActivationEdit | None = None
+    ) -> Tensor:
+        """See `NeuronModel`."""
         mask = states.tokens["attention_mask"].repeat_interleave(n_rows, 0)
         at = torch.arange(len(mask)), answer_position(mask)
 
@@ -92,9 +98,9 @@ class ExampleNeuronModel:
 
             return changed
 
-        return self.score_sequence_edits(
-            states, at_answer(edit), n_rows, None if attention is None else at_answer(attention)
-        )
+        stream = states.context[0].repeat_interleave(n_rows, 0)
+        attended = None if attention is None else at_answer(attention)
+        return self.decoder.run(stream, mask, 0, at_answer(edit), attended)[1][at].unflatten(0, (-1, n_rows))
 
     def score_sequences(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import gelu
 
 from twinlens.attribution.example_models.decoder import ExampleDecoder, answer_position, root_mean_square
 from twinlens.attribution.protocols import Batch
@@ -87,6 +88,10 @@ class ExampleResidualModel:
     def mlp_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """See `ResidualModel`: columns of the up-projection, one factor, no constant."""
         return self.decoder.up[layer].T[units][:, None], torch.zeros(len(units), 1)
+
+    def activate(self, layer: int, values: Tensor) -> Tensor:
+        """See `ResidualModel`."""
+        return gelu(values)
 
     def attention_keys(self, layer: int, units: Tensor, corrected: bool = True) -> tuple[Tensor, Tensor]:
         """See `ResidualModel`: columns of the value projection."""

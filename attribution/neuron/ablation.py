@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from typing import Literal
 
@@ -10,21 +9,19 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
-from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.edits import Intervention, replacement_of
-from twinlens.attribution.evaluation.reference import Reference
+from twinlens.attribution.evaluation.edits import Intervention
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path import Path
 from twinlens.attribution.neuron.path_integral import row_chunks
-from twinlens.attribution.neuron.protocol import NeuronMethod
 from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.replacing import Replacing
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
 from twinlens.attribution.targets import target_of
 
 AblationSite = Literal["ffn", "attn"]
 
 
-class Ablation(NeuronMethod):
+class Ablation(Replacing):
     """Fall of φ when one neuron is switched off at the answer token and all others compute on: φ − φ without it.
 
     φ is log p of what is explained, less that of what it is explained against, in nats. Every neuron of every layer is
@@ -53,6 +50,7 @@ class Ablation(NeuronMethod):
                 [0.1600, 0.0700]])
     """
 
+    option = "ablation"
     sign = "positive: without the neuron the target is less likely"
     unit = "nats: fall of the log-probability without the neuron"
 
@@ -64,38 +62,13 @@ class Ablation(NeuronMethod):
         reference_seed: int = 0,
         top_k: int = 100,
     ) -> None:
-        if site == "attn" and intervention != "zero":
-            raise UserError(
-                f"method.ablation.intervention={intervention} replaces activations of FFN neurons, and site=attn are "
-                "none; expected zeros there: set method.ablation.intervention=zero or site=ffn."
-            )
-        if reference_size < 2:
-            raise UserError(
-                f"method.ablation.reference_size={reference_size} leaves no other example to draw from; expected at "
-                "least 2: raise it."
-            )
-        self.intervention = intervention
+        super().__init__(intervention, site, reference_size, reference_seed, top_k)
         self.site = site
-        self.reference_size = reference_size
-        self.reference_seed = reference_seed
-        self.top_k = top_k
-        self.reference: Reference | None = None
 
     @property
     def ranks(self) -> str:
         """The site of its lists."""
         return self.site
-
-    @property
-    def reads_reference(self) -> bool:
-        """Whether it has to be given a sample of activations before it scores."""
-        return self.intervention != "zero"
-
-    def with_reference(self, reference: Reference) -> Ablation:
-        """The method with a sample of the scored split's activations."""
-        found = copy.copy(self)
-        found.reference = reference
-        return found
 
     @property
     def path(self) -> Path:
@@ -128,12 +101,11 @@ class Ablation(NeuronMethod):
 
     def describe(self, model: NeuronModel) -> dict[str, object]:
         """Resolved settings for method.yaml."""
-        drawn = {"reference_size": self.reference_size, "reference_seed": self.reference_seed}
         return {
             "method": "ablation of single neurons",
             "intervention": self.intervention,
             "site": self.site,
-            **(drawn if self.reads_reference else {}),
+            **self.told,
             "top_k": self.top_k,
         }
 
@@ -186,8 +158,7 @@ class Ablation(NeuronMethod):
         """What is added to each neuron's activation, [sequences, layers, units]."""
         if self.site == "attn":
             return -states.attention
-        replacement = replacement_of(self.intervention, self.reference, states, batch["index"], self.reference_seed)
-        return replacement.to(states.activation) - states.activation
+        return self.replacement(states.activation, batch) - states.activation
 
 
 def _at(log_prob: Tensor, classes: Tensor) -> Tensor:

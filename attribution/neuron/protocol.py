@@ -62,6 +62,7 @@ class NeuronMethod(NeuronLens):
     Attributes:
         engine: what it is given as `model`: `last_token`, a `NeuronModel`; `residual`, a `ResidualModel`.
         reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone.
+        reads_keys: whether it reads what neurons and values read of the residual stream, which not every model shows.
 
     Example:
         >>> from twinlens.attribution.neuron.ig import IntegratedGradients
@@ -73,11 +74,17 @@ class NeuronMethod(NeuronLens):
 
     engine: ClassVar[EngineKind] = "last_token"
     reads_text: bool = True
+    reads_keys: ClassVar[bool] = False
 
     @property
     def reads(self) -> str:
         """The model."""
         return "model"
+
+    @property
+    def reads_attention(self) -> bool:
+        """Whether it is given attention weights and values, which not every model shows."""
+        return self.engine == "residual" and (self.ranks != "ffn" or self.unit_kind == "head")
 
     def check_model(self, model: ModelKind) -> None:
         """Refuse a kind of model that the method does not serve, before anything is trained.

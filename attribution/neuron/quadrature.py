@@ -13,7 +13,7 @@ from twinlens.attribution.errors import UserError
 Rule = Literal["right", "left", "midpoint", "gauss", "linspace"]
 
 
-def nodes_and_weights(rule: Rule, n_steps: int) -> tuple[Tensor, Tensor]:
+def nodes_and_weights(rule: Rule, n_steps: int, method: str = "ig") -> tuple[Tensor, Tensor]:
     """Nodes α in [0, 1] and weights of an integration rule, float64 [n_steps] each.
 
     - `right`: k/m for k = 1…m, weight 1/m (right Riemann sum; first paper, Eq. 6; captum `riemann_right`)
@@ -35,7 +35,7 @@ def nodes_and_weights(rule: Rule, n_steps: int) -> tuple[Tensor, Tensor]:
         0.25
     """
     if n_steps < 1:
-        raise UserError(f"n_steps={n_steps}: expected at least 1 integration step; set method.ig.n_steps=20.")
+        raise UserError(f"n_steps={n_steps}: expected at least 1 integration step; set method.{method}.n_steps=20.")
     if rule not in get_args(Rule):
         raise UserError(f"unknown quadrature rule '{rule}'; expected one of {', '.join(get_args(Rule))}.")
     if rule == "gauss":

@@ -79,8 +79,7 @@ class ModelReads(Reads):
                 raise refuse_residual(lm.config.model_type)
             require_encoder_parts(lm.base_model)
             return
-        attention = method.engine == "residual" and (method.ranks != "ffn" or method.unit_kind == "head")
-        require_parts(lm.base_model, attention)
+        require_parts(lm.base_model, method.reads_attention, method.reads_keys)
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""
@@ -101,7 +100,7 @@ class ModelReads(Reads):
         description = method.describe(engine)
         of_tokens = self._of_tokens(split)
         scored = method if of_tokens else with_stored_ranks(session, self.name, method, engine, split)
-        scored = with_reference(session, self.name, scored, engine, split, folder / REFERENCE)
+        scored = with_reference(session, self.name, scored, split, folder / REFERENCE)
         if of_tokens:
             rows = text_list_pass(session, self.methods, self.name, scored, engine, folder)
         else:

@@ -57,7 +57,7 @@ def sampled_activations(
     return Reference(result["index"], result["activation"], of_explained)
 
 
-def with_reference(session: Session, name: str, method: Any, engine: Any, split: str, folder: Path) -> Any:
+def with_reference(session: Session, name: str, method: Any, split: str, folder: Path) -> Any:
     """The method with a sample of the split that it scores, itself where it reads none.
 
     Raises:
@@ -71,5 +71,6 @@ def with_reference(session: Session, name: str, method: Any, engine: Any, split:
             f"split, which has one; expected at least 2: raise data.limit.{split} or set method.{name}.intervention="
             "zero."
         )
+    engine: NeuronModel = session.readable.engine()
     draw, sizes = (method.reference_size, method.reference_seed), EngineSizes(session.footprint, session.sequences)
     return method.with_reference(sampled_activations(session, name, split, engine, draw, sizes, True, folder))

@@ -74,7 +74,7 @@ class NeuronsOff:
         listed = self.layer[rows].to(batch["index"].device), self.unit[rows].to(batch["index"].device)
         states = engine.states(batch)
         kept = kept_neurons(engine, listed, self.layer.shape[1], sufficiency=False, site=self.site)[:, None]
-        zeros = replacement_of("zero", None, states, batch["index"], seed=0)
+        zeros = replacement_of("zero", None, states.activation, batch["index"], seed=0)
         return edited_scores(engine, states, kept.to(states.scores.device), zeros, "last")[:, 0]
 
     def features(self, session: Session, name: str) -> Tensor:

@@ -102,9 +102,12 @@ def test_a_plan_counts_the_fits(command: CommandLine) -> None:
 
 
 def test_neuron_methods_against_ablation(command: CommandLine) -> None:
-    lists = [f"method.{name}.top_k=128" for name in ("ablation", "ig", "random_neurons")]
-    asked = ("method=[ablation,ig,random_neurons]", "evaluation=neuron_truth", *SMALLER_MODEL)
-    done = command(*asked, *lists, "method.ablation.intervention=mean", "method.ablation.reference_size=5")
+    names = ("ablation", "ig", "atp", "ig_joint", "relp", "random_neurons")
+    lists = [f"method.{name}.top_k=128" for name in names]
+    asked = (f"method=[{','.join(names)}]", "evaluation=neuron_truth", *SMALLER_MODEL)
+    same = [f"method.{name}.reference_size=5" for name in ("ablation", "atp")]
+    means = [f"method.{name}.intervention=mean" for name in ("ablation", "atp")]
+    done = command(*asked, *lists, *means, *same)
     assert done.code == 0, done.err
     rows = list(csv.DictReader((done.folder / "results.csv").open()))
     found = {(row["metric"], row["method"], row["group"]): float(row["value"]) for row in rows}
@@ -122,6 +125,8 @@ def test_neuron_methods_against_ablation(command: CommandLine) -> None:
         each.append(oracles.pearson(*sides))
     assert found["neuron_pearson", "ig", ""] == pytest.approx(sum(each) / len(each), abs=1e-6)
     assert {group for _, _, group in found} == {"", "layer=0", "layer=1"}
+    assert {method for _, method, _ in found} == {*names} - {"ablation"}
+    assert found["neuron_pearson", "atp", ""] > 0.95  # an estimate of the same replacement
     short = command(*asked, *lists[1:], "method.ablation.top_k=100")
     assert short.code == 2
     assert "all 128 neurons" in short.err
