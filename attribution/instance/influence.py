@@ -59,12 +59,13 @@ class Influence(CurvedLayers):
             (stored rows alone), `identity` leaves the curvature out.
         solver: `direct` factorises P × P parameters (or decomposes the factors of (EK-)FAC), `dual` the rows of the
             GGN, n·(classes − 1) of them, `cg` iterates to `cg_tolerance`, `lissa` runs a stochastic recursion. `auto`
-            takes the cheaper of direct and dual that fits the memory budget, else cg.
-        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac` and `datainf`
-            of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
+            takes the cheaper of direct and dual that fits the memory budget, else cg. Over whole layers `cg` alone
+            serves `ggn`; it is preconditioned by EK-FAC and takes a pass over the train split for each step.
+        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac`, `datainf` and
+            all curvatures of whole layers of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
             acts as an absolute λ of damping · lissa_scale. `auto`: chosen by the run, see `CurvedLayers`.
-        fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
-            `empirical`, the train labels.
+        fisher: labels in the Fisher matrix of `kfac`, `ekfac` and, over whole layers, `ggn`: exact `expectation` over
+            the model's distribution, or `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
         labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
@@ -120,35 +121,10 @@ class Influence(CurvedLayers):
 
     def __post_init__(self) -> None:
         self.check_damping()
-        if self.curvature in ("kfac", "ekfac", "datainf", "identity") and self.solver not in ("auto", "direct"):
-            raise UserError(
-                f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
-                "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
-            )
-        if not (self.cg_tolerance > 0 and self.cg_max_steps >= 1):
-            raise UserError(
-                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} can accept no solution; "
-                "expected both above 0: use cg_tolerance=1e-6 cg_max_steps=1000."
-            )
         if self.solver == "lissa":
             self.recursion()
         self.gradients.check()
-        if self.reads == "layers" and self.curvature in ("ggn", "hessian"):
-            raise UserError(
-                f"curvature={self.curvature} of whole layers (params={self.params}, projection=none) would have as "
-                "many rows as they have parameters; expected one that is built layer by layer: use curvature=ekfac or "
-                "curvature=kfac, or projection=random for curvature=ggn."
-            )
-        if self.reads == "rows" and self.curvature == "hessian":
-            raise UserError(
-                "curvature=hessian is of the head alone, but projected gradients of layers are asked for; expected "
-                "curvature=ggn, ekfac, kfac, datainf or identity: set one of them."
-            )
-        if self.reads != "rows" and self.curvature == "datainf":
-            raise UserError(
-                "curvature=datainf is solved over stored rows of projected gradients; expected a projection: set "
-                "params=all projection=random."
-            )
+        self.check_curvature()
 
     def recursion(self) -> Recursion:
         """The constants of LiSSA."""
