@@ -153,11 +153,7 @@ class CurvedLayers(OverLayers):
         if self.curvature == "datainf":
             held = 8 * sum(size**2 for size in sizes)
             return RowSolve(held, held + BLOCK_BYTES, 4.0 * n_train * sum(size**2 for size in sizes))
-        if self.curvature in KRONECKER:
-            held = 8 * sum(d_out**2 + d_in**2 + d_out * d_in for d_out, d_in in sides)
-            operations = 8.0 * n_train * (1 + rank) * sum(a * b * (a + b) for a, b in sides)
-            return RowSolve(held, held + BLOCK_BYTES, operations)
-        return RowSolve()
+        return kronecker_solve(sides, n_train, rank) if self.curvature in KRONECKER else RowSolve()
 
     @property
     def needs_factors(self) -> bool:
@@ -198,3 +194,10 @@ class CurvedLayers(OverLayers):
             "mean_eigenvalue": None if means[0] is None else means,
             **super().describe_layers(layers, inverses),
         }
+
+
+def kronecker_solve(sides: Sequence[tuple[int, int]], n_train: int, rank: int) -> RowSolve:
+    """What (EK-)FAC over stored rows takes; arguments as of `OverLayers.solve_rows`."""
+    held = 8 * sum(d_out**2 + d_in**2 + d_out * d_in for d_out, d_in in sides)
+    operations = 8.0 * n_train * (1 + rank) * sum(a * b * (a + b) for a, b in sides)
+    return RowSolve(held, held + BLOCK_BYTES, operations)
