@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tests.callbacks.attribute.layer_case import Rows, attributed, dense_scores,
 from tests.callbacks.attribute.test_whole_gradient_scores import SMALL, close
 from tests.oracles_gradients import ggn_of_layers
 from tests.running import SMALLER_MODEL, CommandLine
+from tests.test_processes import start
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.influence import Influence
 from twinlens.callbacks.attribute import whole_gradient_scores as layer_scores
@@ -108,3 +110,29 @@ def test_a_run_and_its_plan(command: CommandLine) -> None:
     assert done.code == 0, done.err
     assert "passes over the train split in" in done.out
     assert (done.folder / "report.html").is_file()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", ["ddp_cpu", "fsdp"])
+def test_processes_share_the_passes_of_every_step(command: CommandLine, repository: Path, trainer: str) -> None:
+    """Scores are compared at the same weights: one process reads the fit, with its epochs, that two have stored."""
+    what = (
+        "method=[influence_cg,source]", "method.influence_cg.cg_tolerance=1e-5", "method.source.projection_dim=4",
+        "evaluation=accuracy", "trainer.accelerator=cpu", "data.n_train=32", "data.n_validation=8", "data.n_test=9",
+        "data.n_twins=2", "trainer.max_epochs=1", *SMALLER_MODEL,
+    )  # fmt: skip
+    two = (f"trainer={trainer}", "trainer.devices=2", "data.batch_size=4", "paths.store=several")
+    several = start(repository, command.folder, *what, *two, timeout=900)
+    assert several.returncode == 0, several.stderr
+    assert several.stdout.count("passes over the train split in") == 1  # said once
+    shutil.copytree(command.folder / "several" / "fit", command.folder / "whole" / "fit")
+    one = command(*what, "data.batch_size=8", "paths.store=whole", base=())
+    assert one.code == 0, one.err
+    assert "fit: read from the store" in one.out
+    folders = [one.folder, command.folder / several.stdout.strip().splitlines()[-1]]
+    for name, tolerance in (("influence_cg", 1e-3), ("source", 1e-5)):
+        expected, found = (
+            torch.tensor(datasets.load_from_disk(str(folder / "scores" / name / "test"))["top_score"][:])
+            for folder in folders
+        )
+        close(found, expected, tolerance)
