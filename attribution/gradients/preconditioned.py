@@ -79,7 +79,7 @@ def solved(
     while True:
         direction = [precondition(number, part) for number, part in enumerate(residual)]
         slope = _inner(residual, direction)
-        while bool((size > goal).any()) and steps < max_steps:
+        while bool((size > goal).any()) and steps < max_steps - 1:  # one is left to check
             some = None if bool((size > goal).all()) else (size > goal).nonzero()[:, 0]
             along = direction if some is None else [part[some] for part in direction]
             moved = product(along)
