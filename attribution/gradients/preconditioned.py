@@ -63,8 +63,8 @@ def solved(
     Args:
         right: every b.
         product: A times some vectors, in new tensors.
-        precondition: (number of the part, residuals in it [vectors, width]) → M⁻¹ of them, M symmetric, positive and
-            made of a block for each part.
+        precondition: (number of the part, residuals in it [vectors, width]) → M⁻¹ of them, in a new tensor, M
+            symmetric, positive and made of a block for each part.
         tolerance: relative residual at which a solution is accepted.
         max_steps: products at most.
 

@@ -38,7 +38,7 @@ from twinlens.attribution.instance.identity import IdentityScorer
 from twinlens.attribution.instance.influence_costs import kronecker_cost, solver_cost
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.kronecker import KroneckerScorer, kronecker_plan, layer_bases
-from twinlens.attribution.instance.layer_curvature import CurvedLayers, Damping
+from twinlens.attribution.instance.layer_curvature import CurvedLayers, Damping, Preconditioner
 from twinlens.attribution.instance.lissa import LissaScorer, Recursion
 from twinlens.attribution.instance.products import CurvatureProducts
 from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
@@ -71,6 +71,7 @@ class Influence(CurvedLayers):
         top_k: length of the stored lists.
         cg_tolerance: relative residual at which `cg` accepts a solution.
         cg_max_steps: curvature products per solution at most.
+        preconditioner: of `cg` over whole layers: `ekfac`'s inverse, or `none` but each layer's own λ.
         lissa_depth: steps as a share of the batches in the train split.
         lissa_scale: what curvature products are divided by.
         lissa_batch: train examples per step.
@@ -106,6 +107,7 @@ class Influence(CurvedLayers):
     top_k: int = 100
     cg_tolerance: float = 1e-6
     cg_max_steps: int = 1000
+    preconditioner: Preconditioner = "ekfac"
     lissa_depth: float = 0.3
     lissa_scale: float = 1e4
     lissa_batch: int = 8

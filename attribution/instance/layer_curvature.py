@@ -14,6 +14,8 @@ from twinlens.attribution.instance.over_layers import Losses, OverLayers, RowSol
 from twinlens.attribution.protocols import LinearLayer
 
 KRONECKER = ("kfac", "ekfac")
+Preconditioner = Literal["ekfac", "none"]
+"""What steps over whole layers are taken in: EK-FAC's inverse, or each layer's own λ alone."""
 FINEST_TOLERANCE = 1e-5
 """Relative residual of solves over whole layers, whose vectors are float32, at the least."""
 Damping = float | Literal["auto"]
@@ -24,9 +26,10 @@ class CurvedLayers(OverLayers):
     """A method over the gradients of layers with a curvature.
 
     Attributes:
-        curvature, solver, damping, fisher, cg_tolerance, cg_max_steps: see `twinlens.attribution.instance.influence.Influence`. Before a method
-            with `auto` scores anything, the run replaces it by one with a number (`settled`): that of a grid whose
-            scores agree best with models trained on random halves, on examples that are not explained.
+        curvature, solver, damping, fisher, cg_tolerance, cg_max_steps, preconditioner: see
+            `twinlens.attribution.instance.influence.Influence`. Before a method with `auto` scores anything, the run
+            replaces it by one with a number (`settled`): that of a grid whose scores agree best with models trained on
+            random halves, on examples that are not explained.
         damping_chosen: how that number was chosen, in words; empty where it was given.
 
     Example:
@@ -44,6 +47,7 @@ class CurvedLayers(OverLayers):
     damping: Damping
     cg_tolerance: float
     cg_max_steps: int
+    preconditioner: Preconditioner
     damping_chosen: str = ""
 
     def check_damping(self) -> None:
@@ -182,7 +186,7 @@ class CurvedLayers(OverLayers):
     def describe_layers(self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse]) -> dict[str, object]:
         """See `OverLayers.describe_layers`."""
         means = [None if inverse.basis is None else float(inverse.basis.eigenvalues.mean()) for inverse in inverses]
-        steps = {"preconditioner": "ekfac", "cg_tolerance": self.cg_tolerance} if self.iterates else {}
+        steps = {"preconditioner": self.preconditioner, "cg_tolerance": self.cg_tolerance} if self.iterates else {}
         return {
             "curvature": self.curvature,
             "curvature_equals_ggn": self.iterates and self.fisher == "expectation",

@@ -42,7 +42,7 @@ class StepwiseSolve:
     Args:
         session: of the run.
         title: of the pass, for a line.
-        method: with `fisher`, `cg_tolerance` and `cg_max_steps`.
+        method: with `fisher`, `preconditioner`, `cg_tolerance` and `cg_max_steps`.
         layers: that are differentiated.
         inverses: of each layer alone, the preconditioner, where the model is.
         labels: of the train split's losses; None: those of whole texts.
@@ -81,7 +81,8 @@ class StepwiseSolve:
         if _all(stored is not None, device):
             assert stored is not None
             facts = {name: stored.pop(name) for name in ("residual", "steps")}
-            return [stored[str(number)].to(device) for number in range(len(self.layers))], facts
+            # copied: a product with a file's memory may round otherwise than one with memory of its own
+            return [stored[str(number)].clone().to(device) for number in range(len(self.layers))], facts
         start, right = time.monotonic(), gradients()
         if _world_size() > 1:
             for part in right:  # equal to the last bit, so that all processes take the same steps
@@ -103,6 +104,8 @@ class StepwiseSolve:
     def _precondition(self, number: int, residual: Tensor) -> Tensor:
         inverse = self.inverses[number]
         assert inverse.basis is not None
+        if self.method.preconditioner == "none":  # but λ, without which layers of small curvature would wait
+            return residual / inverse.damping
         shape = inverse.basis.eigenvalues.shape
         return solve(inverse.basis, inverse.damping, residual.unflatten(1, shape)).flatten(1)
 

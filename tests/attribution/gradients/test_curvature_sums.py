@@ -57,24 +57,36 @@ def test_products_equal_the_matrix_written_out(family: str, fisher: Fisher) -> N
         torch.testing.assert_close(found, vectors @ matrix, rtol=tolerance, atol=tolerance)
 
 
-def solutions(model: Case, batch: dict[str, Tensor], right: Parts, tolerance: float, most: int) -> Solutions:
-    """By EK-FAC's preconditioner at a damping of 0.1."""
+def solutions(
+    model: Case, batch: dict[str, Tensor], right: Parts, damping: float, by_ekfac: bool, tolerance: float
+) -> Solutions:
+    """With λ of each layer, in steps of EK-FAC's inverse or of that λ alone."""
     bases = bases_of(model, batch, "expectation", corrected=True)
-    dampings = [absolute_damping(basis, 0.1, "layer") for basis in bases]
+    dampings = [absolute_damping(basis, damping, "layer") for basis in bases]
 
     def damped(vectors: Parts) -> Parts:
         found = products(model, batch, "expectation", vectors)
         return [part + damping * v for part, damping, v in zip(found, dampings, vectors, strict=True)]
 
     def precondition(number: int, residual: Tensor) -> Tensor:
+        if not by_ekfac:
+            return residual / dampings[number]
         blocks = residual.unflatten(1, bases[number].eigenvalues.shape)
         return solve(bases[number], dampings[number], blocks).flatten(1)
 
-    return solved(right, damped, precondition, tolerance, most)
+    return solved(right, damped, precondition, tolerance, 100)
 
 
-@pytest.mark.parametrize("family", ["gpt2", pytest.param("llama", marks=pytest.mark.long)])
-def test_solutions_equal_solves_with_the_matrix_written_out(family: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "damping", "by_ekfac"),
+    [
+        ("gpt2", 0.1, False),
+        ("gpt2", 10.0, True),
+        pytest.param("llama", 1.0, False, marks=pytest.mark.long),
+        pytest.param("opt", 10.0, True, marks=pytest.mark.long),
+    ],
+)
+def test_solutions_equal_solves_with_the_matrix_written_out(family: str, damping: float, by_ekfac: bool) -> None:
     model = case(family, SOME)
     test, train = random_batch(TEST_LENGTHS, seed=5), random_batch(TRAIN_LENGTHS)
     gradients = WrittenGradients(model.layers, len(TEST_LENGTHS) + 1)
@@ -87,19 +99,21 @@ def test_solutions_equal_solves_with_the_matrix_written_out(family: str) -> None
     torch.testing.assert_close(right[:3], written, rtol=1e-5, atol=1e-5)
     assert not right[3].any()  # a vanishing gradient is solved by zero
 
-    tolerance = 1e-4 if family == "llama" else 1e-8
-    found = solutions(model, train, gradients.parts, tolerance, 100)
+    tolerance = 1e-4 if family == "llama" else 1e-7  # whose norms are float32
+    found = solutions(model, train, gradients.parts, damping, by_ekfac, tolerance)
     matrix = ggn_of_layers(model.layers, model.scores, train, flat)
     sizes = [layer.n_parameters for layer in model.layers]
     for block, size in zip(torch.arange(len(matrix)).split(sizes), sizes, strict=True):
-        matrix[block, block] += 0.1 * float(matrix.diagonal()[block].sum()) / size  # λ of each layer
+        matrix[block, block] += damping * float(matrix.diagonal()[block].sum()) / size  # λ of each layer
+    solution = torch.cat(found.parts, 1)
     expected = torch.linalg.solve(matrix, right.T).T
-    torch.testing.assert_close(torch.cat(found.parts, 1), expected, rtol=1e-4, atol=100 * tolerance)
-    errors = (torch.cat(found.parts, 1) @ matrix - right).norm(dim=1)
-    assert float((errors[:3] / right[:3].norm(dim=1)).max()) <= 10 * tolerance
+    errors = (solution - expected).norm(dim=1) / expected.norm(dim=1).clamp_min(1e-300)
+    assert float(errors.max()) <= 1e3 * tolerance  # the matrix's condition times the residual
+    residual = (solution @ matrix - right).norm(dim=1)[:3] / right[:3].norm(dim=1)
+    torch.testing.assert_close(found.residual[:3], residual, rtol=0.1, atol=tolerance)
     assert float(found.residual.max()) <= tolerance
     assert float(found.residual[3]) == 0
-    assert found.steps < len(right.T)
+    assert found.steps < 60
 
 
 def test_a_better_preconditioner_takes_fewer_steps_and_each_vector_goes_its_own_way() -> None:
@@ -131,7 +145,7 @@ def test_a_recurrence_that_has_drifted_is_started_again_from_the_true_residual()
     """In float32 the recurrence's residual falls on where the true one does not."""
     torch.manual_seed(0)
     values, right = torch.logspace(0, 5, 200), torch.randn(3, 200)
-    found = solved([right], lambda parts: [parts[0] * values], lambda _, r: r, 1e-5, 5000)
+    found = solved([right], lambda parts: [parts[0] * values], lambda _, r: r.clone(), 1e-5, 5000)
     exact = (found.parts[0].double() * values.double() - right).norm(dim=1) / right.double().norm(dim=1)
     assert float(exact.max()) <= 1.1e-5
 
@@ -140,4 +154,4 @@ def test_a_recurrence_that_has_drifted_is_started_again_from_the_true_residual()
 def test_a_solve_that_does_not_reach_its_residual_is_refused_with_the_number(most: int, scale: float) -> None:
     values, right = torch.logspace(0, 4, 30), torch.ones(2, 30)
     with pytest.raises(UserError, match=r"relative residual of (\d\.\d+|nan) in 2 passes.*cg_tolerance=1e-05"):
-        solved([right], lambda parts: [scale * parts[0] * values], lambda _, r: r, 1e-5, most)
+        solved([right], lambda parts: [scale * parts[0] * values], lambda _, r: r.clone(), 1e-5, most)

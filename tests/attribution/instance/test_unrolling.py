@@ -118,7 +118,7 @@ def test_on_a_quadratic_loss_it_approaches_what_descent_has_done() -> None:
         for w in before:
             gradients = ((x @ w.T - y)[:, :, None] * x[:, None, :]).flatten(1)
             covariances = ((x.T @ x / len(x), torch.eye(2).double()),)
-            segments.append((GradientRows(layout, (gradients,), covariances=covariances), 2.0 / steps))
+            segments.append((GradientRows(layout, (gradients.float(),), covariances=covariances), 2.0 / steps))
         method = SegmentedUnrolling(curvature="kfac", fisher="empirical")
         scorer = method.prepare(CheckpointRows(tuple(segments)), BUDGET)
         test = GradientRows(layout, (probe.flatten()[None].float(),))
