@@ -190,8 +190,14 @@ SETTINGS: list[Entry] = [
     ),
     (
         "epochs of somebody else's training, whose steps are not known",
-        ("method=source", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint",
-         "checkpoints=[models/facts]"),
+        (
+            "method=source",
+            "evaluation=accuracy",
+            "fit=false",
+            "model=local",
+            "model.path=checkpoint",
+            "checkpoints=[models/facts]",
+        ),
         ("method=source", "learning rates of all steps", "fit=true"),
     ),
     (

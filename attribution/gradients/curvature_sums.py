@@ -1,8 +1,8 @@
 """Products of a model's curvature with vectors over whole layers, and test gradients to solve for, written out.
 
-The curvature of the mean train loss is 1/n Σ r rᵀ over gradients r: those that the GGN of the scores is made of, classes
-− 1 for each example (`softmax_root`), or for the empirical Fisher matrix one, of its own loss. So a product with
-vectors v is 1/n Σ r (rᵀv). Nothing is left out: r runs over all layers at once, and layers interact.
+The curvature of the mean train loss is 1/n Σ r rᵀ over gradients r: those that the GGN of the scores is made of,
+classes − 1 for each example (`softmax_root`), or for the empirical Fisher matrix one, of its own loss. So a product
+with vectors v is 1/n Σ r (rᵀv). Nothing is left out: r runs over all layers at once, and layers interact.
 
 For each r the backward leaves a layer's inputs and output gradients. From these r is formed layer by layer, some
 examples at a time, first for the products rᵀv over all layers, then for their sum.
@@ -52,7 +52,9 @@ class CurvatureSums:
                 [-1.,  1.]])
     """
 
-    def __init__(self, layers: Sequence[LinearLayer], fisher: Fisher, vectors: Sequence[Tensor], workspace: int) -> None:
+    def __init__(
+        self, layers: Sequence[LinearLayer], fisher: Fisher, vectors: Sequence[Tensor], workspace: int
+    ) -> None:
         self.layers = layers
         self.fisher: Fisher = fisher
         self.vectors = vectors

@@ -117,7 +117,5 @@ def _inner(left: Sequence[Tensor], right: Sequence[Tensor]) -> Tensor:
 
 def _preconditioned_squares(residual: Sequence[Tensor], precondition: Callable[[int, Tensor], Tensor]) -> Tensor:
     """⟨r, M⁻¹ r⟩, part by part, [vectors], float64; M⁻¹ r of one part alone stands in memory."""
-    squares = [
-        torch.linalg.vecdot(part, precondition(number, part)).double() for number, part in enumerate(residual)
-    ]
+    squares = [torch.linalg.vecdot(part, precondition(number, part)).double() for number, part in enumerate(residual)]
     return torch.stack(squares).sum(0)

@@ -1,8 +1,8 @@
 """A segment of training as a linear map of gradients, in the eigenbasis of the segment's curvature.
 
 Within a segment gradients and curvature H are taken to stand still, and training to be gradient descent over a time T,
-the sum of its learning rates. A shift of the parameters before the segment is then exp(−TH) of itself behind it, and one
-more unit of weight on a gradient g throughout the segment shifts them by −(1 − exp(−TH))/H g = −∫₀ᵀ exp(−tH) dt g.
+the sum of its learning rates. A shift of the parameters before the segment is then exp(−TH) of itself behind it, and
+one more unit of weight on a gradient g throughout the segment shifts them by −(1 − exp(−TH))/H g = −∫₀ᵀ exp(−tH) dt g.
 """
 
 from __future__ import annotations

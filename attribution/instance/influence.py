@@ -62,8 +62,9 @@ class Influence(CurvedLayers):
             takes the cheaper of direct and dual that fits the memory budget, else cg. Over whole layers `cg` alone
             serves `ggn`; it is preconditioned by EK-FAC and takes a pass over the train split for each step.
         damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac`, `datainf` and
-            all curvatures of whole layers of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
-            acts as an absolute λ of damping · lissa_scale. `auto`: chosen by the run, see `CurvedLayers`.
+            all curvatures of whole layers of each layer's own mean. Absolute for `identity`. For `lissa` the
+            recursion's own, between 0 and 1, which acts as an absolute λ of damping · lissa_scale. `auto`: chosen by
+            the run, see `CurvedLayers`.
         fisher: labels in the Fisher matrix of `kfac`, `ekfac` and, over whole layers, `ggn`: exact `expectation` over
             the model's distribution, or `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.

@@ -164,8 +164,8 @@ class CurvedLayers(OverLayers):
         """Whether there is a curvature, which EK-FAC at least preconditions; see `OverLayers.needs_factors`."""
         if self.curvature not in ("identity", "ggn", *KRONECKER):
             raise UserError(
-                f"curvature={self.curvature} is not built layer by layer from whole gradients; expected identity, kfac, "
-                "ekfac or ggn: use one of these or set projection=random."
+                f"curvature={self.curvature} is not built layer by layer from whole gradients; expected identity, "
+                "kfac, ekfac or ggn: use one of these or set projection=random."
             )
         return self.curvature != "identity"
 

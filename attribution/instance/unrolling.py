@@ -6,8 +6,8 @@ gradients g_ℓ and curvature H_ℓ stand still. With T_ℓ the sum of the segme
 
     score(t, i) = Σ_ℓ ⟨ (1 − exp(−T_ℓ H_ℓ))/H_ℓ  exp(−T_{ℓ+1} H_{ℓ+1}) … exp(−T_L H_L) ∇L_t , ∇_ℓ L_i ⟩.
 
-What a row has taught early is forgotten as far as later segments are curved. There is no damping: where T_ℓ H_ℓ is small
-the segment counts like TracIn's, where it is large like influence functions.
+What a row has taught early is forgotten as far as later segments are curved. There is no damping: where T_ℓ H_ℓ is
+small the segment counts like TracIn's, where it is large like influence functions.
 """
 
 from __future__ import annotations

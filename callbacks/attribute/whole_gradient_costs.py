@@ -11,7 +11,6 @@ from twinlens.attribution.gradients.fisher import rotation_operations, solution_
 from twinlens.attribution.protocols import LinearLayer
 from twinlens.callbacks.passes.costs import Shape
 
-
 EXPECTED_STEPS = 40
 """Of conjugate gradients for a plan: what a relative residual of 10⁻³ took on the demo at a damping of 0.1."""
 

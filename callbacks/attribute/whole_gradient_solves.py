@@ -1,4 +1,4 @@
-"""Test gradients solved for by conjugate gradients over the curvature of all layers, a pass over the train split a step.
+"""Test gradients solved for by conjugate gradients over all layers, a pass over the train split for each step.
 
 Every process takes its share of the train batches, and their sums meet. The solutions of a block of tests are kept
 until its scores are there, so that a killed run solves one block again at the most.
