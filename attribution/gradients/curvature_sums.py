@@ -46,7 +46,7 @@ class CurvatureSums:
         >>> layers = [LinearLayer("score", module, d_in=1, d_out=2, has_bias=False)]
         >>> sums = CurvatureSums(layers, "expectation", [torch.eye(2)], workspace=2**20)
         >>> with recording(layers) as tape:
-        ...     sums.add(tape, module(torch.tensor([[2.0]])), labels=None)
+        ...     sums.add(tape, module(torch.tensor([[2.0]])), labels=torch.tensor([0]))
         >>> sums.sums[0].round(decimals=4)  # a² (diag(p) − p pᵀ)
         tensor([[ 1., -1.],
                 [-1.,  1.]])
@@ -67,7 +67,7 @@ class CurvatureSums:
 
         Args:
             scores: logits, [examples, classes], or the losses of whole texts, [examples].
-            labels: [examples]; read where the curvature is empirical.
+            labels: [examples]; read where the curvature is empirical; None: `scores` are losses.
 
         Raises:
             UserError: an expectation over a vocabulary, or over whole texts.

@@ -26,12 +26,13 @@ from twinlens.callbacks.store.leftovers import NOTE
 
 
 def stepwise(**more: Any) -> Influence:
-    settings = {"curvature": "ggn", "solver": "cg", "params": SMALL, "cg_tolerance": 1e-4, "preconditioner": "none"}
+    settings = {"curvature": "ggn", "solver": "cg", "params": SMALL, "cg_tolerance": 1e-3, "preconditioner": "none"}
     return Influence(**{**settings, **more})
 
 
 @pytest.mark.parametrize(
-    ("fisher", "preconditioner", "damping"), [("expectation", "none", 0.1), ("empirical", "ekfac", 10.0)]
+    ("fisher", "preconditioner", "damping"),
+    [("expectation", "none", 1.0), pytest.param("empirical", "ekfac", 10.0, marks=pytest.mark.long)],
 )
 def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
     tmp_path: Path, fisher: Any, preconditioner: Any, damping: float
@@ -41,7 +42,7 @@ def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
     layers = layer_scores.layers_of(session, SMALL)
     each = 4 * solves.COPIES * sum(layer.n_parameters for layer in layers)
     session.memory_budget = 2 * (3 * each + factor_bytes(layers, 4))
-    method = stepwise(fisher=fisher, preconditioner=preconditioner, damping=damping)
+    method = stepwise(fisher=fisher, preconditioner=preconditioner, damping=damping, cg_tolerance=1e-4)
     assert len(layer_scores.test_blocks(session, layers, True, 5, solves.held_copies(method))) == 2
     folder = attributed(session, "influence_cg", method, {"fisher": fisher})
     found, told = dense_scores(folder), yaml.safe_load((folder / "method.yaml").read_text())
@@ -71,7 +72,7 @@ def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
 
 
 def test_a_killed_run_goes_on_with_the_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    session, taken = session_of(tmp_path, Rows("classification")), []
+    session, taken = session_of(tmp_path, Rows("classification", batch_size=7)), []
     original = solves.StepwiseSolve._product
 
     def counted(self: Any, *arguments: Any) -> Any:

@@ -77,6 +77,7 @@ def test_epochs_are_kept_where_a_method_reads_them(command: CommandLine) -> None
     assert set(planned.values()) == {"yes"}
 
 
+@pytest.mark.long
 def test_unrolling_goes_back_through_the_kept_epochs(command: CommandLine) -> None:
     """Only the head, nothing projected: the formula by matrix functions over plain forwards of the kept weights."""
     run = command(
