@@ -42,6 +42,12 @@ WHILE_RUNNING: list[Entry] = [
         checkpoint(),
     ),
     (
+        "a solve that does not reach its residual",
+        (*AS_IT_IS, "method=influence_cg", "evaluation=accuracy", "method.influence_cg.cg_max_steps=2"),
+        ("relative residual of", "cg_tolerance=0.001", "raise cg_max_steps"),
+        checkpoint(),
+    ),
+    (
         "a store where there is a file",
         (*AS_IT_IS, "method=gradsim", "evaluation=accuracy", "paths.store=taken/store"),
         ("store", "paths.store=DIR"),

@@ -184,6 +184,43 @@ SETTINGS: list[Entry] = [
         ("method=tracin", "fit=false", "fit=true"),
     ),
     (
+        "epochs of a fit that is none, to unroll",
+        ("method=source", "evaluation=accuracy", "fit=false", "model=local", "model.path=checkpoint"),
+        ("method=source", "fit=false", "fit=true"),
+    ),
+    (
+        "epochs of somebody else's training, whose steps are not known",
+        (
+            "method=source",
+            "evaluation=accuracy",
+            "fit=false",
+            "model=local",
+            "model.path=checkpoint",
+            "checkpoints=[models/facts]",
+        ),
+        ("method=source", "learning rates of all steps", "fit=true"),
+    ),
+    (
+        "training that takes no time",
+        ("method=source", "method.source.rate_scale=0"),
+        ("rate_scale=0", "above 0"),
+    ),
+    (
+        "an unrolled head",
+        ("method=source", "method.source.params=head", "method.source.projection=none"),
+        ("params=head", "params=all projection=random"),
+    ),
+    (
+        "a solve over layers finer than their numbers",
+        ("method=influence_cg", "method.influence_cg.cg_tolerance=1e-9"),
+        ("cg_tolerance=1e-09", "cg_tolerance=1e-3"),
+    ),
+    (
+        "a curvature over layers that no steps serve",
+        ("method=influence_cg", "method.influence_cg.curvature=hessian"),
+        ("curvature=hessian", "curvature=ekfac"),
+    ),
+    (
         "layers that the model does not have",
         ("method=gradsim", "method.gradsim.params=*.nothing"),
         ("params=*.nothing", "matches no linear layer"),

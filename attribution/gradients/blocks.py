@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from twinlens.attribution.protocols import LinearLayer
+
 
 @dataclass(frozen=True)
 class TwoSided:
@@ -60,6 +62,12 @@ def project_sides(inputs: Tensor, deltas: Tensor, bias: bool, projection: TwoSid
     return inputs, deltas
 
 
+def by_example(layer: LinearLayer, inputs: Tensor, deltas: Tensor, n_examples: int) -> tuple[Tensor, Tensor]:
+    """What the tape hands over of a layer by example: [examples, tokens, d_in + bias], [examples, tokens, d_out]."""
+    a, d = project_sides(inputs, deltas, layer.has_bias, UNPROJECTED)
+    return a.reshape(n_examples, -1, a.shape[-1]), d.reshape(n_examples, -1, d.shape[-1])
+
+
 def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int, out: Tensor | None = None) -> Tensor:
     """Each example's gradient Σ_tokens δ_t ⊗ a_t.
 
@@ -74,6 +82,11 @@ def example_blocks(inputs: Tensor, deltas: Tensor, n_examples: int, out: Tensor 
     """
     inputs = inputs.reshape(n_examples, -1, inputs.shape[-1])
     return torch.bmm(deltas.reshape(n_examples, -1, deltas.shape[-1]).mT, inputs, out=out)
+
+
+def some_blocks(a: Tensor, d: Tensor, start: int, stop: int, out: Tensor | None = None) -> Tensor:
+    """The gradients of some of the examples; sides as `by_example` gives them, result as of `example_blocks`."""
+    return example_blocks(a[start:stop], d[start:stop], stop - start, out)
 
 
 def token_blocks(inputs: Tensor, deltas: Tensor) -> Tensor:

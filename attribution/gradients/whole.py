@@ -21,7 +21,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.blocks import UNPROJECTED, example_blocks, project_sides
+from twinlens.attribution.gradients.blocks import by_example, example_blocks, some_blocks
 from twinlens.attribution.gradients.cotangents import target_cotangents, train_cotangents
 from twinlens.attribution.gradients.fisher import (
     LayerBasis,
@@ -149,7 +149,7 @@ class HeldTests:
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)
 
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
-            a, d = self._by_example(number, inputs, deltas, n)
+            a, d = by_example(self.layers[number], inputs, deltas, n)
             held = self._layer(number, a, d)
             if held.dense is not None and held.rotated:
                 self._hold_rotated(number, a, d, held.dense[first : first + n], own)
@@ -165,6 +165,10 @@ class HeldTests:
         tape.gradients(scores, target_cotangents(scores, targets), consume)
         self.own[first : first + n] = own.cpu()
         self._filled += n
+
+    def hold(self, number: int, solved: Tensor) -> None:
+        """Hold one layer's solved gradients of all tests, [tests, d_out · (d_in + bias)], that were made elsewhere."""
+        self._held[number] = _Held(solved, [])
 
     def scores(self, tape: Tape, scores: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Scores of a train batch, whose forward the tape has recorded.
@@ -182,7 +186,7 @@ class HeldTests:
         itself = torch.zeros(n, dtype=torch.float64, device=scores.device)
 
         def consume(number: int, inputs: Tensor, deltas: Tensor) -> None:
-            a, d = self._by_example(number, inputs, deltas, n)
+            a, d = by_example(self.layers[number], inputs, deltas, n)
             held = self._held[number]
             if held.dense is None:
                 self._add_pairs(total, held.factors, a, d)
@@ -197,11 +201,6 @@ class HeldTests:
 
         tape.gradients(scores, train_cotangents(scores, labels), consume)
         return total, itself if self.with_own else None
-
-    def _by_example(self, number: int, inputs: Tensor, deltas: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        """[examples, tokens, d_in + bias], [examples, tokens, d_out]."""
-        a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
-        return a.reshape(n, -1, a.shape[-1]), d.reshape(n, -1, d.shape[-1])
 
     def _layer(self, number: int, a: Tensor, d: Tensor) -> _Held:
         """Where the layer's tests go; the first batch, which has the longest tests, decides on the form."""
@@ -229,7 +228,7 @@ class HeldTests:
             assert basis is not None
             gradients = rotated_sides(basis, a, d, len(a))[2]
         else:
-            gradients = partial(_written_out, a, d)
+            gradients = partial(some_blocks, a, d)
         # rotated after the sum over tokens, a block stands beside what it is made of
         copies = 3 if rotated and a.shape[1] > min(a.shape[2], d.shape[2]) else 1
         for start, stop, block in in_blocks(gradients, len(a), self._buffer(a, d.shape[2], copies)):
@@ -282,10 +281,6 @@ class HeldTests:
 
     def _numbers(self, like: Tensor) -> int:
         return self.workspace // like.element_size()
-
-
-def _written_out(a: Tensor, d: Tensor, start: int, stop: int, out: Tensor) -> Tensor:
-    return example_blocks(a[start:stop], d[start:stop], stop - start, out)
 
 
 def _weighted(squares: Tensor, weights: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from twinlens.attribution.instance.identity import IdentityScorer
 from twinlens.attribution.instance.influence_costs import kronecker_cost, solver_cost
 from twinlens.attribution.instance.inputs import HeadInputs
 from twinlens.attribution.instance.kronecker import KroneckerScorer, kronecker_plan, layer_bases
-from twinlens.attribution.instance.layer_curvature import CurvedLayers, Damping
+from twinlens.attribution.instance.layer_curvature import CurvedLayers, Damping, Preconditioner
 from twinlens.attribution.instance.lissa import LissaScorer, Recursion
 from twinlens.attribution.instance.products import CurvatureProducts
 from twinlens.attribution.instance.solve import SolvedScorer, SolverPlan
@@ -59,17 +59,20 @@ class Influence(CurvedLayers):
             (stored rows alone), `identity` leaves the curvature out.
         solver: `direct` factorises P × P parameters (or decomposes the factors of (EK-)FAC), `dual` the rows of the
             GGN, n·(classes − 1) of them, `cg` iterates to `cg_tolerance`, `lissa` runs a stochastic recursion. `auto`
-            takes the cheaper of direct and dual that fits the memory budget, else cg.
-        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac` and `datainf`
-            of each layer's own mean. Absolute for `identity`. For `lissa` the recursion's own, between 0 and 1, which
-            acts as an absolute λ of damping · lissa_scale. `auto`: chosen by the run, see `CurvedLayers`.
-        fisher: labels in the Fisher matrix of `kfac` and `ekfac`: exact `expectation` over the model's distribution, or
-            `empirical`, the train labels.
+            takes the cheaper of direct and dual that fits the memory budget, else cg. Over whole layers `cg` alone
+            serves `ggn`; it is preconditioned by EK-FAC and takes a pass over the train split for each step.
+        damping: λ as a multiple of the mean eigenvalue of H, trace(H)/P, above 0; for `kfac`, `ekfac`, `datainf` and
+            all curvatures of whole layers of each layer's own mean. Absolute for `identity`. For `lissa` the
+            recursion's own, between 0 and 1, which acts as an absolute λ of damping · lissa_scale. `auto`: chosen by
+            the run, see `CurvedLayers`.
+        fisher: labels in the Fisher matrix of `kfac`, `ekfac` and, over whole layers, `ggn`: exact `expectation` over
+            the model's distribution, or `empirical`, the train labels.
         params: `weight` or `head`, of the head; `all` linear layers, or patterns over their names.
         labels: labels in the losses of train rows; callers pass them in `HeadInputs.labels`.
         top_k: length of the stored lists.
         cg_tolerance: relative residual at which `cg` accepts a solution.
         cg_max_steps: curvature products per solution at most.
+        preconditioner: of `cg` over whole layers: `ekfac`'s inverse, or `none` but each layer's own λ.
         lissa_depth: steps as a share of the batches in the train split.
         lissa_scale: what curvature products are divided by.
         lissa_batch: train examples per step.
@@ -105,6 +108,7 @@ class Influence(CurvedLayers):
     top_k: int = 100
     cg_tolerance: float = 1e-6
     cg_max_steps: int = 1000
+    preconditioner: Preconditioner = "ekfac"
     lissa_depth: float = 0.3
     lissa_scale: float = 1e4
     lissa_batch: int = 8
@@ -120,35 +124,10 @@ class Influence(CurvedLayers):
 
     def __post_init__(self) -> None:
         self.check_damping()
-        if self.curvature in ("kfac", "ekfac", "datainf", "identity") and self.solver not in ("auto", "direct"):
-            raise UserError(
-                f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
-                "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
-            )
-        if not (self.cg_tolerance > 0 and self.cg_max_steps >= 1):
-            raise UserError(
-                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} can accept no solution; "
-                "expected both above 0: use cg_tolerance=1e-6 cg_max_steps=1000."
-            )
         if self.solver == "lissa":
             self.recursion()
         self.gradients.check()
-        if self.reads == "layers" and self.curvature in ("ggn", "hessian"):
-            raise UserError(
-                f"curvature={self.curvature} of whole layers (params={self.params}, projection=none) would have as "
-                "many rows as they have parameters; expected one that is built layer by layer: use curvature=ekfac or "
-                "curvature=kfac, or projection=random for curvature=ggn."
-            )
-        if self.reads == "rows" and self.curvature == "hessian":
-            raise UserError(
-                "curvature=hessian is of the head alone, but projected gradients of layers are asked for; expected "
-                "curvature=ggn, ekfac, kfac, datainf or identity: set one of them."
-            )
-        if self.reads != "rows" and self.curvature == "datainf":
-            raise UserError(
-                "curvature=datainf is solved over stored rows of projected gradients; expected a projection: set "
-                "params=all projection=random."
-            )
+        self.check_curvature()
 
     def recursion(self) -> Recursion:
         """The constants of LiSSA."""

@@ -14,6 +14,10 @@ from twinlens.attribution.instance.over_layers import Losses, OverLayers, RowSol
 from twinlens.attribution.protocols import LinearLayer
 
 KRONECKER = ("kfac", "ekfac")
+Preconditioner = Literal["ekfac", "none"]
+"""What steps over whole layers are taken in: EK-FAC's inverse, or each layer's own λ alone."""
+FINEST_TOLERANCE = 1e-5
+"""Relative residual of solves over whole layers, whose vectors are float32, at the least."""
 Damping = float | Literal["auto"]
 """λ relative to the mean eigenvalue, or the word for one that the run chooses."""
 
@@ -22,9 +26,10 @@ class CurvedLayers(OverLayers):
     """A method over the gradients of layers with a curvature.
 
     Attributes:
-        curvature, solver, damping, fisher: see `twinlens.attribution.instance.influence.Influence`. Before a method
-            with `auto` scores anything, the run replaces it by one with a number (`settled`): that of a grid whose
-            scores agree best with models trained on random halves, on examples that are not explained.
+        curvature, solver, damping, fisher, cg_tolerance, cg_max_steps, preconditioner: see
+            `twinlens.attribution.instance.influence.Influence`. Before a method with `auto` scores anything, the run
+            replaces it by one with a number (`settled`): that of a grid whose scores agree best with models trained on
+            random halves, on examples that are not explained.
         damping_chosen: how that number was chosen, in words; empty where it was given.
 
     Example:
@@ -40,6 +45,9 @@ class CurvedLayers(OverLayers):
     curvature: str
     solver: str
     damping: Damping
+    cg_tolerance: float
+    cg_max_steps: int
+    preconditioner: Preconditioner
     damping_chosen: str = ""
 
     def check_damping(self) -> None:
@@ -59,6 +67,50 @@ class CurvedLayers(OverLayers):
             raise UserError(
                 f"damping={self.damping:g} leaves the curvature singular; expected a number above 0, relative to the "
                 "mean eigenvalue: use damping=0.1."
+            )
+
+    def check_curvature(self) -> None:
+        """Refuse a curvature or a solver that these gradients cannot have.
+
+        Raises:
+            UserError: naming what to use.
+        """
+        if self.curvature in (*KRONECKER, "datainf", "identity") and self.solver not in ("auto", "direct"):
+            raise UserError(
+                f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
+                "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
+            )
+        if not (self.cg_tolerance > 0 and self.cg_max_steps >= 1):
+            raise UserError(
+                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} can accept no solution; "
+                "expected both above 0: use cg_tolerance=1e-6 cg_max_steps=1000."
+            )
+        if self.reads == "layers" and (self.curvature == "hessian" or (self.iterates and self.solver != "cg")):
+            otherwise = (
+                ", or a solve that never writes it down: use curvature=ekfac or curvature=kfac, solver=cg with "
+                "cg_tolerance=1e-3 (method=influence_cg)"
+                if self.iterates
+                else ": use curvature=ekfac or curvature=kfac"
+            )
+            raise UserError(
+                f"curvature={self.curvature} of whole layers (params={self.params}, projection=none) would have as "
+                f"many rows as they have parameters; expected one that is built layer by layer{otherwise}, or "
+                "projection=random for curvature=ggn."
+            )
+        if self.iterates and self.cg_tolerance < FINEST_TOLERANCE:
+            raise UserError(
+                f"cg_tolerance={self.cg_tolerance:g} is finer than float32 vectors over whole layers "
+                f"(params={self.params}) can show; expected at least {FINEST_TOLERANCE:g}: set cg_tolerance=1e-3."
+            )
+        if self.reads == "rows" and self.curvature == "hessian":
+            raise UserError(
+                "curvature=hessian is of the head alone, but projected gradients of layers are asked for; expected "
+                "curvature=ggn, ekfac, kfac, datainf or identity: set one of them."
+            )
+        if self.reads != "rows" and self.curvature == "datainf":
+            raise UserError(
+                "curvature=datainf is solved over stored rows of projected gradients; expected a projection: set "
+                "params=all projection=random."
             )
 
     @property
@@ -105,21 +157,22 @@ class CurvedLayers(OverLayers):
         if self.curvature == "datainf":
             held = 8 * sum(size**2 for size in sizes)
             return RowSolve(held, held + BLOCK_BYTES, 4.0 * n_train * sum(size**2 for size in sizes))
-        if self.curvature in KRONECKER:
-            held = 8 * sum(d_out**2 + d_in**2 + d_out * d_in for d_out, d_in in sides)
-            operations = 8.0 * n_train * (1 + rank) * sum(a * b * (a + b) for a, b in sides)
-            return RowSolve(held, held + BLOCK_BYTES, operations)
-        return RowSolve()
+        return kronecker_solve(sides, n_train, rank) if self.curvature in KRONECKER else RowSolve()
 
     @property
     def needs_factors(self) -> bool:
-        """Whether there is a curvature; see `OverLayers.needs_factors`."""
-        if self.curvature not in ("identity", *KRONECKER):
+        """Whether there is a curvature, which EK-FAC at least preconditions; see `OverLayers.needs_factors`."""
+        if self.curvature not in ("identity", "ggn", *KRONECKER):
             raise UserError(
-                f"curvature={self.curvature} is not built layer by layer from whole gradients; expected identity, kfac "
-                "or ekfac: use one of these or set projection=random."
+                f"curvature={self.curvature} is not built layer by layer from whole gradients; expected identity, "
+                "kfac, ekfac or ggn: use one of these or set projection=random."
             )
         return self.curvature != "identity"
+
+    @property
+    def iterates(self) -> bool:
+        """Whether the curvature of all layers together is solved with by steps; see `OverLayers.iterates`."""
+        return self.reads == "layers" and self.curvature == "ggn"
 
     def inverses(self, layers: Sequence[LinearLayer], bases: Sequence[LayerBasis] | None) -> list[Inverse]:
         """See `OverLayers.inverses`."""
@@ -133,13 +186,22 @@ class CurvedLayers(OverLayers):
     def describe_layers(self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse]) -> dict[str, object]:
         """See `OverLayers.describe_layers`."""
         means = [None if inverse.basis is None else float(inverse.basis.eigenvalues.mean()) for inverse in inverses]
+        steps = {"preconditioner": self.preconditioner, "cg_tolerance": self.cg_tolerance} if self.iterates else {}
         return {
             "curvature": self.curvature,
-            "curvature_equals_ggn": False,
+            "curvature_equals_ggn": self.iterates and self.fisher == "expectation",
             "fisher": None if means[0] is None else self.fisher,
-            "solver": "direct",
+            "solver": "cg" if self.iterates else "direct",
+            **steps,
             "damping": self.damping,
             "damping_absolute": self.damping if means[0] is None else [inverse.damping for inverse in inverses],
             "mean_eigenvalue": None if means[0] is None else means,
             **super().describe_layers(layers, inverses),
         }
+
+
+def kronecker_solve(sides: Sequence[tuple[int, int]], n_train: int, rank: int) -> RowSolve:
+    """What (EK-)FAC over stored rows takes; arguments as of `OverLayers.solve_rows`."""
+    held = 8 * sum(d_out**2 + d_in**2 + d_out * d_in for d_out, d_in in sides)
+    operations = 8.0 * n_train * (1 + rank) * sum(a * b * (a + b) for a, b in sides)
+    return RowSolve(held, held + BLOCK_BYTES, operations)

@@ -124,6 +124,14 @@ class OverLayers(InstanceMethod):
         """
         return False
 
+    @property
+    def iterates(self) -> bool:
+        """Whether test gradients are solved for by steps, each of which is a pass over the train split.
+
+        The layers' inverses are then the preconditioner, and their λ that of the whole.
+        """
+        return False
+
     def inverses(self, layers: Sequence[LinearLayer], bases: Sequence[LayerBasis] | None) -> list[Inverse]:
         """Each layer's (H + λ)⁻¹.
 

@@ -8,7 +8,7 @@ from typing import Any
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method
 from twinlens.callbacks.attribute.bridge_scores import InstanceListReads
-from twinlens.callbacks.attribute.checkpoint_row_scores import CheckpointRowReads
+from twinlens.callbacks.attribute.checkpoint_row_scores import CheckpointRowReads, SegmentRowReads
 from twinlens.callbacks.attribute.instance_inputs import CheckpointReads, HeadReads, NeuronListReads, TextReads
 from twinlens.callbacks.attribute.neuron_scores import ModelReads
 from twinlens.callbacks.attribute.reads import Reads
@@ -23,6 +23,7 @@ READS: dict[str, type[Reads]] = {
     "neurons": NeuronListReads,
     "rows": RowReads,
     "checkpoint_rows": CheckpointRowReads,
+    "segment_rows": SegmentRowReads,
     "layers": LayerReads,
     "model": ModelReads,
     "instances": InstanceListReads,

@@ -98,12 +98,14 @@ class Reads(ABC):
     Attributes:
         needs_train: whether the train split has to be predicted.
         needs_epochs: whether the weights at the end of every epoch of the fit are read.
+        needs_rate_sums: whether it needs to know of each epoch what its learning rates add up to.
         covers_layers: whether it is about linear layers that the method's `params` choose.
         serves_groups: whether tests can be put together, so that groups of them are scored too.
     """
 
     needs_train: ClassVar[bool] = True
     needs_epochs: ClassVar[bool] = False
+    needs_rate_sums: ClassVar[bool] = False
     covers_layers: ClassVar[bool] = False
     serves_groups: ClassVar[bool] = False
 

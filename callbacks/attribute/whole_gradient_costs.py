@@ -11,6 +11,9 @@ from twinlens.attribution.gradients.fisher import rotation_operations, solution_
 from twinlens.attribution.protocols import LinearLayer
 from twinlens.callbacks.passes.costs import Shape
 
+EXPECTED_STEPS = 40
+"""Of conjugate gradients for a plan: what a relative residual of 10⁻³ took on the demo at a damping of 0.1."""
+
 
 @dataclass(frozen=True)
 class WholeWork:
@@ -68,10 +71,32 @@ def whole_work(
         return WholeWork(0.0, 0.0, scoring, products, 0.0)
     backwards = 1 if method.fisher == "empirical" else max(1, n_classes - 1)
     covariances = forward * (1 + backwards) + backwards * rotation
-    corrected = method.curvature == "ekfac"
+    corrected = method.curvature != "kfac"
     eigenvalues = corrected * (covariances + backwards * formed)
     decompositions = sum(10.0 * (layer.d_in**3 + layer.d_out**3) for layer in layers)
     return WholeWork(covariances, eigenvalues, scoring, products, decompositions)
+
+
+def step_work(
+    layers: Sequence[LinearLayer],
+    shape: Shape,
+    method: Any,
+    n_classes: int,
+    lengths: Sequence[int],
+    n_tests: int,
+    read: int,
+) -> WholeWork:
+    """Operations of a product of the curvature with the vectors of some tests; arguments as of `whole_work`.
+
+    A forward, for each row of an example a backward and its gradient, formed twice and multiplied with every vector
+    twice.
+    """
+    parameters = sum(layer.n_parameters for layer in layers)
+    forward = read * sum(map(shape.forward_operations, lengths))
+    backwards = 1 if method.fisher == "empirical" else max(1, n_classes - 1)
+    formed = 4.0 * read * sum(lengths) * parameters
+    products = 4.0 * parameters * len(lengths) * n_tests
+    return WholeWork(forward * (1 + backwards) + backwards * formed, 0.0, 0.0, backwards * products, 0.0)
 
 
 def rotation_work(layers: Sequence[LinearLayer], lengths: Sequence[int], n_test: int, n_blocks: int) -> float:

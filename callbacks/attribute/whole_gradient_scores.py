@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import default_convert
 
 from twinlens.attribution.errors import UserError, require_finite
+from twinlens.attribution.gradients.curvature_sums import WrittenGradients
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
 from twinlens.attribution.instance.leaders import Leaders
@@ -36,7 +37,7 @@ from twinlens.callbacks.attribute.explained_scores import explained_batch, expla
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
-from twinlens.callbacks.attribute.whole_gradient_costs import whole_work
+from twinlens.callbacks.attribute.whole_gradient_costs import EXPECTED_STEPS, step_work, whole_work
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     covered_by,
@@ -47,6 +48,13 @@ from twinlens.callbacks.attribute.whole_gradient_inputs import (
     train_labels,
     train_losses,
 )
+from twinlens.callbacks.attribute.whole_gradient_solves import (
+    StepwiseSolve,
+    forget_solutions,
+    held_copies,
+    solve_memory,
+    told_solves,
+)
 from twinlens.callbacks.passes.costs import batch_shapes
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
@@ -56,6 +64,7 @@ from twinlens.callbacks.store.store import Finish
 from twinlens.data.sampling import token_lengths
 from twinlens.models.linear_layers import linear_layers
 
+Holder = TypeVar("Holder", HeldTests, WrittenGradients)
 LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
 
 
@@ -88,13 +97,13 @@ class LayerReads(Reads):
         shards = score_segments(rows, session.eval_batch_size)
         passes: list[tuple[Tensor, PassResult]] = []
         asked = torch.nonzero(~left_out_of(session, method, split))[:, 0]
-        blocks = test_blocks(session, layers, bases is not None, len(asked))
+        blocks = test_blocks(session, layers, bases is not None, len(asked), held_copies(method))
         for number, (start, stop) in enumerate(blocks):
             title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
             tests = asked[start:stop]
-            pass_ = _Block(session, title, method, layers, inverses, split, tests, shards, number == 0)
             # named by its tests: with another budget, blocks and shards would be others
             place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
+            pass_ = _Block(session, title, method, layers, inverses, split, tests, shards, number == 0, place)
             model, loader = session.readable, session.loader("train")
             passes.append((tests, run_pass(title, model, pass_, shards, loader, place, session.trainers)))
 
@@ -114,6 +123,9 @@ class LayerReads(Reads):
             write_instance_scores(folder, split, lists, summary, own, explained=explained)
             covered = covered_by(session, method.params)
             described = {"top_k": method.top_k, **method.describe_layers(layers, inverses), **covered}
+            if method.iterates:
+                described |= told_solves([result for _, result in passes])
+                forget_solutions(folder / "shards")
             write_description(folder, name, method, {**described, **explained_words(session, method)})
 
         return finish
@@ -124,7 +136,8 @@ class LayerReads(Reads):
         layers = linear_layers(shape.lm, shape.head, method.params)
         factors = method.needs_factors
         n_train, n_test = len(lengths["train"]), len(lengths[split])
-        blocks = test_blocks(session, layers, factors, n_test)
+        copies = held_copies(method)
+        blocks = test_blocks(session, layers, factors, n_test, copies)
         n_classes, read = len(session.data.label_names), session.sequences.read
         work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
         rows = session.data.splits["train"]
@@ -133,21 +146,34 @@ class LayerReads(Reads):
         batches = batch_shapes([batch for segment in shards for batch in segment], list(lengths["train"]))
         working = max(need.peak(n, columns, session.memory_budget // 4) for n, columns in batches)
         parameters = sum(layer.n_parameters for layer in layers)
-        held = 4 * parameters * max(stop - start for start, stop in blocks)
+        most = max(stop - start for start, stop in blocks)
+        held = 4 * parameters * most * copies
         fixed = factor_bytes(layers) if factors else 0
         disk = n_test * method.top_k * 24 * (len(shards) + 1) + len(blocks) * n_train * 32 + n_train * 40 + fixed
         remark = f"{len(layers)} layers, {len(blocks)} block{'s' if len(blocks) > 1 else ''} of tests"
         seconds = plan.times.whole(self.name, method, n_classes, work)
+        if method.iterates:
+            step = step_work(layers, shape, method, n_classes, lengths["train"], most, read)
+            each = plan.times.whole(self.name, method, n_classes, step)
+            seconds += EXPECTED_STEPS * len(blocks) * each
+            disk += 4 * parameters * n_test
+            working = max(working, solve_memory(session, layers, shape.footprint, batches))
+            remark += f", {EXPECTED_STEPS} steps of cg expected for each, {method.cg_max_steps} at most"
         return PassCost(seconds, disk, held + fixed + working + session.memory_budget // 8, remark=remark)
 
 
-def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int) -> list[tuple[int, int]]:
+def test_blocks(
+    session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int, copies: int
+) -> list[tuple[int, int]]:
     """Cut tests into blocks whose gradients take half of the memory budget, the factors among it.
+
+    Args:
+        copies: of a test's gradient that stand side by side.
 
     Raises:
         UserError: a single test does not fit.
     """
-    each = 4 * sum(layer.n_parameters for layer in layers)
+    each = 4 * copies * sum(layer.n_parameters for layer in layers)
     held = factor_bytes(list(layers), 4) if factors else 0
     room = session.memory_budget // 2 - held
     if room < each:
@@ -166,7 +192,8 @@ class _Block:
 
     Args:
         tests: their rows in the split, [tests], rising.
-        own: whether each train example is scored against itself.
+        own: whether each train example is scored against itself; with solves by steps it never is.
+        place: folder of the pass.
     """
 
     session: Session
@@ -178,6 +205,7 @@ class _Block:
     tests: Tensor
     shards: list[list[list[int]]]
     own: bool
+    place: Path
 
     def __post_init__(self) -> None:
         self.labels = train_labels(self.session, self.method)
@@ -185,6 +213,7 @@ class _Block:
         self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
         self.progress = Progress(self.shards)
         self.held: HeldTests | None = None
+        self.solve_facts: dict[str, Tensor] = {}
         self.order = self._longest_first()
         self._start_segment()
 
@@ -205,6 +234,7 @@ class _Block:
         lists = (*self.best.result(), *self.worst.result())
         result = {name: torch.cat([part[name] for part in self.rows]) for name in self.rows[0]}
         result |= {f"{PARTIAL_SUMS}{name}": values[back] for name, values in zip(LISTS, lists, strict=True)}
+        result |= {f"{PARTIAL_SUMS}{name}": value for name, value in self.solve_facts.items()}
         self._start_segment()
         return result
 
@@ -225,12 +255,25 @@ class _Block:
     def _hold(self, device: torch.device) -> HeldTests:
         """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
         session = self.session
-        model: Any = session.readable
-        targets = session.targets("instance", self.split)
         inverses = [inverse.to(device) for inverse in self.inverses]
         n_train = sum(len(batch) for shard in self.shards for batch in shard)
+        n_tests, workspace = len(self.tests), session.memory_budget // 8
+        if self.method.iterates:
+            held = HeldTests(self.layers, [Inverse()] * len(self.layers), n_tests, n_train, False, workspace)
+            solve = StepwiseSolve(session, self.title, self.method, self.layers, inverses, self.labels, self.place)
+            gradients = WrittenGradients(self.layers, n_tests)
+            solutions, self.solve_facts = solve(lambda: self._add_tests(gradients, device).parts, device)
+            for number, solution in enumerate(solutions):
+                held.hold(number, solution)
+            return held
         with_own = self.own or self.method.cosine
-        held = HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, session.memory_budget // 8)
+        return self._add_tests(HeldTests(self.layers, inverses, n_tests, n_train, with_own, workspace), device)
+
+    def _add_tests(self, holder: Holder, device: torch.device) -> Holder:
+        """Give a holder every test's recorded forward, in `order`."""
+        session = self.session
+        model: Any = session.readable
+        targets = session.targets("instance", self.split)
         size = session.eval_batch_size
         batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
         for loaded in session.loader(self.split)(batches):
@@ -238,8 +281,8 @@ class _Block:
             for part in cut_batch(explained_batch(targets, batch), self.cut.need, self.cut.budget):
                 own = targets.at(part["index"].cpu()).to(device)
                 with recording(self.layers) as tape:
-                    held.add(tape, explained_scores(model, own, part), own)
-        return held
+                    holder.add(tape, explained_scores(model, own, part), own)
+        return holder
 
     def _longest_first(self) -> list[int]:
         """The tests by length, so that little is computed on padding."""

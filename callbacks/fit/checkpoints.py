@@ -90,10 +90,15 @@ class EpochWeights(Callback):
         self.folder = folder
         self.make_model = make_model
         self._learning_rate: float | None = None
+        self._rate_sum = 0.0
+        self._epoch = -1
         self._written_at = -1
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        if self._epoch != trainer.current_epoch:
+            self._rate_sum, self._epoch = 0.0, trainer.current_epoch
         self._learning_rate = float(optimizer.param_groups[0]["lr"])  # after the step the schedule has moved on
+        self._rate_sum += self._learning_rate
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._keep(trainer, pl_module)
@@ -115,17 +120,20 @@ class EpochWeights(Callback):
         final, partial = self.folder / str(number), self.folder / f".{number}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         whole.save(partial)
-        write_json(partial / EPOCH, {"learning_rate": self._learning_rate, "steps": trainer.global_step})
+        told = {"learning_rate": self._learning_rate, "rate_sum": self._rate_sum, "steps": trainer.global_step}
+        write_json(partial / EPOCH, told)
         note_checksums(partial)
         shutil.rmtree(final, ignore_errors=True)
         partial.rename(final)
 
 
-def kept_epochs(folder: Path) -> Iterator[tuple[int, Path, float]]:
-    """Number, checkpoint and learning rate of every epoch that `EpochWeights` has kept, in their order."""
+def kept_epochs(folder: Path) -> Iterator[tuple[int, Path, float, float]]:
+    """Of every epoch that `EpochWeights` has kept, in their order: number, checkpoint, learning rate of its last step
+    and sum of those of all its steps."""
     for number in sorted(int(path.name) for path in folder.glob("[0-9]*") if path.name.isdecimal()):
         kept = folder / str(number)
-        yield number, kept, float(json.loads((kept / EPOCH).read_text(encoding="utf-8"))["learning_rate"])
+        told = json.loads((kept / EPOCH).read_text(encoding="utf-8"))
+        yield number, kept, float(told["learning_rate"]), float(told["rate_sum"])
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

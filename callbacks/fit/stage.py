@@ -184,7 +184,7 @@ def _take(session: Session, make_model: MakeModel, folder: Path) -> None:
 
 def epochs_of(fit: Path, hash_of: Callable[[Path], str]) -> tuple[Epoch, ...]:
     """The epochs that a stored fit has kept, none where no method asked for them."""
-    return tuple(Epoch(number, folder, hash_of(folder), rate) for number, folder, rate in kept_epochs(fit / EPOCHS))
+    return tuple(Epoch(number, folder, hash_of(folder), *rates) for number, folder, *rates in kept_epochs(fit / EPOCHS))
 
 
 def fit_inputs(

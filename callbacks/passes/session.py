@@ -85,12 +85,14 @@ class Epoch:
         folder: the checkpoint.
         weights: their fingerprint.
         learning_rate: of the epoch's last step.
+        rate_sum: of the learning rates of all its steps; 0: not known.
     """
 
     number: int
     folder: Path
     weights: str
     learning_rate: float
+    rate_sum: float = 0.0
 
 
 @dataclass

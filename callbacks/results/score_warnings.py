@@ -118,9 +118,13 @@ def solver_residual(settings: Mapping[str, Any]) -> float | None:
 
 
 def far_damping(settings: Mapping[str, Any]) -> float | None:
-    """A damping relative to the mean eigenvalue that lies far outside the usual, of method.yaml; else None."""
+    """A damping relative to the mean eigenvalue that lies far outside the usual, of method.yaml; else None.
+
+    With solves by steps over whole layers nothing is usual: most of so many eigenvalues are 0, which EK-FAC's are not.
+    """
     damping = settings.get("damping")
     relative = settings.get("curvature") not in (None, "identity") and settings.get("solver") != "lissa"
+    relative = relative and "preconditioner" not in settings
     if not relative or not isinstance(damping, int | float) or LEAST_DAMPING <= damping <= MOST_DAMPING:
         return None
     return float(damping)

@@ -62,13 +62,14 @@ def _require_layers(session: Session, name: str, method: Method) -> None:
             "token of a text; expected a method over layers: use gradsim_cosine or influence_ekfac with params=all, "
             "bm25, or random_instances."
         )
-    over_vocabulary = method.reads == "rows" and getattr(method, "curvature_losses", None) == "expectation"
+    of_rows = method.reads in ("rows", "segment_rows")
+    over_vocabulary = of_rows and getattr(method, "curvature_losses", None) == "expectation"
     over_vocabulary |= method.reads == "layers" and _expects_labels(method)
     if session.readout.of_vocabulary and over_vocabulary:
         raise UserError(
             f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "
             "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: use "
-            "curvature=datainf, or use fisher=empirical with curvature=ekfac."
+            "curvature=datainf, or use fisher=empirical with curvature=ekfac, influence_cg or source."
         )
 
 

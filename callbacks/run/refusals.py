@@ -125,6 +125,13 @@ def refuse_what_cannot_run(
             f"checkpoints={list(checkpoints)} are of a training that is over, but {why}; expected fit=false with a "
             "method along the training: set fit=false method=[tracin], or leave checkpoints out."
         )
+    unrolled = [name for name, method in methods.items() if form_of(method).needs_rate_sums]
+    if checkpoints and unrolled:
+        raise UserError(
+            f"method={unrolled[0]} adds up the learning rates of all steps of an epoch, and checkpoints="
+            f"{list(checkpoints)} tell those of a few; expected a fit of the run's own: set fit=true, or use "
+            "method=[tracin] with checkpoints."
+        )
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer, fit)
     require_whole_weights(trainer, evaluations)

@@ -89,6 +89,7 @@ def test_solver_residuals(residual: object, told: float | None) -> None:
         ({"damping": 1e-6, "curvature": "ggn", "solver": "direct"}, 1e-6),
         ({"damping": 100.0, "curvature": "identity"}, None),  # absolute
         ({"damping": 1e-6, "curvature": "ggn", "solver": "lissa"}, None),  # the recursion's own
+        ({"damping": 1e4, "curvature": "ggn", "solver": "cg", "preconditioner": "none"}, None),  # of whole layers
         ({"similarity": "dot"}, None),
     ],
 )
