@@ -7,7 +7,7 @@ size tests × train is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,28 +81,15 @@ class LayerReads(Reads):
     def build(self, split: str, folder: Path) -> Finish:
         """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""
         session, name, method = self.session, self.name, self.method
-        layers = layers_of(session, method.params)
-        bases = stored_factors(session, name, method)[0] if method.needs_factors else None
-        inverses = method.inverses(layers, bases)
         rows = session.data.splits["train"]
-        shards = score_segments(rows, session.eval_batch_size)
-        passes: list[tuple[Tensor, PassResult]] = []
         asked = torch.nonzero(~left_out_of(session, method, split))[:, 0]
-        blocks = test_blocks(session, layers, bases is not None, len(asked))
-        for number, (start, stop) in enumerate(blocks):
-            title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
-            tests = asked[start:stop]
-            pass_ = _Block(session, title, method, layers, inverses, split, tests, shards, number == 0)
-            # named by its tests: with another budget, blocks and shards would be others
-            place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
-            model, loader = session.readable, session.loader("train")
-            passes.append((tests, run_pass(title, model, pass_, shards, loader, place, session.trainers)))
+        layers, inverses, passes = self.passes(split, folder, asked, GradientBlock)
 
         def finish() -> None:
             parts: list[InstanceScores] = []
             summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
             for number, (tests, result) in enumerate(passes):
-                scores = _merged(result, tests, method.top_k)
+                scores = merged_lists(result, tests, method.top_k)
                 parts.append(scores)
                 seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
                 none = torch.tensor(torch.nan, dtype=torch.float64)
@@ -118,12 +105,42 @@ class LayerReads(Reads):
 
         return finish
 
+    def passes(
+        self, split: str, folder: Path, asked: Tensor, block_of: Callable[..., GradientBlock]
+    ) -> tuple[list[LinearLayer], list[Inverse], list[tuple[Tensor, PassResult]]]:
+        """The layers, their inverses, and of each block of tests, [tests], what a pass over the train split found.
+
+        Args:
+            asked: numbers of all tests, rising.
+            block_of: makes the pass of a block, see `GradientBlock`.
+        """
+        session, name, method = self.session, self.name, self.method
+        layers = layers_of(session, method.params)
+        bases = stored_factors(session, name, method)[0] if method.needs_factors else None
+        inverses = method.inverses(layers, bases)
+        shards = score_segments(session.data.splits["train"], session.eval_batch_size)
+        passes: list[tuple[Tensor, PassResult]] = []
+        blocks = test_blocks(session, layers, bases is not None, len(asked))
+        for number, (start, stop) in enumerate(blocks):
+            title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
+            tests = asked[start:stop]
+            block = block_of(session, title, method, layers, inverses, split, tests, shards, number == 0)
+            # named by its tests: with another budget, blocks and shards would be others
+            place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
+            model, loader = session.readable, session.loader("train")
+            passes.append((tests, run_pass(title, model, block, shards, loader, place, session.trainers)))
+        return layers, inverses, passes
+
+    def n_tests(self, n_examples: int) -> int:
+        """Gradients on the side of the tests: one of each explained example, unless the form says otherwise."""
+        return n_examples
+
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Passes over the train split, for the factors and for each block of tests."""
         session, method, shape, lengths = self.session, self.method, plan.shape, plan.lengths
         layers = linear_layers(shape.lm, shape.head, method.params)
         factors = method.needs_factors
-        n_train, n_test = len(lengths["train"]), len(lengths[split])
+        n_train, n_test = len(lengths["train"]), self.n_tests(len(lengths[split]))
         blocks = test_blocks(session, layers, factors, n_test)
         n_classes, read = len(session.data.label_names), session.sequences.read
         work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
@@ -161,8 +178,10 @@ def test_blocks(session: Session, layers: Sequence[LinearLayer], factors: bool, 
 
 
 @dataclass
-class _Block:
+class GradientBlock:
     """A pass over the train split against some tests; called with one train batch after the other.
+
+    `hold`, `longest_first` and `of_train` are what other functionals than an example's own have of their own.
 
     Args:
         tests: their rows in the split, [tests], rising.
@@ -185,12 +204,12 @@ class _Block:
         self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
         self.progress = Progress(self.shards)
         self.held: HeldTests | None = None
-        self.order = self._longest_first()
+        self.order = self.longest_first()
         self._start_segment()
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         if self.held is None:  # the model is on its device by now
-            self.held = self._hold(batch["input_ids"].device)
+            self.held = self.hold(batch["input_ids"].device)
         done = self.cut(batch)
         scores, own = done["scores"].T, done["own"]
         index = torch.tensor(self.order, device=scores.device)
@@ -198,7 +217,8 @@ class _Block:
         ranked = scores.float()
         for leaders in (self.best, self.worst):
             leaders.update(ranked, done["index"])
-        self.rows.append({"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own})
+        kept = {"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own}
+        self.rows.append({**kept, **self.of_train(ranked)})
         if not self.progress.ends(batch["index"]):
             return {}
         back = torch.tensor(self.order).argsort()  # to the order of the split
@@ -207,6 +227,14 @@ class _Block:
         result |= {f"{PARTIAL_SUMS}{name}": values[back] for name, values in zip(LISTS, lists, strict=True)}
         self._start_segment()
         return result
+
+    def of_train(self, scores: Tensor) -> dict[str, Tensor]:
+        """What else is kept of each train example of a batch, [examples, …]; nothing, unless the block says otherwise.
+
+        Args:
+            scores: [tests, examples], float32, the tests in `order`.
+        """
+        return {}
 
     def _start_segment(self) -> None:
         self.best, self.worst = (Leaders(self.method.top_k, largest) for largest in (True, False))
@@ -222,32 +250,39 @@ class _Block:
             scores, own = cosines(scores, self.held.own, own), (own > 0).double()
         return {"index": batch["index"], "scores": scores.T, "own": own}
 
-    def _hold(self, device: torch.device) -> HeldTests:
+    def hold(self, device: torch.device) -> HeldTests:
         """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
-        session = self.session
-        model: Any = session.readable
-        targets = session.targets("instance", self.split)
-        inverses = [inverse.to(device) for inverse in self.inverses]
-        n_train = sum(len(batch) for shard in self.shards for batch in shard)
-        with_own = self.own or self.method.cosine
-        held = HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, session.memory_budget // 8)
-        size = session.eval_batch_size
-        batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
-        for loaded in session.loader(self.split)(batches):
-            batch = {key: value.to(device) for key, value in default_convert(loaded).items()}
+        model: Any = self.session.readable
+        targets = self.session.targets("instance", self.split)
+        held = self.nothing_held(device)
+        for batch in self.batches(self.order, device):
             for part in cut_batch(explained_batch(targets, batch), self.cut.need, self.cut.budget):
                 own = targets.at(part["index"].cpu()).to(device)
                 with recording(self.layers) as tape:
                     held.add(tape, explained_scores(model, own, part), own)
         return held
 
-    def _longest_first(self) -> list[int]:
+    def nothing_held(self, device: torch.device) -> HeldTests:
+        """Room for the tests' gradients."""
+        inverses = [inverse.to(device) for inverse in self.inverses]
+        n_train = sum(len(batch) for shard in self.shards for batch in shard)
+        with_own = self.own or self.method.cosine
+        return HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, self.session.memory_budget // 8)
+
+    def batches(self, rows: Sequence[int], device: torch.device) -> Iterator[Batch]:
+        """Rows of the explained split in their order, in batches."""
+        size = self.session.eval_batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for loaded in self.session.loader(self.split)([list(part) for part in parts]):
+            yield {key: value.to(device) for key, value in default_convert(loaded).items()}
+
+    def longest_first(self) -> list[int]:
         """The tests by length, so that little is computed on padding."""
         lengths = token_lengths(self.session.data.splits[self.split])
         return sorted(self.tests.tolist(), key=lambda row: (-lengths[row], row))
 
 
-def _merged(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:
+def merged_lists(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:
     """The best and the worst of all segments."""
     best, worst = (Leaders(top_k, largest) for largest in (True, False))
     for part in result.partials:

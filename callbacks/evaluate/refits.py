@@ -68,23 +68,47 @@ def refitted(session: Session, name: str, recipe: Recipe, chosen: Sequence[int],
         seed: of new parameters, the order of the rows and dropout.
     """
     cell = restricted(session, sorted(chosen), seed)
-    inputs = cell_inputs(session, cell, recipe)
+    make_model = partial(recipe.make_model, seed=seed)
+    predict = partial(_predict, session, make_model)
+    return stored_fit(session, name, recipe, cell, make_model, cell_inputs(session, cell, recipe), predict)
+
+
+def stored_fit(
+    session: Session,
+    name: str,
+    recipe: Recipe,
+    cell: Session,
+    make_model: MakeModel,
+    inputs: Mapping[str, Any],
+    measure: Callable[[Path], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """What is measured of a model fitted on a cell's rows, from the store where it is there; the model is not kept.
+
+    Args:
+        session: of the run; stays as it is.
+        name: the evaluation's name in the configuration.
+        recipe: of the run's own fit.
+        cell: the session restricted to the cell's rows.
+        make_model: builds the model that is fitted.
+        inputs: everything that what is measured depends on.
+        measure: of the folder with the fitted model, columns with `index` among them; empty but in the first process.
+    """
 
     def build(folder: Path) -> None:
-        make_model = partial(recipe.make_model, seed=seed)
         fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
-        rows = _predict(session, make_model, folder)
+        rows = measure(folder)
         meet()  # the first process must not take away what others still read
         if is_first_process():
             kept = {key: column.contiguous() for key, column in rows.items() if key != "index"}
             save_file(kept, folder / PREDICTIONS)
             shutil.rmtree(folder / "model", ignore_errors=True)
 
-    labels = session.labels(evaluation=name, split=session.split, rows=len(chosen), draw=seed)
+    n_rows = len(cell.data.splits["train"])
+    labels = session.labels(evaluation=name, split=session.split, rows=n_rows, draw=cell.seed)
     entry = session.store.get("retrain", inputs, build, labels)
     done = "read from the store" if entry.reused else "computed"
-    print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
+    print(f"{name}: fit on {n_rows} train rows, seed {cell.seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)
 
 
