@@ -73,7 +73,7 @@ class UnitRemoval:
 def _zeroing(
     rows: Tensor, positions: Tensor, span: Tensor, shape: Sequence[int]
 ) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
-    """A hook that zeroes inputs of a linear map, from `span[:, 0]` to before `span[:, 1]`, in one token of some rows."""
+    """A hook that zeroes inputs of a linear map, from `span[:, 0]` to before `span[:, 1]`, in one token of rows."""
 
     def hook(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         given: Tensor = arguments[0]

@@ -13,7 +13,6 @@ from torch import Tensor
 from tests.callbacks.attribute.layer_case import LENGTHS, Readout, Rows, gradients_of, session_of
 from tests.oracles_gradients import fisher_of_layers, layer_gradients, whole_scores
 from tests.oracles_units import best_units, contribution
-from tests.running import SMALLER_MODEL, CommandLine
 from twinlens.attribution.bridge.data_of_neurons import DataOfNeurons, NeuronsOfData
 from twinlens.callbacks.attribute.stage import attribute_stage
 from twinlens.callbacks.attribute.whole_gradient_scores import layers_of
@@ -21,7 +20,7 @@ from twinlens.callbacks.attribute.whole_gradient_scores import test_blocks as bl
 from twinlens.callbacks.passes.session import Session
 
 NAMED = [["ffn", 0, 5], ["attn", 1, 9], ["head", 1, 3]]
-SMALL = "*.0.attention.dense,score"
+SMALL = "score"
 HEAD_SIZE = 8
 
 
@@ -137,18 +136,3 @@ def test_blocks_batches_and_segments_leave_scores_unchanged(tmp_path: Path) -> N
                 assert torch.equal(first, second), column
             else:
                 assert first == second, column
-
-
-def test_a_run_both_ways_round_with_its_report_and_plan(command: CommandLine) -> None:
-    asked_for = ("method=[ig,data_of_neurons,neurons_of_data]", "evaluation=accuracy", *SMALLER_MODEL)
-    planned = command(*asked_for, "plan=true")
-    assert planned.code == 0, planned.err
-    assert "1 block of tests" in planned.out
-    done = command(*asked_for)
-    assert done.code == 0, done.err
-    rows = datasets.load_from_disk(str(done.folder / "scores" / "data_of_neurons" / "test"))
-    lists = datasets.load_from_disk(str(done.folder / "scores" / "ig" / "test"))
-    assert rows["unit"][:5] == lists[0]["unit"][:5]
-    assert (done.folder / "scores" / "neurons_of_data" / "train").is_dir()
-    page = (done.folder / "report.html").read_text(encoding="utf-8")
-    assert f"L{rows[0]['layer']} · {rows[0]['unit']}, which adds " in page
