@@ -31,6 +31,7 @@ class Source:
         of_train: whether its lists of the train split are read as well.
         lengths: settings that read its lists → how many entries.
         positions: where the neurons of train texts are scored; rows of classes and choices have one answer token.
+        heads: whether a method that scores heads serves where neurons are asked for.
 
     Example:
         >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
@@ -45,6 +46,7 @@ class Source:
     of_train: bool = False
     lengths: Mapping[str, int] = field(default_factory=dict)
     positions: TextPositions = "all"
+    heads: bool = False
 
 
 class Method:

@@ -88,3 +88,30 @@ def target_of(batch: Batch, scores: Tensor) -> Tensor:
         1
     """
     return batch["target"].long() if "target" in batch else scores.argmax(-1)
+
+
+def phi(log_prob: Tensor, targets: Targets) -> Tensor:
+    """φ of examples, in nats: log p of the target, less that of what it is explained against, [...].
+
+    Args:
+        log_prob: log-probabilities, [..., tests, classes].
+        targets: of the tests; of a folded target the probabilities of its classes are summed.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.targets import Targets, phi
+        >>> log_prob = torch.tensor([[0.5, 0.25, 0.25]]).log()
+        >>> phi(log_prob, Targets(torch.tensor([1]), fold=torch.tensor([0, 1, 1]))).exp()  # ¼ + ¼
+        tensor([0.5000], dtype=torch.float64)
+        >>> phi(log_prob, Targets(torch.tensor([0]), against=torch.tensor([2]))).exp().round()  # twice as likely
+        tensor([2.], dtype=torch.float64)
+    """
+    log_prob, fold = log_prob.double(), targets.fold
+
+    def of(classes: Tensor) -> Tensor:
+        if fold is None:
+            return log_prob.gather(-1, classes.expand(log_prob.shape[:-1])[..., None])[..., 0]
+        own = fold == classes[:, None]  # [tests, classes]
+        return log_prob.masked_fill(~own, -torch.inf).logsumexp(-1)
+
+    return of(targets.target) if targets.against is None else of(targets.target) - of(targets.against)

@@ -17,11 +17,13 @@ from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
 from tests.bad_inputs_strangers import STRANGERS
 from tests.bad_inputs_texts import TEXTS
 from tests.bad_inputs_truth import TRUTH
+from tests.bad_inputs_units import UNITS
 
 BAD_INPUTS = [
     *(BadInput("Settings", *entry) for entry in SETTINGS),
     *(BadInput("Settings", *entry, environment=UNDER_TORCHRUN) for entry in PROCESSES),
     *(BadInput("Ground truth", *entry) for entry in TRUTH),
+    *(BadInput("The causal bridge", *entry) for entry in UNITS),
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),

@@ -112,7 +112,7 @@ class InstanceNeurons(NeuronLens):
         address = torch.where(index >= 0, first[index.clamp(min=0)], -1)
         kept = (address >= 0) & (score > -math.inf)
         if self.dedup:
-            kept &= _first_occurrence(torch.where(kept, address, -1))
+            kept &= first_occurrence(torch.where(kept, address, -1))
         order = (~kept).int().argsort(dim=1, stable=True)[:, : self.top_k]
         kept, address, score = kept.gather(1, order), address.gather(1, order), score.gather(1, order)
         layer = address.div(train.n_neurons, rounding_mode="floor")
@@ -120,8 +120,15 @@ class InstanceNeurons(NeuronLens):
         return NeuronScores(layer.where(kept, -1).int(), unit.where(kept, -1).int(), score.where(kept, 0))
 
 
-def _first_occurrence(values: Tensor) -> Tensor:
-    """Where a value stands for the first time in its row, [rows, k]."""
+def first_occurrence(values: Tensor) -> Tensor:
+    """Where a value stands for the first time in its row, [rows, k].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.bridge.instance_neurons import first_occurrence
+        >>> first_occurrence(torch.tensor([[4, 7, 4]]))
+        tensor([[ True,  True, False]])
+    """
     ordered, position = values.sort(dim=1, stable=True)
     new = torch.ones_like(ordered, dtype=torch.bool)
     new[:, 1:] = ordered[:, 1:] != ordered[:, :-1]

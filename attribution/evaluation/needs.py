@@ -26,6 +26,7 @@ class Available:
         twins: explained examples with a planted near-duplicate.
         fits: whether the run fits its model, so that it can be fitted again on other rows.
         groups: groups of explained examples that are asked together.
+        units: names of the run's methods that list train rows for units.
 
     Example:
         >>> from twinlens.attribution.evaluation.needs import Available, missing_methods
@@ -45,6 +46,7 @@ class Available:
     twins: int = 0
     fits: bool = False
     groups: int = 0
+    units: tuple[str, ...] = ()
 
     def of_kind(self, kind: MethodKind) -> tuple[str, ...]:
         """Names of the methods of one kind."""

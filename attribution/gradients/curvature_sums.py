@@ -140,13 +140,8 @@ class WrittenGradients:
         self._parts: dict[int, Tensor] = {}
         self._filled = 0
 
-    def add(self, tape: Tape, scores: Tensor, targets: Targets) -> None:
-        """Take in the next tests, whose forward the tape has recorded.
-
-        Args:
-            scores: logits, [examples, classes]; of completions what is explained less its sign, [examples].
-            targets: what is explained of them.
-        """
+    def add(self, tape: Tape, scores: Tensor, targets: Targets | None) -> None:
+        """Take in the next tests, whose forward the tape has recorded; see `HeldTests.add`."""
         first, n = self._filled, len(scores)
 
         def write(number: int, inputs: Tensor, deltas: Tensor) -> None:

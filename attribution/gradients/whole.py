@@ -138,12 +138,13 @@ class HeldTests:
         self._memory: Tensor | None = None
         self._filled = 0
 
-    def add(self, tape: Tape, scores: Tensor, targets: Targets) -> None:
+    def add(self, tape: Tape, scores: Tensor, targets: Targets | None) -> None:
         """Hold the next tests, whose forward the tape has recorded.
 
         Args:
-            scores: logits, [examples, classes]; of completions what is explained less its sign, [examples].
-            targets: what is explained of them.
+            scores: logits, [examples, classes]; of completions and functionals of their own what is explained less its
+                sign, [examples].
+            targets: what is explained of them; None: `scores` say it.
         """
         first, n = self._filled, len(scores)
         own = torch.zeros(n, dtype=torch.float64, device=scores.device)
@@ -162,7 +163,8 @@ class HeldTests:
             for start, stop in example_chunks(n, rows[0].numel(), self._numbers(a)):
                 rows[start:stop] = self.inverses[number].of(a[start:stop], d[start:stop])
 
-        tape.gradients(scores, target_cotangents(scores, targets), consume)
+        cotangents = train_cotangents(scores, None) if targets is None else target_cotangents(scores, targets)
+        tape.gradients(scores, cotangents, consume)
         self.own[first : first + n] = own.cpu()
         self._filled += n
 

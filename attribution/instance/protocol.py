@@ -97,7 +97,7 @@ class InstanceMethod(Method):
         return "head"
 
     @property
-    def kind(self) -> MethodKind:
+    def kind(self) -> MethodKind | None:
         """An instance method."""
         return "instance"
 

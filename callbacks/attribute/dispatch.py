@@ -13,6 +13,8 @@ from twinlens.callbacks.attribute.instance_inputs import CheckpointReads, HeadRe
 from twinlens.callbacks.attribute.neuron_scores import ModelReads
 from twinlens.callbacks.attribute.reads import Reads
 from twinlens.callbacks.attribute.stored_row_scores import RowReads
+from twinlens.callbacks.attribute.unit_score_files import BuiltReads
+from twinlens.callbacks.attribute.unit_scores import UnitReads
 from twinlens.callbacks.attribute.whole_gradient_scores import LayerReads
 from twinlens.callbacks.passes.session import Session
 
@@ -25,6 +27,8 @@ READS: dict[str, type[Reads]] = {
     "checkpoint_rows": CheckpointRowReads,
     "segment_rows": SegmentRowReads,
     "layers": LayerReads,
+    "units": UnitReads,
+    "built": BuiltReads,
     "model": ModelReads,
     "instances": InstanceListReads,
 }

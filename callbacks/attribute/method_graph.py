@@ -97,9 +97,11 @@ def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> Non
         raise UserError(
             f"{asked} is {_a(given.lens)} method, expected {_a(wanted)} method: name one, such as {example}."
         )
-    if wanted == "neuron" and not given.names_neurons:
+    if wanted == "neuron" and not (given.names_neurons or (source.heads and given.unit_kind == "head")):
+        also = " or heads" if source.heads else ""
         raise UserError(
-            f"{asked} scores {given.unit_kind}s, expected a method that scores neurons: name one, such as {example}."
+            f"{asked} scores {given.unit_kind}s, expected a method that scores neurons{also}: name one, such as "
+            f"{example}."
         )
     if given.kind == "ia_neurons":
         raise UserError(

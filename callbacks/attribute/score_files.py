@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
 
     Args:
         rows: the parts of `NeuronScores` with `index`; without `site` all units are FFN neurons, without `position`
-            none has one.
+            none has one; with `head`, bool, lists hold heads among neurons.
         role, unit_kind: of the method.
     """
     kept = rows["layer"] >= 0
@@ -61,8 +61,11 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
     def constant(value: str) -> pyarrow.Array:
         return pyarrow.ListArray.from_arrays(offsets, pyarrow.array([value] * int(lengths.sum()), pyarrow.string()))
 
+    def worded(numbers: Tensor, words: Sequence[str]) -> pyarrow.Array:
+        coded = pyarrow.DictionaryArray.from_arrays(pyarrow.array(numbers[kept].int().numpy()), list(words))
+        return pyarrow.ListArray.from_arrays(offsets, coded.cast(pyarrow.string()))
+
     site = rows.get("site", torch.full_like(rows["layer"], FFN))
-    words = pyarrow.DictionaryArray.from_arrays(pyarrow.array(site[kept].int().numpy()), list(SITES))
     completeness = rows.get("completeness")
     return pyarrow.table(
         {
@@ -71,8 +74,8 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
             **({AGAINST: pyarrow.array(rows[AGAINST].long().numpy())} if AGAINST in rows else {}),
             "target_prob": pyarrow.array(rows["target_prob"].float().numpy()),
             "role": constant(role),
-            "unit_kind": constant(unit_kind),
-            "site": pyarrow.ListArray.from_arrays(offsets, words.cast(pyarrow.string())),
+            "unit_kind": worded(rows["head"], ("neuron", "head")) if "head" in rows else constant(unit_kind),
+            "site": worded(site, SITES),
             "layer": listed(rows["layer"].int()),
             "unit": listed(rows["unit"].int()),
             "position": listed(rows.get("position", torch.full_like(rows["unit"], -1)).int()),

@@ -68,7 +68,7 @@ def method_inputs(reads: Reads, settings: Mapping[str, Any], split: str) -> dict
 
 def _link_scores(session: Session, name: str, seed: int | None, split: str, entry: Entry) -> None:
     folder = session.folder / "scores" / score_name(name, seed)
-    for part in (split, GROUPS, "train_summary", "train_tokens"):
+    for part in dict.fromkeys((split, "train", GROUPS, "train_summary", "train_tokens")):
         if (entry.path / part).is_dir():
             link(entry.path / part, folder / part)
     link(entry.path / "method.yaml", session.folder / "scores" / name / "method.yaml")

@@ -7,7 +7,7 @@ size tests × train is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -90,28 +90,15 @@ class LayerReads(Reads):
     def build(self, split: str, folder: Path) -> Finish:
         """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""
         session, name, method = self.session, self.name, self.method
-        layers = layers_of(session, method.params)
-        bases = stored_factors(session, name, method)[0] if method.needs_factors else None
-        inverses = method.inverses(layers, bases)
         rows = session.data.splits["train"]
-        shards = score_segments(rows, session.eval_batch_size)
-        passes: list[tuple[Tensor, PassResult]] = []
         asked = torch.nonzero(~left_out_of(session, method, split))[:, 0]
-        blocks = test_blocks(session, layers, bases is not None, len(asked), held_copies(method))
-        for number, (start, stop) in enumerate(blocks):
-            title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
-            tests = asked[start:stop]
-            # named by its tests: with another budget, blocks and shards would be others
-            place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
-            pass_ = _Block(session, title, method, layers, inverses, split, tests, shards, number == 0, place)
-            model, loader = session.readable, session.loader("train")
-            passes.append((tests, run_pass(title, model, pass_, shards, loader, place, session.trainers)))
+        layers, inverses, passes = self.passes(split, folder, asked, GradientBlock)
 
         def finish() -> None:
             parts: list[InstanceScores] = []
             summary, own = TrainSummary.empty(len(rows)), torch.empty(0)
             for number, (tests, result) in enumerate(passes):
-                scores = _merged(result, tests, method.top_k)
+                scores = merged_lists(result, tests, method.top_k)
                 parts.append(scores)
                 seen = (result.rows["sum"], result.rows["max"], count_votes(scores, len(rows)))
                 none = torch.tensor(torch.nan, dtype=torch.float64)
@@ -130,12 +117,42 @@ class LayerReads(Reads):
 
         return finish
 
+    def passes(
+        self, split: str, folder: Path, asked: Tensor, block_of: Callable[..., GradientBlock]
+    ) -> tuple[list[LinearLayer], list[Inverse], list[tuple[Tensor, PassResult]]]:
+        """The layers, their inverses, and of each block of tests, [tests], what a pass over the train split found.
+
+        Args:
+            asked: numbers of all tests, rising.
+            block_of: makes the pass of a block, see `GradientBlock`.
+        """
+        session, name, method = self.session, self.name, self.method
+        layers = layers_of(session, method.params)
+        bases = stored_factors(session, name, method)[0] if method.needs_factors else None
+        inverses = method.inverses(layers, bases)
+        shards = score_segments(session.data.splits["train"], session.eval_batch_size)
+        passes: list[tuple[Tensor, PassResult]] = []
+        blocks = test_blocks(session, layers, bases is not None, len(asked), held_copies(method))
+        for number, (start, stop) in enumerate(blocks):
+            title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
+            tests = asked[start:stop]
+            # named by its tests: with another budget, blocks and shards would be others
+            place = folder / "shards" / f"tests_{start:07d}_{stop:07d}"
+            block = block_of(session, title, method, layers, inverses, split, tests, shards, number == 0, place)
+            model, loader = session.readable, session.loader("train")
+            passes.append((tests, run_pass(title, model, block, shards, loader, place, session.trainers)))
+        return layers, inverses, passes
+
+    def n_tests(self, n_examples: int) -> int:
+        """Gradients on the side of the tests: one of each explained example, unless the form says otherwise."""
+        return n_examples
+
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Passes over the train split, for the factors and for each block of tests."""
         session, method, shape, lengths = self.session, self.method, plan.shape, plan.lengths
         layers = linear_layers(shape.lm, shape.head, method.params)
         factors = method.needs_factors
-        n_train, n_test = len(lengths["train"]), len(lengths[split])
+        n_train, n_test = len(lengths["train"]), self.n_tests(len(lengths[split]))
         copies = held_copies(method)
         blocks = test_blocks(session, layers, factors, n_test, copies)
         n_classes, read = len(session.data.label_names), session.sequences.read
@@ -187,8 +204,10 @@ def test_blocks(
 
 
 @dataclass
-class _Block:
+class GradientBlock:
     """A pass over the train split against some tests; called with one train batch after the other.
+
+    `add_tests`, `longest_first` and `of_train` are what other functionals than an example's own have of their own.
 
     Args:
         tests: their rows in the split, [tests], rising.
@@ -214,12 +233,12 @@ class _Block:
         self.progress = Progress(self.shards)
         self.held: HeldTests | None = None
         self.solve_facts: dict[str, Tensor] = {}
-        self.order = self._longest_first()
+        self.order = self.longest_first()
         self._start_segment()
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         if self.held is None:  # the model is on its device by now
-            self.held = self._hold(batch["input_ids"].device)
+            self.held = self.hold(batch["input_ids"].device)
         done = self.cut(batch)
         scores, own = done["scores"].T, done["own"]
         index = torch.tensor(self.order, device=scores.device)
@@ -227,7 +246,8 @@ class _Block:
         ranked = scores.float()
         for leaders in (self.best, self.worst):
             leaders.update(ranked, done["index"])
-        self.rows.append({"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own})
+        kept = {"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own}
+        self.rows.append({**kept, **self.of_train(ranked)})
         if not self.progress.ends(batch["index"]):
             return {}
         back = torch.tensor(self.order).argsort()  # to the order of the split
@@ -237,6 +257,14 @@ class _Block:
         result |= {f"{PARTIAL_SUMS}{name}": value for name, value in self.solve_facts.items()}
         self._start_segment()
         return result
+
+    def of_train(self, scores: Tensor) -> dict[str, Tensor]:
+        """What else is kept of each train example of a batch, [examples, …]; nothing, unless the block says otherwise.
+
+        Args:
+            scores: [tests, examples], float32, the tests in `order`.
+        """
+        return {}
 
     def _start_segment(self) -> None:
         self.best, self.worst = (Leaders(self.method.top_k, largest) for largest in (True, False))
@@ -252,45 +280,51 @@ class _Block:
             scores, own = cosines(scores, self.held.own, own), (own > 0).double()
         return {"index": batch["index"], "scores": scores.T, "own": own}
 
-    def _hold(self, device: torch.device) -> HeldTests:
+    def hold(self, device: torch.device) -> HeldTests:
         """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
-        session = self.session
-        inverses = [inverse.to(device) for inverse in self.inverses]
-        n_train = sum(len(batch) for shard in self.shards for batch in shard)
-        n_tests, workspace = len(self.tests), session.memory_budget // 8
         if self.method.iterates:
-            held = HeldTests(self.layers, [Inverse()] * len(self.layers), n_tests, n_train, False, workspace)
-            solve = StepwiseSolve(session, self.title, self.method, self.layers, inverses, self.labels, self.place)
-            gradients = WrittenGradients(self.layers, n_tests)
-            solutions, self.solve_facts = solve(lambda: self._add_tests(gradients, device).parts, device)
+            inverses = [inverse.to(device) for inverse in self.inverses]
+            held = self.nothing_held([Inverse()] * len(self.layers), with_own=False)
+            solve = StepwiseSolve(self.session, self.title, self.method, self.layers, inverses, self.labels, self.place)
+            gradients = WrittenGradients(self.layers, len(self.tests))
+            solutions, self.solve_facts = solve(lambda: self.add_tests(gradients, device).parts, device)
             for number, solution in enumerate(solutions):
                 held.hold(number, solution)
             return held
-        with_own = self.own or self.method.cosine
-        return self._add_tests(HeldTests(self.layers, inverses, n_tests, n_train, with_own, workspace), device)
+        inverses = [inverse.to(device) for inverse in self.inverses]
+        return self.add_tests(self.nothing_held(inverses, self.own or self.method.cosine), device)
 
-    def _add_tests(self, holder: Holder, device: torch.device) -> Holder:
+    def add_tests(self, holder: Holder, device: torch.device) -> Holder:
         """Give a holder every test's recorded forward, in `order`."""
-        session = self.session
-        model: Any = session.readable
-        targets = session.targets("instance", self.split)
-        size = session.eval_batch_size
-        batches = [self.order[start : start + size] for start in range(0, len(self.order), size)]
-        for loaded in session.loader(self.split)(batches):
-            batch = {key: value.to(device) for key, value in default_convert(loaded).items()}
+        model: Any = self.session.readable
+        targets = self.session.targets("instance", self.split)
+        for batch in self.batches(self.order, device):
             for part in cut_batch(explained_batch(targets, batch), self.cut.need, self.cut.budget):
                 own = targets.at(part["index"].cpu()).to(device)
                 with recording(self.layers) as tape:
                     holder.add(tape, explained_scores(model, own, part), own)
         return holder
 
-    def _longest_first(self) -> list[int]:
+    def nothing_held(self, inverses: list[Inverse], with_own: bool) -> HeldTests:
+        """Room for the tests' gradients, on the device of the inverses."""
+        n_train = sum(len(batch) for shard in self.shards for batch in shard)
+        workspace = self.session.memory_budget // 8
+        return HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, workspace)
+
+    def batches(self, rows: Sequence[int], device: torch.device) -> Iterator[Batch]:
+        """Rows of the explained split in their order, in batches."""
+        size = self.session.eval_batch_size
+        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+        for loaded in self.session.loader(self.split)([list(part) for part in parts]):
+            yield {key: value.to(device) for key, value in default_convert(loaded).items()}
+
+    def longest_first(self) -> list[int]:
         """The tests by length, so that little is computed on padding."""
         lengths = token_lengths(self.session.data.splits[self.split])
         return sorted(self.tests.tolist(), key=lambda row: (-lengths[row], row))
 
 
-def _merged(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:
+def merged_lists(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:
     """The best and the worst of all segments."""
     best, worst = (Leaders(top_k, largest) for largest in (True, False))
     for part in result.partials:

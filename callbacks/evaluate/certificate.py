@@ -13,8 +13,8 @@ from torch import Tensor
 
 from twinlens.attribution.evaluation.ground_truth.certificate import Certificate
 from twinlens.attribution.evaluation.ground_truth.certified_changes import Certified, Removed, change_with_neurons_off
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.evaluation.result import Result
+from twinlens.attribution.targets import phi
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, score_folder, scores_of, skipped
 from twinlens.callbacks.evaluate.ground_truth import StoredScores, truth_inputs
 from twinlens.callbacks.evaluate.neurons_off import WITHOUT, NeuronsOff

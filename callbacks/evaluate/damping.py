@@ -20,8 +20,8 @@ from twinlens.attribution.evaluation.ground_truth.damping import (
     halves_of,
     held_out,
 )
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.method import Method
+from twinlens.attribution.targets import phi
 from twinlens.callbacks.attribute.stage import attribute_split
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows
 from twinlens.callbacks.evaluate.ground_truth import StoredScores

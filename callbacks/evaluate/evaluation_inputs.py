@@ -60,6 +60,7 @@ def available(session: Session, methods: Mapping[str, Any], fits: bool) -> Avail
         twins=twins,
         fits=fits,
         groups=len(groups_of(session, session.split)),
+        units=tuple(name for name, method in methods.items() if method.reads == "units"),
     )
 
 

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs, phi
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, TruthInputs
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import train_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
+from twinlens.attribution.targets import phi
 from twinlens.callbacks.evaluate.evaluation_inputs import (
     asked_together,
     kept_rows,

@@ -85,23 +85,47 @@ def refitted(
         more: further columns; None: there are none.
     """
     cell = restricted(session, sorted(chosen), seed)
-    inputs = cell_inputs(session, cell, recipe, more=more)
+    make_model = partial(recipe.make_model, seed=seed)
+    predict = partial(_predict, session, make_model, more)
+    return stored_fit(session, name, recipe, cell, make_model, cell_inputs(session, cell, recipe, more=more), predict)
+
+
+def stored_fit(
+    session: Session,
+    name: str,
+    recipe: Recipe,
+    cell: Session,
+    make_model: MakeModel,
+    inputs: Mapping[str, Any],
+    measure: Callable[[Path], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """What is measured of a model fitted on a cell's rows, from the store where it is there; the model is not kept.
+
+    Args:
+        session: of the run; stays as it is.
+        name: the evaluation's name in the configuration.
+        recipe: of the run's own fit.
+        cell: the session restricted to the cell's rows.
+        make_model: builds the model that is fitted.
+        inputs: everything that what is measured depends on.
+        measure: of the folder with the fitted model, columns with `index` among them; empty but in the first process.
+    """
 
     def build(folder: Path) -> None:
-        make_model = partial(recipe.make_model, seed=seed)
         fit_into(folder, cell, make_model, recipe.make_callbacks, [Unheard()])
         wait_for(folder / FINISHED)
-        rows = _predict(session, make_model, folder, more)
+        rows = measure(folder)
         meet()  # the first process must not take away what others still read
         if is_first_process():
             kept = {key: column.contiguous() for key, column in rows.items() if key != "index"}
             save_file(kept, folder / PREDICTIONS)
             shutil.rmtree(folder / "model", ignore_errors=True)
 
-    labels = session.labels(evaluation=name, split=session.split, rows=len(chosen), draw=seed)
+    n_rows = len(cell.data.splits["train"])
+    labels = session.labels(evaluation=name, split=session.split, rows=n_rows, draw=cell.seed)
     entry = session.store.get("retrain", inputs, build, labels)
     done = "read from the store" if entry.reused else "computed"
-    print(f"{name}: fit on {len(chosen)} train rows, seed {seed}: {done}", flush=True)
+    print(f"{name}: fit on {n_rows} train rows, seed {cell.seed}: {done}", flush=True)
     return load_file(entry.path / PREDICTIONS)
 
 
@@ -179,7 +203,7 @@ def meet() -> None:
         torch.distributed.barrier()
 
 
-def _predict(session: Session, make_model: MakeModel, folder: Path, more: MoreColumns | None) -> dict[str, Tensor]:
+def _predict(session: Session, make_model: MakeModel, more: MoreColumns | None, folder: Path) -> dict[str, Tensor]:
     """Columns `prediction` and `log_prob` of every explained example, and further ones, in the order of the split."""
     title, shards = f"predict {session.split}", session.shards(session.split)
     if not missing_shards(folder / "shards", len(shards)):  # killed before its entry was finished

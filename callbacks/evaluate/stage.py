@@ -42,6 +42,7 @@ from twinlens.callbacks.evaluate.refits import Recipe
 from twinlens.callbacks.evaluate.retraining import retraining_results
 from twinlens.callbacks.evaluate.site_ablation import site_ablation_stage
 from twinlens.callbacks.evaluate.tail_patch import tail_patch_results
+from twinlens.callbacks.evaluate.unit_retraining import unit_retraining_results
 from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.passes.session import Session
 
@@ -234,6 +235,12 @@ def _tail_patch(asked: Asked) -> list[Result]:
     return tail_patch_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.settings)
 
 
+def _units(asked: Asked) -> list[Result]:
+    """Of units in models that are fitted again without the rows said to have built them."""
+    assert asked.recipe is not None, "an evaluation that fits says that it needs a recipe"
+    return unit_retraining_results(asked.session, asked.name, asked.evaluation, asked.methods, asked.recipe)
+
+
 def _cost(asked: Asked) -> list[Result]:
     """Of what each method took."""
     return cost_results(asked.session, asked.name, asked.evaluation, asked.methods)
@@ -276,6 +283,7 @@ BY_NEED: Mapping[str, Callable[[Asked], list[Result]]] = {
     "neuron_truth": _neuron_truth,
     "randomised": _randomised,
     "tail_patch": _tail_patch,
+    "units": _units,
     "cost": _cost,
     "neuron": _neurons,
     "sites": _sites,

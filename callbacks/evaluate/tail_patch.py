@@ -16,9 +16,9 @@ from torch.utils.data import default_convert
 
 from twinlens.attribution.errors import require_finite
 from twinlens.attribution.evaluation.ground_truth.tail_patch import TailPatch, stepped, with_weights
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.protocols import Batch
+from twinlens.attribution.targets import phi
 from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.evaluate.evaluation_inputs import kinds_of, of_kind
 from twinlens.callbacks.evaluate.ground_truth import truth_inputs

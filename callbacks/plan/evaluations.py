@@ -52,7 +52,10 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
     if evaluation.requires == "certificate":
         return certificate_lines(plan, name, evaluation)
     fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
-    if fits and plan.parts.settings["fit"] and ranked_methods(methods):
+    read = ranked_methods(methods) or (
+        evaluation.requires == "units" and any(m.reads == "units" for m in methods.values())
+    )
+    if fits and plan.parts.settings["fit"] and read:
         return [fits_line(plan, name, evaluation)]
     if evaluation.requires == "neuron_level" and not plan.session.readout.of_sequences:
         return neuron_level_lines(plan, name, evaluation, of_kind(methods, "neuron", "ia_neurons"))

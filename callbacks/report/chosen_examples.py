@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
-from twinlens.callbacks.results.run_files import Rows, RunFiles
+from twinlens.callbacks.results.indexed_rows import Rows
+from twinlens.callbacks.results.run_files import RunFiles
 
 N_EXAMPLES = 20
 

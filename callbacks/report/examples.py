@@ -18,6 +18,7 @@ from twinlens.callbacks.attribute.score_files import AGAINST
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import Text, is_twin, label_name, marks, text_fields
 from twinlens.callbacks.report.neuron_passages import Passage, Passages
+from twinlens.callbacks.report.unit_rows import of_unit, rows_by_example
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 
 N_TOP = 5
@@ -44,7 +45,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class InstanceList:
-    """What one instance method says of one example; `target` names what its scores are towards, empty for none."""
+    """What one instance method says of one example, or of a unit of it; `target` names what its scores are towards."""
 
     scores: ScoreSet
     target: str
@@ -126,13 +127,13 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
         raise UserError(
             f"{run.examples(run.split).path} has no example {missing[0]} that scores name; expected one: {_REMAKE}."
         )
-    score_rows = [(scores, scores.rows.rows(indices)) for scores in run.scores]
+    score_rows = [(scores, rows_by_example(scores, indices)) for scores in run.scores]
     lists = {
-        (scores.name, index): _ends(scores, row[index])
-        for scores, row in score_rows
-        if scores.kind == "instance"
+        (scores.name, index, number): _ends(scores, row)
+        for scores, found in score_rows
+        if scores.kind != "neuron"
         for index in indices
-        if index in row
+        for number, row in enumerate(found.get(index, ()))
     }
     wanted = {train for top, bottom in lists.values() for train, _ in (*top, *bottom)}
     wanted |= {train for scores in run.scores if scores.summary for train, *_ in summary_rows(scores)}
@@ -146,23 +147,17 @@ def read_examples(run: RunFiles, indices: Sequence[int]) -> tuple[list[Example],
     for index in indices:
         example = _example(run, rows[index])
         for scores, found in score_rows:
-            if index not in found:
-                continue
-            if scores.kind == "instance":
-                top, bottom = lists[scores.name, index]
-                example.instances.append(
-                    InstanceList(
-                        scores,
-                        target_name(run, scores, rows[index], found[index]),
-                        _scored(top, rows[index], train_rows),
-                        _scored(bottom, rows[index], train_rows),
-                    )
-                )
-            else:
-                example.neurons.append(_neurons(run, scores, rows[index], found[index], passages))
+            for number, row in enumerate(found.get(index, ())):
+                if scores.kind == "neuron":
+                    example.neurons.append(_neurons(run, scores, rows[index], row, passages))
+                    continue
+                top, bottom = lists[scores.name, index, number]
+                target = of_unit(row) + target_name(run, scores, rows[index], row)
+                ends = _scored(top, rows[index], train_rows), _scored(bottom, rows[index], train_rows)
+                example.instances.append(InstanceList(scores, target, *ends))
         examples.append(example)
     seen: dict[int, list[int]] = {train: [] for train in sorted(wanted)}
-    for (_, index), (top, bottom) in lists.items():
+    for (_, index, _), (top, bottom) in lists.items():
         for train, _ in (*top, *bottom):
             if index not in seen[train]:
                 seen[train].append(index)

@@ -51,7 +51,8 @@ def statement(run: RunFiles) -> str:
     else:
         first = f"{model} was read as it is on {n} {run.split} examples of {data}."
     parts = []
-    for kind, noun in (("instance", "training instances"), ("neuron", "neurons")):
+    nouns = (("instance", "training instances"), ("neuron", "neurons"), ("unit", "what built their units"))
+    for kind, noun in nouns:
         names = [scores.name for scores in run.scores if scores.kind == kind]
         if names:
             parts.append(f"{noun} by {_listed(names)}")

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
-from twinlens.callbacks.results.run_files import Rows
+from twinlens.callbacks.results.indexed_rows import Rows
 from twinlens.callbacks.results.run_warning import Facts, RunWarning, Values
 
 ENOUGH = 10

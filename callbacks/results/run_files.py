@@ -1,84 +1,45 @@
 """Reading a run's files for the report: every reader checks what it reads and names what is missing or damaged.
 
-Datasets are opened memory-mapped and read by row or in Arrow batches, so that a run of any size costs the memory of
-what the page shows.
+Datasets are opened memory-mapped (`twinlens.callbacks.results.indexed_rows`), so that a run of any size costs the
+memory of what the page shows.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import pyarrow as pa
 import yaml
-from datasets import Dataset, load_from_disk
+from datasets import load_from_disk
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import choice_names
 from twinlens.callbacks.attribute.score_files import CONTROL
 from twinlens.callbacks.passes.example_columns import CHOICES, PLANTS, SPELLED
 from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.indexed_rows import REMAKE, Rows
 from twinlens.callbacks.results.results_csv import read_csv, read_results, unprotect
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, require_known_format
 from twinlens.conf.checking.former_names import current_output
 
 WARNINGS_FILE = "warnings.yaml"
-_REMAKE = "make it again with overwrite=true"
 _EXPLAINED = ("test", "validation", "train")
 _INSTANCE_COLUMNS = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
 _NEURON_COLUMNS = ("index", "layer", "unit", "score")
+_COLUMNS = {
+    "instance": _INSTANCE_COLUMNS,
+    "neuron": _NEURON_COLUMNS,
+    "unit": (*_INSTANCE_COLUMNS, "unit_kind", "site", "layer", "unit", "contribution"),
+}
 _SUMMARY_COLUMNS = ("index", "mean", "max", "votes")
 _EXAMPLE_COLUMNS = ("index", "label")
 
 
-@dataclass(frozen=True)
-class Rows:
-    """A Hugging Face dataset that is looked up by its `index` column."""
-
-    path: Path
-    dataset: Dataset
-
-    @cached_property
-    def index(self) -> np.ndarray:
-        """The `index` column, [rows], int64."""
-        return np.asarray(self.column("index"), dtype=np.int64)
-
-    @cached_property
-    def _order(self) -> np.ndarray:
-        return np.argsort(self.index, kind="stable")
-
-    def column(self, name: str) -> np.ndarray:
-        """One column as an array, [rows]."""
-        return np.asarray(self.dataset.with_format("numpy")[name][:])
-
-    def positions(self, indices: Sequence[int]) -> np.ndarray:
-        """Where the rows with these indices lie, −1 where there is none, [len(indices)]."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        if len(self.index) == 0:
-            return np.full(len(wanted), -1)
-        found = np.searchsorted(self.index, wanted, sorter=self._order).clip(max=len(self.index) - 1)
-        position = self._order[found]
-        return np.where(self.index[position] == wanted, position, -1)
-
-    def rows(self, indices: Sequence[int], without: Sequence[str] = ()) -> dict[int, dict[str, Any]]:
-        """Rows by index; indices that do not occur are left out."""
-        position = self.positions(indices)
-        kept = [int(p) for p in position if p >= 0]
-        names = [name for name in self.dataset.column_names if name not in without]
-        try:
-            selected = self.dataset.select_columns(names).select(kept).to_list() if kept else []
-        except (OSError, ValueError) as error:
-            raise UserError(f"{self.path} cannot be read ({error}); expected a dataset: {_REMAKE}.") from None
-        return {int(row["index"]): row for row in selected}
-
-    def batches(self, columns: Sequence[str], size: int = 4096) -> Iterator[pa.Table]:
-        """The named columns in Arrow tables of at most `size` rows."""
-        yield from self.dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=size)
+ScoreKind = Literal["instance", "neuron", "unit"]
 
 
 @dataclass(frozen=True)
@@ -87,8 +48,8 @@ class ScoreSet:
 
     Attributes:
         name: `method.<name>` of the config.
-        kind: which of the two lenses.
-        rows: one row per explained example.
+        kind: which of the two lenses, or training instances of units.
+        rows: one row per explained example, or per unit of one.
         settings: method.yaml.
         seed: the seed shown where the method was run with several.
         seeds: all of them.
@@ -96,7 +57,7 @@ class ScoreSet:
     """
 
     name: str
-    kind: Literal["instance", "neuron"]
+    kind: ScoreKind
     rows: Rows
     settings: Mapping[str, Any]
     seed: int | None = None
@@ -130,7 +91,7 @@ class RunFiles:
         metrics.pop(FORMAT, None)
         for name, value in metrics.items():
             if not isinstance(value, int | float):
-                raise UserError(f"{name} in {path} is {value!r}; expected a number: {_REMAKE}.")
+                raise UserError(f"{name} in {path} is {value!r}; expected a number: {REMAKE}.")
         return metrics
 
     @cached_property
@@ -162,9 +123,7 @@ class RunFiles:
         try:
             return {int(number): str(name) for number, name in _mapping(names, path).items()}
         except ValueError:
-            raise UserError(
-                f"id2label in {path} has keys that are no numbers; expected class ids: {_REMAKE}."
-            ) from None
+            raise UserError(f"id2label in {path} has keys that are no numbers; expected class ids: {REMAKE}.") from None
 
     def gold_names(self, split: str) -> dict[int, str]:
         """Names of a split's labels: those that its file gives, where they are folded, else `label_names`."""
@@ -189,7 +148,7 @@ class RunFiles:
         for name in _EXPLAINED:
             if (self.path / "examples" / name).is_dir():
                 return name
-        raise UserError(f"{self.path / 'examples'} holds no split; expected one of {', '.join(_EXPLAINED)}: {_REMAKE}.")
+        raise UserError(f"{self.path / 'examples'} holds no split; expected one of {', '.join(_EXPLAINED)}: {REMAKE}.")
 
     def examples(self, split: str) -> Rows:
         """examples/<split>."""
@@ -255,8 +214,9 @@ class RunFiles:
         seed = seeds[0] if seeds else None
         folder = by_seed[seed]
         rows = self._rows(folder / self.split, ("index",))
-        kind: Literal["instance", "neuron"] = "instance" if "top_index" in rows.dataset.column_names else "neuron"
-        self._rows(folder / self.split, _INSTANCE_COLUMNS if kind == "instance" else _NEURON_COLUMNS)
+        there = rows.dataset.column_names
+        kind: ScoreKind = "neuron" if "top_index" not in there else "unit" if "contribution" in there else "instance"
+        self._rows(folder / self.split, _COLUMNS[kind])
         summary = None
         if (folder / "train_summary").is_dir():
             summary = self._rows(folder / "train_summary", _SUMMARY_COLUMNS)
@@ -274,19 +234,19 @@ class RunFiles:
         if path not in self._opened:
             if not path.is_dir():
                 raise UserError(
-                    f"{path} is missing; expected a dataset with the columns {', '.join(columns)}: {_REMAKE}."
+                    f"{path} is missing; expected a dataset with the columns {', '.join(columns)}: {REMAKE}."
                 )
             try:
                 self._opened[path] = Rows(path, load_from_disk(str(path)))
             except (OSError, ValueError, KeyError, TypeError) as error:
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise UserError(f"{path} cannot be read ({reason}); expected a dataset: {_REMAKE}.") from None
+                raise UserError(f"{path} cannot be read ({reason}); expected a dataset: {REMAKE}.") from None
         rows = self._opened[path]
         missing = [name for name in columns if name not in rows.dataset.column_names]
         if missing:
             raise UserError(
                 f"{path} has no column {', '.join(missing)} but {', '.join(rows.dataset.column_names)}; "
-                f"expected {', '.join(columns)}: {_REMAKE}."
+                f"expected {', '.join(columns)}: {REMAKE}."
             )
         return rows
 
@@ -296,16 +256,16 @@ def _parsed(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         return json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; expected it among the run's files: {_REMAKE}.") from None
+        raise UserError(f"{path} is missing; expected it among the run's files: {REMAKE}.") from None
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         kind = path.suffix.lstrip(".").upper()
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}); expected {kind}: {_REMAKE}.") from None
+        raise UserError(f"{path} cannot be read ({reason}); expected {kind}: {REMAKE}.") from None
 
 
 def _mapping(value: Any, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds {type(value).__name__}; expected names with values: {_REMAKE}.")
+        raise UserError(f"{path} holds {type(value).__name__}; expected names with values: {REMAKE}.")
     return value
 
 
@@ -313,5 +273,5 @@ def _list(path: Path) -> list[Any]:
     """A file of sentences, which is absent where there are none."""
     found = _parsed(path) if path.exists() else []
     if not isinstance(found, list):
-        raise UserError(f"{path} holds {type(found).__name__}; expected a list of sentences: {_REMAKE}.")
+        raise UserError(f"{path} holds {type(found).__name__}; expected a list of sentences: {REMAKE}.")
     return found

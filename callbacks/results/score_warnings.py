@@ -43,7 +43,7 @@ class Lists(NamedTuple):
 
 def read_lists(scores: ScoreSet) -> Lists:
     """The lists of a method, block by block."""
-    instance = scores.kind == "instance"
+    instance = scores.kind != "neuron"
     columns = ["top_score", "bottom_score", "top_index"] if instance else ["score"]
     blocks = []
     for table in scores.rows.batches(["index", *columns]):

@@ -62,9 +62,15 @@ def _require_layers(session: Session, name: str, method: Method) -> None:
             "token of a text; expected a method over layers: use gradsim_cosine or influence_ekfac with params=all, "
             "bm25, or random_instances."
         )
+    if session.readout.of_sequences and method.reads == "units":
+        raise UserError(
+            f"method={name} takes a unit away in the one sequence that a prediction reads, and "
+            f"data={session.data.name} have one for each choice; expected data with classes or next "
+            f"tokens: leave {name} out."
+        )
     of_rows = method.reads in ("rows", "segment_rows")
     over_vocabulary = of_rows and getattr(method, "curvature_losses", None) == "expectation"
-    over_vocabulary |= method.reads == "layers" and _expects_labels(method)
+    over_vocabulary |= method.reads in ("layers", "units") and _expects_labels(method)
     if session.readout.of_vocabulary and over_vocabulary:
         raise UserError(
             f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "

@@ -90,8 +90,27 @@ def refuse_what_the_inputs_rule_out(
     refuse_neuron_texts(session, methods, settings.get("neuron_texts"))
     for name, method in methods.items():
         form_of(method).refuse(method, architecture)
+        if hasattr(method, "require_tests"):
+            method.require_tests(name, len(session.data.splits[session.split]))
+            refuse_short_lists(session, name, methods, evaluations)
         if method.lens == "instance":
             refuse_ungrouped(session, name, form_of(method).serves_groups)
+
+
+def refuse_short_lists(session: Session, name: str, methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
+    """Refuse lists of units, or of their predictions, of which an evaluation takes more rows away than they hold.
+
+    Args:
+        name: of a method that lists train rows for units.
+
+    Raises:
+        UserError: naming the method and both numbers.
+    """
+    n_train = len(session.data.splits["train"])
+    for evaluation in evaluations.values():
+        if hasattr(evaluation, "require_unit_lists"):
+            for read in filter(None, (name, evaluation.beside)):
+                evaluation.require_unit_lists(read, methods[read].top_k, n_train)
 
 
 def refuse_what_cannot_run(

@@ -21,13 +21,12 @@ from twinlens.attribution.evaluation.ground_truth.certified_changes import (
     correlated,
 )
 from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
 from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
 from twinlens.attribution.evaluation.train_ranking import RankBy, random_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.attribution.targets import Targets
+from twinlens.attribution.targets import Targets, phi
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
 from twinlens.attribution.evaluation.ground_truth.correlation import pearson, spearman
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, ScoredMethod, TruthInputs, phi
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, ScoredMethod, TruthInputs
 from twinlens.attribution.evaluation.resampling import ends
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error
 from twinlens.attribution.evaluation.train_ranking import random_ranking
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.attribution.targets import Targets
+from twinlens.attribution.targets import Targets, phi
 
 NUMBERS_AT_ONCE = 4_000_000
 """Scores of train rows that are in memory at a time."""

@@ -14,7 +14,6 @@ from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.train_ranking import RankBy
 from twinlens.attribution.instance.inputs import HeadInputs
-from twinlens.attribution.targets import Targets
 
 Measure = Callable[[Sequence[int], int], Tensor]
 """(train rows, seed) → φ of every explained example [tests] under a model that was fitted on these rows."""
@@ -232,34 +231,6 @@ class GroundTruth:
                 f"{top_k} keeps {top_k} at either end; expected lists that cover the split: set method.{name}."
                 f"top_k={-(-n_train // 2)}."
             )
-
-
-def phi(log_prob: Tensor, targets: Targets) -> Tensor:
-    """φ of examples, in nats: log p of the target, less that of what it is explained against, [...].
-
-    Args:
-        log_prob: log-probabilities, [..., tests, classes].
-        targets: of the tests; of a folded target the probabilities of its classes are summed.
-
-    Example:
-        >>> import torch
-        >>> from twinlens.attribution.evaluation.ground_truth.truth_inputs import phi
-        >>> from twinlens.attribution.targets import Targets
-        >>> log_prob = torch.tensor([[0.5, 0.25, 0.25]]).log()
-        >>> phi(log_prob, Targets(torch.tensor([1]), fold=torch.tensor([0, 1, 1]))).exp()  # ¼ + ¼
-        tensor([0.5000], dtype=torch.float64)
-        >>> phi(log_prob, Targets(torch.tensor([0]), against=torch.tensor([2]))).exp().round()  # twice as likely
-        tensor([2.], dtype=torch.float64)
-    """
-    log_prob, fold = log_prob.double(), targets.fold
-
-    def of(classes: Tensor) -> Tensor:
-        if fold is None:
-            return log_prob.gather(-1, classes.expand(log_prob.shape[:-1])[..., None])[..., 0]
-        own = fold == classes[:, None]  # [tests, classes]
-        return log_prob.masked_fill(~own, -torch.inf).logsumexp(-1)
-
-    return of(targets.target) if targets.against is None else of(targets.target) - of(targets.against)
 
 
 def require_ranked(evaluation: str, named: Sequence[str] | None, ranked: Sequence[str]) -> None:

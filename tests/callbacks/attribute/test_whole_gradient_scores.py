@@ -127,13 +127,13 @@ def test_a_lost_segment_alone_is_computed_again(tmp_path: Path, monkeypatch: pyt
     (final / "manifest.json").unlink()
     final.rename(final.with_suffix(".partial"))
     write_json(final.with_suffix(".partial") / NOTE, {"entry": final.name, "launch": "of before"})
-    original = layer_scores._Block.__call__
+    original = layer_scores.GradientBlock.__call__
 
     def counted(self: Any, batch: Any) -> Any:
         computed.append(len(batch["index"]))
         return original(self, batch)
 
-    monkeypatch.setattr(layer_scores._Block, "__call__", counted)
+    monkeypatch.setattr(layer_scores.GradientBlock, "__call__", counted)
     assert torch.equal(dense_scores(attributed(session, "influence", method, {})), whole)
     assert computed == [1, 1]
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
+from twinlens.callbacks.results.indexed_rows import Rows
 from twinlens.callbacks.results.model_warnings import (
     classes_without,
     no_better_than_majority,
@@ -15,7 +16,6 @@ from twinlens.callbacks.results.model_warnings import (
     read_tokens,
     repeated,
 )
-from twinlens.callbacks.results.run_files import Rows
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 

@@ -14,9 +14,9 @@ from twinlens.attribution.evaluation.ground_truth.correlation import (
     spearman,
 )
 from twinlens.attribution.evaluation.ground_truth.lds import LinearDatamodelling
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs, phi
+from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs
 from twinlens.attribution.evaluation.train_ranking import random_ranking
-from twinlens.attribution.targets import Targets
+from twinlens.attribution.targets import Targets, phi
 
 TESTS, N_TRAIN = 3, 20
 GENERATOR = torch.Generator().manual_seed(0)
