@@ -272,3 +272,9 @@ def weight_of(module: Any) -> Tensor:
         return module.weight
     with torch.no_grad():
         return module.get_base_layer().weight + sum(module.get_delta_weight(name) for name in module.active_adapters)
+
+
+def projection_rows(module: nn.Module) -> Tensor:
+    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D, with its adapter."""
+    weight = weight_of(module)
+    return weight.T if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight

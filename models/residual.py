@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy, MissingPart
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
@@ -52,6 +53,7 @@ class ResidualEngine(KeysInStream):
         self.head_dim = anatomy.head_dim
         self.hidden_size = anatomy.hidden_size
         self.gated = anatomy.gated
+        self.experts = anatomy.experts
         self.parallel = anatomy.parallel
         self.final_norm = norm_of(anatomy.last_norm, anatomy.hidden_size)
         self.mlp_behind = [Behind.of(anatomy.mlp_write(layer), self.hidden_size) for layer in range(self.n_layers)]

@@ -17,7 +17,7 @@ from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path import Path
 from twinlens.attribution.neuron.path_integral import row_chunks
 from twinlens.attribution.neuron.protocol import NeuronMethod
-from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites, with_coefficient
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
 from twinlens.attribution.targets import target_of
 
@@ -150,7 +150,8 @@ class Ablation(NeuronMethod):
         about = target, states.scores.float().softmax(-1).gather(1, target[:, None])[:, 0]
         if self.site == "attn":
             return rank_sites(None, scores, self.top_k, *about)
-        return rank_neurons(scores, self.top_k, *about)
+        own = states.activation.unflatten(0, (-1, model.sequences_per_example)).abs().amax(1)
+        return rank_neurons(scores, self.top_k, *about, None, with_coefficient(model.experts, own))
 
     def _falls(
         self, model: NeuronModel, batch: Batch, states: AnswerStates, target: Tensor, memory_budget: int

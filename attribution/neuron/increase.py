@@ -60,6 +60,8 @@ class Units:
         coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
         values: layer → value vectors, [units, hidden].
         positional: whether the last axis of `coefficient` stands for tokens.
+        routed: whether those with a coefficient of 0 belong to experts that the token was not sent to, so that no list
+            has them.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -76,6 +78,7 @@ class Units:
     coefficient: Tensor
     values: Callable[[int], Tensor]
     positional: bool
+    routed: bool = False
 
     @property
     def n_layers(self) -> int:

@@ -291,7 +291,7 @@ def _neurons(
         detail = [site.upper()] if site and site != "ffn" else []
         detail += [role] if role and role != "value" else []
         detail += [f"position {position}"] if several and position not in ("", "-1") else []
-        name = f"L{layer[i]}" if kind == "layer" else f"L{layer[i]} · {'head ' if kind == 'head' else ''}{unit[i]}"
+        name = f"L{layer[i]}" if kind == "layer" else f"L{layer[i]} · {_unit_name(scores, row, i, kind)}"
         share = abs(score[i]) / largest if largest > 0 else 0.0
         found = passages.of(site, layer[i], unit[i]) if kind in ("", "neuron") else []
         neurons.append(Neuron(name, ", ".join(detail), layer[i], unit[i], float(score[i]), share, found))
@@ -305,6 +305,15 @@ def _neurons(
         len(layer),
         None if worst is None else (worst, float(residual[worst])),
     )
+
+
+def _unit_name(scores: ScoreSet, row: Mapping[str, Any], i: int, kind: str) -> str:
+    """A head, a unit of a layer, or of an expert."""
+    expert = _entry(row, "expert", i)
+    if expert in ("", "-1"):
+        return f"{'head ' if kind == 'head' else ''}{row['unit'][i]}"
+    routed = (scores.settings.get("experts") or {}).get("routed")
+    return f"{'shared expert' if str(routed) == expert else f'expert {expert}'} · unit {_entry(row, 'expert_unit', i)}"
 
 
 def _entry(row: Mapping[str, Any], name: str, i: int) -> str:
