@@ -150,7 +150,8 @@ class Anatomy(NeuronParts):
     def _mlp(self, block: Any) -> Mlp:
         found = self._part(block).neurons
         if self._part(block).experts is not None:
-            raise self.missing("one up-projection of its FFN neurons, which are units of experts", "query attn values, ")
+            instead = "ask what activates attention neurons (site=attn), "
+            raise self.missing("one up-projection of its FFN neurons, which are units of experts", instead)
         if found is None:
             raise self.missing("an activation made of an up-projection, with or without a gate")
         return found

@@ -106,14 +106,18 @@ def _holds_experts(module: nn.Module) -> bool:
 
 
 def _sources(probe: BlockProbe, written: Tensor | None) -> Iterator[tuple[str, str | None]]:
-    """Modules whose output is the summand, or what a module without linear maps makes it of; with that module."""
-    behind = [name for name, seen in probe.seen.items() if same(seen.written, written)]
+    """Modules whose output is the summand, or what a module without linear maps makes it of; with that module.
+
+    The outer ones first: a router belongs to what is looked at.
+    """
+    order = sorted(probe.seen, key=lambda name: name.count("."))
+    behind = [name for name in order if same(probe.seen[name].written, written)]
     yield from ((name, None) for name in behind)
     for norm in behind:
         if any(True for _ in probe.parts[norm].children()) or is_linear(probe.parts[norm]):
             continue
         read = probe.seen[norm].read
-        yield from ((name, norm) for name, seen in probe.seen.items() if name != norm and same(seen.written, read))
+        yield from ((name, norm) for name in order if name != norm and same(probe.seen[name].written, read))
 
 
 def _calls_of_experts(probe: BlockProbe) -> dict[str, tuple[Call, Tensor]]:

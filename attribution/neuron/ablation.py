@@ -173,7 +173,9 @@ class Ablation(NeuronMethod):
                     rows[layer] = states.residual[:, layer, None].expand(-1, last - first, -1)
                     attended[layer] = model.attend(layer, states.attention[:, layer])[:, None] + moved
                 else:
-                    rows[layer + 1] = states.residual[:, layer + 1, None] + moved
+                    whole = states.mlp_output[:, layer, None]
+                    written = model.write(layer, whole + moved) - model.write(layer, whole)  # through what lies behind
+                    rows[layer + 1] = states.residual[:, layer + 1, None] + written
             log_prob = model.score_rows(states, rows, attended).float().log_softmax(-1)
             measured = _at(log_prob, target)
             if "against" in batch:

@@ -60,8 +60,7 @@ class Units:
         coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
         values: layer → value vectors, [units, hidden].
         positional: whether the last axis of `coefficient` stands for tokens.
-        routed: whether those with a coefficient of 0 belong to experts that the token was not sent to, so that no list
-            has them.
+        routed: whether a coefficient of 0 is of an expert that the token was not sent to, which no list has.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -303,10 +302,7 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """Memory of one layer in `dense_increases` beside its blocks, in bytes; `states` not counted.
-
-    The blocks take what the budget leaves, at least two rows of `hidden` numbers.
-    """
+    """Memory of one layer in `dense_increases`, in bytes; `states` not counted. Its blocks take what the budget leaves."""
     return itemsize * (n_examples * (3 * n_outputs + 2 * hidden) + 5 * n_units * n_examples * n_positions)
 
 
