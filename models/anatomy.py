@@ -114,14 +114,14 @@ class Anatomy(NeuronParts):
             )
 
     def _require_neurons(self, layer: int, part: BlockParts | None) -> None:
+        if part is not None and part.mlp is not None and part.unread is not None:
+            raise UserError(unread(f"layer {layer} of {self._what()}", self._kind(layer, part.mlp), part.unread))
         if part is None or part.attention is None or part.mlp is None:
             raise UserError(
                 f"'block = residual + attention + MLP' fails in layer {layer} of {self._what()}, whose block is no sum "
                 "of its input, something that looks at other tokens and, behind it, something that does not; expected "
                 f"such a sum, whose parts have neurons: choose another model, or {STILL}."
             )
-        if part.unread is not None:
-            raise UserError(unread(f"layer {layer} of {self._what()}", self._kind(layer, part.mlp), part.unread))
         for write, what in ((part.mlp, "MLP"), (part.attention, "attention")):
             if write.projection is None and (write is not part.mlp or part.experts is None):
                 raise UserError(
@@ -149,7 +149,7 @@ class Anatomy(NeuronParts):
 
     def _mlp(self, block: Any) -> Mlp:
         found = self._part(block).neurons
-        if self._part(block).experts is not None:
+        if self.experts is not None:
             instead = "ask what activates attention neurons (site=attn), "
             raise self.missing("one up-projection of its FFN neurons, which are units of experts", instead)
         if found is None:

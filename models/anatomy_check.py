@@ -18,8 +18,8 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
 
     Runs three tokens through the model and checks, for every layer, that the parts which were found compose to the
     model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
-    MLP output (of a mixture over all experts, with the router's weights), and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry; None
-    allows for the rounding of the model's own type.
+    MLP output (a mixture's over all experts), and final norm(last block) = the backbone's output. `tolerance` is
+    relative to the largest entry; None allows for the rounding of the model's own type.
 
     Raises:
         UserError: naming the identity and layer that fails.

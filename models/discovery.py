@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from twinlens.models.block_probe import BlockProbe, Seen, functions_in, is_linear, same
-from twinlens.models.mixture import Mixture, mixture_of
+from twinlens.models.mixture import DROPPED, Mixture, mixture_of
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
         return None
     mlp = [write for write, other in permutations(writes, 2) if _is_local(probe, write, other)]
     if len(mlp) != 1:
-        return BlockParts(None, None, False)
+        return _dropping(probe, writes)
     (own,) = mlp
     attention = next(write for write in writes if write is not own)
     if _reads(probe, attention, own):  # the MLP would come first, and rows behind it would miss its way through
@@ -140,6 +140,15 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
         return BlockParts(attention, own, parallel, neurons_of(probe, own, between), heads, unread=unread)
     own = Write(mixed.norm or mixed.mixture.part, own.scale, None, mixed.norm)
     return BlockParts(attention, own, parallel, None, heads, mixed.mixture)
+
+
+def _dropping(probe: BlockProbe, writes: tuple[Write, Write]) -> BlockParts:
+    """A block of which no summand is made of its token alone, because of a router, or for another reason."""
+    for write in writes:
+        found = mixture_of(probe, _written(probe, write.part)) if write.projection is None else None
+        if found is not None and found.unread == DROPPED:
+            return BlockParts(None, write, False, unread=DROPPED)
+    return BlockParts(None, None, False)
 
 
 def _writes(probe: BlockProbe) -> tuple[Write, Write] | None:

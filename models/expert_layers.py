@@ -41,7 +41,7 @@ class ExpertMatrix(nn.Module):
         self._loop = loop
         self._address = (side, expert)
 
-    def register_forward_hook(self, hook: Callable[..., Any], **_: Any) -> Any:
+    def register_forward_hook(self, hook: Callable[..., Any], **_: Any) -> Any:  # type: ignore[override]
         """As of a module."""
         return self._loop.register(self._address, hook)
 

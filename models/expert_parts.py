@@ -39,7 +39,9 @@ def down_projections(pairs: Pairs, places: ExpertPlaces | None) -> Mapping[Any, 
     found: dict[Any, Any] = {}
     for block, part in pairs:
         mixed = part.experts
-        found[block] = PaddedProjection(dense[block], width) if mixed is None else MixtureProjection(block, mixed, width)
+        found[block] = (
+            PaddedProjection(dense[block], width) if mixed is None else MixtureProjection(block, mixed, width)
+        )
     return found
 
 
@@ -65,8 +67,8 @@ def unread(where: str, kind: str, why: str) -> str:
             f"without a capacity per expert, or {STILL}."
         )
     return (
-        f"the experts in {where} cannot be read: its {kind} computes them in a call that does not show which token goes "
-        "to which expert, as a fused kernel does; expected experts that are called with hidden states, numbers of "
+        f"the experts in {where} cannot be read: its {kind} computes them in a call that does not show which token "
+        "goes to which expert, as a fused kernel does; expected experts that are called with hidden states, numbers of "
         "experts and their weights, as in transformers' experts interface: load the model without kernels of its own "
         f"(use_kernels=False), or {STILL}."
     )

@@ -233,4 +233,3 @@ class MixtureProjection(HookedProjection):
                 constant = (0 if constant is None else constant) + factor * part.bias.expand(len(read), -1)
         self.constant = constant
         return pad(torch.cat(parts, 1), (0, self.in_features - sum(self.sizes)))
-

@@ -29,8 +29,8 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     nn.Linear and GPT-2's Conv1D count, wherever they lie: fused and separate projections of queries, keys and values,
     MLPs, the classification head, adapters such as LoRA's, which are linear layers of their own, and the matrices of
     every expert of transformers' experts interface (`expert_layers`); `coverage` tells what they leave out, routers and
-    experts of other forms among it. A readout over the vocabulary is left out of `all`: it shares its weights with the embedding in most models, and its gradient has
-    vocabulary × hidden numbers; a pattern can name it.
+    experts of other forms among it. A readout over the vocabulary is left out of `all`: it shares its weights with the
+    embedding in most models, and its gradient has vocabulary × hidden numbers; a pattern can name it.
 
     Args:
         model: the whole model.

@@ -16,7 +16,12 @@ DECODERS: list[Entry] = [
     (
         "neurons of experts that no call shows",
         IG,
-        ("experts in layer 0 of the jetmoe model cannot be read", "fused kernel", "use_kernels=False", "method=gradsim"),
+        (
+            "experts in layer 0 of the jetmoe model cannot be read",
+            "fused kernel",
+            "use_kernels=False",
+            "method=gradsim",
+        ),
         checkpoint(edited(**EXPERTS)),
     ),
     (

@@ -136,7 +136,8 @@ def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str], encoders
     attention, loaded = counts["attention"], [cells[-1] for cells in rows.values() if not cells[-1].startswith("no")]
     summary = (
         f"Of {len(rows)} types, {served} are served for FFN neurons ({mixed} of them mixtures of experts; "
-        f"{by_rows} by replayed rows, the rest by full forwards), {attention['yes'] + attention['gradients alone']} for attention neurons "
+        f"{by_rows} by replayed rows, the rest by full forwards), "
+        f"{attention['yes'] + attention['gradients alone']} for attention neurons "
         f"({attention['gradients alone']} of them by gradients alone), {whole} for gradients of "
         f"all linear layers, and {len(loaded)} as "
         "classifiers that are saved and loaded."

@@ -302,7 +302,7 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """Memory of one layer in `dense_increases`, in bytes; `states` not counted. Its blocks take what the budget leaves."""
+    """Bytes of one layer in `dense_increases`; `states` not counted. Its blocks take what the budget leaves."""
     return itemsize * (n_examples * (3 * n_outputs + 2 * hidden) + 5 * n_units * n_examples * n_positions)
 
 

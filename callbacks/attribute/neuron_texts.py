@@ -225,7 +225,9 @@ def _build(session: Session, addresses: Tensor, kept: int, folder: Path) -> Fini
                 found.merge(Strongest(**{name: part[f"{end}_{name}"] for name in PARTS}))
         ends = {end: found.result() for end, found in lists.items()}
         words = _Words(session)
-        datasets.Dataset(neuron_text_table(addresses, ends, words, session.footprint.experts)).save_to_disk(str(folder / CORPUS))
+        datasets.Dataset(neuron_text_table(addresses, ends, words, session.footprint.experts)).save_to_disk(
+            str(folder / CORPUS)
+        )
         write_yaml(folder / "neurons.yaml", {**described(kept), "neurons": len(addresses)})
 
     return finish

@@ -98,9 +98,7 @@ def neuron_table(
     )
 
 
-def expert_columns(
-    experts: ExpertPlaces | None, layer: Tensor, unit: Tensor, site: Tensor
-) -> dict[str, pyarrow.Array]:
+def expert_columns(experts: ExpertPlaces | None, layer: Tensor, unit: Tensor, site: Tensor) -> dict[str, pyarrow.Array]:
     """Columns `expert` and `expert_unit` of entries, each [entries]; none where the model has no experts.
 
     −1 stands in both for attention neurons and for layers without experts; the number behind the last routed expert is
@@ -109,9 +107,7 @@ def expert_columns(
     if experts is None:
         return {}
     found = experts.of(layer, torch.where(site == FFN, unit, -1))
-    return {
-        name: pyarrow.array(own.int().numpy()) for name, own in zip(("expert", "expert_unit"), found, strict=True)
-    }
+    return {name: pyarrow.array(own.int().numpy()) for name, own in zip(("expert", "expert_unit"), found, strict=True)}
 
 
 def told_of_experts(experts: ExpertPlaces | None) -> dict[str, object]:

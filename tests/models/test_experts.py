@@ -88,7 +88,9 @@ def test_lists_hold_every_neuron_that_the_token_was_sent_to_and_no_other(method:
     found = method.attribute(engine, batch, BUDGET)
     present = subject.engine.states(batch).activation != 0
     for row, there in enumerate(present):
-        listed = [pair for pair in zip(found.layer[row].tolist(), found.unit[row].tolist(), strict=True) if pair[0] >= 0]
+        listed = [
+            pair for pair in zip(found.layer[row].tolist(), found.unit[row].tolist(), strict=True) if pair[0] >= 0
+        ]
         assert sorted(listed) == [tuple(pair) for pair in there.nonzero().tolist()]
         assert len(listed) == 3 * 2 * 48  # layers, experts of a token, units
         scores = found.score[row, : len(listed)]
@@ -138,6 +140,19 @@ def test_zeroed_units_are_zeroed_columns_of_the_experts_at_every_token() -> None
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
     for parameter, own in zip(subject.lm.parameters(), before, strict=True):
         parameter.copy_(own)
+
+
+def test_paths_over_all_positions_are_complete_where_no_router_lies_above() -> None:
+    """Below, a router may choose other experts on the way, where P jumps: the residual says so."""
+    subject = subject_of(DENSE_FIRST)
+    assert subject.engine is not None
+    _, batch = subject.batches()[0]
+    method = IntegratedGradients("gauss", n_steps=24, positions="all", top_k=2000)
+    found = method.attribute(subject.engine, batch, BUDGET)
+    assert found.completeness is not None
+    assert float(found.completeness[:, -1].max()) < 1e-5
+    assert float(found.score.abs().max()) > 1e-3
+    assert not bool(((found.layer == 0) & (found.unit >= 48)).any())
 
 
 def test_the_library_s_faster_experts_have_the_same_neurons() -> None:

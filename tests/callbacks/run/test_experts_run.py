@@ -37,7 +37,9 @@ EVERY = (
 FEW = ("method=[ig,gradsim]", "method.ig.n_steps=2", "evaluation=[accuracy]", "data.limit.train=8", "data.limit.test=2")
 
 
-@pytest.mark.parametrize("asked", [pytest.param(FEW, id="few"), pytest.param(EVERY, id="every", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "asked", [pytest.param(FEW, id="few"), pytest.param(EVERY, id="every", marks=pytest.mark.long)]
+)
 def test_from_the_fit_to_the_report(command: CommandLine, asked: tuple[str, ...]) -> None:
     run = command(*MODEL, *SMALL_DEMO, *asked, base=())
     assert run.code == 0, run.err
@@ -49,7 +51,9 @@ def test_from_the_fit_to_the_report(command: CommandLine, asked: tuple[str, ...]
         assert "router" in said["coefficient"]
         for row in datasets.load_from_disk(str(folder / "test")):
             assert set(row["expert"]) == {*sorted(set(row["expert"]) - {4}), 4}
-            by_layer = {(layer, expert) for layer, expert in zip(row["layer"], row["expert"], strict=True) if expert < 4}
+            by_layer = {
+                (layer, expert) for layer, expert in zip(row["layer"], row["expert"], strict=True) if expert < 4
+            }
             assert len(by_layer) == 2 * 2, "two layers, two experts of the token"
             addresses = zip(row["unit"], row["expert"], row["expert_unit"], strict=True)
             assert all(unit == 16 * expert + own for unit, expert, own in addresses)
