@@ -165,10 +165,13 @@ class ResidualEngine(KeysInStream):
             values.append(self.anatomy.head_values(block, output).transpose(1, 2).clone())
 
         backbone = self.anatomy.backbone
+        # a part that is missing is refused before any hook is there
+        parts = [
+            (each, self.anatomy.attention(each), self.anatomy.value_projection(each)) for each in self.anatomy.blocks
+        ]
         handles = []
-        for block in self.anatomy.blocks:
-            handles.append(self.anatomy.attention(block).register_forward_hook(keep_weights))
-            projection = self.anatomy.value_projection(block)
+        for block, attending, projection in parts:
+            handles.append(attending.register_forward_hook(keep_weights))
             handles.append(projection.register_forward_hook(lambda m, a, out, block=block: keep_values(block, out)))
         with removing(handles), eagerly(backbone):
             yield

@@ -280,3 +280,12 @@ def test_what_activates_units_of_experts_is_refused_before_a_fit() -> None:
     with pytest.raises(UserError, match=r"mixtral model shows no one up-projection .*units of experts.*site=attn"):
         require_parts(backbone, attention=False, keys=True)
     assert QueryLayers(site="ffn", n_values=2).role == "query"
+
+
+def test_an_engine_that_refuses_attention_leaves_the_model_as_it_was() -> None:
+    subject = subject_of("mimo_v2_flash")
+    before = plain_state(subject.lm)
+    assert subject.residual is not None
+    with pytest.raises(UserError, match="values that are outputs of one linear map"):
+        subject.residual.states(subject.batches()[2][1])
+    assert plain_state(subject.lm) == before
