@@ -103,13 +103,16 @@ class RandomNeurons(NeuronMethod):
         """
         if len(self.seeds) != 1:
             raise ValueError(f"attribute takes one seed, not {self.seeds}: call for_seed first.")
+        return self.drawn(model, batch["index"], None if self.ranks == "attn" else neurons_of(model, batch))
+
+    def drawn(self, model: NeuronModel, index: Tensor, present: Tensor | None) -> NeuronScores:
+        """See `attribute`, among FFN neurons that are known to be there (`neurons_of`)."""
         n_ffn = model.n_layers * model.n_neurons
-        ffn = self._drawn(batch["index"], 0, model.n_layers, model.n_neurons)
-        present = None if model.experts is None or self.ranks == "attn" else neurons_of(model, batch)
+        ffn = self._drawn(index, 0, model.n_layers, model.n_neurons)
         if self.ranks == "ffn":
             return rank_neurons(ffn, self.top_k, present=present)
         # numbers behind those of the FFN neurons, so that the two sites are drawn apart
-        attention = self._drawn(batch["index"], n_ffn, model.n_layers, model.n_attention)
+        attention = self._drawn(index, n_ffn, model.n_layers, model.n_attention)
         if self.ranks == "attn":
             return rank_sites(None, attention, self.top_k)
         return rank_sites(ffn, attention, self.top_k, present=present)
@@ -122,7 +125,9 @@ class RandomNeurons(NeuronMethod):
 
 @torch.no_grad()
 def neurons_of(model: NeuronModel, batch: Batch) -> Tensor | None:
-    """Which FFN neurons each example has, bool [batch, layers, neurons]; None: all."""
+    """Which FFN neurons each example has, bool [batch, layers, neurons]; None: all, as where there are no experts."""
+    if model.experts is None:
+        return None
     activation = model.states(batch, batch.get("target")).activation
     own = activation.unflatten(0, (-1, model.sequences_per_example)).abs().amax(1)
     return with_coefficient(model.experts, own)
