@@ -58,6 +58,15 @@ class HookedProjection(ABC):
     def __call__(self, activation: Tensor) -> Tensor:
         """What neurons [..., neurons] write, [..., hidden]; without what does not depend on them."""
 
+    @abstractmethod
+    def without_neurons(self, activation: Tensor, output: Tensor) -> Tensor:
+        """What is written where all neurons are 0, [rows or 1, hidden].
+
+        Args:
+            activation: neurons of some rows, [rows, neurons].
+            output: what they write, [rows, hidden].
+        """
+
     def register_forward_pre_hook(self, hook: Callable[..., Any], with_kwargs: bool = False) -> _Handle:
         """As of a module; `hook` gets the neurons as the first of its arguments."""
         return self._register(self._before, (lambda m, args: hook(m, args, {})) if with_kwargs else hook)
@@ -134,6 +143,10 @@ class PaddedProjection(HookedProjection):
         """See `HookedProjection`."""
         return pad(projection_rows(self.module), (0, 0, 0, self.in_features - self.own))
 
+    def without_neurons(self, activation: Tensor, output: Tensor) -> Tensor:
+        """See `HookedProjection`."""
+        return torch.zeros_like(output[:1]) if self.constant is None else self.constant.to(output)[None]
+
     def _watch(self) -> list[Any]:
         def before(module: Any, args: tuple) -> tuple | None:
             found = self.edited(pad(args[0], (0, self.in_features - self.own)))
@@ -183,6 +196,11 @@ class MixtureProjection(HookedProjection):
         for part, own in zip(self.shared, shared, strict=True):
             total = total + own @ projection_rows(part).to(own.dtype)
         return total.reshape(*activation.shape[:-1], -1)
+
+    def without_neurons(self, activation: Tensor, output: Tensor) -> Tensor:
+        """See `HookedProjection`: biases of experts come with the router's weights, so that they are a row's own."""
+        biased = self.experts.has_bias or any(part.bias is not None for part in self.shared)
+        return output - self(activation).to(output) if biased else torch.zeros_like(output[:1])
 
     def _split(self, flat: Tensor) -> tuple[Tensor, ...]:
         rest = self.in_features - sum(self.sizes)

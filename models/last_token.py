@@ -24,6 +24,7 @@ from twinlens.attribution.protocols import (
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
 from twinlens.models.adapters import projection_rows
 from twinlens.models.anatomy import Anatomy
+from twinlens.models.expert_projection import HookedProjection
 from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
@@ -47,10 +48,10 @@ class LayerParts:
 
     def without_neurons(self, states: AnswerStates, layer: int) -> Tensor:
         """What the down-projection puts out where all neurons are 0, [sequences or 1, hidden]."""
-        if self.experts is None:
-            return self.down(layer, torch.zeros_like(states.activation[:1, layer]))
-        # biases of experts come with the router's weights
-        return states.mlp_output[:, layer] - self.down(layer, states.activation[:, layer])
+        down = self.anatomy.down_projection(self.anatomy.blocks[layer])
+        if isinstance(down, HookedProjection):
+            return down.without_neurons(states.activation[:, layer], states.mlp_output[:, layer])
+        return self.down(layer, torch.zeros_like(states.activation[:1, layer]))
 
     def write(self, layer: int, output: Tensor) -> Tensor:
         """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""

@@ -157,7 +157,11 @@ def _taken_apart(probe: BlockProbe, source: str, name: str, seen: tuple[Call, Te
     if alone is not None:
         return Mixture(source, name, alone[0], ())
     gates: dict[str | None, Tensor | None] = {None: None}
-    gates |= {gate: part.written.sigmoid() for gate, part in probe.seen.items() if _is_scalar(part.written)}
+    gates |= {
+        gate: part.written.sigmoid()
+        for gate, part in probe.seen.items()
+        if part.written is not None and part.written.shape[-1] == 1
+    }
     for shared, part in probe.seen.items():
         if not (shared.startswith(f"{source}.") and is_linear(part.module)) or part.written is None:
             continue
@@ -169,10 +173,6 @@ def _taken_apart(probe: BlockProbe, source: str, name: str, seen: tuple[Call, Te
             if scales is not None:
                 return Mixture(source, name, scales[0], (Shared(shared, scales[1], gate),))
     return None
-
-
-def _is_scalar(written: Tensor | None) -> bool:
-    return written is not None and written.shape[-1] == 1
 
 
 def _fitted(total: Tensor, parts: list[Tensor], tolerance: float) -> list[float] | None:

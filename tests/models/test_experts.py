@@ -13,12 +13,14 @@ from tests.decoders import tiny_decoder
 from tests.oracles_decoders import logits_of
 from tests.oracles_experts import plain_downs
 from tests.served_decoders import BUDGET, CELLS, Subject, subject_of
+from twinlens.attribution.completions import Completions
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.influence import Influence
 from twinlens.attribution.neuron.ablation import Ablation
+from twinlens.attribution.neuron.completion_scores import completion_scores
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.query_scores import QueryLayers
@@ -96,6 +98,23 @@ def test_lists_hold_every_neuron_that_the_token_was_sent_to_and_no_other(method:
         scores = found.score[row, : len(listed)]
         assert bool((scores[:-1] >= scores[1:]).all())
         assert bool(scores.isfinite().all())
+
+
+@pytest.mark.parametrize("method", [IntegratedGradients(n_steps=2, top_k=800), NeuronScore("inverse_rank", top_k=800)])
+def test_lists_of_completions_hold_what_any_of_their_tokens_was_sent_to(method: Any) -> None:
+    subject = subject_of("mixtral")
+    assert subject.engine is not None
+    engine: Any = subject.residual if method.engine == "residual" else subject.engine
+    _, batch = subject.batches()[0]
+    completions = Completions([[5, 9], [7], [8, 30]])
+    found = completion_scores(method, engine, batch, completions, BUDGET, width=2)
+    there = torch.zeros(3, 3, engine.n_neurons, dtype=torch.bool)
+    for step in completions.steps(batch):
+        there[step.rows] |= subject.engine.states(step.batch).activation != 0
+    for row in range(3):
+        pairs = zip(found.layer[row].tolist(), found.unit[row].tolist(), strict=True)
+        assert sorted(pair for pair in pairs if pair[0] >= 0) == [tuple(pair) for pair in there[row].nonzero().tolist()]
+    assert int(there[0].sum()) > int(there[1].sum())
 
 
 @pytest.mark.parametrize("name", ["granitemoe", pytest.param("afmoe", marks=pytest.mark.long)])
