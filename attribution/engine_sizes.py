@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from twinlens.attribution.protocols import ExpertPlaces
 from twinlens.attribution.residual_protocol import ResidualModel
 
 
@@ -15,7 +16,7 @@ class EngineFootprint(Protocol):
         >>> from types import SimpleNamespace
         >>> from twinlens.attribution.engine_sizes import EngineFootprint, EngineSizes
         >>> from twinlens.attribution.neuron.random_neurons import RandomNeurons
-        >>> footprint: EngineFootprint = SimpleNamespace(random_ranking=lambda site: 5000)  # all that is asked for
+        >>> footprint: EngineFootprint = SimpleNamespace(random_ranking=lambda site: 5000, experts=None)  # all it asks
         >>> RandomNeurons().need(EngineSizes(footprint)).least(8)  # the same for texts of any length
         5000
     """
@@ -27,6 +28,10 @@ class EngineFootprint(Protocol):
     @property
     def gated(self) -> bool:
         """Whether the MLP multiplies a gate with its up-projection."""
+
+    @property
+    def experts(self) -> ExpertPlaces | None:
+        """Where experts' units lie among the FFN neurons; None: there are no experts."""
 
     @property
     def n_layers(self) -> int:

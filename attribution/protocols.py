@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 Batch = Mapping[str, Tensor]
@@ -122,6 +123,10 @@ class NeuronModel(Protocol):
     readout: str
     sequences_per_example: int
 
+    @property
+    def experts(self) -> ExpertPlaces | None:
+        """Where experts' units lie among the FFN neurons; None: there are no experts."""
+
     def states(self, batch: Batch, target: Tensor | None = None) -> AnswerStates:
         """Run the batch once without gradients and keep what variants of its answer tokens need.
 
@@ -202,6 +207,10 @@ class NeuronModel(Protocol):
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """Down-projection of a layer, bias included: activation [..., neurons] → [..., hidden]."""
 
+    def without_neurons(self, states: AnswerStates, layer: int) -> Tensor:
+        """What the down-projection puts out where all neurons are 0: its bias, of experts with the router's weights,
+        [sequences or 1, hidden]."""
+
     def write(self, layer: int, output: Tensor) -> Tensor:
         """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]: itself, or
         what a norm behind it or a scale makes of it. Differentiable."""
@@ -229,6 +238,8 @@ class LinearLayer:
         d_in, d_out: widths.
         has_bias: whether there is a b.
         block: number of the decoder block that it lies in; None: outside of all, as the head.
+        spread: puts what it reads or writes for some tokens among all tokens, [rows, d] → [tokens, d], with zeros
+            elsewhere: of an expert, which sees those alone that a router sends to it. None: it sees all.
 
     Example:
         >>> import torch
@@ -244,8 +255,52 @@ class LinearLayer:
     d_out: int
     has_bias: bool
     block: int | None = None
+    spread: Callable[[Tensor], Tensor] | None = None
 
     @property
     def n_parameters(self) -> int:
         """Numbers in W and b."""
         return self.d_out * (self.d_in + self.has_bias)
+
+
+@dataclass(frozen=True)
+class ExpertPlaces:
+    """Where units of experts lie among the FFN neurons of a layer.
+
+    Unit u of routed expert e is neuron e · units + u; units of shared experts, which every token goes through, follow
+    as those of one expert whose number is `routed`. Layers that are no mixture have neurons as any dense layer.
+
+    Attributes:
+        layers: that are mixtures.
+        routed: routed experts of each.
+        units: of each routed expert.
+        shared: units of the shared experts together.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.protocols import ExpertPlaces
+        >>> places = ExpertPlaces(frozenset({1}), routed=4, units=10, shared=5)
+        >>> expert, unit = places.of(torch.tensor([0, 1, 1, -1]), torch.tensor([33, 33, 42, -1]))
+        >>> expert.tolist(), unit.tolist()  # layer 0 is dense; 42 lies in the shared expert; −1: no neuron
+        ([-1, 3, 4, -1], [-1, 3, 2, -1])
+    """
+
+    layers: frozenset[int]
+    routed: int
+    units: int
+    shared: int
+
+    @property
+    def n_units(self) -> int:
+        """Units of all experts of a layer."""
+        return self.routed * self.units + self.shared
+
+    def of(self, layer: Tensor, unit: Tensor) -> tuple[Tensor, Tensor]:
+        """Expert and unit within it of FFN neurons, each of the shape of `layer` and `unit`; −1: there is no expert."""
+        mixed = torch.isin(layer, torch.tensor(sorted(self.layers), device=layer.device)) & (unit >= 0)
+        expert = unit.div(self.units, rounding_mode="floor").clamp(max=self.routed)
+        return torch.where(mixed, expert, -1), torch.where(mixed, unit - expert * self.units, -1)
+
+    def described(self) -> dict[str, int]:
+        """For method.yaml."""
+        return {"routed": self.routed, "units": self.units, "shared": self.shared}

@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from twinlens.attribution.protocols import Batch
+from twinlens.attribution.protocols import Batch, ExpertPlaces
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,10 @@ class ResidualModel(Protocol):
     output_bias: Tensor | None
     final_bias: Tensor | None
     norms_behind: bool
+
+    @property
+    def experts(self) -> ExpertPlaces | None:
+        """Where experts' units lie among the FFN neurons; None: there are no experts."""
 
     def states(self, batch: Batch, attention: bool = True) -> ResidualStates:
         """Run the batch once without gradients.

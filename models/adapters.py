@@ -277,3 +277,9 @@ def weight_of(module: Any) -> Tensor:
     with torch.no_grad():
         own = module.get_base_layer().weight  # a product of float32 matrices would widen a base of 16 bits
         return (own + sum(module.get_delta_weight(name) for name in module.active_adapters)).to(own.dtype)
+
+
+def projection_rows(module: nn.Module) -> Tensor:
+    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D, with its adapter."""
+    weight = weight_of(module)
+    return weight.T if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight

@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.adapters import weight_of
+from twinlens.attribution.protocols import ExpertPlaces
+from twinlens.models.adapters import projection_rows
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write
+from twinlens.models.expert_parts import down_projections, projection_of, sizes_of_experts, unread
+from twinlens.models.expert_projection import HookedProjection
 from twinlens.models.linear_layers import projection_shape
-from twinlens.models.neuron_parts import NeuronParts
+from twinlens.models.neuron_parts import STILL, NeuronParts
 from twinlens.models.structure import UnknownParts, structure_of
-
-STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
 
 FFN = "attribute site=ffn alone, "
 
@@ -77,7 +78,8 @@ class Anatomy(NeuronParts):
 
     Raises:
         UserError: there is no chain of blocks, a block is no sum of its input and two parts, or a part has no linear
-            map behind it, as in a mixture of experts; or nothing could be looked at, see `structure_of`.
+            map behind it and is no mixture whose experts can be read; or nothing could be looked at, see
+            `structure_of`.
     """
 
     def __init__(self, backbone: PreTrainedModel) -> None:
@@ -92,19 +94,28 @@ class Anatomy(NeuronParts):
         self.structure = found
         self._layer_of = {block: layer for layer, block in enumerate(self.blocks)}
         for layer, part in enumerate(found.parts):
-            self._require_dense(layer, part)
-        for what, find in (("MLP", self.down_projection), ("attention", self.attention_output)):
-            widths = {projection_shape(find(block)) for block in self.blocks}
-            if len(widths) > 1:
-                raise UserError(
-                    f"{self._what()} has {what} projections of several widths ({sorted(widths)}), whose neurons do not "
-                    f"stand in one table; expected one width in all layers: choose another model, or {STILL}."
-                )
+            self._require_neurons(layer, part)
+        pairs = [(block, self._part(block)) for block in self.blocks]
+        sizes = sizes_of_experts(pairs)
+        self._require_one("experts (routed, units of each, units of the shared ones)", set(sizes.values()))
+        self.experts = ExpertPlaces(frozenset(sizes), *next(iter(sizes.values()))) if sizes else None
+        self._downs = down_projections(pairs, self.experts)
+        self._require_one("MLP projections", {projection_shape(down) for down in self._downs.values()})
+        self._require_one("attention projections", {projection_shape(self.attention_output(b)) for b in self.blocks})
 
     def _what(self) -> str:
         return f"the {self.config.model_type} model"
 
-    def _require_dense(self, layer: int, part: BlockParts | None) -> None:
+    def _require_one(self, what: str, widths: set[Any]) -> None:
+        if len(widths) > 1:
+            raise UserError(
+                f"{self._what()} has {what} of several widths ({sorted(widths)}), whose neurons do not stand in one "
+                f"table; expected one width in all layers: choose another model, or {STILL}."
+            )
+
+    def _require_neurons(self, layer: int, part: BlockParts | None) -> None:
+        if part is not None and part.mlp is not None and part.unread is not None:
+            raise UserError(unread(f"layer {layer} of {self._what()}", self._kind(layer, part.mlp), part.unread))
         if part is None or part.attention is None or part.mlp is None:
             raise UserError(
                 f"'block = residual + attention + MLP' fails in layer {layer} of {self._what()}, whose block is no sum "
@@ -112,13 +123,15 @@ class Anatomy(NeuronParts):
                 f"such a sum, whose parts have neurons: choose another model, or {STILL}."
             )
         for write, what in ((part.mlp, "MLP"), (part.attention, "attention")):
-            if write.projection is None:
-                kind = type(self.blocks[layer].get_submodule(write.part)).__name__
+            if write.projection is None and (write is not part.mlp or part.experts is None):
                 raise UserError(
                     f"'activation · values = {what} output' fails in layer {layer} of {self._what()}: behind its "
-                    f"{kind} lies no single linear map, as in a mixture of experts; expected one in every layer, whose "
-                    f"inputs are the neurons: choose a dense model, or {STILL}."
+                    f"{self._kind(layer, write)} lies no single linear map; expected one in every layer, whose inputs "
+                    f"are the neurons: choose another model, or {STILL}."
                 )
+
+    def _kind(self, layer: int, write: Write) -> str:
+        return type(self.blocks[layer].get_submodule(write.part)).__name__
 
     def missing(self, what: str, instead: str = "") -> MissingPart:
         """The refusal of a method that needs a part that was not found."""
@@ -136,6 +149,9 @@ class Anatomy(NeuronParts):
 
     def _mlp(self, block: Any) -> Mlp:
         found = self._part(block).neurons
+        if self.experts is not None:
+            instead = "ask what activates attention neurons (site=attn), "
+            raise self.missing("one up-projection of its FFN neurons, which are units of experts", instead)
         if found is None:
             raise self.missing("an activation made of an up-projection, with or without a gate")
         return found
@@ -168,7 +184,7 @@ class Anatomy(NeuronParts):
 
     @property
     def n_neurons(self) -> int:
-        """Neurons of one layer: inputs of its MLP down-projection."""
+        """Neurons of one layer: inputs of its MLP down-projection; of mixtures the units of all experts."""
         return projection_shape(self.down_projection(self.blocks[0]))[0]
 
     @property
@@ -219,12 +235,20 @@ class Anatomy(NeuronParts):
 
     # -- the MLP of a block --------------------------------------------------------------------------------------
 
-    def down_projection(self, block: Any) -> nn.Module:
-        return _projection(block, self._part(block).mlp)
+    def down_projection(self, block: Any) -> Any:
+        """The linear map of the neurons: a module, or what stands for one where there are experts."""
+        return self._downs[block]
 
     def value_rows(self, layer: int) -> Tensor:
         """Down-projection rows, [neurons, hidden]: the value vector of each neuron."""
-        return projection_rows(self.down_projection(self.blocks[layer]))
+        down = self.down_projection(self.blocks[layer])
+        return down.rows() if isinstance(down, HookedProjection) else projection_rows(down)
+
+    def constant(self, layer: int) -> Tensor | float:
+        """What a layer's MLP writes beside its neurons: a bias, [hidden]; of experts that of the last watched call."""
+        down = self.down_projection(self.blocks[layer])
+        found = down.constant if isinstance(down, HookedProjection) else down.bias
+        return 0.0 if found is None else found
 
     def mlp_write(self, layer: int) -> Writing:
         """What the down-projection's output becomes on its way into the residual stream."""
@@ -244,7 +268,7 @@ class Anatomy(NeuronParts):
 
     def attention_output(self, block: Any) -> nn.Module:
         """The attention output projection."""
-        return _projection(block, self._part(block).attention)
+        return projection_of(block, self._part(block).attention)
 
     def attention_write(self, layer: int) -> Writing:
         """What the attention's projected output becomes on its way into the residual stream."""
@@ -272,12 +296,13 @@ class Anatomy(NeuronParts):
         return None if part.norm is None else block.get_submodule(part.norm)
 
 
-def require_parts(backbone: Any, attention: bool, keys: bool = False) -> None:
+def require_parts(backbone: Any, attention: bool, keys: bool = False, norms: bool = False) -> None:
     """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
 
     Args:
         attention: whether attention weights and values are read, as for scores of attention neurons or heads.
-        keys: whether it is read what neurons and values read of the residual stream.
+        keys: whether it is read what activates FFN neurons.
+        norms: whether it is read through which norms neurons and values read the residual stream.
 
     Raises:
         UserError: see `Anatomy`.
@@ -289,20 +314,9 @@ def require_parts(backbone: Any, attention: bool, keys: bool = False) -> None:
                 anatomy.value_projection(block)
             if keys:
                 anatomy.key_rows(block)
+            if norms:
                 anatomy.pre_mlp_norm(block)
                 anatomy.pre_attention_norm(block)
-
-
-def projection_rows(module: nn.Module) -> Tensor:
-    """Weight of a projection as [inputs, outputs], whether it is a Linear or transformers' Conv1D, with its adapter."""
-    weight = weight_of(module)
-    return weight.T if isinstance(getattr(module, "base_layer", module), nn.Linear) else weight
-
-
-def _projection(block: Any, write: Write | None) -> nn.Module:
-    assert write is not None
-    assert write.projection is not None
-    return block.get_submodule(write.projection)
 
 
 def _writing(block: Any, write: Write | None) -> Writing:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -20,8 +18,8 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
 
     Runs three tokens through the model and checks, for every layer, that the parts which were found compose to the
     model's own result: attention output + residual + MLP output = block output, activation · value rows + bias =
-    MLP output, and final norm(last block) = the backbone's output. `tolerance` is relative to the largest entry; None
-    allows for the rounding of the model's own type.
+    MLP output (a mixture's over all experts), and final norm(last block) = the backbone's output. `tolerance` is
+    relative to the largest entry; None allows for the rounding of the model's own type.
 
     Raises:
         UserError: naming the identity and layer that fails.
@@ -31,9 +29,7 @@ def build_anatomy(backbone: PreTrainedModel, tolerance: float | None = None) -> 
     if tolerance is None:
         tolerance = max(1e-4, 8 * torch.finfo(final.dtype).eps)
     for layer in range(anatomy.n_layers):
-        down: Any = anatomy.down_projection(anatomy.blocks[layer])
-        bias = 0 if down.bias is None else down.bias
-        got = seen["activation"][layer] @ anatomy.value_rows(layer) + bias
+        got = seen["activation"][layer] @ anatomy.value_rows(layer) + anatomy.constant(layer)
         require_equal(got, seen["mlp_output"][layer], "activation · values", layer, anatomy, tolerance)
         got = seen["residual"][layer] + anatomy.attention_write(layer)(seen["attention_output"][layer])
         got = got + anatomy.mlp_write(layer)(seen["mlp_output"][layer])

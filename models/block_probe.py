@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from transformers import Cache, DynamicCache
+from transformers.activations import ACT2FN
 from transformers.pytorch_utils import Conv1D
 
 
@@ -173,6 +174,26 @@ def first_tensor(value: Any) -> Tensor | None:
 def is_linear(module: nn.Module) -> bool:
     """Whether a module is a linear map, with or without a low-rank adapter beside it."""
     return isinstance(module, nn.Linear | Conv1D) or hasattr(module, "base_layer")
+
+
+def functions_in(probe: BlockProbe) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Modules without linear maps in them first, then transformers' activations by name."""
+    found: dict[str, Callable[[Tensor], Tensor]] = {}
+    for name, module in probe.parts.items():
+        if not any(True for _ in module.children()) and not is_linear(module) and _is_elementwise(module):
+            found[name] = module
+    return {**found, **{name: ACT2FN[name] for name in ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh")}}
+
+
+def _is_elementwise(module: nn.Module) -> bool:
+    """Whether a module maps every number by itself."""
+    like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
+    point = torch.linspace(-2, 2, 6).to(like)
+    try:
+        together, apart = module(point[None]), torch.cat([module(number[None, None]) for number in point], 1)
+    except Exception:
+        return False
+    return isinstance(together, Tensor) and same(together, apart)
 
 
 def within_adapter(name: str) -> bool:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from twinlens.models.block_probe import Call, first_tensor, is_linear, recording_calls, same
+from twinlens.models.expert_weights import is_experts
 from twinlens.models.forwards import backbone_arguments
 
 
@@ -111,12 +112,18 @@ def _tail(
 
 @contextmanager
 def eagerly(backbone: Any) -> Iterator[None]:
-    """Attention weights written out while it lasts."""
+    """Attention weights written out, and experts in plain loops, while it lasts."""
     usual = backbone.config._attn_implementation
     backbone.set_attn_implementation("eager")
+    configs = {id(part.config): part.config for part in backbone.modules() if is_experts(part)}
+    before = {number: config._experts_implementation_internal for number, config in configs.items()}
     try:
+        for config in configs.values():  # the faster ones have no kernel for double precision
+            config._experts_implementation_internal = "eager"
         yield
     finally:
+        for number, config in configs.items():
+            config._experts_implementation_internal = before[number]
         backbone.set_attn_implementation(usual)
 
 

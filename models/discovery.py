@@ -5,15 +5,14 @@ Nothing is taken from names. Every finding is an equality of tensors in a call o
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations, permutations
 
 import torch
-from torch import Tensor, nn
-from transformers.activations import ACT2FN
+from torch import Tensor
 
-from twinlens.models.block_probe import BlockProbe, Seen, is_linear, same
+from twinlens.models.block_probe import BlockProbe, Seen, functions_in, is_linear, same
+from twinlens.models.mixture import DROPPED, Mixture, mixture_of
 
 
 @dataclass(frozen=True)
@@ -23,7 +22,7 @@ class Write:
     Attributes:
         part: module whose output, times `scale`, is added.
         scale: found, not read from the configuration.
-        projection: linear map behind the summand; None: there is none, as of a mixture of experts.
+        projection: linear map behind the summand; None: there is none, or those of a mixture's experts.
         norm: module between the projection and the sum; None: nothing is.
     """
 
@@ -105,6 +104,8 @@ class BlockParts:
         attention, mlp: the two summands.
         parallel: whether the MLP does not read what the attention adds.
         neurons, heads: what the summands are made of.
+        experts: what the MLP is made of where it is a mixture.
+        unread: why a mixture's experts cannot be read, a word of `twinlens.models.mixture`; None: they can.
     """
 
     attention: Write | None
@@ -112,6 +113,8 @@ class BlockParts:
     parallel: bool
     neurons: Mlp | None = None
     heads: Heads | None = None
+    experts: Mixture | None = None
+    unread: str | None = None
 
 
 def parts_of(probe: BlockProbe) -> BlockParts | None:
@@ -121,7 +124,7 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
         return None
     mlp = [write for write, other in permutations(writes, 2) if _is_local(probe, write, other)]
     if len(mlp) != 1:
-        return BlockParts(None, None, False)
+        return _dropping(probe, writes)
     (own,) = mlp
     attention = next(write for write in writes if write is not own)
     if _reads(probe, attention, own):  # the MLP would come first, and rows behind it would miss its way through
@@ -130,7 +133,22 @@ def parts_of(probe: BlockProbe) -> BlockParts | None:
     entering = probe.flat(probe.hidden)
     assert entering is not None
     between = entering if parallel else entering + attention.scale * _written(probe, attention.part)
-    return BlockParts(attention, own, parallel, neurons_of(probe, own, between), heads_of(probe, attention, entering))
+    heads = heads_of(probe, attention, entering)
+    mixed = mixture_of(probe, _written(probe, own.part)) if own.projection is None else None
+    if mixed is None or mixed.mixture is None:
+        unread = None if mixed is None else mixed.unread
+        return BlockParts(attention, own, parallel, neurons_of(probe, own, between), heads, unread=unread)
+    own = Write(mixed.norm or mixed.mixture.part, own.scale, None, mixed.norm)
+    return BlockParts(attention, own, parallel, None, heads, mixed.mixture)
+
+
+def _dropping(probe: BlockProbe, writes: tuple[Write, Write]) -> BlockParts:
+    """A block of which no summand is made of its token alone, because of a router, or for another reason."""
+    for write in writes:
+        found = mixture_of(probe, _written(probe, write.part)) if write.projection is None else None
+        if found is not None and found.unread == DROPPED:
+            return BlockParts(None, write, False, unread=DROPPED)
+    return BlockParts(None, None, False)
 
 
 def _writes(probe: BlockProbe) -> tuple[Write, Write] | None:
@@ -209,7 +227,7 @@ def neurons_of(probe: BlockProbe, mlp: Write, stream: Tensor) -> Mlp | None:
         return None
     groups = [_outputs(name, seen, activation.shape[1]) for name, seen in probe.seen.items()]
     whole = [part for group in groups for part in group]
-    functions = _functions(probe)
+    functions = functions_in(probe)
 
     def made(up: Slice, gate: Slice | None, name: str) -> Mlp:
         norm, reads = norm_between(probe, stream, probe.seen[up.module].read)
@@ -280,26 +298,6 @@ def _outputs(name: str, seen: Seen, width: int) -> list[Slice]:
 
 def _sliced(probe: BlockProbe, part: Slice) -> Tensor:
     return part.of(_written(probe, part.module))
-
-
-def _functions(probe: BlockProbe) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Modules without linear maps in them first, then transformers' activations by name."""
-    found: dict[str, Callable[[Tensor], Tensor]] = {}
-    for name, module in probe.parts.items():
-        if not any(True for _ in module.children()) and not is_linear(module) and _is_elementwise(module):
-            found[name] = module
-    return {**found, **{name: ACT2FN[name] for name in ("gelu", "gelu_new", "relu", "relu2", "silu", "tanh")}}
-
-
-def _is_elementwise(module: nn.Module) -> bool:
-    """Whether a module maps every number by itself."""
-    like = next(module.parameters(), torch.zeros((), dtype=torch.float64))
-    point = torch.linspace(-2, 2, 6).to(like)
-    try:
-        together, apart = module(point[None]), torch.cat([module(number[None, None]) for number in point], 1)
-    except Exception:
-        return False
-    return isinstance(together, Tensor) and same(together, apart)
 
 
 def norm_between(probe: BlockProbe, stream: Tensor, read: Tensor | None) -> tuple[str | None, bool]:

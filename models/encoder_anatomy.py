@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import STILL, Writing, projection_rows
+from twinlens.attribution.protocols import ExpertPlaces
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import STILL, Writing
 from twinlens.models.block_probe import BlockProbe, is_linear, same
 from twinlens.models.chain import chain_of, eagerly
 from twinlens.models.discovery import Mlp, Write, neurons_of, parts_of
@@ -71,6 +73,9 @@ class EncoderAnatomy(NeuronParts):
         self.n_neurons, self.hidden_size = projection_shape(self.down_projection(self.blocks[0]))
         self.n_heads = int(self.config.num_attention_heads)
         self.head_dim = projection_shape(self.attention_output(self.blocks[0]))[0] // self.n_heads
+
+    experts: ExpertPlaces | None = None
+    """No block is a mixture."""
 
     def _refusal(self, what: str) -> UserError:
         return UserError(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.protocols import ExpertPlaces
 from twinlens.models.anatomy import Anatomy
 from twinlens.models.linear_layers import is_plain, projection_shape
 from twinlens.models.twin import longest_list
@@ -34,6 +35,8 @@ class Footprint:
         written_out: whether the activation is a chain of tensor operations.
         element_size: bytes of a number.
         n_outputs: tokens of a vocabulary readout, whose scores are wider than a block; 0: a few classes.
+        experts: where experts' units lie among the neurons; None: there are no experts.
+        chosen: routed experts that a token goes through.
     """
 
     family: str
@@ -48,8 +51,17 @@ class Footprint:
     written_out: bool
     element_size: int = 4
     n_outputs: int = 0
+    experts: ExpertPlaces | None = None
+    chosen: int = 0
 
     # -- parts of a block ----------------------------------------------------------------------------------------
+
+    @property
+    def busy_neurons(self) -> int:
+        """Neurons of a layer that a token goes through: of experts the chosen ones' and the shared ones'."""
+        if self.experts is None:
+            return self.n_neurons
+        return min(self.n_neurons, self.chosen * self.experts.units + self.experts.shared)
 
     @property
     def live_neurons(self) -> int:
@@ -77,7 +89,7 @@ class Footprint:
 
     def forward(self, tokens: int) -> int:
         """Peak of a gradient-free forward: the largest block, hidden states around it."""
-        per_token = self.live_neurons * self.n_neurons + 5 * self.hidden_size + self._attention(tokens)
+        per_token = self.live_neurons * self.busy_neurons + 5 * self.hidden_size + self._attention(tokens)
         # scores of the last token, their float32 copy and its softmax
         return (tokens * per_token + 3 * self.n_outputs) * self.element_size
 
@@ -90,11 +102,13 @@ class Footprint:
 
     def states(self, tokens: int) -> int:
         """Peak of `states`: the forward's last block beside all that is kept."""
-        return self.kept(tokens) + self.forward(tokens)
+        # every expert's coefficients of one layer's tokens, and a copy that is cut at the answer
+        every = 0 if self.experts is None else 3 * tokens * self.n_neurons * self.element_size
+        return self.kept(tokens) + self.forward(tokens) + every
 
     def sequence(self, tokens: int) -> int:
         """A full forward with all that backward keeps, and the gradients of one block: what fitting takes."""
-        blocks = tokens * (self.n_layers * self._saved(tokens) + 3 * self.n_neurons)
+        blocks = tokens * (self.n_layers * self._saved(tokens) + 3 * self.busy_neurons)
         return (blocks + 6 * self.n_outputs) * self.element_size
 
     def sequence_above(self, tokens: int) -> int:
@@ -108,7 +122,7 @@ class Footprint:
     # -- variant rows of the answer token ------------------------------------------------------------------------
 
     def _saved(self, columns: int) -> int:
-        return self.saved_neurons * self.n_neurons + self.saved_hidden * self.hidden_size + self._attention(columns)
+        return self.saved_neurons * self.busy_neurons + self.saved_hidden * self.hidden_size + self._attention(columns)
 
     def prefix_copy(self, tokens: int) -> int:
         """Keys and values of one layer, put beside those of the rows; repeated for grouped queries."""
@@ -122,7 +136,7 @@ class Footprint:
     def row(self, tokens: int, layer: int) -> int:
         """One row that enters at block `layer`, with what backward keeps and the gradients of one block."""
         above = self.n_layers - layer
-        kept = above * self._saved(tokens) + 3 * self.n_neurons * (above > 0)
+        kept = above * self._saved(tokens) + 3 * self.busy_neurons * (above > 0)
         # scores and softmax with their gradients
         return (kept + 3 * self.hidden_size + 6 * self.n_outputs) * self.element_size
 
@@ -173,6 +187,10 @@ def footprint_of(backbone: Any, n_outputs: int = 0) -> Footprint:
         found = _from_config(backbone, n_layers, neurons, hidden, _looks_gated(backbone, neurons))
     else:
         found = _from_config(backbone, anatomy.n_layers, anatomy.n_neurons, anatomy.hidden_size, anatomy.gated)
+        if anatomy.experts is not None:
+            names = ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "top_k_experts", "moe_k")
+            chosen = next((own for name in names if (own := _setting(backbone.config, name))), anatomy.experts.routed)
+            found = replace(found, experts=anatomy.experts, chosen=chosen)
     return replace(found, n_outputs=n_outputs)
 
 

@@ -13,9 +13,18 @@ from contextlib import ExitStack, contextmanager
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, SequenceEdit, SequencePlace
+from twinlens.attribution.protocols import (
+    ActivationEdit,
+    AnswerStates,
+    Batch,
+    ExpertPlaces,
+    SequenceEdit,
+    SequencePlace,
+)
 from twinlens.attribution.readouts import READOUTS, ReadoutKind
-from twinlens.models.anatomy import Anatomy, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.expert_projection import HookedProjection
 from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
 from twinlens.models.padding import aligned
@@ -28,9 +37,21 @@ class LayerParts:
 
     anatomy: Anatomy
 
+    @property
+    def experts(self) -> ExpertPlaces | None:
+        """Where experts' units lie among the FFN neurons; None: there are no experts."""
+        return self.anatomy.experts
+
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """Down-projection with bias, [..., neurons] → [..., hidden]."""
         return self.anatomy.down_projection(self.anatomy.blocks[layer])(activation)
+
+    def without_neurons(self, states: AnswerStates, layer: int) -> Tensor:
+        """What the down-projection puts out where all neurons are 0, [sequences or 1, hidden]."""
+        down = self.anatomy.down_projection(self.anatomy.blocks[layer])
+        if isinstance(down, HookedProjection):
+            return down.without_neurons(states.activation[:, layer], states.mlp_output[:, layer])
+        return self.down(layer, torch.zeros_like(states.activation[:1, layer]))
 
     def write(self, layer: int, output: Tensor) -> Tensor:
         """What reaches the residual stream of the down-projection's output, [..., hidden] → [..., hidden]."""
@@ -184,7 +205,7 @@ class LastTokenEngine(LayerParts):
             handle = up.register_forward_hook(lambda module, args, output: edited(output))
         else:
             find = self.anatomy.attention_output if place == "attention" else self.anatomy.down_projection
-            handle = find(block).register_forward_pre_hook(lambda module, args: (edited(args[0]),))
+            handle = find(block).register_forward_pre_hook(lambda module, args: (edited(args[0]), *args[1:]))
         with removing([handle]):
             return self._full_forwards(states, copies)
 

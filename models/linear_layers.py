@@ -18,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import LinearLayer
+from twinlens.models.expert_layers import expert_layers
 
 ALL = "all"
 
@@ -26,10 +27,10 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     """The layers whose parameters an instance method differentiates, in the order of the model's modules.
 
     nn.Linear and GPT-2's Conv1D count, wherever they lie: fused and separate projections of queries, keys and values,
-    MLPs, the classification head, and adapters such as LoRA's, which are linear layers of their own; `coverage` tells
-    what they leave out, experts kept in one block among it. A readout over
-    the vocabulary is left out of `all`: it shares its weights with the embedding in most models, and its gradient has
-    vocabulary × hidden numbers; a pattern can name it.
+    MLPs, the classification head, adapters such as LoRA's, which are linear layers of their own, and the matrices of
+    every expert of transformers' experts interface (`expert_layers`); `coverage` tells what they leave out, routers and
+    experts of other forms among it. A readout over the vocabulary is left out of `all`: it shares its weights with the
+    embedding in most models, and its gradient has vocabulary × hidden numbers; a pattern can name it.
 
     Args:
         model: the whole model.
@@ -42,6 +43,7 @@ def linear_layers(model: nn.Module, head: nn.Module, params: str) -> list[Linear
     found: list[LinearLayer] = []
     around = used_around(model)
     for name, module in model.named_modules():
+        found += expert_layers(name, module, block_of(name))
         if not is_plain(module) or module in around:
             continue
         d_in, d_out = projection_shape(module)
@@ -172,14 +174,20 @@ def coverage(model: nn.Module, head: nn.Module, layers: Sequence[LinearLayer]) -
         head: its readout.
         layers: of `linear_layers`.
     """
-    inside = {id(value) for layer in layers for value in layer.module.parameters()}
+    inside: dict[int, int] = {}
+    for layer in layers:
+        for value in layer.module.parameters():
+            if layer.spread is None:
+                inside[id(value)] = value.numel()
+            else:  # of the numbers of all experts its own
+                inside[id(value)] = inside.get(id(value), 0) + value.numel() // len(value)
     owner = {id(value): part for part in model.modules() for value in part.parameters(recurse=False)}
     covered, left_out = 0, Counter[str]()
     for value in model.parameters():
-        if id(value) in inside:
-            covered += value.numel()
-        else:
-            left_out[_kind(owner[id(value)], value, head)] += value.numel()
+        here = inside.get(id(value), 0)
+        covered += here
+        if here < value.numel():
+            left_out[_kind(owner[id(value)], value, head)] += value.numel() - here
     return Coverage(covered, dict(left_out.most_common()))
 
 
@@ -193,5 +201,5 @@ def _kind(module: nn.Module, value: nn.Parameter, head: nn.Module) -> str:
     if is_plain(module):
         return "linear layers that params does not name, or that are read without being called"
     if value.dim() > 2:
-        return f"{name} ({value.dim()}-D, no linear layer, as of experts)"
+        return f"{name} ({value.dim()}-D, experts that params does not name, or no linear layer)"
     return f"norms ({name})" if "norm" in name.lower() else f"{name} (no linear layer)"

@@ -10,6 +10,8 @@ from transformers.activations import ACT2FN
 
 from twinlens.models.discovery import Mlp
 
+STILL = "what needs no neurons still works (method=gradsim, also with params=all)"
+
 
 class NeuronParts:
     """What an anatomy's `_mlp` says of a block, as modules and functions."""

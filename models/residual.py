@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from twinlens.attribution.protocols import Batch
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy, MissingPart
 from twinlens.models.chain import eagerly
 from twinlens.models.footprint import footprint_of
 from twinlens.models.forwards import answer_positions, at_positions, backbone_arguments
@@ -52,6 +53,7 @@ class ResidualEngine(KeysInStream):
         self.head_dim = anatomy.head_dim
         self.hidden_size = anatomy.hidden_size
         self.gated = anatomy.gated
+        self.experts = anatomy.experts
         self.parallel = anatomy.parallel
         self.final_norm = norm_of(anatomy.last_norm, anatomy.hidden_size)
         self.mlp_behind = [Behind.of(anatomy.mlp_write(layer), self.hidden_size) for layer in range(self.n_layers)]
@@ -163,10 +165,13 @@ class ResidualEngine(KeysInStream):
             values.append(self.anatomy.head_values(block, output).transpose(1, 2).clone())
 
         backbone = self.anatomy.backbone
+        # a part that is missing is refused before any hook is there
+        parts = [
+            (each, self.anatomy.attention(each), self.anatomy.value_projection(each)) for each in self.anatomy.blocks
+        ]
         handles = []
-        for block in self.anatomy.blocks:
-            handles.append(self.anatomy.attention(block).register_forward_hook(keep_weights))
-            projection = self.anatomy.value_projection(block)
+        for block, attending, projection in parts:
+            handles.append(attending.register_forward_hook(keep_weights))
             handles.append(projection.register_forward_hook(lambda m, a, out, block=block: keep_values(block, out)))
         with removing(handles), eagerly(backbone):
             yield

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
-from twinlens.models.anatomy import Anatomy, MissingPart, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy, MissingPart
 from twinlens.models.anatomy_check import require_equal
 from twinlens.models.forwards import backbone_arguments
 from twinlens.models.norms import wide
@@ -64,10 +65,10 @@ def check_writes(engine: ResidualEngine, seen: LayerStates, tolerance: float) ->
     layer, anatomy, behind = seen.layer, engine.anatomy, engine.mlp_behind[seen.layer]
     if seen.mlp_scale is None:
         return
-    down: Any = anatomy.down_projection(anatomy.blocks[layer])
     got = wide(seen.activation) @ wide(engine.values(layer))
-    if down.bias is not None:
-        got = got + behind.directions(wide(down.bias))
+    constant = anatomy.constant(layer)
+    if isinstance(constant, Tensor):
+        got = got + behind.directions(wide(constant)).reshape(-1, got.shape[-1])
     got = got * seen.mlp_scale[..., None]
     if behind.norm is not None and behind.norm.bias is not None:
         got = got + behind.norm.bias * behind.writing.scale

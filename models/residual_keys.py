@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import Anatomy, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.norms import Norm, norm_of, wide
 
 

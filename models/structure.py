@@ -38,10 +38,13 @@ class Structure:
             return f"{len(self.parts)} blocks in {self.blocks}, of which the first is no sum of its input and two parts"
         heads, neurons = block.heads, block.neurons
         made = "what was not taken apart" if neurons is None else neurons.told()
+        mixed = [part.experts for part in self.parts if part is not None and part.experts is not None]
+        made = made if block.experts is None else block.experts.told()
+        experts = f", {len(mixed)} of them with {mixed[0].told()}" if mixed and block.experts is None else ""
         shared = "heads that were not taken apart" if heads is None else f"{heads.n_heads} heads on {heads.n_key_heads}"
         order = "beside" if block.parallel else "behind"
         return (
-            f"{len(self.parts)} blocks in {self.blocks}: {block.attention.told()} of {shared}, and {order} it "
+            f"{len(self.parts)} blocks in {self.blocks}{experts}: {block.attention.told()} of {shared}, and {order} it "
             f"{block.mlp.told()} of {made}; then {self.norm or 'no norm'}"
         )
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from twinlens.models.discovery import BlockParts, Heads, Mlp, Slice, Write
+from twinlens.models.mixture import from_plain
 from twinlens.models.structure import Structure
 
 
@@ -46,7 +47,8 @@ def _block(plain: Mapping[str, Any]) -> BlockParts:
         neurons = Mlp(**{**neurons, "up": _slice(neurons["up"]), "gate": _slice(neurons["gate"])})
     if heads is not None:
         heads = Heads(**{**heads, "values": _slice(heads["values"])})
-    return BlockParts(attention, mlp, plain["parallel"], neurons, heads)
+    experts = from_plain(plain["experts"])
+    return BlockParts(attention, mlp, plain["parallel"], neurons, heads, experts, plain["unread"])
 
 
 def _slice(plain: Mapping[str, Any] | None) -> Any:

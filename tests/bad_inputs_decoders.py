@@ -6,7 +6,8 @@ from tests.bad_input_files import LOCAL, Entry, checkpoint, edited
 from tests.running import SMALL_DEMO
 
 IG = (*LOCAL, "method=ig", "evaluation=accuracy", *SMALL_DEMO[1:5])
-EXPERTS = {"model_type": "mixtral", "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}
+HIDDEN = {"model_type": "jetmoe", "num_key_value_heads": 2, "num_local_experts": 4, "num_experts_per_tok": 2}
+EXPERTS = {**HIDDEN, "model_type": "mixtral"}
 STATES = {"model_type": "mamba", "hidden_size": 16, "state_size": 8, "num_hidden_layers": 2}
 BOTH = {"model_type": "recurrent_gemma", "num_key_value_heads": 1, "lru_width": 16, "attention_window_size": 8}
 SINKS = {"model_type": "bitnet", "num_key_value_heads": 2}
@@ -14,9 +15,20 @@ SINKS = {"model_type": "bitnet", "num_key_value_heads": 2}
 
 DECODERS: list[Entry] = [
     (
-        "neurons of a mixture of experts",
+        "neurons of experts that no call shows",
         IG,
-        ("'activation · values = MLP output' fails in layer 0", "mixture of experts", "method=gradsim"),
+        (
+            "experts in layer 0 of the jetmoe model cannot be read",
+            "fused kernel",
+            "use_kernels=False",
+            "method=gradsim",
+        ),
+        checkpoint(edited(**HIDDEN)),
+    ),
+    (
+        "what activates units of experts",
+        (*LOCAL, "method=query_layers", "evaluation=accuracy", *SMALL_DEMO[1:5]),
+        ("mixtral", "units of experts", "site=attn", "method=ig"),
         checkpoint(edited(**EXPERTS)),
     ),
     (

@@ -1,4 +1,4 @@
-"""docs/models.md, made of what every type of decoder is found to be: `python -m tests.models_table`."""
+"""docs/models.md, made of what every type of decoder is found to be: `python -m tests.models_table [TYPE …]`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 COLUMNS = ("type", *CELLS, "saved and loaded")
 HEADER = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 REASONS = {
-    "as in a mixture of experts": "no: experts",
+    "cannot be read: its": "no: experts",
+    "drops tokens": "no: drops tokens",
     "whose block is no sum": "no: a block is no sum",
     "no chain of blocks": "no: not one stream",
     "of several widths": "no: widths differ",
@@ -51,11 +52,13 @@ side, one text and three at a time.
 
 - *rows*: how edited answer tokens run. `replayed`: many at the price of one forward; `full forwards`: each as a whole
   forward, which is exact and slow.
-- *FFN*: neurons of the MLP, by `ig` and by `logprob_increase`.
+- *FFN*: neurons of the MLP, by `ig` and by `logprob_increase`. `experts`: units of the routed experts of a mixture;
+  `experts, shared ones too`: and of the expert that every token goes through. Both were compared with a loop that takes
+  one token and one expert at a time ([methods](methods.md#mixtures-of-experts)).
 - *attention*: attention neurons by the same; `gradients alone`: by `ig` (site=attn), not by increases, which need
   weights times values to be what the output projection reads.
-- *gradients*: instance methods over the gradients of all linear layers (`params=all`); experts that a model keeps as
-  one block of numbers are no linear layers, see the run's warning.
+- *gradients*: instance methods over the gradients of all linear layers (`params=all`), the matrices of every expert
+  among them; `yes, but for experts`: of a form that is not transformers' experts interface, see the run's warning.
 - *saved and loaded*: a classifier with a linear head, saved and loaded again, by `transformers.AutoModel` its decoder.
   `own head`: transformers has no classifier of the type, so that twinlens makes one, and loads it.
 
@@ -126,13 +129,16 @@ def _reason(refused: UserError) -> str:
 def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str], encoders: Mapping[str, Sequence[str]]) -> str:
     """The whole page."""
     counts = {name: Counter(cells[place] for cells in rows.values()) for place, name in enumerate(COLUMNS[1:])}
-    served = counts["FFN"]["yes"]
-    by_rows = sum(cells[0] == "replayed" and cells[1] == "yes" for cells in rows.values())
+    served = sum(is_served(cells[1]) for cells in rows.values())
+    mixed = sum(cells[1].startswith("experts") for cells in rows.values())
+    by_rows = sum(cells[0] == "replayed" and is_served(cells[1]) for cells in rows.values())
+    whole = sum(is_served(cells[3]) for cells in rows.values())
     attention, loaded = counts["attention"], [cells[-1] for cells in rows.values() if not cells[-1].startswith("no")]
     summary = (
-        f"Of {len(rows)} types, {served} are served for FFN neurons ({by_rows} by replayed rows, the rest by full "
-        f"forwards), {attention['yes'] + attention['gradients alone']} for attention neurons "
-        f"({attention['gradients alone']} of them by gradients alone), {counts['gradients']['yes']} for gradients of "
+        f"Of {len(rows)} types, {served} are served for FFN neurons ({mixed} of them mixtures of experts; "
+        f"{by_rows} by replayed rows, the rest by full forwards), "
+        f"{attention['yes'] + attention['gradients alone']} for attention neurons "
+        f"({attention['gradients alone']} of them by gradients alone), {whole} for gradients of "
         f"all linear layers, and {len(loaded)} as "
         "classifiers that are saved and loaded."
     )
@@ -146,6 +152,11 @@ def page_of(rows: Mapping[str, Sequence[str]], left_out: Sequence[str], encoders
     of_encoders = "\n".join(f"| {' | '.join([name, *cells])} |" for name, cells in sorted(encoders.items()))
     parts = [INTRODUCTION.format(version=transformers.__version__), summary, "", f"{HEADER}\n{lines}", "", rest, ""]
     return "\n".join([*parts, OF_ENCODERS, f"{header}\n{of_encoders}", ""])
+
+
+def is_served(cell: str) -> bool:
+    """Whether a cell says that something is served."""
+    return cell.startswith(("yes", "experts"))
 
 
 def rows_on(page: Path) -> dict[str, list[str]]:
@@ -172,11 +183,14 @@ def quiet() -> None:
     transformers.utils.logging.disable_progress_bar()
 
 
-def main() -> int:
-    """Try every type and write the page."""
+def main(types: Sequence[str]) -> int:
+    """Try every type, or the named ones alone, whose rows take the place of those on the page, and write it."""
     quiet()
     torch.set_num_threads(1)
-    rows, encoders = rows_of(TYPES), rows_of_encoders(list(ENCODERS), _tried)
+    if types:
+        rows, encoders = {**rows_on(PAGE), **rows_of(types)}, encoder_rows_on(PAGE)
+    else:
+        rows, encoders = rows_of(TYPES), rows_of_encoders(list(ENCODERS), _tried)
     left_out = [name for name in TYPES if name not in rows and name not in encoders]
     PAGE.write_text(page_of(rows, left_out, encoders), encoding="utf-8")
     rows |= encoders
@@ -187,4 +201,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

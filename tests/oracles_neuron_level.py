@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from twinlens.models.anatomy import Anatomy, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy
 from twinlens.models.forwards import backbone_arguments
 
 

@@ -24,6 +24,7 @@ from tests.oracles_decoders import (
     seen_in,
     statistic,
 )
+from tests.oracles_experts import plain_downs
 from twinlens.attribution.gradients.blocks import example_blocks
 from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.tape import recording
@@ -106,7 +107,7 @@ def rows(subject: Subject) -> str:
     engine = subject.engine
     assert engine is not None
     factors = torch.tensor([1.0, 0.5, 0.0])
-    downs = [engine.anatomy.down_projection(block) for block in engine.anatomy.blocks]
+    downs = plain_downs(engine.anatomy)
     outputs = [engine.anatomy.attention_output(block) for block in engine.anatomy.blocks]
     expected = torch.stack([scaled_scores(subject.lm, downs, outputs, text, factors) for text in subject.texts()])
     for numbers, batch in subject.batches():
@@ -118,13 +119,15 @@ def rows(subject: Subject) -> str:
 
 
 def ffn(subject: Subject) -> str:
-    """Integrated gradients and log-probability increases of FFN neurons."""
+    """Integrated gradients and log-probability increases of FFN neurons, and of which experts they are."""
     assert subject.engine is not None
     anatomy = subject.engine.anatomy
-    downs = [anatomy.down_projection(block) for block in anatomy.blocks]
+    downs = plain_downs(anatomy)
     _compare_paths(subject, downs, "ffn")
     _compare_increases(subject, ffn_units, lambda text: _ffn_increases(subject, downs, text), positions=False)
-    return "yes"
+    if anatomy.experts is None:
+        return "yes"
+    return "experts, shared ones too" if anatomy.experts.shared else "experts"
 
 
 def attention(subject: Subject) -> str:
@@ -172,7 +175,8 @@ def _ffn_increases(subject: Subject, downs: list[nn.Module], text: Tensor) -> Te
     layers = []
     for layer, write in enumerate(writes):
         (coefficient, raw), (_, written), (_, leaving) = seen[layer], seen[n + layer], seen[2 * n + layer]
-        rows = coefficient[:, None] * anatomy.value_rows(layer)
+        values = anatomy.value_rows(layer) if anatomy.experts is None else downs[layer].rows()
+        rows = coefficient[:, None] * values
         vectors = write.scale * direction(write.norm, rows) / statistic(write.norm, raw)
         base = leaving - write.scale * written
         layers.append(increases(vectors, base, anatomy.last_norm, final, _behind(subject), target))
@@ -209,11 +213,12 @@ def _attention_increases(subject: Subject, outputs: list[nn.Module], text: Tenso
 
 
 def gradients(subject: Subject) -> str:
-    """Dot products of every two texts' gradients over all linear layers."""
+    """Dot products of every two texts' gradients over all linear layers, matrices of experts among them."""
     lm = subject.lm
     layers = linear_layers(lm, lm.get_output_embeddings(), "all")
     labels = torch.tensor([5, 17, 60])
-    weights: list[Any] = [layer.module.weight for layer in layers]
+    weights: list[Any] = [layer.module.weight for layer in layers if layer.spread is None]
+    weights += {id(p): p for layer in layers if layer.spread for p in layer.module.parameters()}.values()
     expected = gradient_products(lm, weights, subject.texts(), labels)
     for numbers, batch in subject.batches():
         found: dict[int, Tensor] = {}
@@ -228,7 +233,13 @@ def gradients(subject: Subject) -> str:
             tape.gradients(scores, logit_cotangents(scores.detach(), labels[numbers]), keep)
         joined = torch.cat([found[number] for number in sorted(found)], 1)
         _close(joined @ joined.T, expected[numbers][:, numbers], "dot products of gradients")
-    return "yes"
+    return "yes" if any(layer.spread for layer in layers) or not _has_experts(lm) else "yes, but for experts"
+
+
+def _has_experts(lm: Any) -> bool:
+    """Whether there are experts in one block of numbers, whoever made them."""
+    owners = [part for part in lm.modules() for p in part.parameters(recurse=False) if p.dim() > 2]
+    return any("Expert" in type(part).__name__ for part in owners)
 
 
 @torch.no_grad()

@@ -34,6 +34,7 @@ class ExampleNeuronModel:
 
     family = "example"
     gated = False
+    experts = None
     readout: str = "classification"
     sequences_per_example = 1
 
@@ -144,6 +145,10 @@ class ExampleNeuronModel:
     def down(self, layer: int, activation: Tensor) -> Tensor:
         """See `NeuronModel`."""
         return activation @ self.decoder.down[layer]
+
+    def without_neurons(self, states: AnswerStates, layer: int) -> Tensor:
+        """See `NeuronModel`."""
+        return torch.zeros_like(states.mlp_output[:1, layer])
 
     def write(self, layer: int, output: Tensor) -> Tensor:
         """See `NeuronModel`."""

@@ -38,6 +38,7 @@ class ExampleResidualModel:
     output_bias: Tensor | None = None
     final_bias: Tensor | None = None
     norms_behind = False
+    experts = None
 
     def __init__(self) -> None:
         self.decoder = ExampleDecoder(ExampleDecoder.n_tokens)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.gradients.blocks import by_example, example_blocks, some_blocks
-from twinlens.attribution.gradients.cotangents import target_cotangents
+from twinlens.attribution.gradients.cotangents import target_cotangents, train_cotangents
 from twinlens.attribution.gradients.fisher import Fisher, fisher_cotangents, in_blocks
 from twinlens.attribution.gradients.tape import Tape
 from twinlens.attribution.protocols import LinearLayer
@@ -151,7 +151,8 @@ class WrittenGradients:
             rows = self._parts[number][first : first + n].view(n, d.shape[2], a.shape[2])
             example_blocks(a, d, n, out=rows)
 
-        tape.gradients(scores, target_cotangents(scores, targets), write)
+        cotangents = train_cotangents(scores, None) if targets is None else target_cotangents(scores, targets)
+        tape.gradients(scores, cotangents, write)
         self._filled += n
 
     @property

@@ -220,13 +220,19 @@ def example_chunks(n_examples: int, numbers: int, most: int) -> Iterator[tuple[i
         yield start, min(start + size, n_examples)
 
 
-def absolute_damping(basis: LayerBasis, damping: float, name: str) -> float:
+def absolute_damping(basis: LayerBasis, damping: float, name: str, idle: bool = False) -> float:
     """λ of a layer: `damping` times the mean eigenvalue of its block.
+
+    Args:
+        idle: whether the block may vanish, as of an expert that no train example is sent to. λ is infinite then: it has
+            no share in any score.
 
     Raises:
         UserError: the block vanishes.
     """
     mean = float(basis.eigenvalues.mean())
+    if idle and mean == 0:
+        return math.inf
     if not mean > 0:
         raise UserError(
             f"The Fisher block of the layer {name} has mean eigenvalue {mean:.4g}, so that relative damping cannot "

@@ -63,7 +63,8 @@ class Tape:
             def hand_over(delta: Tensor, number: int = number) -> None:
                 # under mixed precision sums over tokens and examples stay in the type that the consumer chooses
                 with torch.no_grad(), torch.autocast(delta.device.type, enabled=False):
-                    consume(number, _with_tokens(self.inputs[number]), _with_tokens(delta))
+                    spread = self.layers[number].spread or (lambda values: values)
+                    consume(number, _with_tokens(spread(self.inputs[number])), _with_tokens(spread(delta)))
 
             handles.append(output.register_hook(hand_over))
         try:

@@ -13,7 +13,7 @@ from twinlens.attribution.evaluation.edits import Intervention
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path import Path
 from twinlens.attribution.neuron.path_integral import row_chunks
-from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites, with_coefficient
 from twinlens.attribution.neuron.replacing import Replacing
 from twinlens.attribution.protocols import AnswerStates, Batch, NeuronModel
 from twinlens.attribution.targets import target_of
@@ -122,7 +122,8 @@ class Ablation(Replacing):
         about = target, states.scores.float().softmax(-1).gather(1, target[:, None])[:, 0]
         if self.site == "attn":
             return rank_sites(None, scores, self.top_k, *about)
-        return rank_neurons(scores, self.top_k, *about)
+        own = states.activation.unflatten(0, (-1, model.sequences_per_example)).abs().amax(1)
+        return rank_neurons(scores, self.top_k, *about, None, with_coefficient(model.experts, own))
 
     def _falls(
         self, model: NeuronModel, batch: Batch, states: AnswerStates, target: Tensor, memory_budget: int
@@ -144,7 +145,9 @@ class Ablation(Replacing):
                     rows[layer] = states.residual[:, layer, None].expand(-1, last - first, -1)
                     attended[layer] = model.attend(layer, states.attention[:, layer])[:, None] + moved
                 else:
-                    rows[layer + 1] = states.residual[:, layer + 1, None] + moved
+                    whole = states.mlp_output[:, layer, None]
+                    written = model.write(layer, whole + moved) - model.write(layer, whole)  # through what lies behind
+                    rows[layer + 1] = states.residual[:, layer + 1, None] + written
             log_prob = model.score_rows(states, rows, attended).float().log_softmax(-1)
             measured = _at(log_prob, target)
             if "against" in batch:

@@ -147,7 +147,7 @@ def _search(readout: Readout, units: Units, top_k: int, n_rows: int, score: str,
     # a coefficient of 0 adds nothing: its score is known, and no exponential is needed
     idle = (units.coefficient == 0).flatten(1)
     nothing = transformed(torch.zeros_like(at_layer), at_layer, score).expand(units.coefficient.shape).flatten(1)
-    found = torch.where(idle, nothing, -torch.inf)
+    found = torch.where(idle, -torch.inf if units.routed else nothing, -torch.inf)
     ordered, order = bound.masked_fill_(idle, -torch.inf).sort(dim=1, descending=True)
     del bound, nothing
     if known is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.completions import Completions
-from twinlens.attribution.neuron.ranking import NeuronScores, at_sites, rank_neurons
+from twinlens.attribution.neuron.ranking import NeuronScores, at_sites, rank_neurons, with_coefficient
 from twinlens.attribution.protocols import Batch
 
 
@@ -62,8 +62,9 @@ def completion_scores(
             residual[step.rows] += found.completeness
     assert every is not None, "every example has a token"
     assert log_prob is not None
-    ranked = rank_neurons(every.nansum(1), method.top_k, None, log_prob.exp(), residual)
-    place = (ranked.layer.long() * every.shape[-1] + ranked.unit.long())[:, None].expand(-1, width, -1)
+    present = with_coefficient(model.experts, every.nan_to_num().abs().amax(1))
+    ranked = rank_neurons(every.nansum(1), method.top_k, None, log_prob.exp(), residual, present)
+    place = (ranked.layer.long() * every.shape[-1] + ranked.unit.long()).clamp(min=0)[:, None].expand(-1, width, -1)
     shares = every.flatten(2).gather(2, place).transpose(1, 2)
     first = torch.tensor([ids[0] for ids in completions.tokens], device=every.device)
     both = n_ffn < every.shape[-1]

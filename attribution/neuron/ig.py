@@ -21,6 +21,7 @@ from twinlens.attribution.neuron.ranking import (
     above_threshold,
     rank_neurons,
     rank_sites,
+    with_coefficient,
 )
 from twinlens.attribution.protocols import Batch, ModelKind, NeuronModel
 
@@ -221,10 +222,13 @@ class IntegratedGradients(NeuronMethod):
         result, threshold = found[0], paths[0].threshold
         about = (result.target, result.target_prob, torch.stack([one.completeness for one in found]).amax(0))
         if self.site == "ffn":
-            ranked = rank_neurons(result.scores, self.top_k, *about)
+            present = with_coefficient(model.experts, result.scores)
+            ranked = rank_neurons(result.scores, self.top_k, *about, present)
             return ranked if threshold is None else above_threshold(ranked, threshold)
         by_site = {each.site: one.scores for each, one in zip(paths, found, strict=True)}
-        return rank_sites(by_site.get("ffn"), by_site["attn"], self.top_k, *about)
+        ffn = by_site.get("ffn")
+        present = None if ffn is None else with_coefficient(model.experts, ffn)
+        return rank_sites(ffn, by_site["attn"], self.top_k, *about, present)
 
 
 def require_defined(preset: Preset, positions: Positions | None, site: Site) -> None:

@@ -60,6 +60,7 @@ class Units:
         coefficient: [batch, layers, units, positions]; FFN neurons have one position, attention neurons the tokens.
         values: layer → value vectors, [units, hidden].
         positional: whether the last axis of `coefficient` stands for tokens.
+        routed: whether a coefficient of 0 is of an expert that the token was not sent to, which no list has.
 
     Example:
         >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
@@ -76,6 +77,7 @@ class Units:
     coefficient: Tensor
     values: Callable[[int], Tensor]
     positional: bool
+    routed: bool = False
 
     @property
     def n_layers(self) -> int:
@@ -300,10 +302,7 @@ def vector_increases(readout: Readout, base: Tensor, vectors: Tensor, memory_bud
 
 
 def dense_bytes(n_examples: int, n_units: int, n_positions: int, n_outputs: int, hidden: int, itemsize: int = 4) -> int:
-    """Memory of one layer in `dense_increases` beside its blocks, in bytes; `states` not counted.
-
-    The blocks take what the budget leaves, at least two rows of `hidden` numbers.
-    """
+    """Bytes of one layer in `dense_increases`; `states` not counted. Its blocks take what the budget leaves."""
     return itemsize * (n_examples * (3 * n_outputs + 2 * hidden) + 5 * n_units * n_examples * n_positions)
 
 

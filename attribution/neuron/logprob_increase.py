@@ -26,6 +26,7 @@ def ffn_units(model: ResidualModel, states: ResidualStates) -> Units:
         coefficient=coefficient[..., None],
         values=model.values,
         positional=False,
+        routed=model.experts is not None,
     )
 
 

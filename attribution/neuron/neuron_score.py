@@ -14,7 +14,7 @@ from twinlens.attribution.neuron.explained import Explained, all_scores, explain
 from twinlens.attribution.neuron.increase import Units, dense_bytes
 from twinlens.attribution.neuron.logprob_increase import attention_units, ffn_units
 from twinlens.attribution.neuron.protocol import ResidualMethod
-from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores, TokenScores
+from twinlens.attribution.neuron.ranking import ATTENTION, FFN, NeuronScores, TokenScores, without_absent
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import (
     BOUNDED,
@@ -179,9 +179,11 @@ class NeuronScore(ResidualMethod):
             gradient = None
             if self.score == "grad_x_act":
                 gradient = gradients(model, part.tokens, part.cotangent, room)
-            layers = dense_scores(part.readout, ffn_units(model, part.states), self.score, room, gradient)
+            units = ffn_units(model, part.states)
+            layers = dense_scores(part.readout, units, self.score, room, gradient)
             rows.append(chosen)
-            scores.append(torch.stack([found[..., 0] for _, found in layers], 1).float())
+            own = torch.stack([found[..., 0] for _, found in layers], 1).float()
+            scores.append(own.masked_fill(units.coefficient[..., 0] == 0, 0) if units.routed else own)
             log_probs.append(
                 all_scores(part.readout, part.states).log_softmax(-1).gather(1, part.target[:, None])[:, 0]
             )
@@ -249,4 +251,5 @@ def listed(found: list[tuple[int, TopUnits]], top_k: int) -> NeuronScores:
     score, order = torch.cat([top.score for _, top in found], 1).float().sort(dim=1, descending=True, stable=True)
     order = order[:, :top_k]
     chosen = {name: part.gather(1, order) for name, part in parts.items()}
-    return NeuronScores(score=score[:, :top_k], site=torch.cat(sites, 1).gather(1, order), **chosen)
+    best = NeuronScores(score=score[:, :top_k], site=torch.cat(sites, 1).gather(1, order), **chosen)
+    return without_absent(best)

@@ -83,8 +83,8 @@ class Path:
             bias = model.attend(layer, torch.zeros_like(states.attention[:1, layer]))
             return (scale * (output - bias)[:, None] + bias).to(states.residual)
         if self.scaled == "activation":
-            bias = model.down(layer, torch.zeros_like(states.activation[:1, layer]))
-            return scale * (states.mlp_output[:, layer] - bias)[:, None] + bias
+            bias = model.without_neurons(states, layer)[:, None]
+            return scale * (states.mlp_output[:, layer, None] - bias) + bias
         return model.down(layer, model.activate(scale * self.origin(states)[:, layer, None]))
 
     def entering(self, model: NeuronModel, states: AnswerStates, layer: int, points: Tensor) -> Tensor:

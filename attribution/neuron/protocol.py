@@ -61,7 +61,8 @@ class NeuronMethod(NeuronLens):
 
     Attributes:
         engine: what it is given as `model`: `last_token`, a `NeuronModel`; `residual`, a `ResidualModel`.
-        reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone.
+        reads_text: whether `attribute` needs the tokens; False: the batch holds `index` alone, unless the model has
+            experts, whose neurons an example has or not.
         reads_keys: whether it reads what neurons and values read of the residual stream, which not every model shows.
 
     Example:

@@ -14,7 +14,7 @@ from twinlens.attribution.neuron.neuron_score import PAPER, NeuronScore
 from twinlens.attribution.neuron.part_scores import ranked_layers
 from twinlens.attribution.neuron.protocol import ResidualMethod
 from twinlens.attribution.neuron.query import ValueNeurons, query_bytes, query_layers, query_neurons
-from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, with_coefficient
 from twinlens.attribution.neuron.readout import Mode
 from twinlens.attribution.neuron.static_scores import best_neurons
 from twinlens.attribution.protocols import Batch
@@ -149,4 +149,5 @@ class QueryNeurons(_QueryScore):
     def best(self, model: ResidualModel, part: Explained, values: TopUnits, room: int) -> NeuronScores:
         """Query neurons of some examples."""
         neurons = ValueNeurons.of(values, part.states)
-        return rank_neurons(query_neurons(model, part.tokens, neurons, room, self.mode), self.top_k)
+        scores = query_neurons(model, part.tokens, neurons, room, self.mode)
+        return rank_neurons(scores, self.top_k, present=with_coefficient(model.experts, scores))

@@ -13,14 +13,15 @@ from twinlens.attribution.engine_sizes import EngineSizes, ForwardWork
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.protocol import NeuronMethod
-from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import NeuronScores, rank_neurons, rank_sites, with_coefficient
 from twinlens.attribution.protocols import Batch, NeuronModel
 
 Site = Literal["ffn", "attn", "both"]
 
 
 class RandomNeurons(NeuronMethod):
-    """A random order of all neurons for each example, without replacement.
+    """A random order of all neurons for each example, without replacement; where there are experts, of those that the
+    example's token was sent to.
 
     The score is a function of (seed, example, neuron) and of nothing else, uniform on [0, 1).
 
@@ -71,10 +72,11 @@ class RandomNeurons(NeuronMethod):
         return RandomNeurons(self.seeds, self.top_k, self.site or found)
 
     def need(self, sizes: EngineSizes) -> Need:
-        """Hashes and ranking."""
+        """Hashes and ranking; where there are experts a forward, which says what tokens are sent to."""
 
         def drawn(columns: int) -> int:
-            return sizes.footprint.random_ranking(self.ranks)
+            ranking = sizes.footprint.random_ranking(self.ranks)
+            return ranking if sizes.footprint.experts is None else max(ranking, sizes.states(columns))
 
         return Need(drawn, drawn)
 
@@ -101,16 +103,31 @@ class RandomNeurons(NeuronMethod):
         """
         if len(self.seeds) != 1:
             raise ValueError(f"attribute takes one seed, not {self.seeds}: call for_seed first.")
+        return self.drawn(model, batch["index"], None if self.ranks == "attn" else neurons_of(model, batch))
+
+    def drawn(self, model: NeuronModel, index: Tensor, present: Tensor | None) -> NeuronScores:
+        """See `attribute`, among FFN neurons that are known to be there (`neurons_of`)."""
         n_ffn = model.n_layers * model.n_neurons
+        ffn = self._drawn(index, 0, model.n_layers, model.n_neurons)
         if self.ranks == "ffn":
-            return rank_neurons(self._drawn(batch["index"], 0, model.n_layers, model.n_neurons), self.top_k)
+            return rank_neurons(ffn, self.top_k, present=present)
         # numbers behind those of the FFN neurons, so that the two sites are drawn apart
-        attention = self._drawn(batch["index"], n_ffn, model.n_layers, model.n_attention)
+        attention = self._drawn(index, n_ffn, model.n_layers, model.n_attention)
         if self.ranks == "attn":
             return rank_sites(None, attention, self.top_k)
-        return rank_sites(self._drawn(batch["index"], 0, model.n_layers, model.n_neurons), attention, self.top_k)
+        return rank_sites(ffn, attention, self.top_k, present=present)
 
     def _drawn(self, index: Tensor, first: int, n_layers: int, n_units: int) -> Tensor:
         """A score of every unit of a site, whose units have the numbers from `first` on, [batch, layers, units]."""
         columns = torch.arange(first, first + n_layers * n_units, device=index.device)
         return uniform(self.seeds[0], index, columns).unflatten(1, (n_layers, n_units))
+
+
+@torch.no_grad()
+def neurons_of(model: NeuronModel, batch: Batch) -> Tensor | None:
+    """Which FFN neurons each example has, bool [batch, layers, neurons]; None: all, as where there are no experts."""
+    if model.experts is None:
+        return None
+    activation = model.states(batch, batch.get("target")).activation
+    own = activation.unflatten(0, (-1, model.sequences_per_example)).abs().amax(1)
+    return with_coefficient(model.experts, own)

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from twinlens.attribution.protocols import ExpertPlaces
+
 SITES = ("ffn", "attn")
 """Where units lie: inputs of the MLP's down-projection, inputs of the attention's output projection."""
 FFN, ATTENTION = range(len(SITES))
@@ -91,6 +93,7 @@ def rank_neurons(
     target: Tensor | None = None,
     target_prob: Tensor | None = None,
     completeness: Tensor | None = None,
+    present: Tensor | None = None,
 ) -> NeuronScores:
     """The `top_k` highest scores of each example; ties go to the lower layer, then the lower unit.
 
@@ -98,6 +101,8 @@ def rank_neurons(
         scores: [batch, layers, neurons].
         top_k: entries of each list.
         target, target_prob, completeness: passed on, see `NeuronScores`.
+        present: neurons that an example has, bool as `scores`: of experts those of the ones that its token was sent to.
+            Lists with fewer than `top_k` end there. None: all.
 
     Example:
         >>> import torch
@@ -110,9 +115,10 @@ def rank_neurons(
         tensor([[0.4000, 0.4000, 0.3000]])
     """
     n_neurons = scores.shape[-1]
-    ordered, position = scores.float().flatten(1).sort(dim=1, descending=True, stable=True)
+    scores = scores.float() if present is None else scores.float().masked_fill(~present, -torch.inf)
+    ordered, position = scores.flatten(1).sort(dim=1, descending=True, stable=True)
     position = position[:, :top_k]
-    return NeuronScores(
+    ranked = NeuronScores(
         layer=position.div(n_neurons, rounding_mode="floor").int(),
         unit=position.remainder(n_neurons).int(),
         score=ordered[:, :top_k],
@@ -120,6 +126,12 @@ def rank_neurons(
         target_prob=target_prob,
         completeness=completeness,
     )
+    return ranked if present is None else without_absent(ranked)
+
+
+def without_absent(scores: NeuronScores) -> NeuronScores:
+    """Lists cut where the score falls to −inf, as of neurons that an example does not have; see `above_threshold`."""
+    return _kept(scores, scores.score > -torch.inf)
 
 
 def rank_sites(
@@ -129,6 +141,7 @@ def rank_sites(
     target: Tensor | None = None,
     target_prob: Tensor | None = None,
     completeness: Tensor | None = None,
+    present: Tensor | None = None,
 ) -> NeuronScores:
     """As `rank_neurons`, of attention neurons, alone or among FFN neurons; ties of a layer go to FFN neurons.
 
@@ -137,6 +150,7 @@ def rank_sites(
         attention: those of attention neurons, [batch, layers, heads · head_dim].
         top_k: entries of each list.
         target, target_prob, completeness: passed on, see `NeuronScores`.
+        present: FFN neurons that an example has, as of `rank_neurons`.
 
     Example:
         >>> import torch
@@ -146,10 +160,12 @@ def rank_sites(
         ([[0, 1, 1]], [[1, 1, 0]])
     """
     n_neurons = 0 if ffn is None else ffn.shape[-1]
-    ranked = rank_neurons(
-        attention if ffn is None else torch.cat([ffn, attention], -1), top_k, target, target_prob, completeness
-    )
-    return at_sites(ranked, n_neurons)
+    both = attention if ffn is None else torch.cat([ffn, attention], -1)
+    if ffn is None or present is None:
+        there = None
+    else:
+        there = torch.cat([present, torch.ones_like(attention, dtype=torch.bool)], -1)
+    return at_sites(rank_neurons(both, top_k, target, target_prob, completeness, there), n_neurons)
 
 
 def at_sites(scores: NeuronScores, n_neurons: int) -> NeuronScores:
@@ -170,10 +186,18 @@ def coded_units(scores: NeuronScores) -> Tensor:
 
 def above_threshold(scores: NeuronScores, share: float) -> NeuronScores:
     """Lists cut where the score falls to `share` of the example's highest; cut entries get layer and unit −1."""
-    kept = scores.score > share * scores.score[:, :1]
+    return _kept(scores, scores.score > share * scores.score[:, :1])
+
+
+def _kept(scores: NeuronScores, kept: Tensor) -> NeuronScores:
     return replace(
         scores, layer=scores.layer.where(kept, -1), unit=scores.unit.where(kept, -1), score=scores.score.where(kept, 0)
     )
+
+
+def with_coefficient(experts: ExpertPlaces | None, coefficient: Tensor) -> Tensor | None:
+    """Which neurons an example has: where there are experts, those with a coefficient, bool; None: all."""
+    return None if experts is None else coefficient != 0
 
 
 def chosen_mask(layer: Tensor, unit: Tensor, n_layers: int, n_neurons: int) -> Tensor:

@@ -75,6 +75,8 @@ def best_neurons(
     n_units, n_positions = units.coefficient.shape[2:]
     kept_scores, kept_places = [], []
     for layer, found in dense_scores(readout, units, score, memory_budget, gradient, ranks):
+        if units.routed:
+            found = found.masked_fill(units.coefficient[:, layer] == 0, -torch.inf)
         # the best of each layer hold the best of all
         ordered, place = found.flatten(1).sort(dim=1, descending=True, stable=True)
         kept_scores.append(ordered[:, :top_k])

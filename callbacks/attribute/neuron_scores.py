@@ -36,7 +36,7 @@ from twinlens.callbacks.attribute.explained_outputs import (
 from twinlens.callbacks.attribute.method_graph import entries_in_texts
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.reference_activations import with_reference
-from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, write_description
+from twinlens.callbacks.attribute.score_files import AGAINST, neuron_table, told_of_experts, write_description
 from twinlens.callbacks.attribute.stored_ranks import with_stored_ranks
 from twinlens.callbacks.attribute.text_lists import (
     of_windows,
@@ -79,7 +79,8 @@ class ModelReads(Reads):
                 raise refuse_residual(lm.config.model_type)
             require_encoder_parts(lm.base_model)
             return
-        require_parts(lm.base_model, method.reads_attention, method.reads_keys)
+        keys = method.role == "query" and getattr(method, "site", None) == "ffn"
+        require_parts(lm.base_model, method.reads_attention, keys or method.reads_keys, method.reads_keys)
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the split is predicted as, what is explained, and in multiple choice whose neurons are edited."""
@@ -113,7 +114,8 @@ class ModelReads(Reads):
             else:
                 write_neuron_scores(session, folder, split, rows, method, (method.role, method.unit_kind))
             words = text_words() if of_tokens else self._explained()
-            write_description(folder, self.name, method, {**description, **words, **session.reading})
+            described = {**description, **told_of_experts(engine.experts), **words, **session.reading}
+            write_description(folder, self.name, method, described)
 
         return finish
 
@@ -179,7 +181,7 @@ class ModelReads(Reads):
             nothing = left_out[batch["index"].cpu()].to(scores.layer.device)
             return {**found, "layer": scores.layer.masked_fill(nothing[:, None], -1)}  # a list without entry
 
-        if method.reads_text:
+        if method.reads_text or engine.experts is not None:
             shards, loader = session.shards(split), session.loader(split)
         else:
             shards, loader = row_shards(len(session.data.splits[split])), index_loader
@@ -273,7 +275,7 @@ def write_neuron_scores(
         rows = {**rows, "target": targets.target, "target_prob": known_probability(session, split, targets)}
     if targets.against is not None and method.explains is not None:
         rows = {**rows, AGAINST: targets.against}
-    datasets.Dataset(neuron_table(rows, *kind)).save_to_disk(str(folder / split))
+    datasets.Dataset(neuron_table(rows, *kind, session.footprint.experts)).save_to_disk(str(folder / split))
 
 
 def known_probability(session: Session, split: str, targets: Targets) -> Tensor:

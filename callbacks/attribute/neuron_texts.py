@@ -22,8 +22,8 @@ from twinlens.attribution.method import Method
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES
 from twinlens.attribution.neuron.strongest_texts import Strongest, StrongestTexts, strongest_tokens
-from twinlens.attribution.protocols import Batch
-from twinlens.callbacks.attribute.score_files import read_addresses, score_name
+from twinlens.attribution.protocols import Batch, ExpertPlaces
+from twinlens.callbacks.attribute.score_files import expert_columns, read_addresses, score_name
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
@@ -225,7 +225,9 @@ def _build(session: Session, addresses: Tensor, kept: int, folder: Path) -> Fini
                 found.merge(Strongest(**{name: part[f"{end}_{name}"] for name in PARTS}))
         ends = {end: found.result() for end, found in lists.items()}
         words = _Words(session)
-        datasets.Dataset(neuron_text_table(addresses, ends, words)).save_to_disk(str(folder / CORPUS))
+        datasets.Dataset(neuron_text_table(addresses, ends, words, session.footprint.experts)).save_to_disk(
+            str(folder / CORPUS)
+        )
         write_yaml(folder / "neurons.yaml", {**described(kept), "neurons": len(addresses)})
 
     return finish
@@ -274,7 +276,9 @@ class _Words:
         return before, marked[len(before) :], whole[len(marked) :]
 
 
-def neuron_text_table(addresses: Tensor, ends: Mapping[str, Strongest], words: _Words) -> pyarrow.Table:
+def neuron_text_table(
+    addresses: Tensor, ends: Mapping[str, Strongest], words: _Words, experts: ExpertPlaces | None = None
+) -> pyarrow.Table:
     """A row for every neuron: its address, and of both ends texts, positions, activations and tokens.
 
     `top_before`, `top_marked` and `top_after` are the words around the token of the first `SHOWN` entries.
@@ -285,6 +289,7 @@ def neuron_text_table(addresses: Tensor, ends: Mapping[str, Strongest], words: _
         "site": pyarrow.array([SITES[ATTENTION if own else FFN] for own in attention.tolist()], pyarrow.string()),
         "layer": pyarrow.array(addresses[:, 0].int().numpy()),
         "unit": pyarrow.array(unit.int().numpy()),
+        **expert_columns(experts, addresses[:, 0], unit, torch.where(attention, ATTENTION, FFN)),
     }
     for end, found in ends.items():
         places = [

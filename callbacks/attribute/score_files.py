@@ -16,6 +16,7 @@ from twinlens.attribution.bridge.neuron_lists import NeuronLists
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.method import Method, Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, FFN, FIRST_ATTENTION, SITES
+from twinlens.attribution.protocols import ExpertPlaces
 from twinlens.callbacks.store.files import write_yaml
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT
 
@@ -43,13 +44,19 @@ def write_description(folder: Path, name: str, method: Method, described: Mappin
     write_yaml(folder / "method.yaml", {**said, **described, **method.choices})
 
 
-def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: UnitKind = "neuron") -> pyarrow.Table:
+def neuron_table(
+    rows: Mapping[str, Tensor],
+    role: Role = "value",
+    unit_kind: UnitKind = "neuron",
+    experts: ExpertPlaces | None = None,
+) -> pyarrow.Table:
     """The contract's columns; entries with layer −1 stand for shorter lists and are left out.
 
     Args:
         rows: the parts of `NeuronScores` with `index`; without `site` all units are FFN neurons, without `position`
             none has one; with `head`, bool, lists hold heads among neurons.
         role, unit_kind: of the method.
+        experts: of the model; with them come the columns of `expert_columns`.
     """
     kept = rows["layer"] >= 0
     lengths = kept.sum(1)
@@ -78,6 +85,12 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
             "site": worded(site, SITES),
             "layer": listed(rows["layer"].int()),
             "unit": listed(rows["unit"].int()),
+            **{
+                name: pyarrow.ListArray.from_arrays(offsets, values)
+                for name, values in expert_columns(
+                    experts if unit_kind == "neuron" else None, rows["layer"][kept], rows["unit"][kept], site[kept]
+                ).items()
+            },
             "position": listed(rows.get("position", torch.full_like(rows["unit"], -1)).int()),
             "score": listed(rows["score"].float()),
             **({} if "token" not in rows else {"token": _shares(rows["token"], kept)}),
@@ -86,6 +99,28 @@ def neuron_table(rows: Mapping[str, Tensor], role: Role = "value", unit_kind: Un
             ),
         }
     )
+
+
+def expert_columns(experts: ExpertPlaces | None, layer: Tensor, unit: Tensor, site: Tensor) -> dict[str, pyarrow.Array]:
+    """Columns `expert` and `expert_unit` of entries, each [entries]; none where the model has no experts.
+
+    −1 stands in both for attention neurons and for layers without experts; the number behind the last routed expert is
+    the shared experts'.
+    """
+    if experts is None:
+        return {}
+    found = experts.of(layer, torch.where(site == FFN, unit, -1))
+    return {name: pyarrow.array(own.int().numpy()) for name, own in zip(("expert", "expert_unit"), found, strict=True)}
+
+
+def told_of_experts(experts: ExpertPlaces | None) -> dict[str, object]:
+    """What method.yaml and neurons.yaml say of a model's experts; nothing where it has none."""
+    if experts is None:
+        return {}
+    return {
+        "experts": experts.described(),
+        "coefficient": "activation times the router's weight, which stays that of the unedited token",
+    }
 
 
 def _shares(token: Tensor, kept: Tensor) -> pyarrow.Array:

@@ -15,12 +15,15 @@ from torch import Tensor
 from twinlens.attribution.bridge.text_neuron_lists import TextNeuronLists
 from twinlens.attribution.method import Role, UnitKind
 from twinlens.attribution.neuron.ranking import ATTENTION, SITES
-from twinlens.callbacks.attribute.score_files import ROWS_READ_AT_ONCE
+from twinlens.attribution.protocols import ExpertPlaces
+from twinlens.callbacks.attribute.score_files import ROWS_READ_AT_ONCE, expert_columns
 
 ENTRIES = ("layer", "unit", "score", "site", "position")
 
 
-def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: UnitKind) -> pyarrow.Table:
+def text_table(
+    rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: UnitKind, experts: ExpertPlaces | None = None
+) -> pyarrow.Table:
     """The contract's columns, the entries of all tokens of a text in one list, best first; of equal ones the earlier
     token comes first.
 
@@ -29,6 +32,7 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
     Args:
         rows: the parts of `TokenLists`, in any order.
         n_texts: rows of the split; one without a token that counts has an empty list and the target −1.
+        experts: of the model, as of `neuron_table`.
     """
     order = np.lexsort((rows["position"].numpy(), rows["index"].numpy()))
     rows = {name: values[torch.from_numpy(order)] for name, values in rows.items()}
@@ -53,6 +57,8 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
     def constant(value: str) -> pyarrow.Array:
         return listed(pyarrow.array([value] * len(place), pyarrow.string()))
 
+    entries = (torch.from_numpy(flat[name]) for name in ("layer", "unit", "site"))
+    of_experts = expert_columns(experts if unit_kind == "neuron" else None, *entries)
     return pyarrow.table(
         {
             "index": pyarrow.array(np.arange(n_texts)),
@@ -63,6 +69,7 @@ def text_table(rows: Mapping[str, Tensor], n_texts: int, role: Role, unit_kind: 
             "site": listed(words.cast(pyarrow.string())),
             "layer": listed(pyarrow.array(flat["layer"].astype(np.int32))),
             "unit": listed(pyarrow.array(flat["unit"].astype(np.int32))),
+            **{name: listed(values) for name, values in of_experts.items()},
             "position": listed(pyarrow.array(flat["position"].astype(np.int32))),
             "score": listed(pyarrow.array(flat["score"].astype(np.float32))),
             "completeness": pyarrow.array([None] * n_texts, pyarrow.list_(pyarrow.float32())),

@@ -81,5 +81,5 @@ def of_windows(need: Need, window: int) -> Need:
 def write_text_lists(session: Session, folder: Path, rows: Mapping[str, Tensor], method: Any) -> None:
     """Write `train/`."""
     n_texts = len(session.data.splits[TRAIN])
-    table = text_table(rows, n_texts, method.role, method.unit_kind)
+    table = text_table(rows, n_texts, method.role, method.unit_kind, session.footprint.experts)
     datasets.Dataset(table).save_to_disk(str(folder / TRAIN))

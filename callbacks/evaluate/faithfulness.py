@@ -19,7 +19,7 @@ from twinlens.attribution.evaluation.faithfulness import Faithfulness
 from twinlens.attribution.evaluation.questions import NeuronList
 from twinlens.attribution.evaluation.reference import Reference
 from twinlens.attribution.evaluation.result import Result
-from twinlens.attribution.neuron.random_neurons import RandomNeurons
+from twinlens.attribution.neuron.random_neurons import RandomNeurons, neurons_of
 from twinlens.attribution.neuron.ranking import coded_units
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.attribute.anatomy import check_edited_tokens
@@ -74,25 +74,22 @@ class Lists:
         """Names of everything that is tested, controls included."""
         return [*self.stored, *control_names(self.uniform, self.matched)]
 
-    def of_batch(self, model: NeuronModel, index: Tensor, longest: int) -> dict[str, NeuronList]:
-        """All lists of some examples, controls drawn for them.
-
-        Args:
-            index: rows of the examples, [batch].
-        """
-        rows = index.cpu()
+    def of_batch(self, model: NeuronModel, batch: Batch, longest: int) -> dict[str, NeuronList]:
+        """All lists of the examples of a batch, controls drawn for them."""
+        index = batch["index"]
+        rows, present = index.cpu(), neurons_of(model, batch)
         lists = {
             name: (layer[rows].to(index.device), unit[rows].to(index.device))
             for name, (layer, unit) in self.stored.items()
         }
         for site, seeds in self.uniform.items():
             for seed in seeds:
-                drawn = RandomNeurons([seed], longest, site).attribute(model, {"index": index}, 0)  # type: ignore[arg-type]
+                drawn = RandomNeurons([seed], longest, site).drawn(model, index, present)  # type: ignore[arg-type]
                 lists[uniform_name(site, seed)] = (drawn.layer, coded_units(drawn))
         for name, seed in {pair for pairs in self.matched.values() for pair in pairs}:
             lists[matched_name(name, seed)] = matched_list(
                 *lists[name], model.n_layers, model.n_neurons, index, seed,
-                model.n_attention if name in self.site_of else 0,
+                model.n_attention if name in self.site_of else 0, present,
             )  # fmt: skip
         return lists
 
@@ -268,7 +265,7 @@ def _answers(
     completions = session.targets("neuron", session.split).completions
 
     def compute(batch: Batch, budget: int) -> dict[str, Tensor]:
-        asked = lists.of_batch(engine, batch["index"], evaluation.longest)
+        asked = lists.of_batch(engine, batch, evaluation.longest)
         more: dict[str, Any] = {"reference": reference, "sites": lists.sites}
         if completions is None:
             return {"index": batch["index"], **evaluation.answers(engine, batch, asked, budget, **more)}

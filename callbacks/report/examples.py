@@ -17,6 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.attribute.score_files import AGAINST
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import Text, is_twin, label_name, marks, text_fields
+from twinlens.callbacks.report.neuron_names import entry, unit_name
 from twinlens.callbacks.report.neuron_passages import Passage, Passages
 from twinlens.callbacks.report.unit_rows import of_unit, rows_by_example
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
@@ -281,12 +282,12 @@ def _neurons(
     several = len(set(row.get("position") or [])) > 1
     neurons = []
     for i in range(min(N_NEURONS, len(layer))):
-        site, kind, role = (_entry(row, name, i) for name in ("site", "unit_kind", "role"))
-        position = _entry(row, "position", i)
+        site, kind, role = (entry(row, name, i) for name in ("site", "unit_kind", "role"))
+        position = entry(row, "position", i)
         detail = [site.upper()] if site and site != "ffn" else []
         detail += [role] if role and role != "value" else []
         detail += [f"position {position}"] if several and position not in ("", "-1") else []
-        name = f"L{layer[i]}" if kind == "layer" else f"L{layer[i]} · {'head ' if kind == 'head' else ''}{unit[i]}"
+        name = f"L{layer[i]}" if kind == "layer" else f"L{layer[i]} · {unit_name(scores.settings, row, i, kind)}"
         share = abs(score[i]) / largest if largest > 0 else 0.0
         found = passages.of(site, layer[i], unit[i]) if kind in ("", "neuron") else []
         neurons.append(Neuron(name, ", ".join(detail), layer[i], unit[i], float(score[i]), share, found))
@@ -300,11 +301,3 @@ def _neurons(
         len(layer),
         None if worst is None else (worst, float(residual[worst])),
     )
-
-
-def _entry(row: Mapping[str, Any], name: str, i: int) -> str:
-    """Entry i of a list column, or the column's one value for the whole list."""
-    value = row.get(name)
-    if isinstance(value, list):
-        value = value[i] if i < len(value) else None
-    return "" if value is None else str(value)

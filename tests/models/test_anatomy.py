@@ -7,7 +7,8 @@ import torch
 
 from tests.families import ALL_MODELS, tiny_backbone
 from twinlens.attribution.errors import UserError
-from twinlens.models.anatomy import Anatomy, Writing, projection_rows
+from twinlens.models.adapters import projection_rows
+from twinlens.models.anatomy import Anatomy, Writing
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.forwards import answer_positions, position_ids_from_mask
 

@@ -26,7 +26,7 @@ def best_heads(increase: Tensor, top: int) -> list[tuple[int, int]]:
 def names_of(model: ResidualModel, numbers: list[int], positions: list[int]) -> list[str]:
     """Names of neurons, attention neurons with their token's number: `a3.1.5@4`."""
     width = model.n_neurons + model.n_heads * model.head_dim
-    named = [neuron_name(*divmod(number, width), model.n_neurons, model.head_dim) for number in numbers]
+    named = [neuron_name(model, *divmod(number, width)) for number in numbers]
     return [name if at < 0 else f"{name}@{at}" for name, at in zip(named, positions, strict=True)]
 
 

@@ -162,7 +162,7 @@ def neuron_tokens(prompts: Prompts, numbers: list[int], n_tokens: int, group: st
     width = model.n_neurons + model.n_heads * model.head_dim
     for number in numbers:
         layer, unit = divmod(number, width)
-        name = neuron_name(layer, unit, model.n_neurons, model.head_dim)
+        name = neuron_name(model, layer, unit)
         attention = unit >= model.n_neurons
         value = model.attention_values(layer)[unit - model.n_neurons] if attention else model.values(layer)[unit]
         scores = _outputs(model, value)
@@ -173,11 +173,15 @@ def neuron_tokens(prompts: Prompts, numbers: list[int], n_tokens: int, group: st
     return found
 
 
-def neuron_name(layer: int, unit: int, n_neurons: int, head_dim: int) -> str:
-    """f<layer>.<unit> of an FFN neuron, a<layer>.<head>.<dim> of an attention neuron: unit ≥ n_neurons."""
-    if unit < n_neurons:
-        return f"f{layer}.{unit}"
-    head, dim = divmod(unit - n_neurons, head_dim)
+def neuron_name(model: ResidualModel, layer: int, unit: int) -> str:
+    """f<layer>.<unit> of an FFN neuron, of experts f<layer>.<expert>.<unit>, a<layer>.<head>.<dim> of an attention
+    neuron: unit ≥ n_neurons."""
+    if unit < model.n_neurons:
+        if model.experts is None or layer not in model.experts.layers:
+            return f"f{layer}.{unit}"
+        expert, own = model.experts.of(torch.tensor(layer), torch.tensor(unit))
+        return f"f{layer}.{int(expert)}.{int(own)}"
+    head, dim = divmod(unit - model.n_neurons, model.head_dim)
     return f"a{layer}.{head}.{dim}"
 
 

@@ -43,3 +43,18 @@ def test_every_neuron_of_the_layer_is_as_likely() -> None:
     counts = matched_list(layer, unit, 2, 6, index, 0)[1].flatten().bincount(minlength=6)
     assert counts.min() > 850
     assert counts.max() < 1150
+
+
+def test_neurons_of_experts_are_drawn_among_those_that_the_example_has() -> None:
+    generator = torch.Generator().manual_seed(0)
+    present = torch.rand(5, 2, 12, generator=generator) < 0.5
+    layer = torch.tensor([0, 1] * 6).repeat(5, 1)
+    unit = torch.stack([torch.randperm(12, generator=generator) for _ in range(5)])
+    index = torch.arange(5)
+    same_layer, drawn = matched_list(layer, unit, 2, 12, index, 3, present=present)
+    assert torch.equal(same_layer, layer)
+    rows = index[:, None]
+    assert torch.equal(present[rows, layer, drawn], present[rows, layer, unit])
+    assert all(len(set(zip(a, b, strict=True))) == 12 for a, b in zip(layer.tolist(), drawn.tolist(), strict=True))
+    everywhere = matched_list(layer, unit, 2, 12, index, 3, present=torch.ones_like(present))[1]
+    assert torch.equal(everywhere, matched_list(layer, unit, 2, 12, index, 3)[1])

@@ -23,7 +23,7 @@ from twinlens.attribution.neuron.interventions import (
 from twinlens.attribution.neuron.logprob_increase import ffn_units
 from twinlens.attribution.neuron.readout import readout_of
 from twinlens.attribution.neuron.static_scores import best_neurons
-from twinlens.models.anatomy import projection_rows
+from twinlens.models.adapters import projection_rows
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.residual_identities import build_residual
 
