@@ -292,3 +292,12 @@ def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     for use in USES:
         with pytest.raises(UserError, match=r"PEFT is not installed.*pip install -e '\.\[peft\]'"):
             classifier(tmp_path / "adapter", use)
+
+
+def test_new_matrices_leave_a_classifiers_head_alone_which_is_trained_itself(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "model", "llama", causal=True)
+    model = classifier(base, "lora")
+    trained = {name for name, value in model.lm.named_parameters() if value.requires_grad}
+    assert "score.weight" in trained
+    assert {name for name in trained if "lora_" not in name} == {"score.weight"}
+    assert not any(name.startswith("score.") and "lora_" in name for name in trained)
