@@ -77,7 +77,7 @@ class Replacing(NeuronMethod):
     @property
     def told(self) -> dict[str, object]:
         """The sample's settings for method.yaml, where there is one."""
-        drawn = {"reference_size": self.reference_size, "reference_seed": self.reference_seed}
+        drawn: dict[str, object] = {"reference_size": self.reference_size, "reference_seed": self.reference_seed}
         return drawn if self.reads_reference else {}
 
     def replacement(self, activation: Tensor, batch: Batch) -> Tensor:
