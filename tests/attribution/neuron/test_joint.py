@@ -53,7 +53,7 @@ def close(got: Tensor, expected: Tensor, tolerance: float = 2e-5) -> bool:
     return float((got - expected).abs().max()) <= tolerance * float(expected.abs().max())
 
 
-@pytest.mark.parametrize(("name", "padding", "site"), half_long(ALL_MODELS, ["right", "left"], ["ffn", "attn", "both"]))
+@pytest.mark.parametrize(("name", "padding", "site"), half_long(ALL_MODELS, ["right", "left"], ["ffn", "both"]))
 def test_gradients_equal_autograd_through_plain_forwards(name: str, padding: str, site: str) -> None:
     engine = tiny_engine(name)
     batch = random_batch([7, 4], padding)
@@ -101,10 +101,14 @@ def test_choices_are_edited_alone_or_together(choices: str) -> None:
             assert close(dense(found, row, 0, (engine.n_layers, engine.n_neurons)), expected)
 
 
-@pytest.mark.parametrize(("name", "padding", "site"), half_long(ALL_MODELS, ["right", "left"], ["ffn", "attn"]))
-def test_behind_the_last_block_everything_is_computed_anew(name: str, padding: str, site: str) -> None:
+@pytest.mark.parametrize(("name", "site"), half_long(ALL_MODELS, ["ffn", "attn"]))
+def test_behind_the_last_block_everything_is_computed_anew(name: str, site: str) -> None:
     engine = tiny_engine(name)
-    batch = {**random_batch([7, 4], padding), "target": torch.tensor([1, 0]), "against": torch.tensor([0, 2])}
+    batch = {
+        **random_batch([7, 4], "left" if site == "ffn" else "right"),
+        "target": torch.tensor([1, 0]),
+        "against": torch.tensor([0, 2]),
+    }
     asked = [{name: batch[name] for name in batch if name != "against"}, batch]
     method = AttributionPatching(site=site, top_k=ALL)  # type: ignore[arg-type]
     n_units = engine.n_neurons if site == "ffn" else engine.n_attention
