@@ -14,6 +14,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.damping import (
     FEWEST,
     GRID,
+    GRID_BY_STEPS,
     HALVES,
     SEEDS,
     DampingChoice,
@@ -111,7 +112,8 @@ def _chosen(
     for number, (rows, seed) in enumerate(asked_for):
         taken[rows, number] = 1
         measured.append(phi(fits(rows, seed)["log_prob"][kept], targets))
-    sums = {damping: _sums(asked, name, methods, settings, damping, taken) for damping in GRID}
+    grid = GRID_BY_STEPS if getattr(methods[name], "iterates", False) else GRID
+    sums = {damping: _sums(asked, name, methods, settings, damping, taken) for damping in grid}
     choice = DampingChoice.of(sums, torch.stack(measured, 1))
     return choice, choice.told(len(kept), SPLIT)
 

@@ -13,6 +13,8 @@ from twinlens.attribution.evaluation.train_ranking import random_ranking, share_
 
 GRID = (0.01, 0.1, 1.0, 10.0)
 """Below, single directions decide; above, influence is gradient similarity in all but name, which is cheaper."""
+GRID_BY_STEPS = (100.0, 1e3, 1e4, 1e5)
+"""The same for solves by steps over whole layers, of whose directions the train rows span few; as many as `GRID`."""
 HALVES = 20
 """Fits: dampings are compared on the same ones, so that few tell them apart."""
 SEEDS = 2
