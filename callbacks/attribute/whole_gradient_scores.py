@@ -180,7 +180,7 @@ class LayerReads(Reads):
 
 
 def test_blocks(
-    session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int, copies: int
+    session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int, copies: int = 1
 ) -> list[tuple[int, int]]:
     """Cut tests into blocks whose gradients take half of the memory budget, the factors among it.
 
