@@ -1,4 +1,4 @@
-"""The bridge on the command line: both directions, the report, and fits from one initialisation measured by plain forwards."""
+"""The bridge on the command line: both directions, the report, and fits from one initialisation."""
 
 from __future__ import annotations
 
