@@ -62,6 +62,6 @@ UNITS: list[Entry] = [
     (
         "units retrained beside a method that the run does not have",
         (BRIDGE, "evaluation=unit_retraining"),
-        ("names influence_ekfac", "name some of these"),
+        ("beside=influence_ekfac is no instance method of the run", "write null"),
     ),
 ]  # fmt: skip

@@ -21,7 +21,7 @@ from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.layer_curvature import CurvedLayers
-from twinlens.attribution.method import Lens, Method, Source
+from twinlens.attribution.method import Method, Source
 from twinlens.attribution.neuron.protocol import NeuronLens
 from twinlens.attribution.protocols import LinearLayer
 
@@ -57,7 +57,7 @@ class DataOfNeurons(CurvedLayers):
         ()
     """
 
-    explains: ClassVar[Lens | None] = "neuron"  # the target that the units' lists speak of
+    explains = "neuron"  # the target that the units' lists speak of
     sign: ClassVar[str] = "positive: more training on the train example raises what the unit contributes to the target"
     unit: ClassVar[str] = "change of the contribution, nats, per unit of weight in the mean train loss"
     solver = "direct"
@@ -154,7 +154,7 @@ class DataOfNeurons(CurvedLayers):
     def among(self, methods: Mapping[str, Any]) -> Self:
         """The method with as many units of each train example as others of the run ask for."""
         own = [name for name, method in methods.items() if method is self]
-        asked = [m.top_k for m in methods.values() if isinstance(m, NeuronsOfData) and m.of in own]
+        asked = [method.top_k for method in methods.values() if method.reads == "built" and method.of in own]
         return replace(self, built=max(asked, default=0))
 
     def describe_layers(self, layers: Sequence[LinearLayer], inverses: Sequence[Inverse]) -> dict[str, object]:
@@ -188,7 +188,7 @@ class NeuronsOfData(NeuronLens):
         20
     """
 
-    explains: ClassVar[Lens | None] = None  # what the units were asked about was said where they were asked
+    explains = None  # what the units were asked about was said where they were asked
     from_instances: ClassVar[bool] = True
     sign: ClassVar[str] = DataOfNeurons.sign
     unit: ClassVar[str] = DataOfNeurons.unit
@@ -226,7 +226,7 @@ class NeuronsOfData(NeuronLens):
             UserError: `of` names a method that scores no units.
         """
         given: Method | None = methods.get(self.of)
-        if given is not None and not isinstance(given, DataOfNeurons):
+        if given is not None and given.reads != "units":
             own = next((name for name, method in methods.items() if method is self), "neurons_of_data")
             raise UserError(
                 f"method.{own}.of={self.of} has no units of predictions to turn round; expected a method of the kind "

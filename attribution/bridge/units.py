@@ -93,7 +93,7 @@ class Units:
         kept = (layer >= 0) & first_occurrence(numbers.view(layer.shape))
         index = torch.arange(len(layer))[:, None].expand_as(layer)[kept]
         head = torch.full((len(index),), unit_kind == HEAD)
-        return Units(index, *(part[kept].long() for part in (site, layer, unit)), head)
+        return Units(index, site[kept].long(), layer[kept].long(), unit[kept].long(), head)
 
     def at(self, pairs: Tensor) -> Units:
         """Some of the pairs, by their numbers, [pairs]."""

@@ -47,7 +47,7 @@ class UnitReads(LayerReads):
     """Whole gradients of linear layers, those of units' contributions on the side of the tests."""
 
     @classmethod
-    def refuse(cls, method: DataOfNeurons, architecture: Callable[[], Any]) -> None:
+    def refuse(cls, method: Any, architecture: Callable[[], Any]) -> None:
         """See `LayerReads.refuse`, `DataOfNeurons.require_model` and `require_parts`."""
         super().refuse(method, architecture)
         lm = architecture()
@@ -70,7 +70,7 @@ class UnitReads(LayerReads):
         session, name, method = self.session, self.name, self.method
         units = units_of(session, name, method, self.methods, split)
         numbers = units.numbers()
-        block_of = partial(UnitBlock, units=units, numbers=numbers)
+        block_of = partial(UnitBlock, units=units, numbers=numbers, built=method.built)
         layers, inverses, passes = self.passes(split, folder, torch.arange(len(units)), block_of)
 
         def finish() -> None:
@@ -138,10 +138,12 @@ class UnitBlock(GradientBlock):
         tests: numbers of pairs.
         units: all pairs.
         numbers: of their units, [pairs].
+        built: units that are kept of each train example.
     """
 
     units: Units
     numbers: Tensor
+    built: int
 
     def __post_init__(self) -> None:
         self.own = False  # train examples are compared with units alone
@@ -176,10 +178,10 @@ class UnitBlock(GradientBlock):
 
     def of_train(self, scores: Tensor) -> dict[str, Tensor]:
         """`pair` and `pair_score` of each train example's best units, [examples, built] each."""
-        if not self.method.built:
+        if not self.built:
             return {}
         order = torch.tensor(self.order, device=scores.device)
-        place, best = best_units(scores.T, self.numbers.to(scores.device)[order], self.method.built)
+        place, best = best_units(scores.T, self.numbers.to(scores.device)[order], self.built)
         return {"pair": torch.where(place < 0, -1, order[place.clamp(min=0)]), "pair_score": best}
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from twinlens.attribution.bridge.units import Units
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.truth_inputs import require_ranked
 from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.resampling import interval, resampled_means_of_runs
 from twinlens.attribution.evaluation.result import Result
@@ -112,8 +111,12 @@ class UnitRetraining:
         Raises:
             UserError: naming it.
         """
-        if self.beside is not None:
-            require_ranked("unit_retraining", [self.beside], ranked)
+        if self.beside is not None and self.beside not in ranked:
+            raise UserError(
+                f"evaluation.unit_retraining.beside={self.beside} is no instance method of the run that draws nothing "
+                f"({', '.join(ranked) or 'it has none'}); expected one of these: add it to method, name another, or "
+                "write null."
+            )
 
     def require_unit_lists(self, name: str, top_k: int, n_train: int) -> None:
         """Refuse lists shorter than what is taken away.

@@ -13,6 +13,7 @@ from tests.oracles_units import best_units as naive_best
 from twinlens.attribution.bridge.data_of_neurons import DataOfNeurons, NeuronsOfData
 from twinlens.attribution.bridge.units import Units, best_units, contributions
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.targets import Targets
 
 PAIRS = st.lists(st.tuples(st.sampled_from([0.0, 1.0, -1.0, 2.0, 0.5]), st.integers(-1, 3)), min_size=1, max_size=7)
@@ -82,4 +83,4 @@ def test_units_beyond_the_model_or_the_budget_are_refused() -> None:
 def test_what_is_turned_round_has_to_have_units() -> None:
     turned = NeuronsOfData(of="gradsim")
     with pytest.raises(UserError, match=r"method\.mine.of=gradsim has no units of predictions to turn round"):
-        turned.among({"gradsim": object(), "mine": turned})
+        turned.among({"gradsim": GradientSimilarity(), "mine": turned})

@@ -96,7 +96,7 @@ def test_what_it_lacks_or_cannot_take_away_is_said() -> None:
     assert not evaluation.missing(Available(fits=True, units=("bridge",)))
     with pytest.raises(UserError, match=r"the first 50 % of 30 train rows away, 15 rows, but method\.bridge\.top_k=10"):
         evaluation.require_unit_lists("bridge", 10, N_TRAIN)
-    with pytest.raises(UserError, match="names influence_ekfac"):
+    with pytest.raises(UserError, match="beside=influence_ekfac is no instance method"):
         evaluation.require_methods(["gradsim"])
     for options, said in (
         ({"percent": 100}, "everything"),
