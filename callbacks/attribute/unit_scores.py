@@ -28,8 +28,9 @@ from twinlens.attribution.targets import Targets
 from twinlens.callbacks.attribute.explained_outputs import explained_columns, explained_words, left_out_of
 from twinlens.callbacks.attribute.score_files import read_addresses, write_description
 from twinlens.callbacks.attribute.unit_score_files import BUILT, write_unit_scores
+from twinlens.callbacks.attribute.whole_gradient_block import GradientBlock, Holder
 from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by, cut_batch
-from twinlens.callbacks.attribute.whole_gradient_scores import GradientBlock, Holder, LayerReads, merged_lists
+from twinlens.callbacks.attribute.whole_gradient_scores import LayerReads, merged_lists
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
 from twinlens.callbacks.store.store import Finish

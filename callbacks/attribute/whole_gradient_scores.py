@@ -7,25 +7,21 @@ size tests × train is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_convert
 
-from twinlens.attribution.errors import UserError, require_finite
-from twinlens.attribution.gradients.curvature_sums import WrittenGradients
-from twinlens.attribution.gradients.tape import recording
-from twinlens.attribution.gradients.whole import HeldTests, Inverse, cosines
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.leaders import Leaders
 from twinlens.attribution.instance.over_layers import OverLayers
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.attribution.instance.train_summary import TrainSummary, count_votes
 from twinlens.attribution.memory_amounts import bytes_in_words
-from twinlens.attribution.protocols import Batch, LinearLayer
+from twinlens.attribution.protocols import LinearLayer
 from twinlens.callbacks.attribute.explained_outputs import (
     explained_columns,
     explained_inputs,
@@ -33,39 +29,30 @@ from twinlens.callbacks.attribute.explained_outputs import (
     left_out_of,
     with_empty_lists,
 )
-from twinlens.callbacks.attribute.explained_scores import explained_batch, explained_scores
 from twinlens.callbacks.attribute.instance_scores import write_instance_scores
 from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
+from twinlens.callbacks.attribute.whole_gradient_block import GradientBlock
 from twinlens.callbacks.attribute.whole_gradient_costs import EXPECTED_STEPS, step_work, whole_work
 from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     covered_by,
-    cut_batch,
     gradient_need,
     layers_of,
     require_layers,
-    train_labels,
-    train_losses,
 )
 from twinlens.callbacks.attribute.whole_gradient_solves import (
-    StepwiseSolve,
     forget_solutions,
     held_copies,
     solve_memory,
     told_solves,
 )
 from twinlens.callbacks.passes.costs import batch_shapes
-from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import PassResult, run_pass
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import PARTIAL_SUMS, Progress, score_segments
+from twinlens.callbacks.passes.shards import score_segments
 from twinlens.callbacks.store.store import Finish
-from twinlens.data.sampling import token_lengths
 from twinlens.models.linear_layers import linear_layers
-
-Holder = TypeVar("Holder", HeldTests, WrittenGradients)
-LISTS = ("top_index", "top_score", "bottom_index", "bottom_score")
 
 
 class LayerReads(Reads):
@@ -132,7 +119,7 @@ class LayerReads(Reads):
         inverses = method.inverses(layers, bases)
         shards = score_segments(session.data.splits["train"], session.eval_batch_size)
         passes: list[tuple[Tensor, PassResult]] = []
-        blocks = test_blocks(session, layers, bases is not None, len(asked), held_copies(method))
+        blocks = blocks_of_tests(session, layers, bases is not None, len(asked), held_copies(method))
         for number, (start, stop) in enumerate(blocks):
             title = f"{name} on {split}" + (f", tests {start} to {stop - 1}" if len(blocks) > 1 else "")
             tests = asked[start:stop]
@@ -154,7 +141,7 @@ class LayerReads(Reads):
         factors = method.needs_factors
         n_train, n_test = len(lengths["train"]), self.n_tests(len(lengths[split]))
         copies = held_copies(method)
-        blocks = test_blocks(session, layers, factors, n_test, copies)
+        blocks = blocks_of_tests(session, layers, factors, n_test, copies)
         n_classes, read = len(session.data.label_names), session.sequences.read
         work = whole_work(layers, shape, method, n_classes, lengths["train"], n_test, len(blocks), read)
         rows = session.data.splits["train"]
@@ -179,8 +166,8 @@ class LayerReads(Reads):
         return PassCost(seconds, disk, held + fixed + working + session.memory_budget // 8, remark=remark)
 
 
-def test_blocks(
-    session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int, copies: int = 1
+def blocks_of_tests(
+    session: Session, layers: Sequence[LinearLayer], factors: bool, n_tests: int, copies: int
 ) -> list[tuple[int, int]]:
     """Cut tests into blocks whose gradients take half of the memory budget, the factors among it.
 
@@ -201,127 +188,6 @@ def test_blocks(
         )
     size = min(n_tests, room // each)
     return [(start, min(start + size, n_tests)) for start in range(0, n_tests, size)]
-
-
-@dataclass
-class GradientBlock:
-    """A pass over the train split against some tests; called with one train batch after the other.
-
-    `add_tests`, `longest_first` and `of_train` are what other functionals than an example's own have of their own.
-
-    Args:
-        tests: their rows in the split, [tests], rising.
-        own: whether each train example is scored against itself; with solves by steps it never is.
-        place: folder of the pass.
-    """
-
-    session: Session
-    title: str
-    method: OverLayers
-    layers: list[LinearLayer]
-    inverses: list[Inverse]
-    split: str
-    tests: Tensor
-    shards: list[list[list[int]]]
-    own: bool
-    place: Path
-
-    def __post_init__(self) -> None:
-        self.labels = train_labels(self.session, self.method)
-        need = gradient_need(self.layers, self.session.footprint, self.session.sequences)
-        self.cut = WithinMemory(self.title, self._scores, self.session.memory_budget // 4, need)
-        self.progress = Progress(self.shards)
-        self.held: HeldTests | None = None
-        self.solve_facts: dict[str, Tensor] = {}
-        self.order = self.longest_first()
-        self._start_segment()
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        if self.held is None:  # the model is on its device by now
-            self.held = self.hold(batch["input_ids"].device)
-        done = self.cut(batch)
-        scores, own = done["scores"].T, done["own"]
-        index = torch.tensor(self.order, device=scores.device)
-        require_finite(scores, "An instance score", index)
-        ranked = scores.float()
-        for leaders in (self.best, self.worst):
-            leaders.update(ranked, done["index"])
-        kept = {"index": done["index"], "sum": scores.sum(0), "max": ranked.amax(0).double(), "own": own}
-        self.rows.append({**kept, **self.of_train(ranked)})
-        if not self.progress.ends(batch["index"]):
-            return {}
-        back = torch.tensor(self.order).argsort()  # to the order of the split
-        lists = (*self.best.result(), *self.worst.result())
-        result = {name: torch.cat([part[name] for part in self.rows]) for name in self.rows[0]}
-        result |= {f"{PARTIAL_SUMS}{name}": values[back] for name, values in zip(LISTS, lists, strict=True)}
-        result |= {f"{PARTIAL_SUMS}{name}": value for name, value in self.solve_facts.items()}
-        self._start_segment()
-        return result
-
-    def of_train(self, scores: Tensor) -> dict[str, Tensor]:
-        """What else is kept of each train example of a batch, [examples, …]; nothing, unless the block says otherwise.
-
-        Args:
-            scores: [tests, examples], float32, the tests in `order`.
-        """
-        return {}
-
-    def _start_segment(self) -> None:
-        self.best, self.worst = (Leaders(self.method.top_k, largest) for largest in (True, False))
-        self.rows: list[dict[str, Tensor]] = []
-
-    def _scores(self, batch: Batch, budget: int) -> dict[str, Tensor]:
-        assert self.held is not None
-        with recording(self.layers) as tape:
-            scores, own = self.held.scores(tape, *train_losses(self.session, self.labels, batch))
-        if own is None:
-            own = scores.new_full(scores.shape[1:], torch.nan)
-        if self.method.cosine:
-            scores, own = cosines(scores, self.held.own, own), (own > 0).double()
-        return {"index": batch["index"], "scores": scores.T, "own": own}
-
-    def hold(self, device: torch.device) -> HeldTests:
-        """Solved gradients of the tests; every process takes all of them, as train batches are shared, not tests."""
-        if self.method.iterates:
-            inverses = [inverse.to(device) for inverse in self.inverses]
-            held = self.nothing_held([Inverse()] * len(self.layers), with_own=False)
-            solve = StepwiseSolve(self.session, self.title, self.method, self.layers, inverses, self.labels, self.place)
-            gradients = WrittenGradients(self.layers, len(self.tests))
-            solutions, self.solve_facts = solve(lambda: self.add_tests(gradients, device).parts, device)
-            for number, solution in enumerate(solutions):
-                held.hold(number, solution)
-            return held
-        inverses = [inverse.to(device) for inverse in self.inverses]
-        return self.add_tests(self.nothing_held(inverses, self.own or self.method.cosine), device)
-
-    def add_tests(self, holder: Holder, device: torch.device) -> Holder:
-        """Give a holder every test's recorded forward, in `order`."""
-        model: Any = self.session.readable
-        targets = self.session.targets("instance", self.split)
-        for batch in self.batches(self.order, device):
-            for part in cut_batch(explained_batch(targets, batch), self.cut.need, self.cut.budget):
-                own = targets.at(part["index"].cpu()).to(device)
-                with recording(self.layers) as tape:
-                    holder.add(tape, explained_scores(model, own, part), own)
-        return holder
-
-    def nothing_held(self, inverses: list[Inverse], with_own: bool) -> HeldTests:
-        """Room for the tests' gradients, on the device of the inverses."""
-        n_train = sum(len(batch) for shard in self.shards for batch in shard)
-        workspace = self.session.memory_budget // 8
-        return HeldTests(self.layers, inverses, len(self.tests), n_train, with_own, workspace)
-
-    def batches(self, rows: Sequence[int], device: torch.device) -> Iterator[Batch]:
-        """Rows of the explained split in their order, in batches."""
-        size = self.session.eval_batch_size
-        parts = [rows[start : start + size] for start in range(0, len(rows), size)]
-        for loaded in self.session.loader(self.split)([list(part) for part in parts]):
-            yield {key: value.to(device) for key, value in default_convert(loaded).items()}
-
-    def longest_first(self) -> list[int]:
-        """The tests by length, so that little is computed on padding."""
-        lengths = token_lengths(self.session.data.splits[self.split])
-        return sorted(self.tests.tolist(), key=lambda row: (-lengths[row], row))
 
 
 def merged_lists(result: PassResult, tests: Tensor, top_k: int) -> InstanceScores:

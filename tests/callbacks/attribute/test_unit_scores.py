@@ -15,8 +15,7 @@ from tests.oracles_gradients import fisher_of_layers, layer_gradients, whole_sco
 from tests.oracles_units import best_units, contribution
 from twinlens.attribution.bridge.data_of_neurons import DataOfNeurons, NeuronsOfData
 from twinlens.callbacks.attribute.stage import attribute_stage
-from twinlens.callbacks.attribute.whole_gradient_scores import layers_of
-from twinlens.callbacks.attribute.whole_gradient_scores import test_blocks as blocks_of_tests
+from twinlens.callbacks.attribute.whole_gradient_scores import blocks_of_tests, layers_of
 from twinlens.callbacks.passes.session import Session
 
 NAMED = [["ffn", 0, 5], ["attn", 1, 9], ["head", 1, 3]]
@@ -123,7 +122,7 @@ def test_blocks_batches_and_segments_leave_scores_unchanged(tmp_path: Path) -> N
     method, results = DataOfNeurons(of=None, units=NAMED, curvature="identity", damping=1.0, top_k=4), []
     for number, (budget, size) in enumerate([(2**26, 3), (700_000, 5)]):
         session = session_of(tmp_path / str(number), Rows("classification", batch_size=size), budget)
-        blocks = blocks_of_tests(session, layers_of(session, "all"), False, 15)
+        blocks = blocks_of_tests(session, layers_of(session, "all"), False, 15, 1)
         assert (len(blocks) > 1) == bool(number)
         results.append(asked(session, method, turned=3))
     for name, split in (("data_of_neurons", "test"), ("neurons_of_data", "train")):

@@ -109,7 +109,7 @@ def test_blocks_of_tests_batches_and_segments_leave_scores_unchanged(tmp_path: P
     for number, (budget, size) in enumerate([(2**26, 3), (280_000, 5)]):
         session = session_of(tmp_path / str(number), Rows("classification", batch_size=size), budget)
         layers = layer_scores.layers_of(session, "all")
-        assert len(layer_scores.test_blocks(session, layers, False, 5, 1)) == (1, 3)[number]
+        assert len(layer_scores.blocks_of_tests(session, layers, False, 5, 1)) == (1, 3)[number]
         results.append(attributed(session, "gradsim", method, {}))
     for name in ("test", "train_summary"):
         one, other = (datasets.load_from_disk(str(folder / name)).with_format("torch")[:] for folder in results)

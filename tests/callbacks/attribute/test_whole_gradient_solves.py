@@ -43,7 +43,7 @@ def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
     each = 4 * solves.COPIES * sum(layer.n_parameters for layer in layers)
     session.memory_budget = 2 * (3 * each + factor_bytes(layers, 4))
     method = stepwise(fisher=fisher, preconditioner=preconditioner, damping=damping, cg_tolerance=1e-4)
-    assert len(layer_scores.test_blocks(session, layers, True, 5, solves.held_copies(method))) == 2
+    assert len(layer_scores.blocks_of_tests(session, layers, True, 5, solves.held_copies(method))) == 2
     folder = attributed(session, "influence_cg", method, {"fisher": fisher})
     found, told = dense_scores(folder), yaml.safe_load((folder / "method.yaml").read_text())
     layers, gradients = gradients_of(session, SMALL)
