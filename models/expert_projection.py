@@ -222,7 +222,9 @@ class MixtureProjection(HookedProjection):
         whole = first_tensor(output)
         assert whole is not None
         exact = torch.autocast(whole.device.type, enabled=False)
-        with torch.no_grad(), exact:
+        # what depends on edits below is differentiated through the neurons as well
+        needed = torch.is_grad_enabled() and whole.requires_grad
+        with torch.set_grad_enabled(needed), exact:
             activation = self._coefficients().to(whole.dtype).reshape(*whole.shape[:-1], -1)
         self._seen.clear()
         found = self.edited(activation)

@@ -27,7 +27,9 @@ from twinlens.attribution.neuron.query_scores import QueryLayers
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.targets import Targets
 from twinlens.models.anatomy import Anatomy, require_parts
+from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.expert_layers import ExpertMatrix
+from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import coverage, linear_layers
 
 SHARED, DENSE_FIRST, BIASES = "qwen2_moe", "deepseek_v2", "gpt_oss"
@@ -139,6 +141,34 @@ def test_ablation_goes_through_factors_and_norms_behind_the_experts(name: str) -
         left = logits_of(subject.lm, text).log_softmax(-1)[target]
         handle.remove()
         assert float(found.score[0, place]) == pytest.approx(float(whole - left), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [SHARED, pytest.param(BIASES, marks=pytest.mark.long)])
+def test_edits_of_all_layers_at_once_are_differentiated_through_the_neurons(name: str) -> None:
+    """By a factor of every layer, against central differences: routers and experts above see what is below."""
+    plain = Subject.plain(name)
+    lm: Any = plain.lm.double()
+    engine = LastTokenEngine(build_anatomy(lm.base_model), lm.get_output_embeddings(), "token")
+    _, batch = plain.batches()[0]
+    states = engine.states(batch)
+    directions = torch.randn(engine.n_layers, engine.n_neurons, generator=torch.Generator().manual_seed(3)).double()
+
+    def value(factors: Tensor) -> Tensor:
+        def edit(layer: int, activation: Tensor) -> Tensor:
+            return activation * (0.6 + factors[layer] * directions[layer])
+
+        return engine.score_edits(states, edit, 1)[:, 0].log_softmax(-1)[:, 7].sum()
+
+    factors = torch.zeros(engine.n_layers, dtype=torch.float64, requires_grad=True)
+    with torch.enable_grad():
+        (slope,) = torch.autograd.grad(value(factors), factors)
+    step = 1e-3  # routers compute in single precision
+    for layer in range(engine.n_layers):
+        ahead = torch.zeros(engine.n_layers, dtype=torch.float64)
+        ahead[layer] = step
+        with torch.no_grad():
+            expected = (value(ahead) - value(-ahead)) / (2 * step)
+        torch.testing.assert_close(slope[layer], expected, rtol=5e-3, atol=1e-4)
 
 
 def test_zeroed_units_are_zeroed_columns_of_the_experts_at_every_token() -> None:
