@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from twinlens.models.expert_parts import down_projections, projection_of, sizes_
 from twinlens.models.expert_projection import HookedProjection
 from twinlens.models.linear_layers import projection_shape
 from twinlens.models.neuron_parts import STILL, NeuronParts
-from twinlens.models.structure import UnknownParts, structure_of
+from twinlens.models.structure import structure_of
 
 FFN = "attribute site=ffn alone, "
 
@@ -294,29 +293,6 @@ class Anatomy(NeuronParts):
         if not part.reads:
             raise self.missing("keys that read the residual stream through one norm")
         return None if part.norm is None else block.get_submodule(part.norm)
-
-
-def require_parts(backbone: Any, attention: bool, keys: bool = False, norms: bool = False) -> None:
-    """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
-
-    Args:
-        attention: whether attention weights and values are read, as for scores of attention neurons or heads.
-        keys: whether it is read what activates FFN neurons.
-        norms: whether it is read through which norms neurons and values read the residual stream.
-
-    Raises:
-        UserError: see `Anatomy`.
-    """
-    with suppress(UnknownParts):
-        anatomy = Anatomy(backbone)
-        for block in anatomy.blocks:
-            if attention:
-                anatomy.value_projection(block)
-            if keys:
-                anatomy.key_rows(block)
-            if norms:
-                anatomy.pre_mlp_norm(block)
-                anatomy.pre_attention_norm(block)
 
 
 def _writing(block: Any, write: Write | None) -> Writing:

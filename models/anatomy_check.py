@@ -10,6 +10,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.models.anatomy import STILL, Anatomy
 from twinlens.models.forwards import backbone_arguments
 from twinlens.models.recording import recording
+from twinlens.models.structure import UnknownParts
 
 
 @torch.no_grad()
@@ -61,3 +62,26 @@ def require_equal(got: Tensor, expected: Tensor, identity: str, layer: int, anat
             f"{error:.1e}, so that its neurons would have wrong scores; expected at most {tolerance:.0e}: choose "
             f"another model, or {STILL}."
         )
+
+
+def require_parts(backbone: Any, attention: bool, keys: bool = False, norms: bool = False) -> None:
+    """Refuse a model, before it has values, whose parts no engine could read; one that is not known yet passes.
+
+    Args:
+        attention: whether attention weights and values are read, as for scores of attention neurons or heads.
+        keys: whether it is read what activates FFN neurons.
+        norms: whether it is read through which norms neurons and values read the residual stream.
+
+    Raises:
+        UserError: see `Anatomy`.
+    """
+    with suppress(UnknownParts):
+        anatomy = Anatomy(backbone)
+        for block in anatomy.blocks:
+            if attention:
+                anatomy.value_projection(block)
+            if keys:
+                anatomy.key_rows(block)
+            if norms:
+                anatomy.pre_mlp_norm(block)
+                anatomy.pre_attention_norm(block)

@@ -20,7 +20,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.edits import SITES_OF, Intervention
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path_integral import Target
-from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_neurons, rank_sites, with_coefficient
 from twinlens.attribution.neuron.replacing import Replacing
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, NeuronModel
 from twinlens.attribution.targets import target_of
@@ -221,8 +221,8 @@ class JointMethod(Replacing):
         Args:
             memory_budget: bytes that the points of one chunk may take; scores do not depend on it.
         """
-        found, target = self._scores(model, batch, memory_budget)
-        about = (target, found.log_prob.exp(), found.completeness)
+        found, target, present = self._scores(model, batch, memory_budget)
+        about = (target, found.log_prob.exp(), found.completeness, present)
         if found.attention is None:
             assert found.ffn is not None
             return rank_neurons(found.ffn, self.top_k, *about)
@@ -232,8 +232,10 @@ class JointMethod(Replacing):
         """See `NeuronMethod.token_scores`."""
         return self._scores(model, batch, memory_budget)[0]
 
-    def _scores(self, model: NeuronModel, batch: Batch, memory_budget: int) -> tuple[TokenScores, Tensor]:
-        """Dense scores, and the class that is explained, [batch]."""
+    def _scores(
+        self, model: NeuronModel, batch: Batch, memory_budget: int
+    ) -> tuple[TokenScores, Tensor, Tensor | None]:
+        """Dense scores, the class that is explained, [batch], and which FFN neurons an example has (`rank_neurons`)."""
         with torch.no_grad():
             states = model.states(batch, batch.get("target"))
         classes = target_of(batch, states.scores)
@@ -241,7 +243,9 @@ class JointMethod(Replacing):
         replacement = self.replacement(states.activation, batch) if self.reads_reference else None
         ffn, attention, completeness = self._shares(model, states, target, replacement, memory_budget)
         log_prob = Target(classes, "log_prob").of(states.scores[:, None])[:, 0]
-        return TokenScores(ffn, attention, log_prob, completeness), classes
+        own = states.activation.unflatten(0, (-1, model.sequences_per_example)).abs().amax(1)
+        present = with_coefficient(model.experts, own)
+        return TokenScores(ffn, attention, log_prob, completeness), classes, present
 
     def _shares(
         self, model: NeuronModel, states: AnswerStates, target: Target, replacement: Tensor | None, memory_budget: int

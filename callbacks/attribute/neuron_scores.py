@@ -53,7 +53,7 @@ from twinlens.callbacks.passes.predict_pass import index_loader, run_pass
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import row_shards
 from twinlens.callbacks.store.store import Finish
-from twinlens.models.anatomy import require_parts
+from twinlens.models.anatomy_check import require_parts
 from twinlens.models.encoder_anatomy import require_encoder_parts
 from twinlens.models.encoder_engine import refuse_residual
 from twinlens.models.encoders import reads_first

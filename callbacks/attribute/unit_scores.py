@@ -35,7 +35,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.passes.shards import PARTIAL_SUMS
 from twinlens.callbacks.store.store import Finish
 from twinlens.data.sampling import token_lengths
-from twinlens.models.anatomy import require_parts
+from twinlens.models.anatomy_check import require_parts
 from twinlens.models.encoder_anatomy import require_encoder_parts
 from twinlens.models.encoders import reads_first
 from twinlens.models.footprint import footprint_of

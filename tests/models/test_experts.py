@@ -20,14 +20,16 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.influence import Influence
 from twinlens.attribution.neuron.ablation import Ablation
+from twinlens.attribution.neuron.atp import AttributionPatching
 from twinlens.attribution.neuron.completion_scores import completion_scores
 from twinlens.attribution.neuron.ig import IntegratedGradients
+from twinlens.attribution.neuron.ig_joint import JointIntegratedGradients
 from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.query_scores import QueryLayers
 from twinlens.attribution.neuron.random_neurons import RandomNeurons
 from twinlens.attribution.targets import Targets
-from twinlens.models.anatomy import Anatomy, require_parts
-from twinlens.models.anatomy_check import build_anatomy
+from twinlens.models.anatomy import Anatomy
+from twinlens.models.anatomy_check import build_anatomy, require_parts
 from twinlens.models.expert_layers import ExpertMatrix
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import coverage, linear_layers
@@ -141,6 +143,18 @@ def test_ablation_goes_through_factors_and_norms_behind_the_experts(name: str) -
         left = logits_of(subject.lm, text).log_softmax(-1)[target]
         handle.remove()
         assert float(found.score[0, place]) == pytest.approx(float(whole - left), rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize("method", [AttributionPatching(top_k=800), JointIntegratedGradients(n_steps=2, top_k=800)])
+def test_lists_over_all_layers_hold_what_the_token_was_sent_to(method: Any) -> None:
+    subject = subject_of(SHARED)
+    assert subject.engine is not None
+    _, batch = subject.batches()[0]
+    found = method.attribute(subject.engine, batch, BUDGET)
+    there = subject.engine.states(batch).activation != 0
+    for row in range(len(there)):
+        pairs = zip(found.layer[row].tolist(), found.unit[row].tolist(), strict=True)
+        assert sorted(pair for pair in pairs if pair[0] >= 0) == [tuple(pair) for pair in there[row].nonzero().tolist()]
 
 
 @pytest.mark.parametrize("name", [SHARED, pytest.param(BIASES, marks=pytest.mark.long)])
