@@ -133,10 +133,12 @@ def refuse_what_cannot_run(
     require_sources(methods)
     if not fit and keeps_epochs(methods) and not checkpoints:
         name = next(name for name, method in methods.items() if keeps_epochs({name: method}))
+        # the steps of somebody else's training are not known
+        others = "" if form_of(methods[name]).needs_rate_sums else " or checkpoints=[DIR1,DIR2]"
         raise UserError(
-            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit, or "
-            f"checkpoints of the training that led to the model: set fit=true or checkpoints=[DIR1,DIR2], or leave "
-            f"{name} out."
+            f"method={name} reads the weights at the end of every epoch, but fit=false trains none; expected a fit"
+            f"{', or checkpoints of the training that led to the model' if others else ''}: set fit=true{others}, or "
+            f"leave {name} out."
         )
     if checkpoints and (fit or not keeps_epochs(methods)):
         why = "fit=true keeps epochs of its own" if fit else "no method of the run reads them"
