@@ -29,7 +29,8 @@ from twinlens.models.checkpoint_settings import (
     check_heads,
     runnable,
 )
-from twinlens.models.class_labels import refuse_unreadable_labels, trained_labels
+from twinlens.models.class_labels import refuse_unreadable_labels
+from twinlens.models.given_models import given_twin, is_given
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
@@ -236,6 +237,10 @@ def _from_checkpoint(
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     serve_type(config)
+    if is_given(path):
+        lm = given_twin(path, attention_of(config, attention))
+        require_score(lm, path)
+        return lm, "linear", Origin()
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:
@@ -286,21 +291,6 @@ def require_architecture(config: PretrainedConfig, model_type: str | None, path:
             f"model.path={path} holds a {config.model_type} checkpoint, but the chosen model expects {model_type}; "
             "choose model=local for a checkpoint of any architecture."
         )
-
-
-def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]:
-    """Label names of a checkpoint that is used as it is (fit=false), in the order of its head.
-
-    Raises:
-        UserError: it has no head, one for another problem than one label per text, or classes that are not numbered.
-    """
-    if head_of(config) is None:
-        raise UserError(
-            f"fit=false uses the classifier in model.path={path} as it is, but its architecture "
-            f"({', '.join(config.architectures or ['unknown'])}) has no classification head; expected "
-            "…ForSequenceClassification: train it first (fit=true) or point model.path to a trained classifier."
-        )
-    return trained_labels(config, path)
 
 
 def save_classifier(

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.checkpoint_files import readable, resolve
+from twinlens.models.heads import head_of
 
 ONE_LABEL = "single_label_classification"
 """transformers' name of the only problem whose probabilities are a softmax over the classes."""
@@ -84,3 +85,18 @@ def _refuse_contradiction(numbers: Any, labels: list[str], path: str) -> None:
                 f"model.path={path}: in config.json id2label calls class {labels.index(name)} {name!r}, but label2id "
                 f"gives that name the number {number}; expected the same pairs in both: mend config.json."
             )
+
+
+def require_trained_classifier(config: PretrainedConfig, path: str) -> list[str]:
+    """Label names of a checkpoint that is used as it is (fit=false), in the order of its head.
+
+    Raises:
+        UserError: it has no head, one for another problem than one label per text, or classes that are not numbered.
+    """
+    if head_of(config) is None:
+        raise UserError(
+            f"fit=false uses the classifier in model.path={path} as it is, but its architecture "
+            f"({', '.join(config.architectures or ['unknown'])}) has no classification head; expected "
+            "…ForSequenceClassification: train it first (fit=true) or point model.path to a trained classifier."
+        )
+    return trained_labels(config, path)

@@ -28,11 +28,11 @@ from twinlens.models.backbone import (
     load_config,
     load_tokenizer,
     require_architecture,
-    require_trained_classifier,
 )
 from twinlens.models.checkpoint_files import require_weights
 from twinlens.models.checkpoint_settings import check_architecture, check_attention, told_unused
 from twinlens.models.choice import scores_choices
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.encoders import is_encoder, refuse_other_head, require_classification_token
 from twinlens.models.own_form import known_tokens, learned_positions, stated_length, trained_form
 

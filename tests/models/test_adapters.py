@@ -22,7 +22,8 @@ from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.tape import recording
 from twinlens.callbacks.plan.device_rate import shape_of
 from twinlens.models.adapters import is_kept
-from twinlens.models.backbone import architecture_of, load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.backbone import architecture_of, load_config, load_tokenizer
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.module import TextClassifier

@@ -14,7 +14,8 @@ from tests.oracles_neuron import answer_activations, forward_scores, sequences_o
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import NeuronModel
 from twinlens.callbacks.run.opening import require_matching_readout
-from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.backbone import load_config, load_tokenizer
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.choice import scores_choices
 from twinlens.models.module import TextClassifier
 

@@ -9,7 +9,8 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.backbone import load_config, load_tokenizer, require_trained_classifier
+from twinlens.models.backbone import load_config, load_tokenizer
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.module import TextClassifier
 
 ARCHITECTURE = {

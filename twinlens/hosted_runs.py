@@ -1,0 +1,194 @@
+"""Run inside somebody else's process: composed and run as a command is, and the process left as it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import io
+import logging
+import os
+import random
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets.utils import logging as datasets_logging
+from omegaconf import OmegaConf, open_dict
+from transformers.utils import logging as transformers_logging
+
+from twinlens import train as entry
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Method
+from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.run.folder_lock import release
+from twinlens.callbacks.run.quiet_libraries import quiet_libraries
+from twinlens.callbacks.run.run_outcome import OUT_OF_MEMORY
+from twinlens.callbacks.store.failures import chain_of, writing
+from twinlens.conf.checking.checks import check_command_line
+from twinlens.conf.checking.config_sources import compose, parse_typed
+from twinlens.conf.checking.plain_values import without_hydra
+
+DEVICES = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
+"""Kind of a torch device → Lightning's word for it."""
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.fabric.strategies.launchers.subprocess_script")
+
+
+def run_here(
+    overrides: Sequence[str],
+    methods: Mapping[str, Any],
+    settings: Mapping[str, Any] | Sequence[str],
+    folder: Path,
+    quiet: bool,
+) -> str:
+    """Compose, check and run what a command line would; what it printed.
+
+    Args:
+        overrides: arguments of the command.
+        methods: by name: names of `conf/method/`, or configured methods.
+        settings: further arguments, as text or by key.
+        folder: of the run.
+        quiet: whether nothing is printed.
+
+    Raises:
+        UserError: anything the caller can mend.
+    """
+    more = [override(key, value) for key, value in settings.items()] if isinstance(settings, Mapping) else settings
+    shipped = [name for name, method in methods.items() if method == name]
+    arguments = [*overrides, f"method=[{','.join(shipped)}]", *more]
+    told = io.StringIO()
+    with as_it_was(), redirect_stdout(told) if quiet else nullcontext():
+        quiet_libraries()
+        check_command_line(arguments, entry.CONFIG_DIR, compose, parse_typed)
+        config = without_hydra(compose(entry.CONFIG_DIR, "train", list(arguments)))
+        with open_dict(config):
+            for name, method in methods.items():
+                if method != name:
+                    node = _node_of_name(method) if isinstance(method, str) else node_of(method)
+                    OmegaConf.update(config, f"method.{name}", node, force_add=True)
+        try:
+            with writing(folder, "folder"):
+                entry.train(config, folder, list(arguments))
+        except UserError:
+            raise
+        except Exception as error:
+            if any(map(is_out_of_memory, chain_of(error))):
+                raise UserError(OUT_OF_MEMORY) from error
+            raise
+        finally:
+            release(folder)
+    return told.getvalue()
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Put back what a run changes in its process: random numbers, the environment, warnings, loggers and bars."""
+    numpy_state, python_state, environment = np.random.get_state(), random.getstate(), dict(os.environ)
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    factory, bars = logging.getLogRecordFactory(), transformers_logging.is_progress_bar_enabled()
+    dataset_bars = datasets_logging.is_progress_bar_enabled()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.setLogRecordFactory(factory)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if dataset_bars:
+            datasets_logging.enable_progress_bar()
+
+
+def override(key: str, value: Any, quoted: bool = True) -> str:
+    """One argument of a command line.
+
+    Args:
+        key: of the configuration.
+        value: text, number, yes or no, None, a list or a dict of these.
+        quoted: whether a text stands between quotes, so that nothing in it is grammar.
+    """
+    return f"{key}={_written(value) if quoted else value}"
+
+
+def class_of(method: Any) -> type[Method]:
+    """The class of a configured method, or of one that `conf/method/` has by name.
+
+    Raises:
+        UserError: no method has that name, or it is no method at all.
+    """
+    if isinstance(method, Method):
+        return type(method)
+    if not isinstance(method, str):
+        raise UserError(
+            f"methods holds a {type(method).__name__}; expected names such as 'ig' or configured methods such as "
+            "IntegratedGradients(n_steps=10): pass one of these."
+        )
+    from hydra.utils import get_class
+
+    return get_class(_node_of_name(method)["_target_"])
+
+
+def name_of(method: Any) -> str:
+    """Name of a configured method: that of the first file of `conf/method/` with its class, else of the class."""
+    kind = class_of(method)
+    target = f"{kind.__module__}.{kind.__qualname__}"
+    named = [file.stem for file in _files() if f"_target_: {target}\n" in file.read_text(encoding="utf-8")]
+    return min(named, key=len) if named else re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+
+
+def node_of(method: Method) -> dict[str, Any]:
+    """The configuration of a method: its class, and its arguments as it keeps them.
+
+    Raises:
+        UserError: arguments that it does not keep under their own names.
+    """
+    kind = type(method)
+    names = [name for name in inspect.signature(kind).parameters]
+    lacking = [name for name in names if not hasattr(method, name)]
+    if lacking and not dataclasses.is_dataclass(method):
+        raise UserError(
+            f"{kind.__name__} keeps no {lacking[0]}, which it is made with, so that no file can say what ran; expected "
+            "arguments that are attributes of the same name: make it a dataclass."
+        )
+    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **{name: getattr(method, name) for name in names}}
+
+
+def _node_of_name(name: str) -> dict[str, Any]:
+    import yaml
+
+    file = entry.CONFIG_DIR / "method" / f"{name}.yaml"
+    if file not in _files():
+        known = ", ".join(found.stem for found in _files())
+        raise UserError(f"no method is called {name}; expected one of {known}: correct the name.")
+    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
+
+
+def _files() -> list[Path]:
+    return sorted((entry.CONFIG_DIR / "method").glob("*.yaml"))
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_written, value)) + "]"
+    text = str(value).replace("'", "\\'")
+    trailing = len(text) - len(text.rstrip("\\"))
+    return f"'{text}{chr(92) * trailing}'"
