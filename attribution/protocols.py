@@ -221,6 +221,8 @@ class LinearLayer:
         d_in, d_out: widths.
         has_bias: whether there is a b.
         block: number of the decoder block that it lies in; None: outside of all, as the head.
+        inputs_of, outputs_of: what the module takes and gives → [sequences, tokens, d_in] and [sequences, tokens,
+            d_out], where that is not their last axis: of a convolution the patches, whose tokens are places.
 
     Example:
         >>> import torch
@@ -236,6 +238,8 @@ class LinearLayer:
     d_out: int
     has_bias: bool
     block: int | None = None
+    inputs_of: Callable[[Tensor], Tensor] | None = None
+    outputs_of: Callable[[Tensor], Tensor] | None = None
 
     @property
     def n_parameters(self) -> int:

@@ -110,8 +110,8 @@ def require_givable(model: nn.Module) -> None:
     devices = sorted({str(weight.device) for _, weight in named})
     if len(devices) > 1:
         raise UserError(
-            f"the model's weights lie on {', '.join(devices)}; expected one device: move it with model.to({devices[0]!r})"
-            ", or pass the checkpoint's folder."
+            f"the model's weights lie on {', '.join(devices)}; expected one device: move it with "
+            f"model.to({devices[0]!r}), or pass the checkpoint's folder."
         )
     other = [(name, weight.dtype) for name, weight in named if not weight.is_floating_point()]
     if other or getattr(model, "is_quantized", False):
@@ -159,8 +159,9 @@ def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
         twin: Any = copy.deepcopy(model, memo)
     except Exception as error:  # whatever somebody's own parts raise
         raise UserError(
-            f"the model cannot be copied without its weights ({type(error).__name__}: {str(error).splitlines()[0]:.200}); "
-            "expected parts that copy.deepcopy can copy: take off what was added to it, or pass the checkpoint's folder."
+            f"the model cannot be copied around its weights ({type(error).__name__}: {' '.join(str(error).split()):.200}"
+            "); expected parts that copy.deepcopy can copy: take off what was added to it, or pass the checkpoint's "
+            "folder."
         ) from error
     if lowered and dtype is not None and hasattr(model, "config"):
         kind: Any = type(model)

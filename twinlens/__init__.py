@@ -1,8 +1,8 @@
-"""The one import name of the project, and its face in Python: `explain`, `open`, `Task`; nothing heavy until they are used.
+"""The one import name of the project, and its face in Python: `explain`, `open` and `Task`, imported when asked for.
 
-In a checkout `twinlens.data`, `twinlens.models`, `twinlens.train` and so on lie beside this folder, as the layout of the
-project wants them. The search path of the package therefore holds the checkout too. A wheel has the same folders inside
-the package and needs no second place.
+In a checkout `twinlens.data`, `twinlens.models`, `twinlens.train` and so on lie beside this folder, as the layout of
+the project wants them. The search path of the package therefore holds the checkout too. A wheel has the same folders
+inside the package and needs no second place.
 """
 
 from __future__ import annotations

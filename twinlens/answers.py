@@ -84,9 +84,7 @@ class Answer:
         held: the temporary folder that the run lies in; it goes with the answer.
     """
 
-    def __init__(
-        self, run: Run, notes: Sequence[str], log: str, held: TemporaryDirectory[str] | None = None
-    ) -> None:
+    def __init__(self, run: Run, notes: Sequence[str], log: str, held: TemporaryDirectory[str] | None = None) -> None:
         self.run = run
         self.notes = [*notes, *run.warnings]
         self.log = log

@@ -11,6 +11,7 @@ from twinlens.answers import Answer
 from twinlens.attribution.errors import UserError
 from twinlens.given_rows import LABEL, rows_of, text_columns, write_table, write_texts
 from twinlens.hosted_runs import DEVICES, override, run_here
+from twinlens.method_names import class_of, name_of
 from twinlens.models.given_models import HOOKS, require_givable, serving
 from twinlens.runs import Run
 
@@ -151,8 +152,8 @@ def _kind_of(model: Any) -> str:
     if any(name.endswith(LANGUAGE_MODELS) for name in names):
         return "language model"
     raise UserError(
-        f"the model is a {', '.join(names) or 'model without a head'}; expected …ForCausalLM or …{CLASSIFIER}, which have "
-        "a prediction to explain: load it with AutoModelForCausalLM or AutoModelForSequenceClassification."
+        f"the model is a {', '.join(names) or 'model without a head'}; expected …ForCausalLM or …{CLASSIFIER}, which "
+        "have a prediction to explain: load it with AutoModelForCausalLM or AutoModelForSequenceClassification."
     )
 
 
@@ -169,8 +170,6 @@ def _named(methods: Sequence[Any] | Mapping[str, Any] | None, with_train: bool) 
     if isinstance(methods, Mapping):
         found = {str(name): method for name, method in methods.items()}
     else:
-        from twinlens.hosted_runs import name_of
-
         names = [method if isinstance(method, str) else name_of(method) for method in methods]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
@@ -185,8 +184,6 @@ def _named(methods: Sequence[Any] | Mapping[str, Any] | None, with_train: bool) 
 
 
 def _lists_neurons(method: Any) -> bool:
-    from twinlens.hosted_runs import class_of
-
     return bool(class_of(method).lens == "neuron")
 
 
@@ -197,7 +194,6 @@ def _require_train(methods: Mapping[str, Any], train: Any) -> None:
         UserError: naming the method.
     """
     from twinlens.callbacks.run.parts import needs_train
-    from twinlens.hosted_runs import class_of
 
     for name, method in methods.items():
         asks = class_of(method).lens == "instance" if isinstance(method, str) else needs_train(method)
@@ -235,7 +231,7 @@ def _on_device(model: Any, device: str | None) -> list[str]:
         "cuda": torch.cuda.device_count(),
         "mps": int(torch.backends.mps.is_available()),
     }.get(kind, 0)
-    if number and not number.isdigit() or int(number or 0) >= there:
+    if (number and not number.isdigit()) or int(number or 0) >= there:
         known = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
         known += ["mps"] if torch.backends.mps.is_available() else []
         raise UserError(

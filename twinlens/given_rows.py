@@ -91,8 +91,8 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
         lacking = [column for column in columns if not isinstance(row.get(column), str)]
         if lacking:
             raise UserError(
-                f"{name}[{number}] has no text in {lacking[0]} (it has: {', '.join(map(str, row))}), which the explained "
-                "texts have; expected the same columns in both: rename it."
+                f"{name}[{number}] has no text in {lacking[0]} (it has: {', '.join(map(str, row))}), which the "
+                "explained texts have; expected the same columns in both: rename it."
             )
         label = row.get(LABEL)
         if isinstance(label, int) and str(label) not in classes and 0 <= label < len(classes):

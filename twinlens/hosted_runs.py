@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import io
 import logging
 import os
 import random
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -23,7 +20,6 @@ from transformers.utils import logging as transformers_logging
 
 from twinlens import train as entry
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.method import Method
 from twinlens.callbacks.passes.memory import is_out_of_memory
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
@@ -32,6 +28,7 @@ from twinlens.callbacks.store.failures import chain_of, writing
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.config_sources import compose, parse_typed
 from twinlens.conf.checking.plain_values import without_hydra
+from twinlens.method_names import node_of
 
 DEVICES = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 """Kind of a torch device → Lightning's word for it."""
@@ -68,8 +65,7 @@ def run_here(
         with open_dict(config):
             for name, method in methods.items():
                 if method != name:
-                    node = _node_of_name(method) if isinstance(method, str) else node_of(method)
-                    OmegaConf.update(config, f"method.{name}", node, force_add=True)
+                    OmegaConf.update(config, f"method.{name}", node_of(method), force_add=True)
         try:
             with writing(folder, "folder"):
                 entry.train(config, folder, list(arguments))
@@ -119,63 +115,6 @@ def override(key: str, value: Any, quoted: bool = True) -> str:
         quoted: whether a text stands between quotes, so that nothing in it is grammar.
     """
     return f"{key}={_written(value) if quoted else value}"
-
-
-def class_of(method: Any) -> type[Method]:
-    """The class of a configured method, or of one that `conf/method/` has by name.
-
-    Raises:
-        UserError: no method has that name, or it is no method at all.
-    """
-    if isinstance(method, Method):
-        return type(method)
-    if not isinstance(method, str):
-        raise UserError(
-            f"methods holds a {type(method).__name__}; expected names such as 'ig' or configured methods such as "
-            "IntegratedGradients(n_steps=10): pass one of these."
-        )
-    from hydra.utils import get_class
-
-    return get_class(_node_of_name(method)["_target_"])
-
-
-def name_of(method: Any) -> str:
-    """Name of a configured method: that of the first file of `conf/method/` with its class, else of the class."""
-    kind = class_of(method)
-    target = f"{kind.__module__}.{kind.__qualname__}"
-    named = [file.stem for file in _files() if f"_target_: {target}\n" in file.read_text(encoding="utf-8")]
-    return min(named, key=len) if named else re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
-
-
-def node_of(method: Method) -> dict[str, Any]:
-    """The configuration of a method: its class, and its arguments as it keeps them.
-
-    Raises:
-        UserError: arguments that it does not keep under their own names.
-    """
-    kind = type(method)
-    names = [name for name in inspect.signature(kind).parameters]
-    lacking = [name for name in names if not hasattr(method, name)]
-    if lacking and not dataclasses.is_dataclass(method):
-        raise UserError(
-            f"{kind.__name__} keeps no {lacking[0]}, which it is made with, so that no file can say what ran; expected "
-            "arguments that are attributes of the same name: make it a dataclass."
-        )
-    return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **{name: getattr(method, name) for name in names}}
-
-
-def _node_of_name(name: str) -> dict[str, Any]:
-    import yaml
-
-    file = entry.CONFIG_DIR / "method" / f"{name}.yaml"
-    if file not in _files():
-        known = ", ".join(found.stem for found in _files())
-        raise UserError(f"no method is called {name}; expected one of {known}: correct the name.")
-    return dict(yaml.safe_load(file.read_text(encoding="utf-8")))
-
-
-def _files() -> list[Path]:
-    return sorted((entry.CONFIG_DIR / "method").glob("*.yaml"))
 
 
 def _written(value: Any) -> str:

@@ -135,7 +135,9 @@ class Scores:
                     yield dict(zip(INSTANCE_COLUMNS, values, strict=True))
 
     def __repr__(self) -> str:
-        return f"Scores of {self.name} ({self.lens} lens), {len(self._found.rows.dataset)} queries; .to_pandas() has them"
+        return (
+            f"Scores of {self.name} ({self.lens} lens), {len(self._found.rows.dataset)} queries; .to_pandas() has them"
+        )
 
 
 def joined(row: Row, columns: list[str]) -> str:
@@ -147,4 +149,3 @@ def joined(row: Row, columns: list[str]) -> str:
 
 def _row_of(neuron: Neuron) -> Row:
     return {name: getattr(neuron, name) for name in NEURON_COLUMNS}
-

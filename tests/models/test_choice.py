@@ -15,8 +15,8 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import NeuronModel
 from twinlens.callbacks.run.opening import require_matching_readout
 from twinlens.models.backbone import load_config, load_tokenizer
-from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.choice import scores_choices
+from twinlens.models.class_labels import require_trained_classifier
 from twinlens.models.module import TextClassifier
 
 LENGTHS = [[6, 9, 7], [4, 4, 11]]
