@@ -159,7 +159,7 @@ def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
         twin: Any = copy.deepcopy(model, memo)
     except Exception as error:  # whatever somebody's own parts raise
         raise UserError(
-            f"the model cannot be copied around its weights ({type(error).__name__}: {' '.join(str(error).split()):.200}"
+            f"the model cannot be copied around its weights ({type(error).__name__}: {' '.join(str(error).split()):.99}"
             "); expected parts that copy.deepcopy can copy: take off what was added to it, or pass the checkpoint's "
             "folder."
         ) from error
