@@ -24,6 +24,8 @@ HEAVY = ("torch", "lightning", "transformers", "datasets", "hydra", "pandas", "n
 def posix_alone(source: str) -> list[str]:
     """What a module imports or reads that only POSIX has, without a word for other systems: outside of `try`, and of a
     condition on the system."""
+    if not any(word in source for word in (*OF_POSIX, *SIGNALS_OF_POSIX, *CALLS_OF_POSIX)):
+        return []
     guarded: set[ast.AST] = set()
     for node in ast.walk(tree(source)):
         if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "sys.platform" in ast.unparse(node.test)):
