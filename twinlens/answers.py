@@ -6,7 +6,6 @@ import html
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, overload
 
@@ -81,14 +80,12 @@ class Answer:
         run: what it has left; `run.path` is the folder.
         notes: what was done that the caller may not expect, a sentence each.
         log: what a command would have printed.
-        held: the temporary folder that the run lies in; it goes with the answer.
     """
 
-    def __init__(self, run: Run, notes: Sequence[str], log: str, held: TemporaryDirectory[str] | None = None) -> None:
+    def __init__(self, run: Run, notes: Sequence[str], log: str) -> None:
         self.run = run
         self.notes = [*notes, *run.warnings]
         self.log = log
-        self._held = held
 
     @property
     def path(self) -> Path:

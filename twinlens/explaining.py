@@ -61,7 +61,7 @@ def explain(
         device: `cpu`, `cuda`, `cuda:1` or `mps`; None: where the model is, of a folder a GPU where there is one.
         seed: of the run.
         folder: where the run's files are left; None: they go with the answer.
-        store: where finished stages are kept and found again; None: nowhere.
+        store: where finished stages are kept and found again; None: `store` below the run's files.
         settings: any other keys of a run, e.g. {"memory_budget": "1GiB"} or ["method.ig.n_steps=10"].
         quiet: nothing is printed; `answer.log` has it.
 
@@ -82,13 +82,18 @@ def explain(
             "explain was given no texts; expected what is to be explained as third argument: write "
             "twinlens.explain(model, tokenizer, 'Once upon a time')."
         )
+    model = getattr(model, "_orig_mod", model)  # of torch.compile
     kind = _kind_of(model)
     named = _named(methods, train is not None)
     _require_train(named, train)
-    held = None if folder is not None and store is not None else TemporaryDirectory(prefix="twinlens-")
+    if folder is not None and (Path(folder) / "config.yaml").is_file():
+        raise UserError(
+            f"folder={folder} holds a run already, whose lists would stand among the new ones; expected a folder of "
+            "its own: choose another one, or read what is there with twinlens.open."
+        )
+    held = None if folder is not None else TemporaryDirectory(prefix="twinlens-")
     try:
-        temporary = Path(held.name if held is not None else str(folder))
-        run_folder = Path(folder) if folder is not None else temporary / "run"
+        run_folder = Path(folder) if held is None else Path(held.name) / "run"
         inputs = run_folder / "given"
         given = not isinstance(model, str | Path)
         where = inputs / "model" if given else Path(model)
@@ -101,7 +106,7 @@ def explain(
             override("seed", seed),
             override("explain", explain),
             override("explain_against", explain_against),
-            override("paths.store", Path(store if store is not None else temporary / "store").as_posix()),
+            override("paths.store", Path(run_folder / "store" if store is None else store).as_posix()),
             *_on_device(model, device),
         ]
         if tokenizer is not None:
@@ -127,7 +132,7 @@ def explain(
         if held is not None:
             held.cleanup()
         raise
-    return Answer(Run(run_folder), notes, log, held)
+    return Answer(Run(run_folder, held), notes, log)
 
 
 def _kind_of(model: Any) -> str:
@@ -141,10 +146,12 @@ def _kind_of(model: Any) -> str:
 
         names = load_config(str(model)).architectures or []
     else:
-        if not hasattr(model, "config") or not hasattr(model, "named_parameters"):
+        from transformers import PreTrainedModel
+
+        if not isinstance(model, PreTrainedModel):
             raise UserError(
                 f"the model is a {type(model).__name__}; expected a model of transformers or the folder of one: pass "
-                "that, or use twinlens.Task for a module of your own."
+                "that (of an adapter merge_and_unload(), or its folder), or use twinlens.Task for a module of your own."
             )
         names = [type(model).__name__]
     if any(CLASSIFIER in name for name in names):

@@ -26,12 +26,14 @@ class Run:
 
     Args:
         path: the folder, as the last line of a command names it.
+        held: what has to live as long as the run is read, as a temporary folder does.
 
     Raises:
         UserError: no folder, or none of a run.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, held: object = None) -> None:
+        self.held = held
         self.path = Path(path).expanduser()
         if not (self.path / "config.yaml").is_file():
             what = "has no config.yaml" if self.path.is_dir() else "is no folder"
@@ -60,7 +62,7 @@ class Run:
     def scores(self) -> ScoresByMethod:
         """Lists by the name of the method, e.g. `run.scores["ig"]`; those of a method that draws are of its first
         seed."""
-        return ScoresByMethod(self.files)
+        return ScoresByMethod(self.files, self.held)
 
     def results(self) -> pandas.DataFrame:
         """results.csv, a row for each number; empty where nothing was evaluated."""
@@ -82,9 +84,11 @@ class ScoresByMethod(Mapping[str, Scores]):
 
     Args:
         files: of the run.
+        held: what has to live as long as they are read.
     """
 
-    def __init__(self, files: RunFiles) -> None:
+    def __init__(self, files: RunFiles, held: object = None) -> None:
+        self._held = held
         self._passages = Passages(files.path)
         self._sets: dict[str, ScoreSet] = {}
         if (files.path / "scores").is_dir():
@@ -97,7 +101,7 @@ class ScoresByMethod(Mapping[str, Scores]):
                 f"the run {self._files.path} has no scores of {name}; expected one of "
                 f"{', '.join(self._sets) or 'none, since no method ran'}: choose one, or add it with method=[{name}]."
             )
-        return Scores(self._files, self._sets[name], self._passages)
+        return Scores(self._files, self._sets[name], self._passages, self._held)
 
     def __contains__(self, name: object) -> bool:
         return name in self._sets

@@ -59,6 +59,7 @@ class Scores:
         files: of the run.
         found: of the method.
         passages: of the run's neurons.
+        held: what has to live as long as they are read.
 
     Attributes:
         name: of the method.
@@ -66,7 +67,8 @@ class Scores:
         settings: method.yaml: resolved settings, sign and unit.
     """
 
-    def __init__(self, files: RunFiles, found: ScoreSet, passages: Passages) -> None:
+    def __init__(self, files: RunFiles, found: ScoreSet, passages: Passages, held: object = None) -> None:
+        self._held = held
         self.name = found.name
         self.lens: Literal["instance", "neuron"] = found.kind
         self.settings = found.settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 import random
@@ -196,6 +197,21 @@ def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any
 def test_a_model_needs_its_tokenizer(facts: tuple[Any, Any]) -> None:
     with pytest.raises(twinlens.UserError, match="without its tokenizer"):
         twinlens.explain(facts[0], None, PROMPT)
+
+
+def test_files_live_as_long_as_something_reads_them(tmp_path: Path) -> None:
+    asked = {"model": "models/facts", "texts": PROMPT, "methods": ["logprob_increase"]}
+    run = twinlens.explain(**asked).run
+    assert len(run.scores["logprob_increase"].to_pandas()) > 0
+    kept = twinlens.explain(**asked, folder=tmp_path / "kept").path
+    moved = kept.rename(tmp_path / "moved")
+    assert len(twinlens.open(moved).scores["logprob_increase"].to_pandas()) > 0
+    with pytest.raises(twinlens.UserError, match="holds a run already"):
+        twinlens.explain(**asked, folder=moved)
+    temporary = run.path
+    del run
+    gc.collect()
+    assert not temporary.exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
