@@ -1,4 +1,4 @@
-"""Models in memory are read as their folders are, of any type and in either precision; twins share and copy nothing else."""
+"""Models in memory are read as their folders are, of any type and in either precision; what a twin shares."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def decoder(name: str) -> Any:
     torch.manual_seed(0)
     known = FAMILY_CONFIGS[name]
     settings = {**(known if "hidden_size" in known or "n_embd" in known else {**LLAMA_SHAPE, **known})}
-    config = AutoConfig.for_model(name, **settings, vocab_size=259, pad_token_id=0, bos_token_id=1, eos_token_id=2)
+    config = AutoConfig.for_model(name, **settings, vocab_size=264, pad_token_id=0, bos_token_id=1, eos_token_id=2)
     return AutoModelForCausalLM.from_config(config)
 
 
