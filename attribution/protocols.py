@@ -238,8 +238,10 @@ class LinearLayer:
         d_in, d_out: widths.
         has_bias: whether there is a b.
         block: number of the decoder block that it lies in; None: outside of all, as the head.
-        spread: puts what it reads or writes for some tokens among all tokens, [rows, d] → [tokens, d], with zeros
-            elsewhere: of an expert, which sees those alone that a router sends to it. None: it sees all.
+        inputs_of, outputs_of: what the module takes and gives → [sequences, tokens, d_in] and [sequences, tokens,
+            d_out], where that is not what it has: of a convolution the patches, whose tokens are places; of an expert
+            the tokens that a router sends to it, put among all, with zeros elsewhere. None: its last axis is d.
+        routed: whether it is one expert's, whose parameter holds those of all, and which a router may send nothing.
 
     Example:
         >>> import torch
@@ -255,7 +257,9 @@ class LinearLayer:
     d_out: int
     has_bias: bool
     block: int | None = None
-    spread: Callable[[Tensor], Tensor] | None = None
+    inputs_of: Callable[[Tensor], Tensor] | None = None
+    outputs_of: Callable[[Tensor], Tensor] | None = None
+    routed: bool = False
 
     @property
     def n_parameters(self) -> int:

@@ -30,6 +30,7 @@ from twinlens.models.checkpoint_settings import (
     runnable,
 )
 from twinlens.models.class_labels import refuse_unreadable_labels
+from twinlens.models.given_models import given_twin, is_given
 from twinlens.models.heads import HEAD_ENTRY, HeadKind, head_of, load_head
 from twinlens.models.loaded_weights import HEAD, Origin, fitting_weights, of_head, with_padding
 from twinlens.models.own_form import INPUT_ENTRY, reading_with
@@ -245,6 +246,10 @@ def _from_checkpoint(
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     serve_type(config)
+    if is_given(path):
+        lm = given_twin(path, attention_of(config, attention))
+        require_score(lm, path)
+        return lm, "linear", Origin()
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     trained_head = head_of(config)
     if trained_head is not None and config.num_labels != labels["num_labels"]:

@@ -21,6 +21,7 @@ from twinlens.models.adapters import AdapterUse, save_weights
 from twinlens.models.backbone import adapted, config_from_scratch, load_config, require_architecture
 from twinlens.models.checkpoint_files import readable, weights_place
 from twinlens.models.checkpoint_settings import attention_of, buildable, runnable
+from twinlens.models.given_models import given_twin, is_given
 from twinlens.models.loaded_weights import Origin, fitting_weights
 from twinlens.models.padding import moved_by_padding
 from twinlens.models.weight_types import weight_type
@@ -132,6 +133,8 @@ def _from_checkpoint(
     config = load_config(path, trust_remote_code)
     require_architecture(config, model_type, path)
     _refuse_other_heads(config, path)
+    if is_given(path):
+        return given_twin(path, attention_of(config, attention)), Origin()
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     with readable(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(

@@ -20,6 +20,7 @@ from transformers.utils import (
 )
 
 from twinlens.attribution.errors import UserError
+from twinlens.models.given_models import is_given
 from twinlens.models.pickled_weights import require_tensors
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -51,13 +52,14 @@ def require_weights(path: str, folder: Path | None = None) -> list[Path]:
         folder: where the hub's files lie, once they are fetched.
 
     Returns:
-        The pickles that the weights are read from; none for safetensors, and for a hub id.
+        The pickles that the weights are read from; none for safetensors, for a hub id, and where a caller's model
+        stands for them (`given_models.py`).
 
     Raises:
         UserError: naming the file.
     """
     folder = Path(resolve(path)) if folder is None else folder
-    if not folder.is_dir():
+    if not folder.is_dir() or is_given(path):
         return []
     files = sorted({*folder.glob("*.safetensors"), *_indexed_files(folder, path, SAFE_WEIGHTS_INDEX_NAME)})
     for file in files:

@@ -159,6 +159,8 @@ def expert_layers(name: str, module: Any, block: int | None) -> list[LinearLayer
             matrix = ExpertMatrix(loop, side, expert)
             own = f"{name}.{stored}.{expert}"
             found.append(
-                LinearLayer(own, matrix, d_in + bool(module.has_bias), d_out, False, block, spread=matrix.spread)
+                LinearLayer(
+                    own, matrix, d_in + bool(module.has_bias), d_out, False, block, matrix.spread, matrix.spread
+                )
             )
     return found

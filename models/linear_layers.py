@@ -177,7 +177,7 @@ def coverage(model: nn.Module, head: nn.Module, layers: Sequence[LinearLayer]) -
     inside: dict[int, int] = {}
     for layer in layers:
         for value in layer.module.parameters():
-            if layer.spread is None:
+            if not layer.routed:
                 inside[id(value)] = value.numel()
             else:  # of the numbers of all experts its own
                 inside[id(value)] = inside.get(id(value), 0) + value.numel() // len(value)

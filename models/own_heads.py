@@ -18,6 +18,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from twinlens.attribution.errors import UserError
 from twinlens.models.encoders import attach_head, is_encoder, refuse_other_head
+from twinlens.models.given_models import fresh_buffers, put_computed
 from twinlens.models.heads import MlpHead
 
 
@@ -81,21 +82,7 @@ def mend_buffers(lm: Any) -> None:
     if not isinstance(lm, OwnHead):
         return
     model: Any = lm
-    every: Any = nn.Module
-    usual = every.register_parameter
-
-    def register(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        usual(module, name, None if parameter is None else nn.Parameter(parameter.to("meta"), parameter.requires_grad))
-
-    every.register_parameter = register  # of this decoder only the buffers are wanted
-    try:
-        fresh = dict(AutoModel.from_config(model.config).named_buffers())
-    finally:
-        every.register_parameter = usual
-    held = {name.removeprefix(f"{model.base_model_prefix}.") for name in model.state_dict()}
-    for name, buffer in model.base_model.named_buffers():
-        if name not in held and name in fresh and not fresh[name].is_meta and fresh[name].shape == buffer.shape:
-            buffer.copy_(fresh[name])
+    put_computed(model.base_model, fresh_buffers(lambda: AutoModel.from_config(model.config)))
 
 
 def require_score(lm: Any, path: str | None) -> None:

@@ -47,6 +47,7 @@ class Tape:
         self.inputs: dict[int, Tensor] = {}
         self._outputs: dict[int, Tensor] = {}
         self._leaves: list[Tensor] = []
+        self._versions: dict[int, tuple[int, int]] = {}
 
     def gradients(self, scores: Tensor, cotangents: Tensor, consume: Consumer, more: bool = False) -> None:
         """Run the backward of ⟨cotangents, scores⟩ and hand over what each layer sees, the last layer first.
@@ -63,8 +64,9 @@ class Tape:
             def hand_over(delta: Tensor, number: int = number) -> None:
                 # under mixed precision sums over tokens and examples stay in the type that the consumer chooses
                 with torch.no_grad(), torch.autocast(delta.device.type, enabled=False):
-                    spread = self.layers[number].spread or (lambda values: values)
-                    consume(number, _with_tokens(spread(self.inputs[number])), _with_tokens(spread(delta)))
+                    layer = self.layers[number]
+                    inputs = _with_tokens(self.inputs[number], layer.inputs_of)
+                    consume(number, inputs, _with_tokens(delta, layer.outputs_of))
 
             handles.append(output.register_hook(hand_over))
         try:
@@ -84,7 +86,17 @@ class Tape:
             self._leaves.append(output)
         self.inputs[number] = given.detach()
         self._outputs[number] = output
+        self._versions[number] = _version(given), _version(output)
         return output
+
+    def overwritten(self) -> list[str]:
+        """Layers whose inputs or outputs were overwritten after they were recorded. What an addition in place does to
+        an output leaves its gradient as it is; other changes do not."""
+        return [
+            self.layers[number].name
+            for number, versions in self._versions.items()
+            if versions != (_version(self.inputs[number]), _version(self._outputs[number]))
+        ]
 
 
 @contextmanager
@@ -107,6 +119,14 @@ def recording(layers: Sequence[LinearLayer]) -> Iterator[Tape]:
             handle.remove()
 
 
-def _with_tokens(values: Tensor) -> Tensor:
-    """[sequences, tokens, d] from [sequences, d] or [sequences, tokens, d]; further axes are tokens."""
+def _version(values: Tensor) -> int:
+    """How often a tensor was overwritten, as far as that is counted."""
+    return 0 if values.is_inference() else values._version
+
+
+def _with_tokens(values: Tensor, arranged: Callable[[Tensor], Tensor] | None) -> Tensor:
+    """[sequences, tokens, d] as the layer arranges it, else from [sequences, d] or [sequences, tokens, d]; further axes
+    are tokens."""
+    if arranged is not None:
+        values = arranged(values)
     return values[:, None] if values.dim() == 2 else values.flatten(1, -2)

@@ -179,7 +179,7 @@ class CurvedLayers(OverLayers):
         if bases is None:
             return [Inverse(None, self.relative_damping)] * len(layers)
         return [
-            Inverse(basis, absolute_damping(basis, self.relative_damping, layer.name, layer.spread is not None))
+            Inverse(basis, absolute_damping(basis, self.relative_damping, layer.name, layer.routed))
             for basis, layer in zip(bases, layers, strict=True)
         ]
 

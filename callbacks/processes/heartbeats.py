@@ -175,7 +175,7 @@ def _current() -> Signs | None:
         return None
     if processes is None or processes.total < 2:
         return None
-    return _signs_in(Path(tempfile.gettempdir()) / f"twinlens-{os.getuid()}", processes)
+    return _signs_in(Path(tempfile.gettempdir()) / f"twinlens-{getattr(os, 'getuid', int)()}", processes)
 
 
 def _signs_in(parent: Path, processes: StartedProcesses) -> Signs:

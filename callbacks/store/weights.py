@@ -12,6 +12,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.checksums import read_note
 from twinlens.callbacks.store.files import write_json
 from twinlens.models.adapter_files import SETTINGS, local_base
+from twinlens.models.given_models import given_hash, is_given
 
 
 def weights_hash(folder: Path, cache: Path) -> str:
@@ -19,6 +20,8 @@ def weights_hash(folder: Path, cache: Path) -> str:
 
     An adapter's covers its base's, where that lies in a folder too.
     """
+    if is_given(str(folder)):  # a caller's model, whose folder has no weights
+        return given_hash(str(folder))
     files = _hashed_files(folder)
     if not any(file.suffix != ".json" for file in files):
         raise UserError(f"{folder} has no weights; expected model.safetensors: check model.path.")

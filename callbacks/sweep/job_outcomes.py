@@ -6,7 +6,6 @@ sweep's folder and nothing else.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -15,6 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.files import write_json
@@ -58,8 +59,7 @@ def alone(sweep: Path) -> Iterator[None]:
     """Let one process at a time read all rows and write tables of them, so that no older table replaces a newer."""
     folder = sweep / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as guard:
-        fcntl.flock(guard, fcntl.LOCK_EX)  # given back also when the process is killed
+    with FileLock(folder / "lock"):  # given back also when the process is killed
         yield
 
 

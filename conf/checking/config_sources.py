@@ -36,10 +36,15 @@ def check_what_is_read(project: Path) -> None:
 
 
 def compose(home: Path, primary: str, overrides: list[str]) -> DictConfig:
-    """A configuration with Hydra's own node, composed without starting a job."""
+    """A configuration with Hydra's own node, composed without starting a job; a Hydra application that goes on in this
+    process keeps its state."""
+    before = GlobalHydra.instance().hydra
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(home.resolve()), version_base="1.3"):
-        return hydra_compose(primary, overrides, return_hydra_config=True)
+    try:
+        with initialize_config_dir(str(home.resolve()), version_base="1.3"):
+            return hydra_compose(primary, overrides, return_hydra_config=True)
+    finally:
+        GlobalHydra.instance().hydra = before
 
 
 class CheckedFiles(FileConfigSource):

@@ -1,0 +1,234 @@
+"""`twinlens.explain`: the numbers of the command line, the model as it was, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import json
+import os
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+import twinlens
+from tests.running import CommandLine
+from tests.small_texts import documents
+from twinlens.attribution.instance.bm25 import BM25
+from twinlens.attribution.neuron.ig import IntegratedGradients
+
+DOCUMENTS = documents()
+PROMPT = "The capital of France is"
+FEW_STEPS = "method.ig.n_steps=3"
+
+
+@pytest.fixture(scope="module")
+def facts(repository: Path) -> tuple[Any, Any]:
+    folder = repository / "models" / "facts"
+    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+
+
+def in_use(model: Any) -> tuple[Any, list[str]]:
+    """A model in the middle of somebody's work, and what its hook has seen."""
+    seen: list[str] = []
+    model = copy.deepcopy(model).bfloat16().train()
+    model.model.layers[0].eval()
+    model.model.layers[1].register_forward_hook(lambda module, given, output: seen.append("forward"))
+    model.model.embed_tokens.requires_grad_(False)
+    model.model.norm.weight.grad = torch.ones_like(model.model.norm.weight)
+    return model, seen
+
+
+def state_of(model: Any) -> dict[str, Any]:
+    """All that a call could change."""
+    weights = dict(model.named_parameters())
+    return {
+        "weights": {name: value.clone() for name, value in model.state_dict().items()},
+        "places": {name: (id(value), value.data_ptr(), value.dtype, value.device) for name, value in weights.items()},
+        "gradients": {name: (value.requires_grad, None if value.grad is None else value.grad.clone())
+                      for name, value in weights.items()},
+        "buffers": {name: value.clone() for name, value in model.named_buffers()},
+        "modes": {name: part.training for name, part in model.named_modules()},
+        "hooks": {name: list(part._forward_hooks) for name, part in model.named_modules()},
+        "attributes": {name: sorted(vars(part)) for name, part in model.named_modules()},
+        "config": model.config.to_dict(),
+    }  # fmt: skip
+
+
+def same(one: Any, two: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return one.dtype == two.dtype and torch.equal(one, two)
+    if isinstance(one, dict):
+        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
+    if isinstance(one, tuple | list):
+        return len(one) == len(two) and all(map(same, one, two))
+    return bool(one == two)
+
+
+def test_three_lines_give_the_numbers_of_the_command_line(command: CommandLine, facts: tuple[Any, Any]) -> None:
+    model, tokenizer = facts
+    (command.folder / "docs.jsonl").write_text("\n".join(map(json.dumps, DOCUMENTS)))
+    answer = twinlens.explain(
+        model, tokenizer, PROMPT, train=DOCUMENTS, methods=["ig", "influence_ekfac"], settings=[FEW_STEPS]
+    )
+    typed = ("fit=false", "model=local", "model.path=models/facts", "data=texts", f"data.prompt='{PROMPT}'",
+             "data.generate=1", "data.train=docs.jsonl", "method=[ig,influence_ekfac]", FEW_STEPS, "evaluation=[]",
+             "logger=none", "trainer.accelerator=cpu")  # fmt: skip
+    run = twinlens.open(command(*typed, base=()).folder)
+    for name, found in (("influence_ekfac", answer.instances), ("ig", answer.neurons)):
+        own, theirs = found.to_pandas(), run.scores[name].to_pandas()
+        assert len(own) == len(theirs) > 5
+        assert (own.drop(columns="score") == theirs.drop(columns="score")).all(axis=None)
+        np.testing.assert_allclose(own["score"], theirs["score"], rtol=1e-6, atol=1e-6)
+    instances = answer.instances.to_pandas()
+    assert list(instances.columns) == ["query", "target", "method", "rank", "index", "text", "score"]
+    texts = [row.get("text") or row["prompt"] + row["completion"] for row in DOCUMENTS]
+    assert [texts[index] for index in instances["index"]] == list(instances["text"])
+    first = answer.neurons[0]
+    assert (first.rank, first.site, first.query, first.method) == (1, "ffn", 0, "ig")
+    assert any(passage.marked for passage in first.texts())
+    compared = run.compare(answer.run)
+    assert set(compared.lists()["share"]) == {1.0}
+    assert answer.queries[0].startswith(PROMPT)
+
+
+def test_a_model_in_use_stays_as_it_is_to_the_bit(facts: tuple[Any, Any], capfd: pytest.CaptureFixture[str]) -> None:
+    model, seen = in_use(facts[0])
+    before, surroundings = state_of(model), (dict(os.environ), random.getstate(), np.random.get_state()[1].copy())
+    drawn = torch.get_rng_state()
+    answer = twinlens.explain(
+        model, facts[1], [{"prompt": PROMPT, "completion": " Paris.", "foil": " Rome."}], train=Dataset.from_list(
+            [{"text": row.get("text") or row["completion"]} for row in DOCUMENTS]
+        ), methods=["ig", "gradsim"], explain_against="foil", settings=[FEW_STEPS]
+    )  # fmt: skip
+    assert capfd.readouterr().out == ""
+    assert seen == []
+    assert same(state_of(model), before)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    assert (dict(os.environ), random.getstate()) == surroundings[:2]
+    assert (np.random.get_state()[1] == surroundings[2]).all()
+    assert "1 hooks of the model were left out" in answer.notes[0]
+    assert answer.instances.to_pandas()["target"][0] == "'Paris.' against 'Rome.'"
+    answer.show(top=2)
+    shown = capfd.readouterr().out
+    assert "query 0" in shown
+    assert shown.count("ffn") == 2
+    assert "<table" in answer._repr_html_()
+
+
+def test_a_classifier_is_explained_by_its_own_labels(trained: Path) -> None:
+    folder = trained / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    names = [model.config.id2label[number] for number in sorted(model.config.id2label)]
+    words = ("rivers", "bridges", "harbours", "mountains", "gardens", "markets", "castles", "islands")
+    rows = [{"text": f"Claim about {word} is so.", "label": at % len(names)} for at, word in enumerate(words)]
+    loader = DataLoader(rows, batch_size=3, shuffle=True)  # type: ignore[arg-type]
+    methods = {"ig": IntegratedGradients(n_steps=2), "gradsim": "gradsim", "words": BM25()}
+    given = twinlens.explain(model, tokenizer, ["Claim about bridges is so."], train=loader, methods=methods)
+    read = twinlens.explain(folder, None, {"text": "Claim about bridges is so."}, train=rows, methods=methods)
+    one, two = given.instances.to_pandas(bottom=True), read.instances.to_pandas(bottom=True)
+    assert (one.drop(columns="score") == two.drop(columns="score")).all(axis=None)
+    np.testing.assert_allclose(one["score"], two["score"], rtol=1e-6, atol=1e-6)
+    assert set(one["method"]) == {"gradsim", "words"}
+    assert one[(one["method"] == "words") & (one["rank"] == 1)]["text"].item() == "Claim about bridges is so."
+    assert set(one[one["method"] == "gradsim"]["target"]) <= set(names)
+    assert min(one["rank"]) < 0
+    assert given.neurons[0].texts()
+    assert given.run.scores["ig"].settings["n_steps"] == 2
+
+
+def on_meta(model: Any) -> Any:
+    with torch.device("meta"):
+        return type(model)(model.config)
+
+
+def with_own_forward(model: Any) -> Any:
+    model = copy.deepcopy(model)
+    model.model.norm.forward = lambda states: states
+    return model
+
+
+def in_integers(model: Any) -> Any:
+    model = copy.deepcopy(model)
+    weight = model.model.norm.weight
+    model.model.norm.weight = torch.nn.Parameter(weight.to(torch.int8), requires_grad=False)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("change", "given", "said"),
+    [
+        (None, {"texts": None}, "was given no texts"),
+        (None, {"methods": ["gradsim"]}, "gradsim searches training instances"),
+        (None, {"methods": ["influense"], "train": ["a"]}, "no method is called influense"),
+        (None, {"methods": []}, "explains nothing"),
+        (None, {"methods": [3]}, "holds a int"),
+        (None, {"methods": ["ig", IntegratedGradients()]}, "ig more than once"),
+        (None, {"device": "cuda:9"}, "device=cuda:9 is not on this machine"),
+        (None, {"device": "tpu"}, "device=tpu is not on this machine"),
+        (None, {"texts": []}, "texts has no row"),
+        (None, {"texts": [torch.ones(3)]}, "texts[0] is a Tensor"),
+        (None, {"texts": 3}, "texts is a int"),
+        (None, {"train": [{"words": "a"}], "methods": ["bm25"]}, "has none of text, prompt and completion"),
+        (None, {"explain": "no such token at all"}, "tokens ("),
+        (None, {"settings": {"method.ig.steps": 3}}, "method.ig.steps"),
+        (on_meta, {}, "has no values (it lies on the meta device"),
+        (with_own_forward, {}, "the forward of model.norm was replaced"),
+        (in_integers, {}, "are quantised (model.norm.weight is torch.int8)"),
+        (lambda model: model.model, {}, "have a prediction to explain"),
+        (lambda model: torch.nn.Linear(2, 2), {}, "or use twinlens.Task"),
+    ],
+)
+def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any, given: Any, said: str) -> None:
+    model = facts[0] if change is None else change(facts[0])
+    with pytest.raises(twinlens.UserError) as refused:
+        twinlens.explain(model, facts[1], **{"texts": PROMPT, "methods": ["ig"], **given})
+    assert said in str(refused.value)
+    assert "expected" in str(refused.value) or "did you mean" in str(refused.value)
+
+
+def test_a_model_needs_its_tokenizer(facts: tuple[Any, Any]) -> None:
+    with pytest.raises(twinlens.UserError, match="without its tokenizer"):
+        twinlens.explain(facts[0], None, PROMPT)
+
+
+def test_files_live_as_long_as_something_reads_them(tmp_path: Path) -> None:
+    asked = {"model": "models/facts", "texts": PROMPT, "methods": ["logprob_increase"]}
+    run = twinlens.explain(**asked).run
+    assert len(run.scores["logprob_increase"].to_pandas()) > 0
+    kept = twinlens.explain(**asked, folder=tmp_path / "kept").path
+    moved = kept.rename(tmp_path / "moved")
+    assert len(twinlens.open(moved).scores["logprob_increase"].to_pandas()) > 0
+    with pytest.raises(twinlens.UserError, match="holds a run already"):
+        twinlens.explain(**asked, folder=moved)
+    temporary = run.path
+    del run
+    gc.collect()
+    assert not temporary.exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(twinlens.UserError, match=r"has no config\.yaml"):
+        twinlens.open(tmp_path)
+    with pytest.raises(twinlens.UserError, match="is no folder"):
+        twinlens.open(tmp_path / "absent")
+
+
+def test_scores_of_no_method_are_refused(trained: Path) -> None:
+    with pytest.raises(twinlens.UserError, match="no scores of ig; expected one of gradsim"):
+        twinlens.open(trained).scores["ig"]
+
+
+def test_two_runs_are_compared_number_by_number(trained: Path) -> None:
+    compared = twinlens.open(trained).compare(trained)
+    numbers = compared.results()
+    assert len(numbers) == len(twinlens.open(trained).results())
+    assert set(numbers["difference"]) == {0.0}
+    assert set(compared.lists()["share"]) == {1.0}

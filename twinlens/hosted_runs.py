@@ -1,0 +1,133 @@
+"""Run inside somebody else's process: composed and run as a command is, and the process left as it was."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import random
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from datasets.utils import logging as datasets_logging
+from omegaconf import OmegaConf, open_dict
+from transformers.utils import logging as transformers_logging
+
+from twinlens import train as entry
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.run.folder_lock import release
+from twinlens.callbacks.run.quiet_libraries import quiet_libraries
+from twinlens.callbacks.run.run_outcome import OUT_OF_MEMORY
+from twinlens.callbacks.store.failures import chain_of, writing
+from twinlens.conf.checking.checks import check_command_line
+from twinlens.conf.checking.config_sources import compose, parse_typed
+from twinlens.conf.checking.plain_values import without_hydra
+from twinlens.method_names import node_of
+
+DEVICES = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
+"""Kind of a torch device → Lightning's word for it."""
+LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.fabric.strategies.launchers.subprocess_script")
+
+
+def run_here(
+    overrides: Sequence[str],
+    methods: Mapping[str, Any],
+    settings: Mapping[str, Any] | Sequence[str],
+    folder: Path,
+    quiet: bool,
+) -> str:
+    """Compose, check and run what a command line would; what it printed.
+
+    Args:
+        overrides: arguments of the command.
+        methods: by name: names of `conf/method/`, or configured methods.
+        settings: further arguments, as text or by key.
+        folder: of the run.
+        quiet: whether nothing is printed.
+
+    Raises:
+        UserError: anything the caller can mend.
+    """
+    more = [override(key, value) for key, value in settings.items()] if isinstance(settings, Mapping) else settings
+    shipped = [name for name, method in methods.items() if method == name]
+    arguments = [*overrides, f"method=[{','.join(shipped)}]", *more]
+    told = io.StringIO()
+    with as_it_was(), redirect_stdout(told) if quiet else nullcontext():
+        quiet_libraries()
+        check_command_line(arguments, entry.CONFIG_DIR, compose, parse_typed)
+        config = without_hydra(compose(entry.CONFIG_DIR, "train", list(arguments)))
+        with open_dict(config):
+            for name, method in methods.items():
+                if method != name:
+                    OmegaConf.update(config, f"method.{name}", node_of(method), force_add=True)
+        try:
+            with writing(folder, "folder"):
+                entry.train(config, folder, list(arguments))
+        except UserError:
+            raise
+        except Exception as error:
+            if any(map(is_out_of_memory, chain_of(error))):
+                raise UserError(OUT_OF_MEMORY) from error
+            raise
+        finally:
+            release(folder)
+    return told.getvalue()
+
+
+@contextmanager
+def as_it_was() -> Iterator[None]:
+    """Put back what a run changes in its process: random numbers, the environment, warnings, loggers and bars."""
+    numpy_state, python_state, environment = np.random.get_state(), random.getstate(), dict(os.environ)
+    levels = {name: logging.getLogger(name).level for name in LOGGERS}
+    factory, bars = logging.getLogRecordFactory(), transformers_logging.is_progress_bar_enabled()
+    dataset_bars = datasets_logging.is_progress_bar_enabled()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    try:
+        with torch.random.fork_rng(devices), warnings.catch_warnings():
+            yield
+    finally:
+        np.random.set_state(numpy_state)
+        random.setstate(python_state)
+        for name in set(os.environ) - set(environment):
+            del os.environ[name]
+        os.environ.update(environment)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        logging.setLogRecordFactory(factory)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if dataset_bars:
+            datasets_logging.enable_progress_bar()
+
+
+def override(key: str, value: Any, quoted: bool = True) -> str:
+    """One argument of a command line.
+
+    Args:
+        key: of the configuration.
+        value: text, number, yes or no, None, a list or a dict of these.
+        quoted: whether a text stands between quotes, so that nothing in it is grammar.
+    """
+    return f"{key}={_written(value) if quoted else value}"
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_written(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(_written, value)) + "]"
+    text = str(value).replace("'", "\\'")
+    trailing = len(text) - len(text.rstrip("\\"))
+    return f"'{text}{chr(92) * trailing}'"

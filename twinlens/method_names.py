@@ -1,0 +1,97 @@
+"""Names of methods: what `conf/method/` has under a name, and the name and settings of a configured method."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from twinlens import conf
+from twinlens.attribution.errors import UserError
+from twinlens.attribution.method import Method
+
+FOLDER = Path(str(conf.__file__)).parent / "method"
+
+
+def class_of(method: Any) -> type[Method]:
+    """The class of a configured method, or of one that `conf/method/` has by name.
+
+    Raises:
+        UserError: no method has that name, or it is no method at all.
+    """
+    if isinstance(method, Method):
+        return type(method)
+    if not isinstance(method, str):
+        raise UserError(
+            f"methods holds a {type(method).__name__}; expected names such as 'ig' or configured methods such as "
+            "IntegratedGradients(n_steps=10): pass one of these."
+        )
+    module, _, name = str(node_named(method)["_target_"]).rpartition(".")
+    found: type[Method] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def configured(method: Any) -> Any:
+    """The method itself, or the one that `conf/method/` has by name, with the settings there.
+
+    Raises:
+        UserError: see `class_of`.
+    """
+    kind: Any = class_of(method)
+    if not isinstance(method, str):
+        return method
+    return kind(**{key: value for key, value in node_named(method).items() if key != "_target_"})
+
+
+def name_of(method: Any) -> str:
+    """Name of a configured method: that of the file of `conf/method/` with its class, of several the shortest; else
+    that of the class."""
+    target = target_of(class_of(method))
+    named = [file.stem for file in files() if f"_target_: {target}\n" in file.read_text(encoding="utf-8")]
+    return min(named, key=len) if named else re.sub(r"(?<!^)(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
+
+
+def target_of(kind: type[Method]) -> str:
+    """Dotted name of a class."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def node_of(method: Any) -> dict[str, Any]:
+    """The configuration of a method: its class, and its arguments as it keeps them; of a name what its file says.
+
+    Raises:
+        UserError: arguments that it does not keep under their own names.
+    """
+    if isinstance(method, str):
+        return node_named(method)
+    kind = class_of(method)
+    names = list(inspect.signature(kind).parameters)
+    lacking = [name for name in names if not hasattr(method, name)]
+    if lacking:
+        raise UserError(
+            f"{kind.__name__} keeps no {lacking[0]}, which it is made with, so that no file can say what ran; expected "
+            "arguments that are attributes of the same name: make it a dataclass."
+        )
+    return {"_target_": target_of(kind), **{name: getattr(method, name) for name in names}}
+
+
+def node_named(name: str) -> dict[str, Any]:
+    """What the file of `conf/method/` says.
+
+    Raises:
+        UserError: there is none.
+    """
+    there = {file.stem: file for file in files()}
+    if name not in there:
+        raise UserError(f"no method is called {name}; expected one of {', '.join(there)}: correct the name.")
+    found: Any = OmegaConf.to_container(OmegaConf.load(there[name]))
+    return dict(found)
+
+
+def files() -> list[Path]:
+    """The files of `conf/method/`."""
+    return sorted(FOLDER.glob("*.yaml"))

@@ -1,0 +1,178 @@
+"""Finished run as tables: scores of both lenses, results, and what differs from another run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from twinlens.attribution.errors import UserError
+from twinlens.callbacks.report.neuron_passages import Passages
+from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
+from twinlens.score_tables import Scores
+
+if TYPE_CHECKING:
+    import pandas
+
+COMPARED = 10
+"""Places of two lists that are compared."""
+NUMBERS = ("value", "stderr", "n", "low", "high")
+"""Columns of results.csv that are measured; all others say what of."""
+
+
+class Run:
+    """A run's folder, read as it is asked for; nothing in it is changed.
+
+    Args:
+        path: the folder, as the last line of a command names it.
+        held: what has to live as long as the run is read, as a temporary folder does.
+
+    Raises:
+        UserError: no folder, or none of a run.
+    """
+
+    def __init__(self, path: str | Path, held: object = None) -> None:
+        self.held = held
+        self.path = Path(path).expanduser()
+        if not (self.path / "config.yaml").is_file():
+            what = "has no config.yaml" if self.path.is_dir() else "is no folder"
+            raise UserError(
+                f"{self.path} {what}, so that it is no run; expected the folder that a run has left: give the last "
+                "line that the command printed, e.g. outputs/runs/2026-01-31_…"
+            )
+        self.files = RunFiles(self.path)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """Settings of the run."""
+        return self.files.config
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run says about itself, a sentence each."""
+        return self.files.warnings
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Numbers by name, seconds per stage among them."""
+        return self.files.metrics
+
+    @cached_property
+    def scores(self) -> ScoresByMethod:
+        """Lists by the name of the method, e.g. `run.scores["ig"]`; those of a method that draws are of its first
+        seed."""
+        return ScoresByMethod(self.files, self.held)
+
+    def results(self) -> pandas.DataFrame:
+        """results.csv, a row for each number; empty where nothing was evaluated."""
+        import pandas
+
+        there = (self.path / "results.csv").is_file()
+        return pandas.DataFrame(self.files.results if there else [])
+
+    def compare(self, other: Run | str | Path) -> Comparison:
+        """What differs between this run and another one."""
+        return Comparison(self, other if isinstance(other, Run) else Run(other))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r}): {', '.join(self.scores) or 'no scores'}"
+
+
+class ScoresByMethod(Mapping[str, Scores]):
+    """Scores of a run by method, real methods before controls.
+
+    Args:
+        files: of the run.
+        held: what has to live as long as they are read.
+    """
+
+    def __init__(self, files: RunFiles, held: object = None) -> None:
+        self._held = held
+        self._passages = Passages(files.path)
+        self._sets: dict[str, ScoreSet] = {}
+        if (files.path / "scores").is_dir():
+            self._sets = {found.name: found for found in files.scores}
+        self._files = files
+
+    def __getitem__(self, name: str) -> Scores:
+        if name not in self._sets:
+            raise UserError(
+                f"the run {self._files.path} has no scores of {name}; expected one of "
+                f"{', '.join(self._sets) or 'none, since no method ran'}: choose one, or add it with method=[{name}]."
+            )
+        return Scores(self._files, self._sets[name], self._passages, self._held)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sets
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sets)
+
+    def __len__(self) -> int:
+        return len(self._sets)
+
+
+class Comparison:
+    """Two runs side by side.
+
+    Args:
+        run, other: the two.
+    """
+
+    def __init__(self, run: Run, other: Run) -> None:
+        self.run = run
+        self.other = other
+
+    def results(self) -> pandas.DataFrame:
+        """Numbers that both runs have: what they are of, `value`, `other`, and `difference` (other less value)."""
+        import pandas
+
+        one, two = self.run.results(), self.other.results()
+        if one.empty or two.empty:
+            return pandas.DataFrame(columns=["evaluation", "metric", "method", "value", "other", "difference"])
+        keys = [name for name in one.columns if name in two.columns and name not in NUMBERS]
+        keys = [name for name in keys if name not in ("model", "data", "seed", "setting")]
+        both = one.merge(two, on=keys, suffixes=("", "_other"))[[*keys, "value", "value_other"]]
+        both = both.rename(columns={"value_other": "other"})
+        both["difference"] = both["other"] - both["value"]
+        return both.dropna(axis=1, how="all")
+
+    def lists(self, first: int = COMPARED) -> pandas.DataFrame:
+        """Methods that both runs have, by query: how many of the first places name the same, and the share of them.
+
+        Args:
+            first: places of each list.
+        """
+        import pandas
+
+        rows: list[dict[str, Any]] = []
+        for name in (name for name in self.run.scores if name in self.other.scores):
+            one, two = (side.scores[name].named(first) for side in (self.run, self.other))
+            for query in sorted(set(one) & set(two)):
+                length = min(len(one[query]), len(two[query]))
+                shared = len(set(one[query][:length]) & set(two[query][:length]))
+                share = shared / length if length else float("nan")
+                rows.append({"method": name, "query": query, "first": length, "shared": shared, "share": share})
+        return pandas.DataFrame(rows, columns=["method", "query", "first", "shared", "share"])
+
+    def show(self) -> None:
+        """Print both tables."""
+        for title, table in (("numbers", self.results()), ("lists", self.lists())):
+            print(f"{title} of {self.run.path} and {self.other.path}")
+            print(table.to_string(index=False) if len(table) else "  none in both")
+
+    def __repr__(self) -> str:
+        return f"Comparison of {self.run.path} and {self.other.path}; .results(), .lists() and .show() have it"
+
+
+def open_run(path: str | Path) -> Run:
+    """Open a finished run, for example `twinlens.open("outputs/runs/…").scores["ig"].to_pandas()`.
+
+    Args:
+        path: its folder.
+
+    Raises:
+        UserError: no run lies there.
+    """
+    return Run(path)
