@@ -160,7 +160,7 @@ def expert_layers(name: str, module: Any, block: int | None) -> list[LinearLayer
             own = f"{name}.{stored}.{expert}"
             found.append(
                 LinearLayer(
-                    own, matrix, d_in + bool(module.has_bias), d_out, False, block, matrix.spread, matrix.spread
+                    own, matrix, d_in + bool(module.has_bias), d_out, False, block, matrix.spread, matrix.spread, True
                 )
             )
     return found

@@ -217,8 +217,8 @@ def gradients(subject: Subject) -> str:
     lm = subject.lm
     layers = linear_layers(lm, lm.get_output_embeddings(), "all")
     labels = torch.tensor([5, 17, 60])
-    weights: list[Any] = [layer.module.weight for layer in layers if layer.spread is None]
-    weights += {id(p): p for layer in layers if layer.spread for p in layer.module.parameters()}.values()
+    weights: list[Any] = [layer.module.weight for layer in layers if not layer.routed]
+    weights += {id(p): p for layer in layers if layer.routed for p in layer.module.parameters()}.values()
     expected = gradient_products(lm, weights, subject.texts(), labels)
     for numbers, batch in subject.batches():
         found: dict[int, Tensor] = {}
@@ -233,7 +233,7 @@ def gradients(subject: Subject) -> str:
             tape.gradients(scores, logit_cotangents(scores.detach(), labels[numbers]), keep)
         joined = torch.cat([found[number] for number in sorted(found)], 1)
         _close(joined @ joined.T, expected[numbers][:, numbers], "dot products of gradients")
-    return "yes" if any(layer.spread for layer in layers) or not _has_experts(lm) else "yes, but for experts"
+    return "yes" if any(layer.routed for layer in layers) or not _has_experts(lm) else "yes, but for experts"
 
 
 def _has_experts(lm: Any) -> bool:
