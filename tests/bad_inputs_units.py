@@ -35,13 +35,13 @@ UNITS: list[Entry] = [
     ),
     (
         "the units of several sequences",
-        (BRIDGE, "data=demo_choice", "debug=fdr", "trainer.accelerator=cpu", "data.n_train=60", "data.limit.test=12"),
+        (BRIDGE, "data=demo_choice", *SMALL_DEMO),
         ("the one sequence that a prediction reads", "leave data_of_neurons out"),
     ),
     (
         "a curvature of units that is not built layer by layer",
         (BRIDGE, "method.data_of_neurons.curvature=ggn"),
-        ("curvature=ggn", "ekfac"),
+        ("curvature='ggn'", "'ekfac' or 'kfac' or 'identity'"),
     ),
     (
         "units of something that has none, turned round",
