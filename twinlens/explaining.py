@@ -93,7 +93,7 @@ def explain(
         )
     held = None if folder is not None else TemporaryDirectory(prefix="twinlens-")
     try:
-        run_folder = Path(folder) if held is None else Path(held.name) / "run"
+        run_folder = Path(str(folder)) if held is None else Path(held.name) / "run"
         inputs = run_folder / "given"
         given = not isinstance(model, str | Path)
         where = inputs / "model" if given else Path(model)

@@ -120,6 +120,13 @@ def test_a_model_in_use_stays_as_it_is_to_the_bit(facts: tuple[Any, Any], capfd:
     assert "query 0" in shown
     assert shown.count("ffn") == 2
     assert "<table" in answer._repr_html_()
+    run, folder = answer.run, answer.path
+    del answer
+    gc.collect()
+    assert len(run.scores["ig"].to_pandas()) > 0
+    del run
+    gc.collect()
+    assert not folder.exists()  # temporary files live as long as something reads them
 
 
 def test_a_classifier_is_explained_by_its_own_labels(trained: Path) -> None:
@@ -132,10 +139,7 @@ def test_a_classifier_is_explained_by_its_own_labels(trained: Path) -> None:
     loader = DataLoader(rows, batch_size=3, shuffle=True)  # type: ignore[arg-type]
     methods = {"ig": IntegratedGradients(n_steps=2), "gradsim": "gradsim", "words": BM25()}
     given = twinlens.explain(model, tokenizer, ["Claim about bridges is so."], train=loader, methods=methods)
-    read = twinlens.explain(folder, None, {"text": "Claim about bridges is so."}, train=rows, methods=methods)
-    one, two = given.instances.to_pandas(bottom=True), read.instances.to_pandas(bottom=True)
-    assert (one.drop(columns="score") == two.drop(columns="score")).all(axis=None)
-    np.testing.assert_allclose(one["score"], two["score"], rtol=1e-6, atol=1e-6)
+    one = given.instances.to_pandas(bottom=True)
     assert set(one["method"]) == {"gradsim", "words"}
     assert one[(one["method"] == "words") & (one["rank"] == 1)]["text"].item() == "Claim about bridges is so."
     assert set(one[one["method"] == "gradsim"]["target"]) <= set(names)
@@ -199,19 +203,12 @@ def test_a_model_needs_its_tokenizer(facts: tuple[Any, Any]) -> None:
         twinlens.explain(facts[0], None, PROMPT)
 
 
-def test_files_live_as_long_as_something_reads_them(tmp_path: Path) -> None:
+def test_files_in_a_folder_stay_and_can_be_moved(tmp_path: Path) -> None:
     asked = {"model": "models/facts", "texts": PROMPT, "methods": ["logprob_increase"]}
-    run = twinlens.explain(**asked).run
-    assert len(run.scores["logprob_increase"].to_pandas()) > 0
-    kept = twinlens.explain(**asked, folder=tmp_path / "kept").path
-    moved = kept.rename(tmp_path / "moved")
+    moved = twinlens.explain(**asked, folder=tmp_path / "kept").path.rename(tmp_path / "moved")
     assert len(twinlens.open(moved).scores["logprob_increase"].to_pandas()) > 0
     with pytest.raises(twinlens.UserError, match="holds a run already"):
         twinlens.explain(**asked, folder=moved)
-    temporary = run.path
-    del run
-    gc.collect()
-    assert not temporary.exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 import twinlens
 from tests.running import SMALL_DEMO
-from tests.test_structure import PACKAGES, name_of, sources, text, tree
+from tests.test_structure import PACKAGES, imports_of, is_within, module_of, name_of, sources, text, tree
 
 OF_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog", "crypt"}
 """Modules of the standard library that Windows does not have."""
@@ -69,6 +69,13 @@ def test_the_package_is_light_until_it_is_used(repository: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True)
     project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert done.stdout.strip() == f"[] {project['version']}"
+
+
+def test_nothing_below_imports_the_face() -> None:
+    face = {module_of(file) for file in sources("twinlens") if file.stem != "__init__"}
+    assert "twinlens.explaining" in face
+    found = [(file, name) for file, name in imports_of(*PACKAGES, "train") if any(is_within(name, own) for own in face)]
+    assert found == []
 
 
 def test_the_face_is_what_it_says() -> None:
