@@ -91,10 +91,14 @@ class Elsewhere:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *held: Sequence[int]) -> None:
         self.done: list[list[int]] = []
-        monkeypatch.setattr(shared_fits, "is_computed_elsewhere", lambda session, recipe, rows, seed: rows in held)
+        monkeypatch.setattr(shared_fits, "is_computed_elsewhere", lambda session, recipe, rows, *more: rows in held)
+            shared_fits, "is_computed_elsewhere", lambda session, recipe, rows, seed, more: rows in held
+        )
         monkeypatch.setattr(shared_fits, "refitted", self.refitted)
 
-    def refitted(self, session: Any, name: str, recipe: Any, rows: Sequence[int], seed: int) -> dict[str, Tensor]:
+    def refitted(
+        self, session: Any, name: str, recipe: Any, rows: Sequence[int], seed: int, more: Any
+    ) -> dict[str, Tensor]:
         self.done.append(list(rows))
         return {"prediction": torch.tensor([sum(rows)])}
 
