@@ -61,15 +61,16 @@ def is_given(path: str) -> bool:
     return bool(_GIVEN) and str(Path(path).resolve()) in _GIVEN
 
 
-def given_twin(path: str, attention: str) -> Any:
+def given_twin(path: str, attention: str, dtype: torch.dtype = torch.float32) -> Any:
     """The twin of the model that stands for the weights of a folder.
 
     Args:
         path: the folder.
         attention: implementation of transformers that the twin reads with.
+        dtype: see `twin_of`.
     """
     model: Any = _GIVEN[str(Path(path).resolve())]
-    twin = twin_of(model)
+    twin = twin_of(model, dtype)
     if twin.config._attn_implementation != attention:
         twin.set_attn_implementation(attention)
     return twin
