@@ -92,8 +92,6 @@ class Elsewhere:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *held: Sequence[int]) -> None:
         self.done: list[list[int]] = []
         monkeypatch.setattr(shared_fits, "is_computed_elsewhere", lambda session, recipe, rows, *more: rows in held)
-            shared_fits, "is_computed_elsewhere", lambda session, recipe, rows, seed, more: rows in held
-        )
         monkeypatch.setattr(shared_fits, "refitted", self.refitted)
 
     def refitted(
