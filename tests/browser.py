@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+from benchmarks.report_page import BROWSERS
 
 
 class Browser:
@@ -43,9 +43,9 @@ class Browser:
 @contextmanager
 def browser() -> Iterator[Browser]:
     """A browser for some tests; they are skipped, with the reason, where none is at hand."""
-    path = next(filter(None, map(shutil.which, NAMES)), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
-        pytest.skip(f"needs a browser, one of {', '.join(NAMES)} (apt-get install chromium)")
+        pytest.skip(f"needs a browser, one of {', '.join(BROWSERS)} (apt-get install chromium)")
     if importlib.util.find_spec("playwright") is None:
         pytest.skip("needs playwright (pip install -e '.[dev]')")
     from playwright.sync_api import sync_playwright

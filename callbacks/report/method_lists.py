@@ -1,4 +1,4 @@
-"""What the methods of a run list: for every example its train instances or units, best and worst, in flat columns."""
+"""Lists of a run's methods in flat columns: for every example its train instances or units, best and worst."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run measured of its methods: a verdict in sentences, and the evidence beside each method's name."""
+"""Worth of a run's methods as it was measured: a verdict in sentences, and the evidence beside each one's name."""
 
 from __future__ import annotations
 
@@ -37,10 +37,9 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
     methods = [row for row in found if not is_control(row)]
     if not methods:
         return
-    best = (min if metric == "comprehensiveness" else max)(methods, key=_value)
+    strongest = min if metric == "comprehensiveness" else max
     controls = [row for row in found if is_control(row)]
-    random = [row for row in controls if str(row["method"]).startswith("random")] or controls
-    yield told(best, random[0] if random else None)
+    yield told(strongest(methods, key=_value), strongest(controls, key=_value) if controls else None)
 
 
 def _of_neurons(best: Row, control: Row | None) -> str:

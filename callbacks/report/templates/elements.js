@@ -13,11 +13,11 @@ const h = (tag, attributes = {}, ...children) => {
   return element;
 };
 
-// Three significant digits, whole thousands in full, with a minus sign that aligns.
+// Three significant digits, whole numbers and thousands in full, with a minus sign that aligns.
 const shownScore = (value) => {
   if (!Number.isFinite(value)) return Number.isNaN(value) ? "–" : String(value);
   const size = Math.abs(value);
-  const digits = size === 0 ? "0" : size >= 1e3 && size < 1e6 ? value.toFixed(0) : value.toPrecision(3);
+  const digits = Number.isInteger(value) && size < 1e6 ? String(value) : size >= 1e3 && size < 1e6 ? value.toFixed(0) : value.toPrecision(3);
   return digits.replace("-", "−").replace(/e\+/, "e");
 };
 

@@ -43,7 +43,7 @@ const exampleBody = (data, example, method) => {
   const shared = new Set();
   if (method) {
     const own = wordsOfExample(tests, example);
-    for (const entry of entries(method, listOf(method, example)).slice(0, 3)) for (const word of wordsOfExample(data.train, entry.at)) if (own.has(word)) shared.add(word);
+    for (const entry of entries(method, listOf(method, example)).slice(0, 3)) sharedWords(data, own, wordsOfExample(data.train, entry.at)).forEach((word) => shared.add(word));
   }
   const [prediction, label, counts] = [tests.prediction(example), tests.label(example), tests.counts(example)];
   const prob = Number.isFinite(tests.prob[example]) ? shownPercent(tests.prob[example]) : "";
@@ -58,13 +58,19 @@ const exampleBody = (data, example, method) => {
       h("span", { class: "bar", "--w": String(one.prob), "aria-hidden": "true" }), h("span", { class: "num" }, shownPercent(one.prob)))))));
 };
 
+// Words of an example that may be marked in its instances.
+const wordsToMark = (data, example) => {
+  const own = wordsOfExample(data.tests, example);
+  return sharedWords(data, own, own);
+};
+
 const lens = (data, example, title, methods, method, change) => [h("h3", {}, title),
   h("div", { class: "tools" }, chooser("Method", methods.map((one) => [one.name, one.control ? `${one.name} (control)` : one.name]), method.name, change)),
   aboutOf(method, listOf(method, example)), worthOf(method)];
 
 const instanceLens = (data, example, methods, method, state, go) => h("section", { "data-method": method.name, "aria-label": `Training instances of ${data.tests.split} example ${data.tests.index[example]}` },
   lens(data, example, "Training instances", methods, method, (name) => go({ ...state, instances: name })),
-  instanceList(data, method, listOf(method, example), example, new Map(methods.map((one) => [one.name, ranksIn(one, example, COMPARED)])), wordsOfExample(data.tests, example), state));
+  instanceList(data, method, listOf(method, example), example, new Map(methods.map((one) => [one.name, ranksIn(one, example, COMPARED)])), wordsToMark(data, example), state));
 
 const neuronLens = (data, example, methods, method, behind, state, go) => h("section", { "data-method": method.name, "aria-label": `Neurons of ${data.tests.split} example ${data.tests.index[example]}` },
   lens(data, example, "Neurons", methods, method, (name) => go({ ...state, method: name, instances: state.instances ?? behind?.name })),

@@ -49,7 +49,7 @@ const figure = ({ title, caption, said, height, make, lines }) => {
     const layout = layoutOf((ink, grid) => { const made = make(ink, grid); data = made.data; return made.layout; });
     await Plotly.react(canvas, data, { ...layout, height }, { displayModeBar: false, responsive: true, scrollZoom: false });
     drawn.add(canvas);
-    canvas.dataset.drawn = "true";
+    canvas.dataset.drawn = document.documentElement.dataset.theme || "automatic";
   };
   const svg = async () => {
     await canvas.draw();

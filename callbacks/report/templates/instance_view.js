@@ -5,7 +5,7 @@ const instanceView = (data, state, go) => {
   const place = train.place.get(Number(state.train));
   if (place === undefined) return missing(`This page has no train instance ${state.train}.`);
   const from = tests.place.get(Number(state.from ?? NaN));
-  const shared = from === undefined ? null : sharedWords(wordsOfExample(tests, from), wordsOfExample(train, place));
+  const shared = from === undefined ? null : sharedWords(data, wordsOfExample(tests, from), wordsOfExample(train, place));
   const methods = data.of("instance");
   const method = pick(methods, state.instances ?? state.method);
   const source = train.source[place];
@@ -17,8 +17,6 @@ const instanceView = (data, state, go) => {
     method ? speaksFor(data, place, methods, method, state, go) : "",
     ownNeurons(data, place), builtUnits(data, place));
 };
-
-const sharedWords = (a, b) => new Set([...a].filter((word) => b.has(word)));
 
 const speaksFor = (data, place, methods, method, state, go) => {
   const side = (end, title, noun) => {

@@ -39,12 +39,11 @@ const instanceLine = (data, method, example, entry, largest, ranks, shared, stat
 const instanceList = (data, method, list, example, ranks, shared, state) => {
   const [top, bottom] = [entries(method, list), entries(method, list, "bottom")];
   if (!top.length && !bottom.length) return h("p", { class: "muted" }, `No training instance is listed${list !== undefined && method.target(list).includes(" against ") ? ": nothing sets apart what is the same" : ""}.`);
-  const largest = largestOf([...top, ...bottom]);
-  const line = (entry) => instanceLine(data, method, example, entry, largest, ranks, shared, state);
-  const away = h("details", { class: "more", ontoggle: (event) => { if (event.target.open && event.target.children.length === 1) event.target.append(h("ol", { class: "list" }, bottom.slice(0, LAST).map(line))); } },
+  const line = (end) => (entry) => instanceLine(data, method, example, entry, largestOf(end), ranks, shared, state);
+  const away = h("details", { class: "more", ontoggle: (event) => { if (event.target.open && event.target.children.length === 1) event.target.append(h("ol", { class: "list" }, bottom.slice(0, LAST).map(line(bottom)))); } },
     h("summary", {}, `lowest ${Math.min(LAST, bottom.length)}${method.target(list) ? ", most away from the target" : ""}`));
   const all = [...top.map((entry) => ({ ...entry, end: "highest" })), ...bottom.map((entry) => ({ ...entry, end: "lowest" }))];
-  return [h("ol", { class: "list" }, top.slice(0, FIRST).map(line)), bottom.length ? away : "",
+  return [h("ol", { class: "list" }, top.slice(0, FIRST).map(line(top))), bottom.length ? away : "",
     later(`all ${all.length} kept entries, as a table`, () => virtualTable(`Instances of ${method.name} for ${data.tests.split} ${data.tests.index[example]}`, [
       { name: "Instance", width: 7, cell: (i) => trainLink(data, all[i].at, { from: data.tests.index[example] }), value: (i) => data.train.index[all[i].at], csv: (i) => data.train.index[all[i].at] },
       { name: "End", width: 5, cell: (i) => all[i].end, value: (i) => all[i].end },

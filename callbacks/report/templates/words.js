@@ -4,6 +4,23 @@ const WORD = /[\p{L}\p{N}]+/gu;
 const SHORTEST_SHARED = 4; // "the" and "was" are shared by all texts and say nothing
 const MOST_MARKED = 300; // marks of one text that the page holds at a time
 
+const SAMPLE = 200; // instances among which a word is found to be common
+const COMMON = 0.25; // share of them in which it then stands
+
+// Words of many train instances: what two texts share of these says nothing either.
+const commonWords = (examples) => (examples.common ??= (() => {
+  const step = Math.max(1, Math.floor(examples.size / SAMPLE));
+  const counts = new Map();
+  let sampled = 0;
+  for (let i = 0; i < examples.size; i += step) {
+    for (const word of wordsOfExample(examples, i)) counts.set(word, (counts.get(word) ?? 0) + 1);
+    sampled += 1;
+  }
+  return new Set([...counts].filter(([, count]) => count > COMMON * sampled).map(([word]) => word));
+})());
+
+const sharedWords = (data, a, b) => new Set([...a].filter((word) => b.has(word) && !commonWords(data.train).has(word)));
+
 const wordsOf = (text) => new Set((text.toLowerCase().match(WORD) ?? []).filter((word) => word.length >= SHORTEST_SHARED));
 
 const wordsOfExample = (examples, i) => {

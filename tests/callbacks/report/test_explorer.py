@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -12,9 +13,9 @@ from xml.etree import ElementTree
 import pytest
 from datasets import Dataset, load_from_disk
 
+from benchmarks.large_run import N_TEST, N_TRAIN, write_large_run
 from tests.browser import Browser, browser
 from tests.callbacks.fake_run import FakeRun
-from tests.callbacks.report.big_run import N_TEST, N_TRAIN, write_big_run
 from twinlens.callbacks.report.page import render_report
 from twinlens.callbacks.results.run_files import RunFiles
 
@@ -48,10 +49,22 @@ def opened(chromium: Browser) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = FakeRun(paper=True, n_train=60, n_test=30).write(tmp_path_factory.mktemp("explored") / "run")
+    run = FakeRun(paper=True, n_train=60, n_test=30, evidence_words=2).write(
+        tmp_path_factory.mktemp("explored") / "run"
+    )
+    for split in ("train", "test"):
+        rewrite(run, split, lambda row: row | ({"claim": "Photosynthesis needs light."} if row["index"] == 7 else {}))
     own = [{"index": i, "layer": [1, 2], "unit": [i, 7], "score": [0.5, 0.25]} for i in range(60)]
     Dataset.from_list(own).save_to_disk(str(run / "scores" / "ig" / "train"))
     return rendered(run)
+
+
+def rewrite(run: Path, split: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write the rows of a split anew, each as `change` gives it."""
+    folder = run / "examples" / split
+    rows = [change(row) for row in load_from_disk(str(folder)).to_list()]
+    shutil.rmtree(folder)
+    Dataset.from_list(rows).save_to_disk(str(folder))
 
 
 def rendered(run: Path) -> Path:
@@ -75,8 +88,8 @@ def test_search_open_cross_and_back(opened: Browser, report: Path) -> None:
     """From a word to an example, to its first instance, to that instance's neuron, to a text; then Back all the way."""
     page = opened.open(report, "examples")
     assert "30 of 30 examples" in page.inner_text("#examples output")
-    page.get_by_label("Search by words").fill("test 7:")
-    assert "3 of 30 examples" in page.inner_text("#examples output")  # 7, 17 and 27
+    page.get_by_label("Search by words").fill("light photo")
+    assert "1 of 30 examples" in page.inner_text("#examples output")
     page.get_by_role("link", name="test 7", exact=True).click()
     assert page.inner_text("#one h2") == "Test example 7"
     assert page.evaluate("document.activeElement.textContent") == "Test example 7"  # a screen reader reads on from here
@@ -85,7 +98,7 @@ def test_search_open_cross_and_back(opened: Browser, report: Path) -> None:
     assert "twin of this example" in page.inner_text("section[data-method=gradsim] .list li:first-child")
     first.click()
     assert page.inner_text("#one h2") == "Train instance 7"
-    assert page.locator("#one mark.shared").count() > 0
+    assert page.locator("#one mark.shared").all_inner_texts() == ["Photosynthesis", "needs", "light"]
     page.locator("#one .inline a").first.click()
     assert page.inner_text("#one h2") == "Neuron L1 · 7"
     assert "train 7" in page.inner_text("#one .virtual >> nth=1")
@@ -130,7 +143,7 @@ def test_themes_change_colours_and_figures(opened: Browser, report: Path) -> Non
     page.wait_for_selector("#one .canvas[data-drawn]")
 
     def colours() -> tuple[str, str]:
-        ink = "getComputedStyle(document.querySelector('#one .canvas text')).fill"
+        ink = "getComputedStyle(document.querySelector('#one .canvas .xtick text')).fill"
         return page.evaluate("getComputedStyle(document.body).backgroundColor"), page.evaluate(ink)
 
     light = colours()
@@ -138,7 +151,8 @@ def test_themes_change_colours_and_figures(opened: Browser, report: Path) -> Non
     button.click()
     button.click()
     assert button.inner_text() == "Theme: dark"
-    page.wait_for_function(f"getComputedStyle(document.querySelector('#one .canvas text')).fill !== '{light[1]}'")
+    page.wait_for_selector("#one .canvas[data-drawn=dark]")
+    assert colours()[1] != light[1]
     assert colours()[0] != light[0]
 
 
@@ -186,14 +200,9 @@ def test_no_barrier_in_any_view(opened: Browser, report: Path, scheme: str) -> N
 def test_hostile_text_is_text_in_every_view(opened: Browser, tmp_path: Path) -> None:
     run = FakeRun(n_train=20, n_test=8, list_length=10, marker=HOSTILE["markup"], plants=False).write(tmp_path / "run")
     texts = list(HOSTILE.values())
+    hostile = [text.encode("utf-8", "replace").decode() for text in texts]
     for split in ("train", "test"):
-        rows = load_from_disk(str(run / "examples" / split)).to_list()
-        for row in rows:
-            row["claim"] = texts[row["index"] % len(texts)].encode("utf-8", "replace").decode()
-            row["evidence"] = "" if row["index"] % len(texts) == 4 else row["claim"]
-        Dataset.from_list(rows).save_to_disk(str(run / "other"))
-        (run / "examples" / split).rename(run / f"old_{split}")
-        (run / "other").rename(run / "examples" / split)
+        rewrite(run, split, lambda row: row | dict.fromkeys(("claim", "evidence"), hostile[row["index"] % len(texts)]))
     page = opened.open(rendered(run))
     unit = load_from_disk(str(run / "scores" / "ig" / "test"))[0]
     views = [f"{kind}={i}" for kind in ("test", "train") for i in range(len(texts))]
@@ -223,7 +232,7 @@ def test_nothing_sticks_out(opened: Browser, report: Path, width: int) -> None:
 
 def test_a_large_run_stays_within_its_bounds(opened: Browser, tmp_path: Path) -> None:
     """500 examples by 2768 train rows by 6 methods: bytes, live elements, rows made for a typed letter."""
-    run = write_big_run(tmp_path / "big")
+    run = write_large_run(tmp_path / "big")
     path = rendered(run)
     assert path.stat().st_size < MOST_BYTES
     page = opened.open(path)
