@@ -15,6 +15,7 @@ from twinlens.callbacks.report.listed_units import ListedUnits
 from twinlens.callbacks.report.method_lists import Places, length_kept, of_units, packed_instances, packed_units
 from twinlens.callbacks.report.neuron_passages import Passages
 from twinlens.callbacks.report.packing import Packing
+from twinlens.callbacks.report.prompts import prompts, words_of_units
 from twinlens.callbacks.report.worth import worth
 from twinlens.callbacks.results.columns import Row
 from twinlens.callbacks.results.run_files import Rows, RunFiles, ScoreSet
@@ -62,7 +63,8 @@ def island(run: RunFiles, chosen: Sequence[int], results: Sequence[Row], charts:
             "length": length,
             "methods": methods,
             "own": own,
-            "units": units.packed(Passages(run.path), pack),
+            "units": units.packed(Passages(run.path), words_of_units(results), pack),
+            "prompts": prompts(run),
             "charts": list(charts),
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from twinlens.callbacks.report.neuron_passages import Passages
@@ -25,8 +25,12 @@ class ListedUnits:
         """The number of a unit."""
         return self._numbers.setdefault(address, len(self._numbers))
 
-    def packed(self, passages: Passages, pack: Packing) -> dict[str, Any]:
-        """All units for the page's header; passages are [train index, activation, before, marked, after]."""
+    def packed(self, passages: Passages, words: Mapping[str, Sequence[str]], pack: Packing) -> dict[str, Any]:
+        """All units for the page's header; passages are [train index, activation, before, marked, after].
+
+        Args:
+            words: by address, what a unit's value raises most.
+        """
         found: dict[int, list[list[Any]]] = {}
         for (kind, site, _, layer, unit, _), number in list(self._numbers.items())[:MAX_WITH_PASSAGES]:
             if kind == "neuron" and (shown := passages.of(site, layer, unit)):
@@ -36,6 +40,7 @@ class ListedUnits:
             "name": [unit_name(address) for address in self._numbers],
             "layer": pack.whole([address[3] for address in self._numbers]),
             "passages": found,
+            "words": {n: list(words[key]) for n, key in enumerate(map(address_text, self._numbers)) if key in words},
         }
 
 

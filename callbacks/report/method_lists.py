@@ -91,7 +91,8 @@ def packed_units(
     Raises:
         UserError: layers, units and scores of a row differ in number.
     """
-    counts, at, score, position, listed = [0], [], [], [], []
+    counts, at, position, listed = [0], [], [], []
+    score: list[float] = []
     residual_layer, residual, prob = [], [], []
     for row in rows:
         layer, unit, values = row["layer"] or [], row["unit"] or [], row["score"] or []

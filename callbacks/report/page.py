@@ -24,6 +24,7 @@ from twinlens.callbacks.report.chart_library import chart_library
 from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.island import island
+from twinlens.callbacks.report.prompts import is_of_prompt
 from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.report.worth import verdicts
 from twinlens.callbacks.results.columns import DIRECTIONS
@@ -33,9 +34,18 @@ from twinlens.callbacks.results.run_tables import mismatch_note, published_rows,
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_EXAMPLES = 2000
 """Examples of the page; of more, wrong predictions and an even spread of the others, see `choose_examples`."""
+VIEWS = (
+    ("overview", "Overview"),
+    ("prompts", "Prompts"),
+    ("examples", "Examples"),
+    ("instances", "Training set"),
+    ("units", "Neurons"),
+    ("settings", "Data and settings"),
+)
+"""Parts of the page, by their names in its address; a run has those that it has something for."""
 SCRIPTS = (
     "elements.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js", "method_lists.js",
-    "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
+    "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
@@ -67,11 +77,10 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
     script = page_script()
     drawn = charts(run.results)
     heat = heat_maps(layer_profiles(run))
-    published = published_rows(run)
-    anchors = [("overview", "Overview"), ("examples", "Examples"), ("instances", "Training set"), ("units", "Neurons")]
-    anchors += [("settings", "Data and settings")]
+    published = [row for row in published_rows(run) if not is_of_prompt(row)]
     kinds = {scores.kind for scores in run.scores}
-    absent = {"instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
+    of_prompts = [row for row in run.results if is_of_prompt(row)]
+    absent = {"prompts": not of_prompts, "instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
     splits = [
         (name, len(run.examples(name).dataset))
         for name in ("train", "validation", "test")
@@ -88,7 +97,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             statement=sections.statement(run),
             verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
             warnings=run.warnings,
-            sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
+            sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
             evaluations=list(evaluation_tables(published, directions)),
             tables=list(table_views(run)),
             mismatch=mismatch_note(run),

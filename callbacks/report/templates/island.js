@@ -64,7 +64,7 @@ const readIsland = (block) => {
 
   const methods = header.methods.map(method);
   return {
-    explained: header.explained, length: header.length, charts: header.charts,
+    explained: header.explained, length: header.length, charts: header.charts, prompts: header.prompts,
     tests: examples(header.tests), train: examples(header.train),
     methods, of: (kind) => methods.filter((one) => one.kind === kind),
     own: header.own.map(method),

@@ -79,6 +79,7 @@ const unitList = (data, method, list, example, ranks, state, behind) => {
     return h("li", { class: `neuron${entry.score < 0 ? " neg" : ""}`, "data-unit": data.units.key[entry.at] },
       h("span", { class: "rank" }, String(entry.rank)),
       h("div", {}, unitLink(data, entry.at, { method: method.name, from: data.tests.index[example] }), where(entry), " ", others(alsoIn(ranks, method.name, entry.at)),
+        data.units.words[entry.at] ? h("span", {}, " ", wordChips(data.units.words[entry.at].slice(0, 5))) : "",
         instances.length ? h("span", { class: "muted" }, " built into ", instances.slice(0, 3).map((one, i) => [i ? ", " : "", trainLink(data, one.at, { from: data.tests.index[example] })])) : "",
         passages ? h("details", { class: "more" }, h("summary", {}, "training texts that activate it most"), passages.map((passage) => passageLine(data, passage))) : ""),
       scoreCell(entry.score, largest));

@@ -14,6 +14,7 @@ const neuronView = (data, state) => {
     h("p", {}, `It stands in the lists of ${counted(tests, `${data.tests.split} example`)} of ${data.tests.size}`, data.own.length ? ` and of ${counted(new Set(own.map((one) => one.example)).size, "training instance")}` : "", ".",
       from === undefined ? "" : [" From ", testLink(data, from, { method: state.method }), "."]),
     labelCounts(data, found),
+    data.units.words[unit] ? h("p", {}, "Its value raises most: ", wordChips(data.units.words[unit])) : "",
     h("section", {}, h("h3", {}, "Examples that share it"), virtualTable(`Examples that share ${name}`, [
       { name: "Example", width: 7, cell: (i) => testLink(data, found[i].example, { method: found[i].method.name }), value: (i) => data.tests.index[found[i].example] },
       { name: "Method", width: 9, cell: (i) => found[i].method.name, value: (i) => found[i].method.name },

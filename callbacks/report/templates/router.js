@@ -1,7 +1,7 @@
 // The address says what is shown: `#test=17&method=ig`, `#train=5`, `#neuron=ffn.3.17`, or the name of a view.
 
 const views = [...document.querySelectorAll("[data-view]")];
-const made = { examples: examplesOverview, instances: instancesOverview, units: unitsOverview };
+const made = { prompts: promptsOverview, examples: examplesOverview, instances: instancesOverview, units: unitsOverview };
 const VIEWS = { test: exampleView, train: instanceView, neuron: neuronView };
 
 const show = (name) => {

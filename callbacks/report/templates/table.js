@@ -105,7 +105,7 @@ const finishTables = (root) => {
 };
 
 const openLater = () => {
-  for (const details of document.querySelectorAll("details.later")) {
+  for (const details of document.querySelectorAll("details.folded")) {
     const template = details.querySelector("template");
     details.addEventListener("toggle", () => {
       if (details.open && template.isConnected) {
