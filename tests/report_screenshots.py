@@ -1,6 +1,6 @@
-"""Screenshots of every view of a report for docs/report.md: `python -m tests.report_screenshots RUN`.
+"""Screenshots of every view of a report for docs/report.md: `python -m tests.report_screenshots RUN PROMPT`.
 
-RUN is the folder of a finished run, such as the default one's; pictures go to docs/.
+RUN is the folder of the default run, PROMPT that of a run with `evaluation=prompt`; pictures go to docs/.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def main(run: str) -> None:
-    """Write the pictures; the page must ask for nothing and complain of nothing."""
-    path = rebuild(run).resolve()
-    shown = views(island(path.read_text(encoding="utf-8")))
+def main(run: str, prompt: str) -> None:
+    """Write the pictures; the pages must ask for nothing and complain of nothing."""
+    path, other = (rebuild(folder).resolve() for folder in (run, prompt))
+    shown = [(name, path, *view) for name, view in views(island(path.read_text(encoding="utf-8"))).items()]
+    shown.append(("report_prompts", other, "prompts", {}))
     with browser() as opened:
-        for name, (state, options) in shown.items():
+        for name, path, state, options in shown:
             page = opened.open(path, state, **{"viewport": {"width": WIDTH, "height": HEIGHT}, **options})
             page.wait_for_timeout(1500)  # figures in view are drawn
             page.screenshot(path=str(DOCS / f"{name}.png"))
             page.close()
         if opened.faults:
             raise SystemExit("\n".join(opened.faults))
-    print(f"{len(shown)} pictures of {path} in {DOCS}")
+    print(f"{len(shown)} pictures in {DOCS}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 3:
         raise SystemExit(__doc__)
-    main(sys.argv[1])
+    main(*sys.argv[1:])
