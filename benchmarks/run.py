@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import instance_lines, neuron_lines, record, text_lines
+from benchmarks import instance_lines, neuron_lines, record, report_page, text_lines
 from benchmarks.measured import TINY, Outcome
 from benchmarks.pairs import CLOCKS, progress, use_clock
 
@@ -41,6 +41,7 @@ ONCE: dict[str, Callable[[argparse.Namespace, Outcome], None]] = {
     "scaling": instance_lines.benchmark_scaling,
     "store": instance_lines.benchmark_store,
     "answer": instance_lines.benchmark_answer,
+    "report": report_page.benchmark_report,
 }
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from twinlens.attribution.neuron.ranking import SITES
-from twinlens.callbacks.report.examples import target_name
+from twinlens.callbacks.report.method_lists import target_name
 from twinlens.callbacks.report.neuron_passages import Passage, Passages
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 

@@ -1,4 +1,4 @@
-"""Choice of the examples that the report opens up."""
+"""Choice of the examples that the page keeps, and their order."""
 
 from __future__ import annotations
 
@@ -10,10 +10,8 @@ from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.results.indexed_rows import Rows
 from twinlens.callbacks.results.run_files import RunFiles
 
-N_EXAMPLES = 20
 
-
-def choose_examples(run: RunFiles, count: int = N_EXAMPLES) -> list[int]:
+def choose_examples(run: RunFiles, count: int) -> list[int]:
     """Indices of the examples to show: half wrong predictions, half right ones, as far as there are.
 
     Wrong ones by falling probability (the most confident errors first); right ones spread evenly over their

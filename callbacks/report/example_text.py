@@ -3,37 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from twinlens.attribution.readouts import choice_names
 from twinlens.callbacks.passes.example_columns import PLANTS
 
-MAX_CHARACTERS = 4000
-"""A longer field is cut in the page, with the number of characters left out; the run's files keep it whole."""
-
-_HEAD = 420  # characters of a field shown before "more"
-_EXCERPT = 130  # characters of a field shown in a list
-
-
-@dataclass(frozen=True)
-class Text:
-    """One text field: `head` is shown, `tail` folded, `cut` characters are left out."""
-
-    column: str
-    head: str
-    tail: str
-    cut: int
-
-    @property
-    def excerpt(self) -> str:
-        """The beginning, for lists."""
-        return _split(self.head, _EXCERPT)[0]
-
-    @property
-    def shortened(self) -> bool:
-        """Whether the excerpt leaves anything out."""
-        return bool(self.tail or self.cut or len(self.excerpt) < len(self.head))
+LENGTHS = (100_000, 20_000, 8_000, 4_000, 2_000, 1_000, 400)
+"""Characters after which a text of a page is cut: the longest that keeps all texts within `MAX_CHARACTERS`."""
+MAX_CHARACTERS = 16_000_000
+"""Characters of all texts of a page. Words compress to about a third, and a page of 15 MB is opened in a second."""
 
 
 def label_name(names: Mapping[int, str], label: int | None) -> str:
@@ -41,32 +19,26 @@ def label_name(names: Mapping[int, str], label: int | None) -> str:
     return "" if label is None or label < 0 else names.get(label, str(label))
 
 
-def text_fields(row: Mapping[str, Any], columns: Sequence[str]) -> list[Text]:
-    """The text columns of a row, long ones split where the page folds them."""
-    texts = []
-    for column in columns:
-        whole = _whole(row.get(column))
-        shown = whole[:MAX_CHARACTERS]
-        head, tail = _split(shown, _HEAD)
-        texts.append(Text(column, head, tail, len(whole) - len(shown)))
-    return texts
-
-
-def _whole(value: Any) -> str:
-    """A text, or one line for each choice, led by its letter."""
+def whole_text(value: Any) -> str:
+    """A text, or one line for each choice, led by its letter; empty for none."""
     if isinstance(value, list):
         letters = choice_names(len(value))
         return "\n".join(f"{letter}: {text or ''}" for letter, text in zip(letters, value, strict=True))
     return value or ""
 
 
-def _split(text: str, length: int) -> tuple[str, str]:
-    """Split at the last space before `length`; a rest of a few words is not worth folding."""
-    if len(text) <= length * 1.25:
-        return text, ""
-    place = text.rfind(" ", length // 2, length)
-    place = length if place < 0 else place
-    return text[:place], text[place:]
+def cut_length(texts: Sequence[str]) -> int:
+    """Characters after which the texts are cut, see `LENGTHS`."""
+    sizes = [len(text) for text in texts]
+    fitting = (length for length in LENGTHS if sum(min(size, length) for size in sizes) <= MAX_CHARACTERS)
+    return next(fitting, LENGTHS[-1])
+
+
+def cut_text(text: str, length: int) -> str:
+    """A text of at most `length` characters; what is left out is said."""
+    if len(text) <= length:
+        return text
+    return f"{text[:length]} [{len(text) - length} more characters in the run's files]"
 
 
 def marks(row: Mapping[str, Any]) -> list[str]:
@@ -74,17 +46,11 @@ def marks(row: Mapping[str, Any]) -> list[str]:
     return [name.replace("_", " ") for name in PLANTS if _planted(name, row.get(name))]
 
 
+def twin_of(row: Mapping[str, Any]) -> int:
+    """Source row of the planted partner in the other split, −1 for none."""
+    return int(row["twin"]) if _planted("twin", row.get("twin")) else -1
+
+
 def _planted(name: str, value: Any) -> bool:
     identifies = name == "twin" and isinstance(value, int) and not isinstance(value, bool)
-    return value >= 0 if identifies else bool(value)
-
-
-def is_twin(row: Mapping[str, Any], train: Mapping[str, Any]) -> bool:
-    """Whether this training instance is the planted near-duplicate of this example.
-
-    `twin` is the source row of the partner in the other split; both partners must name each other.
-    """
-    own, other = row.get("twin"), train.get("twin")
-    if not (_planted("twin", own) and _planted("twin", other)):
-        return False
-    return bool(own == train.get("source_index") and other == row.get("source_index"))
+    return value >= 0 if identifies else name != "twin" and bool(value)

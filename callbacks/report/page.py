@@ -1,43 +1,62 @@
 """report.html: one self-contained page made from a run's files alone.
 
-Nothing on the page comes from the network, and its content security policy forbids it: styles and the one script
-(allowed by its hash) are inline, figures are data URIs. Everything that comes from data, models or configuration goes
-through autoescaping, so that a text with markup is shown and never run.
+Nothing on the page comes from the network, and its content security policy forbids it: styles and scripts (allowed by
+their hashes) are inline. What a run says as a whole stands in the page as text, with autoescaping. Its examples, train
+instances, units and lists stand in one block of data, from which the script makes the view that is asked for; it
+writes texts as texts, so that markup in them is shown and never run.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment
 from markupsafe import Markup
 
 from twinlens.callbacks.figures.layer_profiles import layer_profiles
-from twinlens.callbacks.figures.svg import chart_view, digest, environment, source
+from twinlens.callbacks.figures.svg import digest, environment, source
 from twinlens.callbacks.figures.write import charts, write_figures
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report import sections
-from twinlens.callbacks.report.chosen_examples import N_EXAMPLES, choose_examples
+from twinlens.callbacks.report.chart_data import chart_data, heat_maps
+from twinlens.callbacks.report.chart_library import chart_library
+from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
-from twinlens.callbacks.report.examples import read_examples
+from twinlens.callbacks.report.island import island
+from twinlens.callbacks.report.prompts import is_of_prompt
 from twinlens.callbacks.report.table_views import table_views
+from twinlens.callbacks.report.worth import verdicts
 from twinlens.callbacks.results.columns import DIRECTIONS
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import mismatch_note, published_rows, write_tables
 
 TEMPLATES = Path(__file__).parent / "templates"
+MAX_EXAMPLES = 2000
+"""Examples of the page; of more, wrong predictions and an even spread of the others, see `choose_examples`."""
+VIEWS = (
+    ("overview", "Overview"),
+    ("prompts", "Prompts"),
+    ("examples", "Examples"),
+    ("instances", "Training set"),
+    ("units", "Neurons"),
+    ("settings", "Data and settings"),
+)
+"""Parts of the page, by their names in its address; a run has those that it has something for."""
+SCRIPTS = (
+    "elements.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js", "method_lists.js",
+    "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
+)  # fmt: skip
+"""Parts of the page's one script, in their order."""
 
 
-def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = N_EXAMPLES) -> Path:
+def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = MAX_EXAMPLES) -> Path:
     """Write the run's tables, draw its figures and write its report.html to a partial path, renamed when whole.
 
     Args:
         run_dir: the run's folder.
         directions: metric → which direction is better, "higher" or "lower".
-        n_examples: examples opened up, see `choose_examples`.
+        n_examples: examples of the page, see `choose_examples`.
 
     Raises:
         UserError: a file of the run is missing or damaged (named).
@@ -52,60 +71,59 @@ def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_ex
     return path
 
 
-def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = N_EXAMPLES) -> str:
+def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = MAX_EXAMPLES) -> str:
     """The page as text."""
     chosen = choose_examples(run, n_examples)
-    examples, catalogue = read_examples(run, chosen)
-    script = source("script.js", TEMPLATES) + source("chart.js")
+    script = page_script()
     drawn = charts(run.results)
-    heat, summaries = sections.heat_maps(layer_profiles(run)), sections.summaries(run)
-    anchors = [("results", "Results"), ("layers", "Layers"), ("training", "Training set"), ("examples", "Examples")]
-    anchors += [("instances", "Instances"), ("data", "Data"), ("settings", "Settings")]
-    absent = {"layers": heat is None, "training": not summaries, "instances": not catalogue}
+    heat = heat_maps(layer_profiles(run))
+    published = [row for row in published_rows(run) if not is_of_prompt(row)]
+    kinds = {scores.kind for scores in run.scores}
+    of_prompts = [row for row in run.results if is_of_prompt(row)]
+    absent = {"prompts": not of_prompts, "instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
     splits = [
         (name, len(run.examples(name).dataset))
         for name in ("train", "validation", "test")
         if (run.path / "examples" / name).is_dir()
     ]
+    library = chart_library()
     return (
-        _environment()
+        environment(TEMPLATES)
         .get_template("report.html.j2")
         .render(
             model=sections.run_name(run, "model"),
             data=sections.run_name(run, "data"),
             seed=run.config.get("seed", ""),
             statement=sections.statement(run),
-            headline=sections.headline(run),
+            verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
             warnings=run.warnings,
-            sections=[(anchor, name) for anchor, name in anchors if not absent.get(anchor)],
-            evaluations=list(evaluation_tables(published_rows(run), directions)),
-            tables=table_views(run),
+            sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
+            evaluations=list(evaluation_tables(published, directions)),
+            tables=list(table_views(run)),
             mismatch=mismatch_note(run),
-            charts=[chart_view(chart) for chart in drawn],
-            figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
+            charts=[chart_data(chart) for chart in drawn],
             heat=heat,
-            summaries=summaries,
+            figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
             choice=_choice(run, len(chosen)),
-            examples=examples,
-            catalogue=catalogue,
             split=run.split,
             splits=splits,
             reports=sections.data_reports(run),
             data_notes=run.data_notes,
-            methods=sections.methods(run),
+            methods=sections.methods(run, run.results),
             settings=sections.settings(run),
-            style=Markup(source("style.css")),
+            style=Markup(source("style.css") + source("explorer.css", TEMPLATES)),
+            island=Markup(island(run, chosen, run.results, [*map(chart_data, drawn), *heat])),
+            library=Markup(library.packed),
             script=Markup(script),
-            script_hash=digest(script),
+            hashes=f"'{digest(script)}' '{library.hash}'",
         )
     )
 
 
-def _environment() -> Environment:
-    found = environment(TEMPLATES)
-    found.filters["score"] = _score
-    found.filters["percent"] = _percent
-    return found
+def page_script() -> str:
+    """The page's one script, its parts in one scope."""
+    parts = "".join(source(name, TEMPLATES) for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();'
 
 
 def _choice(run: RunFiles, shown: int) -> str:
@@ -126,15 +144,3 @@ def _chosen(split: str, shown: int, total: int) -> str:
         f"{shown} of {total} {split} examples: wrong predictions, most confident first, up to half of the page; "
         "then others, spread evenly over the probability of their prediction."
     )
-
-
-def _score(value: float) -> str:
-    """Three significant digits, whole thousands in full, with a minus sign that aligns."""
-    if not math.isfinite(value):
-        return str(value)
-    digits = f"{value:.0f}" if 1e3 <= abs(value) < 1e6 else f"{value:#.3g}".replace("e-0", "e-").removesuffix(".")
-    return digits.replace("-", "−", 1) if value < 0 else digits
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%" if math.isfinite(value) else str(value)

@@ -1,20 +1,16 @@
-"""The report's sections other than its examples: headline, results, layers, data, settings. Views for the template."""
+"""The report's sections that stand in the page as text: headline, results, data, settings. Views for the template."""
 
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from twinlens.callbacks.attribute.score_files import AGAINST
-from twinlens.callbacks.figures.layer_profiles import LayerProfile
 from twinlens.callbacks.figures.write import FAITHFULNESS, LAYER_HEAT_MAP
-from twinlens.callbacks.report.examples import summary_rows
+from twinlens.callbacks.report.worth import worth
+from twinlens.callbacks.results.columns import Row
 from twinlens.callbacks.results.formatting import format_number, format_value
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 from twinlens.models.linear_layers import Coverage
@@ -59,47 +55,15 @@ def statement(run: RunFiles) -> str:
     return f"{first} Its predictions are traced to {' and to '.join(parts)}." if parts else first
 
 
-def headline(run: RunFiles) -> list[tuple[str, str]]:
-    """Accuracy and F1 of the model with their errors, the explained split first."""
+def headline(run: RunFiles) -> str:
+    """Accuracy and F1 of the model with their errors in a sentence, the explained split first; empty for none."""
     own = [row for row in run.results if not row["method"] and not row["group"] and row["metric"] in HEADLINE]
     own.sort(key=lambda row: row["split"] != run.split)
-    return [(_words(f"{row['split']} {row['metric']}"), format_value(row["value"], row["stderr"])) for row in own[:6]]
-
-
-@dataclass(frozen=True)
-class HeatCell:
-    """`shade` in 0…1."""
-
-    value: float
-    shade: float
-    shown: str
-    title: str
-
-
-def heat_maps(profiles: Sequence[LayerProfile]) -> dict[str, Any] | None:
-    """Both layer heat maps; None without neuron scores."""
-    if not profiles:
-        return None
-    largest = max(float(profile.share.max()) for profile in profiles)
-    score = [_heat_line(line, line.score, float(np.abs(line.score).max()), "summed score") for line in profiles]
-    return {
-        "characters": max(len(cell.shown) for line in score for cell in line["cells"]),
-        "layers": len(profiles[0].share),
-        "listed": _range([profile.listed for profile in profiles]),
-        "by_class": any(profile.target is not None for profile in profiles),
-        "examples": max(profile.examples for profile in profiles),
-        "share": [_heat_line(profile, 100 * profile.share, 100 * largest, "% of its neurons") for profile in profiles],
-        "score": score,
-    }
-
-
-def summaries(run: RunFiles) -> list[dict[str, Any]]:
-    """Per instance method the training instances that count most; controls are left out."""
-    return [
-        {"scores": scores, "lines": summary_rows(scores), "sign": method_note(scores)}
-        for scores in run.scores
-        if scores.summary is not None and not scores.control
+    said = [
+        f"{_words(str(row['split']))} {_words(str(row['metric']))} {format_value(row['value'], row['stderr'])}"
+        for row in own[:6]
     ]
+    return f"The model: {', '.join(said)}." if said else ""
 
 
 def method_note(scores: ScoreSet, name: str = "sign") -> str:
@@ -108,13 +72,21 @@ def method_note(scores: ScoreSet, name: str = "sign") -> str:
     return value if isinstance(value, str) else ""
 
 
-def methods(run: RunFiles) -> list[tuple[str, str, list[str]]]:
-    """Every method with its lens and what method.yaml says of target, preset, sign, unit and parameters left out."""
+def methods(run: RunFiles, results: Sequence[Row]) -> list[tuple[str, str, list[str]]]:
+    """Every method with its lens, what it was measured to be worth, and what method.yaml says of it.
+
+    That is its target, preset, sign, unit and the parameters that it leaves out.
+    """
     return [
         (
             scores.name,
             scores.kind,
-            [_target(scores), *(method_note(scores, name) for name in ("preset", "sign", "unit")), _left_out(scores)],
+            [
+                "; ".join(worth(results, scores.name)),
+                _target(scores),
+                *(method_note(scores, name) for name in ("preset", "sign", "unit")),
+                _left_out(scores),
+            ],
         )
         for scores in run.scores
     ]
@@ -172,22 +144,6 @@ def settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
     return [*groups, ("all metrics", metrics)] if metrics else groups
 
 
-def _heat_line(profile: LayerProfile, values: np.ndarray, largest: float, unit: str) -> dict[str, Any]:
-    own = float(np.abs(values).max())
-    decimals = 0 if unit.startswith("%") or own <= 0 else min(max(1 - math.floor(math.log10(own)), 0), 12)
-    cells = []
-    for layer, value in enumerate(values.tolist()):
-        shown = f"{0.0 if abs(value) < 0.5 * 10**-decimals else value:.{decimals}f}"
-        title = f"{profile.method}{' · ' + profile.label if profile.label else ''}, layer {layer}: {value:.3g} {unit}"
-        cells.append(HeatCell(value, abs(value) / largest if largest > 0 else 0.0, shown, title))
-    return {
-        "name": profile.label or profile.method,
-        "part": bool(profile.label),
-        "control": profile.control,
-        "cells": cells,
-    }
-
-
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     for name, inner in value.items():
         path = f"{prefix}{name}"
@@ -203,11 +159,6 @@ def _value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_value(item) for item in value)
     return str(value)
-
-
-def _range(values: Sequence[float]) -> str:
-    low, high = format_number(float(round(min(values)))), format_number(float(round(max(values))))
-    return low if low == high else f"{low} to {high}"
 
 
 def _listed(names: Sequence[str]) -> str:

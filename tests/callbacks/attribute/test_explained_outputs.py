@@ -11,6 +11,7 @@ import yaml
 from datasets import load_from_disk
 from safetensors.torch import load_file
 
+from tests.callbacks.report.report_page import island, listed
 from tests.running import CommandLine, Finished
 from twinlens.attribution.instance.protocol import InstanceScores
 from twinlens.callbacks.attribute.explained_outputs import consecutive, with_empty_lists
@@ -105,8 +106,11 @@ def test_rows_that_nothing_sets_apart_are_counted_and_left_out(command: CommandL
     assert counted == {kept}
     summary = load_from_disk(str(run.folder / "scores" / "gradsim" / "train_summary"))
     assert sum(summary["votes"][:]) == 10 * kept
-    page = (run.folder / "report.html").read_text()
-    assert "nothing sets apart what is the same" in page
+    methods = {method["name"]: method for method in island((run.folder / "report.html").read_text())["methods"]}
+    for method in (methods["ig"], methods["gradsim"], methods["gradsim_neurons"]):
+        lengths = [len(listed(method, row)) for row in method["row"]]
+        assert [length == 0 for length in lengths].count(True) == sum(same)
+        assert all(" against " in target for target, length in zip(method["target"], lengths, strict=True) if length)
 
 
 def test_whole_and_stored_gradients_explain_the_same(command: CommandLine) -> None:

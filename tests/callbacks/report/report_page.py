@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
+import json
 import re
 from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
 
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 """Text that would run if a page took it for markup."""
@@ -19,7 +25,7 @@ class Page(HTMLParser):
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.open: list[str] = []
         self.text: list[str] = []
-        self.content: dict[str, list[str]] = {"script": [], "style": []}
+        self.content: dict[str, list[str]] = {"script": [], "style": [], "data": []}
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -32,6 +38,8 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         inside = self.open[-1] if self.open else ""
+        if inside == "script" and self.tags[-1][1].get("type") == "text/plain":
+            inside = "data"
         self.content.get(inside, self.text).append(data)
 
     def attributes(self, tag: str, name: str) -> list[str]:
@@ -42,5 +50,31 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def articles(html: str, index: int) -> list[str]:
-    return re.findall(rf'<article class="example" id="test-{index}".*?</article>', html, re.S)
+def island(html: str) -> dict[str, Any]:
+    """The data of a page: its header, with columns as lists in the place of their addresses."""
+    packed = re.search(r'<script type="text/plain" id="island">([^<]*)</script>', html)
+    assert packed is not None
+    block = gzip.decompress(base64.b64decode(packed[1]))
+    start = 4 + int.from_bytes(block[:4], "little")
+    return _filled(json.loads(block[4:start]), block[start:])
+
+
+def listed(method: dict[str, Any], row: int, end: str = "top") -> list[tuple[int, float]]:
+    """One end of a method's list of the example at a row of the page, as (place, score)."""
+    place, side = method["row"].index(row), method[end]
+    span = slice(side["start"][place], side["start"][place + 1])
+    return list(zip(side["at"][span], side["score"][span], strict=True))
+
+
+def _filled(value: Any, columns: bytes) -> Any:
+    if isinstance(value, list):
+        return [_filled(one, columns) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"t", "o", "n"}:
+        return np.frombuffer(
+            columns, np.dtype("<" + value["t"][0] + str(int(value["t"][1:]) // 8)), value["n"], value["o"]
+        ).tolist()
+    if value.keys() == {"words", "at"}:
+        return [value["words"][place] for place in _filled(value["at"], columns)]
+    return {name: _filled(one, columns) for name, one in value.items()}

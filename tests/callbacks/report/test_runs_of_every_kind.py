@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, load_from_disk
 
 from tests.callbacks.fake_run import FakeRun
-from tests.callbacks.report.report_page import Page, articles
+from tests.callbacks.report.report_page import Page, island
 from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.page import write_report
 from twinlens.callbacks.results.run_files import RunFiles
@@ -29,28 +28,31 @@ def test_published_figures_stand_beside_ones_own(tmp_path: Path) -> None:
 
 
 def test_unlabelled_examples_are_no_errors(tmp_path: Path) -> None:
-    page = Page(write_report(FakeRun(unlabelled=True).write(tmp_path)).read_text(encoding="utf-8"))
-    verdicts = [attrs.get("data-verdict") for tag, attrs in page.tags if tag == "article"]
-    assert verdicts == ["unlabelled"] * 20
-    assert "labelled" not in page.words.split("Examples 20 of 40")[1].split("Training instances on this page")[0]
+    html = write_report(FakeRun(unlabelled=True).write(tmp_path)).read_text(encoding="utf-8")
+    tests = island(html)["tests"]
+    assert tests["verdict"] == [0] * 40
+    assert set(tests["label"]) == {""}
 
 
 @pytest.mark.parametrize(
     ("neuron", "instance", "absent", "present"),
     [
-        ((), ("gradsim",), {"layers"}, {"training", "instances"}),
-        (("ig",), (), {"training", "instances"}, {"layers"}),
-        ((), (), {"layers", "training", "instances"}, {"results", "examples", "data"}),
+        ((), ("gradsim",), {"layers", "units"}, {"instances"}),
+        (("ig",), (), {"instances"}, {"layers", "units"}),
+        ((), (), {"layers", "instances", "units"}, {"results", "examples", "data"}),
     ],
 )
 def test_a_run_with_one_lens_or_none_has_a_page(
     tmp_path: Path, neuron: tuple[str, ...], instance: tuple[str, ...], absent: set[str], present: set[str]
 ) -> None:
-    page = Page(write_report(FakeRun(neuron=neuron, instance=instance).write(tmp_path)).read_text(encoding="utf-8"))
+    html = write_report(FakeRun(neuron=neuron, instance=instance).write(tmp_path)).read_text(encoding="utf-8")
+    page, data = Page(html), island(html)
     ids = {attrs["id"] for tag, attrs in page.tags if tag == "section" and "id" in attrs}
     assert not ids & absent
     assert present <= ids
-    assert len([tag for tag, _ in page.tags if tag == "article"]) == 20
+    assert len(data["tests"]["index"]) == 40
+    assert len(data["train"]["index"]) == (120 if instance else 0)
+    assert [method["name"] for method in data["methods"]] == [*neuron, *instance]
     assert {link[1:] for link in page.attributes("a", "href")} & absent == set()
 
 
@@ -61,9 +63,10 @@ def test_answers_that_are_tokens_have_a_page(tmp_path: Path) -> None:
     Dataset.from_list(tokens).save_to_disk(str(run / "other"))
     (run / "examples" / "test").rename(run / "old")
     (run / "other").rename(run / "examples" / "test")
-    html = write_report(run).read_text(encoding="utf-8")
-    assert re.findall(r'id="test-(\d+)"', html) == ["5", "4", "3", "2", "1", "0"]  # by falling probability
-    assert set(re.findall(r'data-verdict="(\w+)"', html)) == {"unlabelled"}
+    tests = island(write_report(run).read_text(encoding="utf-8"))["tests"]
+    assert tests["index"] == [5, 4, 3, 2, 1, 0]  # by falling probability
+    assert tests["prob"] == pytest.approx([0.6, 0.5, 0.4, 0.3, 0.2, 0.1])
+    assert set(tests["verdict"]) == {0}
 
 
 def test_a_question_shows_its_choices_by_letter(tmp_path: Path) -> None:
@@ -78,11 +81,15 @@ def test_a_question_shows_its_choices_by_letter(tmp_path: Path) -> None:
         Dataset.from_list(rows).save_to_disk(str(run / "other"))
         shutil.rmtree(run / "examples" / split)
         (run / "other").rename(run / "examples" / split)
-    page = Page(write_report(run).read_text(encoding="utf-8"))
-    assert "choices A: <b>bank0</b> B: <b>shore0</b> C: <b>stool0</b>" in page.words
+    html = write_report(run).read_text(encoding="utf-8")
+    tests = island(html)["tests"]
+    place = tests["index"].index(0)
+    assert tests["texts"][tests["columns"].index("choices")][place] == (
+        "A: <b>bank0</b>\nB: <b>shore0</b>\nC: <b>stool0</b>"
+    )
     prediction = load_from_disk(str(run / "examples" / "test"))[0]["prediction"]
-    assert f"Predicted {'ABC'[prediction]} with" in page.words
-    assert "Supported" not in page.words  # letters name the classes
+    assert tests["prediction"][place] == "ABC"[prediction]
+    assert "Supported" not in Page(html).words  # letters name the classes
 
 
 def test_folded_labels_are_named_and_judged_as_the_split_counts_them(tmp_path: Path) -> None:
@@ -99,18 +106,15 @@ def test_folded_labels_are_named_and_judged_as_the_split_counts_them(tmp_path: P
     folded = folded.cast(Features({**folded.features, "label": names, "folded_prediction": names}))
     shutil.rmtree(folder)
     folded.save_to_disk(str(folder))
-    chosen = choose_examples(RunFiles(run))
+    chosen = choose_examples(RunFiles(run), 20)
     assert [index for index in chosen if index % 3 == 0] == chosen[:10]  # all ten wrong ones come first
     html = write_report(run).read_text(encoding="utf-8")
-    classes = ["Supported", "Refuted", "Not Enough Evidence"]
-    for index in chosen:
-        (article,) = articles(html, index)
-        row = rows[index]
-        assert f'data-verdict="{"wrong" if index % 3 == 0 else "right"}"' in article
-        counted = names.names[row["folded_prediction"]]
-        assert f"Predicted {classes[row['prediction']]} , which counts as {counted} , with" in Page(article).words
-        assert f", labelled {names.names[row['label']]}" in Page(article).words
-        assert "given" not in article  # no class of the model is the label
+    tests, classes = island(html)["tests"], ["Supported", "Refuted", "Not Enough Evidence"]
+    for place, index in enumerate(tests["index"]):
+        assert tests["verdict"][place] == (2 if index % 3 == 0 else 1)
+        assert tests["prediction"][place] == classes[rows[index]["prediction"]]
+        assert tests["counted"][place] == names.names[rows[index]["folded_prediction"]]
+        assert tests["label"][place] == names.names[rows[index]["label"]]
     assert "Labels are coarser than the model's classes (backed, not backed)." in Page(html).words
 
 
@@ -119,8 +123,8 @@ def test_the_split_that_was_asked_for_is_explained(tmp_path: Path) -> None:
     with (run / "config.yaml").open("a") as config:
         config.write("attribute_split: validation\n")
     html = write_report(run).read_text(encoding="utf-8")
-    assert "Validation example 0" in Page(html).words
-    assert 'id="test-' not in html
+    assert island(html)["tests"]["split"] == "validation"
+    assert "All 10 validation examples" in Page(html).words
 
 
 def test_data_are_called_what_the_results_call_them(tmp_path: Path) -> None:
@@ -139,12 +143,33 @@ def test_only_explained_examples_are_shown(tmp_path: Path) -> None:
         file.unlink()
     folder.rmdir()
     (run / "some").rename(folder)
-    html = write_report(run).read_text(encoding="utf-8")
-    assert sorted(map(int, re.findall(r'id="test-(\d+)"', html))) == [3, 17, 39]
+    assert sorted(island(write_report(run).read_text(encoding="utf-8"))["tests"]["index"]) == [3, 17, 39]
 
 
 def test_without_label_names_classes_have_numbers(tmp_path: Path) -> None:
     run = FakeRun(neuron=(), instance=()).write(tmp_path)
     (run / "model" / "config.json").unlink()
-    html = write_report(run).read_text(encoding="utf-8")
-    assert set(re.findall(r'data-prediction="([^"]*)"', html)) <= {"0", "1", "2"}
+    assert set(island(write_report(run).read_text(encoding="utf-8"))["tests"]["prediction"]) <= {"0", "1", "2"}
+
+
+def test_lists_of_units_and_of_train_rows_cross(tmp_path: Path) -> None:
+    """What built a neuron stands beside it, and a train instance has neurons of its own."""
+    run = FakeRun(neuron=("ig",), instance=("gradsim",), n_train=12, n_test=3, list_length=4).write(tmp_path)
+    own = [{"index": i, "layer": [1, 2], "unit": [i, 7], "score": [0.5, 0.25]} for i in range(12)]
+    Dataset.from_list(own).save_to_disk(str(run / "scores" / "ig" / "train"))
+    lists = {"top_index": [5, 4], "top_score": [0.2, 0.1], "bottom_index": [1], "bottom_score": [-0.3]}
+    built = [
+        {"index": i, "role": "value", "unit_kind": "neuron", "site": "ffn", "layer": 2, "unit": 7 + u, **lists}
+        for i in range(3)
+        for u in range(2)
+    ]
+    folder = run / "scores" / "data_of_neurons"
+    Dataset.from_list(built).save_to_disk(str(folder / "test"))
+    (folder / "method.yaml").write_text("name: data_of_neurons\nunit: nats\n")
+    data = island(write_report(run).read_text(encoding="utf-8"))
+    (method,) = [one for one in data["methods"] if one["kind"] == "unit"]
+    assert len(method["row"]) == 6
+    assert {data["units"]["key"][unit] for unit in method["unit"]} == {"ffn.2.7", "ffn.2.8"}
+    assert [data["train"]["index"][at] for at in method["top"]["at"][:2]] == [5, 4]
+    (ig,) = data["own"]
+    assert [data["units"]["key"][at] for at in ig["top"]["at"][:4]] == ["ffn.1.0", "ffn.2.7", "ffn.1.1", "ffn.2.7"]

@@ -1,0 +1,26 @@
+"""The charting library that the page carries, as it lies in the installed package `plotly` (MIT licence)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+from twinlens.callbacks.figures.svg import digest
+from twinlens.callbacks.report.packing import packed
+
+
+@dataclass(frozen=True)
+class ChartLibrary:
+    """`packed`: the script as base64 of gzip; `hash`: by which the page's policy allows it."""
+
+    packed: str
+    hash: str
+
+
+@cache
+def chart_library() -> ChartLibrary:
+    """The library, read once. The browser unpacks it only when the first figure comes into view."""
+    script = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
+    script = script.replace("\r\n", "\n")
+    return ChartLibrary(packed(script.encode()), digest(script))

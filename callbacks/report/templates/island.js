@@ -1,0 +1,85 @@
+// The page's data: unpacked once, read in place. A column is a typed array over the unpacked block.
+
+const unpacked = async (id) => {
+  const coded = atob(document.getElementById(id).textContent.trim());
+  const bytes = new Uint8Array(coded.length);
+  for (let i = 0; i < coded.length; i += 1) bytes[i] = coded.charCodeAt(i);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+};
+
+const TYPES = { i8: Int8Array, i16: Int16Array, i32: Int32Array, f32: Float32Array };
+const VERDICTS = ["unlabelled", "right", "wrong"];
+
+const readIsland = (block) => {
+  const size = new DataView(block.buffer, block.byteOffset).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(block.subarray(4, 4 + size)));
+  const base = block.byteOffset + 4 + size;
+  const column = (place) => new TYPES[place.t](block.buffer, base + place.o, place.n);
+  const words = (packed) => {
+    const at = column(packed.at);
+    return (i) => packed.words[at[i]];
+  };
+
+  const examples = (packed) => {
+    const [index, source, twin, verdict] = ["index", "source", "twin", "verdict"].map((name) => column(packed[name]));
+    const prob = column(packed.prob);
+    const [label, prediction, counts, marks, names] = [packed.label, packed.prediction, packed.counted, packed.marks, packed.classes.name].map(words);
+    const probs = column(packed.classes.prob);
+    const place = new Map(Array.from(index, (value, i) => [value, i]));
+    const lowered = [];
+    return {
+      split: packed.split, size: index.length, columns: packed.columns, cut: packed.cut,
+      index, source, twin, label, prediction, marks, prob, place,
+      verdict: (i) => VERDICTS[verdict[i]],
+      counts, // the label that a prediction counts as where labels are folded, else empty
+      text: (i, column) => packed.texts[column][i],
+      brief: (i, length = 160) => { // the beginning of all texts, for lists
+        const whole = packed.texts.map((texts) => texts[i]).filter(Boolean).join(" · ");
+        return whole.length > length ? `${whole.slice(0, whole.lastIndexOf(" ", length) > length / 2 ? whole.lastIndexOf(" ", length) : length)} …` : whole;
+      },
+      classes: (i) => Array.from({ length: packed.classes.width }, (_, k) => ({ name: names(i * packed.classes.width + k), prob: probs[i * packed.classes.width + k] })).filter((one) => one.name),
+      // What a search looks through: texts, label, prediction, number and marks.
+      lowered: (i) => (lowered[i] ??= [...packed.texts.map((texts) => texts[i]), label(i), prediction(i), index[i], marks(i), VERDICTS[verdict[i]]].join("\n").toLowerCase()),
+    };
+  };
+
+  const end = (packed) => ({ start: column(packed.start), at: column(packed.at), score: column(packed.score) });
+  const method = (packed) => {
+    const row = column(packed.row);
+    const unit = packed.unit ? column(packed.unit) : null;
+    const lists = new Map();
+    row.forEach((example, list) => (lists.get(example) ?? lists.set(example, []).get(example)).push(list));
+    return {
+      ...packed,
+      row, unit, lists, target: words(packed.target),
+      ends: { top: end(packed.top), bottom: packed.bottom ? end(packed.bottom) : null },
+      position: packed.position ? column(packed.position) : null,
+      listed: packed.listed ? column(packed.listed) : null,
+      prob: packed.prob ? column(packed.prob) : null,
+      residual: packed.residual ? { layer: column(packed.residual.layer), size: column(packed.residual.size) } : null,
+      summary: packed.summary ? Object.fromEntries(Object.entries(packed.summary).map(([name, place]) => [name, column(place)])) : null,
+    };
+  };
+
+  const methods = header.methods.map(method);
+  return {
+    explained: header.explained, length: header.length, charts: header.charts, prompts: header.prompts,
+    tests: examples(header.tests), train: examples(header.train),
+    methods, of: (kind) => methods.filter((one) => one.kind === kind),
+    own: header.own.map(method),
+    units: { ...header.units, layer: column(header.units.layer), place: new Map(header.units.key.map((key, i) => [key, i])) },
+  };
+};
+
+// The entries of one list, best first; `end` is top or bottom.
+const entries = (method, list, end = "top") => {
+  const side = method.ends[end];
+  if (!side || list === undefined) return [];
+  return Array.from({ length: side.start[list + 1] - side.start[list] }, (_, rank) => {
+    const i = side.start[list] + rank;
+    return { rank: rank + 1, at: side.at[i], score: side.score[i], position: method.position ? method.position[i] : -1 };
+  });
+};
+
+const listOf = (method, example) => method.lists.get(example)?.[0];

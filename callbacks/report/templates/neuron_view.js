@@ -1,0 +1,54 @@
+// One unit: the examples and train instances that share it, the texts that activate it most, the data that built it.
+
+const neuronView = (data, state) => {
+  const unit = data.units.place.get(state.neuron);
+  if (unit === undefined) return missing(`No list of this page names the unit ${state.neuron}.`);
+  const found = data.of("neuron").flatMap((method) => namedIn(method, unit).map((one) => ({ ...one, method })));
+  const own = data.own.flatMap((method) => namedIn(method, unit).map((one) => ({ ...one, method })));
+  const passages = data.units.passages[unit] ?? [];
+  const from = data.tests.place.get(Number(state.from ?? NaN));
+  const tests = new Set(found.map((one) => one.example)).size;
+  const name = data.units.name[unit];
+  return h("article", { class: "example", "data-unit": state.neuron },
+    h("header", {}, h("h2", { tabindex: "-1" }, `Neuron ${name}`), h("span", { class: "muted" }, `layer ${data.units.layer[unit]}`)),
+    h("p", {}, `It stands in the lists of ${counted(tests, `${data.tests.split} example`)} of ${data.tests.size}`, data.own.length ? ` and of ${counted(new Set(own.map((one) => one.example)).size, "training instance")}` : "", ".",
+      from === undefined ? "" : [" From ", testLink(data, from, { method: state.method }), "."]),
+    labelCounts(data, found),
+    data.units.words[unit] ? h("p", {}, "Its value raises most: ", wordChips(data.units.words[unit])) : "",
+    h("section", {}, h("h3", {}, "Examples that share it"), virtualTable(`Examples that share ${name}`, [
+      { name: "Example", width: 7, cell: (i) => testLink(data, found[i].example, { method: found[i].method.name }), value: (i) => data.tests.index[found[i].example] },
+      { name: "Method", width: 9, cell: (i) => found[i].method.name, value: (i) => found[i].method.name },
+      { name: "Rank", width: 4, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
+      { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(found[i].score), value: (i) => found[i].score },
+      { name: "Towards", width: 9, cell: (i) => h("span", { dir: "auto" }, found[i].method.target(found[i].list)), value: (i) => found[i].method.target(found[i].list) },
+      { name: "Text", width: 22, cell: (i) => h("span", { dir: "auto" }, data.tests.brief(found[i].example)), csv: (i) => data.tests.brief(found[i].example, Infinity) },
+    ], { rows: found.map((_, i) => i), sorted: 2, falling: false, height: 10 }).element),
+    data.own.length ? h("section", {}, h("h3", {}, "Training instances that share it"), virtualTable(`Training instances that share ${name}`, [
+      { name: "Instance", width: 7, cell: (i) => trainLink(data, own[i].example), value: (i) => data.train.index[own[i].example] },
+      { name: "Method", width: 9, cell: (i) => own[i].method.name, value: (i) => own[i].method.name },
+      { name: "Rank", width: 4, numeric: true, cell: (i) => String(own[i].rank), value: (i) => own[i].rank },
+      { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(own[i].score), value: (i) => own[i].score },
+      { name: "Label", width: 9, cell: (i) => data.train.label(own[i].example), value: (i) => data.train.label(own[i].example) },
+      { name: "Text", width: 22, cell: (i) => h("span", { dir: "auto" }, data.train.brief(own[i].example)), csv: (i) => data.train.brief(own[i].example, Infinity) },
+    ], { rows: own.map((_, i) => i), sorted: 2, falling: false, height: 8 }).element) : "",
+    passages.length ? h("section", {}, h("h3", {}, "Training texts that activate it most"), passages.map((passage) => passageLine(data, passage))) : "",
+    data.of("unit").map((method) => builtFrom(data, method, unit, name)));
+};
+
+// What the explained outputs of its lists are: the classes that it is listed for.
+const labelCounts = (data, found) => {
+  const counts = new Map();
+  for (const one of found) {
+    const target = one.method.control ? "" : one.method.target(one.list);
+    if (target) counts.set(target, (counts.get(target) ?? 0) + 1);
+  }
+  const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, 6);
+  return most.length ? h("p", {}, "Listed towards ", most.map(([name, count], i) => [i ? ", " : "", h("b", { dir: "auto" }, name), ` (${count})`]), ".") : "";
+};
+
+const builtFrom = (data, method, unit, name) => {
+  const lists = Array.from(method.unit.keys()).filter((list) => method.unit[list] === unit).slice(0, 20);
+  return h("section", {}, h("h3", {}, `The data that built it, by ${method.name}`), lists.length ? lists.map((list) => h("div", {},
+    h("p", {}, "For ", testLink(data, method.row[list]), method.target(list) ? `, towards ${method.target(list)}` : "", ":"),
+    h("ol", { class: "list" }, entries(method, list).slice(0, 5).map((entry) => h("li", {}, h("span", { class: "rank" }, String(entry.rank)), h("div", {}, h("span", { class: "quote", dir: "auto" }, data.train.brief(entry.at)), trainLink(data, entry.at)), scoreCell(entry.score, largestOf(entries(method, list)))))))) : h("p", { class: "muted" }, `${method.name} was not asked about ${name}.`));
+};

@@ -1,0 +1,56 @@
+"""Debian's Chromium, driven by Playwright, for tests of pages; a page that asks for anything or complains fails."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.report_page import BROWSERS
+
+
+class Browser:
+    """Opens pages from files and collects what they should not do."""
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self.faults: list[str] = []
+
+    def open(self, path: Path, state: str = "", **options: Any) -> Any:
+        """A page at an address within a report, once its data are unpacked.
+
+        Args:
+            options: of Playwright's `new_page`, such as `color_scheme="dark"`.
+        """
+        page = self._driver.new_page(**options)
+        page.on("console", lambda said: self.faults.append(f"{said.type}: {said.text}"))
+        page.on("pageerror", lambda error: self.faults.append(str(error)))
+        page.on("request", lambda asked: self._asked(asked.url))
+        page.goto(f"{path.as_uri()}#{state}")
+        page.wait_for_selector("html[data-ready]")
+        return page
+
+    def _asked(self, address: str) -> None:
+        if not address.startswith(("file:", "data:", "blob:")):
+            self.faults.append(f"asked for {address}")
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """A browser for some tests; they are skipped, with the reason, where none is at hand."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"needs a browser, one of {', '.join(BROWSERS)} (apt-get install chromium)")
+    if importlib.util.find_spec("playwright") is None:
+        pytest.skip("needs playwright (pip install -e '.[dev]')")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        driver = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield Browser(driver)
+        driver.close()
