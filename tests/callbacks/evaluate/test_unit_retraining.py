@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.callbacks.report.report_page import island
 from tests.oracles_units import contribution
 from tests.running import SMALLER_MODEL, CommandLine, Finished
 from twinlens.attribution.evaluation.ground_truth.unit_retraining import UnitRetraining
@@ -43,8 +44,10 @@ def test_a_run_both_ways_round_with_its_report_and_fits(command: CommandLine) ->
     lists = datasets.load_from_disk(str(done.folder / "scores" / "ig" / "test"))
     assert rows["unit"][:2] == lists[0]["unit"][:2]
     assert (done.folder / "scores" / "neurons_of_data" / "train").is_dir()
-    page = (done.folder / "report.html").read_text(encoding="utf-8")
-    assert f"L{rows[0]['layer']} · {rows[0]['unit']}, which adds " in page
+    page = island((done.folder / "report.html").read_text(encoding="utf-8"))
+    [shown] = [method for method in page["methods"] if method["kind"] == "unit"]
+    assert page["units"]["name"][shown["unit"][0]] == f"L{rows[0]['layer']} · {rows[0]['unit']}"
+    assert shown["target"][0].startswith("what the unit adds to ")
 
     found = results(done.folder)
     falls = [

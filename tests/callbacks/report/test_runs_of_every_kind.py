@@ -159,7 +159,16 @@ def test_lists_of_units_and_of_train_rows_cross(tmp_path: Path) -> None:
     Dataset.from_list(own).save_to_disk(str(run / "scores" / "ig" / "train"))
     lists = {"top_index": [5, 4], "top_score": [0.2, 0.1], "bottom_index": [1], "bottom_score": [-0.3]}
     built = [
-        {"index": i, "role": "value", "unit_kind": "neuron", "site": "ffn", "layer": 2, "unit": 7 + u, **lists}
+        {
+            "index": i,
+            "role": "value",
+            "unit_kind": "neuron",
+            "site": "ffn",
+            "layer": 2,
+            "unit": 7 + u,
+            "contribution": 0.25,
+            **lists,
+        }
         for i in range(3)
         for u in range(2)
     ]
@@ -171,5 +180,6 @@ def test_lists_of_units_and_of_train_rows_cross(tmp_path: Path) -> None:
     assert len(method["row"]) == 6
     assert {data["units"]["key"][unit] for unit in method["unit"]} == {"ffn.2.7", "ffn.2.8"}
     assert [data["train"]["index"][at] for at in method["top"]["at"][:2]] == [5, 4]
+    assert all("what the unit adds to" in said and "(0.25 nats)" in said for said in method["target"])
     (ig,) = data["own"]
     assert [data["units"]["key"][at] for at in ig["top"]["at"][:4]] == ["ffn.1.0", "ffn.2.7", "ffn.1.1", "ffn.2.7"]
