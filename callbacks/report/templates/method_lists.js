@@ -12,7 +12,7 @@ const aboutOf = (method, list) => {
   if (target) said.push(h("span", {}, "towards ", h("b", { dir: "auto" }, target)));
   if (method.measure) said.push(`in ${method.measure}`);
   if (method.seed) said.push(method.seed);
-  return h("p", { class: "about" }, said.map((part, i) => [i ? " · " : "", part]), method.sign ? h("span", { class: "muted sign" }, method.sign) : "");
+  return h("p", { class: "about" }, h("b", { class: "printed" }, `${method.name}: `), said.map((part, i) => [i ? " · " : "", part]), method.sign ? h("span", { class: "muted sign" }, method.sign) : "");
 };
 
 const scoreCell = (score, largest) => h("span", { class: `score${score < 0 ? " neg" : ""}` },
