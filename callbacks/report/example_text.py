@@ -10,8 +10,8 @@ from twinlens.callbacks.passes.example_columns import PLANTS
 
 LENGTHS = (100_000, 20_000, 8_000, 4_000, 2_000, 1_000, 400)
 """Characters after which a text of a page is cut: the longest that keeps all texts within `MAX_CHARACTERS`."""
-MAX_CHARACTERS = 16_000_000
-"""Characters of all texts of a page. Words compress to about a third, and a page of 15 MB is opened in a second."""
+MAX_CHARACTERS = 10_000_000
+"""Characters of all texts of a split on the page. They take up to 0.7 bytes each there, and a page may have 15 MB."""
 
 
 def label_name(names: Mapping[int, str], label: int | None) -> str:

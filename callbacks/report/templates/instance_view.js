@@ -23,7 +23,7 @@ const speaksFor = (data, place, methods, method, state, go) => {
     const found = namedIn(method, place, end);
     return h("section", {}, h("h3", {}, title), virtualTable(`${title} of train ${data.train.index[place]} by ${method.name}`, [
       { name: "Example", width: 7, cell: (i) => testLink(data, found[i].example, { instances: method.name }), value: (i) => data.tests.index[found[i].example] },
-      { name: "Rank", width: 4, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
+      { name: "Rank", width: 5, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
       { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(found[i].score), value: (i) => found[i].score },
       { name: "Towards", width: 9, cell: (i) => h("span", { dir: "auto" }, method.target(found[i].list)), value: (i) => method.target(found[i].list) },
       { name: "Text", width: 18, cell: (i) => h("span", { dir: "auto" }, data.tests.brief(found[i].example)), csv: (i) => data.tests.brief(found[i].example, Infinity) },

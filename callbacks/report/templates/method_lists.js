@@ -12,7 +12,7 @@ const aboutOf = (method, list) => {
   if (target) said.push(h("span", {}, "towards ", h("b", { dir: "auto" }, target)));
   if (method.measure) said.push(`in ${method.measure}`);
   if (method.seed) said.push(method.seed);
-  return h("p", { class: "about" }, said.map((part, i) => [i ? " · " : "", part]), method.sign ? h("span", { class: "muted sign" }, method.sign) : "");
+  return h("p", { class: "about" }, h("b", { class: "printed" }, `${method.name}: `), said.map((part, i) => [i ? " · " : "", part]), method.sign ? h("span", { class: "muted sign" }, method.sign) : "");
 };
 
 const scoreCell = (score, largest) => h("span", { class: `score${score < 0 ? " neg" : ""}` },
@@ -47,7 +47,7 @@ const instanceList = (data, method, list, example, ranks, shared, state) => {
     later(`all ${all.length} kept entries, as a table`, () => virtualTable(`Instances of ${method.name} for ${data.tests.split} ${data.tests.index[example]}`, [
       { name: "Instance", width: 7, cell: (i) => trainLink(data, all[i].at, { from: data.tests.index[example] }), value: (i) => data.train.index[all[i].at], csv: (i) => data.train.index[all[i].at] },
       { name: "End", width: 5, cell: (i) => all[i].end, value: (i) => all[i].end },
-      { name: "Rank", width: 4, numeric: true, cell: (i) => String(all[i].rank), value: (i) => all[i].rank },
+      { name: "Rank", width: 5, numeric: true, cell: (i) => String(all[i].rank), value: (i) => all[i].rank },
       { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(all[i].score), value: (i) => all[i].score },
       { name: "Label", width: 9, cell: (i) => data.train.label(all[i].at), value: (i) => data.train.label(all[i].at) },
       { name: "Text", width: 24, cell: (i) => h("span", { dir: "auto" }, data.train.brief(all[i].at)), csv: (i) => data.train.brief(all[i].at, Infinity) },
@@ -90,7 +90,7 @@ const unitList = (data, method, list, example, ranks, state, behind) => {
   return [h("ol", { class: "list" }, found.slice(0, FIRST).map(line)), h("p", { class: "muted" }, told.join(" · ")),
     later(`all ${found.length} kept entries, as a table`, () => virtualTable(`Neurons of ${method.name} for ${data.tests.split} ${data.tests.index[example]}`, [
       { name: "Neuron", width: 9, cell: (i) => unitLink(data, found[i].at, { method: method.name }), value: (i) => data.units.name[found[i].at] },
-      { name: "Rank", width: 4, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
+      { name: "Rank", width: 5, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
       { name: "Layer", width: 4, numeric: true, cell: (i) => String(data.units.layer[found[i].at]), value: (i) => data.units.layer[found[i].at] },
       { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(found[i].score), value: (i) => found[i].score },
       ...(method.position ? [{ name: "Position", width: 5, numeric: true, cell: (i) => String(found[i].position), value: (i) => found[i].position }] : []),

@@ -18,7 +18,7 @@ const neuronView = (data, state) => {
     h("section", {}, h("h3", {}, "Examples that share it"), virtualTable(`Examples that share ${name}`, [
       { name: "Example", width: 7, cell: (i) => testLink(data, found[i].example, { method: found[i].method.name }), value: (i) => data.tests.index[found[i].example] },
       { name: "Method", width: 9, cell: (i) => found[i].method.name, value: (i) => found[i].method.name },
-      { name: "Rank", width: 4, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
+      { name: "Rank", width: 5, numeric: true, cell: (i) => String(found[i].rank), value: (i) => found[i].rank },
       { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(found[i].score), value: (i) => found[i].score },
       { name: "Towards", width: 9, cell: (i) => h("span", { dir: "auto" }, found[i].method.target(found[i].list)), value: (i) => found[i].method.target(found[i].list) },
       { name: "Text", width: 22, cell: (i) => h("span", { dir: "auto" }, data.tests.brief(found[i].example)), csv: (i) => data.tests.brief(found[i].example, Infinity) },
@@ -26,7 +26,7 @@ const neuronView = (data, state) => {
     data.own.length ? h("section", {}, h("h3", {}, "Training instances that share it"), virtualTable(`Training instances that share ${name}`, [
       { name: "Instance", width: 7, cell: (i) => trainLink(data, own[i].example), value: (i) => data.train.index[own[i].example] },
       { name: "Method", width: 9, cell: (i) => own[i].method.name, value: (i) => own[i].method.name },
-      { name: "Rank", width: 4, numeric: true, cell: (i) => String(own[i].rank), value: (i) => own[i].rank },
+      { name: "Rank", width: 5, numeric: true, cell: (i) => String(own[i].rank), value: (i) => own[i].rank },
       { name: "Score", width: 6, numeric: true, cell: (i) => shownScore(own[i].score), value: (i) => own[i].score },
       { name: "Label", width: 9, cell: (i) => data.train.label(own[i].example), value: (i) => data.train.label(own[i].example) },
       { name: "Text", width: 22, cell: (i) => h("span", { dir: "auto" }, data.train.brief(own[i].example)), csv: (i) => data.train.brief(own[i].example, Infinity) },

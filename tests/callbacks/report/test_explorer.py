@@ -193,7 +193,7 @@ def test_no_barrier_in_an_example(opened: Browser, report: Path) -> None:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_barrier_in_any_view(opened: Browser, report: Path, scheme: str) -> None:
     page = opened.open(report, color_scheme=scheme)
-    for view in (*VIEWS, "neuron=ffn.1.7"):
+    for view in (*VIEWS, "neuron=ffn.1.7", "test=999"):
         no_barrier(page, view)
 
 
