@@ -41,7 +41,9 @@ def test_it_has_one_top_level_name(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"twinlens"}
     expected = {"twinlens/__init__.py", "twinlens/train.py", "twinlens/conf/train.yaml", "twinlens/data/collate.py"}
-    assert expected <= set(names)
+    assert expected | {"twinlens/__main__.py", "twinlens/py.typed", "twinlens/explaining.py"} <= set(names)
+    (entry,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
+    assert "twinlens = twinlens.__main__:main" in zipfile.ZipFile(wheel).read(entry).decode()
     assert not [name for name in names if name.startswith(("twinlens/tests", "twinlens/benchmarks"))]
 
 
