@@ -247,7 +247,7 @@ def _from_checkpoint(
     require_architecture(config, model_type, path)
     serve_type(config)
     if is_given(path):
-        lm = given_twin(path, attention_of(config, attention))
+        lm = given_twin(path, attention_of(config, attention), weight_type(dtype, config, path))
         require_score(lm, path)
         return lm, "linear", Origin()
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)

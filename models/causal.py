@@ -134,7 +134,7 @@ def _from_checkpoint(
     require_architecture(config, model_type, path)
     _refuse_other_heads(config, path)
     if is_given(path):
-        return given_twin(path, attention_of(config, attention)), Origin()
+        return given_twin(path, attention_of(config, attention), weight_type(dtype, config, path)), Origin()
     place, safetensors, read = weights_place(base_path(path), trust_remote_code)
     with readable(path):
         loaded: Any = AutoModelForCausalLM.from_pretrained(

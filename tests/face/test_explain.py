@@ -129,6 +129,18 @@ def test_a_model_in_use_stays_as_it_is_to_the_bit(facts: tuple[Any, Any], capfd:
     assert not folder.exists()  # temporary files live as long as something reads them
 
 
+@pytest.mark.long
+def test_a_model_in_bfloat16_is_read_in_it_and_keeps_its_head(trained: Path) -> None:
+    """The twin's head is float32 then; the model's own is not."""
+    folder = trained / "model"
+    model = AutoModelForSequenceClassification.from_pretrained(folder).to(torch.bfloat16)
+    before = state_of(model)
+    asked = {"methods": ["ig"], "settings": ["model.dtype=bfloat16"]}
+    found = twinlens.explain(model, AutoTokenizer.from_pretrained(folder), ["Bridges are so."], **asked)
+    assert same(state_of(model), before)
+    assert len(found.neurons) > 0
+
+
 def test_a_classifier_is_explained_by_its_own_labels(trained: Path) -> None:
     folder = trained / "model"
     model = AutoModelForSequenceClassification.from_pretrained(folder)
