@@ -23,6 +23,7 @@ from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
+from twinlens.callbacks.run.commands import command_instead
 from twinlens.callbacks.run.control_seeds import with_seeds_of_run
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs, open_questions, open_trainers, read_former_names
@@ -31,7 +32,6 @@ from twinlens.callbacks.run.pipeline import run_stages
 from twinlens.callbacks.run.quiet_libraries import scrubbed_output
 from twinlens.callbacks.run.refusals import refuse_what_cannot_run, refuse_what_the_inputs_rule_out
 from twinlens.callbacks.run.run_outcome import OUTCOMES, outcome_of
-from twinlens.callbacks.store.admin import store_command
 from twinlens.callbacks.store.failures import user_error_in
 from twinlens.callbacks.store.store import Store
 from twinlens.callbacks.sweep.command_line import exit_code_of
@@ -97,7 +97,7 @@ def job(config: DictConfig) -> dict[str, Any]:
     if hydra_config.mode == RunMode.MULTIRUN and n_processes(config.trainer) > 1:
         OUTCOMES.append(run_as_process(Path(__file__), hydra_config, overrides, folder))
     else:
-        OUTCOMES.append(outcome_of(lambda: store_command(config) or train(config, folder, overrides), folder))
+        OUTCOMES.append(outcome_of(lambda: command_instead(config) or train(config, folder, overrides), folder))
     return OUTCOMES[-1]
 
 

@@ -1,10 +1,9 @@
-"""Making a finished run's report.html again from its files: `python -m twinlens.callbacks.report.rebuild RUN`."""
+"""Making a finished run's report.html again from its files: `report.of=RUN`."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.page import write_report
@@ -31,19 +30,17 @@ def rebuild(run: str | Path) -> Path:
     return write_report(folder)
 
 
-def main(arguments: Sequence[str]) -> int:
-    """0 where every report was written, 2 for what the user can mend."""
-    if not arguments:
-        print("python -m twinlens.callbacks.report.rebuild RUN [RUN …]: no run was given", file=sys.stderr)
-        return 2
-    for run in arguments:
-        try:
-            print(f"report: {rebuild(run)}")
-        except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-    return 0
+def report_command(config: Any) -> dict[str, float]:
+    """Make a report anew if the configuration says so, which is then all that happens.
 
+    Returns:
+        How many were made; empty where the configuration asks for a run.
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    Raises:
+        UserError: see `rebuild`.
+    """
+    run = (config.get("report") or {}).get("of")
+    if run is None:
+        return {}
+    print(f"report: {rebuild(run)}", flush=True)
+    return {"report/made": 1.0}

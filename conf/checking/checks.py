@@ -33,7 +33,7 @@ from twinlens.conf.checking.plain_values import join, plain, without_hydra
 from twinlens.conf.checking.size_bounds import check_growth, in_time
 from twinlens.conf.checking.target_settings import check_target_settings, with_target_of_run
 from twinlens.conf.checking.targets import Provided, check_targets
-from twinlens.conf.checking.top_level import GROUPS, PROVIDED, check_entries, check_top_level
+from twinlens.conf.checking.top_level import COMMANDS, GROUPS, PROVIDED, check_entries, check_top_level
 from twinlens.conf.checking.trusted_hydra_node import check_hydra_is_ours, check_names, is_about_places, places
 
 SEARCH_PATH = "hydra.searchpath"
@@ -95,7 +95,7 @@ def check_command_line(
         with in_time(f"{command.primary}.yaml"):
             check_config(config, command.tree, allow, provided, typed if command.is_foreign else None)
         check_remote_code(config, typed)
-        check_store_command(config, typed)
+        check_commands(config, typed)
     return command
 
 
@@ -156,8 +156,8 @@ def check_remote_code(config: DictConfig, typed: Collection[str]) -> None:
             )
 
 
-def check_store_command(config: DictConfig, typed: Collection[str]) -> None:
-    """Refuse to list or clear the store because a file says so, whoever wrote it.
+def check_commands(config: DictConfig, typed: Collection[str]) -> None:
+    """Refuse to list or clear the store, or to make a report anew, because a file says so, whoever wrote it.
 
     Args:
         config: the composed configuration.
@@ -166,13 +166,15 @@ def check_store_command(config: DictConfig, typed: Collection[str]) -> None:
     Raises:
         UserError: naming the key that has to be typed.
     """
-    for key, value in (plain(without_hydra(config)).get("store") or {}).items():
-        if value not in (False, None) and not {"store", f"store.{key}"} & set(typed):
-            idle = "null" if key == "prune" else "false"
-            raise UserError(
-                f"store.{key}={value}: a configuration file asks for this; expected {idle} in files: to do so, say "
-                f"store.{key}={value} on the command line."
-            )
+    values = plain(without_hydra(config))
+    for group in COMMANDS:
+        for key, value in (values.get(group) or {}).items():
+            if value not in (False, None) and not {group, f"{group}.{key}"} & set(typed):
+                idle = "false" if key == "list" else "null"
+                raise UserError(
+                    f"{group}.{key}={value}: a configuration file asks for this; expected {idle} in files: to do so, "
+                    f"say {group}.{key}={value} on the command line."
+                )
 
 
 def _compose(job: list[str], command: CommandLine, home: Path, compose: Compose, parse: ParseOverrides) -> DictConfig:

@@ -55,6 +55,21 @@ class StoreCommand:
 
 
 @dataclasses.dataclass
+class ReportCommand:
+    """What to do with a finished run's report instead of a run; typed on the command line only.
+
+    Attributes:
+        of: folder of the run.
+    """
+
+    of: str | None = None
+
+
+COMMANDS = ("store", "report")
+"""Keys of what is done instead of a run."""
+
+
+@dataclasses.dataclass
 class RunConfig:
     """Top-level scalars of conf/train.yaml.
 
@@ -80,6 +95,7 @@ class RunConfig:
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
+        report: make a finished run's report anew instead of running.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
     """
@@ -99,6 +115,7 @@ class RunConfig:
     neuron_texts: int | None = None
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
+    report: ReportCommand = dataclasses.field(default_factory=ReportCommand)
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
 
@@ -119,6 +136,11 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
             raise UserError(
                 f"store={value!r}: expected what to do with the store; say store.list=true or store.prune=all, or "
                 f"paths.store=DIR for where it lies."
+            )
+        if key == "report" and not isinstance(value, Mapping):
+            raise UserError(
+                f"report={value!r}: expected whose report to make anew; say report.of=RUN with the folder of a "
+                "finished run."
             )
         if key in fields:
             check_value(value, fields[key][0], key)

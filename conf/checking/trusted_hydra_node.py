@@ -16,13 +16,14 @@ from twinlens.conf.checking.data_name import check_name
 from twinlens.conf.checking.overrides import Override
 from twinlens.conf.checking.plain_values import join, plain
 from twinlens.conf.checking.size_bounds import check_growth
+from twinlens.conf.checking.top_level import COMMANDS
 
 CHANGING = frozenset({"runtime", "overrides", "searchpath", "mode", "sweeper.params", "job.config_name"}) | frozenset(
     {"job.override_dirname", "job.num", "job.id"}
 )
 """Of Hydra's node: what tells of this very command, and the sweep that a file may ask for."""
 
-NOT_SWEPT = ("hydra", "paths", "allow_targets", "store")
+NOT_SWEPT = ("hydra", "paths", "allow_targets", *COMMANDS)
 """Settings that a sweep in a file from elsewhere may not give."""
 
 

@@ -8,24 +8,36 @@ import pytest
 
 from tests.callbacks.fake_run import FakeRun
 from tests.callbacks.report.report_page import island
-from twinlens.callbacks.report.rebuild import main
+from tests.running import CommandLine
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 
 
-def test_a_report_is_made_again_also_without_what_came_later(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_report_is_made_again_also_without_what_came_later(command: CommandLine) -> None:
     run = FakeRun(n_train=20, n_test=4, list_length=5, summary=False, plants=False, instance=("gradsim",)).write(
-        tmp_path / "run"
+        command.folder / "run"
     )
     (run / "report.html").write_text("an old one")
-    assert main([str(run)]) == 0
-    assert "report: " in capsys.readouterr().out
+    done = command("report.of=run", base=())
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[-1] == f"report: {Path('run') / 'report.html'}"
     assert len(island((run / "report.html").read_text(encoding="utf-8"))["tests"]["index"]) == 4
+    assert not list((command.folder / "outputs" / "runs").glob("*"))  # no run came about
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
-def test_what_is_no_run_is_refused_with_a_sentence(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(arguments) == 2
-    assert "run" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [("report.of=nowhere", "nowhere is no run's folder"), ("report=run", "say report.of=RUN")],
+)
+def test_what_is_no_run_is_refused_with_a_sentence(command: CommandLine, argument: str, said: str) -> None:
+    refused = command(argument, base=())
+    assert refused.code == 2
+    assert said in refused.err
+
+
+def test_a_file_does_not_ask_for_it(command: CommandLine) -> None:
+    (command.folder / "mine").mkdir()
+    (command.folder / "mine" / "mine.yaml").write_text("defaults: [train, _self_]\nreport: {of: run}\n")
+    refused = command("--config-dir", "mine", "--config-name", "mine", base=())
+    assert refused.code == 2
+    assert "a configuration file asks for this" in refused.err
