@@ -218,6 +218,7 @@ def test_every_table_and_figure_of_the_paper_has_an_experiment_that_writes_it(
     assert [path for path in (finished.folder / kind).iterdir() if path.stem == name]
 
 
+@pytest.mark.long
 def test_one_command_writes_every_table_and_figure_of_the_paper(command: CommandLine, fast: tuple[str, ...]) -> None:
     finished = command("experiment=unified/all", *ONE_SHARE, *SMALLER_MODEL, base=fast)
     assert finished.code == 0, finished.err

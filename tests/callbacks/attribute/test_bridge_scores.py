@@ -104,6 +104,7 @@ def test_methods_that_need_each_other_are_refused() -> None:
         require_sources({"a": Needs("b"), "b": Needs("a")})
 
 
+@pytest.mark.long
 def test_a_killed_pass_over_the_train_split_goes_on(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("method=[ig,na_instances]", "evaluation=accuracy")
     monkeypatch.setattr(passes, "write_shard", dies_at(14))  # the explained split has 12

@@ -138,6 +138,7 @@ def test_a_number_that_a_form_cannot_say_is_refused_by_its_row(storage: Storage)
     kept_arrays(form_of("dense", 1), layout, 1, rows, [5, 9], "train")  # float32 shows it as a score
 
 
+@pytest.mark.long
 def test_rows_of_texts_killed_twice_equal_one_uninterrupted_run(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_every_option_runs_is_stored_and_planned(command: CommandLine) -> None:
         assert abs(float(one["value"]) - float(two["value"])) < 1e-4, one
 
 
+@pytest.mark.long
 def test_every_site_has_a_control_and_a_base_line_of_its_own(command: CommandLine) -> None:
     """Methods of two sites in one run: the configured control serves one of them, the other's is drawn beside."""
     options = (

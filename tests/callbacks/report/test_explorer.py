@@ -137,6 +137,7 @@ def test_keys_alone_reach_everything(opened: Browser, report: Path) -> None:
     assert page.inner_text("#one h2") == f"Test example {name.split()[1]}"
 
 
+@pytest.mark.long
 def test_themes_change_colours_and_figures(opened: Browser, report: Path) -> None:
     page = opened.open(report, "test=3&method=ig", color_scheme="light")
     page.locator("#one .canvas").scroll_into_view_if_needed()
@@ -156,6 +157,7 @@ def test_themes_change_colours_and_figures(opened: Browser, report: Path) -> Non
     assert colours()[0] != light[0]
 
 
+@pytest.mark.long
 def test_tables_and_figures_are_saved(opened: Browser, report: Path) -> None:
     page = opened.open(report, "test=3&method=ig")
     page.locator("summary", has_text="kept entries").first.click()
