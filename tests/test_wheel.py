@@ -47,6 +47,7 @@ def test_it_has_one_top_level_name(wheel: Path) -> None:
     assert not [name for name in names if name.startswith(("twinlens/tests", "twinlens/benchmarks"))]
 
 
+@pytest.mark.long
 def test_it_runs_beside_packages_of_the_same_names(wheel: Path, tmp_path: Path) -> None:
     installed, here = tmp_path / "installed", tmp_path / "here"
     with zipfile.ZipFile(wheel) as archive:

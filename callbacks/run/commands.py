@@ -1,4 +1,4 @@
-"""What a command line may ask for instead of a run: the store listed or cleared, a report made anew."""
+"""Commands that are carried out instead of a run: the store listed or cleared, a report made anew."""
 
 from __future__ import annotations
 

@@ -88,6 +88,7 @@ def by_row(found: tuple[np.ndarray, np.ndarray]) -> list[np.ndarray]:
     return [score[index.argsort()] for index, score in zip(*found, strict=True)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("per", ["example", pytest.param("token", marks=pytest.mark.long)])
 def test_long_documents_go_through_the_model_a_few_windows_at_a_time(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch, per: str

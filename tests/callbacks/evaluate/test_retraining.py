@@ -30,6 +30,7 @@ def cells(command: CommandLine) -> list[Path]:
     return [manifest.parent for manifest in sorted(found, key=lambda path: path.stat().st_mtime_ns)]
 
 
+@pytest.mark.long
 def test_a_cell_is_a_run_on_its_rows_and_goes_on_after_a_kill(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

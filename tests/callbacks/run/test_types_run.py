@@ -25,7 +25,8 @@ def probabilities(run: Finished) -> torch.Tensor:
     return torch.tensor(datasets.load_from_disk(str(run.folder / "examples" / "test"))["prob"][:])
 
 
-@pytest.mark.parametrize("methods", [["ig", "gradsim"], pytest.param(METHODS, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("methods", [["ig", "gradsim"], METHODS])
 def test_both_lenses_over_bfloat16(command: CommandLine, trained: Path, methods: list[str]) -> None:
     """A trained classifier as it is: lists near those of float32, under keys of their own."""
     given = (*LOCAL, f"method=[{','.join(methods)}]", f"model.path={trained / 'model'}", "fit=false")
