@@ -51,7 +51,7 @@ def benchmark_text_rows(arguments: argparse.Namespace, outcome: Outcome) -> None
             f"one query, {sizes[-1]} documents of {tokens} tokens, {plan.layout.n_numbers} numbers a row; the peer is "
             "the product with the row file alone, one pass over it, twinlens adds lists and summary: 0.67 is 1.5 passes"
         )
-        pairs = max(5, arguments.pairs)
+        pairs = 1 if arguments.smoke else max(5, arguments.pairs)
         outcome.add(compare("query_vs_row_pass", *measured, pairs, rows.relative_difference, TOLERANCE, note))
 
 

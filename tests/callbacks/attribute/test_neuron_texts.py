@@ -110,7 +110,9 @@ def test_texts_have_fifty_unless_said_otherwise_and_classes_none(command: Comman
 @pytest.mark.long
 def test_two_processes_leave_what_one_leaves(command: CommandLine, repository: Path) -> None:
     """The index, the lists at every token, and what is compared with them."""
-    small = ("method=[ig,na_instances]", "data.eval_batch_size=2", "method.ig.top_k=20", "method.ig.site=ffn")
+    queries = [QUERY, {**QUERY, "completion": " Rome"}]  # one for each process
+    (command.folder / "questions.jsonl").write_text("\n".join(map(json.dumps, queries)))
+    small = ("method=[ig,na_instances]", "data.eval_batch_size=1", "method.ig.top_k=20", "method.ig.site=ffn")
     arguments = (*(part for part in BASE if part != "trainer.accelerator=cpu"), *small)
     one = command(*arguments, "trainer.accelerator=cpu", "paths.store=store1", base=())
     assert one.code == 0, one.err

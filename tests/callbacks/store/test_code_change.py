@@ -52,7 +52,9 @@ def run(project: Path, *more: str) -> dict[str, str]:
 def stages(out: str) -> dict[str, str]:
     """Stage → whether it was computed or read, as a run says."""
     lines = [line.partition(": ") for line in out.splitlines()]
-    return {name: rest.partition(" (")[0] for name, _, rest in lines if rest.startswith(("computed", "read from"))}
+    told = {name: rest.partition(" (")[0] for name, _, rest in lines if rest.startswith(("computed", "read from"))}
+    told.pop("anatomy", None)  # what the model is made of is no number, and is checked with its weights in any case
+    return told
 
 
 def made(project: Path, stage: str) -> set[str]:
