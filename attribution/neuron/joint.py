@@ -20,7 +20,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.edits import SITES_OF, Intervention
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.path_integral import Target
-from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_neurons, rank_sites, with_coefficient
+from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_token_scores, with_coefficient
 from twinlens.attribution.neuron.replacing import Replacing
 from twinlens.attribution.protocols import ActivationEdit, AnswerStates, Batch, NeuronModel
 from twinlens.attribution.targets import target_of
@@ -222,11 +222,7 @@ class JointMethod(Replacing):
             memory_budget: bytes that the points of one chunk may take; scores do not depend on it.
         """
         found, target, present = self._scores(model, batch, memory_budget)
-        about = (target, found.log_prob.exp(), found.completeness, present)
-        if found.attention is None:
-            assert found.ffn is not None
-            return rank_neurons(found.ffn, self.top_k, *about)
-        return rank_sites(found.ffn, found.attention, self.top_k, *about)
+        return rank_token_scores(found, self.top_k, target, present)
 
     def token_scores(self, model: NeuronModel, batch: Batch, memory_budget: int) -> TokenScores:
         """See `NeuronMethod.token_scores`."""

@@ -168,6 +168,29 @@ def rank_sites(
     return at_sites(rank_neurons(both, top_k, target, target_prob, completeness, there), n_neurons)
 
 
+def rank_token_scores(found: TokenScores, top_k: int, target: Tensor, present: Tensor | None = None) -> NeuronScores:
+    """Lists of dense scores, of one site or of both.
+
+    Args:
+        found: of a batch's tokens.
+        top_k: entries of each list.
+        target: what is explained, [batch].
+        present: FFN neurons that an example has, as of `rank_neurons`.
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.neuron.ranking import TokenScores, rank_token_scores
+        >>> found = TokenScores(torch.tensor([[[0.1, 0.4]]]), None, torch.tensor([-0.5]))
+        >>> rank_token_scores(found, 1, torch.tensor([2])).unit.tolist()
+        [[1]]
+    """
+    about = (target, found.log_prob.exp(), found.completeness, present)
+    if found.attention is None:
+        assert found.ffn is not None
+        return rank_neurons(found.ffn, top_k, *about)
+    return rank_sites(found.ffn, found.attention, top_k, *about)
+
+
 def at_sites(scores: NeuronScores, n_neurons: int) -> NeuronScores:
     """Scores whose attention neurons count on behind the `n_neurons` FFN neurons of their layer, with sites."""
     attention = scores.unit >= n_neurons

@@ -10,7 +10,7 @@ from twinlens.attribution.evaluation.edits import SITES_OF, Intervention
 from twinlens.attribution.neuron.explained import all_scores, explain
 from twinlens.attribution.neuron.joint import Site
 from twinlens.attribution.neuron.protocol import ResidualMethod
-from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_neurons, rank_sites
+from twinlens.attribution.neuron.ranking import NeuronScores, TokenScores, rank_token_scores
 from twinlens.attribution.neuron.readout import at_target
 from twinlens.attribution.neuron.relevance import mixed_values, relevance_coefficients
 from twinlens.attribution.neuron.replacing import Replacing
@@ -96,11 +96,7 @@ class RelevancePatching(ResidualMethod, Replacing):
     def attribute(self, model: ResidualModel, batch: Batch, memory_budget: int) -> NeuronScores:
         """The `top_k` best neurons of every example, for what the batch says is explained, else the predicted class."""
         found, target = self._scores(model, batch, memory_budget)
-        about = (target, found.log_prob.exp())
-        if found.attention is None:
-            assert found.ffn is not None
-            return rank_neurons(found.ffn, self.top_k, *about)
-        return rank_sites(found.ffn, found.attention, self.top_k, *about)
+        return rank_token_scores(found, self.top_k, target)
 
     def token_scores(self, model: ResidualModel, batch: Batch, memory_budget: int) -> TokenScores:
         """See `NeuronMethod.token_scores`."""

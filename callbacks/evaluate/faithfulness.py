@@ -122,6 +122,7 @@ def faithfulness_stage(
     inputs = faithfulness_inputs(session, evaluation, settings, lists)
 
     def build(folder: Path) -> Finish:
+        check_edited_tokens(session)
         reference = _reference(session, name, evaluation, folder / "reference")
         answers = _answers(session, name, evaluation, lists, reference, folder)
 
@@ -246,7 +247,6 @@ def _reference(session: Session, name: str, evaluation: Faithfulness, folder: Pa
     if split is None:
         return None
     draw = evaluation.reference_size, evaluation.reference_seed
-    check_edited_tokens(session)
     engine = session.readable.engine(tests=True)
     of_explained = split == session.split
     return sampled_activations(session, name, split, engine, draw, session.engine_sizes, of_explained, folder)
@@ -260,7 +260,6 @@ def _answers(
     reference: Reference | None,
     folder: Path,
 ) -> dict[str, Tensor]:
-    check_edited_tokens(session)
     engine = session.readable.engine(tests=True)
     completions = session.targets("neuron", session.split).completions
 

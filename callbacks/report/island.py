@@ -113,12 +113,10 @@ def _summary(scores: ScoreSet, places: Places, pack: Packing) -> dict[str, Any] 
 
 
 def _rows(scores: ScoreSet, chosen: Sequence[int]) -> list[dict[str, Any]]:
-    """A method's rows of the chosen examples, in the order of the page; of units several for each."""
+    """A method's rows of the chosen examples, in the order of the page; those of units, several for each, as stored."""
     if scores.kind != "unit":
         return list(scores.rows.rows(chosen).values())
-    wanted = set(chosen)
-    kept = [place for place, index in enumerate(scores.rows.index.tolist()) if index in wanted]
-    return scores.rows.dataset.select(kept).to_list()
+    return [row for found in scores.rows.every(sorted(chosen)).values() for row in found]
 
 
 def _rows_of(run: RunFiles, split: str, indices: Sequence[int]) -> list[dict[str, Any]]:

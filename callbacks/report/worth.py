@@ -56,27 +56,21 @@ def _of_twins(best: Row, control: Row | None) -> str:
     )
 
 
-def _of_subsets(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {format_row_value(control)}" if control else ""
-    return (
-        f"{best['method']} predicts models trained on parts of the data with a rank correlation (LDS) of "
-        f"{format_row_value(best)}{against}."
-    )
+def _of_correlation(told: str) -> Callable[[Row, Row | None], str]:
+    """The sentence of a rank correlation: what the best method does with it, and what the control has."""
 
+    def sentence(best: Row, control: Row | None) -> str:
+        against = f", {control['method']} {format_row_value(control)}" if control else ""
+        return f"{best['method']} {told} {format_row_value(best)}{against}."
 
-def _of_ablation(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {format_row_value(control)}" if control else ""
-    return (
-        f"{best['method']} orders neurons as switching each off does with a rank correlation of "
-        f"{format_row_value(best)}{against}."
-    )
+    return sentence
 
 
 _SENTENCES: dict[str, Callable[[Row, Row | None], str]] = {
     "comprehensiveness": _of_neurons,
     "found": _of_twins,
-    "lds": _of_subsets,
-    "neuron_spearman": _of_ablation,
+    "lds": _of_correlation("predicts models trained on parts of the data with a rank correlation (LDS) of"),
+    "neuron_spearman": _of_correlation("orders neurons as switching each off does with a rank correlation of"),
 }
 
 

@@ -17,7 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.command_line import CommandLine
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.overrides import Override
-from twinlens.conf.checking.sentences import no_such_choice, unknown_key
+from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
 from twinlens.conf.checking.suggestions import advice, nearest
 from twinlens.conf.checking.target_settings import target_of_a_method
 from twinlens.conf.checking.top_level import SEVERAL
@@ -119,12 +119,8 @@ def _explain_value(error: Exception, override: Override, before: DictConfig, tre
             return UserError(f"{line}: {key} is in the configuration already; write {key}=VALUE without the +.")
         reason = _first_line(error)
         return UserError(f"{line}: the value does not fit ({reason}); give {key} a value of the kind it has now.")
-    parent = key
-    while "." in parent:
-        parent = parent.rpartition(".")[0]
-        if parent in keys:
-            break
-    else:
+    parent = known_parent(key, keys)
+    if not parent:
         return unknown_key(line, key, [*keys, *(group for group in tree.groups() if group != "hydra")])
     container = OmegaConf.select(before, parent, throw_on_missing=False)
     if isinstance(container, DictConfig):

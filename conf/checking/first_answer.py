@@ -18,7 +18,7 @@ import yaml
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.secrets import scrub
-from twinlens.conf.checking.sentences import no_such_choice, unknown_key
+from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
 
 EXAMPLES = (
     ("", "train the tiny model on generated data, explain it with both lenses, evaluate, report"),
@@ -152,12 +152,8 @@ def _unknown(line: str, key: str, known: Mapping[str, Any], tree: ConfigTree) ->
     """The sentence for a key that is not there; None where another one says more."""
     if "/" in key or _TARGET.match(key):
         return None
-    parent = key
-    while "." in parent:
-        parent = parent.rpartition(".")[0]
-        if parent in known:
-            break
-    else:
+    parent = known_parent(key, known)
+    if not parent:
         return unknown_key(line, key, [*known, *(group for group in tree.groups() if group != "hydra")])
     if parent in ("method", "evaluation") or not isinstance(known[parent], Mapping):
         return None

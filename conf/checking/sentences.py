@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.suggestions import advice, nearest
@@ -33,6 +33,16 @@ def unknown_key(line: str, key: str, keys: Sequence[str]) -> UserError:
     meant = f"did you mean {near!r}?" if near else "nothing like it exists."
     listed = f" Keys {f'of {parent}' if parent else 'at the top level'}: {', '.join(beside)}." if beside else ""
     return UserError(f"unknown key {key!r} in {line}; {meant}{listed}")
+
+
+def known_parent(key: str, keys: Collection[str]) -> str:
+    """The longest beginning of a dotted key that is a key itself; empty where there is none."""
+    parent = key
+    while "." in parent:
+        parent = parent.rpartition(".")[0]
+        if parent in keys:
+            return parent
+    return ""
 
 
 def nearest_key(path: str, keys: Iterable[str]) -> str | None:

@@ -20,7 +20,7 @@ from twinlens.attribution.evaluation.ground_truth.certified_changes import (
     changes_of_parts,
     correlated,
 )
-from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
+from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_refittable
 from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
@@ -178,21 +178,8 @@ class Certificate:
             )
 
     def require_head(self, head: nn.Module, sequences: int) -> None:
-        """Refuse a head that cannot be refitted exactly.
-
-        Args:
-            head: of the model, with or without values.
-            sequences: of an example; several in multiple choice.
-
-        Raises:
-            UserError: a head that is not linear, or questions of several sequences.
-        """
-        if sequences > 1:
-            raise UserError(
-                "evaluation=certificate refits a head that reads one sequence per example, and these data have "
-                f"{sequences} choices; expected data with classes: leave certificate out, or take evaluation=removal."
-            )
-        require_linear(head, "certificate")
+        """Refuse a head that cannot be refitted exactly, see `require_refittable`."""
+        require_refittable(head, sequences, "certificate")
 
     def lacking(self, tests: int) -> str:
         """What the explained split lacks; empty where nothing is missing."""

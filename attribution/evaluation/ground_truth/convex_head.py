@@ -18,6 +18,25 @@ TOLERANCE = 1e-9
 """Largest gradient of a solution, as a share of the largest gradient of a row that was left out."""
 
 
+def require_refittable(head: nn.Module, sequences: int, evaluation: str) -> None:
+    """Refuse a head that cannot be refitted exactly.
+
+    Args:
+        head: of the model, with or without values.
+        sequences: of an example; several in multiple choice.
+        evaluation: that refits it, its name in the configuration.
+
+    Raises:
+        UserError: a head that is not linear, or questions of several sequences.
+    """
+    if sequences > 1:
+        raise UserError(
+            f"evaluation={evaluation} refits a head that reads one sequence per example, and these data have "
+            f"{sequences} choices; expected data with classes: leave {evaluation} out, or take evaluation=removal."
+        )
+    require_linear(head, evaluation)
+
+
 def require_linear(head: nn.Module, evaluation: str) -> nn.Linear:
     """The head, which has to be convex in its weights.
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_linear
+from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_refittable
 from twinlens.attribution.evaluation.ground_truth.correlation import pearson, spearman
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, ScoredMethod, TruthInputs
 from twinlens.attribution.evaluation.resampling import ends
@@ -87,21 +87,8 @@ class LeaveOneOut(GroundTruth):
             )
 
     def require_head(self, head: nn.Module, sequences: int) -> None:
-        """Refuse a head that cannot be refitted exactly.
-
-        Args:
-            head: of the model, with or without values.
-            sequences: of an example; several in multiple choice.
-
-        Raises:
-            UserError: a head that is not linear, or questions of several sequences.
-        """
-        if sequences > 1:
-            raise UserError(
-                "evaluation=loo refits a head that reads one sequence per example, and these data have "
-                f"{sequences} choices; expected data with classes: leave loo out, or take evaluation=removal."
-            )
-        require_linear(head, "loo")
+        """Refuse a head that cannot be refitted exactly, see `require_refittable`."""
+        require_refittable(head, sequences, "loo")
 
     def evaluate(self, inputs: TruthInputs) -> list[Result]:
         """Two results for each method.
