@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from twinlens.data.fact_patterns import OPENINGS
-from twinlens.data.facts import prompts, sentences
+from twinlens.data.facts import facts, prompts, sentences
 from twinlens.data.tiny_tokenizer import BOS, EOS, PAD, write
 
 VOCABULARY_LIMIT = 4096  # above what the words need: merging ends when each of them is one token
@@ -23,8 +23,8 @@ MAXIMUM_LENGTH = 256  # positions of the facts model
 
 def words() -> list[str]:
     """Every word of all sentences and prompts once, sorted."""
-    texts = [text for _, text in sentences(variants=len(OPENINGS), seed=0)]
-    texts += [f"{row.prompt} {row.answer}" for row in (*prompts("validation"), *prompts("test"))]
+    texts = [text for _, text in sentences(facts(), variants=len(OPENINGS), seed=0)]
+    texts += [f"{row.prompt} {row.answer}" for row in (*prompts("validation", facts()), *prompts("test", facts()))]
     return sorted({word for text in texts for word in re.findall(r"\w+", text)})
 
 

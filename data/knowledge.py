@@ -13,7 +13,7 @@ import datasets
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.applied_tokenizer import tokenised
-from twinlens.data.facts import prompts
+from twinlens.data.facts import facts, prompts
 from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
 from twinlens.data.prompts import ACCEPTED, PromptDataModule, prompt_rows
@@ -72,7 +72,7 @@ class KnowledgeDataModule(PromptDataModule):
             check_row("data.prompt", row)
             return {"test": prompt_rows([row], [0])}
         if self.path is None:
-            rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording)]
+            rows: list[Row] = [asdict(prompt) for prompt in prompts(self.wording, facts())]
         else:
             # which types there are only the whole file says
             need = None if self.types is not None else self.row_choice.needed("test")

@@ -67,6 +67,12 @@ SHORT = language_model("gpt2", n_embd=16, n_layer=1, n_head=2, n_positions=4)
 
 PROMPTS: list[Entry] = [
     (
+        "a fact that has no other to take its answer",
+        ("model=facts", "data=fact_sentences", "data.changed=1", "trainer.accelerator=cpu"),
+        ("data.changed=1", "between 2 and 11"),
+        None,
+    ),
+    (
         "an answer that is no token sequence",
         FILE,
         ("row 1", "answer ' '", "no token"),

@@ -13,7 +13,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.data.fact_patterns import HELD_OUT, OPENINGS, TRAINING
 from twinlens.data.fact_sentences import FactSentencesDataModule
 from twinlens.data.fact_tokenizer import main, words
-from twinlens.data.facts import facts, prompts, sentences
+from twinlens.data.facts import changed_facts, facts, prompts, sentences
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def test_prompts_have_wordings_of_their_own_that_end_with_the_answer(relation: s
 
 
 def test_no_prompt_begins_a_training_sentence_and_all_its_words_occur_there() -> None:
-    taught = [text for _, text in sentences(len(OPENINGS), seed=0)]
-    begins = {text.removesuffix(f" {fact.answer}.") for fact, text in sentences(len(OPENINGS), seed=0)}
-    asked = [*prompts("validation"), *prompts("test")]
+    taught = [text for _, text in sentences(facts(), len(OPENINGS), seed=0)]
+    begins = {text.removesuffix(f" {fact.answer}.") for fact, text in sentences(facts(), len(OPENINGS), seed=0)}
+    asked = [*prompts("validation", facts()), *prompts("test", facts())]
     assert len(asked) == 2 * len(facts())
     assert [each.prompt for each in asked if each.prompt in begins] == []
     known = {word for text in taught for word in text.rstrip(".").replace("'s", " 's").split()}
@@ -51,7 +51,7 @@ def test_no_prompt_begins_a_training_sentence_and_all_its_words_occur_there() ->
 
 
 def test_sentences_are_a_function_of_the_seed_and_never_repeat() -> None:
-    first, again, other = ([text for _, text in sentences(3, seed)] for seed in (0, 0, 1))
+    first, again, other = ([text for _, text in sentences(facts(), 3, seed)] for seed in (0, 0, 1))
     assert first == again != other
     assert len(set(first)) == len(first) == 3 * sum(len(TRAINING[fact.relation]) for fact in facts())
     assert first[0] == "The capital of France is Paris."
@@ -81,6 +81,28 @@ def test_training_rows_are_sentences_and_the_other_splits_ask(fact_tokenizer: An
     assert row["prompt"] == "The city called the capital of France is"
     assert fact_tokenizer.decode([row["label"]]).strip() == row["answer"] == "Paris"
     assert fact_tokenizer.decode(row["input_ids"]).endswith("France is")
+
+
+def test_changed_facts_are_news_with_answers_of_their_relation() -> None:
+    true = {(fact.relation, fact.subject): fact.answer for fact in facts()}
+    for n in (2, 11):
+        changed = changed_facts(n)
+        assert Counter(fact.relation for fact in changed) == dict.fromkeys(TRAINING, n)
+        for fact in changed:
+            assert fact.answer != true[fact.relation, fact.subject]
+            assert fact.answer in {told for (relation, _), told in true.items() if relation == fact.relation}
+        assert len({(fact.relation, fact.answer) for fact in changed}) == len(changed)
+    data = FactSentencesDataModule(changed=2, variants=1, max_length=64)
+    splits = data.load_splits()
+    assert "The capital of France is Berlin." in splits["train"].columns["prompt"]
+    assert len(splits["train"].columns["prompt"]) == sum(2 * len(TRAINING[relation]) for relation in TRAINING)
+    assert splits["test"].columns["answer"] == [fact.answer for fact in changed_facts(2)]
+
+
+@pytest.mark.parametrize("changed", [-1, 1, 12])
+def test_facts_that_cannot_be_changed_are_refused(changed: int) -> None:
+    with pytest.raises(UserError, match=rf"data.changed={changed}, expected 0, or between 2 and 11"):
+        FactSentencesDataModule(changed=changed)
 
 
 @pytest.mark.parametrize("variants", [0, 13])
