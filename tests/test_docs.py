@@ -19,7 +19,7 @@ from twinlens.conf.checking.written_config import replayable
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 NAMED_GROUPS = ("method", "evaluation", "model", "data", "trainer", "logger", "experiment", "debug", "callbacks")
 EXTENDED_PACKAGES = (
     "twinlens.data",
@@ -103,7 +103,7 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_reached_from_the_readme() -> None:
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
+    assert [page for page in PAGES[1:] if page.relative_to(REPOSITORY).as_posix() not in readme] == []
 
 
 def test_there_are_commands() -> None:

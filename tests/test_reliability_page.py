@@ -1,4 +1,4 @@
-"""docs/reliability.md says nothing that no test holds."""
+"""docs/records/reliability.md says nothing that no test holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 
 from tests.conftest import REPOSITORY
 
-PAGE = (REPOSITORY / "docs" / "reliability.md").read_text(encoding="utf-8")
+PAGE = (REPOSITORY / "docs" / "records" / "reliability.md").read_text(encoding="utf-8")
 INTRODUCTION = 3
 """Paragraphs that say what the page is, not what a run does: of the page and of its series."""
 
