@@ -64,10 +64,12 @@ def compared_numbers(compared: ComparedRuns) -> list[Number]:
 
 
 def compared_settings(runs: Sequence[RunFiles]) -> list[tuple[str, list[str | None]]]:
-    """Settings of config.yaml that are not the same in all runs, None where a run has no such key."""
-    by_run = [
-        dict(flat({name: value for name, value in run.config.items() if name not in OF_NO_NUMBER})) for run in runs
-    ]
+    """Settings of config.yaml that are not the same in all runs, None where a run has no such key.
+
+    Classes of 0.1.0 are called without `twinlens.`, which is no difference.
+    """
+    kept = [{name: value for name, value in run.config.items() if name not in OF_NO_NUMBER} for run in runs]
+    by_run = [{key: value.removeprefix("twinlens.") for key, value in flat(settings)} for settings in kept]
     keys = dict.fromkeys(key for settings in by_run for key in settings)
     rows = [(key, [settings.get(key) for settings in by_run]) for key in keys]
     return [(key, values) for key, values in rows if len(set(values)) > 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from twinlens.callbacks.report.sections import run_name
+from twinlens.callbacks.results.columns import is_control
 from twinlens.callbacks.results.formatting import format_number, format_value, metric_label
 from twinlens.callbacks.sweep.compared_lists import Agreement, K, right, same_predictions
 from twinlens.callbacks.sweep.compared_numbers import Number
@@ -13,7 +14,7 @@ from twinlens.callbacks.sweep.compared_runs import ComparedRuns
 APART = 2.0
 """Standard errors by which two numbers lie apart."""
 MOST_SETTINGS = 3
-MOST_WARNINGS = 4
+MOST_WARNINGS = 2
 """Of a run; the others stand in its report."""
 _NOUNS = {"instance": "training instances", "neuron": "neurons"}
 
@@ -62,8 +63,9 @@ def comparison_warnings(compared: ComparedRuns) -> list[str]:
             said.append(f"Not every run has the methods {', '.join(only)} of {letter}.")
     for letter, run in zip(compared.letters, compared.runs, strict=True):
         said += [f"{letter}: {sentence}" for sentence in run.warnings[:MOST_WARNINGS]]
-        if len(run.warnings) > MOST_WARNINGS:
-            said.append(f"{letter}: {len(run.warnings) - MOST_WARNINGS} more warnings stand in its report.")
+        left = len(run.warnings) - MOST_WARNINGS
+        if left > 0:
+            said.append(f"{letter}: {_count(left, 'more warning')} {'stands' if left == 1 else 'stand'} in its report.")
     return said
 
 
@@ -98,24 +100,23 @@ def _lists(compared: ComparedRuns, found: Sequence[Agreement]) -> Iterator[str]:
             continue
         most, least = max(shares, key=lambda item: item[0]), min(shares, key=lambda item: item[0])
         told = [_share(compared, one, row) for _, one, row in (most, least)]
-        rest = f", the least by {told[1]}" if most[1] is not least[1] else ""
-        of = f"of the first {K} {noun}"
-        yield f"Their lists share {'most' if rest else ''} by {told[0]}{rest}, {of}.".replace("share  by", "share, by")
+        rest = f", the most, and {told[1]}, the least" if most[1] is not least[1] else ""
+        yield f"Of the first {K} {noun}, their lists share {told[0]}{rest}."
 
 
 def _share(compared: ComparedRuns, one: Agreement, row: dict[str, object]) -> str:
     value, error = (None if row[name] is None else float(str(row[name])) for name in ("value", "stderr"))
     pair = f" ({compared.letters[one.first]} and {compared.letters[one.second]})" if len(compared.runs) > 2 else ""
-    return f"{one.method}{pair} {format_value(value, error)}\N{NO-BREAK SPACE}%"
+    return f"{format_value(value, error)}\N{NO-BREAK SPACE}% by {one.method}{pair}"
 
 
 def _apart(compared: ComparedRuns, numbers: Sequence[Number]) -> str:
-    """How many numbers lie apart, and which does so most; empty where no difference has an error."""
+    """How many numbers lie apart, controls left out, and which does so most; empty where no difference has an error."""
     known = [
         (abs(value) / error, number, run, value, error)
         for number in numbers
         for run, (value, error, _) in enumerate(number.differences, start=1)
-        if value is not None and error is not None and error > 0
+        if value is not None and error is not None and error > 0 and not is_control(number.row)
     ]
     if not known:
         return ""
