@@ -23,7 +23,6 @@ from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.plan.planner import print_plan
 from twinlens.callbacks.processes.watchdog import watch_started
-from twinlens.callbacks.run.commands import command_instead
 from twinlens.callbacks.run.control_seeds import with_seeds_of_run
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.opening import model_node, open_inputs, open_questions, open_trainers, read_former_names
@@ -35,6 +34,7 @@ from twinlens.callbacks.run.run_outcome import OUTCOMES, outcome_of
 from twinlens.callbacks.store.failures import user_error_in
 from twinlens.callbacks.store.store import Store
 from twinlens.callbacks.sweep.command_line import exit_code_of
+from twinlens.callbacks.sweep.commands import command_instead
 from twinlens.callbacks.sweep.job_process import run_as_process
 from twinlens.conf.checking.allowed_classes import refusal_of_a_library
 from twinlens.conf.checking.byte_sizes import parse_bytes

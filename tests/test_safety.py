@@ -12,7 +12,7 @@ import pytest
 
 from tests.bad_input_files import adapter
 from tests.running import CommandLine
-from twinlens.callbacks.sweep.sweep_table import write_sweep
+from twinlens.callbacks.sweep.sweep_files import write_sweep
 from twinlens.conf.checking.secrets import scrub
 
 TOKEN = "hf_" + "aB3dE6gH9jK2mN5pQ8sT1vW4"

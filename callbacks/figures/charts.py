@@ -1,6 +1,6 @@
 """Contents of a figure, apart from its drawing: charts of panels of series, made of results rows.
 
-`figures_png` draws a chart for print, `figures_svg` for a page; both show the same points.
+`png` draws a chart for print; a page draws the same points.
 """
 
 from __future__ import annotations

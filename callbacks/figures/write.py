@@ -1,7 +1,7 @@
 """Figures of a run or a sweep under figures/: layers of top neurons, faithfulness, the first paper's Figures 2 to 6.
 
-Charts are drawn twice, as PNG and as a page of their own. Colours: cividis for shares, Okabe and Ito's palette for
-bars and lines, both safe for colour-blind readers.
+Charts are PNG here; the page of a run or a sweep draws the same ones itself. Colours: cividis for shares, Okabe and
+Ito's palette for bars and lines, both safe for colour-blind readers.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from twinlens.callbacks.figures.overlap import overlap_charts
 from twinlens.callbacks.figures.png import chart_figure
 from twinlens.callbacks.figures.retraining import retraining_charts
 from twinlens.callbacks.figures.style import save
-from twinlens.callbacks.figures.svg import write_page
 from twinlens.callbacks.results.columns import Row
 from twinlens.callbacks.results.run_files import RunFiles
 
@@ -40,15 +39,12 @@ def write_figures(run_dir: Path) -> list[Path]:
 
 
 def write_results_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw what results rows allow: faithfulness as curves or bars, and every chart as PNG and page."""
+    """Draw what results rows allow: faithfulness as curves or bars, and every chart as PNG."""
     found = charts(rows)
     paths = []
     if all(chart.name != "faithfulness" for chart in found) and any(is_faithfulness(row) for row in rows):
         paths.append(save(faithfulness_bars(rows), folder / FAITHFULNESS))
-    for chart in found:
-        paths.append(save(chart_figure(chart), folder / f"{chart.name}.png"))
-        paths.append(write_page(chart, folder / f"{chart.name}.html"))
-    return paths
+    return [*paths, *(save(chart_figure(chart), folder / f"{chart.name}.png") for chart in found)]
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:

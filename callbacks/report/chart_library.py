@@ -1,4 +1,4 @@
-"""The charting library that the page carries, as it lies in the installed package `plotly` (MIT licence)."""
+"""The charting library that a page carries, as it lies in the installed package `plotly` (MIT licence)."""
 
 from __future__ import annotations
 
@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from twinlens.callbacks.figures.svg import digest
 from twinlens.callbacks.report.packing import packed
 
 
 @dataclass(frozen=True)
 class ChartLibrary:
-    """`packed`: the script as base64 of gzip; `hash`: by which the page's policy allows it."""
+    """`script`: what the page may run; `packed`: the same as base64 of gzip."""
 
+    script: str
     packed: str
-    hash: str
 
 
 @cache
@@ -23,4 +22,4 @@ def chart_library() -> ChartLibrary:
     """The library, read once. The browser unpacks it only when the first figure comes into view."""
     script = files("plotly").joinpath("package_data/plotly.min.js").read_text(encoding="utf-8")
     script = script.replace("\r\n", "\n")
-    return ChartLibrary(packed(script.encode()), digest(script))
+    return ChartLibrary(script, packed(script.encode()))

@@ -12,7 +12,7 @@ from datasets import load_from_disk
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.explained_examples import packed_examples
 from twinlens.callbacks.report.listed_units import ListedUnits
-from twinlens.callbacks.report.method_lists import Places, length_kept, packed_instances, packed_units
+from twinlens.callbacks.report.method_lists import MAX_LISTED, Places, length_kept, packed_instances, packed_units
 from twinlens.callbacks.report.neuron_passages import Passages
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.prompts import prompts, words_of_units
@@ -29,13 +29,17 @@ _REMAKE = "make it again with overwrite=true"
 _UNREAD = ("input_ids",)
 
 
-def island(run: RunFiles, chosen: Sequence[int], results: Sequence[Row], charts: Sequence[Mapping[str, Any]]) -> str:
+def island(
+    run: RunFiles, chosen: Sequence[int], results: Sequence[Row], charts: Sequence[Mapping[str, Any]],
+    most: int = MAX_LISTED,
+) -> str:  # fmt: skip
     """The data of a page as text, see `Packing`.
 
     Args:
         chosen: indices of the examples to keep, in their order.
         results: rows of results.csv, which say what a method is worth.
         charts: what the page draws, see `chart_data`.
+        most: entries kept of either end of a list.
 
     Raises:
         UserError: a file is damaged, or scores name an example or a train instance that the run does not have.
@@ -49,7 +53,7 @@ def island(run: RunFiles, chosen: Sequence[int], results: Sequence[Row], charts:
         {int(row["index"]): place for place, row in enumerate(tests)},
         {int(row["index"]): place for place, row in enumerate(train)},
     )
-    length = length_kept(sum(2 * len(found) for found in rows.values()))
+    length = min(most, length_kept(sum(2 * len(found) for found in rows.values())))
     methods = [
         _method(run, scores, rows[scores.name], by_index, places, units, length, pack, results)
         for scores in run.scores

@@ -8,19 +8,14 @@ writes texts as texts, so that markup in them is shown and never run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from markupsafe import Markup
-
 from twinlens.callbacks.figures.layer_profiles import layer_profiles
-from twinlens.callbacks.figures.svg import digest, environment, source
 from twinlens.callbacks.figures.write import charts, write_figures
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
-from twinlens.callbacks.report import sections
+from twinlens.callbacks.report import html_file, sections
 from twinlens.callbacks.report.chart_data import chart_data, heat_maps
-from twinlens.callbacks.report.chart_library import chart_library
 from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.island import island
@@ -31,7 +26,6 @@ from twinlens.callbacks.results.columns import DIRECTIONS
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.run_tables import mismatch_note, published_rows, write_tables
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_EXAMPLES = 2000
 """Examples of the page; of more, wrong predictions and an even spread of the others, see `choose_examples`."""
 VIEWS = (
@@ -44,8 +38,9 @@ VIEWS = (
 )
 """Parts of the page, by their names in its address; a run has those that it has something for."""
 SCRIPTS = (
-    "elements.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js", "method_lists.js",
-    "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
+    "elements.js", "packing.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
+    "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js",
+    "report_views.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
@@ -64,20 +59,15 @@ def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_ex
     write_tables(RunFiles(run_dir))
     write_figures(run_dir)
     page = render_report(RunFiles(run_dir), directions, n_examples)
-    path = run_dir / "report.html"
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(page.encode("utf-8", "replace"))  # names from YAML and JSON may hold lone surrogates
-    os.replace(partial, path)
-    return path
+    return html_file.write(run_dir / "report.html", page)
 
 
 def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = MAX_EXAMPLES) -> str:
     """The page as text."""
     chosen = choose_examples(run, n_examples)
-    script = page_script()
     drawn = charts(run.results)
     heat = heat_maps(layer_profiles(run))
-    published = [row for row in published_rows(run) if not is_of_prompt(row)]
+    published = published_rows(run)
     kinds = {scores.kind for scores in run.scores}
     of_prompts = [row for row in run.results if is_of_prompt(row)]
     absent = {"prompts": not of_prompts, "instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
@@ -86,44 +76,31 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
         for name in ("train", "validation", "test")
         if (run.path / "examples" / name).is_dir()
     ]
-    library = chart_library()
-    return (
-        environment(TEMPLATES)
-        .get_template("report.html.j2")
-        .render(
-            model=sections.run_name(run, "model"),
-            data=sections.run_name(run, "data"),
-            seed=run.config.get("seed", ""),
-            statement=sections.statement(run),
-            verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
-            warnings=run.warnings,
-            sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
-            evaluations=list(evaluation_tables(published, directions)),
-            tables=list(table_views(run)),
-            mismatch=mismatch_note(run),
-            charts=[chart_data(chart) for chart in drawn],
-            heat=heat,
-            figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
-            choice=_choice(run, len(chosen)),
-            split=run.split,
-            splits=splits,
-            reports=sections.data_reports(run),
-            data_notes=run.data_notes,
-            methods=sections.methods(run, run.results),
-            settings=sections.settings(run),
-            style=Markup(source("style.css") + source("explorer.css", TEMPLATES)),
-            island=Markup(island(run, chosen, run.results, [*map(chart_data, drawn), *heat])),
-            library=Markup(library.packed),
-            script=Markup(script),
-            hashes=f"'{digest(script)}' '{library.hash}'",
-        )
+    return html_file.render(
+        "report.html.j2",
+        SCRIPTS,
+        {"island": island(run, chosen, run.results, [*map(chart_data, drawn), *heat])},
+        model=sections.run_name(run, "model"),
+        data=sections.run_name(run, "data"),
+        seed=run.config.get("seed", ""),
+        statement=sections.statement(run),
+        verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
+        warnings=run.warnings,
+        sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
+        evaluations=list(evaluation_tables([row for row in published if not is_of_prompt(row)], directions)),
+        tables=list(table_views(run, published)),
+        mismatch=mismatch_note(run),
+        charts=[chart_data(chart) for chart in drawn],
+        heat=heat,
+        figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
+        choice=_choice(run, len(chosen)),
+        split=run.split,
+        splits=splits,
+        reports=sections.data_reports(run),
+        data_notes=run.data_notes,
+        methods=sections.methods(run, run.results),
+        settings=sections.settings(run),
     )
-
-
-def page_script() -> str:
-    """The page's one script, its parts in one scope."""
-    parts = "".join(source(name, TEMPLATES) for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{parts}}})();'
 
 
 def _choice(run: RunFiles, shown: int) -> str:

@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.page import write_report
 
 NEEDED = "config.yaml"
 """File that every run's folder has, of every version."""
+
+
+def run_folder(run: str | Path, remedy: str = "give that one") -> Path:
+    """The folder of a finished run.
+
+    Args:
+        run: as it was given.
+        remedy: what to do where it is none.
+
+    Raises:
+        UserError: it is no run's folder.
+    """
+    folder = Path(run)
+    if not (folder / NEEDED).is_file():
+        raise UserError(
+            f"{folder} is no run's folder: it has no {NEEDED}; expected the folder that a run names in its last line, "
+            f"for example outputs/runs/2026-01-31_12-00-00_tiny_demo_s0: {remedy}."
+        )
+    return folder
 
 
 def rebuild(run: str | Path) -> Path:
@@ -21,26 +39,4 @@ def rebuild(run: str | Path) -> Path:
     Raises:
         UserError: it is no run's folder, or a file of the run is missing or damaged (named).
     """
-    folder = Path(run)
-    if not (folder / NEEDED).is_file():
-        raise UserError(
-            f"{folder} is no run's folder: it has no {NEEDED}; expected the folder that a run names in its last line, "
-            "for example outputs/runs/2026-01-31_12-00-00_tiny_demo_s0: give that one."
-        )
-    return write_report(folder)
-
-
-def report_command(config: Any) -> dict[str, float]:
-    """Make a report anew if the configuration says so, which is then all that happens.
-
-    Returns:
-        How many were made; empty where the configuration asks for a run.
-
-    Raises:
-        UserError: see `rebuild`.
-    """
-    run = (config.get("report") or {}).get("of")
-    if run is None:
-        return {}
-    print(f"report: {rebuild(run)}", flush=True)
-    return {"report/made": 1.0}
+    return write_report(run_folder(run))

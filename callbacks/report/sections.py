@@ -135,20 +135,21 @@ def settings(run: RunFiles) -> list[tuple[str, list[tuple[str, str]]]]:
     if loose:
         groups.append(("run", loose))
     groups += [
-        (str(name), list(_flat(value))[:MAX_SETTINGS])
+        (str(name), list(flat(value))[:MAX_SETTINGS])
         for name, value in run.config.items()
         if isinstance(value, dict) and value
     ]
-    groups += [(f"{scores.name}, as resolved", list(_flat(scores.settings))[:MAX_SETTINGS]) for scores in run.scores]
+    groups += [(f"{scores.name}, as resolved", list(flat(scores.settings))[:MAX_SETTINGS]) for scores in run.scores]
     metrics = [(name, format_number(value)) for name, value in run.metrics.items()]
     return [*groups, ("all metrics", metrics)] if metrics else groups
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(value: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (`model.head`, value as text)."""
     for name, inner in value.items():
         path = f"{prefix}{name}"
         if isinstance(inner, dict) and inner:
-            yield from _flat(inner, f"{path}.")
+            yield from flat(inner, f"{path}.")
         else:
             yield path, _value(inner)
 

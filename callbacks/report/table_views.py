@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from twinlens.callbacks.results import comparison_table
-from twinlens.callbacks.results.columns import Cell
+from twinlens.callbacks.results.columns import Cell, Row
 from twinlens.callbacks.results.latex import merged
 from twinlens.callbacks.results.neuron_level_tables import neuron_level_tables
 from twinlens.callbacks.results.run_files import RunFiles
@@ -23,9 +23,14 @@ _NUMBERED = "table"
 _NAMES = {"concepts": "Section 5.1"}
 
 
-def table_views(run: RunFiles) -> Iterator[dict[str, Any]]:
-    """Every table of tables/*.csv for the page, with the title of the paper's table, numbers rounded."""
-    rows = published_rows(run)
+def table_views(run: RunFiles, rows: Sequence[Row] | None = None) -> Iterator[dict[str, Any]]:
+    """Every table of tables/*.csv for the page, with the title of the paper's table, numbers rounded.
+
+    Args:
+        run: whose tables; a sweep has some of its own as well.
+        rows: results that the tables were made of; by default the run's.
+    """
+    rows = published_rows(run) if rows is None else rows
     made = [*unified_tables(rows), *site_tables(rows), *neuron_level_tables(rows)]
     titles = {table.name: table.title for table in made}
     titles[comparison_table.NAME] = comparison_table.TITLE

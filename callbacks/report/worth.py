@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from twinlens.attribution.evaluation.parts import is_part
 from twinlens.callbacks.results.columns import Row, is_control, variant_text
-from twinlens.callbacks.results.formatting import format_number, format_row_value, metric_label
+from twinlens.callbacks.results.formatting import format_number, format_row_value, format_value, metric_label
 from twinlens.callbacks.results.truth_tables import OF_INSTANCES, OF_NEURONS
 
 EVIDENCE = (*OF_INSTANCES, *OF_NEURONS, "found", "comprehensiveness", "sufficiency", "logprob_drop")
@@ -25,7 +25,11 @@ def worth(rows: Sequence[Row], method: str) -> list[str]:
 
 
 def verdicts(rows: Sequence[Row]) -> list[str]:
-    """What the run found, a sentence for each lens and test; none where nothing was measured."""
+    """What a run or the seeds of one setting found, a sentence for each lens and test; none where nothing was measured.
+
+    Args:
+        rows: of results.csv, or of summary.csv; means over several `seeds` stand with their errors.
+    """
     whole = _whole(rows)
     return [sentence for metric, told in _SENTENCES.items() for sentence in _told(whole, metric, told)]
 
@@ -43,11 +47,9 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
 
 
 def _of_neurons(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {_percent(100 - _value(control))}" if control else ""
-    return (
-        f"{best['method']} changes {_percent(100 - _value(best))} of predictions with {format_number(best['k'])} "
-        f"neurons{against}."
-    )
+    against = f", {control['method']} {_percent(100 - _value(control), _error(control))}" if control else ""
+    changed = _percent(100 - _value(best), _error(best))
+    return f"{best['method']} changes {changed} of predictions with {format_number(best['k'])} neurons{against}."
 
 
 def _of_twins(best: Row, control: Row | None) -> str:
@@ -89,10 +91,19 @@ def _value(row: Row) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _percent(value: float) -> str:
-    return f"{format_number(round(value, 1))}\N{NO-BREAK SPACE}%"
+def _error(row: Row) -> float | None:
+    """Standard error of a mean over seeds; a single run's errors stand in its tables."""
+    seeds, error = row.get("seeds"), row.get("stderr")
+    return float(error) if isinstance(seeds, int) and seeds > 1 and isinstance(error, int | float) else None
+
+
+def _percent(value: float, error: float | None = None) -> str:
+    shown = format_number(round(value, 1)) if error is None else format_value(value, error)
+    return f"{shown}\N{NO-BREAK SPACE}%"
 
 
 def _count(row: Row) -> str:
-    n = row.get("n")
-    return f"{round(_value(row) * n)} of {n}" if isinstance(n, int) else _percent(100 * _value(row))
+    n, error = row.get("n"), _error(row)
+    if isinstance(n, int):
+        return f"{round(_value(row) * n)} of {n}"
+    return _percent(100 * _value(row), None if error is None else 100 * error)

@@ -12,15 +12,12 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from twinlens.attribution.evaluation.overlap import UNITS_PER_LAYER, compare_lists
-from twinlens.attribution.neuron.ranking import ATTENTION, FIRST_ATTENTION, SITES
 from twinlens.callbacks.results.columns import SETTING, SETTINGS, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.run_files import ScoreSet
 from twinlens.callbacks.sweep.jobs import Job
+from twinlens.callbacks.sweep.shared_lists import mean_share, names_neurons, shared_instances, shared_neurons
 
 NAMES = ("job", "model", "seed", "swept", "method")
 COLUMNS = (
@@ -34,8 +31,6 @@ COLUMNS = (
     "stderr",
     "n",
 )
-LENGTHS = (1, 10, 100)
-"""First entries of both lists that are compared."""
 DIFFERENCES = ("sufficiency", "comprehensiveness", "mrr", "prob", "logp")
 """Metrics of a method whose difference between two jobs is taken."""
 MAX_PRINTED = 60
@@ -65,12 +60,13 @@ def compare_jobs(first: Job, second: Job) -> Iterator[dict[str, Cell]]:
     for a, b in _pairs(first, second):
         common = {"data": first.data, "split": first.run.split, **_named(first, a.name)}
         common |= {f"reference_{name}": cell for name, cell in _named(second, b.name).items()}
+        index = np.intersect1d(a.rows.index, b.rows.index).tolist()
         if a.kind == "instance" and same_train:
-            for k, found in _instances(a, b):
-                yield common | {"metric": "instance_overlap_per_test", "k": k, **_mean(found)}
-        if first.model == second.model and _names_neurons(a) and _names_neurons(b):
-            for k, found in _neurons(a, b):
-                yield common | {"metric": "neuron_overlap", "k": k, **_mean(found)}
+            for k, found in shared_instances(a, b, index, index):
+                yield common | {"metric": "instance_overlap_per_test", "k": k, **mean_share(found)}
+        if first.model == second.model and names_neurons(a) and names_neurons(b):
+            for k, found in shared_neurons(a, b, index, index):
+                yield common | {"metric": "neuron_overlap", "k": k, **mean_share(found)}
         if a.kind == "neuron":
             for row in _differences(first, second, a.name, b.name):
                 yield common | row
@@ -113,53 +109,6 @@ def same_rows(first: Job, second: Job, split: str) -> bool:
     a, b = (job.run.examples(split) for job in (first, second))
     column = "source_index" if "source_index" in a.dataset.column_names else "index"
     return column in b.dataset.column_names and np.array_equal(a.column(column), b.column(column))
-
-
-def _instances(a: ScoreSet, b: ScoreSet) -> Iterator[tuple[int, Tensor]]:
-    lists = [_aligned(scores, "top_index", _common(a, b)) for scores in (a, b)]
-    for k in LENGTHS:
-        if k <= min(found.shape[1] for found in lists):
-            yield k, 100 * compare_lists(lists[0][:, :k], lists[1][:, :k]).common / k
-
-
-def _neurons(a: ScoreSet, b: ScoreSet) -> Iterator[tuple[int, Tensor]]:
-    lists = []
-    for scores in (a, b):
-        layer, unit, attention = (_aligned(scores, column, _common(a, b)) for column in ("layer", "unit", "site"))
-        address = layer * UNITS_PER_LAYER + unit + FIRST_ATTENTION * (attention == ATTENTION)
-        lists.append(torch.where(layer < 0, -1, address))
-    for k in LENGTHS:
-        if k <= min(found.shape[1] for found in lists):
-            parts = compare_lists(lists[0][:, :k], lists[1][:, :k])
-            union = parts.only_first + parts.only_second + parts.common
-            yield k, 100 * parts.common[union > 0] / union[union > 0]
-
-
-def _names_neurons(scores: ScoreSet) -> bool:
-    """Whether a method lists neurons, no heads or layers."""
-    if scores.kind != "neuron":
-        return False
-    return all(kind == "neuron" for row in scores.rows.dataset["unit_kind"][:] for kind in row)
-
-
-def _common(a: ScoreSet, b: ScoreSet) -> list[int]:
-    return np.intersect1d(a.rows.index, b.rows.index).tolist()
-
-
-def _aligned(scores: ScoreSet, column: str, index: Sequence[int]) -> Tensor:
-    """The lists of these examples, −1 where one has ended, int64 [examples, longest]; sites as their numbers."""
-    lists = scores.rows.dataset.select(scores.rows.positions(index).tolist())[column][:]
-    longest = max((len(found) for found in lists), default=0)
-    if column == "site":
-        lists = [[SITES.index(site) for site in found] for found in lists]
-    padded = [list(found) + [-1] * (longest - len(found)) for found in lists]
-    return torch.tensor(padded, dtype=torch.int64).reshape(len(lists), longest)
-
-
-def _mean(values: Tensor) -> dict[str, Cell]:
-    n = len(values)
-    error = float(values.std()) / math.sqrt(n) if n > 1 else None
-    return {"value": float(values.mean()) if n else None, "stderr": error, "n": n}
 
 
 def _differences(first: Job, second: Job, a: str, b: str) -> Iterator[dict[str, Cell]]:

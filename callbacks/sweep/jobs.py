@@ -52,25 +52,49 @@ def finished_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> list
         sweep: the sweep's folder.
         outcomes: rows of sweep.csv: `job`, `status`, `overrides`, `folder`.
     """
+    jobs, faults = read_jobs(sweep, outcomes)
+    for number, fault in faults.items():
+        print(f"job {number}: {fault}", flush=True)
+    return jobs
+
+
+def read_jobs(sweep: Path, outcomes: Sequence[Mapping[str, object]]) -> tuple[list[Job], dict[int, str]]:
+    """Jobs that have results, in order, and what is wrong with the files of others, by number.
+
+    Args:
+        sweep: the sweep's folder.
+        outcomes: see `finished_jobs`.
+    """
     done = [row for row in outcomes if row["status"] == "done"]
     done = [row for row in done if (sweep / str(row["folder"]) / "results.csv").is_file()]
     overrides = swept_settings([str(row["overrides"]).split() for row in done])
-    jobs = []
+    jobs, faults = [], {}
     for row, swept in zip(done, overrides, strict=True):
         run = RunFiles(sweep / str(row["folder"]))
         try:
             jobs.append(Job(int(str(row["job"])), run, swept, published_rows(run)))
         except UserError as error:
-            print(f"job {row['job']}: {error}", flush=True)
-    return jobs
+            faults[int(str(row["job"]))] = str(error)
+    return jobs, faults
 
 
 def swept_settings(overrides: Sequence[Sequence[str]]) -> list[str]:
     """Per job the overrides that differ between jobs, without those that rows name themselves."""
+    apart = [{key: value for key, value in job.items() if key not in NAMED_IN_ROWS} for job in differing(overrides)]
+    return ["; ".join(f"{key}={value}" for key, value in job.items()) for job in apart]
+
+
+def differing(overrides: Sequence[Sequence[str]]) -> list[dict[str, str]]:
+    """Per job the overrides that are not the same in all jobs, in one order of keys.
+
+    Example:
+        >>> differing([["seed=0", "fit=true"], ["seed=1", "fit=true"]])
+        [{'seed': '0'}, {'seed': '1'}]
+    """
     by_key = [dict(override.partition("=")[::2] for override in job) for job in overrides]
     keys = dict.fromkeys(key for job in by_key for key in job)
-    swept = [key for key in keys if key not in NAMED_IN_ROWS and len({job.get(key) for job in by_key}) > 1]
-    return ["; ".join(f"{key}={job[key]}" for key in swept if key in job) for job in by_key]
+    apart = [key for key in keys if len({job.get(key) for job in by_key}) > 1]
+    return [{key: job[key] for key in apart if key in job} for job in by_key]
 
 
 def rows_of_all(jobs: Sequence[Job]) -> list[dict[str, Cell]]:

@@ -1,4 +1,4 @@
-"""Files of a sweep beside its jobs: sweep.csv, summary.csv, comparison.csv, tables/ and figures/.
+"""Files of a sweep beside its jobs: sweep.csv, summary.csv, comparison.csv, tables/, figures/ and sweep.html.
 
 sweep.csv (one row per job) and summary.csv (means over seeds) are written as each job ends, also when some failed; the
 rest when the sweep has ended.
@@ -14,22 +14,19 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.figures.write import write_results_figures
 from twinlens.callbacks.processes.parents import end_with_starter_of_worker, start_others
 from twinlens.callbacks.processes.ranks import is_first_process
-from twinlens.callbacks.results.unified_tables import unified_tables
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
 from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
-from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, sizes_of_all
-from twinlens.callbacks.sweep.seeds import methods_over_seeds
+from twinlens.callbacks.sweep.jobs import finished_jobs
 from twinlens.callbacks.sweep.summary import write_rows
+from twinlens.callbacks.sweep.sweep_files import read_sweep, write_files, write_sweep
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.written_config import redact_overrides
 
-COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
 HEADLINES = ("accuracy/accuracy",)
 """Metrics that stand in the table for a job as a whole."""
 
@@ -92,46 +89,29 @@ class SweepTable(Callback):
                 write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the summary; write and print the comparison of the jobs; write their common tables and figures."""
+        """Print the summary; write and print the comparison of the jobs; write what they share, and the page."""
         folder = Path(config.hydra.sweep.dir)
         rows = rows_so_far(folder)
         if not all(map(ran_here, rows)):
             print(format_sweep(rows), flush=True)
-        jobs = finished_jobs(folder, rows)
-        if not jobs:
-            return
-        print(sweep_summary.format_summary(sweep_summary.summarise(jobs)), flush=True)
+        sweep = read_sweep(folder, rows)
+        for number, fault in sweep.faults.items():
+            print(f"job {number}: {fault}", flush=True)
+        if sweep.jobs:
+            print(sweep_summary.format_summary(sweep_summary.summarise(sweep.jobs)), flush=True)
         try:
-            write_common(folder, jobs)
+            comparison = write_files(sweep)
+            if comparison:
+                print(sweep_comparison.format_comparison(comparison), flush=True)
         except UserError as error:
             print(f"sweep: {error}", flush=True)
-        print(folder, flush=True)
+        if sweep.jobs:
+            print(folder, flush=True)
 
 
 def is_sweep(config: DictConfig) -> bool:
     """Whether Hydra runs several jobs."""
     return str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"
-
-
-def write_common(folder: Path, jobs: list[Job]) -> None:
-    """Write tables/, figures/ and comparison.csv of all jobs; print the comparison.
-
-    Raises:
-        UserError: a job's file is damaged (named).
-    """
-    rows = rows_of_all(jobs)
-    for table in [*unified_tables(rows, sizes_of_all(jobs)), *filter(None, [methods_over_seeds(jobs)])]:
-        table.write(folder / "tables")
-    write_results_figures(rows, folder / "figures")
-    comparison = sweep_comparison.compare(jobs)
-    if comparison:
-        write_rows(folder / "comparison.csv", sweep_comparison.COLUMNS, comparison)
-        print(sweep_comparison.format_comparison(comparison), flush=True)
-
-
-def write_sweep(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write sweep.csv, whole or not at all; cells that look like formulas are protected."""
-    write_rows(path, COLUMNS, rows)
 
 
 def format_sweep(rows: list[dict[str, Any]]) -> str:

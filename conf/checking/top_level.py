@@ -56,13 +56,15 @@ class StoreCommand:
 
 @dataclasses.dataclass
 class ReportCommand:
-    """What to do with a finished run's report instead of a run; typed on the command line only.
+    """What to do with the reports of finished runs instead of a run; typed on the command line only.
 
     Attributes:
-        of: folder of the run.
+        of: folder of the run, or of a sweep.
+        compare: folders of runs that are put side by side.
     """
 
     of: str | None = None
+    compare: Sequence[str] | None = None
 
 
 COMMANDS = ("store", "report")
@@ -95,7 +97,7 @@ class RunConfig:
         allow_targets: packages outside the allowed ones whose classes a `_target_` may name. Obeyed only where it is
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
-        report: make a finished run's report anew instead of running.
+        report: make a finished run's report anew, or compare runs, instead of running.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
     """

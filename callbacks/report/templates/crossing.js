@@ -37,9 +37,10 @@ const sharedPairs = (methods, example) => {
 
 const isTwin = (data, example, train) => data.tests.twin[example] >= 0 && data.train.twin[train] >= 0 && data.tests.twin[example] === data.train.source[train] && data.train.twin[train] === data.tests.source[example];
 
-const unitLink = (data, unit, state = {}, attributes = {}) => link({ neuron: data.units.key[unit], ...state }, data.units.name[unit], attributes);
-const trainLink = (data, train, state = {}, attributes = {}) => link({ train: data.train.index[train], ...state }, `train ${data.train.index[train]}`, attributes);
-const testLink = (data, example, state = {}, attributes = {}) => link({ test: data.tests.index[example], ...state }, `${data.tests.split} ${data.tests.index[example]}`, attributes);
+// Links within the page; to the report of a run where its data stand in another page (`home`).
+const unitLink = (data, unit, state = {}, attributes = {}) => link({ neuron: data.units.key[unit], ...state }, data.units.name[unit], attributes, data.home);
+const trainLink = (data, train, state = {}, attributes = {}) => link({ train: data.train.index[train], ...state }, `train ${data.train.index[train]}`, attributes, data.home);
+const testLink = (data, example, state = {}, attributes = {}) => link({ test: data.tests.index[example], ...state }, `${data.tests.split} ${data.tests.index[example]}`, attributes, data.home);
 
 // Units that a train instance's own lists name first: [unit, rank, method].
 const ownUnits = (data, train) => data.own.flatMap((method) => entries(method, listOf(method, train)).map((entry) => ({ ...entry, method: method.name })));

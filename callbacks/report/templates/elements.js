@@ -23,10 +23,18 @@ const shownScore = (value) => {
 
 const shownPercent = (value) => (Number.isFinite(value) ? `${(100 * value).toFixed(1)}\u00a0%` : "–");
 
+// A value with its standard error, both with as many decimals as two digits of the error take.
+const shownWithError = (value, error) => {
+  if (!Number.isFinite(value) || !Number.isFinite(error)) return shownScore(value);
+  if (error <= 0) return `${shownScore(value)} ± 0`;
+  const decimals = Math.max(0, 1 - Math.floor(Math.log10(error)));
+  return decimals > 8 || Math.abs(value) >= 1e9 ? `${shownScore(value)} ± ${shownScore(error)}` : `${value.toFixed(decimals).replace("-", "−")} ± ${error.toFixed(decimals)}`;
+};
+
 const counted = (number, one, many = `${one}s`) => `${number} ${number === 1 ? one : many}`;
 
-// A link that keeps the state it does not name, so that Back and a copied address lead to the same view.
-const link = (state, text, attributes = {}) => h("a", { href: addressOf(state), ...attributes }, text);
+// A link to what an address says; `home` is another file that has it.
+const link = (state, text, attributes = {}, home = "") => h("a", { href: home + addressOf(state), ...attributes }, text);
 
 const addressOf = (state) => `#${new URLSearchParams(Object.entries(state).filter(([, value]) => value !== undefined && value !== null && value !== ""))}`;
 
@@ -62,3 +70,6 @@ const csvCell = (value) => {
 const csvText = (lines) => `${lines.map((line) => line.map(csvCell).join(",")).join("\n")}\n`;
 
 const saveButton = (kind, what, make) => h("button", { type: "button", class: "save", "aria-label": `${what} as ${kind}`, onclick: make }, kind);
+
+// What a view says where an address names nothing of the page.
+const missingHere = (sentence) => h("div", {}, h("h2", { tabindex: "-1" }, "Not on this page"), h("p", {}, sentence));

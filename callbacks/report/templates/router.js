@@ -1,9 +1,6 @@
-// The address says what is shown: `#test=17&method=ig`, `#train=5`, `#neuron=ffn.3.17`, or the name of a view.
+// The address says what is shown: `#test=17&method=ig`, one thing by a name of `VIEWS`, or the name of a view.
 
 const views = [...document.querySelectorAll("[data-view]")];
-const made = { prompts: promptsOverview, examples: examplesOverview, instances: instancesOverview, units: unitsOverview };
-const VIEWS = { test: exampleView, train: instanceView, neuron: neuronView };
-
 const show = (name) => {
   for (const view of views) view.hidden = view.dataset.view !== name;
   document.body.dataset.shown = name;
@@ -68,7 +65,7 @@ const begin = async () => {
   openLater();
   finishTables(document);
   show("overview");
-  const data = readIsland(await unpacked("island"));
+  const data = await readPage();
   drawRunFigures(data);
   const read = reader(data);
   let kind = null;

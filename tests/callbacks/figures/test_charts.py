@@ -1,9 +1,7 @@
-"""The paper's figures: the right points, drawn twice, in a page that needs nothing from outside."""
+"""The paper's figures: the right points, in print as on a page."""
 
 from __future__ import annotations
 
-import re
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,11 @@ import pytest
 from matplotlib.image import imread
 
 from tests.callbacks.fake_run import paper_rows
-from tests.callbacks.report.report_page import MARKUP, Page
 from tests.callbacks.results.test_results_csv import row
 from twinlens.callbacks.figures.charts import GREY, Chart, Panel, Point, Series, colours, ticks_apart
 from twinlens.callbacks.figures.png import chart_figure
-from twinlens.callbacks.figures.svg import chart_view, digest, source, write_page
 from twinlens.callbacks.figures.write import charts, write_results_figures
+from twinlens.callbacks.report.chart_data import chart_data
 from twinlens.callbacks.results.columns import Cell
 
 COMMON = row(model="tiny", data="demo", method=None, evaluation=None, metric=None, k=None, value=None, stderr=None)
@@ -75,10 +72,6 @@ def test_shares_of_neurons_fill_the_whole(found: dict[str, Chart], name: str, le
     assert list(series(panel)) == ["only NA", "common", f"only {lens}"]
     total = np.sum([[point.y for point in one.points] for one in panel.series], axis=0)
     np.testing.assert_allclose(total, 100.0)
-    (view,) = chart_view(found[name])["panels"]
-    for i in range(len(total)):
-        bars = [one["bars"][i] for one in view["series"]]
-        assert all(a["y"] == pytest.approx(b["y"] + b["height"], abs=0.02) for a, b in pairwise(bars))
 
 
 def test_curves_over_r_tell_the_area_and_few_points_stay_bars(found: dict[str, Chart], tmp_path: Path) -> None:
@@ -100,46 +93,22 @@ def test_seeds_become_one_point_with_the_error_of_their_mean() -> None:
 
 def test_both_drawings_show_the_same_points(found: dict[str, Chart]) -> None:
     panel = found["figure3"].panels[0]
-    (view,) = chart_view(found["figure3"])["panels"]
+    (view,) = chart_data(found["figure3"])["panels"]
     axis = chart_figure(found["figure3"]).axes[0]
     for one, drawn, line in zip(panel.series, view["series"], axis.lines, strict=False):
-        np.testing.assert_array_equal(line.get_xdata(), [point.x for point in one.points])
-        np.testing.assert_array_equal(line.get_ydata(), [point.y for point in one.points])
-        across = [point["x"] for point in drawn["points"]]
-        down = [point["y"] for point in drawn["points"]]
-        assert np.corrcoef(across, [point.x for point in one.points])[0, 1] == pytest.approx(1.0, abs=1e-4)
-        assert np.corrcoef(down, [point.y for point in one.points])[0, 1] == pytest.approx(-1.0, abs=1e-4)
+        np.testing.assert_array_equal(line.get_xdata(), drawn["x"])
+        np.testing.assert_array_equal(line.get_ydata(), drawn["y"])
+        assert drawn["error"] == [point.error for point in one.points]
 
 
 def test_files_are_whole_and_the_same_every_time(tmp_path: Path) -> None:
     few = [line for line in rows() if line["evaluation"] == "overlap"]
     paths = write_results_figures(few, tmp_path)
-    assert [path.name for path in paths] == [f"figure{n}.{kind}" for n in (3, 4, 5) for kind in ("png", "html")]
+    assert [path.name for path in paths] == [f"figure{n}.png" for n in (3, 4, 5)]
     before = [path.read_bytes() for path in paths]
-    assert all(imread(path).std() > 0.05 for path in paths if path.suffix == ".png")
+    assert all(imread(path).std() > 0.05 for path in paths)
     assert [path.read_bytes() for path in write_results_figures(few, tmp_path)] == before
     assert not list(tmp_path.glob("*.partial"))
-
-
-def test_a_page_is_self_contained_and_runs_its_script_alone(found: dict[str, Chart], tmp_path: Path) -> None:
-    html = write_page(found["figure2"], tmp_path / "figure2.html").read_text(encoding="utf-8")
-    page = Page(html)
-    assert page.open == []
-    assert f"script-src '{digest(source('chart.js'))}'" in html
-    assert page.content["script"] == [source("chart.js")]
-    assert not re.search(r"(?:src|href)=|url\(|https?://(?!www\.w3\.org)", html)
-    assert "NA-Instances-most: 0.634 ± 0.012 at 10 (first n % of the training instances)" in page.words
-    assert len(page.attributes("button", "aria-pressed")) == 8
-    numbers = set(page.attributes("button", "data-series"))
-    assert set(page.attributes("g", "data-series")) == numbers
-
-
-def test_markup_in_names_is_shown_and_never_run(tmp_path: Path) -> None:
-    for chart in charts(rows(model=MARKUP)):
-        page = Page(write_page(chart, tmp_path / f"{chart.name}.html").read_text(encoding="utf-8"))
-        assert page.content["script"] == [source("chart.js")]
-        assert MARKUP in page.words
-        assert not page.attributes("img", "src")
 
 
 def test_labels_of_the_x_axis_have_room() -> None:
