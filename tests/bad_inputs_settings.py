@@ -68,7 +68,7 @@ SETTINGS: list[Entry] = [
     ("an argument without =", ("tiny",), ("'tiny'", "model=tiny")),
     ("an unclosed bracket", ("tags=[a",), ("tags=[a",)),
     ("an unknown option", ("--multirn",), ("--multirn", "--multirun")),
-    ("an option where a setting belongs", ("--seed=3",), ("--seed=3", "seed=3")),
+    ("an option that is no setting either", ("--sede=3",), ("--sede=3", "sede=3")),
     ("several values without -m", ("seed=0,1",), ("seed=0,1", "-m")),
     ("one bad job of a sweep", ("-m", "seed=0,1", "model=pythia401m"), ("pythia401m",)),
     ("a split that is none", ("attribute_split=tests",), ("attribute_split", "tests")),
