@@ -61,7 +61,7 @@ def findings_of_sweep(
     for row in summary:
         about = [str(row[name]) for name in ("model", "data", "swept") if row.get(name)]
         if isinstance(value := row.get("value"), int | float):
-            found[free_name(number_name(row, ", ".join(about)), found)] = float(value)
+            found[free_name(number_name(row, " ".join(about)), found)] = float(value)
     found |= {"sweep/jobs": float(len(jobs)), "sweep/done": float(sum(row["status"] == "done" for row in jobs))}
     tables = {name: sheet_of(rows, columns, f"{name}.csv") for name, (columns, rows) in sheets.items()}
     figures = sorted((folder / "figures").glob("*.png"))

@@ -1,7 +1,7 @@
 """Names of results in trackers: `method/evaluation/metric`, made of the columns of results.csv.
 
-Every column that tells a run's rows apart has its place in the name, so that two rows never share one, and a column that
-comes later is in the names by itself. Settings that may be swept are not: a number has one name in all jobs.
+Every column that tells a run's rows apart has its place in the name, so that two rows never share one, and a column
+that comes later is in the names by itself. Settings of methods are not: a number has one name in all jobs of a sweep.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ def number_name(row: Row, *before: str) -> str:
     """The name of a row's number, `ig/faithfulness/sufficiency_at_10`.
 
     In this order, leaving out what is empty: method, evaluation, split (where it is not `test`), group, reference
-    group, the evaluation's settings other than the default, metric with `_at_` its k. Signs that not every tracker takes become `-`.
+    group, the evaluation's settings other than the default, metric with `_at_` its k. Signs that not every tracker
+    takes become `-`.
 
     Args:
         row: of results.csv or summary.csv.

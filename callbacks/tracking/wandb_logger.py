@@ -124,12 +124,13 @@ class RunLogger(WandbLogger):
 
 
 def private_settings() -> wandb.Settings:
-    """Settings under which nothing of the machine, the user or the command line is sent along."""
+    """Settings under which nothing that names the machine, the user or the command line is sent along."""
     import wandb
 
     return wandb.Settings(
         init_timeout=SECONDS_TO_REACH,
         finish_timeout=SECONDS_TO_END,
+        host="",  # beside those of the next line, the run itself names the machine
         x_disable_meta=True,  # the command line, host and user name
         disable_git=True,  # the address of a repository, which may hold a password
         disable_code=True,
