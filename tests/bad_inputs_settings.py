@@ -33,6 +33,16 @@ SETTINGS: list[Entry] = [
     ("settings of a callback without a class", ("+callbacks.x={a: 1}",), ("callbacks.x", "without a class")),
     ("no callbacks at all", ("~callbacks",), ("no callbacks", "train.yaml")),
     ("no paths at all", ("~paths",), ("paths.output_dir", "train.yaml")),
+    (
+        "a number to optimise that the run cannot have",
+        ("evaluation=accuracy", "optimise=influence/lds/lds_at_40"),
+        ("optimise=influence/lds/lds_at_40", "add lds to evaluation"),
+    ),
+    (
+        "a number to optimise of a method that is not in the run",
+        ("method=ig", "evaluation=accuracy", "optimise=gradsim/accuracy/accuracy"),
+        ("no method gradsim", "method=["),
+    ),
     ("a method named twice", ("method=[ig,ig]",), ("ig", "twice")),
     ("an amount of memory without a number", ("memory_budget=lots",), ("memory_budget", "lots")),
     ("an amount of memory with an unknown unit", ("memory_budget=4GiBs",), ("memory_budget", "4GiBs")),

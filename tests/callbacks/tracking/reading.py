@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from tests.faults.starting import SECONDS
 
 BLOCK, HEADER, FIRST = 32768, 7, 7
 """Bytes of a block of the file, of the header of each piece in it, and of the file's own header."""
@@ -36,10 +39,17 @@ class Written:
 
 
 def read_wandb(folder: Path) -> Written:
-    """The one offline run below `folder/wandb`."""
+    """The one offline run below `folder/wandb`, once it is ended: a process of the library's own writes the file."""
+    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    end = time.monotonic() + SECONDS
+    while (found := _read(path)).exit_code is None and time.monotonic() < end:
+        time.sleep(0.1)
+    return found
+
+
+def _read(path: Path) -> Written:
     from wandb.proto import wandb_internal_pb2
 
-    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
     found = Written()
     for raw in records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
@@ -70,7 +80,11 @@ def records(content: bytes) -> Iterator[bytes]:
         if left < HEADER:
             at += left
             continue
+        if len(content) - at < HEADER:
+            return  # still being written
         _, size, kind = struct.unpack_from("<IHB", content, at)
+        if len(content) - at - HEADER < size:
+            return
         whole += content[at + HEADER : at + HEADER + size]
         at += HEADER + size
         if kind in (WHOLE, LAST):
