@@ -12,7 +12,7 @@ from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
@@ -120,9 +120,8 @@ class SweepTable(Callback):
 def _loggers(config: DictConfig, folder: Path) -> Iterator[Logger]:
     """The loggers of a sweep's own run: those of its jobs that show more than numbers."""
     for node in (config.get("logger") or {}).values():
-        logger = instantiate(node, save_dir=str(folder), _convert_="all")
-        if isinstance(logger, Tracker):
-            yield logger
+        if issubclass(get_class(node["_target_"]), Tracker):
+            yield instantiate(node, save_dir=str(folder), _convert_="all")
 
 
 def is_sweep(config: DictConfig) -> bool:
