@@ -116,9 +116,9 @@ def test_every_command_is_accepted(page: str, arguments: str, extended: Path, ru
 
     from twinlens.train import compose
 
-    launcher = re.search(r"hydra/launcher=(joblib|submitit)", arguments)
-    if launcher and not installed(f"hydra_plugins.hydra_{launcher[1]}_launcher"):
-        pytest.skip(f"the extra {launcher[1]} is not installed")
+    plugin = re.search(r"hydra/(launcher|sweeper)=(joblib|submitit|optuna)", arguments)
+    if plugin and not installed(f"hydra_plugins.hydra_{plugin[2]}_{plugin[1]}"):
+        pytest.skip(f"the extra {plugin[2]} is not installed")
     typed = [str(run_folder) if word == "RUN" else word for word in shlex.split(arguments, comments=True)]
     if page == "extending.md":
         typed += ["--config-dir", str(extended)]

@@ -53,9 +53,10 @@ def test_pins_are_exact_and_hold_for_every_build(pins: dict[str, str]) -> None:
 def test_every_direct_import_is_declared(project: dict) -> None:
     """What the packages import stands in pyproject.toml and does not merely come along."""
     extras = project["project"]["optional-dependencies"]
-    extra = [*extras["peft"], *extras["digits"]]  # imported only where model.path is an adapter, and for data=digits
+    # imported only where model.path is an adapter, for data=digits, and for logger=mlflow
+    extra = [*extras["peft"], *extras["digits"], *extras["mlflow"]]
     declared = {canonicalize_name(Requirement(text).name) for text in [*project["project"]["dependencies"], *extra]}
-    distribution = {"hydra": "hydra-core", "yaml": "pyyaml", "sklearn": "scikit-learn"}
+    distribution = {"hydra": "hydra-core", "yaml": "pyyaml", "sklearn": "scikit-learn", "mlflow": "mlflow-skinny"}
     own = {"twinlens"}
     roots = {name.split(".")[0] for _, name in imports_of(*PACKAGES, "train")} - own - set(sys.stdlib_module_names)
     missing = {root for root in roots if canonicalize_name(distribution.get(root, root)) not in declared}

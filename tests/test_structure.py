@@ -27,6 +27,7 @@ WINGS = (
     "results",
     "figures",
     "report",
+    "tracking",
     "run",
     "plan",
     "sweep",

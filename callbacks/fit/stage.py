@@ -85,6 +85,7 @@ def fit_stage(
 
     inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
     entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
+    session.fitted = not entry.reused
     trim_freed_memory()  # of gradients and moments: the passes need the room
     print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _tell(json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"])

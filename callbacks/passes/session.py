@@ -112,6 +112,7 @@ class Session:
         explain: what the run explains, by lens.
         model: the classifier, or for data with readout `token` the language model, once fitted or loaded.
         weights: fingerprint of the classifier's weights.
+        fitted: whether this run trained them; else they come from the store or from somebody.
         predictions: per split, once computed.
         epochs: of the fit, where a method reads checkpoints.
         open_epoch: gives the model of a kept epoch's folder, where a method reads checkpoints.
@@ -133,6 +134,7 @@ class Session:
     explain: Explain = field(default_factory=Explain)
     model: TextClassifier | LanguageModel | None = None
     weights: str = ""
+    fitted: bool = False
     predictions: dict[str, Predictions] = field(default_factory=dict)
     epochs: tuple[Epoch, ...] = ()
     open_epoch: Callable[[str], TextClassifier | LanguageModel] | None = None

@@ -30,6 +30,7 @@ class RunFolder:
 
     Attributes:
         metrics: name → number, for metrics.json.
+        of_results: those of them that stand in rows as well.
         rows: of results.csv.
         measured: values of single examples behind the rows of methods.
         directions: metric → which direction is better.
@@ -38,6 +39,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.metrics: dict[str, float] = {}
+        self.of_results: set[str] = set()
         self.rows: list[dict[str, Any]] = []
         self.measured: list[Measured] = []
         self.directions: dict[str, str] = dict(DIRECTIONS)
@@ -121,6 +123,17 @@ class RunFolder:
             name = "/".join(part for part in (evaluation, *where, f"{result.metric}{k}") if part)
             name = name if result.split == "test" else f"{result.split}/{name}"
             self.metrics[name] = result.value
+            self.of_results.add(name)
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Numbers of the run that are no results: times, counts of the data; without rows that were odd in them."""
+        left_out = ("data_index/",)
+        return {
+            name: value
+            for name, value in self.metrics.items()
+            if name not in self.of_results and not name.startswith(left_out)
+        }
 
     def write(self) -> None:
         """Write metrics.json, null for what is not finite (JSON has no such numbers), results.csv and outcomes."""

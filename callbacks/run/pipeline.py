@@ -30,12 +30,30 @@ from twinlens.callbacks.run.control_seeds import as_written
 from twinlens.callbacks.run.folder import RunFolder
 from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
+from twinlens.callbacks.run.run_outcome import code_of
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
-from twinlens.callbacks.run.wandb_logger import log_run
+from twinlens.callbacks.store.failures import writing
+from twinlens.callbacks.tracking.gather import findings_of_run
+from twinlens.callbacks.tracking.names import numbers_of
+from twinlens.callbacks.tracking.optimised import keep_optimised, require_optimised
+from twinlens.callbacks.tracking.trackers import Send, tracked
 
 
 def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
-    """Fit → predict → attribute → evaluate → report; prints the results table and the report's path."""
+    """Fit → predict → attribute → evaluate → report, told to the run's loggers; prints results and the report's path.
+
+    Raises:
+        UserError: anything the user can mend; also where the number to optimise is none of the results, which are
+            written all the same.
+    """
+    with (
+        tracked(parts.loggers, lambda: RunFiles(session.folder).config, code_of) as send,
+        writing(session.folder, "hydra.run.dir"),
+    ):
+        _run(session, run, parts, send)
+
+
+def _run(session: Session, run: RunFolder, parts: Parts, send: Send) -> None:
 
     def timed(stage: str, work: Callable[..., Any], *arguments: Any) -> Any:
         start = time.monotonic()
@@ -91,11 +109,13 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)
     if not is_first_process():
         return
+    asked, numbers = settings.get("optimise"), numbers_of(run.rows, run.facts)
+    keep_optimised(asked, numbers, run.metrics)
     run.write()
     files = RunFiles(session.folder)
     told = [name for name, evaluation in parts.evaluations.items() if hasattr(evaluation, "text")]
     print(printed_results(files, run.directions, told), flush=True)
     warnings.tell(session, "evaluate", run.metrics, directions_of(finished))
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
-    shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
-    log_run(parts.loggers, shown, run.rows, session.folder)
+    send(lambda: findings_of_run(session.folder, run.rows, run.facts, session.weights, session.fitted))
+    require_optimised(asked, numbers)

@@ -104,6 +104,14 @@ def _failed(error: Exception) -> dict[str, Any]:
     return {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
 
 
+def code_of(error: BaseException) -> int:
+    """The exit code that a run will end with which ends with this."""
+    if isinstance(error, KeyboardInterrupt | SystemExit) or stopping.received() is not None:
+        return stopping.CODES[stopping.stopped_by()]
+    mended = isinstance(error, (UserError, *LACKING)) or any(map(is_out_of_memory, chain_of(error)))
+    return EXIT_CODES["refused" if mended else "error"]
+
+
 def sentence(error: UserError) -> str:
     """What a refusal says, in one line, without secrets and without texts of hundreds of signs that it repeats."""
     line = "".join(sign if sign.isprintable() else " " for sign in str(error))

@@ -24,6 +24,8 @@ FOLDER = ".outcomes"
 """Below the sweep's folder while the sweep goes on."""
 LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "FailedJobError")
 """What joblib and submitit raise when a job's process has died."""
+NO_NUMBER = "No trials are completed"
+"""What Optuna's sweeper raises where every job has failed."""
 PROJECT = str(Path(__file__).resolve().parents[2])
 
 _SWEEPS: list[Path] = []
@@ -90,7 +92,7 @@ def outcomes_elsewhere() -> list[dict[str, Any]]:
 
 @contextmanager
 def telling_of_lost_jobs() -> Iterator[None]:
-    """Say in one sentence that the process of a job has died.
+    """Say in one sentence that the process of a job has died, or that a sweeper has found no number in any job.
 
     Raises:
         UserError: what to do about it.
@@ -98,6 +100,11 @@ def telling_of_lost_jobs() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if str(error).startswith(NO_NUMBER):
+            raise UserError(
+                "no job of the sweep has given the number to optimise, so there is no best one; expected at least one "
+                "job that ends: sweep.csv says what each was refused for, mend that."
+            ) from error
         if type(error).__name__ not in LOST:
             raise
         raise UserError(

@@ -6,11 +6,14 @@ rest when the sweep has ended.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
+from hydra.utils import get_class, instantiate
+from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from twinlens.attribution.errors import UserError
@@ -24,10 +27,13 @@ from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, r
 from twinlens.callbacks.sweep.jobs import finished_jobs
 from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.callbacks.sweep.sweep_files import read_sweep, write_files, write_sweep
+from twinlens.callbacks.sweep.track import track_sweep
+from twinlens.callbacks.tracking.optimised import KEY, optimised
+from twinlens.callbacks.tracking.trackers import Tracker
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.written_config import redact_overrides
 
-HEADLINES = ("accuracy/accuracy",)
+HEADLINES = ("accuracy/accuracy", KEY)
 """Metrics that stand in the table for a job as a whole."""
 
 
@@ -68,6 +74,8 @@ class SweepTable(Callback):
         if not is_sweep(config) or not is_first_process():
             return
         outcome = job_return._return_value
+        if config.get(KEY) is not None:
+            job_return.return_value = optimised(outcome)  # what a sweeper that optimises reads; None: the job failed
         known = isinstance(outcome, dict)
         metrics = outcome.get("metrics", {}) if known else {}
         row = {
@@ -106,7 +114,15 @@ class SweepTable(Callback):
         except UserError as error:
             print(f"sweep: {error}", flush=True)
         if sweep.jobs:
+            track_sweep([*_loggers(config, folder)], folder, rows, sweep.jobs)
             print(folder, flush=True)
+
+
+def _loggers(config: DictConfig, folder: Path) -> Iterator[Logger]:
+    """The loggers of a sweep's own run: those of its jobs that show more than numbers."""
+    for node in (config.get("logger") or {}).values():
+        if issubclass(get_class(node["_target_"]), Tracker):
+            yield instantiate(node, save_dir=str(folder), _convert_="all")
 
 
 def is_sweep(config: DictConfig) -> bool:

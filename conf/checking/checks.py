@@ -21,6 +21,7 @@ from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.diagnosis import explain, user_error_behind
 from twinlens.conf.checking.former_names import with_current_names
 from twinlens.conf.checking.hydra_node import check_hydra_node
+from twinlens.conf.checking.optimised import check_optimised
 from twinlens.conf.checking.overrides import (
     Override,
     ParseOverrides,
@@ -126,6 +127,7 @@ def check_config(
     check_names(values)
     check_targets(values, allow, provided, SLOTS, typed)
     check_entries(values)
+    check_optimised(values, tree)
 
 
 def allowed_by_user(overrides: Sequence[Override]) -> list[str]:

@@ -10,8 +10,12 @@ from pathlib import Path
 from typing import NoReturn
 
 from twinlens.attribution.errors import UserError
+from twinlens.conf.checking.annotations import record_fields
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.suggestions import nearest
+from twinlens.conf.checking.top_level import RunConfig
+
+_HYPHENS = re.compile(r"--(([\w./@]+)=.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class CommandLine:
         primary: name of the configuration to start from.
         tree: folders that configuration files are read from.
         project: the project's own configuration folder.
-        typed: the whole command line.
+        typed: the whole command line, settings without hyphens.
         options: Hydra's options alone, values joined to their names.
         places: outputs and store where a file from elsewhere names others, as overrides that put them back.
     """
@@ -81,7 +85,8 @@ def parse_command_line(arguments: Sequence[str], config_dir: Path, primary: str 
     Raises:
         UserError: for an unknown option, a missing value of one, a folder that does not exist.
     """
-    options = _parser().parse_args(list(arguments))
+    arguments = without_hyphens(arguments, ConfigTree((config_dir,)))
+    options = _parser().parse_args(arguments)
     if options.experimental_rerun is not None:
         raise UserError(
             "--experimental-rerun opens a pickle, which can run any code; repeat a run with "
@@ -101,6 +106,21 @@ def parse_command_line(arguments: Sequence[str], config_dir: Path, primary: str 
         typed=tuple(arguments),
         options=tuple(_as_typed(options)),
     )
+
+
+def without_hyphens(arguments: Sequence[str], tree: ConfigTree) -> list[str]:
+    """Arguments with `--KEY=VALUE` as `KEY=VALUE`, as an agent of Weights & Biases writes settings; options stay.
+
+    Args:
+        arguments: as typed.
+        tree: the project's configuration folder. What begins with the name of a group or of a key at the top level
+            is a setting.
+    """
+    keys = {*tree.groups(), *record_fields(RunConfig)}
+    return [
+        found[1] if (found := _HYPHENS.fullmatch(argument)) and re.split(r"[./@]", found[2])[0] in keys else argument
+        for argument in arguments
+    ]
 
 
 def _as_typed(options: argparse.Namespace) -> Iterator[str]:

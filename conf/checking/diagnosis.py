@@ -26,6 +26,7 @@ EXTRAS = {
     "hydra/launcher/joblib": "joblib",
     "hydra/launcher/submitit_local": "submitit",
     "hydra/launcher/submitit_slurm": "submitit",
+    "hydra/sweeper/optuna": "optuna",
 }
 """Options that come with a package of their own, and the extra of this project that installs it."""
 
@@ -172,7 +173,7 @@ def _not_installed(where: str, option: str) -> UserError:
     extra = EXTRAS[option]
     return UserError(
         f"{where}: {option} is not installed; expected the extra {extra}: pip install -e '.[{extra}]', "
-        "or leave hydra/launcher out and the jobs run one after the other."
+        f"or leave {option.rpartition('/')[0]} out and the jobs run one after the other."
     )
 
 

@@ -39,7 +39,7 @@ MODULES: Mapping[str, str] = {
     "attribution.sizes": "attribution.memory_amounts",
     "callbacks.sharded": "callbacks.processes.fsdp",
     "callbacks.sweep": "callbacks.sweep.sweep_table",
-    "callbacks.wandb_logger": "callbacks.run.wandb_logger",
+    "callbacks.wandb_logger": "callbacks.tracking.wandb_logger",
     "data.base": "data.text_data_module",
     "data.files": "data.file_readers",
     "data.names": "data.dataset_name",
@@ -54,7 +54,7 @@ MODULES: Mapping[str, str] = {
 """Module of before → module of now, below `twinlens`, of those that moved and hold what a configuration may name."""
 CLASSES: Mapping[str, str] = {
     "attribution.bridge.InstanceNeurons": "attribution.bridge.instance_neurons.InstanceNeurons",
-    "callbacks.wandb_logger.make_wandb_logger": "callbacks.run.wandb_logger.RunLogger",
+    "callbacks.wandb_logger.make_wandb_logger": "callbacks.tracking.wandb_logger.RunLogger",
 }
 """Class of before → class of now, where it did not go with its module."""
 OUTPUTS: Mapping[str, str] = {

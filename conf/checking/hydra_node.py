@@ -14,8 +14,15 @@ from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.former_names import current_name
 from twinlens.conf.checking.overrides import Override, check_choices
 
-PACKAGES = ("hydra._internal.core_plugins", "hydra.experimental.callbacks", "hydra_plugins", "twinlens.callbacks")
-"""Where the launcher, sweeper and callbacks of Hydra may come from: Hydra, its plugins, this project."""
+PACKAGES = (
+    "hydra._internal.core_plugins",
+    "hydra.experimental.callbacks",
+    "hydra_plugins",
+    "optuna.samplers",
+    "twinlens.callbacks",
+)
+"""Where the launcher, sweeper and callbacks of Hydra may come from: Hydra, its plugins and Optuna's samplers, which one
+of them builds, this project."""
 
 LOGGING = ("logging", "colorlog")
 """Where handlers and formatters may come from."""

@@ -18,6 +18,10 @@ MAX_JOBS_CHECKED = 64
 """Sweeps of up to so many jobs are checked job by job; composing one takes about 50 ms."""
 
 
+SWEEPER = "hydra/sweeper"
+"""Group of Hydra whose choice says how the values of a sweep are drawn."""
+
+
 class Override(Protocol):
     """What is read of one of Hydra's parsed overrides."""
 
@@ -115,10 +119,13 @@ def check_choices(group: str, options: Sequence[str], where: str, tree: ConfigTr
 def jobs_of(overrides: Sequence[Override], multirun: bool, tree: ConfigTree) -> list[list[str]]:
     """The override lists to check: every job, or for large sweeps each value beside the first values of the others.
 
+    Of an interval, which only Optuna's sweeper draws from, both ends are checked.
+
     Raises:
         UserError: for several values without `-m`, an empty sweep, a sweep over Hydra's own settings.
     """
     choices: list[list[str]] = []
+    draws = any(override.key_or_group == SWEEPER and override.value() == "optuna" for override in overrides)
     for override in overrides:
         if not override.is_sweep_override():
             choices.append([str(override.input_line)])
@@ -127,7 +134,7 @@ def jobs_of(overrides: Sequence[Override], multirun: bool, tree: ConfigTree) -> 
             raise _needs_multirun(override, tree)
         if override.is_hydra_override():
             raise UserError(f"{override.input_line}: Hydra's own settings cannot be swept; give one value.")
-        choices.append([f"{override.get_key_element()}={value}" for value in _swept_values(override, tree)])
+        choices.append([f"{override.get_key_element()}={value}" for value in _swept_values(override, tree, draws)])
     count = 1
     for options in choices:
         count *= len(options)
@@ -141,7 +148,7 @@ def jobs_of(overrides: Sequence[Override], multirun: bool, tree: ConfigTree) -> 
     ]
 
 
-def _swept_values(override: Override, tree: ConfigTree) -> list[str]:
+def _swept_values(override: Override, tree: ConfigTree, draws: bool) -> list[str]:
     group = override.key_or_group
     pattern = override.value()
     if hasattr(pattern, "filter"):  # glob(...) asks for the names of a group's options
@@ -152,9 +159,11 @@ def _swept_values(override: Override, tree: ConfigTree) -> list[str]:
             )
         return values
     if not override.is_discrete_sweep():
+        if draws:
+            return [str(end) for end in dict.fromkeys((pattern.start, pattern.end))]
         raise UserError(
             f"{override.input_line}: an interval has no list of values to run; write a range or single values, as in "
-            f"{group}=0.1,0.2 or '{group}=range(1,5)'."
+            f"{group}=0.1,0.2 or '{group}=range(1,5)', or let {SWEEPER}=optuna draw from it."
         )
     try:
         values = list(itertools.islice(override.sweep_string_iterator(), MAX_JOBS + 1))

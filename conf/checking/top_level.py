@@ -100,6 +100,7 @@ class RunConfig:
         report: make a finished run's report anew, or compare runs, instead of running.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
+        optimise: name of the number that a run returns to a sweeper which optimises it; null: none.
     """
 
     seed: int = 0
@@ -120,6 +121,7 @@ class RunConfig:
     report: ReportCommand = dataclasses.field(default_factory=ReportCommand)
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
+    optimise: str | None = None
 
 
 def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[str] = GROUPS) -> None:

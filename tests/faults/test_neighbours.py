@@ -40,7 +40,7 @@ def test_weights_and_biases_out_of_reach(command: CommandLine, monkeypatch: pyte
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-    monkeypatch.setattr("twinlens.callbacks.run.wandb_logger.SECONDS_TO_REACH", 2.0)
+    monkeypatch.setattr("twinlens.callbacks.tracking.wandb_logger.SECONDS_TO_REACH", 2.0)
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("HOME", str(command.folder))

@@ -20,12 +20,12 @@ from twinlens.attribution.evaluation.comparisons import Measured
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.outcomes import write_outcomes
 from twinlens.callbacks.results.results_csv import read_results, write_results
-from twinlens.callbacks.run.wandb_logger import sweep_id
 from twinlens.callbacks.sweep.comparison import compare
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, swept_settings
 from twinlens.callbacks.sweep.seeds import methods_over_seeds
 from twinlens.callbacks.sweep.summary import summarise
 from twinlens.callbacks.sweep.sweep_table import SweepTable
+from twinlens.callbacks.tracking.places import sweep_id
 
 SMALL: dict[str, Any] = {"n_train": 30, "n_test": 8, "list_length": 12, "neuron": ("ig",), "instance": ("gradsim",)}
 

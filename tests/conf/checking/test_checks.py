@@ -154,7 +154,7 @@ def test_valid_sweeps_pass(tree: Path, arguments: list[str]) -> None:
         ("method.ig._target_=os.system", ["method.ig._target_=os.system is not allowed", "allow_targets=[os.system]"]),
         ("--experimental-rerun=x", ["--experimental-rerun", "pickle", "--config-dir RUN --config-name config"]),
         ("--multirn", ["unknown option '--multirn'", "did you mean --multirun?"]),
-        ("--seed=3", ["unknown option '--seed=3'", "without dashes", "write seed=3"]),
+        ("--sede=3", ["unknown option '--sede=3'", "without dashes", "write sede=3"]),
         ("--config-name=trian", ["--config-name trian", "there is no trian.yaml", "did you mean 'train'?"]),
         ("--config-dir=nowhere", ["--config-dir nowhere", "no such folder"]),
     ],
