@@ -1,4 +1,4 @@
-// The address says what is shown: `#test=17&method=ig`, `#train=5`, `#neuron=ffn.3.17`, or the name of a view.
+// The address says what is shown: `#test=17&method=ig&lens=neuron`, `#train=5`, `#neuron=ffn.3.17`, or the name of a view.
 
 const views = [...document.querySelectorAll("[data-view]")];
 const made = { prompts: promptsOverview, examples: examplesOverview, instances: instancesOverview, units: unitsOverview };
@@ -12,12 +12,10 @@ const show = (name) => {
   }
 };
 
-const go = (state) => { location.hash = addressOf(state); };
-
 const reader = (data) => {
   const ready = {};
   return (moved) => {
-    const hash = location.hash.slice(1);
+    const hash = address();
     const state = Object.fromEntries(new URLSearchParams(hash));
     const kind = Object.keys(VIEWS).find((name) => name in state);
     if (kind) {
@@ -73,6 +71,7 @@ const begin = async () => {
   const read = reader(data);
   let kind = read(null);
   addEventListener("hashchange", () => { kind = read({ kind }); });
+  if (inCell) beginCell();
   document.documentElement.dataset.ready = "true";
 };
 
