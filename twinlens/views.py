@@ -28,6 +28,7 @@ MOST_QUERIES = 10
 """Explained texts whose lists stand in the tables that a notebook keeps beside its view."""
 KINDS = ("test", "train", "neuron")
 """Words of an address that say of what a view is, see docs/report.md."""
+LENSES = ("instance", "neuron", "unit")
 
 
 @dataclass(frozen=True)
@@ -167,8 +168,10 @@ def view_of(
     if len(asked) + (view is not None) > 1:
         both = " and ".join([*([f"the view {view}"] if view is not None else []), *asked])
         raise UserError(f"show was asked for {both}; expected one view at a time: call it once for each.")
-    if "method" in said:
-        _ = scores[said["method"]]  # says so where there is none
+    for word in ("method", "instances"):
+        _ = scores[said[word]] if word in said else None  # says so where there is none
+    if said.get("lens", LENSES[0]) not in LENSES:
+        raise UserError(f"lens={said['lens']} is no lens; expected {' or '.join(LENSES)}: correct it.")
     if asked:
         queries: Sequence[int] = ()
         if "test" in said:

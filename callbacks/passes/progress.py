@@ -13,7 +13,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
-
 _IN_NOTEBOOK: ContextVar[bool] = ContextVar("bars are a notebook's", default=False)
 
 
