@@ -21,10 +21,11 @@ class Browser:
         self._driver = driver
         self.faults: list[str] = []
 
-    def open(self, path: Path, state: str = "", **options: Any) -> Any:
+    def open(self, path: Path, state: str = "", ready: str = "html[data-ready]", **options: Any) -> Any:
         """A page at an address within a report, once its data are unpacked.
 
         Args:
+            ready: what is there then.
             options: of Playwright's `new_page`, such as `color_scheme="dark"`.
         """
         page = self._driver.new_page(**options)
@@ -32,7 +33,7 @@ class Browser:
         page.on("pageerror", lambda error: self.faults.append(str(error)))
         page.on("request", lambda asked: self._asked(asked.url))
         page.goto(f"{path.as_uri()}#{state}")
-        page.wait_for_selector("html[data-ready]")
+        page.wait_for_selector(ready)
         return page
 
     @staticmethod

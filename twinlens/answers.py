@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any, overload
 
 from twinlens.runs import Run
-from twinlens.score_tables import INSTANCE_COLUMNS, NEURON_COLUMNS, Neuron, Scores, joined
+from twinlens.score_tables import INSTANCE_COLUMNS, NEURON_COLUMNS, Neuron, Scores
+from twinlens.views import SHOWN, View, texts_of
 
 if TYPE_CHECKING:
     import pandas
-
-WIDTH = 100
-"""Characters of a text that are shown in a line."""
-SHOWN = 5
-"""Entries of each list that are shown."""
 
 
 class Instances:
@@ -42,6 +36,10 @@ class Instances:
     def __len__(self) -> int:
         return sum(1 for each in self.scores for _ in each.rows())
 
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the lists of the first query, as the report shows them."""
+        return self.scores[0]._repr_html_() if self.scores else None
+
 
 class Neurons(Sequence[Neuron]):
     """Neurons of all neuron methods, method by method and query by query, best first.
@@ -51,6 +49,7 @@ class Neurons(Sequence[Neuron]):
     """
 
     def __init__(self, scores: Sequence[Scores]) -> None:
+        self._scores = scores
         self._found = [neuron for each in scores for neuron in each.neurons()]
 
     @overload
@@ -67,6 +66,10 @@ class Neurons(Sequence[Neuron]):
 
     def __len__(self) -> int:
         return len(self._found)
+
+    def _repr_html_(self) -> str | None:
+        """In a notebook: the lists of the first query, as the report shows them."""
+        return self._scores[0]._repr_html_() if self._scores else None
 
     def to_pandas(self) -> pandas.DataFrame:
         """A row for each neuron: query, target, method, rank, layer, site, unit, position, score."""
@@ -106,49 +109,32 @@ class Answer:
     def queries(self) -> list[str]:
         """The explained texts, as the model reads them; what it went on with by itself is part of them."""
         files = self.run.files
-        columns = files.text_columns(files.split)
-        return [joined(row, columns) for row in files.examples(files.split).dataset.remove_columns("input_ids")]
+        return list(texts_of(files, files.split, files.examples(files.split).index.tolist()).values())
 
-    def show(self, top: int = SHOWN) -> None:
-        """Print the first entries of every list, query by query.
+    def show(self, top: int = SHOWN, figures: bool = False) -> None:
+        """Show the first entries of every list, query by query: in a notebook as the report does, elsewhere as tables.
+
+        Single examples, instances and neurons are shown by `answer.run.show(test=0)` and so on.
 
         Args:
-            top: entries of each list.
+            top: entries of each list that are printed.
+            figures: whether a notebook's view draws figures, with 2 MB more; else it has their numbers.
         """
-        print("\n".join(self._lines(top)))
+        self._view(top, figures).show()
 
-    def _lines(self, top: int) -> Iterator[str]:
-        lists: dict[tuple[int, str], list[dict[str, Any]]] = {}
-        for name, scores in self.run.scores.items():
-            for row in scores.rows():
-                if row["rank"] <= top:
-                    lists.setdefault((row["query"], name), []).append(row)
-        for number, text in enumerate(self.queries):
-            yield f"query {number}: {shorten(text, WIDTH, placeholder=' …')}"
-            for name, scores in self.run.scores.items():
-                rows = lists.get((number, name), [])
-                target = f" towards {rows[0]['target']}" if rows and rows[0]["target"] else ""
-                yield f"  {name}{target} ({scores.settings.get('unit') or 'no unit'})"
-                yield from (f"    {row['rank']:>3}. {row['score']:+.4g}  {_named(row)}" for row in rows)
-        yield from (f"note: {note}" for note in self.notes)
+    def _view(self, top: int = SHOWN, figures: bool = False) -> View:
+        files = self.run.files
+        queries = files.examples(files.split).index.tolist()
+        state = {"test": queries[0]}
+        return View(files, self.run.scores, state, queries, top, figures, self.notes)
 
     def _repr_html_(self) -> str:
-        """In a notebook: the same as tables."""
-        parts = [f"<h4>query {number}: {html.escape(text)}</h4>" for number, text in enumerate(self.queries)]
-        for table in (self.instances.to_pandas(), self.neurons.to_pandas()):
-            parts += [table[table["rank"] <= SHOWN].to_html(index=False)] if len(table) else []
-        parts += [f"<p>{html.escape(note)}</p>" for note in self.notes]
-        return "\n".join(parts)
+        """In a notebook: the first text with its lists; all others are a click away."""
+        return self._view().html()
 
     def __repr__(self) -> str:
         methods = ", ".join(self.run.scores) or "no method"
         return f"Answer of {methods} for {len(self.queries)} texts; .show() prints it, .run has the files"
-
-
-def _named(row: dict[str, Any]) -> str:
-    if "text" in row:
-        return f"[{row['index']}] {shorten(row['text'], WIDTH, placeholder=' …')}"
-    return f"layer {row['layer']} {row['site']} {row['unit']}"
 
 
 def _frame(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> pandas.DataFrame:

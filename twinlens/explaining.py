@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -13,6 +14,7 @@ from twinlens.given_rows import LABEL, rows_of, text_columns, write_table, write
 from twinlens.hosted_runs import DEVICES, override, run_here
 from twinlens.method_names import class_of, name_of
 from twinlens.models.given_models import HOOKS, require_givable, serving
+from twinlens.notebook_cells import in_notebook
 from twinlens.runs import Run
 
 WITHOUT_TRAIN, WITH_TRAIN = ("ig",), ("ig", "influence_ekfac")
@@ -39,6 +41,7 @@ def explain(
     store: str | Path | None = None,
     settings: Mapping[str, Any] | Sequence[str] = (),
     quiet: bool = True,
+    progress: bool = True,
 ) -> Answer:
     """Say which training instances and which neurons a model's predictions come from.
 
@@ -64,6 +67,7 @@ def explain(
         store: where finished stages are kept and found again; None: `store` below the run's files.
         settings: any other keys of a run, e.g. {"memory_budget": "1GiB"} or ["method.ig.n_steps=10"].
         quiet: nothing is printed; `answer.log` has it.
+        progress: in a notebook with ipywidgets every pass shows a moving bar; elsewhere it changes nothing.
 
     Returns:
         `.show()`, `.instances.to_pandas()`, `.neurons[i]`, and `.run` with all files.
@@ -114,20 +118,21 @@ def explain(
             tokenizer.save_pretrained(place)
             if not given:
                 overrides.append(override("model.tokenizer_path", place.as_posix()))
+        bars = progress and in_notebook() and find_spec("ipywidgets") is not None
         write = _classifier_data if kind == "classifier" else _text_data
         overrides += write(model, texts, train, inputs, generate)
         if kind == "classifier" and train is not None and any(_lists_neurons(method) for method in named.values()):
             overrides.append(override("neuron_texts", NEURON_TEXTS))
         notes: list[str] = []
         if not given:
-            log = run_here(overrides, named, settings, run_folder, quiet)
+            log = run_here(overrides, named, settings, run_folder, quiet, bars)
         else:
             require_givable(model)
             _require_tokenizer(tokenizer)
             _write_config(model, where)
             notes = _told_hooks(model)
             with serving(where, model):
-                log = run_here(overrides, named, settings, run_folder, quiet)
+                log = run_here(overrides, named, settings, run_folder, quiet, bars)
     except BaseException:
         if held is not None:
             held.cleanup()

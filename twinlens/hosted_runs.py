@@ -21,6 +21,7 @@ from transformers.utils import logging as transformers_logging
 from twinlens import train as entry
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.memory import is_out_of_memory
+from twinlens.callbacks.passes.progress import notebook_bars
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.run.run_outcome import OUT_OF_MEMORY
@@ -41,6 +42,7 @@ def run_here(
     settings: Mapping[str, Any] | Sequence[str],
     folder: Path,
     quiet: bool,
+    bars: bool = False,
 ) -> str:
     """Compose, check and run what a command line would; what it printed.
 
@@ -50,6 +52,7 @@ def run_here(
         settings: further arguments, as text or by key.
         folder: of the run.
         quiet: whether nothing is printed.
+        bars: whether every pass shows a moving bar of a notebook.
 
     Raises:
         UserError: anything the caller can mend.
@@ -58,7 +61,8 @@ def run_here(
     shipped = [name for name, method in methods.items() if method == name]
     arguments = [*overrides, f"method=[{','.join(shipped)}]", *more]
     told = io.StringIO()
-    with as_it_was(), redirect_stdout(told) if quiet else nullcontext():
+    shown = notebook_bars() if bars else nullcontext()
+    with as_it_was(), redirect_stdout(told) if quiet else nullcontext(), shown:
         quiet_libraries()
         check_command_line(arguments, entry.CONFIG_DIR, compose, parse_typed)
         config = without_hydra(compose(entry.CONFIG_DIR, "train", list(arguments)))

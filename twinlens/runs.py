@@ -11,6 +11,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.neuron_passages import Passages
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
 from twinlens.score_tables import Scores
+from twinlens.views import SHOWN, view_of
 
 if TYPE_CHECKING:
     import pandas
@@ -71,6 +72,47 @@ class Run:
         there = (self.path / "results.csv").is_file()
         return pandas.DataFrame(self.files.results if there else [])
 
+    def show(
+        self,
+        view: str | None = None,
+        *,
+        test: int | None = None,
+        train: int | None = None,
+        neuron: str | None = None,
+        method: str | None = None,
+        instances: str | None = None,
+        lens: str | None = None,
+        top: int = SHOWN,
+        figures: bool = False,
+    ) -> None:
+        """Show a part of the report: in a notebook as the report does, elsewhere as a table. The words are those of
+        its address (docs/report.md).
+
+        Args:
+            view: `overview`, `prompts`, `examples`, `instances`, `units` or `settings`; None: what the others say,
+                else the overview.
+            test: index of an explained example.
+            train: index of a train instance.
+            neuron: a unit by its key, e.g. `ffn.3.17`.
+            method: whose neurons come first.
+            instances: whose train instances come first.
+            lens: `instance` or `neuron`, where only one is wanted.
+            top: entries of each list that are printed.
+            figures: whether a notebook's view draws figures, with 2 MB more; else it has their numbers.
+
+        Raises:
+            UserError: what is asked for is not in the run, or two things are asked for.
+
+        Example:
+            >>> run.show(test=17, method="ig")  # doctest: +SKIP
+        """
+        state = {"test": test, "train": train, "neuron": neuron, "method": method, "instances": instances, "lens": lens}
+        view_of(self.files, self.scores, view, state, top, figures).show()
+
+    def _repr_html_(self) -> str:
+        """In a notebook: the report, from its overview on."""
+        return view_of(self.files, self.scores, None, {}, SHOWN, False).html()
+
     def compare(self, other: Run | str | Path) -> Comparison:
         """What differs between this run and another one."""
         return Comparison(self, other if isinstance(other, Run) else Run(other))
@@ -101,7 +143,11 @@ class ScoresByMethod(Mapping[str, Scores]):
                 f"the run {self._files.path} has no scores of {name}; expected one of "
                 f"{', '.join(self._sets) or 'none, since no method ran'}: choose one, or add it with method=[{name}]."
             )
-        return Scores(self._files, self._sets[name], self._passages, self._held)
+        return Scores(self._files, self._sets[name], self._passages, self._held, self._draw)
+
+    def _draw(self, state: Mapping[str, Any]) -> str:
+        """A notebook's view."""
+        return view_of(self._files, self, None, state, SHOWN, False).html()
 
     def __contains__(self, name: object) -> bool:
         return name in self._sets
@@ -155,6 +201,11 @@ class Comparison:
                 share = shared / length if length else float("nan")
                 rows.append({"method": name, "query": query, "first": length, "shared": shared, "share": share})
         return pandas.DataFrame(rows, columns=["method", "query", "first", "shared", "share"])
+
+    def _repr_html_(self) -> str:
+        """In a notebook: both tables."""
+        titled = (("numbers", self.results()), ("lists", self.lists()))
+        return "".join(f"<p>{name}</p>{table.to_html(index=False, border=0)}" for name, table in titled if len(table))
 
     def show(self) -> None:
         """Print both tables."""

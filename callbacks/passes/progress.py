@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 
+_IN_NOTEBOOK: ContextVar[bool] = ContextVar("bars are a notebook's", default=False)
+
 
 class PassProgress(TQDMProgressBar):
-    """Progress of one predict pass under its own name.
+    """Progress of one predict pass under its own name; a notebook's bar goes when the pass is over.
 
     Args:
         name: what the pass computes, e.g. `ig on test`.
@@ -26,6 +31,7 @@ class PassProgress(TQDMProgressBar):
         bar = super().init_predict_tqdm()
         bar.set_description(self.name)
         bar.unit = "batch"
+        bar.leave = not _IN_NOTEBOOK.get()
         return bar
 
     def on_predict_batch_start(self, *args: Any, **kwargs: Any) -> None:
@@ -72,9 +78,19 @@ class FitLog(Callback):
             )
 
 
+@contextmanager
+def notebook_bars() -> Iterator[None]:
+    """Show moving bars, which a notebook draws as widgets, although standard output is no terminal."""
+    before = _IN_NOTEBOOK.set(True)
+    try:
+        yield
+    finally:
+        _IN_NOTEBOOK.reset(before)
+
+
 def on_terminal() -> bool:
     """Whether a moving bar can be seen."""
-    return sys.stdout.isatty()
+    return _IN_NOTEBOOK.get() or sys.stdout.isatty()
 
 
 def fit_progress() -> Callback:

@@ -22,27 +22,39 @@ TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(
-    template: str, scripts: Sequence[str], blocks: Mapping[str, str], folders: Sequence[Path] = (), **values: Any
+    template: str,
+    scripts: Sequence[str],
+    blocks: Mapping[str, str],
+    folders: Sequence[Path] = (),
+    library: bool = True,
+    start: str | None = None,
+    **values: Any,
 ) -> str:
     """A page as text; everything that comes from data is escaped.
 
     Args:
         template: its name; it extends `base.html.j2`.
         scripts: names of the parts of the page's one script, in their order.
-        blocks: id → packed data, which the script unpacks; the charting library is added.
+        blocks: id → packed data, which the script unpacks.
         folders: of further templates, scripts and style sheets than the report's; `<folder>/page.css` is added.
+        library: whether the charting library is added.
+        start: address that is shown first in a notebook's cell, which has none of its own; None: a file.
         values: what the template shows.
     """
     places = [*folders, TEMPLATES]
     parts = "".join(source(name, *places) for name in scripts)
     script = f'(() => {{\n"use strict";\n{parts}}})();'
     own = [source("page.css", folder) for folder in folders if (folder / "page.css").is_file()]
-    library = chart_library()
+    packed, hashes = dict(blocks), [digest(script)]
+    if library:
+        packed["library"] = chart_library().packed
+        hashes.append(digest(chart_library().script))
     return _environment(*places).get_template(template).render(
         style=Markup("".join([source("style.css"), source("explorer.css"), *own])),
         script=Markup(script),
-        blocks={name: Markup(packed) for name, packed in {**blocks, "library": library.packed}.items()},
-        hashes=f"'{digest(script)}' '{digest(library.script)}'",
+        blocks={name: Markup(block) for name, block in packed.items()},
+        hashes=" ".join(f"'{one}'" for one in hashes),
+        start=start,
         **values,
     )  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +30,39 @@ _REMAKE = "make it again with overwrite=true"
 _UNREAD = ("input_ids",)
 
 
+@dataclass(frozen=True)
+class Kept:
+    """How much a page keeps.
+
+    Attributes:
+        train: train instances of which all are kept; of more those that a list names.
+        listed: entries of either end of a list.
+        wanted: indices of train instances that are kept in any case.
+    """
+
+    train: int = MAX_TRAIN
+    listed: int = MAX_LISTED
+    wanted: Sequence[int] = ()
+
+
+WHOLE = Kept()
+"""What the page of a run keeps."""
+
+
 def island(
-    run: RunFiles, chosen: Sequence[int], results: Sequence[Row], charts: Sequence[Mapping[str, Any]],
-    most: int = MAX_LISTED,
-) -> str:  # fmt: skip
+    run: RunFiles,
+    chosen: Sequence[int],
+    results: Sequence[Row],
+    charts: Sequence[Mapping[str, Any]],
+    kept: Kept = WHOLE,
+) -> str:
     """The data of a page as text, see `Packing`.
 
     Args:
         chosen: indices of the examples to keep, in their order.
         results: rows of results.csv, which say what a method is worth.
         charts: what the page draws, see `chart_data`.
-        most: entries kept of either end of a list.
+        kept: how much of it.
 
     Raises:
         UserError: a file is damaged, or scores name an example or a train instance that the run does not have.
@@ -48,12 +71,12 @@ def island(
     tests = _rows_of(run, run.split, chosen)
     by_index = {int(row["index"]): row for row in tests}
     rows = {scores.name: _rows(scores, chosen) for scores in run.scores}
-    train = _train_rows(run, rows)
+    train = _train_rows(run, rows, kept)
     places = Places(
         {int(row["index"]): place for place, row in enumerate(tests)},
         {int(row["index"]): place for place, row in enumerate(train)},
     )
-    length = min(most, length_kept(sum(2 * len(found) for found in rows.values())))
+    length = min(length_kept(sum(2 * len(found) for found in rows.values())), kept.listed)
     methods = [
         _method(run, scores, rows[scores.name], by_index, places, units, length, pack, results)
         for scores in run.scores
@@ -133,23 +156,23 @@ def _rows_of(run: RunFiles, split: str, indices: Sequence[int]) -> list[dict[str
     return [rows[index] for index in indices]
 
 
-def _train_rows(run: RunFiles, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
+def _train_rows(run: RunFiles, rows: Mapping[str, Sequence[Mapping[str, Any]]], kept: Kept) -> list[dict[str, Any]]:
     """Train instances that the page keeps: none where no method lists one."""
     listing = [scores for scores in run.scores if scores.kind != "neuron"]
     if not listing:
         return []
     examples = run.examples("train")
-    if len(examples.index) <= MAX_TRAIN:
+    if len(examples.index) <= kept.train:
         return _rows_of(run, "train", examples.index.tolist())
     wanted = {
         int(index)
         for scores in listing
         for row in rows[scores.name]
         for side in ("top_index", "bottom_index")
-        for index in row[side] or []
+        for index in (row[side] or [])[: kept.listed]
         if index >= 0
     }
-    return _rows_of(run, "train", sorted(wanted))
+    return _rows_of(run, "train", sorted(wanted.union(kept.wanted)))
 
 
 def _train_lists(run: RunFiles) -> list[tuple[str, Rows]]:

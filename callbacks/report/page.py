@@ -14,11 +14,11 @@ from pathlib import Path
 from twinlens.callbacks.figures.layer_profiles import layer_profiles
 from twinlens.callbacks.figures.write import charts, write_figures
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
-from twinlens.callbacks.report import html_file, sections
+from twinlens.callbacks.report import cells, html_file, sections
 from twinlens.callbacks.report.chart_data import chart_data, heat_maps
 from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
-from twinlens.callbacks.report.island import island
+from twinlens.callbacks.report.island import WHOLE, island
 from twinlens.callbacks.report.prompts import is_of_prompt
 from twinlens.callbacks.report.table_views import table_views
 from twinlens.callbacks.report.worth import verdicts
@@ -40,7 +40,7 @@ VIEWS = (
 SCRIPTS = (
     "elements.js", "packing.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
     "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js",
-    "report_views.js", "router.js",
+    "report_views.js", "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
@@ -62,12 +62,25 @@ def write_report(run_dir: Path, directions: Mapping[str, str] = DIRECTIONS, n_ex
     return html_file.write(run_dir / "report.html", page)
 
 
-def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_examples: int = MAX_EXAMPLES) -> str:
-    """The page as text."""
-    chosen = choose_examples(run, n_examples)
-    drawn = charts(run.results)
-    heat = heat_maps(layer_profiles(run))
-    published = published_rows(run)
+def render_report(
+    run: RunFiles,
+    directions: Mapping[str, str] = DIRECTIONS,
+    n_examples: int = MAX_EXAMPLES,
+    cell: cells.Cell | None = None,
+) -> str:
+    """The page as text.
+
+    Args:
+        run, directions, n_examples: see `write_report`.
+        cell: of a notebook that shows it, which then has examples of its own; None: a file.
+    """
+    chosen = choose_examples(run, n_examples) if cell is None else cell.chosen(run)
+    results = cell is None or cell.whole
+    kept = WHOLE if cell is None else cell.kept
+    library = cell is None or cell.figures
+    drawn = charts(run.results) if results else []
+    heat = heat_maps(layer_profiles(run)) if results else []
+    published = published_rows(run) if results else []
     kinds = {scores.kind for scores in run.scores}
     of_prompts = [row for row in run.results if is_of_prompt(row)]
     absent = {"prompts": not of_prompts, "instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
@@ -79,7 +92,9 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
     return html_file.render(
         "report.html.j2",
         SCRIPTS,
-        {"island": island(run, chosen, run.results, [*map(chart_data, drawn), *heat])},
+        {"island": island(run, chosen, run.results, [*map(chart_data, drawn), *heat], kept)},
+        library=library,
+        start=None if cell is None else cell.start,
         model=sections.run_name(run, "model"),
         data=sections.run_name(run, "data"),
         seed=run.config.get("seed", ""),
@@ -88,18 +103,19 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
         warnings=run.warnings,
         sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
         evaluations=list(evaluation_tables([row for row in published if not is_of_prompt(row)], directions)),
-        tables=list(table_views(run, published)),
-        mismatch=mismatch_note(run),
+        tables=list(table_views(run, published)) if results else [],
+        mismatch=mismatch_note(run) if results else "",
         charts=[chart_data(chart) for chart in drawn],
         heat=heat,
-        figures=sections.figure_views(run.figures, {chart.name for chart in drawn}),
-        choice=_choice(run, len(chosen)),
+        figures=sections.figure_views(run.figures, {chart.name for chart in drawn}) if library else [],
+        choice=_choice(run, len(chosen)) if cell is None else _count(run, len(chosen)),
         split=run.split,
         splits=splits,
         reports=sections.data_reports(run),
         data_notes=run.data_notes,
         methods=sections.methods(run, run.results),
         settings=sections.settings(run),
+        results=results,
     )
 
 
@@ -110,6 +126,13 @@ def _choice(run: RunFiles, shown: int) -> str:
         names = ", ".join(run.gold_names(run.split).values())
         return f"{_chosen(run.split, shown, total)} Labels are coarser than the model's classes ({names})."
     return _chosen(run.split, shown, total)
+
+
+def _count(run: RunFiles, shown: int) -> str:
+    total = len(run.examples(run.split).dataset)
+    if shown == total:
+        return f"All {total} {run.split} examples."
+    return f"{shown} of {total} {run.split} examples; report.html in the run's folder has more."
 
 
 def _chosen(split: str, shown: int, total: int) -> str:

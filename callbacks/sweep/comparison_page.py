@@ -15,7 +15,7 @@ import numpy as np
 from twinlens.callbacks.figures.charts import PALETTE, Chart, Panel, Point, Series
 from twinlens.callbacks.report import html_file
 from twinlens.callbacks.report.chart_data import chart_data
-from twinlens.callbacks.report.island import island
+from twinlens.callbacks.report.island import Kept, island
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.sections import run_name
 from twinlens.callbacks.results.columns import DIRECTIONS
@@ -37,7 +37,7 @@ VIEWS = (
 """Parts of the page, by their names in its address."""
 SCRIPTS = (
     "elements.js", "packing.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
-    "method_lists.js", "comparison_data.js", "compared_example.js", "comparison_views.js", "router.js",
+    "method_lists.js", "comparison_data.js", "compared_example.js", "comparison_views.js", "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 MOST_EXAMPLES = 1000
@@ -75,7 +75,7 @@ def render_comparison(compared: ComparedRuns, folder: Path) -> str:
     blocks = {"island": _island(compared, found, numbers, settings, order, charts, folder)}
     for letter, run, index in zip(compared.letters, compared.runs, compared.tests.index, strict=True):
         chosen = [index[place] for place in order]
-        blocks[f"run{letter}"] = island(run, chosen, run.results, [], MOST_LISTED)
+        blocks[f"run{letter}"] = island(run, chosen, run.results, [], Kept(listed=MOST_LISTED))
     return html_file.render(
         "comparison.html.j2",
         SCRIPTS,

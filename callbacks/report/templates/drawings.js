@@ -34,6 +34,7 @@ const heatFigure = ({ title, caption, rows, columns, across, down, values, relat
   const shades = values.map((row) => row.map((value) => (value === null ? null : value / ((relative ? largest(row) : most) || 1))));
   const said = (r, c) => `${rows[r]}, ${across} ${columns[c]}: ${values[r][c] === null ? "none" : `${shownScore(values[r][c])} ${unit}`}`;
   const few = columns.length <= 24;
+  const lines = (number) => [[down, ...columns.map((name) => `${across} ${name}`)], ...rows.map((name, r) => [name, ...values[r].map((value, c) => (texts?.[r][c] ? `${texts[r][c]} (${number(value)})` : value ?? ""))])];
   return figure({
     title, caption,
     said: `${title}: ${down} by ${across}. The numbers are in the CSV file below.`,
@@ -49,7 +50,7 @@ const heatFigure = ({ title, caption, rows, columns, across, down, values, relat
         layout: { xaxis: { ...axis(across, ink, grid), type: "category", showgrid: false }, yaxis: { ...axis("", ink, grid), type: "category", autorange: "reversed", showgrid: false } },
       };
     },
-    lines: [[down, ...columns.map((name) => `${across} ${name}`)], ...rows.map((name, r) => [name, ...values[r].map((value, c) => (texts?.[r][c] ? `${texts[r][c]} (${value})` : value ?? ""))])],
+    lines: lines(String), shown: lines(shownScore),
   });
 };
 

@@ -7,7 +7,7 @@ const exampleView = (data, state, go) => {
   const example = tests.place.get(Number(state.test));
   if (example === undefined) return missing(`This page has no ${tests.split} example ${state.test}.`);
   const name = `${tests.split[0].toUpperCase()}${tests.split.slice(1)} example ${tests.index[example]}`;
-  const [instances, neurons] = [data.of("instance"), data.of("neuron")];
+  const [instances, neurons, units] = ["instance", "neuron", "unit"].map((kind) => (!state.lens || state.lens === kind ? data.of(kind) : []));
   const byInstances = pick(instances, state.instances ?? state.method);
   const byNeurons = pick(neurons, state.method);
   const parts = [exampleHead(data, example, name, state), exampleBody(data, example, byInstances)];
@@ -16,7 +16,7 @@ const exampleView = (data, state, go) => {
       instances.length ? instanceLens(data, example, instances, byInstances, state, go) : "",
       neurons.length ? neuronLens(data, example, neurons, byNeurons, byInstances, state, go) : ""));
   }
-  parts.push(...data.of("unit").map((method) => builtBy(data, method, example)));
+  parts.push(...units.map((method) => builtBy(data, method, example)));
   parts.push(agreement(data, example, instances, "training instances", (at) => trainLink(data, at, { from: tests.index[example] })));
   parts.push(agreement(data, example, neurons, "neurons", (at) => unitLink(data, at)));
   if (byNeurons && listOf(byNeurons, example) !== undefined) parts.push(unitHeat(data, byNeurons, example));
@@ -32,7 +32,7 @@ const exampleHead = (data, example, name, state) => {
   const { tests } = data;
   const verdict = tests.verdict(example);
   const source = tests.source[example];
-  const kept = { method: state.method, instances: state.instances };
+  const kept = { method: state.method, instances: state.instances, lens: state.lens };
   return h("header", {}, h("h2", { tabindex: "-1" }, name), verdict === "unlabelled" ? badge("no label") : badge(verdict, verdict), marksOf(tests.marks(example)),
     source >= 0 && source !== tests.index[example] ? h("span", { class: "muted" }, `row ${source} of the source`) : "",
     h("span", { class: "steps" }, example > 0 ? link({ test: tests.index[example - 1], ...kept }, "← previous") : "", " ", example + 1 < tests.size ? link({ test: tests.index[example + 1], ...kept }, "next →") : ""));

@@ -1,4 +1,4 @@
-// Figures by the charting library, which is unpacked when the first one comes into view.
+// Figures by the charting library, which is unpacked when the first one comes into view; without it their numbers.
 
 let library = null;
 const charting = () => (library ??= unpacked("library").then((bytes) => {
@@ -39,8 +39,20 @@ const layoutOf = (spec) => {
   };
 };
 
-// One figure: `make(ink, grid)` gives {data, layout}, `lines` its numbers as rows of a CSV file.
-const figure = ({ title, caption, said, height, make, lines }) => {
+// Numbers of a figure as a table, where the page does not carry the library (in a notebook's cell).
+const numbers = (title, lines) => h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { "aria-label": title },
+  h("thead", {}, h("tr", {}, lines[0].map((name) => h("th", { scope: "col" }, name)))),
+  h("tbody", {}, lines.slice(1).map((line) => h("tr", {}, line.map((cell, c) => h(c ? "td" : "th", { scope: c ? null : "row" }, typeof cell === "number" ? shownScore(cell) : String(cell))))))));
+
+const FOLDED = 20; // rows of numbers from which on they are folded
+
+const listedFigure = (title, caption, lines, shown) => h("figure", { class: "figure" }, h("h3", {}, title),
+  shown.length > FOLDED ? h("details", {}, h("summary", {}, counted(shown.length - 1, "row")), numbers(title, shown)) : numbers(title, shown), h("figcaption", {}, caption),
+  h("p", { class: "files" }, saveButton("CSV", title, () => save(fileName(title, "csv"), "text/csv", csvText(lines)))));
+
+// One figure: `make(ink, grid)` gives {data, layout}, `lines` its numbers as rows of a CSV file, `shown` the same for readers.
+const figure = ({ title, caption, said, height, make, lines, shown = lines }) => {
+  if (!document.getElementById("library")) return listedFigure(title, caption, lines, shown);
   const canvas = h("div", { class: "canvas", role: "img", "aria-label": said, "--height": `${height}px` });
   canvas.draw = async () => {
     const Plotly = await charting();

@@ -1,4 +1,4 @@
-// The address says what is shown: `#test=17&method=ig`, one thing by a name of `VIEWS`, or the name of a view.
+// The address says what is shown: `#test=17&method=ig&lens=neuron`, one thing by a name of `VIEWS`, or the name of a view.
 
 const views = [...document.querySelectorAll("[data-view]")];
 const show = (name) => {
@@ -9,12 +9,10 @@ const show = (name) => {
   }
 };
 
-const go = (state) => { location.hash = addressOf(state); };
-
 const reader = (data) => {
   const ready = {};
   return (moved) => {
-    const hash = location.hash.slice(1);
+    const hash = address();
     const state = Object.fromEntries(new URLSearchParams(hash));
     const kind = Object.keys(VIEWS).find((name) => name in state);
     if (kind) {
@@ -75,6 +73,7 @@ const begin = async () => {
   };
   follow(null);
   addEventListener("hashchange", () => follow({ kind }));
+  if (inCell) beginCell();
   document.documentElement.dataset.ready = "true";
 };
 
