@@ -61,3 +61,19 @@ def browser() -> Iterator[Browser]:
         driver = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield Browser(driver)
         driver.close()
+
+
+def downloaded(page: Any, button: Any) -> str:
+    """What a button saves, as text."""
+    with page.expect_download() as waited:
+        button.click()
+    return Path(waited.value.path()).read_text(encoding="utf-8")
+
+
+def no_barrier(page: Any, view: str) -> None:
+    """Fail where axe-core finds a barrier in a view of a page."""
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
+    Browser.move(page, view)
+    found = axe.run(page).response
+    assert len(found["passes"]) > 15
+    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], view

@@ -1,17 +1,22 @@
-"""Screenshots of every view of a report for docs/report.md: `python -m tests.report_screenshots RUN PROMPT`.
+"""Screenshots for docs/report.md of every view: `python -m tests.report_screenshots RUN PROMPT SWEEP OTHER`.
 
-RUN is the folder of the default run, PROMPT that of a run with `evaluation=prompt`; pictures go to docs/.
+RUN is the folder of the default run, PROMPT that of a run with `evaluation=prompt`, SWEEP that of a sweep, OTHER of
+a run on the data of RUN; pictures go to docs/.
 """
 
 from __future__ import annotations
 
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests.browser import browser
 from tests.callbacks.report.report_page import island
 from twinlens.callbacks.report.rebuild import rebuild
+from twinlens.callbacks.sweep.comparison_page import write_comparison
+from twinlens.callbacks.sweep.sweep_files import remake_sweep
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH, HEIGHT = 1100, 900
@@ -36,11 +41,30 @@ def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
     }
 
 
-def main(run: str, prompt: str) -> None:
+def main(run: str, prompt: str, sweep: str, other: str) -> None:
     """Write the pictures; the pages must ask for nothing and complain of nothing."""
-    path, other = (rebuild(folder).resolve() for folder in (run, prompt))
+    path, of_prompt = (rebuild(folder).resolve() for folder in (run, prompt))
     shown = [(name, path, *view) for name, view in views(island(path.read_text(encoding="utf-8"))).items()]
-    shown.append(("report_prompts", other, "prompts", {}))
+    shown.append(("report_prompts", of_prompt, "prompts", {}))
+    of_sweep = remake_sweep(Path(sweep)).resolve()
+    number = measured_by_most(island(of_sweep.read_text(encoding="utf-8"))["numbers"])
+    shown += [("sweep", of_sweep, "", {}), ("sweep_number", of_sweep, f"number={number}", {})]
+    with tempfile.TemporaryDirectory() as folder:
+        both = write_comparison([run, other], Path(folder))
+        first = island(both.read_text(encoding="utf-8"))["tests"][0][0]
+        shown += [("comparison", both, "", {}), ("comparison_example", both, f"test={first}", {})]
+        take(shown)
+
+
+def measured_by_most(numbers: dict[str, Any]) -> int:
+    """The number of comprehensiveness with most neurons, else the first one."""
+    about = numbers["about"]
+    found = [i for i, metric in enumerate(about["metric"]) if metric == "comprehensiveness" and about["method"][i]]
+    return max(found, key=lambda i: float(about["k"][i] or 0), default=0)
+
+
+def take(shown: Sequence[tuple[str, Path, str, dict[str, Any]]]) -> None:
+    """Write a picture of each (name, page, address within it, options of the browser's page)."""
     with browser() as opened:
         for name, path, state, options in shown:
             page = opened.open(path, state, **{"viewport": {"width": WIDTH, "height": HEIGHT}, **options})
@@ -53,6 +77,6 @@ def main(run: str, prompt: str) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 5:
         raise SystemExit(__doc__)
     main(*sys.argv[1:])

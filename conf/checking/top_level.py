@@ -143,8 +143,8 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
             )
         if key == "report" and not isinstance(value, Mapping):
             raise UserError(
-                f"report={value!r}: expected whose report to make anew; say report.of=RUN with the folder of a "
-                "finished run."
+                f"report={value!r}: expected whose report to make; say report.of=RUN with the folder of a "
+                "finished run, or report.compare=[RUN1,RUN2] with those of two."
             )
         if key in fields:
             check_value(value, fields[key][0], key)

@@ -15,7 +15,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from benchmarks.large_run import N_TEST, N_TRAIN, write_large_run
-from tests.browser import Browser, browser
+from tests.browser import Browser, browser, downloaded, no_barrier
 from tests.callbacks.fake_run import FakeRun
 from twinlens.callbacks.report.page import render_report
 from twinlens.callbacks.results.run_files import RunFiles
@@ -82,12 +82,6 @@ def shows(page: Any, heading: str) -> None:
 
 def elements(page: Any) -> int:
     return int(page.evaluate("document.querySelectorAll('*').length"))
-
-
-def downloaded(page: Any, button: Any) -> str:
-    with page.expect_download() as waited:
-        button.click()
-    return Path(waited.value.path()).read_text(encoding="utf-8")
 
 
 def test_search_open_cross_and_back(opened: Browser, report: Path) -> None:
@@ -182,14 +176,6 @@ def test_tables_and_figures_are_saved(opened: Browser, report: Path) -> None:
     overview = opened.open(report)
     table = downloaded(overview, overview.locator("#results button", has_text="CSV").first)
     assert next(csv.reader(io.StringIO(table)))[:2] == ["method", "split"]
-
-
-def no_barrier(page: Any, view: str) -> None:
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
-    Browser.move(page, view)
-    found = axe.run(page).response
-    assert len(found["passes"]) > 15
-    assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], view
 
 
 def test_no_barrier_in_an_example(opened: Browser, report: Path) -> None:

@@ -95,13 +95,8 @@ def test_numbers_stand_beside_each_other_with_their_differences(two: tuple[Path,
         write_outcomes(run / "outcomes.safetensors", [Measured(*about, "ig", "", False, 100.0, values[None])])
         rows = read_results(run / "results.csv")
         value = 100 * float(values.mean())
-        write_results(
-            run / "results.csv",
-            [
-                row | ({"value": value} if (row["metric"], row["k"]) == ("comprehensiveness", 100) else {})
-                for row in rows
-            ],
-        )
+        mine = [row for row in rows if (row["metric"], row["k"]) == ("comprehensiveness", 100)]
+        write_results(run / "results.csv", [row | ({"value": value} if row in mine else {}) for row in rows])
     found = {(one.about["metric"], one.about["k"]): one for one in compared_numbers(compared_runs(runs))}
     each = 100 * (outcomes[1] - outcomes[0])
     paired = found["comprehensiveness", 100]
@@ -118,12 +113,11 @@ def test_the_page_has_both_runs_and_says_what_does_not_match(two: tuple[Path, Pa
     assert page.open == []
     assert "2 test examples of A have no match in another run" in page.words
     assert "2 training instances of B have no match" in page.words
-    assert re.search(
-        r"Of the first 10 training instances, their lists share [\d.]+ ± [\d.]+\s% by gradsim\.", page.words
-    )
+    assert re.search(r"first 10 training instances, their lists share [\d.]+ ± [\d.]+\s% by gradsim\.", page.words)
     assert "What differs: seed (0, 1)." in page.words
     assert [run["letter"] for run in data["runs"]] == ["A", "B"]
-    assert all((tmp_path / run["report"]).resolve() == path / "report.html" for run, path in zip(data["runs"], two, strict=True))  # fmt: skip
+    links = [(tmp_path / run["report"]).resolve() for run in data["runs"]]
+    assert links == [(run / "report.html").resolve() for run in two]
     assert sorted(data["tests"][0]) == [*range(6)]
     own = island(html.replace('id="island"', 'id="common"').replace('id="runB"', 'id="island"'))
     assert own["tests"]["index"] == data["tests"][1]
@@ -177,7 +171,7 @@ def test_the_command_says_where_the_page_lies(command: CommandLine, two: tuple[P
     assert Path(place).parts[:2] == ("outputs", "comparisons")
     assert "one-other" in Path(place).parts[2].replace("_", "-")
     assert (command.folder / place).stat().st_size > 1_000_000
-    assert not (command.folder / "outputs" / "runs").exists()
+    assert not list((command.folder / "outputs" / "runs").glob("*"))  # no run came about
 
 
 def test_markup_in_any_field_is_shown_and_never_run(tmp_path: Path) -> None:
