@@ -40,7 +40,9 @@ def executed(path: Path, folder: Path) -> Any:
     from nbclient import NotebookClient
 
     notebook = read(path)
-    NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     return cleaned(notebook)
 
 

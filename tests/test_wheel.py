@@ -44,7 +44,8 @@ def test_it_has_one_top_level_name(wheel: Path) -> None:
     assert expected | {"twinlens/__main__.py", "twinlens/py.typed", "twinlens/explaining.py"} <= set(names)
     (entry,) = [name for name in names if name.endswith(".dist-info/entry_points.txt")]
     assert "twinlens = twinlens.__main__:main" in zipfile.ZipFile(wheel).read(entry).decode()
-    assert not [name for name in names if name.startswith(("twinlens/tests", "twinlens/benchmarks", "twinlens/notebooks"))]
+    beside = tuple(f"twinlens/{folder}" for folder in ("tests", "benchmarks", "notebooks", "docs"))
+    assert not [name for name in names if name.startswith(beside)]
 
 
 @pytest.mark.long

@@ -82,6 +82,7 @@ class Scores:
         lens: `instance`, `neuron`, or `unit`: training instances of single units of a prediction.
         settings: method.yaml: resolved settings, sign and unit.
         passages: texts that activate its units.
+        control: whether it is a control, which others are compared with.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Scores:
         self._files = files
         self._found = found
         self.passages = passages
+        self.control = found.control
 
     def to_pandas(self, bottom: bool = False) -> pandas.DataFrame:
         """A row for each entry, best first: query, target, method, rank and score; of instances the row's `index` and
@@ -121,7 +123,8 @@ class Scores:
         return self._with_texts(columns, self._instances(bottom, self._rows(_of_queries(queries))))
 
     def naming(self, wanted: int | str) -> Iterator[Row]:
-        """Entries that name one train instance, at either end, or one unit: query, target, method, rank and score.
+        """Entries that name one train instance, or one unit: query, target, method, rank and score. Of a list that has
+        the instance at both ends it is the end where it comes sooner.
 
         Args:
             wanted: index of the instance, of an instance method; `key` of the unit, of a neuron method.
@@ -130,8 +133,9 @@ class Scores:
             for row, target in self._rows(lambda row: wanted in self._keys(row)):
                 yield from (_row_of(one) for one in self._units(row, target) if one.key == wanted)
         else:
-            found = self._rows(lambda row: wanted in row["top_index"] or wanted in row["bottom_index"])
-            yield from (row for row in self._instances(True, found) if row["index"] == wanted)
+            for found in self._rows(lambda row: wanted in row["top_index"] or wanted in row["bottom_index"]):
+                ends = [row for row in self._instances(True, iter([found])) if row["index"] == wanted]
+                yield min(ends, key=lambda row: abs(row["rank"]))
 
     def neurons(self, queries: Container[int] | None = None) -> Iterator[Neuron]:
         """Units of a neuron method, query by query, best first; none of an instance method.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 from twinlens.attribution.errors import UserError
-from twinlens.callbacks.report.cells import Cell
+from twinlens.callbacks.report.cells import MAX_LISTED, Cell
 from twinlens.callbacks.report.page import VIEWS
 from twinlens.callbacks.report.worth import verdicts
 from twinlens.callbacks.results.formatting import format_table
@@ -91,12 +91,12 @@ class View:
     def _cell(self) -> Cell:
         examples = self.queries
         if "train" in self.state:
-            named = [row for _, row in self._naming("instance", int(self.state["train"]))]
-            best = min(named, key=lambda row: abs(row["rank"]), default=None)
-            first = {"instances": best["method"]} if best and "instances" not in self.state else {}
-            examples = [row["query"] for row in named]
-            address = urlencode({**self.state, **first})
-            return Cell(address, list(dict.fromkeys(examples)), (int(self.state["train"]),), self.figures)
+            index = int(self.state["train"])
+            named = [row for _, row in self._naming("instance", index)]
+            first = {"instances": named[0]["method"]} if named and "instances" not in self.state else {}
+            examples = list(dict.fromkeys(row["query"] for row in named))
+            listed = max([MAX_LISTED, *(abs(row["rank"]) for row in named[:1])])
+            return Cell(urlencode({**self.state, **first}), examples, (index,), self.figures, listed)
         if "neuron" in self.state:
             examples = [row["query"] for _, row in self._naming("neuron", str(self.state["neuron"]))]
         return Cell(self.address, list(dict.fromkeys(examples)), (), self.figures)
@@ -145,10 +145,12 @@ class View:
             yield "training texts that activate it most", pandas.DataFrame(texts[: self.top])
 
     def _naming(self, lens: str, wanted: int | str) -> Iterator[tuple[Scores, Row]]:
-        """Entries of all lists of a lens that name a train instance by its index, or a unit by its key."""
-        for scores in self.scores.values():
-            if scores.lens == lens:
-                yield from ((scores, row) for row in scores.naming(wanted))
+        """Entries of all lists of a lens that name a train instance by its index, or a unit by its key; those that
+        stand first come first, controls last."""
+        named = [
+            (scores, row) for scores in self.scores.values() if scores.lens == lens for row in scores.naming(wanted)
+        ]
+        return iter(sorted(named, key=lambda one: (one[0].control, abs(one[1]["rank"]))))
 
 
 def view_of(

@@ -14,7 +14,7 @@ MAX_EXAMPLES = 20
 MAX_TRAIN = 200
 """Train instances of which a cell keeps all; of more those that a list names."""
 MAX_LISTED = 30
-"""Entries kept of either end of a list; all that the page of the run keeps where it is about a train instance."""
+"""Entries kept of either end of a list, if no more are asked for."""
 
 
 @dataclass(frozen=True)
@@ -26,17 +26,19 @@ class Cell:
         examples: indices of explained examples that have to be there.
         train: indices of train instances that have to be there.
         figures: whether it carries the library that draws figures (2 MB); else their numbers stand in tables.
+        listed: entries of either end of a list.
     """
 
     start: str
     examples: Sequence[int] = ()
     train: Sequence[int] = ()
     figures: bool = False
+    listed: int = MAX_LISTED
 
     @property
     def kept(self) -> Kept:
         """How much of the run's data it has."""
-        return Kept(MAX_TRAIN, WHOLE.listed if self.train else MAX_LISTED, self.train)
+        return Kept(MAX_TRAIN, min(self.listed, WHOLE.listed), self.train)
 
     @property
     def whole(self) -> bool:
