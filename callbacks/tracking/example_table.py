@@ -100,8 +100,8 @@ class _Lines:
             kind, site, _, layer, unit, _ = address
             words = self.words.get(address_text(address), [])
             if not words and kind == "neuron":
-                words = list(dict.fromkeys(passage.marked.strip() for passage in self.passages.of(site, layer, unit)))
-            said = f" ({', '.join(words[:WORDS])})" if words else ""
+                words = list(dict.fromkeys(passage.marked for passage in self.passages.of(site, layer, unit)))
+            said = f" ({', '.join(word.strip() for word in words[:WORDS])})" if words else ""
             lines.append(f"{score:.3g}  {shown_name(address)}{said}")
         return lines
 
@@ -115,5 +115,5 @@ class _Lines:
         if self._texts is None:
             self._texts = self.run.text_columns("train")
         label = row.get("label_token") or label_name(self.run.gold_names("train"), row.get("label"))
-        text = " | ".join(whole_text(row.get(column)) for column in self._texts)
+        text = " | ".join(whole_text(row.get(column)).replace("\n", " / ") for column in self._texts)
         return f"{f'({label}) ' if label else ''}{cut_text(text, LONGEST)}"

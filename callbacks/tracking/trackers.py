@@ -58,8 +58,8 @@ def tracked(
     try:
         values = {key: value for key, value in config().items() if key != "defaults"}  # of Hydra
         for logger in loggers:
-            begun.append(logger)
             _begin(logger, values)
+            begun.append(logger)
         yield lambda gather: _send(loggers, gather())
         code = 0
     except BaseException as error:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SECONDS_TO_REACH = 20.0
 """How long a run waits for Weights & Biases before it goes on without."""
+MODE = "WANDB_MODE"
 SECONDS_TO_END = 300.0
 """How long a run that is over waits for what is not sent yet; the rest stays on disk for `wandb sync`."""
 
@@ -75,7 +76,7 @@ class RunLogger(WandbLogger):
 
         wandb.finish()
         try:
-            _ = self.experiment  # connects now: later a failure would end the fit
+            self._connect()  # now: later a failure would end the fit
         except wandb.errors.Error as error:
             reason = hide(str(error).splitlines()[0])
             print(
@@ -86,7 +87,19 @@ class RunLogger(WandbLogger):
             wandb.teardown()
             self._is_offline = True
             super().__init__(**self._given, offline=True)
+            self._connect()
         self.experiment.config.update(dict(config), allow_val_change=True)
+
+    def _connect(self) -> None:
+        """Start the run; Lightning says in the environment that it is offline, which would hold for runs after it."""
+        mode = os.environ.get(MODE)
+        try:
+            _ = self.experiment
+        finally:
+            if mode is None:
+                os.environ.pop(MODE, None)
+            else:
+                os.environ[MODE] = mode
 
     def send(self, findings: Findings) -> None:
         """Log numbers, whose last values are the summary, tables, figures and artifacts."""

@@ -1,4 +1,4 @@
-"""What every tracker gets of a finished run: tables of examples with both lenses, bundles, what is left out."""
+"""Findings that every tracker gets of a finished run: tables of examples with both lenses, bundles, what is cut."""
 
 from __future__ import annotations
 
