@@ -16,7 +16,7 @@ PAGES = [
     *(REPOSITORY / name for name in ("README.md", "CONTRIBUTING.md")),
     *sorted((REPOSITORY / "docs").rglob("*.md")),
 ]
-BLOCK = re.compile(r"(?:^<!-- not run: (?P<marks>.*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"(?:^<!-- not run: (?P<marks>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.M | re.S)
 HUB_MODELS = "opt125m|pythia410m|bloom560m|gpt2|gpt2large|llama7b"
 NOT_RUN = {
     "installs": r"^(make|pip|python3 -m venv) ?|^\.venv/bin/python -m pytest",

@@ -1,4 +1,4 @@
-"""Screenshots of every view of a report for docs/report.md: `python -m tests.report_screenshots RUN PROMPT`.
+"""Screenshots of every view of a report for the pages of docs/: `python -m tests.report_screenshots RUN PROMPT`.
 
 RUN is the folder of the default run, PROMPT that of a run with `evaluation=prompt`; pictures go to docs/.
 """
@@ -15,6 +15,8 @@ from twinlens.callbacks.report.rebuild import rebuild
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH, HEIGHT = 1100, 900
+UNFOLDED = {"tutorial_against": "details:has(> summary:text('lowest'))"}
+"""Picture → what is unfolded and brought into view before it is taken."""
 
 
 def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -26,6 +28,8 @@ def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         "report": ("", {}),
         "report_examples": ("examples", {}),
         "report_example": (f"test={index}", {}),
+        "tutorial_influence": (f"test={index}&instances=influence", {}),
+        "tutorial_against": (f"test={index}&instances=influence", {}),
         "report_instance": (f"train={train['index'][listing['instance']['top']['at'][0]]}&from={index}", {}),
         "report_neuron": (f"neuron={units['key'][listing['neuron']['top']['at'][0]]}&from={index}", {}),
         "report_training_set": ("instances", {}),
@@ -44,6 +48,8 @@ def main(run: str, prompt: str) -> None:
     with browser() as opened:
         for name, path, state, options in shown:
             page = opened.open(path, state, **{"viewport": {"width": WIDTH, "height": HEIGHT}, **options})
+            if name in UNFOLDED:
+                page.locator(UNFOLDED[name]).first.evaluate("part => { part.open = true; part.scrollIntoView(); }")
             page.wait_for_timeout(1500)  # figures in view are drawn
             page.screenshot(path=str(DOCS / f"{name}.png"))
             page.close()

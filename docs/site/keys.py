@@ -128,7 +128,7 @@ def walked(node: yaml.MappingNode, lines: list[str], prefix: str, fields: dict[s
         if key.value in ("defaults", "_target_"):
             continue
         known = types.get(key.value, inspect.Parameter.empty)
-        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+        if isinstance(value, yaml.MappingNode) and value.value:
             if reason := comment(lines, key.start_mark.line, key.end_mark.column):
                 yield Key(prefix + key.value, "", "", reason)
             yield from walked(value, lines, f"{prefix}{key.value}.", inner(known))
@@ -137,7 +137,7 @@ def walked(node: yaml.MappingNode, lines: list[str], prefix: str, fields: dict[s
             yield Key(
                 prefix + key.value,
                 written(value, lines),
-                "" if known is inspect.Parameter.empty else type_name(known),
+                "" if known is inspect.Parameter.empty else in_words(known),
                 reason,
             )
 
@@ -146,6 +146,13 @@ def inner(annotation: Any) -> dict[str, Any]:
     """Types of the fields of a record, by name; empty for what is none."""
     options = [option for option in (union_options(annotation) or (annotation,)) if is_record(option)]
     return {name: hint for name, (hint, _) in record_fields(options[0]).items()} if options else {}
+
+
+def in_words(annotation: Any) -> str:
+    """A type as a command line has it: choices by name, `null` for None."""
+    name = type_name(annotation).replace("Sequence[", "list[").replace("Mapping[", "dict[")
+    name = re.sub(r"Literal\[(.*?)\]", lambda found: found[1].replace("'", "").replace(", ", " | "), name)
+    return re.sub(r"\bNone\b", "null", name)
 
 
 def located(target: str) -> Any:
@@ -166,7 +173,7 @@ def written(value: yaml.Node, lines: list[str]) -> str:
 def comment(lines: list[str], line: int, column: int) -> str:
     """What is said behind a value on its line."""
     rest = lines[line][column:] if line < len(lines) else ""
-    found = re.match(r"\s*:?\s*#\s*(.*)$", rest)
+    found = re.match(r"[\s:}]*#\s*(.*)$", rest)
     return found[1] if found else ""
 
 

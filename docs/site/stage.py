@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
 from docs.site import api, keys
@@ -21,6 +22,8 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
 }
 """Heading of the side bar → pages or patterns; a page that nothing here names follows under `OTHERS`."""
 OTHERS = "How to"
+TITLES = {"overview": "The ladder (README)"}
+"""Page → its name in the side bar, where that is not its title."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
@@ -79,14 +82,15 @@ def navigation(places: Sequence[str]) -> Iterator[str]:
     """The side bar: a table of contents for each heading, every page in one of them."""
     names = [place.rsplit(".", 1)[0] for place in places if place != "index.md"]
     chosen = {
-        heading: [name for entry in entries for name in names if PurePosixPath(name).match(entry)]
+        heading: [name for entry in entries for name in names if fnmatchcase(name, entry)]
         for heading, entries in NAVIGATION.items()
     }
     held = {name for entries in chosen.values() for name in entries}
     below = [name for name in names if name.startswith(("keys/", "api/"))]  # their own indices name them
     chosen[OTHERS] += [name for name in names if name not in {*held, *below}]
     for heading, entries in chosen.items():
-        yield from ("```{toctree}", ":hidden:", f":caption: {heading}", "", *entries, "```", "")
+        shown = (f"{TITLES[name]} <{name}>" if name in TITLES else name for name in entries)
+        yield from ("```{toctree}", ":hidden:", f":caption: {heading}", "", *shown, "```", "")
 
 
 def made_file(file: Path, content: bytes) -> None:
