@@ -86,11 +86,17 @@ def test_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(REPOSITORY).as_posix(),
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative ones to a file and a heading of it; others have the form of an address, and nothing is asked."""
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     for target in targets:
-        if target.startswith(("http://", "https://")):
+        if ":" in target:
+            assert re.fullmatch(r"https?://([\w-]+\.)+[a-z]+(/\S*)?", target), f"{page.name}: {target}"
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page

@@ -93,6 +93,7 @@ def test_a_key_has_its_type_its_default_and_its_reason(key_pages: dict[str, str]
     assert "| `data.limit.train` | `int \\| null` | `null` |" in data or "| `data.limit.train` |  | `null` |" in data
     reason = next(line for line in method.splitlines() if line.startswith("| `method.influence.damping` |"))
     assert "Relative to the mean eigenvalue" in reason, "a comment above its key is its reason"
+    assert "Keys of its class that it leaves at their defaults: `cg_tolerance` (see `method=influence`)" in method
     assert "{py:class}`twinlens.attribution.neuron.ig.IntegratedGradients`" in method
 
 

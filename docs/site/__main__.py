@@ -19,7 +19,18 @@ def main(folder: Path = BUILD) -> int:
 
     source = folder / "source"
     stage(source)
-    options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(Path(__file__).parent), "-d", str(folder / "trees")]
+    options = [
+        "-W",
+        "--keep-going",
+        "-q",
+        "-a",
+        "-b",
+        "html",
+        "-c",
+        str(Path(__file__).parent),
+        "-d",
+        str(folder / "trees"),
+    ]
     code = int(build_main([*options, str(source), str(folder / "html")]))
     if code == 0:
         print(f"open {folder / 'html' / 'index.html'}")

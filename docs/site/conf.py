@@ -16,6 +16,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+smartquotes = False  # quotes of settings stay as they are typed
 exclude_patterns = ["files/**"]  # what pages link and is no page
 
 myst_heading_anchors = 4  # links to headings, as they work where the pages lie
@@ -27,6 +28,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
 python_display_short_literal_types = True
+maximum_signature_line_length = 90
 napoleon_custom_sections = [("Attributes", "params_style")]  # as a list; as objects they would be found twice
 napoleon_use_rtype = False  # what is returned is a sentence as often as a type
 add_module_names = False

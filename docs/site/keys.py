@@ -1,7 +1,7 @@
 """Pages of keys: every key of conf/ with its type, its default and its reason, by group and choice.
 
 Types come from the signature of the class that a choice names, defaults and reasons from the YAML files themselves. A
-parameter that no file writes stands there with the default of the signature.
+key that a file leaves to the signature, and another choice of the same class writes, is named with that choice.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ def pages() -> dict[str, str]:
 def page_of(group: str) -> str:
     """All choices of a group, each with its introduction and its keys."""
     files = sorted((CONF / group).rglob("*.yaml"))
+    contents = {file: content_of(file) for file in files}
     parts = [f"# Keys of `{group}`\n", f"Choose with `{group}=NAME`; set a key with the dotted name of the table.\n"]
     for file in files:
         choice = file.relative_to(CONF / group).with_suffix("").as_posix()
@@ -81,7 +82,25 @@ def page_of(group: str) -> str:
         prefix = "" if is_global(text) else packaged(text) or group
         found = list(keys_of(file, prefix))
         parts.append(table(found) if found else "It has no keys of its own.\n")
+        parts += left_out(file, contents, group)
     return "\n".join(parts)
+
+
+def content_of(file: Path) -> dict[str, Any]:
+    """What a file says."""
+    return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+
+
+def left_out(file: Path, contents: dict[Path, dict[str, Any]], group: str) -> Iterator[str]:
+    """A sentence on keys that other choices of the same class write, and this one leaves to the signature."""
+    own = contents[file]
+    named: dict[str, str] = {}
+    for other, content in contents.items():
+        if own.get("_target_") and content.get("_target_") == own["_target_"]:
+            named |= {key: other.stem for key in content if key not in own and key not in named}
+    if named:
+        keys = ", ".join(f"`{key}` (see `{group}={choice}`)" for key, choice in named.items())
+        yield f"Keys of its class that it leaves at their defaults: {keys}.\n"
 
 
 def introduction(text: str) -> str:
