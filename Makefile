@@ -10,7 +10,7 @@ BENCH_INSTALLED := $(VENV)/.installed-bench
 BERGSON := .venv-bergson
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint style types bench clean
+.PHONY: help demo test test-long lint style types docs bench clean
 
 help: ## Show this list
 	@echo "twinlens: make TARGET"
@@ -41,6 +41,9 @@ types: $(INSTALLED)
 	@mkdir -p build/typed/twinlens
 	@ln -sfn $(PARTS:%=$(CURDIR)/%) $(CURDIR)/twinlens/*.py build/typed/twinlens
 	$(BIN)/mypy
+
+docs: $(INSTALLED) ## Build the documentation site, build/site/html/index.html; a warning is a failure
+	$(BIN)/python -m docs.site
 
 bench: $(BENCH_INSTALLED) $(BERGSON)/.installed ## Time twinlens against its peers; results in benchmarks/results
 	$(BIN)/python -m benchmarks.run

@@ -17,15 +17,18 @@ from twinlens.callbacks.results.truth_tables import COST, OF_INSTANCES, OF_NEURO
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, KEPT = DOCS / "benchmark.md", DOCS / "benchmark.csv"
 OTHER_SEED = "other_seed"
-INTRODUCTION = """# Which method to take
+INTRODUCTION = """# The benchmark
 
 One run of `experiment=benchmark` on the demo: every method against every [ground truth](ground_truth.md), the tiny
 model, seed 0, 200 tests, 1200 train rows, `explain=predicted`. This page is written from its numbers
-(`docs/benchmark.csv`) by `python -m tests.benchmark_page RUN`. For example, write it anew after a run of your own:
+(`docs/benchmark.csv`) by `python -m tests.benchmark_page RUN`. [Which method, when](which_method.md) begins with your
+question instead. For example, write both anew after a run of your own:
 
+<!-- not run: minutes -->
 ```bash
 python train.py experiment=benchmark
 python -m tests.benchmark_page outputs/runs/YOUR_RUN
+python -m tests.which_method
 ```
 
 In brackets stand 95 % intervals. Two methods whose intervals overlap widely are not told apart. The numbers are those

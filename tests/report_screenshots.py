@@ -1,4 +1,4 @@
-"""Screenshots for docs/report.md of every view: `python -m tests.report_screenshots RUN PROMPT SWEEP OTHER`.
+"""Screenshots of every view for the pages of docs/: `python -m tests.report_screenshots RUN PROMPT SWEEP OTHER`.
 
 RUN is the folder of the default run, PROMPT that of a run with `evaluation=prompt`, SWEEP that of a sweep, OTHER of
 a run on the data of RUN; pictures go to docs/.
@@ -20,6 +20,8 @@ from twinlens.callbacks.sweep.sweep_files import remake_sweep
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 WIDTH, HEIGHT = 1100, 900
+UNFOLDED = {"tutorial_against": "details:has(> summary:text('lowest'))"}
+"""Picture → what is unfolded and brought into view before it is taken."""
 
 
 def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
@@ -31,6 +33,8 @@ def views(data: dict[str, Any]) -> dict[str, tuple[str, dict[str, Any]]]:
         "report": ("", {}),
         "report_examples": ("examples", {}),
         "report_example": (f"test={index}", {}),
+        "tutorial_influence": (f"test={index}&instances=influence", {}),
+        "tutorial_against": (f"test={index}&instances=influence", {}),
         "report_instance": (f"train={train['index'][listing['instance']['top']['at'][0]]}&from={index}", {}),
         "report_neuron": (f"neuron={units['key'][listing['neuron']['top']['at'][0]]}&from={index}", {}),
         "report_training_set": ("instances", {}),
@@ -68,6 +72,8 @@ def take(shown: Sequence[tuple[str, Path, str, dict[str, Any]]]) -> None:
     with browser() as opened:
         for name, path, state, options in shown:
             page = opened.open(path, state, **{"viewport": {"width": WIDTH, "height": HEIGHT}, **options})
+            if name in UNFOLDED:
+                page.locator(UNFOLDED[name]).first.evaluate("part => { part.open = true; part.scrollIntoView(); }")
             page.wait_for_timeout(1500)  # figures in view are drawn
             page.screenshot(path=str(DOCS / f"{name}.png"))
             page.close()

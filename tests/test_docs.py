@@ -86,11 +86,17 @@ def test_readme_is_short() -> None:
     assert len((REPOSITORY / "README.md").read_text(encoding="utf-8").splitlines()) < 200
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_relative_links_lead_somewhere(page: Path) -> None:
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(REPOSITORY).as_posix(),
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Relative ones to a file and a heading of it; others have the form of an address, and nothing is asked."""
     targets = re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
     for target in targets:
-        if target.startswith(("http://", "https://")):
+        if ":" in target:
+            assert re.fullmatch(r"https?://([\w-]+\.)+[a-z]+(/\S*)?", target), f"{page.name}: {target}"
             continue
         path, _, anchor = target.partition("#")
         file = (page.parent / path).resolve() if path else page
@@ -102,8 +108,12 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [page for page in PAGES[1:] if page.relative_to(REPOSITORY).as_posix() not in readme] == []
+    """In one step, or in two by way of docs/index.md."""
+    index = REPOSITORY / "docs" / "index.md"
+    assert "(docs/index.md)" in PAGES[0].read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#\s]+)", index.read_text(encoding="utf-8"))
+    linked = {(index.parent / path).resolve() for path in links}
+    assert [page for page in PAGES[1:] if page not in {index, *linked}] == []
 
 
 def test_there_are_commands() -> None:
