@@ -32,11 +32,16 @@ from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
 from twinlens.callbacks.run.wandb_logger import log_run
+from twinlens.callbacks.store.running import running
 
 
 def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     """Fit → predict → attribute → evaluate → report; prints the results table and the report's path."""
+    with running(session.store.root):
+        _run_stages(session, run, parts)
 
+
+def _run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     def timed(stage: str, work: Callable[..., Any], *arguments: Any) -> Any:
         start = time.monotonic()
         result = work(*arguments)

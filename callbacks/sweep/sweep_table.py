@@ -22,7 +22,8 @@ from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
-from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
+from twinlens.callbacks.sweep.job_lines import job_began, job_ended, job_lines
+from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, rows_so_far
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, sizes_of_all
 from twinlens.callbacks.sweep.seeds import methods_over_seeds
 from twinlens.callbacks.sweep.summary import write_rows
@@ -35,10 +36,10 @@ HEADLINES = ("accuracy/accuracy",)
 
 
 class SweepTable(Callback):
-    """Collects the outcome of every job into sweep.csv and prints the table.
+    """Collects the outcome of every job into sweep.csv; prints it as the job ends, and all when the sweep has ended.
 
-    Written after each job: when one fails, Hydra never calls `on_multirun_end`. A launcher may run several jobs at
-    once, each in a process of its own with a copy of this object, so that all it knows stands in files.
+    Files are written after each job: when one fails, Hydra never calls `on_multirun_end`. A launcher may run several
+    jobs at once, each in a process of its own with a copy of this object, so that all it knows stands in files.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -65,6 +66,7 @@ class SweepTable(Callback):
         # written before the job so that its loggers find the sweep it belongs to
         with alone(folder):
             write_sweep(folder / "sweep.csv", rows_so_far(folder))
+        print(job_began(config.hydra.job.num, redact_overrides(config.hydra.overrides.task)), flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
@@ -86,7 +88,7 @@ class SweepTable(Callback):
         with alone(folder):
             rows = rows_so_far(folder)
             write_sweep(folder / "sweep.csv", rows)
-            print(format_sweep(rows), flush=True)
+            print(job_ended(row), flush=True)
             jobs = finished_jobs(folder, rows)
             if jobs:
                 write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
@@ -95,8 +97,7 @@ class SweepTable(Callback):
         """Print the summary; write and print the comparison of the jobs; write their common tables and figures."""
         folder = Path(config.hydra.sweep.dir)
         rows = rows_so_far(folder)
-        if not all(map(ran_here, rows)):
-            print(format_sweep(rows), flush=True)
+        print("\n".join(["", f"sweep, {len(rows)} jobs:", *job_lines(rows)]), flush=True)
         jobs = finished_jobs(folder, rows)
         if not jobs:
             return
@@ -132,13 +133,3 @@ def write_common(folder: Path, jobs: list[Job]) -> None:
 def write_sweep(path: Path, rows: list[dict[str, Any]]) -> None:
     """Write sweep.csv, whole or not at all; cells that look like formulas are protected."""
     write_rows(path, COLUMNS, rows)
-
-
-def format_sweep(rows: list[dict[str, Any]]) -> str:
-    """The jobs so far as aligned text."""
-    shown = [["job", "status", "headline", "overrides"]]
-    shown += [[str(row["job"]), row["status"], row["headline"], row["overrides"]] for row in rows]
-    widths = [max(len(line[column]) for line in shown) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in shown]
-    failed = [f"job {row['job']}: {row['message']}" for row in rows if row["message"]]
-    return "\n".join(["", "sweep so far:", *lines, *failed])
