@@ -90,6 +90,7 @@ SETTINGS: list[Entry] = [
     ("a reference to nothing", ("name=${nowhere}",), ("name", "nowhere")),
     ("a word that says nothing to prune", ("store.prune=yesterday",), ("store.prune=yesterday", "7d")),
     ("a fingerprint that is not stored", ("store.prune=0123456789",), ("0123456789", "store.list=true")),
+    ("yes to nothing", ("yes=true",), ("yes=true", "store.prune=7d")),
     ("a value for the store itself", ("store=elsewhere",), ("store='elsewhere'", "paths.store")),
     (
         "a bridge whose source is no method of the run",

@@ -56,6 +56,12 @@ STRANGERS: list[Entry] = [
         ("model.trust_remote_code", "command line"),
         config_file(START + "model: {trust_remote_code: true}\n"),
     ),
+    (
+        "a file that says yes",
+        (*REPLAY, "store.prune=all"),
+        ("yes=true", "command line"),
+        config_file(START + "'yes': true\n"),
+    ),
     ("a file that clears the store", REPLAY, ("store.prune=all",), config_file(START + "store: {prune: all}\n")),
     (
         "a function of this project in the place of a method",

@@ -55,6 +55,13 @@ class Finished:
         return Path(self.out.strip().splitlines()[-1])
 
 
+def stages_of(out: str) -> dict[str, str]:
+    """Stage → `computed` or `read from the store`, as a run says in its lines."""
+    lines = [line.partition(": ") for line in out.splitlines()]
+    told = {name: rest.partition(", ")[0].partition(" in ")[0] for name, _, rest in lines}
+    return {name: rest for name, rest in told.items() if rest in ("computed", "read from the store")}
+
+
 def run_here(folder: Path, *arguments: str) -> Finished:
     """`python train.py …` in `folder`, in this process; for fixtures, whose output no test captures."""
     # imported late: conftest.py sets the environment that the libraries read when they are imported

@@ -21,7 +21,7 @@ from transformers.utils import logging as transformers_logging
 from twinlens import train as entry
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.passes.memory import is_out_of_memory
-from twinlens.callbacks.passes.progress import notebook_bars
+from twinlens.callbacks.processes.terminal import notebook_bars
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.run.run_outcome import OUT_OF_MEMORY

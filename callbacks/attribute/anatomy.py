@@ -41,7 +41,7 @@ def anatomy_stage(session: Session, methods: Mapping[str, Method]) -> None:
     if not reads_parts or is_encoder(backbone.config) or not has_values(backbone):
         return
     inputs = {"model": described(backbone), "code": code_of(structure_record)}
-    entry = session.store.get("anatomy", inputs, lambda folder: _look(backbone, folder), session.labels())
+    entry = session.store.get("anatomy", inputs, lambda folder: _look(backbone, folder), session.labels(), "anatomy")
     content = json.loads((entry.path / FILE).read_text())
     require_known_format(entry.path / FILE, content, ANATOMY_FORMAT)
     if not content["found"]:
@@ -52,7 +52,7 @@ def anatomy_stage(session: Session, methods: Mapping[str, Method]) -> None:
             remember(backbone, None)
             print(f"anatomy: what {entry.path} says does not hold for these weights: computed", flush=True)
             return
-    print(f"parts: {content['told']}\nanatomy: {'read from the store' if entry.reused else 'computed'}", flush=True)
+    print(f"parts: {content['told']}", flush=True)
 
 
 def check_edited_tokens(session: Session) -> None:

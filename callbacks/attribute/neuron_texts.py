@@ -100,10 +100,10 @@ def neuron_texts_stage(session: Session, methods: Mapping[str, Method], asked: i
         return
     inputs = search_inputs(session, addresses, kept)
     labels = session.labels(split=CORPUS, neurons=len(addresses))
-    entry = session.store.get(STAGE, inputs, lambda folder: _build(session, addresses, kept, folder), labels)
+    title = f"texts of {len(addresses)} neurons"
+    entry = session.store.get(STAGE, inputs, lambda folder: _build(session, addresses, kept, folder), labels, title)
     for part in (CORPUS, "neurons.yaml"):
         link(entry.path / part, session.folder / STAGE / part)
-    print(f"texts of {len(addresses)} neurons: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
 
 def search_inputs(session: Session, addresses: Tensor, kept: int) -> dict[str, Any]:

@@ -50,11 +50,10 @@ def attribute_split(
     reads = reads_of(session, name, methods, seed)
     inputs = method_inputs(reads, {**settings, "seed": seed}, split)
     labels = session.labels(method=name, split=split, draw=seed)
-    entry = session.store.get("attribute", inputs, lambda folder: reads.build(split, folder), labels)
+    title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
+    entry = session.store.get("attribute", inputs, lambda folder: reads.build(split, folder), labels, title)
     session.scores[score_name(name, seed), split] = entry.path
     _link_scores(session, name, seed, split, entry)
-    title = score_name(name, seed) + ("" if split == session.split else f" on {split}")
-    print(f"{title}: {'read from the store' if entry.reused else 'computed'}", flush=True)
 
 
 def method_inputs(reads: Reads, settings: Mapping[str, Any], split: str) -> dict[str, Any]:

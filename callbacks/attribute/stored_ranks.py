@@ -52,8 +52,8 @@ def with_stored_ranks(session: Session, name: str, method: Any, engine: Any, spl
             continue
         inputs = rank_inputs(session, split, site)
         build = partial(_build, session, f"ranks of {split}, {site}", engine, site, targets)
-        entry = session.store.get(STAGE, inputs, build, session.labels(split=split, site=site))
-        print(f"{name}, ranks ({site}): {'read from the store' if entry.reused else 'computed'}", flush=True)
+        labels = session.labels(split=split, site=site)
+        entry = session.store.get(STAGE, inputs, build, labels, f"{name}, ranks ({site})")
         kept = load_file(entry.path / FILE)
         found[site] = TargetRanks(kept["targets"], kept["ranks"])
     return method.with_ranks(found)

@@ -8,6 +8,7 @@ than what an example leaves elsewhere.
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,18 +55,14 @@ def stored_factors(session: Session, name: str, method: Any) -> tuple[list[Layer
     _require_room(session, layers, method)
     inputs = covariance_inputs(session, method)
     told = session.labels(method=f"{method.fisher} {method.params}")
-    entry = session.store.get(
-        STAGE, inputs, lambda folder: _build_covariances(session, name, method, layers, folder), told
-    )
-    print(f"{name}, covariances: {'read from the store' if entry.reused else 'computed'}", flush=True)
+    build = partial(_build_covariances, session, name, method, layers)
+    entry = session.store.get(STAGE, inputs, build, told, f"{name}, covariances")
     bases = _read(entry.path / BASES, layers)
     if method.curvature == "kfac":
         return bases, entry.fingerprint
     inputs = {**inputs, "eigenvalues_in": entry.fingerprint}
-    entry = session.store.get(
-        STAGE, inputs, lambda folder: _build_eigenvalues(session, name, method, layers, bases, folder), told
-    )
-    print(f"{name}, eigenvalues: {'read from the store' if entry.reused else 'computed'}", flush=True)
+    build = partial(_build_eigenvalues, session, name, method, layers, bases)
+    entry = session.store.get(STAGE, inputs, build, told, f"{name}, eigenvalues")
     values = load_file(entry.path / EIGENVALUES)
     corrected = [
         LayerBasis(basis.outputs, basis.inputs, values[f"{layer.name}/eigenvalues"])

@@ -133,7 +133,8 @@ def faithfulness_stage(
 
         return finish
 
-    entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
+    labels = session.labels(evaluation=name, split=session.split)
+    entry = session.store.get("evaluate", inputs, build, labels, name)
     matched = {method: [matched_name(*pair) for pair in pairs] for method, pairs in lists.matched.items()}
     kept = kept_rows(session)
     answers = {key: answer[kept] for key, answer in load_file(entry.path / "answers.safetensors").items()}

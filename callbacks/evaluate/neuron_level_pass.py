@@ -147,7 +147,7 @@ def _hold(session: Session, engine: ResidualEngine, jobs: Sequence[Job], held: M
         return lambda: save_file(found[folder], folder / FILE)
 
     labels = session.labels(evaluation=job.name, split=session.split)
-    if session.store.get("evaluate", job.inputs, build, labels).reused:
+    if session.store.get("evaluate", job.inputs, build, labels, job.name).reused:
         return _hold(session, engine, rest, held)
     return found
 
@@ -251,7 +251,8 @@ def _write_part_sums(session: Session, engine: ResidualEngine, job: Job) -> None
 
         return finish
 
-    session.store.get("evaluate", job.inputs, build, session.labels(evaluation=job.name, split=session.split))
+    labels = session.labels(evaluation=job.name, split=session.split)
+    session.store.get("evaluate", job.inputs, build, labels, job.name)
 
 
 def part_need(evaluation: Any, model: ResidualModel, tokens: int) -> Need:

@@ -105,7 +105,8 @@ class NeuronsOff:
             return finish
 
         inputs = self.features_inputs(session)
-        entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
+        labels = session.labels(evaluation=name, split=session.split)
+        entry = session.store.get("evaluate", inputs, build, labels, name)
         return load_file(entry.path / FEATURES)["features"]
 
     def features_inputs(self, session: Session) -> dict[str, Any]:

@@ -123,9 +123,8 @@ def stored_fit(
 
     n_rows = len(cell.data.splits["train"])
     labels = session.labels(evaluation=name, split=session.split, rows=n_rows, draw=cell.seed)
-    entry = session.store.get("retrain", inputs, build, labels)
-    done = "read from the store" if entry.reused else "computed"
-    print(f"{name}: fit on {n_rows} train rows, seed {cell.seed}: {done}", flush=True)
+    title = f"{name}: fit on {n_rows} train rows, seed {cell.seed}"
+    entry = session.store.get("retrain", inputs, build, labels, title)
     return load_file(entry.path / PREDICTIONS)
 
 

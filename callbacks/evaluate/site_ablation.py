@@ -46,7 +46,8 @@ def site_ablation_stage(
         return finish
 
     inputs = site_ablation_inputs(session, evaluation, settings)
-    entry = session.store.get("evaluate", inputs, build, session.labels(evaluation=name, split=session.split))
+    labels = session.labels(evaluation=name, split=session.split)
+    entry = session.store.get("evaluate", inputs, build, labels, name)
     kept = kept_rows(session)
     answers = {key: column[kept] for key, column in load_file(entry.path / ANSWERS).items()}
     return evaluation.evaluate(answers, session.split)

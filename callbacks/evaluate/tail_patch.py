@@ -84,7 +84,7 @@ def _rises(
         "code": code_of(__name__, evaluation),
     }
     labels = session.labels(evaluation=name, method=method, split=session.split)
-    entry = session.store.get("evaluate", inputs, build, labels)
+    entry = session.store.get("evaluate", inputs, build, labels, f"{name}, {method}")
     return load_file(entry.path / RISES)["rises"].double()
 
 

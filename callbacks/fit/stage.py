@@ -25,10 +25,11 @@ from twinlens.callbacks.fit.checkpoints import (
 )
 from twinlens.callbacks.passes.memory import is_out_of_memory, trim_freed_memory
 from twinlens.callbacks.passes.predict_pass import interruptible
-from twinlens.callbacks.passes.progress import fit_progress, on_terminal
+from twinlens.callbacks.passes.progress import fit_progress
 from twinlens.callbacks.passes.session import Epoch, Session
 from twinlens.callbacks.processes.fsdp import whole_model
 from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.processes.terminal import on_terminal
 from twinlens.callbacks.store.checksums import note_checksums
 from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
@@ -84,10 +85,9 @@ def fit_stage(
         fit_into(folder, session, make_model, lambda: [*make_callbacks(), *keeping], loggers)
 
     inputs = fit_inputs(session, model_settings, trainer_settings, callback_settings, keep_epochs=keep_epochs)
-    entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]))
+    entry = session.store.get("fit", inputs, build, session.labels(model=model_settings["name"]), "fit")
     session.fitted = not entry.reused
     trim_freed_memory()  # of gradients and moments: the passes need the room
-    print(f"fit: {'read from the store' if entry.reused else 'computed'} ({entry.path})", flush=True)
     _tell(json.loads((entry.path / FINISHED).read_text(encoding="utf-8"))["weights"])
     _take(session, make_model, entry.path / "model")
     session.epochs = epochs_of(entry.path, lambda folder: weights_hash(folder, session.store.root / "weights.json"))
@@ -140,7 +140,7 @@ def load_stage(session: Session, make_model: MakeModel, model_settings: Mapping[
         return finish
 
     inputs = load_inputs(model_settings, source_of(session, model_settings))
-    entry = session.store.get("fit", inputs, build, {"model": path})
+    entry = session.store.get("fit", inputs, build, {"model": path}, "model")
     _take(session, make_model, entry.path / "model")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from twinlens.attribution.memory_amounts import bytes_in_words
+from twinlens.callbacks.store.stage_line import time_in_words
 
 HEADER = ("pass", "rows", "in store", "time", "disk", "working memory", "peak with model", "where", "")
 LEFT_ALIGNED = (0, 2, 7, 8)
@@ -62,16 +63,3 @@ def format_plan(lines: Sequence[Line]) -> str:
         f"{bytes_in_words(sum(line.disk for line in todo))} of disk, at most {bytes_in_words(highest)} of memory"
     )
     return "\n".join(table)
-
-
-def time_in_words(seconds: float | None) -> str:
-    """For example `<1 s`, `4.2 s`, `42 s`, `3.5 min`, `12 h`."""
-    if seconds is None:
-        return "unknown"
-    if seconds < 1:
-        return "<1 s"
-    for unit, factor, limit in (("s", 1, 120), ("min", 60, 7200)):
-        if seconds < limit:
-            value = seconds / factor
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    return f"{seconds / 3600:.1f} h"

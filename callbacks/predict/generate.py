@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,8 @@ def generate_stage(session: Session, split: str) -> None:
         session: its data's split is replaced by one with all completions.
     """
     inputs = generate_inputs(session, split)
-    entry = session.store.get(
-        "generated", inputs, lambda folder: _generate(session, split, folder), session.labels(split=split)
-    )
+    labels = session.labels(split=split)
+    entry = session.store.get("generated", inputs, partial(_generate, session, split), labels, f"generate {split}")
     rows = session.data.splits[split]
     ids = put_generated(session, split, entry.path, session.readable.tokenizer)
     made = [number for number, given in enumerate(rows["answer_ids"][:]) if not given]

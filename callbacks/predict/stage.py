@@ -39,7 +39,8 @@ def examples_stage(session: Session, split: str) -> Path:
     """
     inputs = examples_inputs(session, split)
     labels = session.labels(split=split)
-    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels)
+    title = f"predict {split}"
+    entry = session.store.get("examples", inputs, lambda folder: _predict(session, split, folder), labels, title)
     session.predictions[split] = Predictions(
         dataset=datasets.load_from_disk(str(entry.path / "dataset")),
         features=load_file(entry.path / "features.safetensors")["features"],
@@ -66,7 +67,8 @@ def epochs_stage(session: Session, make_model: Callable[..., TextClassifier | La
     for epoch in session.epochs:
         inputs = examples_inputs(replace(session, weights=epoch.weights), split)
         labels = session.labels(split=split, epoch=epoch.number)
-        entry = session.store.get("examples", inputs, partial(predict, epoch), labels)
+        title = f"predict {split}, epoch {epoch.number}"
+        entry = session.store.get("examples", inputs, partial(predict, epoch), labels, title)
         session.epoch_examples[epoch.number, split] = entry.path
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from twinlens.callbacks.processes.terminal import table_width
 from twinlens.callbacks.results.columns import DIRECTIONS, SETTINGS, Cell, Row
 
 ARROWS = {"higher": "↑", "lower": "↓"}
-WIDTH = 100
-"""Columns of a terminal that a printed table fits."""
+NUMBERS = ("value", "published", "n", "seed")
+"""Columns that are never cut."""
+NARROWEST = 5
+"""Signs that are left of a name at least."""
 _GROUPS = ("group", "reference_group", *SETTINGS)
 
 
@@ -53,18 +56,21 @@ def metric_label(row: Row) -> str:
     return f"{row.get('metric') or ''} @{k}" if k else str(row.get("metric") or "")
 
 
-def format_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS, width: int = WIDTH) -> str:
+def format_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS, width: int | None = None) -> str:
     """The results as text for the terminal, one block per evaluation.
 
-    What differs between blocks but not within one (the split, say) stands in the block's heading.
+    What differs between blocks but not within one (the split, say) stands in the block's heading. No line is longer
+    than `width`, unless numbers leave too little room: these are never cut. Names are, groups and variants first, with
+    a letter under which a legend below the table has them in full, as in `logprob_incr…(a) @10`.
 
     Args:
         rows: as read_results gives them.
         directions: metric → which direction is better, "higher" or "lower"; metrics that are not in it get no arrow.
-        width: no line is longer; names are cut with an ellipsis, groups and variants first, a metric's k never.
+        width: None: that of the terminal, 100 where there is none.
     """
     if not rows:
         return "no results"
+    width, legend = width or table_width(), _Legend()
     varying = _varying(rows)
     blocks = []
     for evaluation in dict.fromkeys(_text(row.get("evaluation")) for row in rows):
@@ -72,23 +78,70 @@ def format_table(rows: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS
         columns = [name for name in varying if name in _varying(mine)]
         said = [f"{name} {_text(mine[0].get(name))}" for name in varying if name not in columns and mine[0].get(name)]
         heading = (evaluation or "other") + (f" ({', '.join(said)})" if said else "")
-        blocks.append("\n".join([_shortened(_one_line(heading), width), *_block(mine, columns, directions, width)]))
-    return "\n\n".join(blocks)
+        heading = legend.shortened(_one_line(heading), width)
+        blocks.append("\n".join([heading, *_block(mine, columns, directions, width, legend)]))
+    return "\n\n".join([*blocks, *legend.text(width)])
 
 
-def _block(rows: Sequence[Row], varying: Sequence[str], directions: Mapping[str, str], width: int) -> list[str]:
+class _Legend:
+    """Names that are cut in a table, each under a letter."""
+
+    def __init__(self) -> None:
+        self.letters: dict[str, str] = {}
+
+    def shortened(self, text: str, width: int) -> str:
+        """Text that fits; of what is cut the beginning stays, the letter, and ` @k` where it ends so."""
+        if len(text) <= width:
+            return text
+        k = _k_of(text)
+        letter = self.letters.setdefault(text.removesuffix(k), _letter(len(self.letters)))
+        tail = f"…({letter}){k}"
+        return text[: max(1, width - len(tail))] + tail
+
+    def text(self, width: int) -> list[str]:
+        """The legend as a block of its own, no line longer than `width`; none where nothing is cut."""
+        lines = []
+        for name, letter in self.letters.items():
+            room = width - len(letter) - 5
+            parts = [name[start : start + room] for start in range(0, len(name), room)]
+            lines += [f"  ({letter}) {parts[0]}", *(f"{'':{len(letter) + 5}}{part}" for part in parts[1:])]
+        return ["\n".join(["names in full", *lines])] if lines else []
+
+
+def _letter(number: int) -> str:
+    """a … z, then aa, ab …"""
+    before, own = divmod(number, 26)
+    return (_letter(before - 1) if before else "") + chr(ord("a") + own)
+
+
+def _k_of(text: str) -> str:
+    """` @10` at the end of a metric, empty where there is none."""
+    _, mark, k = text.rpartition(" @")
+    return mark + k if mark and k and len(k) < 10 and " " not in k else ""
+
+
+def _block(
+    rows: Sequence[Row], varying: Sequence[str], directions: Mapping[str, str], width: int, legend: _Legend
+) -> list[str]:
     """Header and lines of one evaluation."""
     header = _header(rows, varying, directions)
     body = [_cells(row, header, directions) for row in rows]
-    widths = [max(len(line[i]) for line in [header, *body]) for i in range(len(header))]
-    room = width - 2 * len(widths)
-    groups = [i for i, name in enumerate(header) if name in _GROUPS]
-    while sum(widths) > room and any(widths[i] > 12 for i in groups):
-        widths[max(groups, key=widths.__getitem__)] -= 1
-    while sum(widths) > room and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
-    numeric = {i for i, name in enumerate(header) if name in ("value", "published", "n", "seed")}
-    return ["  " + _aligned(cells, widths, numeric) for cells in [header, *body]]
+    columns = [[line[i] for line in [header, *body]] for i in range(len(header))]
+    widths = [max(map(len, cells)) for cells in columns]
+    least = [NARROWEST + max(len(_k_of(cell)) for cell in cells) for cells in columns]
+    names = [i for i, name in enumerate(header) if name and name not in NUMBERS]
+    groups = [i for i in names if header[i] in _GROUPS]
+    for which, floor in ((groups, 12), (names, 0)):
+        while sum(widths) > width - 2 * len(widths):
+            wide = [i for i in which if widths[i] > max(floor, least[i])]
+            if not wide:
+                break
+            widths[max(wide, key=widths.__getitem__)] -= 1
+    numeric = {i for i, name in enumerate(header) if name in NUMBERS}
+    named = [
+        name if len(name) <= width else name[: width - 1] + "…" for name, width in zip(header, widths, strict=True)
+    ]
+    return ["  " + _aligned(cells, widths, numeric, legend) for cells in [named, *body]]
 
 
 def _varying(rows: Sequence[Row]) -> list[str]:
@@ -115,21 +168,12 @@ def _cells(row: Row, header: Sequence[str], directions: Mapping[str, str]) -> li
     return [_one_line(shown[name] if name in shown else _text(row.get(name))) for name in header]
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], numeric: set[int]) -> str:
+def _aligned(cells: Sequence[str], widths: Sequence[int], numeric: set[int], legend: _Legend) -> str:
     parts = []
     for i, (cell, width) in enumerate(zip(cells, widths, strict=True)):
-        shown = _shortened(cell, width)
+        shown = legend.shortened(cell, width)
         parts.append(shown.rjust(width) if i in numeric else shown.ljust(width))
     return "  ".join(parts).rstrip()
-
-
-def _shortened(text: str, width: int) -> str:
-    """Text that fits; what is cut is its end, or the middle where it ends in ` @k`."""
-    if len(text) <= width:
-        return text
-    _, mark, k = text.rpartition(" @")
-    tail = mark + k if mark and len(mark + k) + 2 <= width else ""
-    return text[: width - 1 - len(tail)] + "…" + tail
 
 
 def _short(end: Cell) -> Cell:

@@ -33,6 +33,7 @@ from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
 from twinlens.callbacks.run.run_outcome import code_of
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
 from twinlens.callbacks.store.failures import writing
+from twinlens.callbacks.store.running import running
 from twinlens.callbacks.tracking.gather import findings_of_run
 from twinlens.callbacks.tracking.names import numbers_of
 from twinlens.callbacks.tracking.optimised import keep_optimised, require_optimised
@@ -47,14 +48,14 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
             written all the same.
     """
     with (
+        running(session.store.root),
         tracked(parts.loggers, lambda: RunFiles(session.folder).config, code_of) as send,
         writing(session.folder, "hydra.run.dir"),
     ):
-        _run(session, run, parts, send)
+        _run_stages(session, run, parts, send)
 
 
-def _run(session: Session, run: RunFolder, parts: Parts, send: Send) -> None:
-
+def _run_stages(session: Session, run: RunFolder, parts: Parts, send: Send) -> None:
     def timed(stage: str, work: Callable[..., Any], *arguments: Any) -> Any:
         start = time.monotonic()
         result = work(*arguments)

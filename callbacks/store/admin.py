@@ -1,4 +1,4 @@
-"""Looking into the store and clearing it: `store.list=true`, `store.prune=…`."""
+"""Looking into the store and clearing it: `store.list=true`, `store.prune=…`, with `yes=true` in earnest."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.checksums import files_below
 from twinlens.callbacks.store.lock import Lock
 from twinlens.callbacks.store.manifest import last_use, read_manifest
+from twinlens.callbacks.store.running import running_since
 
 STAGES = (
     "fit",
@@ -35,6 +36,8 @@ _ENTRY = re.compile(r"([0-9a-f]{24})(\.\w+)?")
 _AGE = re.compile(r"(\d{1,4})([mhdw])")
 _PREFIX = re.compile(r"[0-9a-f]{6,24}")
 _SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
+SHOWN = 12
+"""Signs of a fingerprint in lists: enough to name the entry, and short enough for a terminal."""
 _GOING = ".removing"
 """Suffix of an entry that is being removed, so that no reader finds half of it."""
 
@@ -81,7 +84,8 @@ def store_command(config: Any) -> dict[str, float]:
         return {}
     root = Path(config.paths.store)
     if chosen is not None:
-        prune(root, [chosen] if isinstance(chosen, str) else list(chosen), Path(config.paths.output_dir))
+        words = [chosen] if isinstance(chosen, str) else list(chosen)
+        prune(root, words, Path(config.paths.output_dir), bool(config.get("yes")))
     left = entries(root)
     if command.get("list"):
         print(format_entries(root, left), flush=True)
@@ -102,10 +106,8 @@ def format_entries(root: Path, found: Sequence[Stored], now: float | None = None
     lines = [["stage", "fingerprint", "size", "made", "used", "what", "state"]]
     for entry in found:
         made = "" if entry.created is None else _age(now - entry.created)
-        state = _state(entry)
-        lines.append(
-            [entry.stage, entry.fingerprint, size_text(entry.size), made, _age(now - entry.used), _what(entry), state]
-        )
+        name, used = entry.fingerprint[:SHOWN], _age(now - entry.used)
+        lines.append([entry.stage, name, size_text(entry.size), made, used, _what(entry), _state(entry)])
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     text = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     totals: dict[str, list[int]] = defaultdict(list)
@@ -116,42 +118,48 @@ def format_entries(root: Path, found: Sequence[Stored], now: float | None = None
     return "\n".join(text)
 
 
-def prune(root: Path, chosen: Sequence[str], output_dir: Path) -> None:
-    """Remove entries that no run holds and say what became free.
+def prune(root: Path, chosen: Sequence[str], output_dir: Path, yes: bool) -> None:
+    """Remove entries that no run holds and say what became free; or only show what that would be.
 
     An entry stays while a living run writes it, and, since a run that is still computing reads the results of its
-    earlier stages, also where it was used after the start of any run that is writing something now.
+    earlier stages, also where it was used after the start of any run that is in progress.
 
     Args:
         root: the store.
         chosen: `7d`, `12h` …, `all`, `partial` or beginnings of fingerprints (six characters or more).
-        output_dir: where run folders lie; those that link to what was removed are counted.
+        output_dir: where run folders lie; those that link to what is removed are named.
+        yes: whether to remove; else nothing is changed.
 
     Raises:
         UserError: see `store_command`.
     """
     found = entries(root)
-    selected = list(dict.fromkeys(entry.path for choice in chosen for entry in _select(found, choice)))
-    running_since = min((entry.holder.get("started") or 0.0 for entry in found if entry.holder), default=None)
+    selected = {entry.path for choice in chosen for entry in _select(found, choice)}
+    starts = [entry.holder.get("started") or 0.0 for entry in found if entry.holder]
+    began = running_since(root)
+    since = min(starts if began is None else [*starts, began], default=None)
     removed: list[Stored] = []
     for entry in found:
         if entry.path not in selected:
             continue
-        reason = _in_use(entry, running_since) or _remove(entry)
+        reason = _in_use(entry, since) or (_remove(entry) if yes else _written(entry))
         if reason:
             print(f"kept {_named(entry)}: {reason}", flush=True)
         else:
             removed.append(entry)
-            print(f"removed {_named(entry)}: {size_text(entry.size)}", flush=True)
-    freed = size_text(sum(entry.size for entry in removed))
-    print(f"{root}: {freed} freed, {_count(len(removed), 'entry')} of {len(found)} removed", flush=True)
+            if yes:
+                print(f"removed {_named(entry)}: {size_text(entry.size)}", flush=True)
+    size, count = size_text(sum(entry.size for entry in removed)), f"{_count(len(removed), 'entry')} of {len(found)}"
+    if not yes and removed:
+        print(format_entries(root, removed), flush=True)
+    print(f"{root}: " + (f"{size} freed, {count} removed" if yes else f"{size} in {count} would go"), flush=True)
     runs = runs_linked_to({entry.path.resolve() for entry in removed}, output_dir, root)
     if runs:
-        print(
-            f"{_count(len(runs), 'run folder')} in {output_dir} linked to them, so that files are missing there now: "
-            + ", ".join(sorted(run.name for run in runs)),
-            flush=True,
-        )
+        lack = "linked to them, so that files are missing there now" if yes else "link to them and would lack files"
+        names = ", ".join(sorted(run.name for run in runs))
+        print(f"{_count(len(runs), 'run folder')} in {output_dir} {lack}: {names}", flush=True)
+    if not yes and removed:
+        print("nothing is removed yet: the same command with yes=true removes this", flush=True)
 
 
 def runs_linked_to(removed: set[Path], output_dir: Path, store: Path) -> set[Path]:
@@ -240,6 +248,11 @@ def _in_use(entry: Stored, running_since: float | None) -> str:
     return ""
 
 
+def _written(entry: Stored) -> str:
+    """By whom an entry is being written that is only looked at."""
+    return f"being written by {_process(entry.holder)}" if entry.holder else ""
+
+
 def _remove(entry: Stored) -> str:
     """Remove an entry as its only owner; the reason where it could not be owned."""
     lock = _lock_of(entry.path, entry.fingerprint)
@@ -251,6 +264,9 @@ def _remove(entry: Stored) -> str:
             if going != entry.path:
                 shutil.rmtree(going, ignore_errors=True)
                 entry.path.rename(going)
+                if entry.finished and last_use(going) > entry.used:
+                    going.rename(entry.path)
+                    return "a run has just read it"
             shutil.rmtree(going)
         except FileNotFoundError:
             return "another run has just finished or removed it"
@@ -263,9 +279,7 @@ def _remove(entry: Stored) -> str:
 
 
 def _state(entry: Stored) -> str:
-    if entry.holder:
-        return f"being written by {_process(entry.holder)}"
-    return "" if entry.finished else "partial: the same command goes on"
+    return _written(entry) or ("" if entry.finished else "partial: the same command goes on")
 
 
 def _process(holder: dict[str, Any]) -> str:

@@ -23,7 +23,8 @@ from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.lease import LEASE_SECONDS
 from twinlens.callbacks.store.leftovers import NOTE, begin, is_begun
 from twinlens.callbacks.store.lock import Lock
-from twinlens.callbacks.store.manifest import damage_of, note_use, write_manifest, written_by
+from twinlens.callbacks.store.manifest import damage_of, note_use, read_manifest, write_manifest, written_by
+from twinlens.callbacks.store.stage_line import stage_line
 from twinlens.callbacks.store.took import measured
 
 Finish = Callable[[], object]
@@ -69,12 +70,14 @@ class Store:
         inputs: Mapping[str, Any],
         build: Build,
         labels: Mapping[str, Any] | None = None,
+        title: str = "",
     ) -> Entry:
         """The finished entry for `inputs`, built with `build(folder)` where it is not there yet or was damaged.
 
         `build` gets a folder that outlives a killed process, so that it can go on from what it finds there. What it
         returns, if anything, is what the first process alone writes once all have computed. `labels`
-        are what a person knows the entry by; they are shown by `store.list=true` and do not identify it.
+        are what a person knows the entry by; they are shown by `store.list=true` and do not identify it. With a
+        `title`, one line says whether the stage was computed or read, and how long it took or when it was made.
 
         Of several processes the first one decides whether to read, to wait or to build; the others follow it.
 
@@ -86,16 +89,29 @@ class Store:
         final = self.root / stage / fingerprint
         if not is_first_process():
             return self._follow(stage, fingerprint, final, build)
+        seconds = self._computed(stage, inputs, build, labels)
+        if title:
+            manifest = read_manifest(final) if seconds is None else None
+            print(stage_line(title, seconds, manifest.created if manifest else None), flush=True)
+        return Entry(stage, fingerprint, final, reused=seconds is None)
+
+    def _computed(
+        self, stage: str, inputs: Mapping[str, Any], build: Build, labels: Mapping[str, Any] | None
+    ) -> float | None:
+        """Seconds that computing the entry took, None where it is read; arguments as of `get`."""
+        fingerprint = fingerprint_of(inputs)
+        final = self.root / stage / fingerprint
         if self._usable(final):
             self._tidy(final)
             note_use(final)
-            return Entry(stage, fingerprint, final, reused=True)
+            if final.is_dir():  # else it has been cleared away since
+                return None
         _tell_damage(final)
         lock = self._lock(final)
         with lock as owner:
             if not owner or self._usable(final):
                 note_use(final)
-                return Entry(stage, fingerprint, final, reused=True)
+                return None
             partial = final.with_suffix(".partial")
             with writing(partial, "paths.store"), telling_what_is_kept(partial):
                 whole = not partial.exists()  # of one that goes on, only the rest would be measured
@@ -117,7 +133,7 @@ class Store:
                 (final / NOTE).unlink()
                 remove(replaced)
         self._written.add(final)
-        return Entry(stage, fingerprint, final, reused=False)
+        return took.seconds
 
     def peek(self, stage: str, inputs: Mapping[str, Any]) -> Path | None:
         """Folder of the finished entry for `inputs`, None where it would be computed; waits and writes nothing."""

@@ -18,10 +18,9 @@ from typing import Any
 from filelock import FileLock
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.results.told_rows import SWEEP_NOTES as FOLDER
 from twinlens.callbacks.store.files import write_json
 
-FOLDER = ".outcomes"
-"""Below the sweep's folder while the sweep goes on."""
 LOST = ("TerminatedWorkerError", "BrokenProcessPool", "UncompletedJobError", "FailedJobError")
 """What joblib and submitit raise when a job's process has died."""
 NO_NUMBER = "No trials are completed"

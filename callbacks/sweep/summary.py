@@ -11,6 +11,7 @@ from twinlens.callbacks.figures.charts import estimate
 from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, SETTING, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.results_csv import protect
+from twinlens.callbacks.results.run_tables import printable
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep.jobs import Job
 
@@ -54,7 +55,7 @@ def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, C
 
 
 def format_summary(summary: Sequence[Row], directions: Mapping[str, str] = DIRECTIONS) -> str:
-    """The summary as text; `n` is the number of seeds."""
+    """The summary as text, without lists and parts of the examples as in a run's table; `n` is the number of seeds."""
     rows = [
         {
             **row,
@@ -62,12 +63,12 @@ def format_summary(summary: Sequence[Row], directions: Mapping[str, str] = DIREC
             "variant": "; ".join(filter(None, [_text(row["variant"]), _text(row["swept"])])),
             SETTING: None if row["swept"] else row[SETTING],  # what was swept says it already
         }
-        for row in summary
+        for row in printable(summary)
     ]
-    lines = ["", f"sweep: mean ± standard error over seeds (n); {len(rows)} rows in summary.csv"]
+    lines = ["", f"sweep: mean ± standard error over seeds (n); {len(summary)} rows in summary.csv"]
     lines.append(format_table(rows[:MAX_PRINTED], directions))
-    if len(rows) > MAX_PRINTED:
-        lines.append(f"… {len(rows) - MAX_PRINTED} more rows in summary.csv")
+    if left := len(summary) - len(rows[:MAX_PRINTED]):
+        lines.append(f"{left} more rows, of lists, maps and parts of the examples, are in summary.csv")
     return "\n".join(lines)
 
 

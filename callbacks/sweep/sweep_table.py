@@ -23,7 +23,8 @@ from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep import comparison as sweep_comparison
 from twinlens.callbacks.sweep import summary as sweep_summary
-from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, ran_here, rows_so_far
+from twinlens.callbacks.sweep.job_lines import job_began, job_ended, job_lines
+from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, rows_so_far
 from twinlens.callbacks.sweep.jobs import finished_jobs
 from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.callbacks.sweep.sweep_files import read_sweep, write_files, write_sweep
@@ -38,10 +39,10 @@ HEADLINES = ("accuracy/accuracy", KEY)
 
 
 class SweepTable(Callback):
-    """Collects the outcome of every job into sweep.csv and prints the table.
+    """Collects the outcome of every job into sweep.csv; prints it as the job ends, and all when the sweep has ended.
 
-    Written after each job: when one fails, Hydra never calls `on_multirun_end`. A launcher may run several jobs at
-    once, each in a process of its own with a copy of this object, so that all it knows stands in files.
+    Files are written after each job: when one fails, Hydra never calls `on_multirun_end`. A launcher may run several
+    jobs at once, each in a process of its own with a copy of this object, so that all it knows stands in files.
     """
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -68,6 +69,7 @@ class SweepTable(Callback):
         # written before the job so that its loggers find the sweep it belongs to
         with alone(folder):
             write_sweep(folder / "sweep.csv", rows_so_far(folder))
+        print(job_began(config.hydra.job.num, redact_overrides(config.hydra.overrides.task)), flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         hydra = config.hydra
@@ -91,7 +93,7 @@ class SweepTable(Callback):
         with alone(folder):
             rows = rows_so_far(folder)
             write_sweep(folder / "sweep.csv", rows)
-            print(format_sweep(rows), flush=True)
+            print(job_ended(row), flush=True)
             jobs = finished_jobs(folder, rows)
             if jobs:
                 write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
@@ -100,8 +102,7 @@ class SweepTable(Callback):
         """Print the summary; write and print the comparison of the jobs; write what they share, and the page."""
         folder = Path(config.hydra.sweep.dir)
         rows = rows_so_far(folder)
-        if not all(map(ran_here, rows)):
-            print(format_sweep(rows), flush=True)
+        print("\n".join(["", f"sweep, {len(rows)} jobs:", *job_lines(rows)]), flush=True)
         sweep = read_sweep(folder, rows)
         for number, fault in sweep.faults.items():
             print(f"job {number}: {fault}", flush=True)
@@ -128,13 +129,3 @@ def _loggers(config: DictConfig, folder: Path) -> Iterator[Logger]:
 def is_sweep(config: DictConfig) -> bool:
     """Whether Hydra runs several jobs."""
     return str(config.hydra.mode).rpartition(".")[2] == "MULTIRUN"
-
-
-def format_sweep(rows: list[dict[str, Any]]) -> str:
-    """The jobs so far as aligned text."""
-    shown = [["job", "status", "headline", "overrides"]]
-    shown += [[str(row["job"]), row["status"], row["headline"], row["overrides"]] for row in rows]
-    widths = [max(len(line[column]) for line in shown) for column in range(4)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in shown]
-    failed = [f"job {row['job']}: {row['message']}" for row in rows if row["message"]]
-    return "\n".join(["", "sweep so far:", *lines, *failed])

@@ -169,6 +169,11 @@ def check_commands(config: DictConfig, typed: Collection[str]) -> None:
         UserError: naming the key that has to be typed.
     """
     values = plain(without_hydra(config))
+    if values.get("yes") and "yes" not in typed:
+        raise UserError(
+            "yes=true: a configuration file asks for this; expected false in files: to remove what store.prune shows, "
+            "say yes=true on the command line."
+        )
     for group in COMMANDS:
         for key, value in (values.get(group) or {}).items():
             if value not in (False, None) and not {group, f"{group}.{key}"} & set(typed):

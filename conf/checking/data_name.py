@@ -1,4 +1,4 @@
-"""Name of a run's data in folders and groups: `${data_name:${data}}` in a configuration.
+"""Names in a run's folder: of its data, `${data_name:${data}}` in a configuration, and of its experiment.
 
 Options can make another dataset of one (`data.test=hans`, `data.split_validation=true`), and the place of a run has to
 say so as its results do.
@@ -6,6 +6,7 @@ say so as its results do.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +17,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.data.dataset_name import full_name
 
 RESOLVER = "data_name"
+OF_EXPERIMENT = "of_experiment"
 
 
 def data_name(data: Mapping[str, Any]) -> str:
@@ -23,9 +25,15 @@ def data_name(data: Mapping[str, Any]) -> str:
     return full_name(str(data["name"]), data.get("split_validation") is True, _text(data.get("test"))).replace("/", "-")
 
 
+def of_experiment(chosen: object) -> str:
+    """What a run's folder says of the experiment that was chosen, as in `unified-table2_`; empty where none was."""
+    return "" if chosen is None else re.sub(r"[^\w.-]+", "-", str(chosen)).strip("-.") + "_"
+
+
 def register() -> None:
-    """Make `${data_name:…}` known to OmegaConf."""
+    """Make `${data_name:…}` and `${of_experiment:…}` known to OmegaConf."""
     OmegaConf.register_new_resolver(RESOLVER, data_name, replace=True)
+    OmegaConf.register_new_resolver(OF_EXPERIMENT, of_experiment, replace=True)
 
 
 def _text(value: Any) -> str | None:

@@ -31,7 +31,9 @@ EXAMPLES = (
 PRINTING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 """Options with which a command only prints."""
 _SETTING = re.compile(r"([\w./-]+)=(.*)", re.DOTALL)
-_NAMES = re.compile(r"\[?\s*[\w/.-]+(\s*,\s*[\w/.-]+)*\s*\]?")
+_NAME = r"\s*[\w/.-]+\s*"
+_CHOICE = rf"(?:{_NAME}|\s*\[{_NAME}(?:,{_NAME})*\]\s*)"
+_CHOICES = re.compile(rf"{_CHOICE}(?:,{_CHOICE})*")
 _TARGET = re.compile(r"method\.[^.]+\.(explain|explain_against|target)$")
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -49,7 +51,7 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
     """
     if any(argument in ("--help", "-h") for argument in arguments):
         return 0, help_text(config_dir)
-    if list(arguments) == ["--version"]:
+    if "--version" in arguments:
         return 0, f"twinlens {version()}"
     try:
         refused = misspelt(arguments, ConfigTree((config_dir,)))
@@ -206,7 +208,7 @@ def _names(option: Any) -> list[str]:
 
 
 def _listed(value: str) -> list[str]:
-    """The names of `NAME`, `[A,B]` or a sweep `A,B`."""
-    if not _NAMES.fullmatch(value) or value.startswith("[") != value.endswith("]"):
+    """The names of `NAME`, `[A,B]`, or a sweep `A,B` or `[A],[B,C]`."""
+    if not _CHOICES.fullmatch(value):
         raise _Unclear
-    return [name.strip() for name in value.strip("[] ").split(",")]
+    return re.findall(r"[\w/.-]+", value)

@@ -98,6 +98,7 @@ class RunConfig:
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
         report: make a finished run's report anew, or compare runs, instead of running.
+        yes: let `store.prune` remove what it shows; typed on the command line only.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
         optimise: name of the number that a run returns to a sweeper which optimises it; null: none.
@@ -119,6 +120,7 @@ class RunConfig:
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     report: ReportCommand = dataclasses.field(default_factory=ReportCommand)
+    yes: bool = False
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
     optimise: str | None = None
@@ -156,6 +158,11 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
     budget = values.get("memory_budget", UNKNOWN)
     if budget is not UNKNOWN:
         parse_bytes(budget)
+    if values.get("yes") is True and not (values.get("store") or {}).get("prune"):
+        raise UserError(
+            "yes=true lets store.prune remove what it shows, but nothing is to be removed here; expected both: say "
+            "store.prune=7d yes=true, or leave yes=true out."
+        )
     if values.get("plan_for") is not None and not values.get("plan"):
         raise UserError(
             f"plan_for={values['plan_for']} names the machine of a plan, but plan=false would run here; expected both: "

@@ -18,7 +18,7 @@ from datasets import load_from_disk
 import twinlens
 from tests.browser import Browser, browser
 from tests.callbacks.fake_run import FakeRun
-from twinlens.callbacks.passes.progress import notebook_bars, on_terminal
+from twinlens.callbacks.processes.terminal import notebook_bars, on_terminal
 from twinlens.notebook_cells import in_notebook
 
 MOST_BYTES = 200_000

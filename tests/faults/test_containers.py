@@ -150,7 +150,7 @@ def test_pruning_waits_for_a_sign_of_life_before_it_clears_away(
     partial = tmp_path / "fit" / ("a" * 24 + ".partial")
     partial.mkdir(parents=True)
     foreign_lock(partial.with_suffix(".lock"))
-    prune(tmp_path, ["partial"], tmp_path)
+    prune(tmp_path, ["partial"], tmp_path, True)
     assert not partial.exists()
     assert "removed fit" in capsys.readouterr().out
 

@@ -11,7 +11,7 @@ import yaml
 
 from tests.callbacks.plan.test_planner import in_store
 from tests.oracles_bridge import dcns, instance_neurons
-from tests.running import CommandLine
+from tests.running import CommandLine, stages_of
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method, Source
 from twinlens.callbacks.attribute.method_graph import in_order, require_sources
@@ -29,16 +29,11 @@ def neurons(row: dict[str, Any]) -> list[tuple[tuple[int, int], float]]:
     return list(zip(zip(row["layer"], row["unit"], strict=True), row["score"], strict=True))
 
 
-def computed(out: str) -> dict[str, str]:
-    lines = [line.partition(": ") for line in out.splitlines()]
-    return {name: rest.partition(" (")[0] for name, _, rest in lines if rest.startswith(("computed", "read from"))}
-
-
 def test_bridges_equal_the_double_loops_and_are_read_again(command: CommandLine) -> None:
     arguments = (METHODS, "method.influence_neurons.dedup=true", "evaluation=[faithfulness,uniqueness]")
     first = command(*arguments)
     assert first.code == 0, first.err
-    done = computed(first.out)
+    done = stages_of(first.out)
     assert set(done.values()) == {"computed"}
     names = list(done)
     assert names.index("ig on train") < names.index("influence_neurons")
@@ -71,12 +66,12 @@ def test_bridges_equal_the_double_loops_and_are_read_again(command: CommandLine)
     assert (settings["name"], settings["source"], settings["neurons"]) == ("gradsim_neurons", "gradsim", "ig")
 
     again = command(*arguments)
-    assert set(computed(again.out).values()) == {"read from the store"}
-    assert computed(again.out).keys() == done.keys()
+    assert set(stages_of(again.out).values()) == {"read from the store"}
+    assert stages_of(again.out).keys() == done.keys()
     assert (again.folder / "results.csv").read_text() == (run / "results.csv").read_text()
     # the train split's pass is the explained split's: asked for as such, it is the same stage
     explained = command("method=ig", "evaluation=accuracy", "attribute_split=train")
-    assert computed(explained.out)["ig"] == "read from the store"
+    assert stages_of(explained.out)["ig"] == "read from the store"
     planned = in_store(command(*arguments, "plan=true").out)
     assert {"ig on train", "na_instances", "gradsim_neurons"} <= set(planned)
     assert set(planned.values()) == {"yes"}

@@ -16,7 +16,7 @@ import datasets
 import pytest
 import yaml
 
-from tests.running import SMALL_DEMO, run_here
+from tests.running import SMALL_DEMO, run_here, stages_of
 from twinlens.callbacks.store import source_code
 from twinlens.callbacks.store.without_effect import CHANGES_NO_NUMBER
 
@@ -50,11 +50,12 @@ def run(project: Path, *more: str) -> dict[str, str]:
 
 
 def stages(out: str) -> dict[str, str]:
-    """Stage → whether it was computed or read, as a run says."""
-    lines = [line.partition(": ") for line in out.splitlines()]
-    told = {name: rest.partition(" (")[0] for name, _, rest in lines if rest.startswith(("computed", "read from"))}
-    told.pop("anatomy", None)  # what the model is made of is no number, and is checked with its weights in any case
-    return told
+    """Fit and methods → whether they were computed or read, as a run says.
+
+    What the model is made of is no number, and is checked with its weights in any case.
+    """
+    told = stages_of(out)
+    return {name: said for name, said in told.items() if name != "anatomy" and not name.startswith("predict ")}
 
 
 def made(project: Path, stage: str) -> set[str]:

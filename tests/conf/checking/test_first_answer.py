@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import subprocess
 import sys
@@ -67,6 +68,45 @@ def test_what_is_not_plain_is_left_to_the_whole_check(line: str) -> None:
     assert first_answer(shlex.split(line), CONF) is None
 
 
+EVERYWHERE = {
+    **{f"{group}=nosuch": group for group in ConfigTree((CONF,)).groups() if group != "hydra"},
+    **{f"{group}x=tiny": group for group in ConfigTree((CONF,)).groups() if group != "hydra"},
+    "model.heads=mlp": "model.head",
+    "data.n_trian=3": "data.n_train",
+    "method.ig.n_stepz=3": "method.ig.n_steps",
+    "evaluation.faithfulness.comprehensivness=[1]": "evaluation.faithfulness.comprehensiveness",
+    "trainer.max_epoch=3": "trainer.max_epochs",
+    "logger.csv.nmae=x": "logger.csv.name",
+    "callbacks.checkpoint.x=1": "callbacks.checkpoint",
+    "paths.stroe=x": "paths.store",
+    "store.prun=all": "store.prune",
+    "report.off=x": "report.of",
+    "method=[ig,gradsin]": "gradsim",
+    "-m method=ig,gradsin seed=0,1": "gradsim",
+    "-m method=[ig],[influence,gradsin] seed=0,1": "gradsim",
+    "-m seed=0,1 method.ig.n_stepz=3,4": "method.ig.n_steps",
+}
+"""Command line → what its answer names: a choice and a key of every group, lists and sweeps."""
+
+
+def test_a_misspelt_name_anywhere_is_answered_without_a_library() -> None:
+    code = (
+        "import json, pathlib, shlex, sys\n"
+        "from twinlens.conf.checking.first_answer import first_answer\n"
+        f"found = [first_answer(shlex.split(line), pathlib.Path({str(CONF)!r})) for line in {list(EVERYWHERE)!r}]\n"
+        "heavy = [name for name in ('torch', 'hydra', 'lightning', 'transformers', 'numpy') if name in sys.modules]\n"
+        "print(json.dumps([found, heavy]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    answers, heavy = json.loads(done.stdout)
+    assert heavy == []
+    for (line, named), answer in zip(EVERYWHERE.items(), answers, strict=True):
+        assert answer is not None, line
+        assert answer[0] == 2
+        assert named in answer[1], line
+
+
 def test_nothing_is_refused_that_the_docs_show_and_what_is_bad_only_in_the_same_words() -> None:
     shown = [shlex.split(arguments, comments=True) for page, arguments in COMMANDS if page != "extending.md"]
     assert len(shown) > 50
@@ -90,7 +130,8 @@ def test_help_shows_every_group_and_commands_that_are_accepted() -> None:
         assert f"python train.py {line}".rstrip() in said
         assert misspelt(shlex.split(line), ConfigTree((CONF,))) is None
         check_command_line(shlex.split(line), CONF, compose, parse_typed)
-    assert first_answer(["--version"], CONF)[1].startswith("twinlens ")  # type: ignore[index]
+    for line in (["--version"], ["model=tiny", "--version"]):
+        assert first_answer(line, CONF)[1].startswith("twinlens ")  # type: ignore[index]
     assert (only_prints(["--cfg", "job"]), only_prints(["--info=all"]), only_prints(["seed=1"])) == (True, True, False)
 
 
