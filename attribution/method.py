@@ -32,6 +32,7 @@ class Source:
         lengths: settings that read its lists → how many entries.
         positions: where the neurons of train texts are scored; rows of classes and choices have one answer token.
         heads: whether a method that scores heads serves where neurons are asked for.
+        acting: whether its units have to act at the answer token, as values do and queries before it do not.
 
     Example:
         >>> from twinlens.attribution.bridge.neuron_instances import NeuronInstances
@@ -47,6 +48,7 @@ class Source:
     lengths: Mapping[str, int] = field(default_factory=dict)
     positions: TextPositions = "all"
     heads: bool = False
+    acting: bool = False
 
 
 class Method:

@@ -25,6 +25,8 @@ from twinlens.models.expert_weights import (
 )
 
 UP, DOWN = "up", "down"
+UnitEdit = Callable[[int, Tensor, Tensor], Tensor]
+"""(expert, numbers of the tokens that it sees [rows], its units [rows, units]) → its units, changed."""
 
 
 class ExpertMatrix(nn.Module):
@@ -72,8 +74,15 @@ class ExpertLoop:
     def __init__(self, module: Any) -> None:
         self.module = module
         self._hooks: dict[tuple[str, int], Callable[..., Any]] = {}
+        self._edits: dict[int, UnitEdit] = {}
         self._tokens: dict[int, Tensor] = {}
         self._n_tokens = 0
+
+    @staticmethod
+    def of(module: Any) -> ExpertLoop:
+        """The loop that computes a module's experts at the moment, else a new one, which does once it has a hook."""
+        running = getattr(vars(module).get("forward"), "__self__", None)
+        return running if isinstance(running, ExpertLoop) else ExpertLoop(module)
 
     def stored(self, side: str) -> tuple[Tensor, Tensor | None]:
         """Weights and biases of a side, of all experts."""
@@ -81,15 +90,21 @@ class ExpertLoop:
 
     def register(self, address: tuple[str, int], hook: Callable[..., Any]) -> _Removes:
         """Hand one matrix's inputs and outputs to a hook, which may put others in the outputs' place."""
-        if not self._hooks:
-            self.module.forward = self._forward
         self._hooks[address] = hook
-        return _Removes(self, address)
+        self.module.forward = self._forward
+        return _Removes(self, self._hooks, address)
 
-    def forget(self, address: tuple[str, int]) -> None:
+    def edit(self, change: UnitEdit) -> _Removes:
+        """Change units between an expert's two matrices, so that whoever records the second one sees them changed."""
+        number = max(self._edits, default=-1) + 1
+        self._edits[number] = change
+        self.module.forward = self._forward
+        return _Removes(self, self._edits, number)
+
+    def forget(self, hooks: dict[Any, Any], key: Any) -> None:
         """Remove a hook; with the last one the module computes as before."""
-        self._hooks.pop(address, None)
-        if not self._hooks:
+        hooks.pop(key, None)
+        if not (self._hooks or self._edits):
             vars(self.module).pop("forward", None)
             self._tokens.clear()
 
@@ -108,7 +123,10 @@ class ExpertLoop:
             self._tokens[expert] = token = here.any(1).nonzero()[:, 0]
             weight = torch.where(here, routing.weight, 0).sum(1)[token]
             projected = self._matrix(UP, expert, routing.hidden[token])
-            written = self._matrix(DOWN, expert, activated(self.module, projected))
+            units = activated(self.module, projected)
+            for change in self._edits.values():
+                units = change(expert, token, units)
+            written = self._matrix(DOWN, expert, units)
             total = total.index_add(0, token, (written * weight[:, None]).to(total.dtype))
         return total
 
@@ -126,13 +144,14 @@ class ExpertLoop:
 class _Removes:
     """Removes a hook."""
 
-    def __init__(self, loop: ExpertLoop, address: tuple[str, int]) -> None:
+    def __init__(self, loop: ExpertLoop, hooks: dict[Any, Any], key: Any) -> None:
         self._loop = loop
-        self._address = address
+        self._hooks = hooks
+        self._key = key
 
     def remove(self) -> None:
         """Remove it."""
-        self._loop.forget(self._address)
+        self._loop.forget(self._hooks, self._key)
 
 
 def expert_layers(name: str, module: Any, block: int | None) -> list[LinearLayer]:

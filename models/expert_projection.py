@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
+from torch.nn.functional import one_hot, pad
 
 from twinlens.models.adapters import projection_rows
 from twinlens.models.block_probe import first_tensor
+from twinlens.models.expert_layers import ExpertLoop
 from twinlens.models.expert_weights import (
     Routing,
     all_value_rows,
@@ -202,6 +203,32 @@ class MixtureProjection(HookedProjection):
         biased = self.experts.has_bias or any(part.bias is not None for part in self.shared)
         return output - self(activation).to(output) if biased else torch.zeros_like(output[:1])
 
+    def zeroing(self, tokens: Tensor, units: Tensor) -> list[Any]:
+        """Handles of hooks that make a unit of some tokens 0 where the matrix behind it reads it.
+
+        Other hooks change what the whole mixture writes, which a tape over the experts' matrices does not see.
+
+        Args:
+            tokens: numbers among all tokens of the forward, [pairs].
+            units: of each, [pairs].
+        """
+        n_experts, width, _ = expert_sizes(self.experts)
+        expert, own = units.div(width, rounding_mode="floor"), units % width
+
+        def of_routed(number: int, seen: Tensor, values: Tensor) -> Tensor:
+            mine = expert == number
+            gone = ((seen[:, None] == tokens[mine]).float() @ one_hot(own[mine], width).float()).bool()
+            return values.masked_fill(gone, 0)
+
+        handles: list[Any] = [ExpertLoop.of(self.experts).edit(of_routed)] if bool((expert < n_experts).any()) else []
+        first = n_experts * width
+        for part, size in zip(self.shared, self.sizes[1:], strict=True):
+            mine = (units >= first) & (units < first + size)
+            if bool(mine.any()):
+                handles.append(part.register_forward_pre_hook(_zeroing(tokens[mine], units[mine] - first)))
+            first += size
+        return handles
+
     def _split(self, flat: Tensor) -> tuple[Tensor, ...]:
         rest = self.in_features - sum(self.sizes)
         return flat.split([*self.sizes, rest] if rest else self.sizes, 1)[: len(self.sizes)]
@@ -253,3 +280,14 @@ class MixtureProjection(HookedProjection):
                 constant = (0 if constant is None else constant) + factor * part.bias.expand(len(read), -1)
         self.constant = constant
         return pad(torch.cat(parts, 1), (0, self.in_features - sum(self.sizes)))
+
+
+def _zeroing(tokens: Tensor, units: Tensor) -> Callable[..., tuple[Any, ...]]:
+    """A hook that zeroes one input of a linear map for each of some tokens, [pairs] each."""
+
+    def hook(module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        rows = args[0].reshape(-1, args[0].shape[-1]).clone()
+        rows[tokens, units] = 0
+        return rows.reshape(args[0].shape), *args[1:]
+
+    return hook

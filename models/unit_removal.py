@@ -14,6 +14,7 @@ from twinlens.models.anatomy import Anatomy
 from twinlens.models.anatomy_check import build_anatomy
 from twinlens.models.encoder_anatomy import EncoderAnatomy, encoder_anatomy
 from twinlens.models.encoders import reads_first
+from twinlens.models.expert_projection import MixtureProjection
 from twinlens.models.forwards import answer_positions, first_positions
 from twinlens.models.padding import aligned, moved_by_padding
 from twinlens.models.recording import removing
@@ -62,10 +63,13 @@ class UnitRemoval:
                 own = torch.nonzero((layer == number) & (attention == of_attention))[:, 0]
                 if len(own):
                     rows = 2 * own + 1
+                    reads = part(block)
+                    if isinstance(reads, MixtureProjection):
+                        handles += reads.zeroing(rows * mask.shape[1] + positions[rows], unit[own])
+                        continue
                     size = torch.where(head[own], self.anatomy.head_dim, 1)
                     span = torch.stack([unit[own] * size, (unit[own] + 1) * size], 1)
-                    hook = _zeroing(rows, positions[rows], span, mask.shape)
-                    handles.append(part(block).register_forward_pre_hook(hook))
+                    handles.append(reads.register_forward_pre_hook(_zeroing(rows, positions[rows], span, mask.shape)))
         with removing(handles):
             yield
 

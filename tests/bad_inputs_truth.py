@@ -112,6 +112,36 @@ TRUTH: list[Entry] = [
         ("leaves 4 others", "expected 10 at least"),
     ),
     (
+        "a certificate of what the lenses do not both explain",
+        ("method=[gradsim,ig]", "evaluation=certificate", "explain={instance: gold, neuron: predicted}", *SMALL_DEMO),
+        ("the instance lens explains gold, the neuron lens predicted", "set explain=predicted"),
+    ),
+    (
+        "a certificate by training under a seed below 0",
+        (
+            "method=[gradsim,ig]",
+            "evaluation=certificate",
+            "evaluation.certificate.retrained=10",
+            "evaluation.certificate.seed=-1",
+        ),
+        ("evaluation.certificate.seed=-1", "from 0 to 2147483647"),
+    ),
+    (
+        "a refit with nothing but its penalty",
+        ("method=gradsim", "evaluation=loo", "evaluation.loo.damping=inf"),
+        ("damping=inf leaves no head but its centre", "at most 1e+12"),
+    ),
+    (
+        "a damping beside which nothing of the curvature is left",
+        ("method=influence_cg", "method.influence_cg.damping=1e300"),
+        ("damping=1e+300 leaves nothing of the curvature", "at most 1e+12"),
+    ),
+    (
+        "a residual that zeros have",
+        ("method=influence_cg", "method.influence_cg.cg_tolerance=1"),
+        ("cg_tolerance=1", "accepts zeros as a solution"),
+    ),
+    (
         "a step of nothing",
         ("method=gradsim", "evaluation=tail_patch", "evaluation.tail_patch.step=0"),
         ("step=0", "a step above 0"),

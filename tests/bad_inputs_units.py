@@ -49,6 +49,33 @@ UNITS: list[Entry] = [
         ("no units of predictions to turn round", "method=[data_of_neurons,neurons_of_data]"),
     ),
     (
+        "a unit that is named twice",
+        (*NAMED, "method.data_of_neurons.units=[[ffn,0,1],[ffn,0,1]]"),
+        ("['ffn', 0, 1] twice", "leave one out"),
+    ),
+    (
+        "units that act before the answer token",
+        ("method=[query_neurons,data_of_neurons]", "method.data_of_neurons.of=query_neurons"),
+        ("scores query neurons", "name a method that scores values"),
+    ),
+    (
+        "data of neurons by gradients of the head alone",
+        (BRIDGE, "method.data_of_neurons.params=head"),
+        ("params=head of data_of_neurons", "use params=all"),
+    ),
+    (
+        "a unit retrained without every row",
+        ("method=[ig,data_of_neurons,gradsim]", "evaluation=unit_retraining",
+         "evaluation.unit_retraining.beside=gradsim", "evaluation.unit_retraining.percent=99.9", *SMALL_DEMO),
+        ("99.9 % of 48 train rows", "lower percent"),
+    ),
+    (
+        "a unit retrained with one seed twice",
+        ("method=[ig,data_of_neurons,gradsim]", "evaluation=unit_retraining",
+         "evaluation.unit_retraining.beside=gradsim", "evaluation.unit_retraining.seeds=[0,0]", *SMALL_DEMO),
+        ("evaluation.unit_retraining.seeds=[0, 0]", "the seed 0 twice"),
+    ),
+    (
         "a unit retrained without all of the data",
         ("evaluation=unit_retraining", "evaluation.unit_retraining.percent=100"),
         ("percent=100", "write percent=10 units=20"),

@@ -152,3 +152,34 @@ class _Handles:
     def remove(self) -> None:
         for handle in self.handles:
             handle.remove()
+
+
+def without_unit(experts: Any, gone: tuple[int, int, int] | None) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A forward for transformers' experts, one token after the other and autograd's of all of their weights.
+
+    Args:
+        experts: of a block.
+        gone: token, expert and unit that is 0 between the expert's two matrices; None: nothing is.
+    """
+    up = "gate_up_proj" if experts.has_gate else "up_proj"
+    turn = (lambda weight: weight) if experts.is_transposed else (lambda weight: weight.T)
+
+    def forward(hidden: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        rows = []
+        for token in range(len(hidden)):
+            total = torch.zeros_like(hidden[token])
+            for slot, expert in enumerate(index[token].tolist()):
+                made = hidden[token] @ turn(getattr(experts, up)[expert])
+                made = made + getattr(experts, f"{up}_bias")[expert] if experts.has_bias else made
+                made = experts._apply_gate(made[None])[0] if experts.has_gate else experts.act_fn(made)
+                if gone is not None and gone[:2] == (token, expert):
+                    kept = torch.ones_like(made)
+                    kept[gone[2]] = 0
+                    made = made * kept
+                written = made @ turn(experts.down_proj[expert])
+                written = written + experts.down_proj_bias[expert] if experts.has_bias else written
+                total = total + written * weight[token, slot]
+            rows.append(total)
+        return torch.stack(rows)
+
+    return forward

@@ -100,6 +100,11 @@ class DataOfNeurons(CurvedLayers):
                 f"damping={self.damping} of data_of_neurons; expected a number, since halves of the train split "
                 "measure predictions, not units: write damping=0.1."
             )
+        if self.gradients.of_head:
+            raise UserError(
+                f"params={self.params} of data_of_neurons is the head alone, which lies above all units; expected "
+                "whole layers: use params=all, or patterns over the names of layers such as *.mlp.*."
+            )
         self.check_damping()
         self.gradients.check()
 
@@ -123,7 +128,7 @@ class DataOfNeurons(CurvedLayers):
         """The method whose lists give the units, where units are not named."""
         if self.of is None:
             return ()
-        return (Source("of", self.of, "neuron", lengths={"n_units": self.n_units}, heads=True),)
+        return (Source("of", self.of, "neuron", lengths={"n_units": self.n_units}, heads=True, acting=True),)
 
     def pairs(self, n_tests: int) -> int:
         """Units of so many predictions at most."""

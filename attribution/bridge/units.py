@@ -115,7 +115,7 @@ class Units:
 
 
 def require_words(setting: str, units: Sequence[Sequence[str | int]]) -> None:
-    """Refuse units that are not written as [kind, layer, unit].
+    """Refuse units that are not written as [kind, layer, unit], and one that is named twice.
 
     Args:
         setting: that names them.
@@ -130,6 +130,10 @@ def require_words(setting: str, units: Sequence[Sequence[str | int]]) -> None:
                 f"{setting} names {unit}; expected [kind, layer, unit] with a kind of {', '.join(UNIT_WORDS)} and "
                 "numbers from 0 on: write [[ffn,3,17]] for FFN neuron 17 of layer 3."
             )
+    known = [tuple(unit) for unit in units]
+    twice = next((unit for place, unit in enumerate(known) if unit in known[:place]), None)
+    if twice is not None:
+        raise UserError(f"{setting} names {list(twice)} twice; expected each unit once: leave one out.")
 
 
 def require_units(

@@ -33,6 +33,9 @@ MOST_CLASSES = 512
 BLOCK_NUMBERS = 2**22
 """Numbers of per-example gradients in memory at a time: larger blocks fall out of the caches."""
 
+MOST_DAMPING = 1e12
+"""Of the mean eigenvalue: beside more nothing is left of a curvature, and float32 may overflow."""
+
 FLOAT64_ROWS = 1024
 """Rows of a covariance that are float64 at a time."""
 

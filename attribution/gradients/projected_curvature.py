@@ -15,7 +15,7 @@ from torch import Tensor
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import LayerBasis, absolute_damping, eigenbasis, solve
 from twinlens.attribution.gradients.layout import RowLayout
-from twinlens.attribution.gradients.linear_solve import solve_factored
+from twinlens.attribution.gradients.linear_solve import factorised, solve_factored
 from twinlens.attribution.gradients.rows import GradientRows
 from twinlens.attribution.memory_amounts import bytes_in_words
 
@@ -135,7 +135,7 @@ class GGNInverse:
         else:
             matrix = self._gram()
             matrix.diagonal().add_(self.n * self.damping)
-        self.cholesky = torch.linalg.cholesky(matrix)
+        self.cholesky = factorised(matrix, self.damping)
         self.bytes_held = self.cholesky.numel() * 8
         found = {"mean_eigenvalue": trace / n_numbers, "damping_absolute": self.damping}
         self.description: dict[str, object] = {"solver": self.solver, **found}

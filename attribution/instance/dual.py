@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.linear_solve import solve_factored
+from twinlens.attribution.gradients.linear_solve import factorised, solve_factored
 from twinlens.attribution.instance.curvature import ggn_gram, ggn_root
 from twinlens.attribution.instance.factors import LayerFactors, gram, squared_norms
 from twinlens.attribution.instance.head_gradients import DifferentiableHead, check_inputs, loss_factors
@@ -104,7 +104,7 @@ class DualScorer(SolvedScorer):
         self.bytes_per_row, self.bytes_per_query = dual_block_bytes(head, len(train))
         self.bytes_held = len(matrix) ** 2 * 8 + sum((f.inputs.numel() + f.deltas.numel()) * 8 for f in self.root)
         matrix.diagonal().add_(self.n_train * damping)
-        self.cholesky = torch.linalg.cholesky(matrix)
+        self.cholesky = factorised(matrix, damping)
         matrix.diagonal().sub_(self.n_train * damping)
         self.description["residual"] = self._residual(matrix)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Literal, Self
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.fisher import LayerBasis, absolute_damping
+from twinlens.attribution.gradients.fisher import MOST_DAMPING, LayerBasis, absolute_damping
 from twinlens.attribution.gradients.projected_curvature import BLOCK_BYTES, choose_ggn_solver, ggn_bytes
 from twinlens.attribution.gradients.whole import Inverse
 from twinlens.attribution.instance.over_layers import Losses, OverLayers, RowSolve
@@ -63,10 +63,11 @@ class CurvedLayers(OverLayers):
                     f"{'curvature=identity' if self.curvature == 'identity' else ''}, whose damping is no multiple of "
                     "the curvature's mean eigenvalue; expected a number: write damping=0.1."
                 )
-        elif not self.damping > 0:
+        elif not 0 < self.damping <= MOST_DAMPING:
+            why = "leaves nothing of the curvature" if self.damping > 0 else "leaves the curvature singular"
             raise UserError(
-                f"damping={self.damping:g} leaves the curvature singular; expected a number above 0, relative to the "
-                "mean eigenvalue: use damping=0.1."
+                f"damping={self.damping:g} {why}; expected a number above 0 and at most {MOST_DAMPING:g}, relative to "
+                "the mean eigenvalue: use damping=0.1."
             )
 
     def check_curvature(self) -> None:
@@ -80,10 +81,11 @@ class CurvedLayers(OverLayers):
                 f"solver={self.solver} cannot serve curvature={self.curvature}, whose inverse is known in closed form; "
                 "expected solver=auto or solver=direct: leave solver out or use curvature=ggn."
             )
-        if not (self.cg_tolerance > 0 and self.cg_max_steps >= 1):
+        if not (0 < self.cg_tolerance < 1 and self.cg_max_steps >= 1):
+            what = "accepts zeros as a solution" if self.cg_tolerance >= 1 else "can accept no solution"
             raise UserError(
-                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} can accept no solution; "
-                "expected both above 0: use cg_tolerance=1e-6 cg_max_steps=1000."
+                f"cg_tolerance={self.cg_tolerance:g} with cg_max_steps={self.cg_max_steps} {what}; expected a "
+                "tolerance between 0 and 1 and at least one step: use cg_tolerance=1e-6 cg_max_steps=1000."
             )
         if self.reads == "layers" and (self.curvature == "hessian" or (self.iterates and self.solver != "cg")):
             otherwise = (

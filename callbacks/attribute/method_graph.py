@@ -103,6 +103,11 @@ def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> Non
             f"{asked} scores {given.unit_kind}s, expected a method that scores neurons{also}: name one, such as "
             f"{example}."
         )
+    if source.acting and given.role == "query":
+        raise UserError(
+            f"{asked} scores query neurons, which act on earlier tokens than the one that a unit is taken away at; "
+            f"expected units that act at the answer token: name a method that scores values, such as {example}."
+        )
     if given.kind == "ia_neurons":
         raise UserError(
             f"{asked} takes its neurons from instances itself, so that it has none of a train instance; expected a "

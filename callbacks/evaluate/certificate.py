@@ -63,7 +63,8 @@ def _taken(session: Session, evaluation: Certificate, named: tuple[str, str], me
         [float(own[: evaluation.ablated].double().sum()) for own in lists["score"]], dtype=torch.float64
     )
     said = yaml.safe_load((score_folder(session, neurons, seed) / "method.yaml").read_text())
-    prob = lists["target_prob"][:] if said.get("unit") == "probability" else None
+    shares = str(said.get("unit")).startswith("probability")  # alone, or with how it is taken
+    prob = lists["target_prob"][:] if shares else None
     return Removed(rows, scores.double().sum(1), change_with_neurons_off(sums, prob))
 
 

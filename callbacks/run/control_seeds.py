@@ -1,4 +1,4 @@
-"""Seeds of random controls in a run: those that the configuration gives, moved on by the run's own seed."""
+"""Seeds of methods and evaluations in a run: which are none, and those of controls moved on by the run's own seed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+from twinlens.attribution.errors import UserError
 
 STRIDE = 1000
 """Between the controls of two runs: seed 1 of the run makes 1000, 1001, 1002 of 0, 1, 2."""
@@ -19,7 +21,11 @@ def with_seeds_of_run(config: DictConfig) -> DictConfig:
 
     With the same draws in all of them, the error over training seeds would hold no variation of the control. Seed 0
     leaves all as it is.
+
+    Raises:
+        UserError: see `require_seeds`.
     """
+    require_seeds(config)
     if not config.seed:
         return config
     moved = config.copy()
@@ -31,6 +37,35 @@ def with_seeds_of_run(config: DictConfig) -> DictConfig:
                 if isinstance(seeds, ListConfig):
                     node[key] = [seed_in_run(seed, config.seed) for seed in seeds]
     return moved
+
+
+def require_seeds(config: DictConfig) -> None:
+    """Refuse seeds below 0 or beyond what generators take, and one that is named twice: its draws would count twice.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if not 0 <= config.seed < 2 * LARGEST:
+        raise UserError(f"seed={config.seed}; expected a whole number from 0 to {2 * LARGEST - 1}: write another one.")
+    for group in GROUPS:
+        for name, node in (config.get(group) or {}).items():
+            for key, value in node.items() if isinstance(node, DictConfig) else ():
+                if key not in KEYS and key != "seed" and not str(key).endswith("_seed"):
+                    continue
+                seeds = list(value) if isinstance(value, ListConfig) else [value]
+                whole = [seed for seed in seeds if isinstance(seed, int) and not isinstance(seed, bool)]
+                strange = next((seed for seed in whole if not 0 <= seed < LARGEST), None)
+                if strange is not None:
+                    raise UserError(
+                        f"{group}.{name}.{key}={value} names the seed {strange}; expected whole numbers from 0 to "
+                        f"{LARGEST - 1}: write another one."
+                    )
+                twice = next((seed for place, seed in enumerate(whole) if seed in whole[:place]), None)
+                if twice is not None:
+                    raise UserError(
+                        f"{group}.{name}.{key}={value} names the seed {twice} twice, whose draws are the same; "
+                        "expected different seeds: leave one out."
+                    )
 
 
 def seed_in_run(seed: Any, run_seed: int) -> Any:

@@ -22,6 +22,7 @@ from twinlens.callbacks.evaluate.faithfulness import reference_split
 from twinlens.callbacks.fit.early_stopping import require_validation
 from twinlens.callbacks.fit.other_checkpoints import other_checkpoints, require_same_model
 from twinlens.callbacks.fit.stage import n_processes, trains
+from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
 from twinlens.callbacks.run.architecture import configured_architecture
@@ -65,7 +66,10 @@ def refuse_what_the_inputs_rule_out(
     others = other_checkpoints(settings.get("checkpoints"), settings.get("checkpoint_rates"))
     require_same_model(others, settings["model"], tokenizer)
     of_instances = {key: method for key, method in methods.items() if method.kind == "instance"}
+    told = [session.explain.of(lens).told for lens in LENSES]
     for name, evaluation in evaluations.items() if of_instances else ():
+        if hasattr(evaluation, "require_one_target"):
+            evaluation.require_one_target(*told)
         n_train = len(session.data.splits["train"])
         if hasattr(evaluation, "require_rows"):
             evaluation.require_rows(n_train)

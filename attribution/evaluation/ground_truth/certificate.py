@@ -20,7 +20,12 @@ from twinlens.attribution.evaluation.ground_truth.certified_changes import (
     changes_of_parts,
     correlated,
 )
-from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_refittable
+from twinlens.attribution.evaluation.ground_truth.convex_head import (
+    Centre,
+    ConvexHead,
+    require_penalty,
+    require_refittable,
+)
 from twinlens.attribution.evaluation.needs import Available, missing_fit
 from twinlens.attribution.evaluation.result import Result
 from twinlens.attribution.evaluation.statistics import mean_and_error, wilson
@@ -97,16 +102,12 @@ class Certificate:
                 f"evaluation.certificate.level={self.level:g}, expected a share between 0 and 1 of the changes that "
                 "intervals hold: write 0.9."
             )
-        if not self.damping > 0:
-            raise UserError(
-                f"evaluation.certificate.damping={self.damping:g} leaves the head without a single best solution; "
-                "expected a number above 0, relative to the mean eigenvalue of the curvature: write 0.1."
-            )
+        require_penalty(self.damping, "certificate")
         if self.retrained and self.retrained < self.least_tests + 1:
             raise UserError(
-                f"evaluation.certificate.retrained={self.retrained} leaves {self.retrained - 1} others to calibrate an "
-                f"interval for {self.level:g} of the changes; expected {self.least_tests + 1} at least, or 0 for none: "
-                "raise it."
+                f"evaluation.certificate.retrained={self.retrained} leaves {max(0, self.retrained - 1)} others to "
+                f"calibrate an interval for {self.level:g} of the changes; expected {self.least_tests + 1} at least, "
+                "or 0 for none: raise it."
             )
 
     @property
@@ -165,6 +166,22 @@ class Certificate:
                     f"{methods[name].top_k} keeps fewer: raise method.{name}.top_k."
                 )
 
+    def require_one_target(self, instance: str, neuron: str) -> None:
+        """Refuse lenses that explain different outputs, whose scores are not of one prediction.
+
+        Args:
+            instance, neuron: what either lens explains, in words.
+
+        Raises:
+            UserError: naming both.
+        """
+        if instance != neuron:
+            raise UserError(
+                f"evaluation=certificate adds up what both lenses say of one output, and the instance lens explains "
+                f"{instance}, the neuron lens {neuron}; expected the same: set explain={neuron}, or leave certificate "
+                "out."
+            )
+
     def require_rows(self, n_train: int) -> None:
         """Refuse a train split that nothing would be left of.
 
@@ -183,10 +200,9 @@ class Certificate:
 
     def lacking(self, tests: int) -> str:
         """What the explained split lacks; empty where nothing is missing."""
-        needed = max(2 * self.least_tests, self.retrained)
-        return (
-            "" if tests >= needed else f"{needed} explained examples, half of which calibrate the others (here {tests})"
-        )
+        if tests < 2 * self.least_tests:
+            return f"{2 * self.least_tests} explained examples, half of which calibrate the others (here {tests})"
+        return "" if tests >= self.retrained else f"{self.retrained} explained examples to train for (here {tests})"
 
     def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:
         """None: which rows a fit goes without is known when it runs."""

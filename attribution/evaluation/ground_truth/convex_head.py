@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.fisher import MOST_DAMPING
+from twinlens.attribution.gradients.linear_solve import factorised
 
 Centre = Literal["trained", "zero"]
 NEWTON_STEPS = 200
@@ -35,6 +37,24 @@ def require_refittable(head: nn.Module, sequences: int, evaluation: str) -> None
             f"{sequences} choices; expected data with classes: leave {evaluation} out, or take evaluation=removal."
         )
     require_linear(head, evaluation)
+
+
+def require_penalty(damping: float, evaluation: str) -> None:
+    """Refuse a penalty with which there is no single best head, or none but the centre.
+
+    Args:
+        damping: relative to the mean eigenvalue of the curvature.
+        evaluation: that refits, its name in the configuration.
+
+    Raises:
+        UserError: naming what to write.
+    """
+    if not 0 < damping <= MOST_DAMPING:
+        why = "no head but its centre" if damping > 0 else "the head without a single best solution"
+        raise UserError(
+            f"evaluation.{evaluation}.damping={damping:g} leaves {why}; expected a number above 0 and at most "
+            f"{MOST_DAMPING:g}, relative to the mean eigenvalue of the curvature: write 0.1."
+        )
 
 
 def require_linear(head: nn.Module, evaluation: str) -> nn.Linear:
@@ -180,7 +200,7 @@ class ConvexHead:
                 hessian[a, :, b] = self.inputs.T @ (scale[:, None] * self.inputs)
         flat = hessian.reshape(classes * width, classes * width)
         flat.diagonal().add_(self.penalty)
-        return torch.linalg.cholesky(flat)
+        return factorised(flat, self.penalty, f"evaluation.{self.evaluation}.damping")
 
     def _block(self, solution: Tensor, factor: Tensor, left_out: Tensor) -> Tensor:
         each = self.row_gradients(solution, left_out.flatten()).unflatten(0, left_out.shape) / len(self.labels)

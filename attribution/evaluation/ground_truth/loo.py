@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.evaluation.ground_truth.convex_head import Centre, ConvexHead, require_refittable
+from twinlens.attribution.evaluation.ground_truth.convex_head import (
+    Centre,
+    ConvexHead,
+    require_penalty,
+    require_refittable,
+)
 from twinlens.attribution.evaluation.ground_truth.correlation import pearson, spearman
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import GroundTruth, ScoredMethod, TruthInputs
 from twinlens.attribution.evaluation.resampling import ends
@@ -63,11 +68,7 @@ class LeaveOneOut(GroundTruth):
     rows: int | None = None
 
     def __post_init__(self) -> None:
-        if not self.damping > 0:
-            raise UserError(
-                f"evaluation.loo.damping={self.damping:g} leaves the head without a single best solution; expected a "
-                "number above 0, relative to the mean eigenvalue of the curvature: write 0.1."
-            )
+        require_penalty(self.damping, "loo")
         if self.rows is not None and self.rows < 3:
             raise UserError(
                 f"evaluation.loo.rows={self.rows} are too few for a correlation; expected at least 3, or null for all "

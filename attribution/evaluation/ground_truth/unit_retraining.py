@@ -119,7 +119,7 @@ class UnitRetraining:
             )
 
     def require_unit_lists(self, name: str, top_k: int, n_train: int) -> None:
-        """Refuse lists shorter than what is taken away.
+        """Refuse lists shorter than what is taken away, and to take everything away.
 
         Args:
             name, top_k: of a method whose lists are read.
@@ -129,6 +129,11 @@ class UnitRetraining:
             UserError: naming the method and both numbers.
         """
         n = share_of_rows(n_train, self.percent)
+        if n >= n_train:
+            raise UserError(
+                f"evaluation.unit_retraining takes {self.percent:g} % of {n_train} train rows away, which are all of "
+                "them; expected some to train on: lower percent."
+            )
         if top_k < n:
             raise UserError(
                 f"evaluation.unit_retraining takes the first {self.percent:g} % of {n_train} train rows away, {n} "
