@@ -102,8 +102,15 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_page_is_reached_from_the_readme() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in PAGES[1:] if f"docs/{page.name}" not in readme] == []
+    """By its links, and by those of the pages that they lead to."""
+    reached, ahead = set(), {REPOSITORY / "README.md"}
+    while ahead:
+        page = ahead.pop()
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+        found = {(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link}
+        ahead |= {file for file in found if file.is_file()} - reached
+    assert [page.name for page in PAGES[1:] if page not in reached] == []
 
 
 def test_there_are_commands() -> None:

@@ -27,6 +27,7 @@ WINGS = (
     "results",
     "figures",
     "report",
+    "share",
     "run",
     "plan",
     "sweep",

@@ -32,6 +32,8 @@ from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
 from twinlens.callbacks.run.wandb_logger import log_run
+from twinlens.callbacks.share.cards import write_cards
+from twinlens.callbacks.share.upload import push_run
 
 
 def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
@@ -99,3 +101,6 @@ def run_stages(session: Session, run: RunFolder, parts: Parts) -> None:
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     shown = {name: value for name, value in run.metrics.items() if not name.startswith("data_index/")}
     log_run(parts.loggers, shown, run.rows, session.folder)
+    write_cards(session.folder)
+    if settings.get("push"):
+        push_run(session.folder, settings["push"])
