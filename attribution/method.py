@@ -59,6 +59,8 @@ class Method:
         unit_kind: what its entries stand for.
         is_control: whether it is what others are compared with and not a method to be read: results, figures and
             reports set it apart.
+        papers: where it comes from, as keys of `callbacks/share/references.bib`; `KEY if SETTING=VALUE|VALUE` cites for
+            some values of a setting alone, and conditions may be joined by `and`.
         top_k: length of its lists.
         seeds: of a method that draws random numbers, which is run once for each; `NO_SEED`: it draws none.
         explains: the lens whose target its scores speak of (`twinlens.attribution.targets`); None: they speak of none,
@@ -78,6 +80,7 @@ class Method:
     lens: ClassVar[Lens]
     unit_kind: ClassVar[UnitKind | Literal["instance"]] = "instance"
     is_control: ClassVar[bool] = False
+    papers: ClassVar[tuple[str, ...]] = ()
     explains: Lens | None = None
 
     top_k: int

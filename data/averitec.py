@@ -7,7 +7,7 @@ The published `train.json` becomes train and validation by a seeded permutation 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import listed
@@ -53,6 +53,9 @@ class AveritecDataModule(TextDataModule):
         validation_size: rows of train.json set aside for validation.
         options: see `TextDataModule`.
     """
+
+    papers: ClassVar[tuple[str, ...]] = ("schlichtkrull2023averitec",)
+    licence: ClassVar[tuple[str, ...]] = ("CC BY-NC 4.0",)
 
     def __init__(
         self,

@@ -36,6 +36,9 @@ class CosqaDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("talmor2019commonsenseqa",)
+    hub_dataset: ClassVar[tuple[str, ...]] = (f"{HUB_REPOSITORY} if path=null",)
+    licence: ClassVar[tuple[str, ...]] = ("none stated by its authors",)
     default_max_length: ClassVar[int] = 128  # the published limit
     readout: ClassVar[str] = ChoiceReadout.name
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -22,6 +22,7 @@ class DigitsDataModule(TextDataModule):
         options: see `TextDataModule`.
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("pedregosa2011scikit",)
     default_max_length = 64
 
     def __init__(

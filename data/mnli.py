@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import Notes, listed
@@ -62,6 +62,10 @@ class MnliDataModule(TextDataModule):
         heuristic: the rows of HANS that are used; None: all.
         options: see `TextDataModule`.
     """
+
+    papers: ClassVar[tuple[str, ...]] = ("williams2018mnli", "mccoy2019hans if test=hans")
+    hub_dataset: ClassVar[tuple[str, ...]] = (f"{HUB_REPOSITORY} if path=null",)
+    licence: ClassVar[tuple[str, ...]] = ("differs by genre, see the paper on MNLI", "HANS: MIT if test=hans")
 
     def __init__(
         self,

@@ -66,6 +66,8 @@ class TextDataModule(LightningDataModule):
 
     Attributes:
         default_max_length: of the dataset, in tokens.
+        papers, licence: what to cite, as keys of `callbacks/share/references.bib`, and whose licence the rows have; an
+            entry `… if SETTING=VALUE|VALUE` holds for some values alone. So has `hub_dataset`, where rows come from.
         readout: what the labels number, a word of `twinlens.attribution.readouts.READOUTS`: classes, the choices of a
             question (with `n_choices`) or the vocabulary, where a label is the token that should come next.
         n_choices: candidate answers of every question, known before anything is read; None: plain classification.
@@ -81,6 +83,9 @@ class TextDataModule(LightningDataModule):
     chosen_by: ClassVar[tuple[str, str]] = ("validation/accuracy", "max")  # first paper, appendix A
     readout: ClassVar[str] = ReadoutKind.name
     neuron_texts: ClassVar[int] = 0
+    papers: ClassVar[tuple[str, ...]] = ()
+    licence: ClassVar[tuple[str, ...]] = ()
+    hub_dataset: ClassVar[tuple[str, ...]] = ()
     name: str
     label_names: list[str]
     text_columns: list[str]

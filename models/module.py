@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ class TextClassifier(LightningModule):
 
     Attributes:
         weights_in: type in which the language model's weights were read.
+        papers, licence: what to cite, as keys of `callbacks/share/references.bib`, and the checkpoint's licence by its
+            name on the hub; an entry `… if SETTING=VALUE|VALUE` holds for some values of a setting alone.
         weights_told: one line about which weights are new, not used or read from a pickle; None: nothing is to be said.
 
     Args:
@@ -69,6 +71,26 @@ class TextClassifier(LightningModule):
             scores fixed, or the same neuron in the sequences of `all` choices at once; `predicted_edit_all`: scores are
             of the first kind, tests of neuron lists of the second.
     """
+
+    papers: ClassVar[tuple[str, ...]] = (
+        "zhang2022opt if name=opt125m",
+        "zhang2022opt if path=facebook/opt-125m",
+        "biderman2023pythia if name=pythia410m",
+        "biderman2023pythia if path=EleutherAI/pythia-410m",
+        "workshop2022bloom if name=bloom560m",
+        "workshop2022bloom if path=bigscience/bloom-560m",
+        "radford2019gpt2 if name=gpt2|gpt2large",
+        "radford2019gpt2 if path=gpt2|gpt2-large",
+        "touvron2023llama if name=llama7b",
+        "touvron2023llama if path=huggyllama/llama-7b",
+        "hu2022lora if adapter=lora",
+    )
+    licence: ClassVar[tuple[str, ...]] = (
+        "other if name=opt125m|llama7b",
+        "apache-2.0 if name=pythia410m",
+        "bigscience-bloom-rail-1.0 if name=bloom560m",
+        "mit if name=gpt2|gpt2large",
+    )
 
     def __init__(
         self,

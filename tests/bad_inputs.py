@@ -14,6 +14,7 @@ from tests.bad_inputs_numbers import NUMBERS
 from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
 from tests.bad_inputs_settings import PROCESSES, SETTINGS, UNDER_TORCHRUN
+from tests.bad_inputs_sharing import LOGGED_IN, NO_HUB, SHARING
 from tests.bad_inputs_strangers import STRANGERS
 from tests.bad_inputs_texts import TEXTS
 from tests.bad_inputs_truth import TRUTH
@@ -34,5 +35,7 @@ BAD_INPUTS = [
     *(BadInput("Encoders", *entry) for entry in ENCODERS),
     *(BadInput("Types of numbers and of attention", *entry) for entry in NUMBERS),
     *(BadInput("Configurations from somebody else", *entry) for entry in STRANGERS),
+    *(BadInput("Sharing, and rows of others", *entry) for entry in SHARING),
+    *(BadInput("Sharing, and rows of others", *entry, environment=LOGGED_IN) for entry in NO_HUB),
     *(BadInput("Found while running", *entry, running=True) for entry in WHILE_RUNNING),
 ]

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 import pytest
 from huggingface_hub import constants, hf_api
 from transformers.utils import hub as transformers_hub
 
+HubOfAnyKind = TypeVar("HubOfAnyKind", bound=ThreadingHTTPServer)
 COMMIT = "3f" * 20
 LARGE = (".bin", ".safetensors")
 """Files of these kinds lie in a store of large files, where a redirect to another address leads."""
@@ -31,8 +32,10 @@ class StandInHub(ThreadingHTTPServer):
         asked: every request, `METHOD path`.
     """
 
+    answers: type[BaseHTTPRequestHandler]
+
     def __init__(self, repositories: Mapping[str, Mapping[str, Path]]) -> None:
-        super().__init__(("127.0.0.1", 0), _Answers)
+        super().__init__(("127.0.0.1", 0), self.answers)
         self.repositories = repositories
         self.asked: list[str] = []
 
@@ -41,7 +44,9 @@ class StandInHub(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
 
-class _Answers(BaseHTTPRequestHandler):
+class Answers(BaseHTTPRequestHandler):
+    """What the hub says to whoever reads."""
+
     server: StandInHub
 
     def do_GET(self) -> None:
@@ -122,10 +127,19 @@ class _Answers(BaseHTTPRequestHandler):
         """Nothing: requests are kept in `asked`."""
 
 
+StandInHub.answers = Answers
+
+
 @contextmanager
 def serving(repositories: Mapping[str, Mapping[str, Path]]) -> Iterator[StandInHub]:
     """A hub in a thread of this process."""
-    hub = StandInHub(repositories)
+    with started(StandInHub(repositories)) as hub:
+        yield hub
+
+
+@contextmanager
+def started(hub: HubOfAnyKind) -> Iterator[HubOfAnyKind]:
+    """A hub that answers until the block ends."""
     thread = Thread(target=hub.serve_forever, daemon=True)
     thread.start()
     try:

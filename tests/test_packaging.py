@@ -12,8 +12,10 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
-from tests.test_structure import PACKAGES, imports_of, module_of, sources
+from tests.test_structure import PACKAGES, imports_of, module_of, sources, text
+from twinlens.conf.checking.former_names import READ_UNTIL
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -93,4 +95,11 @@ def test_the_citation_names_this_version(project: dict) -> None:
     assert citation["license"] == project["project"]["license"]
     cited = {identifier["value"] for paper in citation["references"] for identifier in paper["identifiers"]}
     assert cited == {"arXiv:2404.18655", "arXiv:2312.12141"}
-    assert f"{citation['version']}" in (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## (\d+\.\d+\.\d+)(?: – (.+))?$", text(REPOSITORY / "CHANGELOG.md"), re.MULTILINE)
+    assert released[0] == (citation["version"], str(citation["date-released"]))
+
+
+def test_what_is_read_no_longer_in_a_version_is_gone_by_then(project: dict) -> None:
+    assert Version(project["project"]["version"]) < Version(READ_UNTIL)
+    for page in ("CHANGELOG.md", "docs/former_names.md"):
+        assert READ_UNTIL in text(REPOSITORY / page)

@@ -28,6 +28,7 @@ WINGS = (
     "figures",
     "report",
     "tracking",
+    "share",
     "run",
     "plan",
     "sweep",

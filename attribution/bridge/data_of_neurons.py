@@ -16,7 +16,7 @@ from twinlens.attribution.bridge.neuron_lists import list_length
 from twinlens.attribution.bridge.units import FUNCTIONAL, require_units, require_words
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import Fisher
-from twinlens.attribution.gradients.options import LabelSource, Per
+from twinlens.attribution.gradients.options import KRONECKER_PAPERS, LabelSource, Per
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.gradients.whole import Inverse
@@ -57,6 +57,11 @@ class DataOfNeurons(CurvedLayers):
         ()
     """
 
+    papers: ClassVar[tuple[str, ...]] = (
+        "koh2017influence",
+        "grosse2023influence if curvature=ekfac",
+        *KRONECKER_PAPERS,
+    )
     explains = "neuron"  # the target that the units' lists speak of
     sign: ClassVar[str] = "positive: more training on the train example raises what the unit contributes to the target"
     unit: ClassVar[str] = "change of the contribution, nats, per unit of weight in the mean train loss"

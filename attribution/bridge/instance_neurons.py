@@ -42,6 +42,7 @@ class InstanceNeurons(NeuronLens):
         tensor([[0.9000, 0.4000, 0.1000]])
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     reads: ClassVar[str] = "instances"
     explains = "instance"
     from_instances: ClassVar[bool] = True

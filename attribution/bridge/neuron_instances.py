@@ -94,6 +94,7 @@ class NeuronInstances(InstanceMethod):
         tensor([[1.6300, 0.0000]], dtype=torch.float64)
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     reads: ClassVar[str] = "neurons"
     explains: Lens | None = "neuron"
     sign = "none: a similarity, carries no loss sign"

@@ -87,6 +87,7 @@ class Artifacts:
         [('gradsim', 1.0), ('random_instances', 0.5)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified", "mccoy2019hans")
     measure: Measure = "jaccard"
     top: Sequence[int] = (1, 10)
     requires: ClassVar[str] = "pairs"

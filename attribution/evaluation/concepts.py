@@ -41,6 +41,7 @@ class Concepts:
         {'concepts_retrieved': 2, 'concept_match': 50}
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     top: int = 10
     requires: ClassVar[str] = "concepts"
 

@@ -72,6 +72,7 @@ class Diversity:
         [('most', 0.35), ('least', 0.15)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     of: str = "retraining"
     fractions: Sequence[float] | None = None
     rank_by: RankBy | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -65,6 +65,7 @@ class DiversitySeries(Refits):
         [5, 5, 5, 5, 5, 5, 5]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     fraction: float = 10
     subsets_asked: int = 50
     seeds: Sequence[int] = (0,)

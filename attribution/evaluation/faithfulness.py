@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -75,6 +75,7 @@ class Faithfulness:
         {'sufficiency_drop': 0.52, 'comprehensiveness_drop': 0.0}
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     requires = "neuron"
 
     def __init__(

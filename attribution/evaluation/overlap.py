@@ -91,6 +91,7 @@ class Overlap:
         [('instance_overlap', 50, 50.0), ('instance_overlap_per_test', 1, 0.0), ('instance_overlap_per_test', 2, 100.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     fractions: Sequence[float] = (10, 20, 30, 40, 50)
     top: Sequence[int] = (1, 10, 100)
     neurons: Sequence[int] = (1, 5, 10, 20, 50, 100)

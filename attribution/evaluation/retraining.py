@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -40,6 +40,8 @@ class Retraining(SubsetGrid, Refits):
         >>> [(row.metric, row.group, row.value) for row in rows]
         [('accuracy', 'most', 0.5), ('preserved', 'most', 1.0), ('accuracy', 'least', 0.5), ('preserved', 'least', 0.0)]
     """
+
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
 
     def fits(self, rankings: Mapping[str, Tensor], label: Tensor | None = None) -> list[tuple[Tensor, int]]:
         """Every subset under every seed, random ones under their own."""

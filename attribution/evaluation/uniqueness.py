@@ -38,6 +38,7 @@ class Uniqueness:
         [('unique_instances', 3.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified",)
     top: int = 10
     requires: ClassVar[str] = "instance"
 

@@ -19,6 +19,15 @@ Per = Literal["example", "token", "module"]
 """What a train row is: an example, or one token of a language model's training text; with `module` an example, whose
 scores are shared out among the layers."""
 
+KRONECKER_PAPERS = (
+    "martens2015kfac if curvature=kfac|ekfac",
+    "eschenhagen2023kfac if curvature=kfac|ekfac",
+    "george2018ekfac if curvature=ekfac",
+)
+"""Of methods with a setting `curvature`, see `Method.papers`."""
+PROJECTION_PAPERS = ("park2023trak if projection=random", "choe2024logra if projection=random")
+"""Of methods with a setting `projection`."""
+
 
 @dataclass(frozen=True)
 class GradientOptions:

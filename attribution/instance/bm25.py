@@ -47,6 +47,7 @@ class BM25(InstanceMethod):
         tensor([[0.3600, 0.0000, 1.1200]], dtype=torch.float64)
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("robertson1995okapi", "lu2024bm25s")
     reads: ClassVar[str] = "text"
     explains = None
     sign: ClassVar[str] = "none: a similarity, carries no loss sign"

@@ -13,7 +13,7 @@ from typing import ClassVar, Literal, overload
 import torch
 from torch import Tensor
 
-from twinlens.attribution.gradients.options import HeadParameters, LabelSource, Per
+from twinlens.attribution.gradients.options import PROJECTION_PAPERS, HeadParameters, LabelSource, Per
 from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.row_forms import Storage
@@ -60,6 +60,7 @@ class GradientSimilarity(OverLayers):
         tensor([[ 0.5000, -0.2500,  0.5000]], dtype=torch.float64)
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified", "charpiat2019similarity", *PROJECTION_PAPERS)
     sign: ClassVar[str] = "positive: towards the target; a step on the train example raises its log-probability"
 
     similarity: Similarity = "dot"

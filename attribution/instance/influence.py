@@ -15,7 +15,7 @@ import torch
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import Fisher
-from twinlens.attribution.gradients.options import LabelSource, Per
+from twinlens.attribution.gradients.options import KRONECKER_PAPERS, PROJECTION_PAPERS, LabelSource, Per
 from twinlens.attribution.gradients.projected import Inverse, RowScorer
 from twinlens.attribution.gradients.projected_curvature import (
     DataInfInverse,
@@ -96,6 +96,16 @@ class Influence(CurvedLayers):
                 [-0.1000, -1.1000,  0.4000,  0.1000]], dtype=torch.float64)
     """
 
+    papers: ClassVar[tuple[str, ...]] = (
+        "koh2017influence",
+        "yu2024unified",
+        "agarwal2017lissa if solver=lissa",
+        *KRONECKER_PAPERS,
+        "grosse2023influence if curvature=ekfac",
+        "george2018ekfac if solver=cg and preconditioner=ekfac and params=all",
+        "kwon2024datainf if curvature=datainf",
+        *PROJECTION_PAPERS,
+    )
     sign: ClassVar[str] = "positive: towards the target; more training on the train example raises its log-probability"
     unit: ClassVar[str] = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.gradients.options import LabelSource, Per
+from twinlens.attribution.gradients.options import PROJECTION_PAPERS, LabelSource, Per
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.row_forms import Storage
 from twinlens.attribution.instance.costs import InstanceCost, PassSizes
@@ -63,6 +63,7 @@ class TracIn(OverLayers):
         tensor([[ 0.1000, -0.0500]], dtype=torch.float64)
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("pruthi2020tracin", *PROJECTION_PAPERS)
     per: ClassVar[Per] = "example"  # type: ignore[misc]  # of others it is a setting
     sign: ClassVar[str] = "positive: towards the target; the steps on the train example raised its log-probability"
     unit: ClassVar[str] = "loss change by one step per checkpoint, nats"

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.fisher import Fisher
-from twinlens.attribution.gradients.options import LabelSource, Per
+from twinlens.attribution.gradients.options import KRONECKER_PAPERS, PROJECTION_PAPERS, LabelSource, Per
 from twinlens.attribution.gradients.projected import RowScorer
 from twinlens.attribution.gradients.projection import ProjectionKind
 from twinlens.attribution.gradients.row_forms import Storage
@@ -63,6 +63,11 @@ class SegmentedUnrolling(OverLayers):
         tensor([[ 0.6321, -1.2642]])
     """
 
+    papers: ClassVar[tuple[str, ...]] = (
+        "bae2024source",
+        *KRONECKER_PAPERS,
+        *PROJECTION_PAPERS,
+    )
     per: ClassVar[Per] = "example"  # type: ignore[misc]  # of others it is a setting
     sign: ClassVar[str] = "positive: towards the target; more training on the train example raises its log-probability"
     unit: ClassVar[str] = "loss change per unit of weight in the mean train loss, nats; over n_train: leave one out"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class AttributionPatching(JointMethod):
                 [0.0700, 0.0200]])
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("nanda2023atp", "kramar2024atp")
     option = "atp"
     sign = "positive: without the neuron the target is less likely"
     unit = "nats: fall of the log-probability without the neuron, estimated"

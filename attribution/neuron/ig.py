@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -74,6 +74,7 @@ class IntegratedGradients(NeuronMethod):
         [[0, 1, 0], [0, 0, 0]]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024unified", "sundararajan2017ig")
     sign = "positive: the neuron's activation raises the target's P"
 
     def __init__(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from twinlens.attribution.evaluation.edits import Intervention
@@ -43,6 +45,7 @@ class JointIntegratedGradients(JointMethod):
         True
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("sundararajan2017ig",)
     option = "ig_joint"
     complete = True
     sign = "positive: the neuron, switched on with all others, raises the target's log-probability"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -43,6 +43,8 @@ UNITS = {
     "coefficient_inverse_rank": "|m| / rank of the target in U·direction(v)",
     "grad_x_act": "nats: m · d lp / dm",
 }
+OF_PAPER = tuple(score for score in UNITS if score != "grad_x_act")
+"""The scores that the second paper compares."""
 SIGNED = "positive: the neuron raises the target's log-probability"
 UNSIGNED = "none about the target: the higher, the larger the neuron is"
 
@@ -70,6 +72,8 @@ class NeuronScore(ResidualMethod):
         tensor([[0.5900, 0.5100],
                 [1.0500, 0.6100]])
     """
+
+    papers: ClassVar[tuple[str, ...]] = (f"yu2024neuron if score={'|'.join(OF_PAPER)}",)
 
     def __init__(
         self,
@@ -136,7 +140,7 @@ class NeuronScore(ResidualMethod):
         bounded = self.score in BOUNDED and model.output_weight is not None
         return {
             "method": self.score,
-            "source": f"{PAPER}, Sec. 4.1" if self.score != "grad_x_act" else "gradient times activation",
+            "source": f"{PAPER}, Sec. 4.1" if self.score in OF_PAPER else "gradient times activation",
             "score": self.score,
             "site": self.site,
             "mode": self.mode,

@@ -24,6 +24,7 @@ Granularity = Literal["heads", "head_positions", "layers"]
 class _PartScore(ResidualMethod, ABC):
     """What the granularities share; see `HeadScore` and `LayerScore`."""
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     granularity: Granularity
     sign = SIGNED
     unit = UNITS["logprob_increase"]

@@ -27,6 +27,7 @@ SIGN = "positive: what it adds to the residual stream pushes the value neurons' 
 class _QueryScore(ResidualMethod, ABC):
     """What both granularities share; see `QueryLayers` and `QueryNeurons`."""
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     role: ClassVar[Role] = "query"
     granularity: str
     sign = SIGN

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -47,6 +49,7 @@ class RelevancePatching(ResidualMethod, Replacing):
                 [0.4000, 0.3000]])
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("jafari2025relp",)
     option = "relp"
     sign = "positive: the neuron's activation is relevant for the target, negative: against it"
     unit = "nats: (a − r) · coefficient of relevance"

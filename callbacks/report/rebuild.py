@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.page import write_report
+from twinlens.callbacks.results.outside_rows import put_beside
 
 NEEDED = "config.yaml"
 """File that every run's folder has, of every version."""
@@ -35,8 +37,13 @@ def rebuild(run: str | Path) -> Path:
 
     Args:
         run: folder of the run.
+        beside: files of others' rows, see `put_beside`; None: those that stand there already.
 
     Raises:
-        UserError: it is no run's folder, or a file of the run is missing or damaged (named).
+        UserError: it is no run's folder, a file of the run is missing or damaged (named), or rows of others that cannot
+            stand beside it.
     """
-    return write_report(run_folder(run))
+    folder = run_folder(run)
+    if beside is not None:
+        put_beside(folder, [beside] if isinstance(beside, str) else beside)
+    return write_report(folder)

@@ -28,12 +28,14 @@ class Column:
         about: whether it says what a row's number is of. Rows that agree in all such columns measure one thing.
         needed: whether a file without it holds no results.
         before: what stands for it in a file that was written before the column came, from the row's other cells.
+        means: what its cells say, in words, for docs/results.md and whoever fills such a file.
     """
 
     kind: Kind = "text"
     about: bool = True
     needed: bool = False
     before: Callable[[Row], Cell] | None = None
+    means: str = ""
 
 
 def _of_result(known: Mapping[str, Column]) -> dict[str, Column]:
@@ -60,25 +62,29 @@ CONTROL = "control"
 """Column that is `true` in the rows of a control, else empty; of 0.1.0 controls are known by their names."""
 
 _LISTED = {
-    "model": Column(needed=True),
-    "data": Column(needed=True),
-    "seed": Column("whole", about=False),
-    "split": Column(),
-    "method": Column(),
-    "evaluation": Column(needed=True),
-    "metric": Column(needed=True),
-    "k": Column("place"),
-    "group": Column(),
-    "reference_group": Column(),
-    "variant": Column(),
-    "explain": Column(),  # target of a method's lens, where it is not the default, predicted
-    "value": Column("number", about=False, needed=True),
-    "stderr": Column("number", about=False),
-    "n": Column("whole", about=False),
-    CONTROL: Column(about=False, before=lambda row: "true" if _FORMER.match(str(row["method"] or "")) else None),
-    SETTING: Column(),
-    "low": Column("number", about=False),
-    "high": Column("number", about=False),
+    "model": Column(needed=True, means="name of the model"),
+    "data": Column(needed=True, means="name of the data"),
+    "seed": Column("whole", about=False, means="seed of the training; rows that differ in it alone are repetitions"),
+    "split": Column(means="split that was measured on: train, validation or test"),
+    "method": Column(means="name of the method that the number is of; empty: of the model itself"),
+    "evaluation": Column(needed=True, means="name of the evaluation"),
+    "metric": Column(needed=True, means="name of the number"),
+    "k": Column("place", means="length of a list, number of neurons or share, whichever the metric has"),
+    "group": Column(means="part that the number is of: a label, a layer, a type"),
+    "reference_group": Column(means="second axis of a table: the other method, the other group"),
+    "variant": Column(means="settings of the evaluation other than the default, key=value with ; between"),
+    "explain": Column(means="target that the method explains; empty: the predicted class"),
+    "value": Column("number", about=False, needed=True, means="the number"),
+    "stderr": Column("number", about=False, means="its standard error"),
+    "n": Column("whole", about=False, means="number of examples that it rests on"),
+    CONTROL: Column(
+        about=False,
+        before=lambda row: "true" if _FORMER.match(str(row["method"] or "")) else None,
+        means="true in rows of a control, else empty",
+    ),
+    SETTING: Column(means="settings of the method other than as shipped, key=value with ; between"),
+    "low": Column("number", about=False, means="lower end of the 95 % interval"),
+    "high": Column("number", about=False, means="upper end of the 95 % interval"),
 }
 COLUMNS: Mapping[str, Column] = _LISTED | _of_result(_LISTED)
 """Name → column, in the order of the file."""

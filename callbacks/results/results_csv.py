@@ -16,6 +16,9 @@ from twinlens.attribution.errors import UserError
 from twinlens.callbacks.results.columns import COLUMNS, NEEDED, Cell, Kind, Row
 from twinlens.conf.checking.secrets import hide
 
+AGAIN = "run the evaluation again"
+"""What to do about a damaged table of one's own run."""
+
 _PLAIN_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -36,20 +39,23 @@ def write_results(path: Path, rows: Iterable[Row]) -> None:
     os.replace(partial, path)
 
 
-def read_results(path: Path) -> list[dict[str, Cell]]:
+def read_results(path: Path, remedy: str = AGAIN) -> list[dict[str, Cell]]:
     """Read results.csv as this code, an earlier or a later one left it.
 
     Every row has all columns of `COLUMNS`: one that the file lacks is empty, or what the column says of files of before
     it. Columns that the file has beside them are kept as text.
+
+    Args:
+        remedy: what to do about a file that cannot be read.
 
     Raises:
         UserError: the file is missing, has no column for what no result is without, has a column twice, or a cell is
             no number where one is expected (with line).
     """
     rows = []
-    for number, cells in read_table(path, NEEDED, "run the evaluation again"):
+    for number, cells in read_table(path, NEEDED, remedy):
         kinds: dict[str, Kind] = {name: COLUMNS[name].kind if name in COLUMNS else "text" for name in cells}
-        known = {name: _parse(cell, name, kinds[name], path, number) for name, cell in cells.items()}
+        known = {name: _parse(cell, name, kinds[name], path, number, remedy) for name, cell in cells.items()}
         row = {name: known.get(name) for name in (*COLUMNS, *known)}
         came_later = {name: column.before for name, column in COLUMNS.items() if name not in cells and column.before}
         rows.append(row | {name: before(row) for name, before in came_later.items()})
@@ -66,7 +72,7 @@ def read_table(path: Path, needed: Sequence[str], remedy: str) -> list[tuple[int
     Raises:
         UserError: see `read_csv`; or a needed column is missing, or two have one name.
     """
-    header, lines = read_csv(path)
+    header, lines = read_csv(path, remedy)
     if not set(needed) <= set(header) or len(set(header)) < len(header):
         raise UserError(
             f"The header of {path} is {','.join(header) or 'empty'}; expected {','.join(needed)} and others, each "
@@ -75,7 +81,7 @@ def read_table(path: Path, needed: Sequence[str], remedy: str) -> list[tuple[int
     return [(number, dict(zip(header, cells, strict=True))) for number, cells in lines]
 
 
-def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_csv(path: Path, remedy: str = AGAIN) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Header and rows of a CSV file, each row with the number of the line it ends on.
 
     Raises:
@@ -87,14 +93,12 @@ def read_csv(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
             header = next(reader, [])
             lines = [(reader.line_num, cells) for cells in reader if cells]
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; expected a table: run the evaluation again.") from None
+        raise UserError(f"{path} is missing; expected a table: {remedy}.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); expected a CSV table: run the evaluation again.") from None
+        raise UserError(f"{path} cannot be read ({error}); expected a CSV table: {remedy}.") from None
     for number, cells in lines:
         if len(cells) != len(header):
-            raise UserError(
-                f"Line {number} of {path} has {len(cells)} cells; expected {len(header)}: run the evaluation again."
-            )
+            raise UserError(f"Line {number} of {path} has {len(cells)} cells; expected {len(header)}: {remedy}.")
     return header, lines
 
 
@@ -114,7 +118,7 @@ def _written(cell: Cell) -> Cell:
     return protect(hide(cell) if isinstance(cell, str) else cell)
 
 
-def _parse(cell: str, column: str, kind: Kind, path: Path, line: int) -> Cell:
+def _parse(cell: str, column: str, kind: Kind, path: Path, line: int, remedy: str) -> Cell:
     if cell == "":
         return None
     try:
@@ -123,9 +127,7 @@ def _parse(cell: str, column: str, kind: Kind, path: Path, line: int) -> Cell:
         if kind == "number":
             return float(cell)
     except ValueError:
-        raise UserError(
-            f"Column {column} in line {line} of {path} is {cell!r}; expected a number: run the evaluation again."
-        ) from None
+        raise UserError(f"Column {column} in line {line} of {path} is {cell!r}; expected a number: {remedy}.") from None
     if kind == "place" and _PLAIN_NUMBER.fullmatch(cell):
         return int(cell) if cell.lstrip("-").isdigit() else float(cell)
     return unprotect(cell)

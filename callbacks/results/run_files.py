@@ -27,6 +27,8 @@ from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, 
 from twinlens.conf.checking.former_names import current_output
 
 WARNINGS_FILE = "warnings.yaml"
+BESIDE_FILE = "results_beside.csv"
+"""Checked rows of others, which the run's tables, figures and page show beside its own."""
 _EXPLAINED = ("test", "validation", "train")
 _INSTANCE_COLUMNS = ("index", "top_index", "top_score", "bottom_index", "bottom_score")
 _NEURON_COLUMNS = ("index", "layer", "unit", "score")
@@ -107,6 +109,12 @@ class RunFiles:
 
     @cached_property
     def results(self) -> list[dict[str, Cell]]:
+        """results.csv, and behind it the rows of others that stand beside it (`report.beside`)."""
+        beside = self.path / BESIDE_FILE
+        return [*self.own_results, *(read_results(beside) if beside.exists() else ())]
+
+    @cached_property
+    def own_results(self) -> list[dict[str, Cell]]:
         """results.csv."""
         if (self.path / "metrics.json").exists():
             _ = self.metrics  # carries the format of the folder

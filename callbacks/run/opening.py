@@ -18,7 +18,7 @@ from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.run.architecture import configured_architecture, configured_type
 from twinlens.callbacks.run.layers_of_texts import with_layers_of_texts, with_readings_of_texts
 from twinlens.callbacks.run.readable_texts import refuse_unreadable_texts
-from twinlens.conf.checking.former_names import with_current_names
+from twinlens.conf.checking.former_names import READ_UNTIL, with_current_names
 from twinlens.conf.checking.plain_values import chosen, plain
 from twinlens.conf.checking.target_settings import with_target_of_run
 from twinlens.conf.checking.top_level import SEVERAL, check_groups_are_there
@@ -50,7 +50,7 @@ def read_former_names(config: Any) -> Any:
     config, replaced = with_current_names(config)
     if replaced and is_first_process():
         names = ", ".join(f"{before} as {now}" for before, now in sorted(replaced.items()))
-        print(f"former names: read {names}; docs/former_names.md has all", flush=True)
+        print(f"former names: read {names}, until version {READ_UNTIL}; docs/former_names.md has all", flush=True)
     for read in (with_target_of_run, with_layers_of_texts, with_readings_of_texts):
         config, line = read(config)
         if line and is_first_process():

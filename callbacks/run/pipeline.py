@@ -32,6 +32,8 @@ from twinlens.callbacks.run.method_settings import method_settings
 from twinlens.callbacks.run.parts import Parts, keeps_epochs, splits_needed
 from twinlens.callbacks.run.run_outcome import code_of
 from twinlens.callbacks.run.told_warnings import ToldWarnings, directions_of
+from twinlens.callbacks.share.cards import write_cards
+from twinlens.callbacks.share.upload import push_run
 from twinlens.callbacks.store.failures import writing
 from twinlens.callbacks.store.running import running
 from twinlens.callbacks.tracking.gather import findings_of_run
@@ -118,5 +120,8 @@ def _run_stages(session: Session, run: RunFolder, parts: Parts, send: Send) -> N
     print(printed_results(files, run.directions, told), flush=True)
     warnings.tell(session, "evaluate", run.metrics, directions_of(finished))
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
+    write_cards(session.folder)
     send(lambda: findings_of_run(session.folder, run.rows, run.facts, session.weights, session.fitted))
+    if settings.get("push"):
+        push_run(session.folder, settings["push"])
     require_optimised(asked, numbers)

@@ -31,6 +31,7 @@ from twinlens.conf.checking.overrides import (
     quoted,
 )
 from twinlens.conf.checking.plain_values import join, plain, without_hydra
+from twinlens.conf.checking.push_names import check_push
 from twinlens.conf.checking.size_bounds import check_growth, in_time
 from twinlens.conf.checking.target_settings import check_target_settings, with_target_of_run
 from twinlens.conf.checking.targets import Provided, check_targets
@@ -97,6 +98,7 @@ def check_command_line(
             check_config(config, command.tree, allow, provided, typed if command.is_foreign else None)
         check_remote_code(config, typed)
         check_commands(config, typed)
+        check_push(plain(without_hydra(config)), typed, multirun)
     return command
 
 

@@ -63,6 +63,9 @@ OUTPUTS: Mapping[str, str] = {
 }
 """How names of files in tables/ and figures/ began → how they begin now."""
 
+READ_UNTIL = "0.4.0"
+"""The version that reads former names, and configurations without `explain`, no longer."""
+
 _TARGET = "_target_"
 
 

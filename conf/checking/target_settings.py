@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from twinlens.attribution.errors import UserError
+from twinlens.conf.checking.former_names import READ_UNTIL
 
 EXPLAIN = "explain"
 OF_A_METHOD = ("explain", "explain_against", "target")
@@ -80,7 +81,8 @@ def with_target_of_run(config: DictConfig) -> tuple[DictConfig, str]:
     said = copy[EXPLAIN] if same else "{" + ", ".join(f"{lens}: {word}" for lens, word in found.items()) + "}"
     return (
         copy,
-        f"explain: this configuration is older than the setting; read as explain={said}, what its methods meant",
+        f"explain: this configuration is older than the setting; read as explain={said}, what its methods meant, "
+        f"until version {READ_UNTIL}",
     )
 
 

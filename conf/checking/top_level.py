@@ -61,13 +61,27 @@ class ReportCommand:
     Attributes:
         of: folder of the run, or of a sweep.
         compare: folders of runs that are put side by side.
+        beside: files in the columns of results.csv whose rows stand beside the run's from now on; `[]`: none any more;
+            null: as it is.
     """
 
     of: str | None = None
     compare: Sequence[str] | None = None
+    beside: str | Sequence[str] | None = None
 
 
-COMMANDS = ("store", "report")
+@dataclasses.dataclass
+class ResultsCommand:
+    """What to do with a file of results instead of a run; typed on the command line only.
+
+    Attributes:
+        check: a file in the columns of results.csv.
+    """
+
+    check: str | None = None
+
+
+COMMANDS = ("store", "report", "results")
 """Keys of what is done instead of a run."""
 
 
@@ -98,6 +112,9 @@ class RunConfig:
             typed on the command line, so that a configuration from a stranger cannot grant itself anything.
         store: list or clear the store instead of running.
         report: make a finished run's report anew, or compare runs, instead of running.
+        results: check a file of results instead of running.
+        push: `hub:NAME`, where the run's cards, explorer and weights go at its end; obeyed on the command line alone.
+        push_of: a finished run's folder that is pushed instead of running.
         yes: let `store.prune` remove what it shows; typed on the command line only.
         name: name of the run in loggers and tables; null lets the loggers choose.
         tags: free labels for loggers.
@@ -120,6 +137,9 @@ class RunConfig:
     allow_targets: list[str] | str = dataclasses.field(default_factory=list)
     store: StoreCommand = dataclasses.field(default_factory=StoreCommand)
     report: ReportCommand = dataclasses.field(default_factory=ReportCommand)
+    results: ResultsCommand = dataclasses.field(default_factory=ResultsCommand)
+    push: str | None = None
+    push_of: str | None = None
     yes: bool = False
     name: str | None = None
     tags: list[str] = dataclasses.field(default_factory=list)
@@ -147,6 +167,11 @@ def check_top_level(config: DictConfig | Mapping[str, Any], groups: Collection[s
             raise UserError(
                 f"report={value!r}: expected whose report to make; say report.of=RUN with the folder of a "
                 "finished run, or report.compare=[RUN1,RUN2] with those of two."
+            )
+        if key == "results" and not isinstance(value, Mapping):
+            raise UserError(
+                f"results={value!r}: expected which file of results to check; say results.check=FILE with a CSV file "
+                "in the columns of results.csv."
             )
         if key in fields:
             check_value(value, fields[key][0], key)

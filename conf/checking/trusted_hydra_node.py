@@ -15,6 +15,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.data_name import check_name
 from twinlens.conf.checking.overrides import Override
 from twinlens.conf.checking.plain_values import join, plain
+from twinlens.conf.checking.push_names import KEYS
 from twinlens.conf.checking.size_bounds import check_growth
 from twinlens.conf.checking.top_level import COMMANDS
 
@@ -23,7 +24,7 @@ CHANGING = frozenset({"runtime", "overrides", "searchpath", "mode", "sweeper.par
 )
 """Of Hydra's node: what tells of this very command, and the sweep that a file may ask for."""
 
-NOT_SWEPT = ("hydra", "paths", "allow_targets", *COMMANDS)
+NOT_SWEPT = ("hydra", "paths", "allow_targets", *COMMANDS, *KEYS)
 """Settings that a sweep in a file from elsewhere may not give."""
 
 

@@ -14,6 +14,7 @@ from omegaconf._utils import get_yaml_loader
 
 from twinlens.conf.checking.annotations import UNKNOWN
 from twinlens.conf.checking.plain_values import plain, without_hydra
+from twinlens.conf.checking.push_names import KEYS
 from twinlens.conf.checking.secrets import holds_secret, is_secret, scrub
 
 _PATH_IN_OVERRIDE = re.compile(r"""(^|[\[,:'"]|file://)(/[\w.~-][^,\]}'"]*)""")
@@ -48,11 +49,12 @@ def replayable(config: DictConfig | Mapping[str, Any]) -> dict[str, Any]:
 
     The defaults list takes Hydra's own settings (the pattern of run directories) from the project's `hydra/default`;
     the values follow it. A literal `${` is escaped, since reading the file would resolve it. `allow_targets` is
-    emptied: a run directory cannot grant itself anything.
+    emptied: a run directory cannot grant itself anything. Nor does it say where a run is pushed.
     """
     values = {key: literal(value) for key, value in redact(config).items() if key != "defaults"}
     if "allow_targets" in values:
         values["allow_targets"] = []
+    values.update((key, None) for key in KEYS if key in values)
     return {"defaults": [{"hydra": "default"}, "_self_"], **values}
 
 

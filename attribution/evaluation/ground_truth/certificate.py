@@ -78,6 +78,7 @@ class Certificate:
         [('instances', True), ('neurons', False), ('sum', True), ('joint', True)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("vovk2015cross", "barber2021jackknife")
     requires: ClassVar[str] = "certificate"
     rank_by: ClassVar[RankBy] = "mean"
 

@@ -57,6 +57,7 @@ class LinearDatamodelling(GroundTruth):
         [('exact', 1.0), ('opposite', -1.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("park2023trak",)
     reads_all_scores: ClassVar[bool] = True
     refits: ClassVar[bool] = True
 

@@ -127,6 +127,7 @@ class TailPatch(GroundTruth):
         [('gradsim', '', 0.3), ('random_instances', 'gradsim', 0.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("chang2025trackstar",)
     requires: ClassVar[str] = "tail_patch"
 
     first: Sequence[int] = (10,)

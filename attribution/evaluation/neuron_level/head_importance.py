@@ -47,6 +47,7 @@ class HeadImportance:
         [('a1.0', 0.07), ('a1.1', -0.09)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, top: int = 10, share: float = 0.01, mode: Mode = "corrected") -> None:

@@ -99,6 +99,7 @@ class ImportanceSums:
         [('increase_all', 1.28), ('increase_positive', 2.82), ('increase_top', 1.75)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, top: Sequence[int] = (100, 200), largest_share: float = 0.05, mode: Mode = "corrected") -> None:

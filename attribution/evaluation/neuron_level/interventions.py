@@ -58,6 +58,7 @@ class Interventions:
         [('original', 67), ('mine', 59), ('random_neurons', 61)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
     of_completions: ClassVar[bool] = True

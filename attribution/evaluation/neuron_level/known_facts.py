@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -33,6 +33,7 @@ class KnownFacts:
         [('known', 0.5), ('mrr', 0.625), ('perplexity', 4.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: Literal["answers"] = "answers"
 
     def evaluate(self, rank: Tensor, prob: Tensor, label: Tensor, types: Sequence[str], split: str) -> list[Result]:

@@ -33,6 +33,7 @@ class LayerImportance:
         [('attention', -0.95), ('ffn', 1.15)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, mode: Mode = "corrected") -> None:

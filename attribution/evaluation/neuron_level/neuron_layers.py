@@ -39,6 +39,7 @@ class NeuronLayers:
         [('0', 0.5), ('1', 1.5)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
     reads_lists: ClassVar[bool] = True
 

@@ -53,6 +53,7 @@ class PromptView:
         "5|1|2|0  →  '1', probability 0.642"
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(

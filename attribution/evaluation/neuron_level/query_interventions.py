@@ -58,6 +58,7 @@ class QueryInterventions:
         [('query_neurons', 12), ('random_neurons', 12)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(

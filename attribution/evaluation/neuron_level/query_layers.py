@@ -47,6 +47,7 @@ class QueryLayers:
         [('embedding', 0.97), ('a0', 0.13), ('a1', -0.1), ('f0', -0.14), ('f1', 0.0), ('constant', 0.0)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(

@@ -36,6 +36,7 @@ class Segments:
         [(0, 44), (1, 58), (2, 64)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(self, segments: int = 61, mode: Mode = "corrected") -> None:

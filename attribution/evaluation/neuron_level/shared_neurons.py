@@ -59,6 +59,7 @@ class SharedNeurons:
         [('capital', 'f0.2 1'), ('capital', 'f0.2 2'), ('colour', 'f0.3 4'), ('colour', 'f0.3 0')]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(

@@ -57,6 +57,7 @@ class ValueInterventions:
         [('logprob_increase', 79), ('random_neurons', 44)]
     """
 
+    papers: ClassVar[tuple[str, ...]] = ("yu2024neuron",)
     requires: ClassVar[Literal["neuron_level"]] = "neuron_level"
 
     def __init__(

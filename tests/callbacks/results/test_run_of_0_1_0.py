@@ -23,7 +23,7 @@ from twinlens.callbacks.results.results_csv import read_results
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.sweep.jobs import finished_jobs
 from twinlens.callbacks.sweep.summary import summarise
-from twinlens.conf.checking.former_names import PACKAGES, current_output
+from twinlens.conf.checking.former_names import PACKAGES, READ_UNTIL, current_output
 
 FORMER = Path(__file__).parent / "run_of_0_1_0"
 NUMBERS = ("value", "stderr", "n")
@@ -38,6 +38,9 @@ def test_a_run_of_before_replays_and_is_read(kind: str, command: CommandLine, tm
     assert finished.code == 0, finished.err
     said = [line for line in finished.out.splitlines() if line.startswith("former names: ")]
     assert len(said) == 1
+    meant = [line for line in finished.out.splitlines() if line.startswith("explain: this configuration is older")]
+    assert len(meant) == 1
+    assert all(f"until version {READ_UNTIL}" in line for line in (*said, *meant))
     assert "models.module.TextClassifier as twinlens.models.module.TextClassifier" in said[0]
     run = tmp_path / "run"
     assert not BARE.search((run / "config.yaml").read_text())  # the next replay has nothing to say
