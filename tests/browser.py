@@ -35,6 +35,12 @@ class Browser:
         page.wait_for_selector("html[data-ready]")
         return page
 
+    @staticmethod
+    def move(page: Any, state: str) -> None:
+        """Show another address within the report: the browser changes it first, the page follows an event later."""
+        page.goto(f"{page.url.partition('#')[0]}#{state}")
+        page.wait_for_function("document.documentElement.dataset.address === location.hash")
+
     def _asked(self, address: str) -> None:
         if not address.startswith(("file:", "data:", "blob:")):
             self.faults.append(f"asked for {address}")

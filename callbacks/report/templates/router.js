@@ -71,8 +71,13 @@ const begin = async () => {
   const data = readIsland(await unpacked("island"));
   drawRunFigures(data);
   const read = reader(data);
-  let kind = read(null);
-  addEventListener("hashchange", () => { kind = read({ kind }); });
+  let kind = null;
+  const follow = (moved) => {
+    kind = read(moved);
+    document.documentElement.dataset.address = location.hash; // what is shown, for programs that wait for it
+  };
+  follow(null);
+  addEventListener("hashchange", () => follow({ kind }));
   document.documentElement.dataset.ready = "true";
 };
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,6 +75,11 @@ def rendered(run: Path) -> Path:
     return path
 
 
+def shows(page: Any, heading: str) -> None:
+    """Wait until the page shows one thing: a click or Back changes the address, and the page follows later."""
+    page.wait_for_function("([h]) => document.querySelector('#one h2')?.textContent === h", arg=[heading])
+
+
 def elements(page: Any) -> int:
     return int(page.evaluate("document.querySelectorAll('*').length"))
 
@@ -91,34 +97,34 @@ def test_search_open_cross_and_back(opened: Browser, report: Path) -> None:
     page.get_by_label("Search by words").fill("light photo")
     assert "1 of 30 examples" in page.inner_text("#examples output")
     page.get_by_role("link", name="test 7", exact=True).click()
-    assert page.inner_text("#one h2") == "Test example 7"
+    shows(page, "Test example 7")
     assert page.evaluate("document.activeElement.textContent") == "Test example 7"  # a screen reader reads on from here
     first = page.locator("section[data-method=gradsim] .list a").first
     assert first.inner_text() == "train 7"  # the planted twin
     assert "twin of this example" in page.inner_text("section[data-method=gradsim] .list li:first-child")
     first.click()
-    assert page.inner_text("#one h2") == "Train instance 7"
+    shows(page, "Train instance 7")
     assert page.locator("#one mark.shared").all_inner_texts() == ["Photosynthesis", "needs", "light"]
     page.locator("#one .inline a").first.click()
-    assert page.inner_text("#one h2") == "Neuron L1 · 7"
+    shows(page, "Neuron L1 · 7")
     assert "train 7" in page.inner_text("#one .virtual >> nth=1")
     for heading in ("Train instance 7", "Test example 7"):
         page.go_back()
-        assert page.inner_text("#one h2") == heading
+        shows(page, heading)
     page.go_back()
-    assert page.is_visible("#examples")
+    page.wait_for_selector("#examples")
 
 
 def test_a_permalink_opens_what_it_names(opened: Browser, report: Path) -> None:
     page = opened.open(report, "test=17&method=random_neurons&instances=influence")
-    assert page.inner_text("#one h2") == "Test example 17"
+    shows(page, "Test example 17")
     assert [page.locator("#one select").nth(i).input_value() for i in (0, 1)] == ["influence", "random_neurons"]
     page.locator("#one select").nth(0).select_option("gradsim")
-    assert "instances=gradsim" in page.url
+    page.wait_for_url(re.compile("#.*instances=gradsim"))
     assert "method=random_neurons" in page.url
-    page.goto(page.url.partition("#")[0] + "#test=999")
+    Browser.move(page, "test=999")
     assert "no test example 999" in page.inner_text("#one")
-    page.goto(page.url.partition("#")[0] + "#layers")
+    Browser.move(page, "layers")
     assert page.is_visible("#layers")
 
 
@@ -134,7 +140,7 @@ def test_keys_alone_reach_everything(opened: Browser, report: Path) -> None:
             break
     name = page.evaluate("document.activeElement.textContent")
     page.keyboard.press("Enter")
-    assert page.inner_text("#one h2") == f"Test example {name.split()[1]}"
+    shows(page, f"Test example {name.split()[1]}")
 
 
 @pytest.mark.long
@@ -180,8 +186,7 @@ def test_tables_and_figures_are_saved(opened: Browser, report: Path) -> None:
 
 def no_barrier(page: Any, view: str) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs axe-playwright-python").Axe()
-    page.goto(f"{page.url.partition('#')[0]}#{view}")
-    page.wait_for_timeout(50)
+    Browser.move(page, view)
     found = axe.run(page).response
     assert len(found["passes"]) > 15
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == [], view
@@ -209,8 +214,7 @@ def test_hostile_text_is_text_in_every_view(opened: Browser, tmp_path: Path) -> 
     unit = load_from_disk(str(run / "scores" / "ig" / "test"))[0]
     views = [f"{kind}={i}" for kind in ("test", "train") for i in range(len(texts))]
     for view in (*VIEWS[:5], *views, f"neuron=ffn.{unit['layer'][0]}.{unit['unit'][0]}"):
-        page.goto(f"{page.url.partition('#')[0]}#{view}")
-        page.wait_for_timeout(20)
+        Browser.move(page, view)
         assert page.evaluate("window.hacked") is None
         assert page.locator("main script, main img[src=x]").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth + 1"), view  # nothing sticks out
@@ -227,8 +231,7 @@ def test_hostile_text_is_text_in_every_view(opened: Browser, tmp_path: Path) -> 
 def test_nothing_sticks_out(opened: Browser, report: Path, width: int) -> None:
     page = opened.open(report, viewport={"width": width, "height": 900})
     for view in (*VIEWS, "neuron=ffn.1.7"):
-        page.goto(f"{page.url.partition('#')[0]}#{view}")
-        page.wait_for_timeout(20)
+        Browser.move(page, view)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, view
 
 
@@ -239,11 +242,10 @@ def test_a_large_run_stays_within_its_bounds(opened: Browser, tmp_path: Path) ->
     assert path.stat().st_size < MOST_BYTES
     page = opened.open(path)
     for view in VIEWS:
-        page.goto(f"{page.url.partition('#')[0]}#{view}")
-        page.wait_for_timeout(50)
+        Browser.move(page, view)
         assert elements(page) < MOST_ELEMENTS, view
     for view, noun, size in (("examples", "example", N_TEST), ("instances", "instance", N_TRAIN)):
-        page.goto(f"{page.url.partition('#')[0]}#{view}")
+        Browser.move(page, view)
         assert f"{size} of {size} {noun}s" in page.inner_text(f"#{view} output")
         touched = f"Number(document.querySelector('#{view} .window').dataset.touched)"
         for letter in "the":
