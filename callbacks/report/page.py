@@ -19,6 +19,7 @@ from twinlens.callbacks.figures.svg import digest, environment, source
 from twinlens.callbacks.figures.write import charts, write_figures
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report import sections
+from twinlens.callbacks.report.certificates import certified
 from twinlens.callbacks.report.chart_data import chart_data, heat_maps
 from twinlens.callbacks.report.chart_library import chart_library
 from twinlens.callbacks.report.chosen_examples import choose_examples
@@ -44,8 +45,8 @@ VIEWS = (
 )
 """Parts of the page, by their names in its address; a run has those that it has something for."""
 SCRIPTS = (
-    "elements.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js", "method_lists.js",
-    "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
+    "elements.js", "tokens.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
+    "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
@@ -95,7 +96,7 @@ def render_report(run: RunFiles, directions: Mapping[str, str] = DIRECTIONS, n_e
             data=sections.run_name(run, "data"),
             seed=run.config.get("seed", ""),
             statement=sections.statement(run),
-            verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
+            verdicts=[*verdicts(run.results), *certified(run.results), *filter(None, [sections.headline(run)])],
             warnings=run.warnings,
             sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
             evaluations=list(evaluation_tables(published, directions)),

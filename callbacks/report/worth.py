@@ -43,9 +43,9 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
 
 
 def _of_neurons(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {_percent(100 - _value(control))}" if control else ""
+    against = f", {control['method']} {percent(100 - _value(control))}" if control else ""
     return (
-        f"{best['method']} changes {_percent(100 - _value(best))} of predictions with {format_number(best['k'])} "
+        f"{best['method']} changes {percent(100 - _value(best))} of predictions with {format_number(best['k'])} "
         f"neurons{against}."
     )
 
@@ -89,10 +89,11 @@ def _value(row: Row) -> float:
     return float(value) if isinstance(value, int | float) else float("nan")
 
 
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """A share of 100 as it is written, `9.5 %`."""
     return f"{format_number(round(value, 1))}\N{NO-BREAK SPACE}%"
 
 
 def _count(row: Row) -> str:
     n = row.get("n")
-    return f"{round(_value(row) * n)} of {n}" if isinstance(n, int) else _percent(100 * _value(row))
+    return f"{round(_value(row) * n)} of {n}" if isinstance(n, int) else percent(100 * _value(row))

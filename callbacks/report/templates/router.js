@@ -2,7 +2,7 @@
 
 const views = [...document.querySelectorAll("[data-view]")];
 const made = { prompts: promptsOverview, examples: examplesOverview, instances: instancesOverview, units: unitsOverview };
-const VIEWS = { test: exampleView, train: instanceView, neuron: neuronView };
+const VIEWS = { prompt: promptView, test: exampleView, train: instanceView, neuron: neuronView };
 
 const show = (name) => {
   for (const view of views) view.hidden = view.dataset.view !== name;
@@ -16,10 +16,13 @@ const go = (state) => { location.hash = addressOf(state); };
 
 const reader = (data) => {
   const ready = {};
+  let before = {};
   return (moved) => {
     const hash = location.hash.slice(1);
     const state = Object.fromEntries(new URLSearchParams(hash));
     const kind = Object.keys(VIEWS).find((name) => name in state);
+    const stepped = kind && before[kind] === state[kind] && before.token !== state.token; // the place on the page stays
+    before = state;
     if (kind) {
       const one = document.getElementById("one");
       one.replaceChildren(VIEWS[kind](data, state, go));
@@ -27,7 +30,7 @@ const reader = (data) => {
       document.title = `${one.querySelector("h2").textContent} · ${TITLE}`;
       if (moved) {
         one.querySelector("h2").focus({ preventScroll: true });
-        if (one.getBoundingClientRect().top < 0 || kind !== moved.kind) one.scrollIntoView({ block: "start" });
+        if (!stepped && (one.getBoundingClientRect().top < 0 || kind !== moved.kind)) one.scrollIntoView({ block: "start" });
       }
       return kind;
     }
