@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from twinlens.attribution.protocols import Batch, ExpertPlaces
@@ -79,6 +80,44 @@ class LayerStates:
     activation: Tensor
     mlp_scale: Tensor | None = None
     attention_scale: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ScaledUnits:
+    """One unit of each row of a batch, and what its coefficient is multiplied by.
+
+    Attributes:
+        attention: whether it is an attention neuron rather than one of the FFN, bool [batch].
+        layer, unit: its place, int64 [batch], unit = head · head_dim + dim for attention neurons.
+        factor: 0 switches it off, −1 turns it round, 1 leaves everything as it is, [batch].
+
+    Example:
+        >>> import torch
+        >>> from twinlens.attribution.example_models import ExampleResidualModel, example_batch
+        >>> from twinlens.attribution.residual_protocol import ScaledUnits
+        >>> model, batch, one = ExampleResidualModel(), example_batch(), torch.ones(2, dtype=torch.int64)
+        >>> same = ScaledUnits(attention=one == 0, layer=one, unit=3 * one, factor=one.float())
+        >>> bool((model.scaled_scores(batch, same) == model.states(batch).scores).all())
+        True
+    """
+
+    attention: Tensor
+    layer: Tensor
+    unit: Tensor
+    factor: Tensor
+
+    def scaled(self, values: Tensor, layer: int, attention: bool) -> Tensor:
+        """Coefficients of a layer and site with those of the units that lie there multiplied.
+
+        Args:
+            values: [batch, tokens, units].
+        """
+        rows = torch.nonzero((self.layer == layer) & (self.attention == attention))[:, 0]
+        if not len(rows):
+            return values
+        found, units = values.clone(), self.unit[rows]
+        found[rows, :, units] *= self.factor[rows, None].to(values.dtype)
+        return found
 
 
 @runtime_checkable
@@ -184,6 +223,10 @@ class ResidualModel(Protocol):
             ffn: [batch, layers, neurons], True where a neuron is zeroed, or None.
             attention: [batch, layers, heads · head_dim], or None.
         """
+
+    def scaled_scores(self, batch: Batch, units: ScaledUnits) -> Tensor:
+        """Readout scores [batch, outputs] of full forwards in which one unit of each row is multiplied by a factor at
+        every token."""
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
         """Gradient of ⟨cotangent, scores⟩ by what the MLPs add at q, [batch, layers, hidden].

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
+from twinlens.attribution.residual_protocol import LayerStates, ResidualStates, ScaledUnits
 from twinlens.models.adapters import projection_rows
 from twinlens.models.anatomy import Anatomy, MissingPart
 from twinlens.models.chain import eagerly
@@ -211,21 +211,36 @@ class ResidualEngine(KeysInStream):
     @torch.no_grad()
     def zeroed_scores(self, batch: Batch, ffn: Tensor | None, attention: Tensor | None) -> Tensor:
         """Scores with units zeroed at every token; see `ResidualModel.zeroed_scores`."""
+
+        def zeroed(rows: Tensor, layer: int, of_attention: bool) -> Tensor:
+            chosen = attention if of_attention else ffn
+            if chosen is None or not bool(chosen[:, layer].any()):
+                return rows
+            return rows.masked_fill(chosen[:, layer, None], 0)
+
+        return self._edited_scores(batch, zeroed)
+
+    @torch.no_grad()
+    def scaled_scores(self, batch: Batch, units: ScaledUnits) -> Tensor:
+        """Scores with a unit of each row scaled at every token; see `ResidualModel.scaled_scores`."""
+        return self._edited_scores(batch, units.scaled)
+
+    def _edited_scores(self, batch: Batch, edit: Callable[[Tensor, int, bool], Tensor]) -> Tensor:
+        """Scores of a forward whose coefficients `edit` changes: (coefficients [batch, tokens, units], layer, whether
+        they are attention neurons') → the same, changed."""
         batch = aligned(self.anatomy.backbone, batch)
         mask = batch["attention_mask"]
 
-        def zeroing(chosen: Tensor) -> Callable[[nn.Module, tuple], tuple]:
-            def hook(module: nn.Module, args: tuple) -> tuple:
-                rows = args[0].reshape(*mask.shape, -1)
-                return (rows.masked_fill(chosen[:, None], 0).reshape(args[0].shape), *args[1:])
+        def hook(module: nn.Module, args: tuple, layer: int, of_attention: bool) -> tuple | None:
+            rows = args[0].reshape(*mask.shape, -1)
+            edited = edit(rows, layer, of_attention)
+            return None if edited is rows else (edited.reshape(args[0].shape), *args[1:])
 
-            return hook
-
-        handles = []
-        for layer, block in enumerate(self.anatomy.blocks):
-            for chosen, part in ((ffn, self.anatomy.down_projection), (attention, self.anatomy.attention_output)):
-                if chosen is not None and bool(chosen[:, layer].any()):
-                    handles.append(part(block).register_forward_pre_hook(zeroing(chosen[:, layer])))
+        handles = [
+            part(block).register_forward_pre_hook(partial(hook, layer=layer, of_attention=of_attention))
+            for layer, block in enumerate(self.anatomy.blocks)
+            for of_attention, part in ((False, self.anatomy.down_projection), (True, self.anatomy.attention_output))
+        ]
         with removing(handles):
             hidden = self._run(batch)
         return wide(self.head(at_positions(hidden, answer_positions(mask))))

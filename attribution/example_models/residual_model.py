@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from twinlens.attribution.example_models.decoder import ExampleDecoder, answer_position, root_mean_square
-from twinlens.attribution.protocols import Batch
-from twinlens.attribution.residual_protocol import LayerStates, ResidualStates
+from twinlens.attribution.protocols import Batch, SequenceEdit
+from twinlens.attribution.residual_protocol import LayerStates, ResidualStates, ScaledUnits
 
 
 class ExampleResidualModel:
@@ -112,13 +112,25 @@ class ExampleResidualModel:
         def without(zeroed: Tensor | None, layer: int, values: Tensor) -> Tensor:
             return values if zeroed is None else values * ~zeroed[:, layer, None]
 
-        _, last = self.decoder.run(
-            self.decoder.embedding[batch["input_ids"]],
-            batch["attention_mask"],
-            edit=lambda layer, values: without(ffn, layer, values),
-            attention_edit=lambda layer, values: without(attention, layer, values),
+        return self._edited_scores(
+            batch,
+            lambda layer, values: without(ffn, layer, values),
+            lambda layer, values: without(attention, layer, values),
         )
-        return self.decoder.scores(last[torch.arange(len(last)), answer_position(batch["attention_mask"])])
+
+    def scaled_scores(self, batch: Batch, units: ScaledUnits) -> Tensor:
+        """See `ResidualModel`."""
+        return self._edited_scores(
+            batch,
+            lambda layer, values: units.scaled(values, layer, attention=False),
+            lambda layer, values: units.scaled(values, layer, attention=True),
+        )
+
+    def _edited_scores(self, batch: Batch, ffn: SequenceEdit, attention: SequenceEdit) -> Tensor:
+        mask = batch["attention_mask"]
+        embedded = self.decoder.embedding[batch["input_ids"]]
+        _, last = self.decoder.run(embedded, mask, edit=ffn, attention_edit=attention)
+        return self.decoder.scores(last[torch.arange(len(last)), answer_position(mask)])
 
     def mlp_gradient(self, batch: Batch, cotangent: Tensor) -> Tensor:
         """See `ResidualModel`: by autograd, from every layer's MLP output at the answer position on."""

@@ -17,6 +17,7 @@ from twinlens.attribution.evaluation.result import Result
 from twinlens.callbacks.attribute.score_files import score_name
 from twinlens.callbacks.evaluate.evaluation_inputs import kept_rows, padded
 from twinlens.callbacks.evaluate.neuron_level_pass import Job, compute_answers, job_of, stored_answers, types_of
+from twinlens.callbacks.evaluate.prompt_record import RECORD, write_record
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 
@@ -78,6 +79,8 @@ def neuron_level_stage(
             answers |= {key: column[kept] for key, column in stored_answers(session, second).items()}
     if hasattr(evaluation, "text") and is_first_process():
         print(evaluation.text(answers, prompts), flush=True)
+    if hasattr(evaluation, "recorded") and is_first_process():
+        write_record(session.folder / f"{name}{RECORD}", evaluation.recorded(answers, prompts), prompts.token)
     return evaluation.evaluate(answers, prompts)
 
 

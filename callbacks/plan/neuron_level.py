@@ -22,6 +22,7 @@ from twinlens.callbacks.evaluate.neuron_level_pass import (
     types_in,
 )
 from twinlens.callbacks.passes import costs
+from twinlens.callbacks.passes.explain import COMPLETION
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.table import Line
 from twinlens.callbacks.store.fingerprints import fingerprint_of
@@ -64,6 +65,10 @@ def _own_operations(plan: PlanBase, model: ResidualModel, evaluation: Any, n_lis
     """What the evaluation alone takes of all sentences."""
     forward, lengths = plan.shape.forward_operations, Counter(plan.lengths[plan.session.split])
     total = sum(count * evaluation.operations(model, n, forward(n), n_lists) for n, count in lengths.items())
+    if hasattr(evaluation, "operations_of_shown"):
+        whole = plan.session.explain.neuron.target == COMPLETION
+        longest = max(map(len, plan.session.data.splits[plan.session.split]["answer_ids"][:])) if whole else 1
+        total += evaluation.operations_of_shown(forward(max(lengths)), lengths.total(), longest)
     if scores_every_neuron(evaluation):
         at_once = sentences_at_once(evaluation, model, max(lengths), plan.session.memory_budget)
         total += ceil(lengths.total() / at_once) * evaluation.operations_together(model)

@@ -9,6 +9,7 @@ from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report.example_text import cut_length, cut_text, label_name, marks, twin_of, whole_text
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.results.run_files import RunFiles
+from twinlens.callbacks.results.token_names import Named
 
 MAX_CLASSES = 6
 """Class probabilities kept of an example; with more classes the most probable ones are."""
@@ -39,10 +40,10 @@ def packed_examples(
         "index": pack.whole([row["index"] for row in rows]),
         "source": pack.whole([_number(row.get("source_index")) for row in rows]),
         "twin": pack.whole([twin_of(row) for row in rows]),
-        "label": pack.words(row.get("label_token") or label_name(gold, row.get("label")) for row in rows),
-        "prediction": pack.words(
-            row.get("prediction_token") or label_name(names, row.get("prediction")) for row in rows
-        ),
+        "label": pack.words(_output(run, row, "label", gold) for row in rows),
+        "prediction": pack.words(_output(run, row, "prediction", names) for row in rows),
+        "completion": _completions(run, rows),
+        "answered": any(not row.get("prob") and row.get("target_prob") is not None for row in rows),
         "counted": pack.words(label_name(gold, row.get(FOLDED_PREDICTION)) for row in rows),
         "verdict": pack.whole([VERDICTS.index(verdict(row)) for row in rows]),
         "prob": pack.real([_own_prob(row) for row in rows]),
@@ -53,6 +54,20 @@ def packed_examples(
             "prob": pack.real([prob for found in padded for _, prob in found]),
         },
     }
+
+
+def _output(run: RunFiles, row: Mapping[str, Any], name: str, names: Mapping[int, str]) -> str:
+    """A label or prediction by its name, a token with its number beside it; empty for none."""
+    number = row.get(name)
+    if run.of_vocabulary and number is not None and number >= 0:
+        return run.tokens.said(number, row.get(f"{name}_token"))
+    return row.get(f"{name}_token") or label_name(names, number)
+
+
+def _completions(run: RunFiles, rows: Sequence[Mapping[str, Any]]) -> list[list[Named]] | None:
+    """Tokens of each example's completion; None where no example has two."""
+    ids = [list(row.get("answer_ids") or []) for row in rows]
+    return [run.tokens.named(one) for one in ids] if any(len(one) > 1 for one in ids) else None
 
 
 def verdict(row: Mapping[str, Any]) -> str:

@@ -11,12 +11,13 @@ import numpy as np
 from datasets import load_from_disk
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.report.certificates import certificates
 from twinlens.callbacks.report.explained_examples import packed_examples
 from twinlens.callbacks.report.listed_units import ListedUnits
 from twinlens.callbacks.report.method_lists import MAX_LISTED, Places, length_kept, packed_instances, packed_units
 from twinlens.callbacks.report.neuron_passages import Passages
 from twinlens.callbacks.report.packing import Packing
-from twinlens.callbacks.report.prompts import prompts, words_of_units
+from twinlens.callbacks.report.prompts import listed_neurons, prompts, words_of_units
 from twinlens.callbacks.report.worth import worth
 from twinlens.callbacks.results.columns import Row
 from twinlens.callbacks.results.indexed_rows import Rows
@@ -81,6 +82,9 @@ def island(
         _method(run, scores, rows[scores.name], by_index, places, units, length, pack, results)
         for scores in run.scores
     ]  # fmt: skip
+    looked_into = prompts(run)
+    for name in listed_neurons(looked_into):
+        units.number(name)
     own = [_own_units(run, name, found, places, units, pack) for name, found in _train_lists(run)]
     return pack.text(
         {
@@ -92,7 +96,8 @@ def island(
             "methods": methods,
             "own": own,
             "units": units.packed(Passages(run.path), words_of_units(results), pack),
-            "prompts": prompts(run),
+            "prompts": looked_into,
+            "certificates": certificates(run, places.tests),
             "charts": list(charts),
         }
     )
@@ -114,6 +119,7 @@ def _method(
         "seed": f"seed {scores.seed}, one of {len(scores.seeds)}" if len(scores.seeds) > 1 else "",
         **said,
         "worth": worth(results, scores.name),
+        "source": _source(run, scores),
         **lists,
         "summary": _summary(scores, places, pack),
     }
@@ -122,6 +128,17 @@ def _method(
 def _said(scores: ScoreSet, name: str) -> str:
     value = scores.settings.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _source(run: RunFiles, scores: ScoreSet) -> dict[str, Any] | None:
+    """The instance method whose first instances a list of neurons names the best neuron of, one after the other.
+
+    With `dedup` an entry is the first instance of a neuron, found by its score.
+    """
+    source = scores.settings.get("source")
+    if scores.kind != "neuron" or not any(one.name == source and one.kind == "instance" for one in run.scores):
+        return None
+    return {"name": source, "dedup": scores.settings.get("dedup") is True}
 
 
 def _summary(scores: ScoreSet, places: Places, pack: Packing) -> dict[str, Any] | None:
@@ -196,7 +213,19 @@ def _opened(path: Path) -> Any:
 def _own_units(
     run: RunFiles, name: str, rows: Rows, places: Places, units: ListedUnits, pack: Packing
 ) -> dict[str, Any]:
+    """Units of train instances: those that act in them, or, where a method says of what it is an influence, `built`."""
     listed = list(rows.rows([index for index in rows.index.tolist() if index in places.train]).values())
-    settings = next((one.settings for one in run.scores if one.name.partition("/")[0] == name), {})
+    settings = run.method_settings(rows.path.parent, name)
     scores = ScoreSet(name, "neuron", rows, settings)
-    return {"name": name, **packed_units(run, scores, listed, {}, places.train, units, OWN_UNITS, pack)}
+    built = "functional" in settings
+    found: dict[str, Any] = {}
+    if built and "explained" in rows.dataset.column_names:
+        asked = [index for row in listed for index in (row["explained"] or [])[:OWN_UNITS]]
+        found["explained"] = pack.whole([places.tests.get(int(index), -1) for index in asked])
+    return {
+        "name": name,
+        "built": built,
+        "measure": _said(scores, "unit"),
+        **found,
+        **packed_units(run, scores, listed, {}, places.train, units, OWN_UNITS, pack),
+    }

@@ -19,6 +19,8 @@ MAX_LISTED = 100
 """Entries kept of either end of a list, as many as methods store by default."""
 MAX_ENTRIES = 2_000_000
 """Entries of all lists of a page, of six bytes each; with more, lists are shorter and the page says so."""
+MAX_SHARES = 2_000_000
+"""Shares of a method's entries by token that a page keeps; with more it has none, and the run's files have them."""
 MIN_LISTED = 10
 MOST_OF_COMPLETION = 80
 """Characters of a completion that scores are towards."""
@@ -89,6 +91,7 @@ def packed_units(
     counts, at, position, listed = [0], [], [], []
     score: list[float] = []
     residual_layer, residual, prob = [], [], []
+    shares = _Shares.of(rows, examples, length)
     for row in rows:
         layer, unit, values = row["layer"] or [], row["unit"] or [], row["score"] or []
         if not len(layer) == len(unit) == len(values):
@@ -102,6 +105,7 @@ def packed_units(
         at += [units.number(address) for address in found]
         score += values[:length]
         position += _positions(row, len(found))
+        shares.add(row, len(found))
         each = row.get("completeness") or []
         worst = max(range(len(each)), key=lambda i: abs(each[i]), default=-1)
         residual_layer.append(worst)
@@ -115,10 +119,41 @@ def packed_units(
         ),
         "top": {"start": pack.whole(list(accumulate(counts))), "at": pack.whole(at), "score": pack.real(score)},
         "position": pack.whole(position) if several else None,
+        "token": shares.packed(pack),
         "listed": pack.whole(listed),
         "prob": pack.real(prob),
         "residual": {"layer": pack.whole(residual_layer), "size": pack.real(residual)},
     }
+
+
+class _Shares:
+    """Shares of each listed unit's score by the tokens of a completion, one behind the other.
+
+    Args:
+        width: tokens of the longest completion; 0: lists have no shares, or too many for a page.
+    """
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.values: list[float] = []
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], examples: Mapping[int, Mapping[str, Any]], length: int) -> _Shares:
+        """For the lists of some rows, of which `length` entries are kept at most."""
+        own = [row for row in rows if row.get("token")]
+        width = max((len(examples.get(int(row["index"]), {}).get("answer_ids") or []) for row in own), default=0)
+        entries = sum(min(length, len(row["token"])) for row in own)
+        return cls(width if width > 1 and width * entries <= MAX_SHARES else 0)
+
+    def add(self, row: Mapping[str, Any], count: int) -> None:
+        """The first `count` entries of a row; NaN for tokens that its completion does not have."""
+        for shares in (row.get("token") or [[]] * count)[:count] if self.width else ():
+            kept = [float(share) for share in shares[: self.width]]
+            self.values += kept + [float("nan")] * (self.width - len(kept))
+
+    def packed(self, pack: Packing) -> dict[str, Any] | None:
+        """For the page's header."""
+        return {"width": self.width, "share": pack.real(self.values)} if self.width else None
 
 
 def _target_of_list(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row: Mapping[str, Any]) -> str:
@@ -141,7 +176,9 @@ def target_name(run: RunFiles, scores: ScoreSet, example: Mapping[str, Any], row
         if f"{number}_token" in example
     }
     found = [
-        spelled.get(row[column]) or label_name(names, row[column])
+        run.tokens.said(row[column], spelled.get(row[column]))
+        if run.of_vocabulary and row[column] >= 0
+        else label_name(names, row[column])
         for column in ("target", AGAINST)
         if row.get(column) is not None
     ]

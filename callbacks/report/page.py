@@ -15,6 +15,7 @@ from twinlens.callbacks.figures.layer_profiles import layer_profiles
 from twinlens.callbacks.figures.write import charts, write_figures
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
 from twinlens.callbacks.report import cells, html_file, sections
+from twinlens.callbacks.report.certificates import certified
 from twinlens.callbacks.report.chart_data import chart_data, heat_maps
 from twinlens.callbacks.report.chosen_examples import choose_examples
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
@@ -38,9 +39,9 @@ VIEWS = (
 )
 """Parts of the page, by their names in its address; a run has those that it has something for."""
 SCRIPTS = (
-    "elements.js", "packing.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
-    "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js",
-    "report_views.js", "address.js", "router.js",
+    "elements.js", "packing.js", "tokens.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js",
+    "crossing.js", "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js",
+    "overviews.js", "report_views.js", "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
@@ -99,7 +100,7 @@ def render_report(
         data=sections.run_name(run, "data"),
         seed=run.config.get("seed", ""),
         statement=sections.statement(run),
-        verdicts=[*verdicts(run.results), *filter(None, [sections.headline(run)])],
+        verdicts=[*verdicts(run.results), *certified(run.results), *filter(None, [sections.headline(run)])],
         warnings=run.warnings,
         sections=[(anchor, name) for anchor, name in VIEWS if not absent.get(anchor)],
         evaluations=list(evaluation_tables([row for row in published if not is_of_prompt(row)], directions)),

@@ -32,7 +32,7 @@ def run_folder(run: str | Path, remedy: str = "give that one") -> Path:
     return folder
 
 
-def rebuild(run: str | Path) -> Path:
+def rebuild(run: str | Path, beside: str | Sequence[str] | None = None) -> Path:
     """Write tables, figures and report.html of a run anew, of this version or an older one; nothing is computed.
 
     Args:

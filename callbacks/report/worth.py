@@ -47,8 +47,8 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
 
 
 def _of_neurons(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {_percent(100 - _value(control), _error(control))}" if control else ""
-    changed = _percent(100 - _value(best), _error(best))
+    against = f", {control['method']} {percent(100 - _value(control), _error(control))}" if control else ""
+    changed = percent(100 - _value(best), _error(best))
     return f"{best['method']} changes {changed} of predictions with {format_number(best['k'])} neurons{against}."
 
 
@@ -97,7 +97,8 @@ def _error(row: Row) -> float | None:
     return float(error) if isinstance(seeds, int) and seeds > 1 and isinstance(error, int | float) else None
 
 
-def _percent(value: float, error: float | None = None) -> str:
+def percent(value: float, error: float | None = None) -> str:
+    """A share of 100 as it is written, `9.5 %`."""
     shown = format_number(round(value, 1)) if error is None else format_value(value, error)
     return f"{shown}\N{NO-BREAK SPACE}%"
 
@@ -106,4 +107,4 @@ def _count(row: Row) -> str:
     n, error = row.get("n"), _error(row)
     if isinstance(n, int):
         return f"{round(_value(row) * n)} of {n}"
-    return _percent(100 * _value(row), None if error is None else 100 * error)
+    return percent(100 * _value(row), None if error is None else 100 * error)

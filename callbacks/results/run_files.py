@@ -17,12 +17,13 @@ import yaml
 from datasets import load_from_disk
 
 from twinlens.attribution.errors import UserError
-from twinlens.attribution.readouts import choice_names
+from twinlens.attribution.readouts import TokenReadout, choice_names
 from twinlens.callbacks.attribute.score_files import CONTROL
 from twinlens.callbacks.passes.example_columns import CHOICES, PLANTS, SPELLED
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.indexed_rows import REMAKE, Rows
 from twinlens.callbacks.results.results_csv import read_csv, read_results, unprotect
+from twinlens.callbacks.results.token_names import TokenNames
 from twinlens.callbacks.store.formats import FORMAT, METHOD_FORMAT, RUN_FORMAT, require_known_format
 from twinlens.conf.checking.former_names import current_output
 
@@ -139,6 +140,17 @@ class RunFiles:
         return self.label_names if names is None else dict(enumerate(names))
 
     @cached_property
+    def of_vocabulary(self) -> bool:
+        """Whether outputs are tokens, so that a number of an output is one of the tokenizer's."""
+        rows = self.examples(self.split).dataset
+        return "readout" in rows.column_names and len(rows) > 0 and rows[0]["readout"] == TokenReadout.name
+
+    @cached_property
+    def tokens(self) -> TokenNames:
+        """The tokens of the model's vocabulary, by model/tokenizer.json."""
+        return TokenNames(self.path / "model" / "tokenizer.json")
+
+    @cached_property
     def model_config(self) -> dict[str, Any]:
         """model/config.json; empty where the run keeps no model."""
         path = self.path / "model" / "config.json"
@@ -228,9 +240,9 @@ class RunFiles:
         summary = None
         if (folder / "train_summary").is_dir():
             summary = self._rows(folder / "train_summary", _SUMMARY_COLUMNS)
-        return ScoreSet(name, kind, rows, self._method_settings(folder, name), seed, seeds, summary)
+        return ScoreSet(name, kind, rows, self.method_settings(folder, name), seed, seeds, summary)
 
-    def _method_settings(self, folder: Path, name: str) -> dict[str, Any]:
+    def method_settings(self, folder: Path, name: str) -> dict[str, Any]:
         """method.yaml, beside the splits or, for several seeds, in the method's folder."""
         beside = folder / "method.yaml"
         path = beside if beside.exists() else self.path / "scores" / name / "method.yaml"

@@ -75,8 +75,8 @@ def _map(head: Tensor) -> list[str]:
 def _positions(one: dict[str, Tensor], tokens: list[str], top: int) -> list[str]:
     width = max(7, *(len(token.strip()) for token in tokens)) + 1
     lines = ["  " + "head".ljust(8) + "".join(token.strip().rjust(width) for token in tokens)]
-    for layer, head in best_heads(one["head"], top):
-        values = one["head_position"][layer, head, : len(tokens)].tolist()
+    for (layer, head), values in zip(best_heads(one["head"], top), one["head_position"].tolist(), strict=True):
+        values = values[: len(tokens)]
         lines.append("  " + f"a{layer}.{head}".ljust(8) + "".join(f"{value:>{width}.3f}" for value in values))
     return lines
 

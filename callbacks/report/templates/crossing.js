@@ -8,7 +8,7 @@ const namedIn = (method, at, end = "top") => {
   for (let list = 0; list < method.row.length; list += 1) {
     for (let i = side.start[list]; i < side.start[list + 1]; i += 1) {
       if (side.at[i] !== at) continue;
-      found.push({ list, example: method.row[list], rank: i - side.start[list] + 1, score: side.score[i], position: method.position ? method.position[i] : -1 });
+      found.push({ list, example: method.row[list], rank: i - side.start[list] + 1, score: side.score[i], position: method.position ? method.position[i] : -1, place: i });
       break;
     }
   }
@@ -42,5 +42,19 @@ const unitLink = (data, unit, state = {}, attributes = {}) => link({ neuron: dat
 const trainLink = (data, train, state = {}, attributes = {}) => link({ train: data.train.index[train], ...state }, `train ${data.train.index[train]}`, attributes, data.home);
 const testLink = (data, example, state = {}, attributes = {}) => link({ test: data.tests.index[example], ...state }, `${data.tests.split} ${data.tests.index[example]}`, attributes, data.home);
 
+// Lists of units that act in train instances, and of units that these built.
+const acting = (data) => data.own.filter((method) => !method.built);
+const building = (data) => data.own.filter((method) => method.built);
+
+// Instances that a neuron's entry names: those that built it, or the one whose best neuron it is: [said, instances].
+const instancesBehind = (data, method, example, entry) => {
+  const built = data.of("unit").flatMap((one) => (one.lists.get(example) ?? []).filter((list) => one.unit[list] === entry.at)
+    .map((list) => [`built by (${one.name})`, entries(one, list).slice(0, 3).map(({ at }) => at)])).filter(([, found]) => found.length);
+  const source = method.source ? data.methods.find((one) => one.name === method.source.name) : null;
+  const listed = source ? entries(source, listOf(source, example)) : [];
+  const own = source ? (method.source.dedup ? listed.find(({ score }) => score === entry.score) : listed[entry.rank - 1]) : null;
+  return own ? [[`best neuron of (${source.name})`, [own.at]], ...built] : built;
+};
+
 // Units that a train instance's own lists name first: [unit, rank, method].
-const ownUnits = (data, train) => data.own.flatMap((method) => entries(method, listOf(method, train)).map((entry) => ({ ...entry, method: method.name })));
+const ownUnits = (data, train) => acting(data).flatMap((method) => entries(method, listOf(method, train)).map((entry) => ({ ...entry, method: method.name })));

@@ -10,18 +10,26 @@ const exampleView = (data, state, go) => {
   const [instances, neurons, units] = ["instance", "neuron", "unit"].map((kind) => (!state.lens || state.lens === kind ? data.of(kind) : []));
   const byInstances = pick(instances, state.instances ?? state.method);
   const byNeurons = pick(neurons, state.method);
-  const parts = [exampleHead(data, example, name, state), exampleBody(data, example, byInstances)];
+  const completion = tests.completion(example);
+  const steps = completion.length > 1 ? Math.min(completion.length, Math.max(0, ...neurons.map((one) => one.token?.width ?? 0))) : 0;
+  const token = tokenOf(state, steps);
+  const parts = [exampleHead(data, example, name, state), exampleBody(data, example, byInstances), steps ? exampleTokens(data, completion, token, steps, state) : ""];
   if (instances.length || neurons.length) {
     parts.push(h("div", { class: `lenses${instances.length && neurons.length ? "" : " one"}` },
       instances.length ? instanceLens(data, example, instances, byInstances, state, go) : "",
-      neurons.length ? neuronLens(data, example, neurons, byNeurons, byInstances, state, go) : ""));
+      neurons.length ? neuronLens(data, example, neurons, byNeurons, byInstances, state, go, token) : ""));
   }
+  parts.push(...data.certificates.map((one) => certificateOf(data, one, example)));
   parts.push(...units.map((method) => builtBy(data, method, example)));
   parts.push(agreement(data, example, instances, "training instances", (at) => trainLink(data, at, { from: tests.index[example] })));
   parts.push(agreement(data, example, neurons, "neurons", (at) => unitLink(data, at)));
   if (byNeurons && listOf(byNeurons, example) !== undefined) parts.push(unitHeat(data, byNeurons, example));
-  return h("article", { class: "example", "data-verdict": tests.verdict(example), "data-index": tests.index[example] }, parts);
+  return h("article", { class: "example", "data-verdict": tests.verdict(example), "data-index": tests.index[example], ...stepsBeside(token, steps, state, true) }, parts);
 };
+
+// Tokens of a completion, to step through the neurons of each.
+const exampleTokens = (data, completion, token, steps, state) => h("div", {}, completionStrip(completion, token, steps, state, true),
+  h("p", { class: "muted" }, token === null ? "Lists are of the whole completion. Choose a token, or step with the keys ← and →, for the listed neurons by their share of it." : "Neurons are ordered by their share of this token, among those that are listed for the whole completion. Lists of training instances are of the whole completion."));
 
 const missing = (sentence) => h("div", {}, h("h2", { tabindex: "-1" }, "Not on this page"), h("p", {}, sentence, " Lists of this page are cut as it says in its overview; the run's files have everything."));
 
@@ -33,8 +41,10 @@ const exampleHead = (data, example, name, state) => {
   const verdict = tests.verdict(example);
   const source = tests.source[example];
   const kept = { method: state.method, instances: state.instances, lens: state.lens };
+  const looked = data.prompts.find((one) => one.index === tests.index[example]);
   return h("header", {}, h("h2", { tabindex: "-1" }, name), verdict === "unlabelled" ? badge("no label") : badge(verdict, verdict), marksOf(tests.marks(example)),
     source >= 0 && source !== tests.index[example] ? h("span", { class: "muted" }, `row ${source} of the source`) : "",
+    looked ? link({ prompt: looked.index, token: looked.steps.length > 1 ? state.token : undefined }, "taken apart as a prompt") : "",
     h("span", { class: "steps" }, example > 0 ? link({ test: tests.index[example - 1], ...kept }, "← previous") : "", " ", example + 1 < tests.size ? link({ test: tests.index[example + 1], ...kept }, "next →") : ""));
 };
 
@@ -48,8 +58,9 @@ const exampleBody = (data, example, method) => {
   const [prediction, label, counts] = [tests.prediction(example), tests.label(example), tests.counts(example)];
   const prob = Number.isFinite(tests.prob[example]) ? shownPercent(tests.prob[example]) : "";
   const folded = counts && counts !== prediction;
+  const answered = tests.answered ? [prob ? `, ${tests.completion(example).length > 1 ? "the whole completion" : label ? "the answer" : ""} with ${prob}`.replace(",  with", " with") : ""] : null;
   const said = prediction
-    ? ["Predicted ", h("b", { dir: "auto" }, prediction), folded ? [", which counts as ", h("b", {}, counts), ","] : "", prob ? ` with ${prob}` : "", label ? [", labelled ", h("b", { dir: "auto" }, label)] : ""]
+    ? ["Predicted ", h("b", { dir: "auto" }, prediction), folded ? [", which counts as ", h("b", {}, counts), ","] : "", prob && !answered ? ` with ${prob}` : "", label ? [", labelled ", h("b", { dir: "auto" }, label)] : "", answered ?? ""]
     : label ? ["Labelled ", h("b", { dir: "auto" }, label), prob ? `, probability ${prob}` : ""] : [];
   return h("div", { class: "verdict" },
     h("div", {}, fields(tests, example, shared), shared.size ? h("p", { class: "muted" }, `Marked: words shared with the first three instances of ${method.name}.`) : ""),
@@ -72,9 +83,24 @@ const instanceLens = (data, example, methods, method, state, go) => h("section",
   lens(data, example, "Training instances", methods, method, (name) => go({ ...state, instances: name })),
   instanceList(data, method, listOf(method, example), example, new Map(methods.map((one) => [one.name, ranksIn(one, example, COMPARED)])), wordsToMark(data, example), state));
 
-const neuronLens = (data, example, methods, method, behind, state, go) => h("section", { "data-method": method.name, "aria-label": `Neurons of ${data.tests.split} example ${data.tests.index[example]}` },
+const neuronLens = (data, example, methods, method, behind, state, go, token) => h("section", { "data-method": method.name, "aria-label": `Neurons of ${data.tests.split} example ${data.tests.index[example]}` },
   lens(data, example, "Neurons", methods, method, (name) => go({ ...state, method: name, instances: state.instances ?? behind?.name })),
-  unitList(data, method, listOf(method, example), example, new Map(methods.map((one) => [one.name, ranksIn(one, example, COMPARED)])), state, behind));
+  unitList(data, method, listOf(method, example), example, new Map(methods.map((one) => [one.name, ranksIn(one, example, COMPARED)])), state, behind, token));
+
+// What a certificate says of this example: predicted and realised change of each part, with the interval.
+const PARTS = new Map([["instances", "the instances alone"], ["neurons", "the neurons alone"], ["joint", "both at once"], ["sum", "the two changes, added"]]);
+const TRUTHS = new Map([["refit", "the head refitted without the rows"], ["retrained", "the whole model trained without the rows"]]);
+
+const certificateOf = (data, one, example) => {
+  const lines = [...(one.lines[example] ?? [])].sort((a, b) => [...PARTS.keys()].indexOf(a[0]) - [...PARTS.keys()].indexOf(b[0]));
+  if (!lines.length) return "";
+  const title = `Certificate: without its first ${one.removed} instances and ${one.ablated} neurons`;
+  return h("section", { "data-certificate": one.name }, h("h3", {}, title),
+    h("p", { class: "muted" }, `Change of the answer's log-probability, in nats, by ${one.methods}; intervals that hold ${shownPercent(one.level)} of the changes of other examples.`),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": title }, h("table", { "aria-label": title, "data-csv": `${title} of ${data.tests.split} ${data.tests.index[example]}` },
+      h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Without"), h("th", { scope: "col", class: "num" }, "Predicted"), h("th", { scope: "col", class: "num" }, "Interval"), h("th", { scope: "col", class: "num" }, "Realised"), h("th", { scope: "col" }, "Inside"), h("th", { scope: "col" }, "Measured with"))),
+      h("tbody", {}, lines.map(([part, truth, predicted, low, high, realised, holds]) => h("tr", {}, h("th", { scope: "row" }, PARTS.get(part) ?? part), h("td", { class: "num" }, shownScore(predicted)), h("td", { class: "num" }, `${shownScore(low)} to ${shownScore(high)}`), h("td", { class: "num" }, h("b", {}, shownScore(realised))), h("td", {}, holds ? "yes" : badge("no", "wrong")), h("td", {}, TRUTHS.get(truth) ?? truth)))))));
+};
 
 // Lists of train instances by the units that they built, where the run has them.
 const builtBy = (data, method, example) => {

@@ -15,7 +15,7 @@ const instanceView = (data, state, go) => {
     from === undefined ? "" : h("p", {}, "From ", testLink(data, from, { method: state.method, instances: state.instances }), ". Words that both share are marked."),
     fields(train, place, shared),
     method ? speaksFor(data, place, methods, method, state, go) : "",
-    ownNeurons(data, place), builtUnits(data, place));
+    ownNeurons(data, place), builtMost(data, place), builtUnits(data, place));
 };
 
 const speaksFor = (data, place, methods, method, state, go) => {
@@ -39,9 +39,16 @@ const speaksFor = (data, place, methods, method, state, go) => {
 
 const ownNeurons = (data, place) => {
   const found = ownUnits(data, place);
-  if (!data.own.length) return "";
+  if (!acting(data).length) return "";
   return h("section", {}, h("h3", {}, "Its own neurons"), found.length ? h("ul", { class: "inline" }, found.map((entry) => h("li", {}, unitLink(data, entry.at, { method: entry.method }), ` ${shownScore(entry.score)} `, h("span", { class: "muted" }, `${entry.method} #${entry.rank}`)))) : h("p", { class: "muted" }, "None is listed."));
 };
+
+// The units whose contribution to some example this instance raised most.
+const builtMost = (data, place) => building(data).map((method) => {
+  const found = entries(method, listOf(method, place));
+  return h("section", { "data-method": method.name }, h("h3", {}, `Neurons that it built most, by ${method.name}`), method.measure ? h("p", { class: "muted" }, `in ${method.measure}`) : "",
+    found.length ? h("ul", { class: "inline" }, found.map((entry) => h("li", {}, unitLink(data, entry.at, {}), ` ${shownScore(entry.score)}`, method.explained && method.explained[entry.place] >= 0 ? [" for ", testLink(data, method.explained[entry.place])] : ""))) : h("p", { class: "muted" }, "None is listed."));
+});
 
 const builtUnits = (data, place) => data.of("unit").map((method) => {
   const found = namedIn(method, place).sort((a, b) => a.rank - b.rank).slice(0, 50);

@@ -13,7 +13,8 @@ const readIsland = (block) => {
     const place = new Map(Array.from(index, (value, i) => [value, i]));
     const lowered = [];
     return {
-      split: packed.split, size: index.length, columns: packed.columns, cut: packed.cut,
+      split: packed.split, size: index.length, columns: packed.columns, cut: packed.cut, answered: packed.answered,
+      completion: (i) => packed.completion?.[i] ?? [], // [text, number] of each token where completions are explained
       index, source, twin, label, prediction, marks, prob, place,
       verdict: (i) => VERDICTS[verdict[i]],
       counts, // the label that a prediction counts as where labels are folded, else empty
@@ -39,6 +40,8 @@ const readIsland = (block) => {
       row, unit, lists, target: words(packed.target),
       ends: { top: end(packed.top), bottom: packed.bottom ? end(packed.bottom) : null },
       position: packed.position ? column(packed.position) : null,
+      token: packed.token ? { width: packed.token.width, share: column(packed.token.share) } : null,
+      explained: packed.explained ? column(packed.explained) : null, // of each entry the example whose unit was built
       listed: packed.listed ? column(packed.listed) : null,
       prob: packed.prob ? column(packed.prob) : null,
       residual: packed.residual ? { layer: column(packed.residual.layer), size: column(packed.residual.size) } : null,
@@ -48,7 +51,7 @@ const readIsland = (block) => {
 
   const methods = header.methods.map(method);
   return {
-    explained: header.explained, length: header.length, charts: header.charts, prompts: header.prompts,
+    explained: header.explained, length: header.length, charts: header.charts, prompts: header.prompts, certificates: header.certificates,
     tests: examples(header.tests), train: examples(header.train),
     methods, of: (kind) => methods.filter((one) => one.kind === kind),
     own: header.own.map(method),
@@ -62,8 +65,17 @@ const entries = (method, list, end = "top") => {
   if (!side || list === undefined) return [];
   return Array.from({ length: side.start[list + 1] - side.start[list] }, (_, rank) => {
     const i = side.start[list] + rank;
-    return { rank: rank + 1, at: side.at[i], score: side.score[i], position: method.position ? method.position[i] : -1 };
+    return { rank: rank + 1, at: side.at[i], score: side.score[i], position: method.position ? method.position[i] : -1, place: i };
   });
 };
 
 const listOf = (method, example) => method.lists.get(example)?.[0];
+
+// The entries of one list by their share at one token of a completion; without a token as they are.
+const entriesAt = (method, list, token) => {
+  const found = entries(method, list);
+  if (token === null || !method.token) return found;
+  const { width, share } = method.token;
+  return found.map((entry) => ({ ...entry, score: share[entry.place * width + token] })).filter((entry) => !Number.isNaN(entry.score))
+    .sort((a, b) => b.score - a.score).map((entry, i) => ({ ...entry, rank: i + 1 }));
+};

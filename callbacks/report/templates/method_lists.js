@@ -63,13 +63,13 @@ const later = (name, make) => h("details", { class: "more", ontoggle: (event) =>
 } }, h("summary", {}, name));
 
 // Instances of `behind` whose own lists name the unit: who stands behind a neuron.
-const behindUnit = (data, method, example, unit) => (method && data.own.length ? entries(method, listOf(method, example)).slice(0, COMPARED).filter((entry) => ownUnits(data, entry.at).some((own) => own.at === unit)) : []);
+const behindUnit = (data, method, example, unit) => (method && acting(data).length ? entries(method, listOf(method, example)).slice(0, COMPARED).filter((entry) => ownUnits(data, entry.at).some((own) => own.at === unit)) : []);
 
 const passageLine = (data, [index, activation, before, token, after]) => h("p", { class: "passage", dir: "auto" }, before, h("mark", {}, token), after, " ",
   h("span", { class: "muted" }, data.train.place.has(index) ? trainLink(data, data.train.place.get(index)) : `train ${index}`, `, activation ${shownScore(activation)}`));
 
-const unitList = (data, method, list, example, ranks, state, behind) => {
-  const found = entries(method, list);
+const unitList = (data, method, list, example, ranks, state, behind, token = null) => {
+  const found = entriesAt(method, list, token);
   if (!found.length) return h("p", { class: "muted" }, `No neuron is listed${list !== undefined && method.target(list).includes(" against ") ? ": nothing sets apart what is the same" : ""}.`);
   const largest = largestOf(found);
   const where = (entry) => (entry.position >= 0 ? h("span", { class: "muted" }, ` position ${entry.position}`) : "");
@@ -80,11 +80,13 @@ const unitList = (data, method, list, example, ranks, state, behind) => {
       h("span", { class: "rank" }, String(entry.rank)),
       h("div", {}, unitLink(data, entry.at, { method: method.name, from: data.tests.index[example] }), where(entry), " ", others(alsoIn(ranks, method.name, entry.at)),
         data.units.words[entry.at] ? h("span", {}, " ", wordChips(data.units.words[entry.at].slice(0, 5))) : "",
-        instances.length ? h("span", { class: "muted" }, " built into ", instances.slice(0, 3).map((one, i) => [i ? ", " : "", trainLink(data, one.at, { from: data.tests.index[example] })])) : "",
+        instancesBehind(data, method, example, entry).map(([said, found]) => h("span", { class: "muted" }, ` ${said} `, found.map((at, i) => [i ? ", " : "", trainLink(data, at, { from: data.tests.index[example] })]))),
+        instances.length ? h("span", { class: "muted" }, " also listed for ", instances.slice(0, 3).map((one, i) => [i ? ", " : "", trainLink(data, one.at, { from: data.tests.index[example] })])) : "",
         passages ? h("details", { class: "more" }, h("summary", {}, "training texts that activate it most"), passages.map((passage) => passageLine(data, passage))) : ""),
       scoreCell(entry.score, largest));
   };
   const told = [];
+  if (token !== null && !method.token) told.push(`${method.name} has no shares by token: this list is of the whole completion`);
   if (method.listed[list] > FIRST) told.push(`first ${Math.min(FIRST, found.length)} of ${method.listed[list]} listed`);
   if (method.residual.layer[list] >= 0) told.push(`completeness residual at most ${shownScore(method.residual.size[list])} (layer ${method.residual.layer[list]})`);
   return [h("ol", { class: "list" }, found.slice(0, FIRST).map(line)), h("p", { class: "muted" }, told.join(" · ")),

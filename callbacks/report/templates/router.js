@@ -11,10 +11,13 @@ const show = (name) => {
 
 const reader = (data) => {
   const ready = {};
+  let before = {};
   return (moved) => {
     const hash = address();
     const state = Object.fromEntries(new URLSearchParams(hash));
     const kind = Object.keys(VIEWS).find((name) => name in state);
+    const stepped = kind && before[kind] === state[kind] && before.token !== state.token; // the place on the page stays
+    before = state;
     if (kind) {
       const one = document.getElementById("one");
       one.replaceChildren(VIEWS[kind](data, state, go));
@@ -22,7 +25,7 @@ const reader = (data) => {
       document.title = `${one.querySelector("h2").textContent} · ${TITLE}`;
       if (moved) {
         one.querySelector("h2").focus({ preventScroll: true });
-        if (one.getBoundingClientRect().top < 0 || kind !== moved.kind) one.scrollIntoView({ block: "start" });
+        if (!stepped && (one.getBoundingClientRect().top < 0 || kind !== moved.kind)) one.scrollIntoView({ block: "start" });
       }
       return kind;
     }

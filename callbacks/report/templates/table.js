@@ -3,8 +3,10 @@
 const ROW = 34; // pixels, the height that explorer.css gives a row
 const SPARE = 8; // rows above and below the view, so that a tab or a turn of the wheel finds the next one
 
+const PRINTED = 1000; // rows of a table that are printed; its CSV file has all
+
 const virtualTable = (title, columns, { rows = [], height = 14, sorted = null, falling = null, empty: none = "Nothing is listed." } = {}) => {
-  const state = { rows, shown: rows, column: null, falling: true, live: new Map() };
+  const state = { rows, shown: rows, column: null, falling: true, live: new Map(), printing: false, top: 0, tall: height * ROW };
   const body = h("tbody");
   const table = h("table", { class: "virtual", "aria-label": title });
   const tall = h("div", { class: "tall" }, table);
@@ -23,8 +25,8 @@ const virtualTable = (title, columns, { rows = [], height = 14, sorted = null, f
   };
 
   const draw = () => {
-    const first = Math.max(0, Math.floor(view.scrollTop / ROW) - SPARE);
-    const last = Math.min(state.shown.length, Math.ceil((view.scrollTop + (view.clientHeight || height * ROW)) / ROW) + SPARE);
+    const first = state.printing ? 0 : Math.max(0, Math.floor(state.top / ROW) - SPARE);
+    const last = Math.min(state.shown.length, state.printing ? PRINTED : Math.ceil((state.top + state.tall) / ROW) + SPARE);
     for (const [place, row] of state.live) {
       if (place >= first && place < last) continue;
       row.remove();
@@ -47,7 +49,8 @@ const virtualTable = (title, columns, { rows = [], height = 14, sorted = null, f
     tall.style.setProperty("height", `${(state.shown.length + 1) * ROW}px`);
     view.hidden = state.shown.length === 0;
     note.hidden = state.shown.length > 0;
-    view.scrollTop = 0;
+    if (state.top > 0) view.scrollTop = 0;
+    state.top = 0;
     draw();
   };
 
@@ -67,16 +70,27 @@ const virtualTable = (title, columns, { rows = [], height = 14, sorted = null, f
     order();
   };
 
-  view.addEventListener("scroll", draw, { passive: true });
+  // Where the view stands is read when it moves, not when its rows change: then a browser would lay out the page at once.
+  const look = () => {
+    [state.top, state.tall] = [view.scrollTop, Math.max(view.clientHeight, height * ROW)];
+    draw();
+  };
+  view.addEventListener("scroll", look, { passive: true });
+  const cut = h("p", { class: "muted printed" });
+  view.print = (printing) => {
+    state.printing = printing;
+    cut.textContent = state.shown.length > PRINTED ? `The first ${PRINTED} of ${state.shown.length} rows are printed; the CSV file has all.` : "";
+    draw();
+  };
   const all = () => csvText([columns.map((column) => column.name), ...state.shown.map((id) => columns.map((column) => (column.csv ?? column.value ?? column.cell)(id)))]);
   const csv = saveButton("CSV", title, () => save(fileName(title, "csv"), "text/csv", all()));
   if (sorted !== null) [state.column, state.falling] = [sorted, falling ?? Boolean(columns[sorted].numeric)];
   order();
   return {
-    element: h("div", { class: "listing" }, view, note, h("p", { class: "files" }, csv)),
+    element: h("div", { class: "listing" }, view, cut, note, h("p", { class: "files" }, csv)),
     setRows: (next) => { state.rows = next; order(); },
     count: () => state.shown.length,
-    ready: draw,
+    ready: look,
   };
 };
 
@@ -93,8 +107,18 @@ const searched = (examples, table, noun, extra = [], keep = () => true) => {
   };
   field.addEventListener("input", filter);
   filter();
+  prepare(examples);
   return { element: h("div", { class: "tools" }, h("label", { class: "grow" }, "Search by words", field), extra, output), filter };
 };
+
+const AT_ONCE = 100; // examples made ready for a search at a time, so that nothing waits for all of them
+
+// What a search looks through, made while nothing else is to be done: else the first letter waits for it.
+const prepare = (examples, from = 0) => (globalThis.requestIdleCallback ?? setTimeout)(() => {
+  const end = Math.min(from + AT_ONCE, examples.size);
+  for (let i = from; i < end; i += 1) examples.lowered(i);
+  if (end < examples.size) prepare(examples, end);
+});
 
 // Tables of the page itself get a button for CSV, and folded ones are made when they are opened.
 const finishTables = (root) => {
@@ -115,3 +139,10 @@ const openLater = () => {
     });
   }
 };
+
+// What is printed has all rows of its tables, up to the bound; afterwards they hold those in view again.
+const printTables = (printing) => {
+  for (const view of document.querySelectorAll(".window")) if (!printing || view.checkVisibility()) view.print(printing);
+};
+addEventListener("beforeprint", () => printTables(true));
+addEventListener("afterprint", () => printTables(false));
