@@ -49,14 +49,14 @@ def report_command(config: Any) -> dict[str, float]:
             f"report.of={of} and report.compare ask for two pages; expected one of them: make the pages one after the "
             "other."
         )
-    of_sweep = of is not None and (Path(of) / FILE).is_file()
-    if beside is not None and (of is None or of_sweep):
+    sweep = Path(of) if of is not None and (Path(of) / FILE).is_file() else None
+    if beside is not None and (of is None or sweep is not None):
         raise UserError(
             f"report.beside={beside!s:.200} names rows of others, but nothing says whose run they stand beside; "
             "expected both: add report.of=RUN."
         )
-    if of_sweep:
-        print(f"report: {remake_sweep(Path(of))}", flush=True)
+    if sweep is not None:
+        print(f"report: {remake_sweep(sweep)}", flush=True)
     elif of is not None:
         print(f"report: {rebuild(of, beside)}", flush=True)
         write_cards(Path(of))

@@ -36,8 +36,8 @@ VIEWS = (
 )
 """Parts of the page, by their names in its address."""
 SCRIPTS = (
-    "elements.js", "packing.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
-    "method_lists.js", "comparison_data.js", "compared_example.js", "comparison_views.js", "address.js", "router.js",
+    "elements.js", "packing.js", "tokens.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js",
+    "crossing.js", "method_lists.js", "comparison_data.js", "compared_example.js", "comparison_views.js", "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 MOST_EXAMPLES = 1000
