@@ -102,6 +102,7 @@ def test_jobs_by_numbers_are_what_their_results_say(sweep: Path) -> None:
     assert data["swept"] == {"seed": "seed", "method.influence.damping": "damping"}
 
 
+@pytest.mark.long
 def test_a_sweep_is_made_anew_from_its_files(command: CommandLine, sweep: Path) -> None:
     copy = shutil.copytree(sweep, command.folder / "sweep")
     (copy / "sweep.html").unlink()
