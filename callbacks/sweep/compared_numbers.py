@@ -14,7 +14,7 @@ from twinlens.callbacks.results.columns import SETTING, Cell
 from twinlens.callbacks.results.outcomes import FILE, read_outcomes, without_control
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.sweep.compared_runs import ComparedRuns
-from twinlens.callbacks.sweep.sweep_island import OF_NUMBERS
+from twinlens.callbacks.sweep.packed_numbers import OF_NUMBERS
 
 KEYS = tuple(name for name in OF_NUMBERS if name != SETTING)
 """What a number is of in every run; a method's own settings are what runs may differ in."""
@@ -83,8 +83,8 @@ def _difference(
         return None, None, False
     mine, first = samples[run], samples[0]
     if mine is not None and first is not None and mine.samples.shape == first.samples.shape == (1, n) and n > 1:
-        error = mine.unit * float(torch.std(mine.samples[0] - first.samples[0])) / math.sqrt(n)
-        return value - reference, error, True
+        paired = mine.unit * float(torch.std(mine.samples[0] - first.samples[0])) / math.sqrt(n)
+        return value - reference, paired, True
     error, other = errors[run], errors[0]
     return value - reference, None if error is None or other is None else math.hypot(error, other), False
 

@@ -18,12 +18,11 @@ from twinlens.callbacks.report.chart_data import chart_data
 from twinlens.callbacks.report.island import Kept, island
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.sections import run_name
-from twinlens.callbacks.results.columns import DIRECTIONS
-from twinlens.callbacks.results.formatting import ARROWS
 from twinlens.callbacks.sweep.compared_lists import Agreement, K, agreements, disagreement, same_predictions
 from twinlens.callbacks.sweep.compared_numbers import KEYS, Number, compared_numbers, compared_settings
 from twinlens.callbacks.sweep.compared_runs import ComparedRuns, compared_runs
 from twinlens.callbacks.sweep.comparison_verdicts import comparison_verdicts, comparison_warnings, statement
+from twinlens.callbacks.sweep.packed_numbers import packed_about, real_of
 from twinlens.callbacks.sweep.sweep_page import TEMPLATES
 
 FOLDER = "comparisons"
@@ -37,7 +36,8 @@ VIEWS = (
 """Parts of the page, by their names in its address."""
 SCRIPTS = (
     "elements.js", "packing.js", "tokens.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js",
-    "crossing.js", "method_lists.js", "comparison_data.js", "compared_example.js", "comparison_views.js", "address.js", "router.js",
+    "crossing.js", "method_lists.js", "numbers.js", "comparison_data.js", "compared_example.js", "comparison_views.js",
+    "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 MOST_EXAMPLES = 1000
@@ -129,20 +129,18 @@ def _island(
             "shared": [
                 {
                     **{name: value for name, value in one.row(k).items() if name not in ("value", "stderr")},
-                    "value": pack.real([_real(one.row(k)["value"]), _real(one.row(k)["stderr"])]),
+                    "value": pack.real([real_of(one.row(k)["value"]), real_of(one.row(k)["stderr"])]),
                     "each": pack.real(one.shares[k].numpy()[order]) if k == K else None,
                 }
                 for one in found
                 for k in one.shares
             ],
             "numbers": {
-                "size": len(numbers),
-                "about": {name: pack.words(_text(number.about[name]) for number in numbers) for name in KEYS},
-                "better": pack.words(ARROWS.get(DIRECTIONS.get(str(one.about["metric"]), ""), "") for one in numbers),
-                "value": pack.real([[_real(value) for value in number.values] for number in numbers]),
-                "stderr": pack.real([[_real(error) for error in number.errors] for number in numbers]),
-                "difference": pack.real([[_real(value) for value, _, _ in row] for row in differences]),
-                "difference_error": pack.real([[_real(error) for _, error, _ in row] for row in differences]),
+                **packed_about(pack, [number.about for number in numbers], KEYS),
+                "value": pack.real([[real_of(value) for value in number.values] for number in numbers]),
+                "stderr": pack.real([[real_of(error) for error in number.errors] for number in numbers]),
+                "difference": pack.real([[real_of(value) for value, _, _ in row] for row in differences]),
+                "difference_error": pack.real([[real_of(error) for _, error, _ in row] for row in differences]),
                 "paired": pack.whole([[paired for _, _, paired in row] for row in differences]),
             },
             "settings": settings,
@@ -185,11 +183,3 @@ def _report(run: Path, folder: Path) -> str:
     """Relative address of a run's report from the page's folder, empty where it has none."""
     path = run / "report.html"
     return quote(Path(os.path.relpath(path.resolve(), folder.resolve())).as_posix()) if path.is_file() else ""
-
-
-def _real(value: Any) -> float:
-    return float("nan") if value is None else float(value)
-
-
-def _text(cell: Any) -> str:
-    return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)

@@ -58,7 +58,7 @@ def comparison_warnings(compared: ComparedRuns) -> list[str]:
         said.append("The runs have different models: their neurons are different things and are not compared.")
     names = [{scores.name for scores in run.scores} for run in compared.runs]
     for letter, own in zip(compared.letters, names, strict=True):
-        only = sorted(own - set.intersection(*names))
+        only = sorted(name for name in own if not all(name in others for others in names))
         if only:
             said.append(f"Not every run has the methods {', '.join(only)} of {letter}.")
     for letter, run in zip(compared.letters, compared.runs, strict=True):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,12 @@ import numpy as np
 
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.sections import HEADLINE
-from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, Cell, Row, is_control
-from twinlens.callbacks.results.formatting import ARROWS
+from twinlens.callbacks.results.columns import Cell, Row
 from twinlens.callbacks.sweep import comparison
 from twinlens.callbacks.sweep.jobs import Job, differing
+from twinlens.callbacks.sweep.packed_numbers import OF_NUMBERS, packed_about, real_of, text_of
 from twinlens.callbacks.sweep.settings import Setting, brief_keys, setting_of, setting_of_row
 
-OF_NUMBERS = tuple(name for name in ABOUT if name not in ("model", "data"))
-"""What a number is of, apart from the setting."""
 MOST_PAIRS = 20_000
 """Rows of comparison.csv that the page keeps."""
 MOST_HEADLINES = 3
@@ -58,10 +55,7 @@ def sweep_island(
             ],
             "settings": [setting.told(settings) for setting in settings],
             "numbers": {
-                "size": len(rows),
-                "about": {name: pack.words(_text(row.get(name)) for row in rows) for name in OF_NUMBERS},
-                "control": pack.whole([is_control(row) for row in rows]),
-                "better": pack.words(ARROWS.get(DIRECTIONS.get(str(row["metric"]), ""), "") for row in rows),
+                **packed_about(pack, rows),
                 "jobs": [job.number for job in jobs],
                 **_grid(pack, "", places, [(j, row) for j, job in enumerate(jobs) for row in job.rows], len(jobs)),
                 **_grid(pack, "mean_", places, _of_settings(summary, settings), len(settings), "seeds"),
@@ -71,9 +65,9 @@ def sweep_island(
                 "total": len(pairs),
                 "size": min(len(pairs), MOST_PAIRS),
                 "columns": {
-                    name: pack.real([_real(row.get(name)) for row in pairs[:MOST_PAIRS]])
+                    name: pack.real([real_of(row.get(name)) for row in pairs[:MOST_PAIRS]])
                     if name in _REAL
-                    else pack.words(_text(row.get(name)) for row in pairs[:MOST_PAIRS])
+                    else pack.words(text_of(row.get(name)) for row in pairs[:MOST_PAIRS])
                     for name in comparison.COLUMNS
                 },
             },
@@ -95,7 +89,7 @@ def _job(
         "overrides": str(row["overrides"]),
         "values": dict(values),
         "setting": settings.index(setting_of(job)) if job else -1,
-        "seed": _text(job.seed) if job else "",
+        "seed": text_of(job.seed) if job else "",
         "report": quote(report) if (folder / report).is_file() else "",
     }
 
@@ -110,7 +104,7 @@ def _grid(
     for column, row in cells:
         place = places[_key(row)]
         for name, grid in real.items():
-            grid[place, column] = _real(row.get(name))
+            grid[place, column] = real_of(row.get(name))
         if more:
             whole[place, column] = int(str(row[more]))
     found = {f"{lead}{name}": pack.real(grid) for name, grid in real.items()}
@@ -126,12 +120,4 @@ def _is_headline(row: Row) -> bool:
 
 
 def _key(row: Row) -> tuple[str, ...]:
-    return tuple(_text(row.get(name)) for name in OF_NUMBERS)
-
-
-def _real(cell: Cell) -> float:
-    return float(cell) if isinstance(cell, int | float) and math.isfinite(cell) else float("nan")
-
-
-def _text(cell: Cell) -> str:
-    return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
+    return tuple(text_of(row.get(name)) for name in OF_NUMBERS)

@@ -25,8 +25,8 @@ TEMPLATES = Path(__file__).parent / "templates"
 VIEWS = (("overview", "Overview"), ("jobs", "Jobs"), ("numbers", "Numbers"), ("pairs", "Pairs of jobs"))
 """Parts of the page, by their names in its address; a sweep has those that it has something for."""
 SCRIPTS = (
-    "elements.js", "packing.js", "table.js", "figures.js", "drawings.js", "sweep_data.js", "number_view.js",
-    "job_view.js", "sweep_views.js", "address.js", "router.js",
+    "elements.js", "packing.js", "table.js", "figures.js", "drawings.js", "numbers.js", "sweep_data.js",
+    "number_view.js", "job_view.js", "sweep_views.js", "address.js", "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 MOST_VALUES = 6

@@ -9,20 +9,11 @@ const readPage = async () => {
     run.common = new Map(Array.from(train[place], (index, number) => [run.train.place.get(index), number])); // of a train instance
   });
   const packed = header.numbers;
-  const about = Object.fromEntries(Object.entries(packed.about).map(([name, place]) => [name, words(place)]));
-  const grid = (name, width) => {
-    const cells = column(packed[name]);
-    return (number, at) => cells[number * width + at];
-  };
-  const all = Array.from({ length: packed.size }, (_, i) => i);
-  const rest = ["split", "group", "reference_group", "variant", "explain"].filter((name) => new Set(all.map(about[name])).size > 1);
+  const read = readNumbers(packed, column, words);
   const numbers = {
-    size: packed.size, about, better: words(packed.better),
-    value: grid("value", runs.length), error: grid("stderr", runs.length),
-    difference: grid("difference", runs.length - 1), differenceError: grid("difference_error", runs.length - 1), paired: grid("paired", runs.length - 1),
-    metric: (i) => [about.metric(i), about.k(i) && `@${about.k(i)}`].filter(Boolean).join(" "),
-    rest: (i) => rest.map((name) => about[name](i)).filter(Boolean).join(", "),
-    lowered: (i) => Object.values(about).map((of) => of(i)).join("\n").toLowerCase(),
+    ...read,
+    value: read.grid("value", runs.length), error: read.grid("stderr", runs.length),
+    difference: read.grid("difference", runs.length - 1), differenceError: read.grid("difference_error", runs.length - 1), paired: read.grid("paired", runs.length - 1),
   };
   const shared = header.shared.map((one) => ({ ...one, value: column(one.value)[0], error: column(one.value)[1], each: one.each && column(one.each) }));
   return { charts: header.charts, runs, size: tests[0].length, index: tests[0], same: column(header.same), numbers, shared, settings: header.settings, oneModel: header.one_model };
@@ -34,5 +25,3 @@ const letters = (data, one) => `${data.runs[one.first].letter} and ${data.runs[o
 const perExample = (data) => data.shared.filter((one) => one.each).map((one) => ({ ...one, name: data.runs.length > 2 ? `${one.method}, ${letters(data, one)}` : one.method }));
 
 const comparedLink = (data, row, state = {}) => link({ test: data.index[row], ...state }, `${data.runs[0].tests.split} ${data.index[row]}`);
-
-const measuredColumn = (name, of) => ({ name, width: Math.max(8, name.length * 0.56 + 2), numeric: true, cell: (id) => shownWithError(...of(id)), value: (id) => of(id)[0] });

@@ -18,7 +18,7 @@ const numbersOverview = (data) => {
     { name: "Metric", width: 11, cell: (i) => `${numbers.metric(i)} ${numbers.better(i)}`, value: numbers.metric },
     { name: "Method", width: 9, cell: numbers.about.method, value: numbers.about.method },
     { name: "Evaluation", width: 8, cell: numbers.about.evaluation, value: numbers.about.evaluation },
-    { name: "Of", width: 8, cell: numbers.rest, value: numbers.rest },
+    { name: "Of", width: 8, cell: (i) => numbers.rest(i), value: (i) => numbers.rest(i) },
     ...runs.map((run) => measuredColumn(run.letter, (i) => [numbers.value(i, run.place), numbers.error(i, run.place)])),
     ...runs.slice(1).flatMap((run) => [
       measuredColumn(`${run.letter} − A`, (i) => [numbers.difference(i, run.place - 1), numbers.differenceError(i, run.place - 1)]),

@@ -4,7 +4,7 @@ const jobView = (data, state) => {
   const job = data.jobs.find((one) => String(one.job) === state.job);
   if (!job) return missingHere(`This sweep has no job ${state.job}.`);
   const { numbers } = data;
-  const own = numbers.all.filter((i) => Number.isFinite(measured(data, i, job).value));
+  const own = numbers.all.filter((i) => Number.isFinite(measured(data, i, job)[0]));
   const table = virtualTable(`Numbers of job ${job.job}`, [
     { name: "Evaluation", width: 9, cell: (i) => evaluationLink(data, i), value: numbers.about.evaluation },
     { name: "Method", width: 10, cell: numbers.about.method, value: numbers.about.method },

@@ -2,19 +2,19 @@
 
 const MOST_ACROSS = 20; // numbers beside each other
 
-const meanOf = (data, number, setting) => ({ value: data.numbers.mean(number, setting), error: data.numbers.meanError(number, setting) });
+const meanOf = (data, number, setting) => [data.numbers.mean(number, setting), data.numbers.meanError(number, setting)];
 
 const numberView = (data, state) => {
   const number = Number(state.number);
   const { numbers } = data;
   if (!numbers.all.includes(number)) return missingHere(`This page has no number ${state.number}.`);
-  const jobs = data.jobs.filter((job) => Number.isFinite(measured(data, number, job).value));
-  const settings = data.settings.map((name, at) => ({ name, at, ...meanOf(data, number, at), seeds: numbers.seeds(number, at) })).filter((one) => one.seeds);
+  const jobs = data.jobs.filter((job) => Number.isFinite(measured(data, number, job)[0]));
+  const settings = data.settings.map((name, at) => ({ name, mean: meanOf(data, number, at), seeds: numbers.seeds(number, at) })).filter((one) => one.seeds);
   const title = numbers.name(number);
   const byJob = virtualTable(`${title}, by job`, [...jobColumns(data, (j) => jobs[j]), measuredColumn("Value ± error of the job", (j) => measured(data, number, jobs[j]))], { rows: jobs.map((_, j) => j) });
   const bySetting = virtualTable(`${title}, by setting`, [
     { name: "Setting", width: 18, cell: (s) => settings[s].name, value: (s) => settings[s].name },
-    measuredColumn("Mean ± error", (s) => settings[s]),
+    measuredColumn("Mean ± error", (s) => settings[s].mean),
     { name: "Seeds", width: 5, numeric: true, cell: (s) => String(settings[s].seeds), value: (s) => settings[s].seeds },
   ], { rows: settings.map((_, s) => s), height: Math.min(14, settings.length) });
   const better = { "↑": "Higher is better. ", "↓": "Lower is better. " }[numbers.better(number)] ?? "";
@@ -33,13 +33,13 @@ const settingsFigure = (data, number, title, settings, jobs) => figure({
     const marks = jobs.filter((job) => job.setting >= 0);
     return {
       data: [
-        { type: "scatter", mode: "markers", name: "job", x: marks.map((job) => `${plain(data.settings[job.setting])} `), y: marks.map((job) => measured(data, number, job).value), text: marks.map((job) => `job ${job.job}`), hoverinfo: "text+y", marker: { symbol: "circle-open", size: 9, color: "#0072B2" } },
-        { type: "scatter", mode: "markers", name: "mean", x: settings.map(name), y: settings.map((one) => one.value), hoverinfo: "x+y", marker: { symbol: "square", size: 10, color: "#D55E00" }, error_y: { type: "data", array: settings.map((one) => (Number.isFinite(one.error) ? one.error : 0)), color: "#D55E00" } },
+        { type: "scatter", mode: "markers", name: "job", x: marks.map((job) => `${plain(data.settings[job.setting])} `), y: marks.map((job) => measured(data, number, job)[0]), text: marks.map((job) => `job ${job.job}`), hoverinfo: "text+y", marker: { symbol: "circle-open", size: 9, color: "#0072B2" } },
+        { type: "scatter", mode: "markers", name: "mean", x: settings.map(name), y: settings.map((one) => one.mean[0]), hoverinfo: "x+y", marker: { symbol: "square", size: 10, color: "#D55E00" }, error_y: { type: "data", array: settings.map((one) => (Number.isFinite(one.mean[1]) ? one.mean[1] : 0)), color: "#D55E00" } },
       ],
       layout: { xaxis: { ...axis("", ink, grid), type: "category" }, yaxis: axis(data.numbers.metric(number), ink, grid), showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, margin: { l: 56, r: 16, t: 50, b: 46 } },
     };
   },
-  lines: [["setting", "job", "seed", "value", "error"], ...jobs.map((job) => [data.settings[job.setting], job.job, job.seed, measured(data, number, job).value, measured(data, number, job).error])],
+  lines: [["setting", "job", "seed", "value", "error"], ...jobs.map((job) => [data.settings[job.setting], job.job, job.seed, ...measured(data, number, job)])],
 });
 
 // Jobs down, the numbers of one evaluation and method across.
@@ -52,7 +52,7 @@ const evaluationView = (data, state, go) => {
   const method = methods.includes(state.method ?? "") ? state.method ?? "" : methods[0];
   const found = mine.filter((i) => about.method(i) === method);
   const shown = found.slice(0, MOST_ACROSS);
-  const jobs = data.jobs.filter((job) => shown.some((i) => Number.isFinite(measured(data, i, job).value)));
+  const jobs = data.jobs.filter((job) => shown.some((i) => Number.isFinite(measured(data, i, job)[0])));
   const title = `Jobs by numbers: ${state.evaluation}${method ? ` of ${method}` : ""}`;
   const table = virtualTable(title, [...jobColumns(data, (j) => jobs[j]),
     ...shown.map((i) => measuredColumn([data.numbers.metric(i), data.numbers.rest(i, shown)].filter(Boolean).join(", ") + data.numbers.better(i), (j) => measured(data, i, jobs[j])))], { rows: jobs.map((_, j) => j) });

@@ -1,30 +1,15 @@
 // A sweep's jobs and numbers, from its unpacked block. A number is a row, a job or a setting a column.
 
-const OF_A_NUMBER = ["split", "group", "reference_group", "variant", "setting", "explain"]; // shown where they say something
-
 const readPage = async () => {
   const { header, column, words } = readBlock(await unpacked("island"));
   const packed = header.numbers;
-  const about = Object.fromEntries(Object.entries(packed.about).map(([name, place]) => [name, words(place)]));
-  const grid = (name, width) => {
-    const cells = column(packed[name]);
-    return (number, at) => (at < 0 ? NaN : cells[number * width + at]);
-  };
-  const lowered = [];
-  const all = Array.from({ length: packed.size }, (_, i) => i);
-  const names = new Map();
-  const restNames = (among) => names.get(among) ?? names.set(among, OF_A_NUMBER.filter((name) => new Set(among.map(about[name])).size > 1)).get(among);
+  const read = readNumbers(packed, column, words);
   const numbers = {
-    size: packed.size, about, all, control: column(packed.control), better: words(packed.better),
-    value: grid("value", packed.jobs.length), error: grid("stderr", packed.jobs.length),
-    mean: grid("mean_value", header.settings.length), meanError: grid("mean_stderr", header.settings.length), seeds: grid("mean_seeds", header.settings.length),
-    metric: (i) => [about.metric(i), about.k(i) && `@${about.k(i)}`].filter(Boolean).join(" "),
-    // What else it is of, as far as others differ in it.
-    rest: (i, among = all) => restNames(among).map((name) => about[name](i)).filter(Boolean).join(", "),
-    // What a search looks through.
-    lowered: (i) => (lowered[i] ??= Object.values(about).map((of) => of(i)).join("\n").toLowerCase()),
+    ...read,
+    value: read.grid("value", packed.jobs.length), error: read.grid("stderr", packed.jobs.length),
+    mean: read.grid("mean_value", header.settings.length), meanError: read.grid("mean_stderr", header.settings.length), seeds: read.grid("mean_seeds", header.settings.length),
   };
-  numbers.name = (i) => [about.evaluation(i), about.method(i), numbers.metric(i), numbers.rest(i)].filter(Boolean).join(" · ");
+  numbers.name = (i) => [read.about.evaluation(i), read.about.method(i), numbers.metric(i), numbers.rest(i)].filter(Boolean).join(" · ");
   // Columns of the grid, in the order of jobs of the page; −1 for a job without results.
   const jobs = header.jobs.map((job) => ({ ...job, column: packed.jobs.indexOf(job.job) }));
   const pairs = { total: header.pairs.total, size: header.pairs.size, cell: {} };
@@ -44,8 +29,6 @@ const reportLink = (job) => (job.report ? h("a", { href: job.report, "aria-label
 
 const statusBadge = (job) => badge(job.status, job.status === "done" ? "right" : "wrong");
 
-const headWidth = (name, least) => Math.min(17, Math.max(least, name.length * 0.56 + 2));
-
 // Columns that say which job a row is of, from a row's id to its job.
 const jobColumns = (data, of) => [
   { name: "Job", width: 5, cell: (id) => jobLink(of(id)), value: (id) => of(id).job },
@@ -56,5 +39,4 @@ const jobColumns = (data, of) => [
 const sortable = (text) => (text !== "" && Number.isFinite(Number(text)) ? Number(text) : text);
 
 // A number of a job with its own error.
-const measured = (data, number, job) => ({ value: data.numbers.value(number, job.column), error: data.numbers.error(number, job.column) });
-const measuredColumn = (name, of) => ({ name, width: headWidth(name, 8), numeric: true, cell: (id) => shownWithError(of(id).value, of(id).error), value: (id) => of(id).value });
+const measured = (data, number, job) => [data.numbers.value(number, job.column), data.numbers.error(number, job.column)];

@@ -14,7 +14,7 @@ const jobsOverview = (data) => {
 };
 
 const extremes = (data, i) => {
-  const found = data.settings.map((name, at) => ({ name, ...meanOf(data, i, at) })).filter((one) => Number.isFinite(one.value)).sort((a, b) => a.value - b.value);
+  const found = data.settings.map((name, at) => ({ name, mean: meanOf(data, i, at) })).filter((one) => Number.isFinite(one.mean[0])).sort((a, b) => a.mean[0] - b.mean[0]);
   return [found[0], found[found.length - 1]];
 };
 
@@ -23,7 +23,7 @@ const numbersOverview = (data) => {
   const few = data.settings.length <= MOST_SETTINGS;
   const across = few
     ? data.settings.map((name, at) => measuredColumn(data.settings.length > 1 ? name : "Mean ± error", (i) => meanOf(data, i, at)))
-    : ["Lowest", "Highest"].flatMap((name, end) => [measuredColumn(name, (i) => extremes(data, i)[end] ?? { value: NaN, error: NaN }), { name: "in", width: 10, cell: (i) => extremes(data, i)[end]?.name ?? "", value: (i) => extremes(data, i)[end]?.name ?? "" }]);
+    : ["Lowest", "Highest"].flatMap((name, end) => [measuredColumn(name, (i) => extremes(data, i)[end]?.mean ?? [NaN, NaN]), { name: "in", width: 10, cell: (i) => extremes(data, i)[end]?.name ?? "", value: (i) => extremes(data, i)[end]?.name ?? "" }]);
   const table = virtualTable("Means over seeds", [
     { name: "Metric", width: 11, cell: (i) => h("span", {}, numberLink(data, i), ` ${numbers.better(i)}`), value: numbers.metric },
     { name: "Method", width: 10, cell: numbers.about.method, value: numbers.about.method },
@@ -48,7 +48,7 @@ const pairsOverview = (data) => {
       { name: "Method", width: 9, cell: cell[`${lead}method`], value: cell[`${lead}method`] },
       ...(data.settings.length > 1 ? [{ name: "Setting", width: 10, cell: setting(lead), value: setting(lead) }] : []),
     ]),
-    measuredColumn("Value ± error", (i) => ({ value: cell.value(i), error: cell.stderr(i) })),
+    measuredColumn("Value ± error", (i) => [cell.value(i), cell.stderr(i)]),
     { name: "n", width: 4, numeric: true, cell: cell.n, value: (i) => Number(cell.n(i)) },
   ]);
   const rows = Array.from({ length: size }, (_, i) => i);

@@ -71,7 +71,7 @@ def test_lists_of_two_runs_stand_side_by_side(opened: Browser, comparison: Path)
     twin = first.locator("li").first
     assert twin.get_by_role("link").get_attribute("href").endswith("one/report.html#train=3&from=3")
     assert "also B #1" in twin.inner_text()
-    page.get_by_role("link", name="next →").click()
+    page.locator("#one .steps a").first.click()
     page.wait_for_function("document.querySelector('#one h2')?.textContent !== 'Test example 3'")
 
 

@@ -59,7 +59,7 @@ def test_the_verdict_has_means_with_their_errors_over_seeds(sweep: Path) -> None
     page = Page((sweep / "sweep.html").read_text(encoding="utf-8"))
     kept = [33 * (1 + 0.11 * number) for number in (0, 1)]  # comprehensiveness of ig at 100
     error = np.std(kept, ddof=1) / math.sqrt(2)
-    assert f"damping=0.1: ig changes {100 - np.mean(kept):.1f} ± {error:.1f}\xa0% of predictions" in page.words
+    assert f"damping=0.1: ig changes {100 - np.mean(kept):.1f} ± {error:.1f} % of predictions" in page.words
     assert "damping=1: ig changes" in page.words
     assert "test accuracy 0.807 ± 0.042 (damping=0.1), 0.975 ± 0.042 (damping=1)" in page.words
     assert "Behind ± stands the standard error over 2 seeds." in page.words
@@ -102,6 +102,7 @@ def test_jobs_by_numbers_are_what_their_results_say(sweep: Path) -> None:
     assert data["swept"] == {"seed": "seed", "method.influence.damping": "damping"}
 
 
+@pytest.mark.long
 def test_a_sweep_is_made_anew_from_its_files(command: CommandLine, sweep: Path) -> None:
     copy = shutil.copytree(sweep, command.folder / "sweep")
     (copy / "sweep.html").unlink()
