@@ -109,8 +109,8 @@ def _run(session: Session, run: RunFolder, parts: Parts, send: Send) -> None:
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)
     if not is_first_process():
         return
-    asked, numbers = settings.get("optimise"), numbers_of(run.rows, run.facts)
-    keep_optimised(asked, numbers, run.metrics)
+    optimise, numbers = settings.get("optimise"), numbers_of(run.rows, run.facts)
+    keep_optimised(optimise, numbers, run.metrics)
     run.write()
     files = RunFiles(session.folder)
     told = [name for name, evaluation in parts.evaluations.items() if hasattr(evaluation, "text")]
@@ -118,4 +118,4 @@ def _run(session: Session, run: RunFolder, parts: Parts, send: Send) -> None:
     warnings.tell(session, "evaluate", run.metrics, directions_of(finished))
     print(f"report: {write_report(session.folder, run.directions)}", flush=True)
     send(lambda: findings_of_run(session.folder, run.rows, run.facts, session.weights, session.fitted))
-    require_optimised(asked, numbers)
+    require_optimised(optimise, numbers)

@@ -91,7 +91,7 @@ class RunLogger(WandbLogger):
             self._connect()
         self.experiment.config.update(dict(config), allow_val_change=True)
 
-    def _mode(self) -> dict[str, str]:
+    def _mode(self) -> dict[str, Any]:
         """What is said to wandb.init, which else takes the mode of an earlier run of this process."""
         if self._is_offline:
             return {"mode": "offline"}
