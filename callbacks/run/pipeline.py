@@ -112,8 +112,8 @@ def _run_stages(session: Session, run: RunFolder, parts: Parts, send: Send) -> N
         run.add_results(name, finished[name], common, controls, otherwise, of_methods)
     if not is_first_process():
         return
-    aim, numbers = settings.get("optimise"), numbers_of(run.rows, run.facts)
-    keep_optimised(aim, numbers, run.metrics)
+    optimise, numbers = settings.get("optimise"), numbers_of(run.rows, run.facts)
+    keep_optimised(optimise, numbers, run.metrics)
     run.write()
     files = RunFiles(session.folder)
     told = [name for name, evaluation in parts.evaluations.items() if hasattr(evaluation, "text")]
@@ -124,4 +124,4 @@ def _run_stages(session: Session, run: RunFolder, parts: Parts, send: Send) -> N
     send(lambda: findings_of_run(session.folder, run.rows, run.facts, session.weights, session.fitted))
     if settings.get("push"):
         push_run(session.folder, settings["push"])
-    require_optimised(aim, numbers)
+    require_optimised(optimise, numbers)

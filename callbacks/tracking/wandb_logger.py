@@ -24,9 +24,10 @@ if TYPE_CHECKING:
 
 SECONDS_TO_REACH = 20.0
 """How long a run waits for Weights & Biases before it goes on without."""
-MODE = "WANDB_MODE"
 SECONDS_TO_END = 300.0
 """How long a run that is over waits for what is not sent yet; the rest stays on disk for `wandb sync`."""
+MODE = "WANDB_MODE"
+"""Variable of the environment in which a user may say `offline` or `disabled`."""
 
 
 class RunLogger(WandbLogger):
@@ -68,7 +69,7 @@ class RunLogger(WandbLogger):
             "settings": private_settings(),
         }
         self._is_offline = bool(offline) or (offline is None and not has_key())
-        super().__init__(**self._given, offline=self._is_offline)
+        super().__init__(**self._given, **self._mode(), offline=self._is_offline)
 
     def begin_run(self, config: Mapping[str, Any]) -> None:
         """Start the run, offline where Weights & Biases cannot be reached, with its configuration."""
@@ -86,9 +87,15 @@ class RunLogger(WandbLogger):
             )
             wandb.teardown()
             self._is_offline = True
-            super().__init__(**self._given, offline=True)
+            super().__init__(**self._given, **self._mode(), offline=True)
             self._connect()
         self.experiment.config.update(dict(config), allow_val_change=True)
+
+    def _mode(self) -> dict[str, Any]:
+        """What is said to wandb.init, which else takes the mode of an earlier run of this process."""
+        if self._is_offline:
+            return {"mode": "offline"}
+        return {} if MODE in os.environ else {"mode": "online"}
 
     def _connect(self) -> None:
         """Start the run; Lightning says in the environment that it is offline, which would hold for runs after it."""

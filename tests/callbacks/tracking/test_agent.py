@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
@@ -58,6 +59,7 @@ def test_options_of_hydra_stay_options() -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_an_agents_command_lines_run(form: str, command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb.teardown()  # an agent starts a process for each run, which reads the environment anew
     for name, value in {"HOME": str(command.folder), "WANDB_MODE": "offline", "WANDB_RUN_ID": "drawn123"}.items():
         monkeypatch.setenv(name, value)
     small = (*SMALL_DEMO, "evaluation.lds.subsets=5", "hydra.run.dir=run")
