@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -25,13 +26,23 @@ def quietly(*command: str, cwd: Path, **environment: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A wheel of the files that git knows, built without a network."""
-    sources, folder = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("wheel")
+def known_files(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the files that git knows."""
+    sources = tmp_path_factory.mktemp("sources")
     for name in git("ls-files", "-co", "--exclude-standard"):
         if (repository / name).is_file():
             (sources / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(repository / name, sources / name)
+    return sources
+
+
+@pytest.fixture(scope="module")
+def wheel(known_files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel, built without a network."""
+    return built(known_files, tmp_path_factory.mktemp("wheel"))
+
+
+def built(sources: Path, folder: Path) -> Path:
     options = ("-q", "--no-deps", "--no-build-isolation", "--disable-pip-version-check")
     quietly(sys.executable, "-m", "pip", "wheel", *options, "-w", str(folder), str(sources), cwd=folder)
     return next(folder.glob("*.whl"))
@@ -46,6 +57,18 @@ def test_it_has_one_top_level_name(wheel: Path) -> None:
     assert "twinlens = twinlens.__main__:main" in zipfile.ZipFile(wheel).read(entry).decode()
     beside = tuple(f"twinlens/{folder}" for folder in ("tests", "benchmarks", "notebooks", "docs"))
     assert not [name for name in names if name.startswith(beside)]
+
+
+@pytest.mark.long
+def test_a_source_distribution_makes_the_same_wheel(known_files: Path, wheel: Path, tmp_path: Path) -> None:
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    quietly(sys.executable, "-c", build, cwd=known_files)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (sources,) = [folder for folder in tmp_path.iterdir() if folder.is_dir()]
+    again = built(sources, tmp_path)
+    one, two = (sorted(zipfile.ZipFile(path).namelist()) for path in (wheel, again))
+    assert one == two
 
 
 @pytest.mark.long
