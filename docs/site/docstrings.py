@@ -14,7 +14,7 @@ def as_restructured(app: Any, what: str, name: str, obj: Any, options: Any, line
     prompt = False
     if (
         what in ("attribute", "data", "property") and ": " in lines[0]
-    ):  # napoleon takes what stands before it for a type
+    ):  # napoleon reads a type there
         lines[:1] = [part + mark for part, mark in zip(lines[0].split(": ", 1), (":", ""), strict=True)]
     for line in lines:
         prompt = bool(line.strip()) and (prompt or line.lstrip().startswith(">>>"))
