@@ -146,6 +146,8 @@ def small(line: str, store: Path) -> list[str]:
         before = [*SMALL, *SMALL_GENERATED] if not OTHER_DATA.search(line) else [*SMALL]
         if "data.select" in line:  # rows that a small demo may not have
             before = ["debug=fdr"]
+        if "data=table" in line:  # small, and not of all splits
+            before = ["trainer.max_epochs=1"]
     after = [setting for asked, settings in FEW_FITS.items() if re.search(asked, line) for setting in settings]
     if "trainer=" not in line:
         after.append("trainer.accelerator=cpu")

@@ -114,6 +114,12 @@ def test_docstrings_become_restructured_text() -> None:
     ]  # fmt: skip
 
 
+def test_a_property_keeps_what_stands_before_its_colon() -> None:
+    lines = ["(sign, tokens): of each side", "", "More: words."]
+    as_restructured(None, "property", "name", None, None, lines)
+    assert lines == ["(sign, tokens):", "of each side", "", "More: words."]
+
+
 @pytest.mark.long
 def test_the_site_is_built_without_a_warning(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sphinx", reason="needs the generator of the site (pip install -e '.[docs]')")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipython_pygments_lexers import IPython3Lexer
+
 from docs.site.docstrings import as_restructured
 from twinlens import __version__
 
@@ -37,4 +39,5 @@ default_role = "code"  # docstrings write `code` in single backticks
 
 def setup(app) -> None:  # type: ignore[no-untyped-def]
     """Docstrings are read in the form in which the project writes them."""
+    app.add_lexer("python", IPython3Lexer)  # notebooks call commands by `!`
     app.connect("autodoc-process-docstring", as_restructured, priority=100)  # before napoleon

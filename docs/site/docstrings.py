@@ -12,6 +12,8 @@ def as_restructured(app: Any, what: str, name: str, obj: Any, options: Any, line
     """Change `lines`, one docstring, in place; what stands behind `>>>` and its output stays as it is."""
     made: list[str] = []
     prompt = False
+    if what in ("attribute", "data", "property") and ": " in "".join(lines[:1]):  # napoleon reads a type there
+        lines[:1] = [part + mark for part, mark in zip(lines[0].split(": ", 1), (":", ""), strict=True)]
     for line in lines:
         prompt = bool(line.strip()) and (prompt or line.lstrip().startswith(">>>"))
         if not prompt:
