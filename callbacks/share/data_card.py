@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from twinlens.callbacks.passes.example_columns import PLANTS
 from twinlens.callbacks.report.sections import data_reports, run_name
 from twinlens.callbacks.results.run_files import RunFiles
@@ -79,8 +77,7 @@ def _set(value: Any) -> str:
 def _labels(run: RunFiles, splits: list[str]) -> Iterator[tuple[str, str, int]]:
     for split in splits:
         names = run.gold_names(split)
-        column = np.asarray(run.examples(split).dataset.with_format("numpy")["label"])
-        counts = Counter(column.tolist())
+        counts = Counter(run.examples(split).column("label").tolist())
         for label, count in counts.most_common(MAX_LABELS):
             yield split, "no label" if label < 0 else names.get(label, str(label)), count
         if len(counts) > MAX_LABELS:
@@ -95,10 +92,10 @@ def _done(run: RunFiles) -> list[str]:
 
 def _planted(run: RunFiles, splits: list[str]) -> Iterator[tuple[str, str, int]]:
     for split in splits:
-        dataset = run.examples(split).dataset
+        rows = run.examples(split)
         for name in PLANTS:
-            if name in dataset.column_names:
-                marks = np.asarray(dataset.with_format("numpy")[name])
+            if name in rows.dataset.column_names:
+                marks = rows.column(name)
                 count = int((marks >= 0).sum() if name == "twin" else marks.astype(bool).sum())
                 if count:
                     yield split, TOLD[name], count
