@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.neuron_passages import Passages
@@ -116,6 +116,22 @@ class Run:
     def compare(self, other: Run | str | Path) -> Comparison:
         """What differs between this run and another one."""
         return Comparison(self, other if isinstance(other, Run) else Run(other))
+
+    def figures(self, folder: str | Path, kind: Literal["pdf", "svg", "png"] = "pdf") -> list[Path]:
+        """Draw every figure of the run into a folder, by default as PDF, as papers take them.
+
+        Returns:
+            Paths of the figures.
+
+        Raises:
+            UserError: another kind of file; a file of the run is missing or damaged (named).
+        """
+        from twinlens.callbacks.figures.style import KINDS
+        from twinlens.callbacks.figures.write import write_figures
+
+        if kind not in KINDS:
+            raise UserError(f"kind={kind!r} of figures; expected one of {', '.join(KINDS)}: write kind='pdf'.")
+        return write_figures(self.path, Path(folder), kind)
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r}): {', '.join(self.scores) or 'no scores'}"

@@ -1,4 +1,4 @@
-"""Style of figures as PNG, and the way they are saved.
+"""Style of figures, and the way they are saved: as PNG, or for a paper as PDF or SVG.
 
 Figures are made with matplotlib's object interface on the Agg canvas: no pyplot, no display, no change to anyone's
 global settings.
@@ -35,13 +35,29 @@ STYLE: Any = {
 MAX_LABEL = 32
 
 
+KINDS: Any = {
+    "png": {"Software": None},
+    "pdf": {"CreationDate": None, "Producer": None, "Creator": None},
+    "svg": {"Date": None, "Creator": None},
+}
+"""Suffix of a file → what matplotlib would write into it of date and version, left out."""
+
+
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG to a partial path and rename it; the bytes do not depend on date or version."""
+    """Write a figure to a partial path and rename it; the bytes do not depend on date or version.
+
+    Args:
+        path: its suffix, one of `KINDS`, says in which form.
+    """
+    kind = path.suffix.removeprefix(".")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    with rc_context(STYLE), warnings.catch_warnings():
+    with rc_context({**STYLE, "svg.hashsalt": "twinlens", "pdf.fonttype": 42}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # the page shows such names in full; here they are boxes
-        FigureCanvasAgg(figure).print_png(str(partial), metadata={"Software": None})
+        if kind == "png":
+            FigureCanvasAgg(figure).print_png(str(partial), metadata=KINDS[kind])
+        else:
+            figure.savefig(partial, format=kind, metadata=KINDS[kind])
     os.replace(partial, path)
     return path
 

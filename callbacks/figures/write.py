@@ -27,24 +27,34 @@ HEAD_HEAT_MAP = "prompt_heads.png"
 FAITHFULNESS = "faithfulness.png"
 
 
-def write_figures(run_dir: Path) -> list[Path]:
-    """Draw every figure the run's files allow into <run>/figures and return their paths."""
+def write_figures(run_dir: Path, folder: Path | None = None, kind: str = "png") -> list[Path]:
+    """Draw every figure the run's files allow and return their paths.
+
+    Args:
+        run_dir: the run's folder.
+        folder: where they go; None: <run>/figures.
+        kind: `png`, or for a paper `pdf` or `svg`.
+    """
     run = RunFiles(run_dir)
-    folder = run_dir / "figures"
+    folder = folder or run_dir / "figures"
     profiles = layer_profiles(run)
-    paths = [save(layer_heat_map(profiles), folder / LAYER_HEAT_MAP)] if profiles else []
+    paths = [save(layer_heat_map(profiles), _named(folder / LAYER_HEAT_MAP, kind))] if profiles else []
     heads = [row for row in run.results if row["evaluation"] == "prompt" and row["metric"] == "head_increase"]
-    paths += [save(head_heat_map(heads), folder / HEAD_HEAT_MAP)] if heads else []
-    return [*paths, *write_results_figures(run.results, folder)]
+    paths += [save(head_heat_map(heads), _named(folder / HEAD_HEAT_MAP, kind))] if heads else []
+    return [*paths, *write_results_figures(run.results, folder, kind)]
 
 
-def write_results_figures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Draw what results rows allow: faithfulness as curves or bars, and every chart as PNG."""
+def write_results_figures(rows: Sequence[Row], folder: Path, kind: str = "png") -> list[Path]:
+    """Draw what results rows allow: faithfulness as curves or bars, and every chart."""
     found = charts(rows)
     paths = []
     if all(chart.name != "faithfulness" for chart in found) and any(is_faithfulness(row) for row in rows):
-        paths.append(save(faithfulness_bars(rows), folder / FAITHFULNESS))
-    return [*paths, *(save(chart_figure(chart), folder / f"{chart.name}.png") for chart in found)]
+        paths.append(save(faithfulness_bars(rows), _named(folder / FAITHFULNESS, kind)))
+    return [*paths, *(save(chart_figure(chart), folder / f"{chart.name}.{kind}") for chart in found)]
+
+
+def _named(path: Path, kind: str) -> Path:
+    return path.with_suffix(f".{kind}")
 
 
 def charts(rows: Sequence[Row]) -> list[Chart]:

@@ -184,7 +184,8 @@ MODEL_WARNINGS = (
         f"every prediction of the explained split is one class, of {ENOUGH} examples or more (fewer may agree by "
         "chance) whose labels are not all one class",
         "what explains one prediction then explains all of them, whatever the text says",
-        "raise trainer.max_epochs or change model.learning_rate, and look at the balance of the labels",
+        "raise trainer.max_epochs or change model.learning_rate (with fit=false see whether the classifier is of this "
+        "task), and look at the balance of the labels",
         _one_class,
     ),
     RunWarning(

@@ -37,7 +37,8 @@ def checked_rows(path: Path) -> list[dict[str, Cell]]:
     seen: dict[tuple[Cell, ...], int] = {}
     for line, row in zip(lines, rows, strict=True):
         for column, said in _faults(row):
-            raise UserError(f"Column {column} in line {line} of {path} is {row[column]!r}; expected {said}: {REMEDY}.")
+            cell = "empty" if row[column] is None else repr(row[column])
+            raise UserError(f"Column {column} in line {line} of {path} is {cell}; expected {said}: {REMEDY}.")
         key = tuple(row[name] for name in (*ABOUT, "seed"))
         if key in seen:
             raise UserError(

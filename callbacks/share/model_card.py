@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,9 +160,8 @@ def what_was_run(run: RunFiles) -> Iterator[str]:
         yield f"- Trained here: {', '.join(recipe)}"
     yield f"- Seed: {prose(run.config.get('seed', ''))}"
     typed = [shown(word) for word in typed_settings(run)]
-    yield f"- Command: {prose(' '.join(['twinlens', *typed]))}"
-    licence = stated(model, "licence")
-    if not licence:
+    yield f"- Command: {prose(shlex.join(['twinlens', *typed]))}"
+    if keeps_weights(run) and not stated(model, "licence"):
         yield "- Licence: not known to twinlens; say it in the front matter before you make this public"
 
 

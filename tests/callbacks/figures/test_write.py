@@ -146,3 +146,14 @@ def test_nothing_global_is_touched(run: Path) -> None:
 def test_a_run_without_neurons_or_faithfulness_has_no_figures(tmp_path: Path) -> None:
     assert write_figures(FakeRun(neuron=(), instance=("gradsim",)).write(tmp_path)) == []
     assert not (tmp_path / "figures").exists()
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("pdf", b"%PDF"), pytest.param("svg", b"<?xml", marks=pytest.mark.long)])
+def test_a_paper_gets_its_figures_as_vectors(run: Path, tmp_path: Path, kind: str, begins: bytes) -> None:
+    paths = write_figures(run, tmp_path, kind)
+    assert paths
+    assert {path.suffix for path in tmp_path.iterdir()} == {f".{kind}"}
+    before = [path.read_bytes() for path in paths]
+    assert all(content.startswith(begins) for content in before)
+    assert b"/CreationDate" not in before[0]
+    assert save(layer_heat_map(layer_profiles(RunFiles(run))), paths[0]).read_bytes() == before[0]

@@ -36,7 +36,7 @@ def file_of(path: Path, *rows: dict[str, str]) -> Path:
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"value": ""}, "Column value in line 3 of .* is None; expected a number"),
+        ({"value": ""}, "Column value in line 3 of .* is empty; expected a number"),
         ({"value": "much"}, "Column value in line 3 of .* is 'much'; expected a number"),
         ({"value": "nan"}, "Column value in line 3 .* expected a finite number"),
         ({"metric": ""}, "Column metric in line 3 .* expected a name"),

@@ -34,7 +34,9 @@ def written(run: Path) -> dict[str, str]:
 
 def test_the_model_card_says_what_was_measured(tmp_path: Path) -> None:
     run = small().write(tmp_path / "run")
-    (run / "overrides.yaml").write_text(yaml.safe_dump(["data=table", "data.path=../../home/me/a.csv", "seed=0"]))
+    (run / "overrides.yaml").write_text(
+        yaml.safe_dump(["data=table", "data.path=../../home/me/a.csv", "method=[ig,x]"])
+    )
     (run / "warnings.yaml").write_text(yaml.safe_dump([{"kind": "x", "sentence": "gradsim is near its control"}]))
     text = written(run)["README.md"]
     front: dict[str, Any] = ModelCard(text).data.to_dict()
@@ -49,7 +51,7 @@ def test_the_model_card_says_what_was_measured(tmp_path: Path) -> None:
     assert "| test | accuracy | 0.765 ± 0.030 | 4 |" in text
     assert "| duplicates | gradsim | mrr \\@100 |  | 0.930 ± 0.020 | 4 |" in text
     assert "gradsim is near its control" in text
-    assert "data=table data.path=DIR seed=0" in text
+    assert "twinlens data=table data.path=DIR 'method=\\[ig,x\\]'" in text
     assert "/home" not in text
 
 
@@ -69,6 +71,11 @@ def test_the_data_card_counts_labels_plants_and_what_was_left_out(tmp_path: Path
     assert "- labels: 3 rows without one are left out" in text
     assert "- cut text: 7" in text
     assert "Licence: not known to twinlens" in text
+    assert "Source: that of the dataset itself" in text
+    (run / "config.yaml").write_text(
+        (run / "config.yaml").read_text().replace("data:\n", "data:\n  queries: q.jsonl\n")
+    )
+    assert "Source: files of the user's own" in written(run)["data_card.md"]
 
 
 def test_words_of_others_stay_words(tmp_path: Path) -> None:
