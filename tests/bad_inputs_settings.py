@@ -6,6 +6,16 @@ from tests.bad_input_files import Entry
 from tests.running import SMALL_DEMO
 
 SETTINGS: list[Entry] = [
+    (
+        "new LoRA matrices beside a model from scratch",
+        ("method=gradsim", "model.adapter=lora"),
+        ("model.adapter=lora", "model=tiny starts from scratch", "model.adapter=keep"),
+    ),
+    (
+        "a run's seed that no generator takes",
+        ("method=gradsim", "seed=-1"),
+        ("seed=-1", "from 0 to 4294967295"),
+    ),
     ("a model that does not exist", ("model=pythia401m",), ("model=pythia401m", "pythia410m")),
     ("data that do not exist", ("data=averitek",), ("data=averitek", "averitec")),
     ("a method that does not exist", ("method=gradsym",), ("method=gradsym", "gradsim")),

@@ -114,6 +114,12 @@ def open_inputs(config: Any, build: Callable[..., Any]) -> tuple[Any, PreTrained
                 f"model.adapter=lora trains new matrices beside the layers of model.path={model.path}, but fit=false "
                 "trains nothing; expected a fit, or a checkpoint with an adapter: set fit=true or model.adapter=keep."
             )
+    elif model.adapter == "lora":
+        raise UserError(
+            f"model.adapter=lora trains new matrices beside the layers of a checkpoint, and model={model.name} starts "
+            "from scratch; expected weights that can stay as they are: set model.path, or model.adapter=keep to train "
+            "all."
+        )
     elif config.fit:
         checkpoint = config_from_scratch(model.architecture)
     else:
