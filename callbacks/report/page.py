@@ -46,7 +46,8 @@ VIEWS = (
 """Parts of the page, by their names in its address; a run has those that it has something for."""
 SCRIPTS = (
     "elements.js", "tokens.js", "island.js", "words.js", "table.js", "figures.js", "drawings.js", "crossing.js",
-    "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js", "router.js",
+    "method_lists.js", "prompts_view.js", "example_view.js", "instance_view.js", "neuron_view.js", "overviews.js",
+    "router.js",
 )  # fmt: skip
 """Parts of the page's one script, in their order."""
 
