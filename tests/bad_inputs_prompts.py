@@ -73,6 +73,16 @@ PROMPTS: list[Entry] = [
         None,
     ),
     (
+        "an edit that leaves a neuron as it is",
+        ("experiment=neuron_level/prompt", "trainer.accelerator=cpu", "evaluation.prompt.edits=[0,1]"),
+        ("evaluation.prompt.edits=[0, 1]", "leaves a neuron as it is"),
+    ),
+    (
+        "an edit that is no number",
+        ("experiment=neuron_level/prompt", "trainer.accelerator=cpu", "evaluation.prompt.edits=[off]"),
+        ("evaluation.prompt.edits=", "expected numbers"),
+    ),
+    (
         "an answer that is no token sequence",
         FILE,
         ("row 1", "answer ' '", "no token"),

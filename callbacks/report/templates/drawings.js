@@ -35,8 +35,8 @@ const heatFigure = ({ title, caption, rows, columns, across, down, values, relat
   const said = (r, c) => `${rows[r]}, ${across} ${columns[c]}: ${values[r][c] === null ? "none" : `${shownScore(values[r][c])} ${unit}`}`;
   const few = columns.length <= 24;
   const lines = (number) => [[down, ...columns.map((name) => `${across} ${name}`)], ...rows.map((name, r) => [name, ...values[r].map((value, c) => (texts?.[r][c] ? `${texts[r][c]} (${number(value)})` : value ?? ""))])];
-  const digits = Math.min(6, Math.max(0, 2 - Math.floor(Math.log10(most || 1)))); // of the largest three, of the others as many places
-  const cell = (value) => (most >= 1e6 || most < 1e-5 ? shownScore(value) : value.toFixed(digits).replace("-", "−").replace(/^−(0(\.0*)?)$/, "$1"));
+  // The largest of a scale with three digits, the others of it with as many places.
+  const cell = (value, top) => (top >= 1e6 || top < 1e-5 ? shownScore(value) : value.toFixed(Math.min(7, Math.max(0, 2 - Math.floor(Math.log10(top))))).replace("-", "−").replace(/^−(0(\.0*)?)$/, "$1"));
   return figure({
     title, caption,
     said: `${title}: ${down} by ${across}. The numbers are in the CSV file below.`,
@@ -46,7 +46,7 @@ const heatFigure = ({ title, caption, rows, columns, across, down, values, relat
       return {
         data: [{
           type: "heatmap", z: shades, x: columns.map((name) => `${plain(name)} `), y: rows.map((name) => `${plain(name)} `), zmin: -1, zmax: 1, colorscale: BLUE_ORANGE(paper), showscale: false, xgap: 2, ygap: 2, hoverongaps: false,
-          text: values.map((row, r) => row.map((value, c) => (value === null ? "" : few ? plain(texts ? texts[r][c] : cell(value)) : ""))), texttemplate: few ? "%{text}" : undefined, textfont: { size: 10 },
+          text: values.map((row, r) => row.map((value, c) => (value === null ? "" : few ? plain(texts ? texts[r][c] : cell(value, relative ? largest(row) : most)) : ""))), texttemplate: few ? "%{text}" : undefined, textfont: { size: 10 },
           hoverinfo: "text", hovertext: values.map((row, r) => row.map((_, c) => plain(texts?.[r][c] ? `${texts[r][c]}: ${said(r, c)}` : said(r, c)))),
         }],
         layout: { xaxis: { ...axis(across, ink, grid), type: "category", showgrid: false }, yaxis: { ...axis("", ink, grid), type: "category", autorange: "reversed", showgrid: false } },

@@ -106,9 +106,9 @@ const certificateOf = (data, one, example) => {
 const builtBy = (data, method, example) => {
   const lists = method.lists.get(example) ?? [];
   if (!lists.length) return "";
-  return h("section", {}, h("h3", {}, `What built its neurons, by ${method.name}`), aboutOf(method, lists[0]), worthOf(method),
-    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `What built its neurons, by ${method.name}` }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Neuron"), h("th", { scope: "col" }, "First training instances"))),
-      h("tbody", {}, lists.slice(0, 30).map((list) => h("tr", {}, h("th", { scope: "row" }, unitLink(data, method.unit[list])), h("td", {}, entries(method, list).slice(0, 5).map((entry, i) => [i ? ", " : "", trainLink(data, entry.at), ` ${shownScore(entry.score)}`]))))))));
+  return h("section", {}, h("h3", {}, `What built its neurons, by ${method.name}`), aboutOf(method, undefined), worthOf(method),
+    h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": `What built its neurons, by ${method.name}` }, h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Neuron"), h("th", { scope: "col" }, "Of"), h("th", { scope: "col" }, "First training instances, with scores"))),
+      h("tbody", {}, lists.slice(0, 30).map((list) => h("tr", {}, h("th", { scope: "row" }, unitLink(data, method.unit[list])), h("td", { dir: "auto" }, method.target(list)), h("td", {}, entries(method, list).slice(0, 5).map((entry, i) => [i ? ", " : "", trainLink(data, entry.at), ` ${shownScore(entry.score)}`]))))))));
 };
 
 const agreement = (data, example, methods, noun, linked) => {

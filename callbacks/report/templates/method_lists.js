@@ -80,8 +80,8 @@ const unitList = (data, method, list, example, ranks, state, behind, token = nul
       h("span", { class: "rank" }, String(entry.rank)),
       h("div", {}, unitLink(data, entry.at, { method: method.name, from: data.tests.index[example] }), where(entry), " ", others(alsoIn(ranks, method.name, entry.at)),
         data.units.words[entry.at] ? h("span", {}, " ", wordChips(data.units.words[entry.at].slice(0, 5))) : "",
-        instancesBehind(data, method, example, entry).map(([said, found]) => h("span", { class: "muted" }, ` ${said} `, found.map((at, i) => [i ? ", " : "", trainLink(data, at, { from: data.tests.index[example] })]))),
-        instances.length ? h("span", { class: "muted" }, " also listed for ", instances.slice(0, 3).map((one, i) => [i ? ", " : "", trainLink(data, one.at, { from: data.tests.index[example] })])) : "",
+        instancesBehind(data, method, example, entry).map(([said, found]) => h("span", { class: "behind" }, `${said} `, found.map((at, i) => [i ? ", " : "", trainLink(data, at, { from: data.tests.index[example] })]))),
+        instances.length ? h("span", { class: "behind" }, "also listed for ", instances.slice(0, 3).map((one, i) => [i ? ", " : "", trainLink(data, one.at, { from: data.tests.index[example] })])) : "",
         passages ? h("details", { class: "more" }, h("summary", {}, "training texts that activate it most"), passages.map((passage) => passageLine(data, passage))) : ""),
       scoreCell(entry.score, largest));
   };

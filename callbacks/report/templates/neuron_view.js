@@ -66,9 +66,20 @@ const labelCounts = (data, found) => {
   return most.length ? h("p", {}, "Listed towards ", most.map(([name, count], i) => [i ? ", " : "", h("b", { dir: "auto" }, name), ` (${count})`]), ".") : "";
 };
 
+const MOST = 5; // instances of a list that are counted and shown
+
+// Over all lists of a unit: the instances that stand first in most of them, then every list in a line.
 const builtFrom = (data, method, unit, name) => {
-  const lists = Array.from(method.unit.keys()).filter((list) => method.unit[list] === unit).slice(0, 20);
-  return h("section", {}, h("h3", {}, `The data that built it, by ${method.name}`), lists.length ? lists.map((list) => h("div", {},
-    h("p", {}, "For ", testLink(data, method.row[list]), method.target(list) ? `, towards ${method.target(list)}` : "", ":"),
-    h("ol", { class: "list" }, entries(method, list).slice(0, 5).map((entry) => h("li", {}, h("span", { class: "rank" }, String(entry.rank)), h("div", {}, h("span", { class: "quote", dir: "auto" }, data.train.brief(entry.at)), trainLink(data, entry.at)), scoreCell(entry.score, largestOf(entries(method, list)))))))) : h("p", { class: "muted" }, `${method.name} was not asked about ${name}.`));
+  const lists = Array.from(method.unit.keys()).filter((list) => method.unit[list] === unit);
+  const firsts = lists.map((list) => entries(method, list).slice(0, MOST));
+  const counts = new Map();
+  for (const { at } of firsts.flat()) counts.set(at, (counts.get(at) ?? 0) + 1);
+  const most = [...counts].sort((a, b) => b[1] - a[1]).slice(0, MOST);
+  return h("section", { "data-method": method.name }, h("h3", {}, `The data that built it, by ${method.name}`), lists.length ? [
+    h("ol", { class: "list" }, most.map(([at, count], i) => h("li", {}, h("span", { class: "rank" }, String(i + 1)), h("div", {}, h("span", { class: "quote", dir: "auto" }, data.train.brief(at)), trainLink(data, at), " ", h("span", { class: "muted" }, `among the first ${MOST} of ${count} of ${counted(lists.length, "list")}`))))),
+    virtualTable(`What built ${name}, by ${method.name}`, [
+      { name: "Example", width: 6.5, cell: (i) => testLink(data, method.row[lists[i]]), value: (i) => data.tests.index[method.row[lists[i]]] },
+      { name: "First training instances", width: 22, cell: (i) => firsts[i].map(({ at }, k) => [k ? ", " : "", trainLink(data, at)]), csv: (i) => firsts[i].map(({ at }) => data.train.index[at]).join(" ") },
+      { name: "Of", width: 20, cell: (i) => h("span", { dir: "auto" }, method.target(lists[i])), value: (i) => method.target(lists[i]) },
+    ], { rows: lists.map((_, i) => i), height: 8 }).element] : h("p", { class: "muted" }, `${method.name} was not asked about ${name}.`));
 };

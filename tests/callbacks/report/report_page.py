@@ -6,10 +6,14 @@ import base64
 import gzip
 import json
 import re
+import shutil
+from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from datasets import Dataset, load_from_disk
 
 MARKUP = "</script><script>alert(1)</script><img src=x onerror=alert(2)>\"'&{{ 7*7 }}"
 """Text that would run if a page took it for markup."""
@@ -64,6 +68,14 @@ def listed(method: dict[str, Any], row: int, end: str = "top") -> list[tuple[int
     place, side = method["row"].index(row), method[end]
     span = slice(side["start"][place], side["start"][place + 1])
     return list(zip(side["at"][span], side["score"][span], strict=True))
+
+
+def rewrite(run: Path, split: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Write the rows of a split anew, each as `change` gives it."""
+    folder = run / "examples" / split
+    rows = [change(row) for row in load_from_disk(str(folder)).to_list()]
+    shutil.rmtree(folder)
+    Dataset.from_list(rows).save_to_disk(str(folder))
 
 
 def _filled(value: Any, columns: bytes) -> Any:

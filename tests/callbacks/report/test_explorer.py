@@ -5,8 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -17,6 +16,7 @@ from datasets import Dataset, load_from_disk
 from benchmarks.large_run import N_TEST, N_TRAIN, write_large_run
 from tests.browser import Browser, browser, downloaded, no_barrier
 from tests.callbacks.fake_run import FakeRun
+from tests.callbacks.report.report_page import rewrite
 from twinlens.callbacks.report.page import render_report
 from twinlens.callbacks.results.run_files import RunFiles
 
@@ -58,14 +58,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     own = [{"index": i, "layer": [1, 2], "unit": [i, 7], "score": [0.5, 0.25]} for i in range(60)]
     Dataset.from_list(own).save_to_disk(str(run / "scores" / "ig" / "train"))
     return rendered(run)
-
-
-def rewrite(run: Path, split: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Write the rows of a split anew, each as `change` gives it."""
-    folder = run / "examples" / split
-    rows = [change(row) for row in load_from_disk(str(folder)).to_list()]
-    shutil.rmtree(folder)
-    Dataset.from_list(rows).save_to_disk(str(folder))
 
 
 def rendered(run: Path) -> Path:
