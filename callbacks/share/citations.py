@@ -62,5 +62,5 @@ def _surname(name: str) -> str:
 def _plain(value: str) -> str:
     """A field's text with accents as letters and without braces."""
     for mark, accent in (("'", "\u0301"), ("`", "\u0300"), ('"', "\u0308")):
-        value = re.sub(rf"\{{\\{re.escape(mark)}(\w)\}}", lambda found, a=accent: found[1] + a, value)
+        value = re.sub(rf"\{{\\{re.escape(mark)}(\w)\}}", rf"\g<1>{accent}", value)
     return unicodedata.normalize("NFC", re.sub(r"\\url|[{}]", "", value))

@@ -20,6 +20,7 @@ from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.share.citations import cited, in_words
 from twinlens.callbacks.share.escaping import prose, shown, table
 from twinlens.callbacks.share.statements import stated
+from twinlens.models.checkpoint_files import PROJECT, may_be_hub_id
 
 OF_MODEL = ("accuracy", "macro_f1", "perplexity")
 """Metrics of the model itself."""
@@ -128,7 +129,7 @@ def base_model(model: Mapping[str, Any]) -> str | None:
     A folder of the user's is nobody else's name, however it looks.
     """
     path = model.get("path")
-    if not isinstance(path, str) or Path(path).exists() or path.count("/") > 1 or path.startswith((".", "~", "/")):
+    if not isinstance(path, str) or Path(path).exists() or not may_be_hub_id(path):
         return None
     known = bool(stated({**model, "name": ""}, "papers"))  # a paper that the path alone asks for
     return path if known or isinstance(try_to_load_from_cache(path, "config.json"), str) else None
@@ -153,6 +154,8 @@ def what_was_run(run: RunFiles) -> Iterator[str]:
         yield f"- Base: {prose(base)}"
     elif model.get("path") is None:
         yield "- Base: none, trained from scratch"
+    elif str(model["path"]).startswith("models/") and (PROJECT / str(model["path"])).is_dir():
+        yield f"- Base: {prose(model['path'])}, which twinlens ships"
     else:
         yield "- Base: a checkpoint of the user's own"
     if fitted:

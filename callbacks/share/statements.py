@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from twinlens.conf.checking.former_names import current_name
+from twinlens.conf.checking.shipped import shown as written
 
 _STATEMENT = re.compile(r"(?P<what>.+?)(?: if (?P<conditions>[\w.]+=\S+(?: and [\w.]+=\S+)*))?")
 
@@ -32,7 +33,7 @@ class Statement:
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
         """Whether it holds for the settings of a configuration's node."""
-        return all(_word(settings.get(name)) in values for name, values in self.where.items())
+        return all(written(settings.get(name)) in values for name, values in self.where.items())
 
 
 def parsed(text: str) -> Statement:
@@ -65,9 +66,3 @@ def _class_of(target: str) -> Any:
         except ImportError:
             return None
     return getattr(sys.modules.get(module), name, None)
-
-
-def _word(value: Any) -> str:
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return str(value)

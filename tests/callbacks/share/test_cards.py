@@ -16,7 +16,7 @@ from twinlens.callbacks.results.results_csv import read_results
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.share.cards import write_cards
 from twinlens.callbacks.share.escaping import prose, without_folders
-from twinlens.callbacks.share.model_card import base_model, typed_settings
+from twinlens.callbacks.share.model_card import base_model, typed_settings, what_was_run
 
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 HOSTILE = "\n---\n| <img src=x onerror=alert(1)> [a](http://b) `c` **d** hf_" + "e" * 30 + " /home/somebody/f.csv"
@@ -126,6 +126,11 @@ def test_a_base_is_named_only_where_it_is_one_on_the_hub(tmp_path: Path, monkeyp
     (tmp_path / "facebook" / "opt-125m").mkdir(parents=True)
     assert base_model({**node, "path": "facebook/opt-125m"}) is None  # a folder of the user's
     assert base_model({**node, "name": "opt125m", "path": "../somewhere"}) is None
+
+
+def test_a_model_that_is_shipped_is_named(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"model": {"path": "models/facts"}, "seed": 1, "fit": False}))
+    assert list(what_was_run(RunFiles(tmp_path)))[:2] == ["- Base: models/facts, which twinlens ships", "- Seed: 1"]
 
 
 def test_typed_places_are_left_out(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def test_what_is_pushed_arrives_as_it_is_and_once(
         assert TOKEN.encode() not in file.read_bytes()
 
 
-@pytest.mark.parametrize("part", ["commit", "blob"])
+@pytest.mark.parametrize("part", ["commit", pytest.param("blob", marks=pytest.mark.long)])
 def test_a_push_that_breaks_off_keeps_the_run_and_goes_on(
     part: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +78,7 @@ def test_a_push_that_breaks_off_keeps_the_run_and_goes_on(
         assert hub.asked.count("PUT blob") == (1 if part == "commit" else 2)  # what has arrived is not sent again
 
 
+@pytest.mark.long
 def test_weights_of_others_stay_where_they_are(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (run / "config.yaml").write_text((run / "config.yaml").read_text() + "fit: false\n")
     shutil.rmtree(run / "cards")  # made where one is missing
@@ -109,6 +110,7 @@ def test_who_may_not_write_is_told_so_before_the_run(tmp_path: Path, monkeypatch
         ready_to_push("hub:claims")
 
 
+@pytest.mark.long
 def test_a_run_is_refused_before_anything_is_written(command: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     with taking(monkeypatch, command.folder / "home", token=None):
         refused = command("push=hub:claims")
