@@ -158,7 +158,12 @@ def test_a_sweep_keeps_going_and_tells_of_every_job(command: CommandLine) -> Non
     finished = command("-m", "method=ig,gradsim", "seed=0,1", "evaluation=[accuracy,uniqueness]")
     assert finished.code == 0, finished.err
     assert finished.out.count("fit: computed") == 2
-    assert finished.out.count("fit: read from the store") == 2
+    assert finished.out.count("fit: read from the store, made ") == 2
+    assert finished.out.count("4 rows are as an earlier job of this sweep printed them; results.csv has all") == 2
+    assert finished.out.count("  test                accuracy") == 2 + 1  # of each seed once, and their mean
+    ended = [line for line in finished.out.splitlines() if ": done, accuracy/accuracy=" in line]
+    assert [line.partition(":")[0] for line in ended] == ["job 0", "job 1", "job 2", "job 3"]
+    assert not {"\r", "\x1b"} & set(finished.out + finished.err), "there is no terminal"
     (sweep,) = (command.folder / "outputs" / "sweeps").iterdir()
     rows = list(csv.DictReader((sweep / "sweep.csv").open()))
     assert [row["status"] for row in rows] == ["done"] * 4

@@ -19,15 +19,28 @@ SECONDS_BETWEEN = 30.0
 """Between two lines of a pass where no terminal shows a moving bar; shorter passes say nothing before their stage."""
 
 
-class PassProgress(TQDMProgressBar):
-    """Progress of one predict pass under its own name; it goes when the pass is over.
+class _Bars(TQDMProgressBar):
+    """Bars that leave nothing behind, also where a pass is interrupted: what is said then begins a line."""
+
+    def __init__(self) -> None:
+        super().__init__(leave=False)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        for bar in (self._val_progress_bar, self._train_progress_bar, self._predict_progress_bar):
+            if bar is not None:
+                bar.leave = False
+                bar.close()
+
+
+class PassProgress(_Bars):
+    """Progress of one predict pass under its own name.
 
     Args:
         name: what the pass computes, e.g. `ig on test`.
     """
 
     def __init__(self, name: str) -> None:
-        super().__init__(leave=False)
+        super().__init__()
         self.name = name
 
     def init_predict_tqdm(self) -> Tqdm:
@@ -74,11 +87,8 @@ class PassLog(Callback):
         )
 
 
-class FitProgress(TQDMProgressBar):
+class FitProgress(_Bars):
     """Progress of a fit on a terminal: a moving bar, and a line that stays for every epoch."""
-
-    def __init__(self) -> None:
-        super().__init__(leave=False)
 
     def init_train_tqdm(self) -> Tqdm:
         bar = super().init_train_tqdm()
