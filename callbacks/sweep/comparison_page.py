@@ -86,7 +86,7 @@ def render_comparison(compared: ComparedRuns, folder: Path) -> str:
         runs=[
             {
                 "letter": letter,
-                "folder": run.path.resolve().name,
+                "folder": _folder(run.path),
                 "model": run_name(run, "model"),
                 "seed": run.config.get("seed", ""),
                 "report": _report(run.path, folder),
@@ -119,7 +119,7 @@ def _island(
         {
             "format": 1,
             "runs": [
-                {"letter": letter, "name": run.path.resolve().name, "report": _report(run.path, folder)}
+                {"letter": letter, "name": _folder(run.path), "report": _report(run.path, folder)}
                 for letter, run in zip(compared.letters, compared.runs, strict=True)
             ],
             "one_model": len({run_name(run, "model") for run in compared.runs}) == 1,
@@ -177,6 +177,12 @@ def _place(compared: ComparedRuns, output: Path) -> Path:
     names = "_".join(re.sub(r"[^A-Za-z0-9.-]+", "-", run.path.resolve().name)[:40] for run in compared.runs)
     mark = hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()[:8]
     return output / FOLDER / f"{names[:120]}-{mark}" / "comparison.html"
+
+
+def _folder(run: Path) -> str:
+    """What a run's folder is called: a job of a sweep, whose name is a number, with the sweep's."""
+    path = run.resolve()
+    return f"{path.parent.name}/{path.name}" if path.name.isdigit() else path.name
 
 
 def _report(run: Path, folder: Path) -> str:
