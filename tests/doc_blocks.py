@@ -91,6 +91,8 @@ def filled(line: str, run: Path, shared: Path, files: Path) -> str:
         (" RUN", f" {run}"),
     ):
         line = line.replace(name, place)
+    if text == "mnli" and "split_validation" not in line:  # its train split is not at hand
+        line += " data.split_validation=true"
     return line
 
 
