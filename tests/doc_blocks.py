@@ -26,8 +26,8 @@ NOT_RUN = {
     "minutes": r"^python -m (tests|benchmarks)\.|neuron_level/pretrain|fact_tokenizer",
 }
 """Reason → what a line looks like that is not run for it: it installs things or runs the whole suite, needs GPUs or a
-cluster, asks the Hugging Face hub for a model or data (or GPT2-large for what it knows), or takes minutes however little
-it is given."""
+cluster, asks the Hugging Face hub for a model or data (or GPT2-large for what it knows), or takes minutes in
+any size."""
 
 
 @dataclass(frozen=True)
