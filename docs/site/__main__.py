@@ -19,18 +19,8 @@ def main(folder: Path = BUILD) -> int:
 
     source = folder / "source"
     stage(source)
-    options = [
-        "-W",
-        "--keep-going",
-        "-q",
-        "-a",
-        "-b",
-        "html",
-        "-c",
-        str(Path(__file__).parent),
-        "-d",
-        str(folder / "trees"),
-    ]
+    options = ["-W", "--keep-going", "-q", "-b", "html", "-c", str(Path(__file__).parent), "-d", str(folder / "trees")]
+    options.append("-E")  # all anew: Sphinx does not see that a docstring or the side bar has changed
     code = int(build_main([*options, str(source), str(folder / "html")]))
     if code == 0:
         print(f"open {folder / 'html' / 'index.html'}")

@@ -18,7 +18,8 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
-smartquotes = False  # quotes of settings stay as they are typed
+html_show_search_summary = False  # a page that is opened as a file may not read others; its hits are shown all the same
+smartquotes_action = "D"  # dashes; quotes of settings stay as they are typed
 exclude_patterns = ["files/**"]  # what pages link and is no page
 
 myst_heading_anchors = 4  # links to headings, as they work where the pages lie

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -37,7 +38,8 @@ def pages() -> dict[str, str]:
 
 
 def stage(folder: Path) -> None:
-    """Write all sources into `folder`; a file that has its content already keeps its time, for quick second builds."""
+    """Write all sources into `folder`, which is emptied before."""
+    shutil.rmtree(folder, ignore_errors=True)
     known = pages()
     made = {f"keys/{name}": text for name, text in keys.pages().items()}
     made |= {f"api/{name}": text for name, text in api.pages().items()}
@@ -46,14 +48,11 @@ def stage(folder: Path) -> None:
         if source.endswith(".md"):
             text, files = with_links(text, source, known)
             for file, beside in files.items():
-                made_file(folder / beside, (REPOSITORY / file).read_bytes())
+                write(folder / beside, (REPOSITORY / file).read_bytes())
         made[place] = text
     made["index.md"] += "\n" + "\n".join(navigation(sorted(made)))
     for place, text in made.items():
-        made_file(folder / place, text.encode("utf-8"))
-    for file in folder.rglob("*.md"):
-        if "files" not in file.relative_to(folder).parts and file.relative_to(folder).as_posix() not in made:
-            file.unlink()  # of an earlier build
+        write(folder / place, text.encode("utf-8"))
 
 
 def with_links(text: str, source: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
@@ -93,11 +92,10 @@ def navigation(places: Sequence[str]) -> Iterator[str]:
         yield from ("```{toctree}", ":hidden:", f":caption: {heading}", "", *shown, "```", "")
 
 
-def made_file(file: Path, content: bytes) -> None:
-    """Write the file unless it has this content."""
-    if not (file.is_file() and file.read_bytes() == content):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(content)
+def write(file: Path, content: bytes) -> None:
+    """Write a file and the folders above it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
 
 
 def name_of(file: Path) -> str:
