@@ -202,8 +202,9 @@ def encoder_anatomy(backbone: Any) -> EncoderAnatomy:
 
 
 @torch.no_grad()
-def require_same_states(anatomy: EncoderAnatomy, tolerance: float = 1e-4) -> None:
-    """Check the identity of every layer's projection in the model's own forward at its present weights.
+def require_same_states(anatomy: EncoderAnatomy) -> None:
+    """Check the identity of every layer's projection in the model's own forward at its present weights, as closely as
+    the type of its numbers shows it.
 
     Raises:
         UserError: naming the layer.
@@ -226,7 +227,7 @@ def require_same_states(anatomy: EncoderAnatomy, tolerance: float = 1e-4) -> Non
         read, written = seen[block]
         bias = anatomy.down_projection(block).bias
         made = read @ anatomy.value_rows(layer) + (0 if bias is None else bias)
-        if not same(made, written, tolerance):
+        if not same(made, written, max(1e-4, 8 * torch.finfo(written.dtype).eps)):
             raise UserError(
                 f"'activation · values = MLP output' fails in layer {layer} of the {anatomy.config.model_type} "
                 f"encoder, so that its neurons would have wrong scores; expected equal numbers: choose another model, "

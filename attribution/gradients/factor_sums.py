@@ -80,7 +80,7 @@ class FactorSums:
             def consume(number: int, inputs: Tensor, deltas: Tensor, first: bool = row == 0) -> None:
                 a, d = project_sides(inputs, deltas, self.layers[number].has_bias, UNPROJECTED)
                 if self.bases is None:
-                    self._cover(number, a, d, token_mask(a, attention_mask), first)
+                    self._cover(number, a, d, token_mask(a, attention_mask, self.layers[number].routed), first)
                 else:
                     self._sum("eigenvalues", number, squares(self._basis(number, a), a, d, len(scores)))
 
@@ -130,7 +130,7 @@ def kfac_bases(
                 "layers that do: leave it out of the method's params."
             )
         inputs, outputs, tokens = (sums.pop(f"{layer.name}/{part}") for part in ("inputs", "outputs", "tokens"))
-        basis = eigenbasis(inputs / tokens, outputs / n_train)
+        basis = eigenbasis(inputs / tokens.clamp(min=1), outputs / n_train)  # an expert may see none
         bases.append(LayerBasis(basis.outputs.to(dtype), basis.inputs.to(dtype), basis.eigenvalues))
     return bases
 

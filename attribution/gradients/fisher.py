@@ -71,16 +71,22 @@ def fisher_cotangents(scores: Tensor, labels: Tensor | None, fisher: Fisher) -> 
     return softmax_root(scores.softmax(-1)).transpose(0, 1)
 
 
-def token_mask(inputs: Tensor, attention_mask: Tensor) -> Tensor | None:
+def token_mask(inputs: Tensor, attention_mask: Tensor, routed: bool = False) -> Tensor | None:
     """Mask of the handed-over tokens that are no padding, bool [sequences, tokens] as the inputs; None: all of them.
 
     Args:
         inputs: [sequences, tokens, d], as the tape hands them over.
         attention_mask: of the batch, of any shape with one entry per token.
+        routed: whether the layer is an expert's, which sees zeros for the tokens that a router sends elsewhere: they
+            are none of its tokens either.
     """
     shape = inputs.shape[:2]
     # a layer that reads one token per sequence, a head, sees the answer position, which is never padding
-    return attention_mask.to(inputs.device).bool().reshape(shape) if attention_mask.numel() == shape.numel() else None
+    real = attention_mask.to(inputs.device).bool().reshape(shape) if attention_mask.numel() == shape.numel() else None
+    if not routed:
+        return real
+    sent = inputs.any(-1)
+    return sent if real is None else sent & real
 
 
 def covariances(inputs: Tensor, deltas: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -85,7 +85,7 @@ class RowPass:
         for row, cotangent in enumerate(cotangents):
 
             def consume(number: int, inputs: Tensor, deltas: Tensor, row: int = row) -> None:
-                valid = token_mask(inputs, attention_mask)
+                valid = token_mask(inputs, attention_mask, self.layers[number].routed)
                 a, d = project_sides(inputs, deltas, self.layers[number].has_bias, self.projections[number])
                 before, outer = sums[number][:2]
                 more, more_outer = covariances(a, d, valid)

@@ -103,7 +103,7 @@ def _require_lens(name: str, source: Source, wanted: Lens, given: Method) -> Non
             f"{asked} scores {given.unit_kind}s, expected a method that scores neurons{also}: name one, such as "
             f"{example}."
         )
-    if source.acting and given.role == "query":
+    if source.acting and getattr(given, "role", "value") == "query":
         raise UserError(
             f"{asked} scores query neurons, which act on earlier tokens than the one that a unit is taken away at; "
             f"expected units that act at the answer token: name a method that scores values, such as {example}."

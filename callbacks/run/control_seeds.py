@@ -53,17 +53,18 @@ def require_seeds(config: DictConfig) -> None:
                 if key not in KEYS and key != "seed" and not str(key).endswith("_seed"):
                     continue
                 seeds = list(value) if isinstance(value, ListConfig) else [value]
+                setting = ".".join(map(str, (group, name, key)))
                 whole = [seed for seed in seeds if isinstance(seed, int) and not isinstance(seed, bool)]
                 strange = next((seed for seed in whole if not 0 <= seed < LARGEST), None)
                 if strange is not None:
                     raise UserError(
-                        f"{group}.{name}.{key}={value} names the seed {strange}; expected whole numbers from 0 to "
+                        f"{setting}={value} names the seed {strange}; expected whole numbers from 0 to "
                         f"{LARGEST - 1}: write another one."
                     )
                 twice = next((seed for place, seed in enumerate(whole) if seed in whole[:place]), None)
                 if twice is not None:
                     raise UserError(
-                        f"{group}.{name}.{key}={value} names the seed {twice} twice, whose draws are the same; "
+                        f"{setting}={value} names the seed {twice} twice, whose draws are the same; "
                         "expected different seeds: leave one out."
                     )
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForSequenceClassification
 
-from tests.encoders import ENCODERS, framing_tokenizer, save_encoder
+from tests.encoders import ENCODERS, framing_tokenizer, save_encoder, tiny_encoder
 from tests.models_table import PAGE, encoder_rows_on
 from tests.served_encoders import CELLS, Encoder
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import NeuronModel
 from twinlens.models.backbone import architecture_of
-from twinlens.models.encoder_anatomy import require_encoder_parts
+from twinlens.models.encoder_anatomy import encoder_anatomy, require_encoder_parts
 from twinlens.models.encoders import require_classification_token
 from twinlens.models.module import TextClassifier
 
@@ -54,3 +54,15 @@ def test_what_an_encoder_cannot_serve_is_refused(tmp_path: Path) -> None:
     save_encoder("modernbert", tmp_path / "mean", classifier_pooling="mean")
     with pytest.raises(UserError, match="does not read its first token"):
         Encoder("modernbert", tmp_path / "mean").model()
+
+
+@pytest.mark.parametrize("kind", ["bert", pytest.param("distilbert", marks=pytest.mark.long)])
+def test_neurons_of_an_encoder_in_bfloat16_are_found_and_wrong_ones_are_not(kind: str) -> None:
+    backbone = tiny_encoder(kind).bfloat16().base_model
+    anatomy = encoder_anatomy(backbone)
+    assert anatomy.n_neurons == 48
+    down = anatomy.down_projection(anatomy.blocks[1])
+    handle = down.register_forward_hook(lambda module, args, output: 1.2 * output)
+    with pytest.raises(UserError, match="fails in layer 1"):
+        encoder_anatomy(backbone)
+    handle.remove()

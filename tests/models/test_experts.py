@@ -15,7 +15,10 @@ from tests.oracles_experts import plain_downs
 from tests.served_decoders import BUDGET, CELLS, Subject, subject_of
 from twinlens.attribution.completions import Completions
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.blocks import UNPROJECTED
+from twinlens.attribution.gradients.cotangents import train_cotangents
 from twinlens.attribution.gradients.factor_sums import FactorSums, ekfac_bases, kfac_bases
+from twinlens.attribution.gradients.row_pass import RowPass
 from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.gradients.whole import HeldTests
 from twinlens.attribution.instance.influence import Influence
@@ -301,6 +304,36 @@ def test_influence_by_ekfac_over_experts_equals_gradients_rotated_by_hand() -> N
     torch.testing.assert_close(found[0], expected[:4], rtol=1e-6, atol=1e-9)
     assert own is not None
     torch.testing.assert_close(own[0], expected[4], rtol=1e-6, atol=1e-9)
+
+
+def test_covariances_of_an_expert_are_means_over_the_tokens_that_it_sees() -> None:
+    """Padding and tokens of other experts are none of them; an expert without a token has nothing, not a NaN."""
+    lm: Any = tiny_decoder("mixtral", num_hidden_layers=1, num_local_experts=8, num_experts_per_tok=1).double()
+    layers = linear_layers(lm, lm.get_output_embeddings(), "*.gate_up_proj.*")
+    ids, labels = torch.randint(3, 90, (3, 4), generator=torch.Generator().manual_seed(4)), torch.tensor([4, 8, 15])
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 1, 1], [0, 0, 1, 1]])
+    seen: list[tuple[Tensor, ...]] = []
+    handle = lm.model.layers[0].mlp.experts.register_forward_pre_hook(lambda m, args: seen.append(args))
+    sums = FactorSums(layers, "empirical")
+    with recording(layers) as tape:
+        sums.add(tape, lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1], labels, mask)
+    handle.remove()
+    hidden, index, _ = seen[0]
+    rows = RowPass(layers, [UNPROJECTED] * 8, [(layer.d_out, layer.d_in) for layer in layers], "example")
+    with recording(layers) as tape:
+        scores = lm(input_ids=ids, attention_mask=mask, use_cache=False).logits[:, -1]
+        kept = rows.of_batch(tape, scores, train_cotangents(scores, labels)[None], mask)[1]
+    idle = 0
+    for number, layer in enumerate(layers):
+        own = hidden[(index == number).any(1) & mask.flatten().bool()]
+        idle += not len(own)
+        for total, count in ((sums.sums[f"{layer.name}/inputs"], sums.sums[f"{layer.name}/tokens"]), kept[number][::2]):
+            assert int(count) == len(own)
+            torch.testing.assert_close(total, own.T @ own)
+    bases = kfac_bases(layers, sums.sums, 3)
+    assert idle
+    assert sum(not basis.eigenvalues.any() for basis in bases) >= idle
+    assert all(bool(basis.eigenvalues.isfinite().all()) for basis in bases)
 
 
 def test_experts_that_a_fused_call_hides_are_refused_by_name_and_gradients_too_leave_them_out() -> None:
