@@ -47,13 +47,24 @@ def executed(path: Path, folder: Path) -> Any:
 
 
 def cleaned(notebook: Any) -> Any:
-    """Without times, versions and bars."""
+    """Without times, versions and bars; a print that came in pieces is one."""
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = [one for one in cell.outputs if WIDGET not in one.get("data", {})]
+            cell.outputs = joined([one for one in cell.outputs if WIDGET not in one.get("data", {})])
     return notebook
+
+
+def joined(found: list[Any]) -> list[Any]:
+    """Outputs, of which neighbours of one stream are one."""
+    kept: list[Any] = []
+    for one in found:
+        if kept and one.output_type == kept[-1].output_type == "stream" and one.name == kept[-1].name:
+            kept[-1].text += one.text
+        else:
+            kept.append(one)
+    return kept
 
 
 def outputs(notebook: Any) -> Iterator[tuple[int, str, str]]:
