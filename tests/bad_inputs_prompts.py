@@ -80,7 +80,7 @@ PROMPTS: list[Entry] = [
     (
         "an edit that is no number",
         ("experiment=neuron_level/prompt", "trainer.accelerator=cpu", "evaluation.prompt.edits=[off]"),
-        ("evaluation.prompt.edits=", "expected numbers"),
+        ("evaluation.prompt.edits[0]=", "expected a float"),
     ),
     (
         "an answer that is no token sequence",
