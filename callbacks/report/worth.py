@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from twinlens.attribution.evaluation.parts import is_part
-from twinlens.callbacks.results.columns import Row, is_control, variant_text
+from twinlens.callbacks.results.columns import Row, is_chance, is_control, variant_text
 from twinlens.callbacks.results.formatting import format_number, format_row_value, format_value, metric_label
 from twinlens.callbacks.results.truth_tables import OF_INSTANCES, OF_NEURONS
 
@@ -42,7 +42,7 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
     if not methods:
         return
     strongest = min if metric == "comprehensiveness" else max
-    controls = [row for row in found if is_control(row)]
+    controls = [row for row in found if is_chance(row)]
     yield told(strongest(methods, key=_value), strongest(controls, key=_value) if controls else None)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any, Literal, get_args, get_type_hints
 
+from twinlens.attribution.evaluation.base_line import BASE_LINE
+from twinlens.attribution.evaluation.ground_truth.lds import OTHER_SEED
 from twinlens.attribution.evaluation.result import Result
 
 Cell = str | int | float | None
@@ -124,3 +126,9 @@ def variant_text(row: Row) -> str:
 def is_control(row: Row) -> bool:
     """Whether a row is of a control, which the others are compared with."""
     return row.get(CONTROL) == "true"
+
+
+def is_chance(row: Row) -> bool:
+    """Whether a row is what chance alone reaches: of a control, but neither a base line without any list nor models
+    of the same rows under another seed."""
+    return is_control(row) and str(row["method"]).partition("/")[0] not in (BASE_LINE, OTHER_SEED)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from twinlens.attribution.evaluation.base_line import BASE_LINE
 from twinlens.attribution.evaluation.comparisons import Measured, compare_methods
-from twinlens.callbacks.results.columns import Row, is_control
+from twinlens.callbacks.results.columns import Row, is_chance, is_control
 from twinlens.callbacks.results.formatting import format_number, metric_label
 from twinlens.callbacks.results.model_warnings import NORMAL_95
 from twinlens.callbacks.results.outcomes import FILE as OUTCOMES
@@ -57,7 +56,7 @@ def gains(rows: Sequence[Row], directions: Directions, outcomes: Sequence[Measur
     found = []
     controls: dict[tuple[object, ...], list[Row]] = {}
     for row in rows:
-        if is_control(row) and row["method"] != BASE_LINE:  # which no list is drawn for
+        if is_chance(row):
             controls.setdefault(_place(row), []).append(row)
     for row in rows:
         direction = directions.get(measured(row))

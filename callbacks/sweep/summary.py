@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from twinlens.callbacks.figures.charts import estimate
-from twinlens.callbacks.results.columns import ABOUT, DIRECTIONS, SETTING, Cell, Row
+from twinlens.callbacks.results.columns import ABOUT, CONTROL, DIRECTIONS, SETTING, Cell, Row
 from twinlens.callbacks.results.formatting import format_table
 from twinlens.callbacks.results.results_csv import protect
 from twinlens.callbacks.results.run_tables import printable
 from twinlens.callbacks.store.files import write_text
 from twinlens.callbacks.sweep.jobs import Job
 
-COLUMNS = (*ABOUT, "swept", "value", "stderr", "seeds", "published")
+COLUMNS = (*ABOUT, CONTROL, "swept", "value", "stderr", "seeds", "published")
 MAX_PRINTED = 200
 """Longer summaries are cut on the terminal; summary.csv has the rest."""
 
@@ -36,10 +36,9 @@ def summarise(jobs: Sequence[Job]) -> list[dict[str, Cell]]:
         of_seeds = [_of_one_seed(rows) for rows in by_seed.values()]
         mean = estimate(of_seeds)
         if mean is not None:
-            published = next(
-                (row["published"] for rows in by_seed.values() for row in rows if row["published"] is not None), None
-            )
-            line = dict(zip((*ABOUT, "swept"), key, strict=True))
+            every = [row for rows in by_seed.values() for row in rows]
+            published = next((row["published"] for row in every if row["published"] is not None), None)
+            line = dict(zip((*ABOUT, "swept"), key, strict=True)) | {CONTROL: every[0].get(CONTROL)}
             summary.append(line | {"value": mean[0], "stderr": mean[1], "seeds": len(by_seed), "published": published})
     return summary
 

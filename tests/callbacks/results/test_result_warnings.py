@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from twinlens.attribution.evaluation.comparisons import Measured, compare_methods
-from twinlens.callbacks.results.columns import COLUMNS, is_control
+from twinlens.callbacks.results.columns import COLUMNS, is_chance, is_control
 from twinlens.callbacks.results.result_warnings import gains, not_above, on_few
 from twinlens.callbacks.results.run_warning import measured
 
@@ -107,6 +107,15 @@ def test_a_control_drawn_for_the_method_comes_before_the_common_one() -> None:
     own = row("random_neurons", 60.0, reference_group="ig", variant="control=matched;intervention=mean")
     assert told(row("ig", 61.0, variant="intervention=mean"), common, own) == [("ig", "sufficiency", None, 1.0)]
     assert told(row("other", 61.0), common, own) == []
+
+
+@pytest.mark.parametrize("beside", ["no_neurons", "no_neurons/attn", "other_seed"])
+def test_what_is_no_chance_is_no_random_control(beside: str) -> None:
+    """A base line without a list, and models of the same rows under another seed: what training again reaches."""
+    reached = row(beside, 89.0, control="true")
+    assert told(row("ig", 90.0), reached) == []
+    assert told(row("ig", 90.0), reached, row("random_neurons", 89.0)) == [("ig", "sufficiency", None, 1.0)]
+    assert [is_chance(one) for one in (reached, row("random_neurons", 1.0), row("ig", 1.0))] == [False, True, False]
 
 
 def test_other_settings_splits_and_evaluations_have_no_control() -> None:
