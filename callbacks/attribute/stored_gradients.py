@@ -34,7 +34,6 @@ from twinlens.callbacks.attribute.stored_gradient_pass import (
     summed_covariances,
     summed_kept,
 )
-from twinlens.callbacks.attribute.whole_gradient_inputs import layers_identity
 from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
@@ -65,7 +64,6 @@ def gradient_inputs(session: Session, wanted: Wanted) -> dict[str, Any]:
         "examples": session.predictions[wanted.split].fingerprint,
         "documents": documents(session, wanted),
         "options": options,
-        "layers": layers_identity(session, wanted.options.params),
         "losses": wanted.losses,
         **({"explain": session.explain.instance.identity} if wanted.explained else {}),
         "projections": fingerprint_of(projection_inputs(session, wanted.options)) if pca else None,

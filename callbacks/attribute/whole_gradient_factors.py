@@ -25,7 +25,6 @@ from twinlens.attribution.protocols import Batch, LinearLayer
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     cut_batch,
     gradient_need,
-    layers_identity,
     layers_of,
     train_labels,
     train_losses,
@@ -77,7 +76,6 @@ def covariance_inputs(session: Session, method: Any) -> dict[str, Any]:
     return {
         "examples": session.predictions["train"].fingerprint,
         "params": method.params,
-        "layers": layers_identity(session, method.params),
         "fisher": method.fisher,
         "labels": method.labels if method.fisher == "empirical" else None,
         "code": code_of(__name__),

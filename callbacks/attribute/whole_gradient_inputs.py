@@ -30,11 +30,6 @@ def layers_of(session: Session, params: str) -> list[LinearLayer]:
     return linear_layers(model.lm, model.head, params)
 
 
-def layers_identity(session: Session, params: str) -> list[list[Any]]:
-    """Names and sizes of the layers that `params` names, plain values: equal weights may be read in other layers."""
-    return [[layer.name, layer.d_in, layer.d_out, layer.has_bias] for layer in layers_of(session, params)]
-
-
 def covered_by(session: Session, params: str) -> dict[str, Any]:
     """What `params` covers of the model and leaves out, for method.yaml; told on stdout as well."""
     model: Any = session.readable

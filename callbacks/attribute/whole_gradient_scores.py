@@ -38,7 +38,6 @@ from twinlens.callbacks.attribute.whole_gradient_factors import covariance_input
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     covered_by,
     gradient_need,
-    layers_identity,
     layers_of,
     require_layers,
 )
@@ -73,8 +72,7 @@ class LayerReads(Reads):
         predicted = {
             which: session.predictions[name].fingerprint for which, name in (("train", "train"), ("examples", split))
         }
-        layers = layers_identity(session, method.params)
-        return {**predicted, "split": split, "layers": layers, "factors": factors, **explained_inputs(session, method)}
+        return {**predicted, "split": split, "factors": factors, **explained_inputs(session, method)}
 
     def build(self, split: str, folder: Path) -> Finish:
         """Score a split and write `<split>/`, `train_summary/` and `method.yaml`, as `Streamed.build` does."""

@@ -10,6 +10,7 @@ from typing import Any
 import transformers
 import yaml
 from huggingface_hub import EvalResult, ModelCardData, try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 
 from twinlens.attribution.evaluation.parts import is_part
 from twinlens.callbacks.report.sections import run_name, statement
@@ -132,7 +133,11 @@ def base_model(model: Mapping[str, Any]) -> str | None:
     if not isinstance(path, str) or Path(path).exists() or not may_be_hub_id(path):
         return None
     known = bool(stated({**model, "name": ""}, "papers"))  # a paper that the path alone asks for
-    return path if known or isinstance(try_to_load_from_cache(path, "config.json"), str) else None
+    try:
+        fetched = isinstance(try_to_load_from_cache(path, "config.json"), str)
+    except HFValidationError:  # no name that a hub gives: a folder that was there once
+        fetched = False
+    return path if known or fetched else None
 
 
 def hub_dataset(data: Mapping[str, Any]) -> str | None:
@@ -177,7 +182,8 @@ def typed_settings(run: RunFiles) -> list[str]:
 
 
 def _with_own_place(line: str) -> str:
-    key, _, value = line.partition("=")
+    key, _, typed = line.partition("=")
+    value = typed.strip("'\"")
     place = key.rpartition(".")[2] in ("path", "tokenizer_path", "test_path") and "/" in value
     return f"{key}=DIR" if place and base_model({"path": value}) is None else line
 

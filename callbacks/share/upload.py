@@ -48,10 +48,10 @@ def ready_to_push(push: str) -> tuple[HfApi, str]:
             f"push={push}: the hub at {api.endpoint} does not take the token ({status}); expected one that may write: "
             f"run `hf auth login`, or {later}."
         ) from None
-    except Exception as error:  # whichever HTTP client the hub's library uses, with errors of its own
+    except Exception:  # whichever HTTP client the hub's library uses, with errors of its own
         raise UserError(
-            f"push={push}: the hub at {api.endpoint} cannot be reached ({type(error).__name__}); expected a connection "
-            f"before the run starts: {later} from a machine that has one."
+            f"push={push}: the hub at {api.endpoint} cannot be reached; expected a connection before the run starts, "
+            f"and HF_HUB_OFFLINE not set: {later} from a machine that has one."
         ) from None
     if ((account.get("auth") or {}).get("accessToken") or {}).get("role") == "read":
         raise UserError(

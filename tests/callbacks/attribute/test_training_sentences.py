@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM
 
 from tests.running import CommandLine, Finished
+from twinlens.data.facts import facts as all_facts
 from twinlens.data.facts import sentences
 
 LAYER = "model.layers.2.self_attn.q_proj"
@@ -104,7 +105,7 @@ def test_sentences_of_the_same_fact_rank_high(command: CommandLine, small: tuple
     run = command(base=(*small, "data.limit.train=432", "data.limit.validation=12"))
     assert run.code == 0, run.err
     rows = datasets.load_from_disk(str(run.folder / "scores" / "gradsim_cosine" / "validation")).with_format("numpy")
-    facts = [fact for fact, _ in sentences(3, 0)][:432]
+    facts = [fact for fact, _ in sentences(all_facts(), 3, 0)][:432]
     order = list(dict.fromkeys(facts))
     stated = np.array([order.index(fact) for fact in facts])
     best = rows["top_index"][:][:, :10]

@@ -25,11 +25,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
 from twinlens.attribution.instance.influence import Influence
 from twinlens.callbacks.attribute import whole_gradient_scores as layer_scores
-from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
-from twinlens.callbacks.attribute.stored_gradients import gradient_inputs
-from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs
 from twinlens.callbacks.store.files import write_json
-from twinlens.callbacks.store.fingerprints import fingerprint_of
 from twinlens.callbacks.store.leftovers import NOTE
 
 SMALL = "*.0.attention.dense,score"
@@ -165,21 +161,3 @@ def test_a_run_and_its_plan(command: CommandLine) -> None:
     assert done.code == 0, done.err
     assert "influence_ekfac, eigenvalues: computed" in done.out
     assert (done.folder / "report.html").is_file()
-
-
-def test_what_is_stored_of_layers_is_not_that_of_other_layers_of_equal_weights(tmp_path: Path) -> None:
-    """New matrices of LoRA write nothing and are not among the hashed weights, but their gradients are others' rows."""
-    session = session_of(tmp_path, Rows("classification"))
-    method = Influence(curvature="ekfac", params="all")
-    rows = Influence(curvature="ekfac", params="all", projection="random", projection_dim=4)
-
-    def identities() -> list[str]:
-        stored = gradient_inputs(session, Wanted(rows.gradients, "train"))
-        of_scores = layer_scores.LayerReads(session, "influence", method, {}).inputs("test")
-        return [fingerprint_of(inputs) for inputs in (covariance_inputs(session, method), stored, of_scores)]
-
-    before = identities()
-    assert before == identities()
-    model: Any = session.readable
-    model.lm.beside = torch.nn.Linear(2, 2)
-    assert not set(before) & set(identities())

@@ -123,6 +123,9 @@ def test_a_base_is_named_only_where_it_is_one_on_the_hub(tmp_path: Path, monkeyp
     node = {"_target_": "twinlens.models.module.TextClassifier", "name": "local"}
     assert base_model({**node, "path": "facebook/opt-125m"}) == "facebook/opt-125m"
     assert base_model({**node, "path": "models/mine"}) is None  # never seen on the hub
+    assert (
+        base_model({**node, "path": "my model/with spaces"}) is None
+    )  # no name that a hub gives, nor a folder any more
     (tmp_path / "facebook" / "opt-125m").mkdir(parents=True)
     assert base_model({**node, "path": "facebook/opt-125m"}) is None  # a folder of the user's
     assert base_model({**node, "name": "opt125m", "path": "../somewhere"}) is None
