@@ -43,6 +43,8 @@ def commands(page: Path) -> Iterator[str]:
         yield from re.findall(r"^(?:\w+=\S* )*python train\.py(.*)$", block, flags=re.MULTILINE)
 
 
+LONG_PAGES = ("reproducing.md", "ground_truth.md")
+"""Pages of records, whose many commands are checked in the long series."""
 COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
 
 
@@ -123,7 +125,11 @@ def test_there_are_commands() -> None:
     assert len(COMMANDS) > 30, "has the search for commands lost its way?"
 
 
-@pytest.mark.parametrize(("page", "arguments"), COMMANDS, ids=lambda value: value.strip()[:60])
+@pytest.mark.parametrize(
+    ("page", "arguments"),
+    [pytest.param(*one, marks=[pytest.mark.long] if one[0] in LONG_PAGES else []) for one in COMMANDS],
+    ids=lambda value: value.strip()[:60],
+)
 def test_every_command_is_accepted(page: str, arguments: str, extended: Path, run_folder: Path) -> None:
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
