@@ -32,7 +32,6 @@ def wait_for_shards(folder: Path, process: subprocess.Popen[str], least: int = 2
     return second
 
 
-@pytest.mark.long
 def test_the_others_stop_with_a_word_when_the_first_is_killed(
     command: CommandLine, monkeypatch: pytest.MonkeyPatch, trained: Path
 ) -> None:
