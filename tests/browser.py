@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,9 @@ from typing import Any
 import pytest
 
 from benchmarks.report_page import BROWSERS
+
+AT_MOST = 60.0
+"""Seconds that a test waits for a page, on however slow a machine."""
 
 
 class Browser:
@@ -40,7 +44,7 @@ class Browser:
     def move(page: Any, state: str) -> None:
         """Show another address within the report: the browser changes it first, the page follows an event later."""
         page.goto(f"{page.url.partition('#')[0]}#{state}")
-        page.wait_for_function("document.documentElement.dataset.address === location.hash")
+        until(page, "document.documentElement.dataset.address === location.hash")
 
     def _asked(self, address: str) -> None:
         if not address.startswith(("file:", "data:", "blob:")):
@@ -68,6 +72,23 @@ def downloaded(page: Any, button: Any) -> str:
     with page.expect_download() as waited:
         button.click()
     return Path(waited.value.path()).read_text(encoding="utf-8")
+
+
+def until(page: Any, expression: str, argument: Any = None) -> None:
+    """Wait for what a page shows. Playwright's own way evaluates text within the page, which its policy forbids.
+
+    Args:
+        expression: JavaScript that becomes true, of `argument` where it is a function.
+    """
+    end = time.monotonic() + AT_MOST
+    while not page.evaluate(expression, argument):
+        assert time.monotonic() < end, f"never true: {expression}, {argument}"
+        page.wait_for_timeout(10)
+
+
+def shows(page: Any, heading: str) -> None:
+    """Wait until a page shows one thing: a click or Back changes the address, and the page follows later."""
+    until(page, "(heading) => document.querySelector('#one h2')?.textContent === heading", heading)
 
 
 def no_barrier(page: Any, view: str) -> None:

@@ -16,7 +16,7 @@ import pytest
 from datasets import load_from_disk
 
 import twinlens
-from tests.browser import Browser, browser
+from tests.browser import Browser, browser, until
 from tests.callbacks.fake_run import FakeRun
 from twinlens.callbacks.processes.terminal import notebook_bars, on_terminal
 from twinlens.notebook_cells import in_notebook
@@ -149,7 +149,7 @@ def page(run: twinlens.Run, tmp_path: Path, notebook: list[dict[str, str]]) -> P
 def test_views_work_side_by_side(chromium: Browser, page: Path) -> None:
     chromium.faults.clear()
     opened = chromium.open(page, ready="iframe.twinlens-view[style*='1px']")
-    opened.wait_for_function("[...document.querySelectorAll('iframe')].every((one) => one.clientHeight > 100)")
+    until(opened, "[...document.querySelectorAll('iframe')].every((one) => one.clientHeight > 100)")
     assert opened.locator(".twinlens-plain:visible").count() == 0
     one, other = (opened.frame_locator("iframe").nth(number) for number in (0, 1))
     heading = one.locator("#one h2")

@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from benchmarks.large_run import N_TEST, N_TRAIN, write_large_run
-from tests.browser import Browser, browser, downloaded, no_barrier
+from tests.browser import Browser, browser, downloaded, no_barrier, shows
 from tests.callbacks.fake_run import FakeRun
 from tests.callbacks.report.report_page import rewrite
 from twinlens.callbacks.report.page import render_report
@@ -65,11 +65,6 @@ def rendered(run: Path) -> Path:
     path = run / "report.html"
     path.write_text(render_report(RunFiles(run)), encoding="utf-8")
     return path
-
-
-def shows(page: Any, heading: str) -> None:
-    """Wait until the page shows one thing: a click or Back changes the address, and the page follows later."""
-    page.wait_for_function("([h]) => document.querySelector('#one h2')?.textContent === h", arg=[heading])
 
 
 def elements(page: Any) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.browser import Browser, browser, downloaded, no_barrier
+from tests.browser import Browser, browser, downloaded, no_barrier, shows, until
 from tests.callbacks.sweep.test_comparison_page import two_runs
 from tests.callbacks.sweep.test_sweep_page import FAULT, written_sweep
 from twinlens.callbacks.sweep.comparison_page import write_comparison
@@ -48,21 +48,21 @@ def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_from_a_number_to_a_job_to_its_report_and_back(opened: Browser, sweep: Path) -> None:
     page = opened.open(sweep, "numbers")
     page.get_by_label("Search by words").fill("comprehensiveness 100 ig")
-    page.wait_for_function("document.querySelector('#numbers output').textContent.startsWith('1 of')")
+    until(page, "document.querySelector('#numbers output').textContent.startsWith('1 of')")
     page.get_by_role("link", name="comprehensiveness @100").click()
-    page.wait_for_function("document.querySelector('#one h2')?.textContent.includes('comprehensiveness @100')")
+    until(page, "document.querySelector('#one h2')?.textContent.includes('comprehensiveness @100')")
     assert "34.8 ± 1.8" in page.inner_text("#one")  # damping=0.1, as the verdict says of the rest
     page.get_by_role("link", name="job 1", exact=True).click()
-    page.wait_for_function("document.querySelector('#one h2')?.textContent === 'Job 1'")
+    shows(page, "Job 1")
     assert page.get_by_role("link", name="its report").get_attribute("href") == "1/report.html"
     page.go_back()
-    page.wait_for_function("document.querySelector('#one h2')?.textContent.includes('comprehensiveness @100')")
+    until(page, "document.querySelector('#one h2')?.textContent.includes('comprehensiveness @100')")
 
 
 def test_lists_of_two_runs_stand_side_by_side(opened: Browser, comparison: Path) -> None:
     page = opened.open(comparison, "examples")
     page.get_by_role("link", name="test 3", exact=True).click()
-    page.wait_for_function("document.querySelector('#one h2')?.textContent === 'Test example 3'")
+    shows(page, "Test example 3")
     first, second = (page.locator(f"[data-lens=instance] [data-run={letter}]") for letter in "AB")
     listed = [one.locator("li").evaluate_all("all => all.map((one) => one.dataset.index)") for one in (first, second)]
     both = {*map(int, listed[0])} & {*map(int, listed[1])} - {28, 29}  # which have another text in each run
@@ -72,7 +72,7 @@ def test_lists_of_two_runs_stand_side_by_side(opened: Browser, comparison: Path)
     assert twin.get_by_role("link").get_attribute("href").endswith("one/report.html#train=3&from=3")
     assert "also B #1" in twin.inner_text()
     page.locator("#one .steps a").first.click()
-    page.wait_for_function("document.querySelector('#one h2')?.textContent !== 'Test example 3'")
+    until(page, "document.querySelector('#one h2')?.textContent !== 'Test example 3'")
 
 
 @pytest.mark.long
