@@ -43,8 +43,10 @@ def commands(page: Path) -> Iterator[str]:
         yield from re.findall(r"^(?:\w+=\S* )*python train\.py(.*)$", block, flags=re.MULTILINE)
 
 
-LONG_PAGES = ("reproducing.md", "ground_truth.md")
-"""Pages of records, whose many commands are checked in the long series."""
+LONG_PAGES = tuple(
+    f"{name}.md" for name in ["reproducing", "ground_truth", "configuration", "data", "methods", "memory", "scaling"]
+)
+"""Pages to look things up in, whose many commands are checked in the long series."""
 COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
 
 

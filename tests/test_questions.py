@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import datasets
+import pytest
 
 from tests.running import SMALLER_MODEL, CommandLine
 
@@ -32,6 +33,7 @@ METRICS = {
 }
 
 
+@pytest.mark.long
 def test_every_method_and_evaluation(command: CommandLine) -> None:
     run = command(METHODS, EVALUATIONS, *QUESTIONS)
     assert run.code == 0, run.err

@@ -97,6 +97,7 @@ def test_cg_on_an_indefinite_hessian_is_refused_with_its_curvature():
         Influence("hessian", "cg", damping=1e-6).prepare(train, BUDGET)
 
 
+@pytest.mark.long
 def test_auto_falls_back_to_cg():
     head = make_head("mlp", hidden=40)
     train = make_split(head, 60, hidden=40)
@@ -154,6 +155,7 @@ def test_lissa_equals_the_naive_recursion_over_its_batches():
     assert_close(scorer.self_influence(), own)
 
 
+@pytest.mark.long
 def test_lissa_in_expectation():
     """Repeats average the mini-batches' noise away, up to what one pass's bias leaves."""
     train, test = splits("linear", 24)

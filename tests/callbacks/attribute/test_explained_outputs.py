@@ -91,6 +91,7 @@ def hidden(run: Finished, split: str) -> torch.Tensor:
         return torch.stack([model.base_model(torch.tensor([ids])).last_hidden_state[0, -1] for ids in rows]).double()
 
 
+@pytest.mark.long
 def test_rows_that_nothing_sets_apart_are_counted_and_left_out(command: CommandLine) -> None:
     run = command(*BOTH, "explain=predicted", "explain_against=gold")
     assert run.code == 0, run.err
@@ -113,6 +114,7 @@ def test_rows_that_nothing_sets_apart_are_counted_and_left_out(command: CommandL
         assert all(" against " in target for target, length in zip(method["target"], lengths, strict=True) if length)
 
 
+@pytest.mark.long
 def test_whole_and_stored_gradients_explain_the_same(command: CommandLine) -> None:
     ask = ("evaluation=accuracy", "explain=predicted", "explain_against=gold", "method.gradsim.top_k=5")
     own = command("method=gradsim", *ask)

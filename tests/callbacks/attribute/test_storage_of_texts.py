@@ -60,6 +60,7 @@ def described(run: Finished) -> dict[str, object]:
     return yaml.safe_load((run.folder / "scores" / "gradsim_cosine" / "method.yaml").read_text())
 
 
+@pytest.mark.long
 def test_forms_of_stored_rows(command: CommandLine) -> None:
     """Dense is the default, each form has an entry of its own, tests are shared, and method.yaml says what is kept."""
     write(command.folder, short_documents(40))

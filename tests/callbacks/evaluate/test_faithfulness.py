@@ -28,6 +28,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader((folder / "results.csv").open()))
 
 
+@pytest.mark.long
 def test_every_option_runs_is_stored_and_planned(command: CommandLine) -> None:
     setting = "evaluation.faithfulness"
     options = (*RUN, f"{setting}.control=matched", f"{setting}.intervention=resample", f"{setting}.reference=train",

@@ -179,6 +179,7 @@ def test_whole_answers_count_by_their_summed_log_probability(command: CommandLin
     assert max(lengths) > 1
 
 
+@pytest.mark.long
 def test_the_plan_knows_prompts_and_their_scores(command: CommandLine, case: Case) -> None:
     evaluations = (
         "interventions", "layer_importance", "head_importance", "importance_sums", "value_interventions",

@@ -43,6 +43,7 @@ def test_both_lenses_over_bfloat16(command: CommandLine, trained: Path, methods:
         assert "computed" not in again.out
 
 
+@pytest.mark.long
 def test_a_fit_trains_the_head_alone_and_keeps_the_types(command: CommandLine, trained: Path) -> None:
     given = ("model=local", f"model.path={trained / 'model'}", "method=[gradsim,ig]", "evaluation=accuracy", BF16)
     run = command(*given, "method.gradsim.params=all", "method.gradsim.projection=random")
