@@ -43,8 +43,14 @@ def commands(page: Path) -> Iterator[str]:
         yield from re.findall(r"^(?:\w+=\S* )*python train\.py(.*)$", block, flags=re.MULTILINE)
 
 
-LONG_PAGES = tuple(
-    f"{name}.md" for name in ["reproducing", "ground_truth", "configuration", "data", "methods", "memory", "scaling"]
+LONG_PAGES = (
+    "configuration.md",
+    "data.md",
+    "ground_truth.md",
+    "memory.md",
+    "methods.md",
+    "reproducing.md",
+    "scaling.md",
 )
 """Pages to look things up in, whose many commands are checked in the long series."""
 COMMANDS = [(page.name, arguments) for page in PAGES for arguments in commands(page)]
