@@ -73,7 +73,7 @@ def outputs(notebook: Any) -> Iterator[tuple[int, str, str]]:
         for one in cell.get("outputs", []):
             if one.output_type in ("stream", "error"):
                 yield number, one.get("name", "error"), one.get("text", "\n".join(one.get("traceback", [])))
-            for kind, text in one.get("data", {}).items():
+            for kind, text in sorted(one.get("data", {}).items()):  # as files have them
                 for frame in _FRAME.findall(text) if kind == "text/html" else ():
                     yield number, "page", page_of(frame)
                 yield number, kind, _FRAME.sub("", text)
