@@ -22,7 +22,7 @@ NOT_RUN = {
     "installs": r"^(make|pip|python3 -m venv) ?|^\.venv/bin/python -m pytest",
     "another machine": r"^(srun|torchrun) |hydra/launcher=submitit|trainer=(ddp|fsdp)\b(?!_)|CUDA_VISIBLE_DEVICES",
     "hub": rf"\bmodel=(?:{HUB_MODELS})\b(?!.*model\.path=)|\bdata=(?:averitec|mnli|cosqa)\b(?!.*data\.path=)"
-    r"|\bmodel=gpt2large\b(?!.*plan=true)",
+    r"|\bmodel=gpt2large\b(?!.*plan=true)|\bpush=hub:",
     "minutes": r"^python -m (tests|benchmarks)\.|neuron_level/pretrain|fact_tokenizer",
 }
 """Reason → what a line looks like that is not run for it: it installs things or runs the whole suite, needs GPUs or a
@@ -88,7 +88,10 @@ def filled(line: str, run: Path, shared: Path, files: Path) -> str:
         ("data.path=FILE", f"data.path={files / 'prompts.jsonl' if text == 'knowledge' else table}"),
         ("data.test_path=FILE", f"data.test_path={shared / 'hans' / 'hans_subset_tammet.tsv'}"),
         ("train:FILE,test:FILE", f"train:{table},test:{table}"),
+        ("outputs/runs/RUN1,outputs/runs/RUN2", f"{run},{files / 'other_run'}"),
         ("outputs/runs/RUN", str(run)),
+        ("outputs/sweeps/SWEEP", str(run)),
+        ("lds_at_40", "lds_at_5"),
         ("=RUN/model", f"={run / 'model'}"),
         (" RUN", f" {run}"),
     ):
@@ -104,6 +107,7 @@ def write_files(folder: Path, run: Path, shared: Path) -> Path:
     rows = [(f"The judge {n} saw the poet.", f"A poet was seen by judge {n}.", labels[n % 3]) for n in range(90)]
     table = ["premise,hypothesis,text,label,topic", *(f"{a},{b},{a} {b},{label},{label}" for a, b, label in rows)]
     (folder / "topics").mkdir(parents=True)
+    shutil.copytree(run, folder / "other_run")
     for name in ("table.csv", "topics/train.csv", "topics/test.csv"):
         (folder / name).write_text("\n".join(table) + "\n", encoding="utf-8")
     stories = json.loads((shared / "text" / "tinystories_1000.json").read_text(encoding="utf-8"))

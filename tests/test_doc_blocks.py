@@ -32,17 +32,19 @@ SMALL = ("debug=fdr", "data.limit.train=48", "data.limit.test=12")
 SMALL_GENERATED = tuple(word for word in SMALL_DEMO if word.startswith("data.n_"))
 OTHER_DATA = re.compile(r"\bdata=|experiment=(neuron_level|texts|averitec)|model=facts")
 FEW_FITS = {
-    r"\blds\b|experiment=benchmark(?!/)": ("evaluation.lds.subsets=3", "evaluation.lds.seeds=[0]"),
+    r"\blds\b|experiment=benchmark(?!/)": ("evaluation.lds.subsets=5", "evaluation.lds.seeds=[0]"),
     r"\bremoval\b|experiment=benchmark(?!/)": ("evaluation.removal.tests=1",),
-    r"=unit_retraining\b": ("evaluation.unit_retraining.units=2", "evaluation.unit_retraining.seeds=[0]"),
+    r"=unit_retraining\b": ("evaluation.unit_retraining.units=2", "evaluation.unit_retraining.seeds=[0,1]"),
     r"=cluster_removal\b": ("evaluation.cluster_removal.most=1",),
-    r"retrained=": ("evaluation.certificate.retrained=2",),
+    r"damping=\S*auto": ("data.limit.validation=12",),
+    r"retrained=": ("evaluation.certificate.retrained=0",),
     r"experiment=unified/(all|figure)": ("evaluation.retraining.seeds=[0]",),
 }
 """What a line asks → settings that make of many fits a few."""
 AS_IT_IS = re.compile(r"plan=true|--config-dir|--help|report\.of=")
 OPTIONS = re.compile(r"(?<!\S)(?:-m|--help|--config-dir \S+|--config-name \S+)(?!\S)")
 EXTRAS = {
+    "data=digits": "sklearn",
     "launcher=joblib": "hydra_plugins.hydra_joblib_launcher",
     "mlflow": "mlflow",
     "tensorboard": "tensorboard",
