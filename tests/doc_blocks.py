@@ -91,6 +91,7 @@ def filled(line: str, run: Path, shared: Path, files: Path) -> str:
         ("outputs/runs/RUN1,outputs/runs/RUN2", f"{run},{files / 'other_run'}"),
         ("outputs/runs/RUN", str(run)),
         ("outputs/sweeps/SWEEP", str(run)),
+        ("report.of=RUN ", f"report.of={run} "),
         ("lds_at_40", "lds_at_5"),
         ("=RUN/model", f"={run / 'model'}"),
         (" RUN", f" {run}"),
@@ -108,6 +109,9 @@ def write_files(folder: Path, run: Path, shared: Path) -> Path:
     table = ["premise,hypothesis,text,label,topic", *(f"{a},{b},{a} {b},{label},{label}" for a, b, label in rows)]
     (folder / "topics").mkdir(parents=True)
     shutil.copytree(run, folder / "other_run")
+    header, *lines = (run / "results.csv").read_text(encoding="utf-8").splitlines()
+    theirs = next(line.replace(",gradsim,", ",theirs,", 1) for line in lines if ",gradsim," in line)
+    (folder / "theirs.csv").write_text(f"{header}\n{theirs}\n", encoding="utf-8")
     for name in ("table.csv", "topics/train.csv", "topics/test.csv"):
         (folder / name).write_text("\n".join(table) + "\n", encoding="utf-8")
     stories = json.loads((shared / "text" / "tinystories_1000.json").read_text(encoding="utf-8"))

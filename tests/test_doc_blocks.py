@@ -99,7 +99,7 @@ def reader(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepare(folder: Path, shared: Path) -> None:
     """Make the run and the files."""
     methods = "method=[ig,gradsim,influence]"
-    run = run_here(folder, methods, "evaluation=accuracy", *SMALL_DEMO, f"hydra.run.dir={folder / 'run'}")
+    run = run_here(folder, methods, "evaluation=[accuracy,uniqueness]", *SMALL_DEMO, f"hydra.run.dir={folder / 'run'}")
     assert run.code == 0, run.err
     write_files(folder / "files", folder / "run", shared)
 
