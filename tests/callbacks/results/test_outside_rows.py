@@ -114,6 +114,6 @@ def test_the_page_and_the_schema_are_those_of_the_code(tmp_path: Path) -> None:
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == schema()
     assert [field["name"] for field in schema()["fields"]] == list(COLUMNS)
     assert all(field["description"] for field in schema()["fields"])
-    (example,) = fenced(text, "csv")
+    (example,) = fenced(text, "text")
     (tmp_path / "example.csv").write_text(example, encoding="utf-8")
     assert len(checked_rows(tmp_path / "example.csv")) == 1
