@@ -6,13 +6,18 @@ import gc
 import os
 import signal
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from tests import quick_hydra
 from tests.running import SMALL_DEMO, CommandLine, once, run_here
+
+if TYPE_CHECKING:
+    from tests.browser import Browser
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # code of checkpoints is copied there before it runs
@@ -73,3 +78,20 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> CommandLine:
     """`python train.py …` in an empty folder."""
     return CommandLine(tmp_path, monkeypatch, capfd)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """A browser for the tests of a module."""
+    from tests.browser import browser
+
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture
+def opened(chromium: Browser) -> Iterator[Browser]:
+    """The browser; what a page complained of or asked for fails the test."""
+    chromium.faults.clear()
+    yield chromium
+    assert chromium.faults == []

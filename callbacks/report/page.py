@@ -85,11 +85,7 @@ def render_report(
     kinds = {scores.kind for scores in run.scores}
     of_prompts = [row for row in run.results if is_of_prompt(row)]
     absent = {"prompts": not of_prompts, "instances": not kinds - {"neuron"}, "units": "neuron" not in kinds}
-    splits = [
-        (name, len(run.examples(name).dataset))
-        for name in ("train", "validation", "test")
-        if (run.path / "examples" / name).is_dir()
-    ]
+    splits = [(name, len(run.examples(name).dataset)) for name in run.splits]
     return html_file.render(
         "report.html.j2",
         SCRIPTS,

@@ -156,6 +156,11 @@ class RunFiles:
         path = self.path / "model" / "config.json"
         return _mapping(_parsed(path), path) if path.exists() else {}
 
+    @property
+    def splits(self) -> list[str]:
+        """The splits whose examples the run has."""
+        return [name for name in ("train", "validation", "test") if (self.path / "examples" / name).is_dir()]
+
     @cached_property
     def split(self) -> str:
         """The split the page explains: `attribute_split`, else the first of test, validation, train with scores."""

@@ -13,7 +13,6 @@ from twinlens.callbacks.share.escaping import prose, table
 from twinlens.callbacks.share.model_card import hub_dataset, task_of
 from twinlens.callbacks.share.statements import stated
 
-SPLITS = ("train", "validation", "test")
 SETTINGS = ("text", "label", "template", "max_length", "limit", "select", "split_seed", "test")
 """Settings of the data that say which rows were read and how."""
 OWN_FILES = ("path", "train", "queries", "prompt", "test_path")
@@ -39,7 +38,7 @@ def data_card(run: RunFiles) -> str:
         UserError: a file of the run is missing or damaged (named).
     """
     data: Mapping[str, Any] = run.config.get("data") or {}
-    splits = [name for name in SPLITS if (run.path / "examples" / name).is_dir()]
+    splits = run.splits
     lines = [f"# Data: {prose(run_name(run, 'data'))}", "", *_source(data), "", "## Splits", ""]
     lines += [*table(("split", "examples"), [(name, len(run.examples(name).dataset)) for name in splits]), ""]
     lines += ["These are the rows that the run read, after what is said below was left out or cut.", ""]

@@ -13,7 +13,8 @@ from twinlens.callbacks.share.cards import write_cards
 from twinlens.callbacks.share.upload import push_command, ready_to_push
 from twinlens.callbacks.store.admin import store_command
 from twinlens.callbacks.sweep.comparison_page import write_comparison
-from twinlens.callbacks.sweep.sweep_files import FILE, remake_sweep
+from twinlens.callbacks.sweep.sweep_files import remake_sweep
+from twinlens.callbacks.tracking.places import is_sweep
 
 
 def command_instead(config: Any) -> dict[str, float]:
@@ -49,7 +50,7 @@ def report_command(config: Any) -> dict[str, float]:
             f"report.of={of} and report.compare ask for two pages; expected one of them: make the pages one after the "
             "other."
         )
-    sweep = Path(of) if of is not None and (Path(of) / FILE).is_file() else None
+    sweep = Path(of) if of is not None and is_sweep(Path(of)) else None
     if beside is not None and (of is None or sweep is not None):
         raise UserError(
             f"report.beside={beside!s:.200} names rows of others, but nothing says whose run they stand beside; "

@@ -56,9 +56,14 @@ def agreements(compared: ComparedRuns) -> list[Agreement]:
     ]
 
 
-def disagreement(compared: ComparedRuns, found: list[Agreement]) -> np.ndarray:
-    """Order of the matched examples: other predictions first, then by rising mean share of the first entries."""
-    n = len(compared.tests.index[0])
+def disagreement(same: np.ndarray, found: list[Agreement]) -> np.ndarray:
+    """Order of the matched examples: other predictions first, then by rising mean share of the first entries.
+
+    Args:
+        same: see `same_predictions`.
+        found: what the lists of the runs share.
+    """
+    n = len(same)
     shares = [agreement.shares[K].numpy() for agreement in found if K in agreement.shares]
     sums = np.zeros(n)
     counts = np.zeros(n)
@@ -66,7 +71,7 @@ def disagreement(compared: ComparedRuns, found: list[Agreement]) -> np.ndarray:
         sums += np.nan_to_num(share)
         counts += ~np.isnan(share)
     mean = np.where(counts > 0, sums / np.maximum(counts, 1), np.inf)
-    return np.lexsort((mean, same_predictions(compared)))
+    return np.lexsort((mean, same))
 
 
 def same_predictions(compared: ComparedRuns) -> np.ndarray:

@@ -70,9 +70,10 @@ def render_comparison(compared: ComparedRuns, folder: Path) -> str:
     found = agreements(compared)
     numbers = compared_numbers(compared)
     settings = compared_settings(compared.runs)
-    order = disagreement(compared, found)[:MOST_EXAMPLES]
+    same = same_predictions(compared)
+    order = disagreement(same, found)[:MOST_EXAMPLES]
     charts = [chart_data(chart) for chart in _charts(compared, found)]
-    blocks = {"island": _island(compared, found, numbers, settings, order, charts, folder)}
+    blocks = {"island": _island(compared, same, found, numbers, settings, order, charts, folder)}
     for letter, run, index in zip(compared.letters, compared.runs, compared.tests.index, strict=True):
         chosen = [index[place] for place in order]
         blocks[f"run{letter}"] = island(run, chosen, run.results, [], Kept(listed=MOST_LISTED))
@@ -96,7 +97,7 @@ def render_comparison(compared: ComparedRuns, folder: Path) -> str:
             for letter, run, alone in zip(compared.letters, compared.runs, compared.tests.alone, strict=True)
         ],
         split=compared.split,
-        verdicts=comparison_verdicts(compared, found, numbers, settings),
+        verdicts=comparison_verdicts(compared, same, found, numbers, settings),
         warnings=comparison_warnings(compared),
         statement=statement(compared),
         sections=VIEWS,
@@ -107,7 +108,7 @@ def render_comparison(compared: ComparedRuns, folder: Path) -> str:
 
 
 def _island(
-    compared: ComparedRuns, found: Sequence[Agreement], numbers: Sequence[Number],
+    compared: ComparedRuns, same: np.ndarray, found: Sequence[Agreement], numbers: Sequence[Number],
     settings: Sequence[tuple[str, list[str | None]]], order: np.ndarray, charts: Sequence[dict[str, Any]], folder: Path,
 ) -> str:  # fmt: skip
     """What the runs have in common: numbers, shares, settings, and where the same rows stand in each run."""
@@ -125,16 +126,8 @@ def _island(
             "one_model": len({run_name(run, "model") for run in compared.runs}) == 1,
             "tests": [pack.whole([index[place] for place in order]) for index in compared.tests.index],
             "train": [pack.whole(index) for index in train],
-            "same": pack.whole(same_predictions(compared)[order]),
-            "shared": [
-                {
-                    **{name: value for name, value in one.row(k).items() if name not in ("value", "stderr")},
-                    "value": pack.real([real_of(one.row(k)["value"]), real_of(one.row(k)["stderr"])]),
-                    "each": pack.real(one.shares[k].numpy()[order]) if k == K else None,
-                }
-                for one in found
-                for k in one.shares
-            ],
+            "same": pack.whole(same[order]),
+            "shared": [_shared(pack, one, k, order) for one in found for k in one.shares],
             "numbers": {
                 **packed_about(pack, [number.about for number in numbers], KEYS),
                 "value": pack.real([[real_of(value) for value in number.values] for number in numbers]),
@@ -147,6 +140,14 @@ def _island(
             "charts": charts,
         }
     )
+
+
+def _shared(pack: Packing, one: Agreement, k: int, order: np.ndarray) -> dict[str, Any]:
+    """What two lists share among their first k entries: mean with its error, and of the shown examples each."""
+    row = one.row(k)
+    mean = [real_of(row.pop(name)) for name in ("value", "stderr")]
+    each = pack.real(one.shares[k].numpy()[order]) if k == K else None
+    return {**row, "value": pack.real(mean), "each": each}
 
 
 def _charts(compared: ComparedRuns, found: Sequence[Agreement]) -> list[Chart]:

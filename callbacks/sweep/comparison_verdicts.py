@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from twinlens.callbacks.report.sections import run_name
 from twinlens.callbacks.results.columns import is_control
 from twinlens.callbacks.results.formatting import format_number, format_value, metric_label
-from twinlens.callbacks.sweep.compared_lists import Agreement, K, right, same_predictions
+from twinlens.callbacks.sweep.compared_lists import Agreement, K, right
 from twinlens.callbacks.sweep.compared_numbers import Number
 from twinlens.callbacks.sweep.compared_runs import ComparedRuns
 
@@ -20,19 +22,20 @@ _NOUNS = {"instance": "training instances", "neuron": "neurons"}
 
 
 def comparison_verdicts(
-    compared: ComparedRuns, found: Sequence[Agreement], numbers: Sequence[Number],
+    compared: ComparedRuns, same: np.ndarray, found: Sequence[Agreement], numbers: Sequence[Number],
     settings: Sequence[tuple[str, list[str | None]]],
 ) -> list[str]:  # fmt: skip
     """What the comparison found, the predictions first.
 
     Args:
         compared: the runs.
+        same: which matched examples all runs predict the same.
         found: what their lists share.
         numbers: side by side.
         settings: those that differ.
     """
     return [
-        _predictions(compared),
+        _predictions(compared, same),
         *_lists(compared, found),
         *filter(None, [_apart(compared, numbers), _settings(settings)]),
     ]
@@ -80,8 +83,7 @@ def statement(compared: ComparedRuns) -> str:
     return f"{'; '.join(names)}. {_count(n, f'{compared.split} example')} of {both} are the same, by row and text."
 
 
-def _predictions(compared: ComparedRuns) -> str:
-    same = same_predictions(compared)
+def _predictions(compared: ComparedRuns, same: np.ndarray) -> str:
     counts = [right(run, index) for run, index in zip(compared.runs, compared.tests.index, strict=True)]
     told = [f"{letter} {count}" for letter, count in zip(compared.letters, counts, strict=True) if count is not None]
     correct = f" Right are {', '.join(told)}." if told else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,8 @@ from twinlens.callbacks.sweep.jobs import Job, read_jobs, rows_of_all, sizes_of_
 from twinlens.callbacks.sweep.seeds import methods_over_seeds
 from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.callbacks.sweep.sweep_page import write_sweep_page
+from twinlens.callbacks.tracking.places import SWEEP_FILE
 
-FILE = "sweep.csv"
-"""One row for each job; a folder that has it is a sweep's."""
 COLUMNS = ("job", "status", "overrides", "headline", "folder", "message")
 
 
@@ -39,6 +39,11 @@ class Sweep:
     jobs: Sequence[Job]
     faults: Mapping[int, str]
 
+    @cached_property
+    def summary(self) -> list[dict[str, Cell]]:
+        """Rows of summary.csv."""
+        return sweep_summary.summarise(self.jobs)
+
 
 def read_sweep(folder: Path, outcomes: Sequence[Mapping[str, Any]] | None = None) -> Sweep:
     """A sweep's jobs.
@@ -50,7 +55,7 @@ def read_sweep(folder: Path, outcomes: Sequence[Mapping[str, Any]] | None = None
     Raises:
         UserError: sweep.csv is damaged (named).
     """
-    rows = _outcomes(folder / FILE) if outcomes is None else outcomes
+    rows = _outcomes(folder / SWEEP_FILE) if outcomes is None else outcomes
     return Sweep(folder, rows, *read_jobs(folder, rows))
 
 
@@ -70,7 +75,7 @@ def write_files(sweep: Sweep) -> list[dict[str, Cell]]:
     found = sweep_comparison.compare(sweep.jobs)
     if found:
         write_rows(sweep.folder / "comparison.csv", sweep_comparison.COLUMNS, found)
-    write_sweep_page(sweep.folder, sweep.outcomes, sweep.jobs, sweep.faults, found)
+    write_sweep_page(sweep.folder, sweep.outcomes, sweep.jobs, sweep.faults, sweep.summary, found)
     return found
 
 
@@ -82,7 +87,7 @@ def remake_sweep(folder: Path) -> Path:
     """
     sweep = read_sweep(folder)
     if sweep.jobs:
-        write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(sweep.jobs))
+        write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep.summary)
     write_files(sweep)
     return folder / "sweep.html"
 

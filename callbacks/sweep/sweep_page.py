@@ -13,11 +13,10 @@ from twinlens.callbacks.report.chart_data import chart_data
 from twinlens.callbacks.report.evaluation_tables import evaluation_tables
 from twinlens.callbacks.report.prompts import is_of_prompt
 from twinlens.callbacks.report.table_views import table_views
-from twinlens.callbacks.results.columns import DIRECTIONS, Row
+from twinlens.callbacks.results.columns import DIRECTIONS, Cell, Row
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.sweep.jobs import Job, differing, rows_of_all
 from twinlens.callbacks.sweep.settings import setting_of
-from twinlens.callbacks.sweep.summary import summarise
 from twinlens.callbacks.sweep.sweep_island import sweep_island
 from twinlens.callbacks.sweep.sweep_verdicts import sweep_verdicts, sweep_warnings
 
@@ -35,7 +34,7 @@ MOST_VALUES = 6
 
 def write_sweep_page(
     folder: Path, outcomes: Sequence[Mapping[str, Any]], jobs: Sequence[Job], faults: Mapping[int, str],
-    pairs: Sequence[Row],
+    summary: Sequence[dict[str, Cell]], pairs: Sequence[Row],
 ) -> Path:  # fmt: skip
     """Write sweep.html to a partial path, renamed when whole; its tables/ and figures/ are there already.
 
@@ -44,12 +43,13 @@ def write_sweep_page(
         outcomes: rows of sweep.csv.
         jobs: those with results.
         faults: what is wrong with the files of others, by number.
+        summary: rows of summary.csv.
         pairs: rows of comparison.csv.
 
     Raises:
         UserError: a file of a job is damaged (named).
     """
-    rows, summary = rows_of_all(jobs), summarise(jobs)
+    rows = rows_of_all(jobs)
     drawn = charts(rows)
     absent = {"numbers": not jobs, "pairs": not pairs}
     over_seeds = [

@@ -30,6 +30,7 @@ from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.callbacks.sweep.sweep_files import read_sweep, write_files, write_sweep
 from twinlens.callbacks.sweep.track import track_sweep
 from twinlens.callbacks.tracking.optimised import KEY, optimised
+from twinlens.callbacks.tracking.places import SWEEP_FILE
 from twinlens.callbacks.tracking.trackers import Tracker
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.written_config import redact_overrides
@@ -68,7 +69,7 @@ class SweepTable(Callback):
         (folder / "multirun.yaml").unlink(missing_ok=True)
         # written before the job so that its loggers find the sweep it belongs to
         with alone(folder):
-            write_sweep(folder / "sweep.csv", rows_so_far(folder))
+            write_sweep(folder / SWEEP_FILE, rows_so_far(folder))
         print(job_began(config.hydra.job.num, redact_overrides(config.hydra.overrides.task)), flush=True)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
@@ -92,7 +93,7 @@ class SweepTable(Callback):
         add_row(folder, row)
         with alone(folder):
             rows = rows_so_far(folder)
-            write_sweep(folder / "sweep.csv", rows)
+            write_sweep(folder / SWEEP_FILE, rows)
             print(job_ended(row), flush=True)
             jobs = finished_jobs(folder, rows)
             if jobs:
@@ -107,7 +108,7 @@ class SweepTable(Callback):
         for number, fault in sweep.faults.items():
             print(f"job {number}: {fault}", flush=True)
         if sweep.jobs:
-            print(sweep_summary.format_summary(sweep_summary.summarise(sweep.jobs)), flush=True)
+            print(sweep_summary.format_summary(sweep.summary), flush=True)
         try:
             comparison = write_files(sweep)
             if comparison:
@@ -115,7 +116,7 @@ class SweepTable(Callback):
         except UserError as error:
             print(f"sweep: {error}", flush=True)
         if sweep.jobs:
-            track_sweep([*_loggers(config, folder)], folder, rows, sweep.jobs)
+            track_sweep([*_loggers(config, folder)], sweep)
             print(folder, flush=True)
 
 

@@ -11,8 +11,7 @@ from lightning.pytorch.loggers import Logger
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.results_csv import read_csv, unprotect
 from twinlens.callbacks.run.run_outcome import code_of
-from twinlens.callbacks.sweep.jobs import Job
-from twinlens.callbacks.sweep.summary import summarise
+from twinlens.callbacks.sweep.sweep_files import Sweep
 from twinlens.callbacks.tracking.gather import findings_of_sweep
 from twinlens.callbacks.tracking.trackers import tracked
 
@@ -20,26 +19,22 @@ TABLES = ("sweep", "summary", "comparison")
 """Files of the sweep that are shown, where they are there."""
 
 
-def track_sweep(
-    loggers: Sequence[Logger], folder: Path, outcomes: Sequence[Mapping[str, Any]], jobs: Sequence[Job]
-) -> None:
+def track_sweep(loggers: Sequence[Logger], sweep: Sweep) -> None:
     """Begin and end the sweep's run in these trackers; nothing where there is none.
 
     Its configuration is what its jobs have in common.
 
     Args:
         loggers: opened on the sweep's folder.
-        folder: of the sweep.
-        outcomes: of all jobs, as in sweep.csv.
-        jobs: those that have results.
+        sweep: its summary and tables are what is sent.
 
     Raises:
         UserError: a file of the sweep is damaged (named).
     """
     if not loggers:
         return
-    with tracked(loggers, lambda: in_common([job.run.config for job in jobs]), code_of) as send:
-        send(lambda: findings_of_sweep(folder, outcomes, summarise(jobs), tables_of(folder)))
+    with tracked(loggers, lambda: in_common([job.run.config for job in sweep.jobs]), code_of) as send:
+        send(lambda: findings_of_sweep(sweep.folder, sweep.outcomes, sweep.summary, tables_of(sweep.folder)))
 
 
 def in_common(configs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

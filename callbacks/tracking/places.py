@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+SWEEP_FILE = "sweep.csv"
+"""One row for each job; a folder that has it is a sweep's."""
+
 
 def is_sweep(folder: Path) -> bool:
     """Whether a folder is that of a sweep."""
-    return (folder / "sweep.csv").is_file()
+    return (folder / SWEEP_FILE).is_file()
 
 
 def sweep_id(folder: Path) -> str:

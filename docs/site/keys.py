@@ -17,21 +17,10 @@ import yaml
 
 from twinlens.conf.checking.annotations import is_record, record_fields, type_name, union_options
 from twinlens.conf.checking.signatures import parameters_of
+from twinlens.conf.checking.top_level import GROUPS as FILLED
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-GROUPS = (
-    "model",
-    "data",
-    "method",
-    "evaluation",
-    "trainer",
-    "logger",
-    "callbacks",
-    "paths",
-    "hydra",
-    "debug",
-    "experiment",
-)
+GROUPS = (*FILLED, "hydra", "debug", "experiment")
 """Folders of conf/ that a command line chooses from."""
 HEADER = "| key | type | default | why, and what else |\n|---|---|---|---|"
 

@@ -7,7 +7,6 @@ import gzip
 import html
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 from datasets import load_from_disk
 
 import twinlens
-from tests.browser import Browser, browser, until
+from tests.browser import Browser, until
 from tests.callbacks.fake_run import FakeRun
 from twinlens.callbacks.processes.terminal import notebook_bars, on_terminal
 from twinlens.notebook_cells import in_notebook
@@ -129,12 +128,6 @@ def test_bars_are_a_notebooks_only_inside() -> None:
     assert not on_terminal()
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
 @pytest.fixture
 def page(run: twinlens.Run, tmp_path: Path, notebook: list[dict[str, str]]) -> Path:
     """A notebook of two cells, with a style that must not reach into them."""
@@ -146,12 +139,11 @@ def page(run: twinlens.Run, tmp_path: Path, notebook: list[dict[str, str]]) -> P
     return path
 
 
-def test_views_work_side_by_side(chromium: Browser, page: Path) -> None:
-    chromium.faults.clear()
-    opened = chromium.open(page, ready="iframe.twinlens-view[style*='1px']")
-    until(opened, "[...document.querySelectorAll('iframe')].every((one) => one.clientHeight > 100)")
-    assert opened.locator(".twinlens-plain:visible").count() == 0
-    one, other = (opened.frame_locator("iframe").nth(number) for number in (0, 1))
+def test_views_work_side_by_side(opened: Browser, page: Path) -> None:
+    shown = opened.open(page, ready="iframe.twinlens-view[style*='1px']")
+    until(shown, "[...document.querySelectorAll('iframe')].every((one) => one.clientHeight > 100)")
+    assert shown.locator(".twinlens-plain:visible").count() == 0
+    one, other = (shown.frame_locator("iframe").nth(number) for number in (0, 1))
     heading = one.locator("#one h2")
     assert heading.inner_text() == "Test example 3"
     assert heading.is_visible()
@@ -162,8 +154,7 @@ def test_views_work_side_by_side(chromium: Browser, page: Path) -> None:
     one.locator("#one h2", has_text="Test example 3").wait_for()
     one.locator("select").last.select_option("random_neurons")
     one.locator("section[data-method=random_neurons]").wait_for()
-    assert opened.evaluate("[location.hash, window.hacked]") == ["", None]
-    assert chromium.faults == []
+    assert shown.evaluate("[location.hash, window.hacked]") == ["", None]
 
 
 def test_without_scripts_there_are_tables(chromium: Browser, page: Path) -> None:

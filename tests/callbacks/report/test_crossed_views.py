@@ -11,10 +11,10 @@ import pytest
 import yaml
 from datasets import Dataset
 
-from tests.browser import Browser, browser
+from tests.browser import Browser, no_barrier, shows
 from tests.callbacks.fake_run import FakeRun
 from tests.callbacks.report.report_page import Page, island, rewrite
-from tests.callbacks.report.test_explorer import HOSTILE, no_barrier, rendered, shows
+from tests.callbacks.report.test_explorer import HOSTILE, rendered
 from tests.callbacks.report.test_prompts import prompt_rows, record
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.evaluate.certificate import COLUMNS
@@ -123,20 +123,12 @@ def test_a_certificate_is_told_and_kept_line_by_line(run: Path, data: dict[str, 
     path.write_text(whole)
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
 @pytest.fixture
-def page(chromium: Browser, run: Path) -> Iterator[Any]:
-    """The page at the prompt; what it complains of or asks for fails the test."""
-    chromium.faults.clear()
-    opened = chromium.open(rendered(run), "prompt=0", viewport={"width": 400, "height": 900})
-    yield opened
-    opened.close()
-    assert chromium.faults == []
+def page(opened: Browser, run: Path) -> Iterator[Any]:
+    """The page at the prompt."""
+    shown = opened.open(rendered(run), "prompt=0", viewport={"width": 400, "height": 900})
+    yield shown
+    shown.close()
 
 
 def test_a_prompt_is_stepped_through_and_its_record_is_shown(page: Any) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,7 +13,7 @@ import pytest
 from datasets import Dataset, load_from_disk
 
 from benchmarks.large_run import N_TEST, N_TRAIN, write_large_run
-from tests.browser import Browser, browser, downloaded, no_barrier, shows
+from tests.browser import Browser, downloaded, no_barrier, shows
 from tests.callbacks.fake_run import FakeRun
 from tests.callbacks.report.report_page import rewrite
 from twinlens.callbacks.report.page import render_report
@@ -32,20 +31,6 @@ HOSTILE = {
     "emoji": "\U0001f469\u200d\U0001f52c \U0001f1e9\U0001f1ea \ufe0f\u0301 \ud83d",
     "nothing": "",
 }
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def opened(chromium: Browser) -> Iterator[Browser]:
-    """The browser; what a page complained of or asked for fails the test."""
-    chromium.faults.clear()
-    yield chromium
-    assert chromium.faults == []
 
 
 @pytest.fixture(scope="module")

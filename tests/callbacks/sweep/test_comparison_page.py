@@ -22,7 +22,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.comparisons import Measured
 from twinlens.callbacks.results.outcomes import write_outcomes
 from twinlens.callbacks.results.results_csv import read_results, write_results
-from twinlens.callbacks.sweep.compared_lists import agreements, disagreement
+from twinlens.callbacks.sweep.compared_lists import agreements, disagreement, same_predictions
 from twinlens.callbacks.sweep.compared_numbers import compared_numbers, compared_settings
 from twinlens.callbacks.sweep.compared_runs import compared_runs
 from twinlens.callbacks.sweep.comparison_page import render_comparison, write_comparison
@@ -81,7 +81,7 @@ def test_shares_equal_a_plain_loop_over_sets(two: tuple[Path, Path]) -> None:
             rows = [scores(run, "ig")[test] for run in two]
             one, other = ({*zip(row["layer"][:k], row["unit"][:k], strict=True)} for row in rows)
             assert found["ig"].shares[k][test] == pytest.approx(100 * len(one & other) / len(one | other))
-    order = disagreement(compared, [*found.values()]).tolist()
+    order = disagreement(same_predictions(compared), [*found.values()]).tolist()
     differ = {row["index"] for row in load_from_disk(str(two[0] / "examples" / "test")) if row["prediction"] != 0}
     mean = [sum(float(one.shares[10][test]) for one in found.values()) for test in range(6)]
     assert order == sorted(range(6), key=lambda test: (test not in differ, mean[test]))

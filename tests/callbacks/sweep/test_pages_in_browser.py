@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.browser import Browser, browser, downloaded, no_barrier, shows, until
+from tests.browser import Browser, downloaded, no_barrier, shows, until
 from tests.callbacks.sweep.test_comparison_page import two_runs
 from tests.callbacks.sweep.test_sweep_page import FAULT, written_sweep
 from twinlens.callbacks.sweep.comparison_page import write_comparison
@@ -18,20 +17,6 @@ from twinlens.callbacks.sweep.comparison_page import write_comparison
 pytestmark = pytest.mark.usefixtures("quiet_datasets")
 OF_SWEEP = ("", "jobs", "numbers", "job=1", "job=4", "number=0", "evaluation=faithfulness&method=ig", "job=99")
 OF_COMPARISON = ("", "numbers", "differing", "examples", "test=3", "test=999")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    with browser() as opened:
-        yield opened
-
-
-@pytest.fixture
-def opened(chromium: Browser) -> Iterator[Browser]:
-    """The browser; what a page complained of or asked for fails the test."""
-    chromium.faults.clear()
-    yield chromium
-    assert chromium.faults == []
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,7 @@ def written_sweep(folder: Path) -> Path:
     (folder / "6" / "results.csv").unlink()
     write_sweep(folder / "sweep.csv", outcomes)
     read = read_sweep(folder)
-    write_sweep_page(folder, read.outcomes, read.jobs, read.faults, [])
+    write_sweep_page(folder, read.outcomes, read.jobs, read.faults, read.summary, [])
     return folder
 
 
@@ -117,7 +117,7 @@ def test_a_sweep_is_made_anew_from_its_files(command: CommandLine, sweep: Path) 
 
 def test_a_sweep_of_failures_has_a_page_that_says_so(tmp_path: Path) -> None:
     row = {"job": 0, "status": "refused", "overrides": "seed=0", "folder": "0", "message": "no"}
-    page = Page(write_sweep_page(tmp_path, [row], [], {}, []).read_text(encoding="utf-8"))
+    page = Page(write_sweep_page(tmp_path, [row], [], {}, [], []).read_text(encoding="utf-8"))
     assert "Job 0 is missing, refused: no." in page.words
     assert "No job of this sweep has results." in page.words
     assert "#numbers" not in page.attributes("a", "href")
