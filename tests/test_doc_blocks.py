@@ -38,7 +38,7 @@ FEW_FITS = {
     r"=cluster_removal\b": ("evaluation.cluster_removal.most=1",),
     r"damping=\S*auto": ("data.limit.validation=12",),
     r"retrained=": ("evaluation.certificate.retrained=0",),
-    r"experiment=unified/(all|figure)": ("evaluation.retraining.seeds=[0]",),
+    r"experiment=unified/(all|figure[26])": ("evaluation.retraining.seeds=[0]",),
 }
 """What a line asks → settings that make of many fits a few."""
 AS_IT_IS = re.compile(r"plan=true|--config-dir|--help|report\.of=")
