@@ -13,7 +13,7 @@ from typing import Any
 
 from twinlens.callbacks.report.listed_units import Address
 from twinlens.callbacks.report.prompt_edits import Edits, read_edits
-from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.columns import Row, value_of
 from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.results.token_names import Named, TokenNames
 
@@ -97,7 +97,7 @@ def _step(
     for row in rows:
         of.setdefault(str(row["metric"]), []).append(row)
     (final,) = of["prompt_logp"]
-    increase = {str(row["reference_group"]): _value(row) for row in of["layer_increase"]}
+    increase = {str(row["reference_group"]): value_of(row) for row in of["layer_increase"]}
     layers = range(sum(name.startswith("f") for name in increase))
     added = [increase[f"a{layer}"] + increase[f"f{layer}"] for layer in layers]
     after = list(accumulate(reversed(added[1:]), initial=0.0))[::-1]
@@ -107,17 +107,17 @@ def _step(
         words.setdefault((str(row["method"]), name), []).append(word)
     heads: dict[str, list[float]] = {}
     for row in of.get("head_position", []):
-        heads.setdefault(str(row["reference_group"]), []).append(_value(row))
+        heads.setdefault(str(row["reference_group"]), []).append(value_of(row))
     length = max(map(len, heads.values()), default=0)
     return {
         "token": token,
         "target": str(final["reference_group"] or ""),
         "id": -1 if edits is None else edits.target,
         "tokens": _tokens(names, example, token, length),
-        "log_prob": [_value(final) - later for later in after],
+        "log_prob": [value_of(final) - later for later in after],
         "attention": [increase[f"a{layer}"] for layer in layers],
         "ffn": [increase[f"f{layer}"] for layer in layers],
-        "heads": [[str(row["reference_group"]), _value(row)] for row in of["head_increase"]],
+        "heads": [[str(row["reference_group"]), value_of(row)] for row in of["head_increase"]],
         "positions": [[name, values] for name, values in heads.items()],
         "others": [] if edits is None else edits.others,
         "factors": [] if edits is None else edits.factors,
@@ -127,7 +127,7 @@ def _step(
                 "listed": [
                     [
                         name := str(row["reference_group"]),
-                        _value(row),
+                        value_of(row),
                         words.get((kind, name.partition("@")[0]), []),
                         [] if edits is None else edits.of(kind, name),
                     ]
@@ -157,8 +157,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(one) for one in value]
     return None if isinstance(value, float) and not isfinite(value) else value
-
-
-def _value(row: Row) -> float:
-    value = row["value"]
-    return float(value) if isinstance(value, int | float) else float("nan")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from twinlens.attribution.evaluation.parts import is_part
-from twinlens.callbacks.results.columns import Row, is_chance, is_control, variant_text
+from twinlens.callbacks.results.columns import Row, is_chance, is_control, value_of, variant_text
 from twinlens.callbacks.results.formatting import format_number, format_row_value, format_value, metric_label
 from twinlens.callbacks.results.truth_tables import OF_INSTANCES, OF_NEURONS
 
@@ -43,12 +43,12 @@ def _told(rows: Sequence[Row], metric: str, told: Callable[[Row, Row | None], st
         return
     strongest = min if metric == "comprehensiveness" else max
     controls = [row for row in found if is_chance(row)]
-    yield told(strongest(methods, key=_value), strongest(controls, key=_value) if controls else None)
+    yield told(strongest(methods, key=value_of), strongest(controls, key=value_of) if controls else None)
 
 
 def _of_neurons(best: Row, control: Row | None) -> str:
-    against = f", {control['method']} {percent(100 - _value(control), _error(control))}" if control else ""
-    changed = percent(100 - _value(best), _error(best))
+    against = f", {control['method']} {percent(100 - value_of(control), _error(control))}" if control else ""
+    changed = percent(100 - value_of(best), _error(best))
     return f"{best['method']} changes {changed} of predictions with {format_number(best['k'])} neurons{against}."
 
 
@@ -86,11 +86,6 @@ def _whole(rows: Sequence[Row]) -> list[Row]:
     ]  # fmt: skip
 
 
-def _value(row: Row) -> float:
-    value = row["value"]
-    return float(value) if isinstance(value, int | float) else float("nan")
-
-
 def _error(row: Row) -> float | None:
     """Standard error of a mean over seeds; a single run's errors stand in its tables."""
     seeds, error = row.get("seeds"), row.get("stderr")
@@ -106,5 +101,5 @@ def percent(value: float, error: float | None = None) -> str:
 def _count(row: Row) -> str:
     n, error = row.get("n"), _error(row)
     if isinstance(n, int):
-        return f"{round(_value(row) * n)} of {n}"
-    return percent(100 * _value(row), None if error is None else 100 * error)
+        return f"{round(value_of(row) * n)} of {n}"
+    return percent(100 * value_of(row), None if error is None else 100 * error)

@@ -6,6 +6,7 @@ The writer, the reader, the keys of summary.csv, the report's and the printed ta
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -106,6 +107,16 @@ DIRECTIONS: Mapping[str, str] = {
     "comprehensiveness": "lower",  # share of predictions preserved while the top neurons are zeroed
     "mrr": "higher",
 }
+
+
+def real_of(cell: Any) -> float:
+    """A cell as a number, NaN for what is none or not finite."""
+    return float(cell) if isinstance(cell, int | float) and math.isfinite(cell) else float("nan")
+
+
+def value_of(row: Row) -> float:
+    """A row's value as a number, as `real_of`."""
+    return real_of(row["value"])
 
 
 def settings_text(row: Row) -> str:

@@ -18,11 +18,12 @@ from twinlens.callbacks.report.chart_data import chart_data
 from twinlens.callbacks.report.island import Kept, island
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.sections import run_name
+from twinlens.callbacks.results.columns import real_of
 from twinlens.callbacks.sweep.compared_lists import Agreement, K, agreements, disagreement, same_predictions
 from twinlens.callbacks.sweep.compared_numbers import KEYS, Number, compared_numbers, compared_settings
 from twinlens.callbacks.sweep.compared_runs import ComparedRuns, compared_runs
 from twinlens.callbacks.sweep.comparison_verdicts import comparison_verdicts, comparison_warnings, statement
-from twinlens.callbacks.sweep.packed_numbers import packed_about, real_of
+from twinlens.callbacks.sweep.packed_numbers import packed_about
 from twinlens.callbacks.sweep.sweep_page import TEMPLATES
 
 FOLDER = "comparisons"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,8 +31,3 @@ def packed_about(pack: Packing, rows: Sequence[Row], names: Sequence[str] = OF_N
 def text_of(cell: Any) -> str:
     """A cell as text, numbers without zeros at their end, empty for none."""
     return "" if cell is None else f"{cell:g}" if isinstance(cell, float) else str(cell)
-
-
-def real_of(cell: Any) -> float:
-    """A cell as a number, NaN for what is none or not finite."""
-    return float(cell) if isinstance(cell, int | float) and math.isfinite(cell) else float("nan")

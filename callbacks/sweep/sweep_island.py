@@ -11,10 +11,10 @@ import numpy as np
 
 from twinlens.callbacks.report.packing import Packing
 from twinlens.callbacks.report.sections import HEADLINE
-from twinlens.callbacks.results.columns import Cell, Row
+from twinlens.callbacks.results.columns import Cell, Row, real_of
 from twinlens.callbacks.sweep import comparison
 from twinlens.callbacks.sweep.jobs import Job, differing
-from twinlens.callbacks.sweep.packed_numbers import OF_NUMBERS, packed_about, real_of, text_of
+from twinlens.callbacks.sweep.packed_numbers import OF_NUMBERS, packed_about, text_of
 from twinlens.callbacks.sweep.settings import Setting, brief_keys, setting_of, setting_of_row
 
 MOST_PAIRS = 20_000
