@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from tests.test_structure import PACKAGES, imports_of, module_of, sources, text
+from tests.source_files import PACKAGES, imports_of, module_of, sources, text
 from twinlens.conf.checking.former_names import READ_UNTIL
 
 REPOSITORY = Path(__file__).resolve().parents[1]

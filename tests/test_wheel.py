@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_structure import PACKAGES, git
+from tests.source_files import PACKAGES, git
 
 FOREIGN = "raise RuntimeError('somebody else\\'s package was imported')\n"
 

@@ -9,7 +9,7 @@ import importlib
 import pytest
 import torch
 
-from tests.test_structure import module_of, name_of, sources, text
+from tests.source_files import module_of, name_of, sources, text
 
 FILES = sources("attribution")
 WITHOUT = {

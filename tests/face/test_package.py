@@ -12,7 +12,7 @@ import pytest
 
 import twinlens
 from tests.running import SMALL_DEMO
-from tests.test_structure import PACKAGES, imports_of, is_within, module_of, name_of, sources, text, tree
+from tests.source_files import PACKAGES, imports_of, is_within, module_of, name_of, sources, text, tree
 
 OF_POSIX = {"fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "posix", "syslog", "crypt"}
 """Modules of the standard library that Windows does not have."""

@@ -12,7 +12,7 @@ import bibtexparser
 import pytest
 import yaml
 
-from tests.test_structure import REPOSITORY, sources, text, tree
+from tests.source_files import REPOSITORY, sources, text, tree
 from twinlens.callbacks.share.citations import OWN, bibliography, cited, in_words, references
 from twinlens.callbacks.share.statements import parsed, stated
 from twinlens.conf.checking.plain_values import plain, without_hydra
