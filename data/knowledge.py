@@ -17,7 +17,6 @@ from twinlens.data.facts import facts, prompts
 from twinlens.data.file_readers import Row, check_row, user_path
 from twinlens.data.knowledge_formats import read_prompts
 from twinlens.data.prompts import ACCEPTED, PromptDataModule, prompt_rows
-from twinlens.data.row_choice import RowChoice
 from twinlens.data.text_data_module import SourceRows
 
 NO_TYPE = "prompt"
@@ -38,8 +37,7 @@ class KnowledgeDataModule(PromptDataModule):
         types: types to use, in any order; None: all.
         only_known: go on with the prompts alone whose answer ranks in the model's top 10 and above its type's others; a
             single `prompt` is always gone on with.
-        options: see `TextDataModule`; `limit.test` keeps the first prompts of the types that are used; limits of
-            other splits, as `debug=fdr` has them, limit nothing.
+        options: see `TextDataModule`; `limit.test` keeps the first prompts of the types that are used.
     """
 
     def __init__(
@@ -55,8 +53,6 @@ class KnowledgeDataModule(PromptDataModule):
         **options: Any,
     ) -> None:
         super().__init__(name, path, **options)
-        limit = {split: rows for split, rows in self.row_choice.limit.items() if split == "test"}
-        self.row_choice = RowChoice(limit, self.row_choice.select)
         self.wording = wording
         self.prompt = prompt
         self.prompt_answer = prompt_answer

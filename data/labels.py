@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -18,6 +20,8 @@ NOTHING_SAID = {"", "nan", "null", "none", "na", "n/a", "<na>"}
 """What stands, in lower case, for no label beside class numbers."""
 MOST_IN_LABEL = 500
 """Characters of a label."""
+MANY_CLASSES = 20
+"""Classes of which a row or two each are no accident of a small file."""
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]{0,17}))(?:\.0)?")
 _DIGITS = re.compile(r"-?[0-9]+")
 
@@ -45,9 +49,11 @@ class LabelValues:
 
     Attributes:
         found: (type, writing) → value.
+        rows: (type, writing) → how many rows have it.
     """
 
     found: dict[tuple[type, str], Any] = field(default_factory=dict)
+    rows: Counter[tuple[type, str]] = field(default_factory=Counter)
 
     def add(self, value: Any, where: Callable[[], str]) -> None:
         """Note the value of one row; `where` names its place.
@@ -55,10 +61,13 @@ class LabelValues:
         Raises:
             UserError: no label, see `check_label`.
         """
-        if is_empty(value) or (key := (type(value), str(value))) in self.found:
+        if is_empty(value):
             return
-        check_label(where(), value)
-        self.found[key] = value
+        key = (type(value), str(value))
+        if key not in self.found:
+            check_label(where(), value)
+            self.found[key] = value
+        self.rows[key] += 1
 
     @property
     def values(self) -> list[Any]:
@@ -155,6 +164,39 @@ def class_number(value: Any, names: Sequence[str]) -> int | None:
         if len(same) == 1:
             return same[0]
     return None
+
+
+def refuse_doubtful_classes(names: Sequence[str], n_rows: int, column: str) -> None:
+    """Refuse classes that no file was meant to have, unless `data.label_names` lists them.
+
+    Args:
+        names: the classes that were found.
+        n_rows: rows with a label.
+        column: that they stand in.
+
+    Raises:
+        UserError: one class alone, two that differ in case or spaces only, or a class for every row or two.
+    """
+    if len(names) == 1:
+        raise UserError(
+            f"the column {column} holds one class, {quoted(names[0])}, in all {n_rows} rows with a label; expected at "
+            "least two: name another column in data.label, or set data.label=null."
+        )
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    if several := next((found for found in alike.values() if len(found) > 1), None):
+        raise UserError(
+            f"the column {column} holds the labels {' and '.join(map(quoted, several))}, which differ in case or "
+            "spaces only; expected one writing of each class: write them alike, or list all classes in "
+            "data.label_names."
+        )
+    if len(names) > MANY_CLASSES and 2 * len(names) > n_rows:
+        raise UserError(
+            f"the column {column} holds {len(names)} classes in {n_rows} rows, {quoted(names[0])}, {quoted(names[1])} "
+            "…; expected classes that rows share, no numbers to be predicted and no ids: name another column in "
+            "data.label, or list all classes in data.label_names."
+        )
 
 
 def merged_labels(values: Sequence[Any], names: Sequence[str]) -> dict[str, list[Any]]:

@@ -29,18 +29,22 @@ class RowChoice:
                     f"data.{option}.{split} names no split, expected one of {', '.join(SPLITS)}: use one of these."
                 )
 
-    def require_splits(self, name: str, present: Collection[str]) -> None:
-        """Refuse a setting for a split that the data do not have.
+    def without_effect(self, name: str, present: Collection[str]) -> list[str]:
+        """Say which limits are of splits that the data do not have, as `debug=fdr` sets them for all.
 
         Raises:
-            UserError: naming the setting and the splits that `name` has.
+            UserError: chosen rows of such a split, naming the setting and the splits that `name` has.
         """
-        for option, split, value in self._settings():
-            if value is not None and split not in present:
+        absent = [(option, split) for option, split, value in self._settings() if value is not None]
+        absent = [(option, split) for option, split in absent if split not in present]
+        for option, split in absent:
+            if option == "select":
                 raise UserError(
-                    f"data.{option}.{split} is set, but data={name} has only the splits {', '.join(present)}: "
-                    "set it to null."
+                    f"data.select.{split} names rows, but data={name} has only the splits {', '.join(present)}: set it "
+                    "to null."
                 )
+        limits = " and ".join(f"data.limit.{split}" for _, split in absent)
+        return [f"no effect of {limits}: there is no such split, only {', '.join(present)}"] if limits else []
 
     def needed(self, split: str) -> int | None:
         """The number of rows that are looked at, counted from the split's first one; None: all."""

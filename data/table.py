@@ -33,6 +33,7 @@ from twinlens.data.labels import (
     may_say_no_label,
     merged_labels,
     parted_by_label,
+    refuse_doubtful_classes,
     say_unlabelled,
     says_no_label,
     whole_number,
@@ -99,6 +100,9 @@ class TableDataModule(TextDataModule):
             # beside labelled training rows a test file may come without the label column
             self._check_columns(table, needs_label=not (split == "test" and "train" in tables))
         self.label_names = self._find_label_names(values)
+        learned = self.given_label_names is None and self.label is not None and {"train", SINGLE} & files.keys()
+        if learned and values.rows:  # a test split alone may well be of one class
+            refuse_doubtful_classes(self.label_names, values.rows.total(), str(self.label))
         single = tables.get(SINGLE)
         if single is None:
             return {split: self._whole(split, table) for split, table in tables.items()}
@@ -229,7 +233,8 @@ class TableDataModule(TextDataModule):
         if missing:
             raise UserError(
                 f"{file} has no column {', '.join(missing)} (it has: {listed(present)}), expected the columns that "
-                "data.text and data.label name: set these, with data.label=null for unlabelled inputs."
+                f"data.text and data.label name: {_other_sign(present)}set these, with data.label=null for unlabelled "
+                "inputs."
             )
 
     def _check_table_options(self) -> None:
@@ -247,6 +252,14 @@ class TableDataModule(TextDataModule):
                 f"data.validation_fraction={fractions[0]} and data.test_fraction={fractions[1]}, expected shares from "
                 "0 to 1 that leave rows for training: lower them."
             )
+
+
+def _other_sign(present: Sequence[str]) -> str:
+    """Advice where the only column holds what divides the columns of another kind of file."""
+    found = {";": "semicolons", "\t": "tabs", "|": "bars"}
+    sign = next((name for mark, name in found.items() if len(present) == 1 and mark in present[0]), None)
+    wanted = "name the file .tsv" if sign == "tabs" else "write commas instead"
+    return f"cells are divided by {sign}, so {wanted}, or " if sign else ""
 
 
 def _text(table: FileRows, row: int, column: str) -> str:

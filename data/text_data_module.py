@@ -205,7 +205,8 @@ class TextDataModule(LightningDataModule):
         refuse_growing(tokenizer)
         self.notes = Notes()
         sources = self.load_splits()
-        self.row_choice.require_splits(self.name, sources)
+        for line in self.row_choice.without_effect(self.name, sources):
+            self.notes.say(line)
         chosen = {
             split: self.row_choice.used(self.name, split, len(rows.source_index)) for split, rows in sources.items()
         }

@@ -19,6 +19,12 @@ MOST_IN_LINE = 16 * 2**20
 """Characters of one line."""
 PACKED = ".gz"
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+OTHER_FILES = {
+    b"\x1f\x8b": ("packed with gzip", "add .gz to its name"),
+    b"PK\x03\x04": ("a zip archive, as Excel files are", "unpack it, or save the table as CSV"),
+    b"PAR1": ("a Parquet file", "call it .parquet"),
+}
+"""First bytes → what the file is, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +126,11 @@ def _not_utf8(file: DataFile) -> UserError:
     """Where the first byte stands that is not UTF-8."""
     offset = number = 0
     with file.open() as stream:
-        likely = "utf-16" if stream.read(2) in UTF_16 else "latin1"
+        start = stream.read(4)
+    for mark, (kind, advice) in OTHER_FILES.items():
+        if start.startswith(mark):
+            return UserError(f"The data file {file.path} is {kind}, expected the text that its name says: {advice}.")
+    likely = "utf-16" if start[:2] in UTF_16 else "latin1"
     with suppress(EOFError, OSError, zlib.error), file.open() as stream:  # packed, it may be cut off behind that byte
         for line in stream:
             number += 1

@@ -20,7 +20,6 @@ from twinlens.data.documents import Document, Query, document_of, query_of
 from twinlens.data.file_readers import FileRows, check_row
 from twinlens.data.input_form import InputForm
 from twinlens.data.marked_rows import EVIDENCE, GROUP, marks, require_evidence
-from twinlens.data.row_choice import RowChoice
 from twinlens.data.sampling import permutation
 from twinlens.data.templates import Template
 from twinlens.data.text_data_module import SourceRows, TextDataModule
@@ -51,7 +50,7 @@ class TextsDataModule(TextDataModule):
         evidence: column of documents and queries; a document with the value of a query is one that tells its answer.
         group: column of queries; those with the same value are asked together too.
         show: documents and queries whose tokens are shown, those that count in brackets.
-        options: see `TextDataModule`; limits of splits that there are not, as `debug=fdr` has them, limit nothing.
+        options: see `TextDataModule`.
     """
 
     readout: ClassVar[str] = TokenReadout.name
@@ -85,9 +84,6 @@ class TextsDataModule(TextDataModule):
         self.generate = generate
         self.evidence, self.group = evidence, group
         self.show = show
-        present = {"train": train, "validation": validation or validation_fraction, QUERIES: True}
-        limit = {split: rows for split, rows in self.row_choice.limit.items() if present.get(split, True)}
-        self.row_choice = RowChoice(limit, self.row_choice.select)
         self._documents: dict[str, list[Document]] = {}
         self._queries: list[Query] = []
         self._form_counts: dict[str, int] = {}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from twinlens.attribution.errors import UserError
 from twinlens.models.adapter_files import BASE, PREFIX, WEIGHTS, Adapter
 from twinlens.models.encoders import refuse_adapter
+from twinlens.models.loaded_weights import refuse_odd_numbers
 
 AdapterUse = Literal["keep", "merge", "lora"]
 """`keep`: low-rank matrices stay linear layers of their own; `merge`: they are added to the base's weights; `lora`: as
@@ -198,6 +199,7 @@ def _load(wrapped: Any, lm: Any, adapter: Adapter) -> None:
                 f"the adapter in model.path={adapter.path} {what} {len(names)} weights (first: {min(names)}); expected "
                 f"those of {adapter.kind} on the base {adapter.base}: check both."
             )
+    refuse_odd_numbers(wrapped, f"the adapter in model.path={adapter.path}")
 
 
 def _merged(wrapped: Any, lm: Any) -> Any:

@@ -189,7 +189,8 @@ def refuse_missing_folder(path: str) -> None:
 def first_words(error: Exception) -> str:
     """The first line of what a library says, with the second one where the first only announces it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    return " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200]
+    said = " ".join(lines[: 2 if lines[0].endswith(":") else 1])[:200]
+    return f"it names {said}, which there is not" if isinstance(error, KeyError) else said
 
 
 class readable:

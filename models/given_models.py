@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from twinlens.attribution.errors import UserError
+from twinlens.models.loaded_weights import refuse_odd_numbers
 
 _GIVEN: dict[str, nn.Module] = {}
 """Folder with configuration and tokenizer → the model that stands for its weights."""
@@ -68,9 +69,13 @@ def given_twin(path: str, attention: str, dtype: torch.dtype = torch.float32) ->
         path: the folder.
         attention: implementation of transformers that the twin reads with.
         dtype: see `twin_of`.
+
+    Raises:
+        UserError: weights that are NaN or infinite.
     """
     model: Any = _GIVEN[str(Path(path).resolve())]
     twin = twin_of(model, dtype)
+    refuse_odd_numbers(twin, "the given model")
     if twin.config._attn_implementation != attention:
         twin.set_attn_implementation(attention)
     return twin

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
@@ -44,7 +46,8 @@ class Origin:
 def fitting_weights(
     info: Mapping[str, Any], lm: Any, path: str, as_it_is: bool, brought: Collection[str] = ()
 ) -> Origin:
-    """Refuse weights that are missing, have another shape or have no place; the head alone may be new, for a fit.
+    """Refuse weights that are missing, have another shape or no place, or are no numbers; the head alone may be new,
+    for a fit.
 
     Args:
         info: what `from_pretrained` found, with sizes that differ ignored.
@@ -69,9 +72,29 @@ def fitting_weights(
             )
     unused = sorted(name for name in info["unexpected_keys"] if not BUFFER.search(name))
     _refuse_unexpected(unused, lm, path, as_it_is)
+    refuse_odd_numbers(lm, f"the checkpoint {path}")
     shapes = {name: list(weight.shape) for name, weight in lm.state_dict().items()}
     told = (f" (the checkpoint's is {list(mismatched[name][0])})" if name in mismatched else "" for name in new)
     return Origin(tuple(f"{name} {shapes[name]}{old}" for name, old in zip(new, told, strict=True)), tuple(unused))
+
+
+def refuse_odd_numbers(lm: Any, source: str) -> None:
+    """Refuse weights that are NaN or infinite: whatever they reach is no number either, and a fit ends in NaN.
+
+    Args:
+        lm: the model, on a device or without values.
+        source: of its weights, for the message.
+
+    Raises:
+        UserError: naming the first such weight and how many of its numbers are none.
+    """
+    for name, weight in lm.named_parameters():
+        if not (weight.is_meta or weight.numel() == 0) and not all(map(isfinite, torch.aminmax(weight.detach()))):
+            odd = int((~torch.isfinite(weight.detach())).sum())
+            raise UserError(
+                f"{source} holds NaN or infinite numbers in {name} ({odd} of {weight.numel()}); expected finite ones: "
+                "get the checkpoint again, or save it in float32 if it has been turned into float16."
+            )
 
 
 def _refuse_missing(missing: Sequence[str], lm: Any, path: str, as_it_is: bool) -> None:

@@ -18,7 +18,7 @@ WHILE_RUNNING: list[Entry] = [
         ("NaN or infinite", "index", "learning_rate"),
         None,
     ),
-    ("weights that are not finite", AS_IT_IS, ("NaN or infinite", "index"), checkpoint(not_finite)),
+    ("weights that are not finite", AS_IT_IS, ("NaN or infinite", "score.weight", "float32"), checkpoint(not_finite)),
     ("a checkpoint without one of its layers", AS_IT_IS, ("lacks", "layers.1"), checkpoint(without_a_layer)),
     (
         "gold labels of unlabelled examples",

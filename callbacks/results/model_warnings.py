@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,7 @@ NORMAL_95 = 1.96
 MOST_CUT = 0.5
 MOST_REPEATED = 0.2
 MOST_SEEN = 0.1
+MOST_CONTRADICTING = 0.02
 
 
 def predicted_alike(prediction: np.ndarray, label: np.ndarray) -> int | None:
@@ -59,12 +61,19 @@ def classes_without(label: np.ndarray, names: Mapping[int, str]) -> list[str]:
     return [name for number, name in names.items() if number not in there] if there else []
 
 
-def repeated(keys: list[bytes]) -> int:
+def repeated(keys: Sequence[Hashable]) -> int:
     """How many of the texts occur more than once."""
-    counts: dict[bytes, int] = {}
-    for key in keys:
-        counts[key] = counts.get(key, 0) + 1
-    return sum(count for count in counts.values() if count > 1)
+    return sum(count for count in Counter(keys).values() if count > 1)
+
+
+def contradicting(keys: Sequence[Hashable], labels: Sequence[int | None]) -> int:
+    """How many of the texts occur with another label as well; those without a label contradict nothing."""
+    of_text: dict[Hashable, set[int]] = {}
+    for key, label in zip(keys, labels, strict=True):
+        if label is not None and label >= 0:
+            of_text.setdefault(key, set()).add(label)
+    known = (key for key, label in zip(keys, labels, strict=True) if label is not None and label >= 0)
+    return sum(len(of_text[key]) > 1 for key in known)
 
 
 def read_tokens(rows: Rows) -> list[bytes]:
@@ -167,6 +176,14 @@ def _repeated_train_texts(facts: Facts) -> Iterator[Values]:
             yield {"k": k, "n": len(keys)}
 
 
+def _contradicting_train_labels(facts: Facts) -> Iterator[Values]:
+    if _has_train(facts) and "label" in (rows := facts.files.examples("train")).dataset.column_names:
+        keys = read_tokens(rows)
+        k = contradicting(keys, rows.dataset["label"][:])
+        if len(keys) >= ENOUGH and k > MOST_CONTRADICTING * len(keys):
+            yield {"k": k, "n": len(keys)}
+
+
 def _tests_seen_in_train(facts: Facts) -> Iterator[Values]:
     split = facts.files.split
     if _has_train(facts) and split != "train":
@@ -243,6 +260,15 @@ MODEL_WARNINGS = (
         "copies share their place in every list, so that the lists show fewer texts than they seem to",
         "remove the copies, or look at the evaluation uniqueness before counting instances",
         _repeated_train_texts,
+    ),
+    RunWarning(
+        "contradicting_train_labels",
+        "predict",
+        "{k} of {n} train examples read the same tokens as one with another label",
+        f"more than {MOST_CONTRADICTING:.0%} of the train split, of {ENOUGH} or more",
+        "no model can be right on both, and what one of them speaks for the other speaks against",
+        "look at these rows, and mend their labels or raise data.max_length where texts differ behind the cut",
+        _contradicting_train_labels,
     ),
     RunWarning(
         "tests_seen_in_train",

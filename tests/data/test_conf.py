@@ -42,8 +42,7 @@ def test_keys_reach_the_module(repository: Path, name: str):
     assert module.name == {"demo_challenge": "demo/challenge"}.get(name, name)
     assert (module.seed, module.split_seed, module.batch_size) == (7, 0, 4)
     assert key is None or getattr(module, key) == "somewhere"
-    alone = name in ("knowledge", "texts")  # prompts are a test split alone, as queries are without documents
-    unlimited = {} if alone else {"train": None, "validation": None}
+    unlimited = {} if name == "knowledge" else {"train": None, "validation": None}  # prompts are a test split alone
     assert module.row_choice.limit == {**unlimited, "test": 50}
     assert list(module.row_choice.select["test"] or []) == [3, 17]
 

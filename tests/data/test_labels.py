@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.labels import check_label, class_names, class_number, label_numbers, merged_labels, says_no_label
+from twinlens.data.labels import (
+    check_label,
+    class_names,
+    class_number,
+    label_numbers,
+    merged_labels,
+    refuse_doubtful_classes,
+    says_no_label,
+)
 
 NAN = float("nan")
 
@@ -103,3 +111,27 @@ def test_classes_with_names_have_no_numbers() -> None:
     for names in (["no", "yes"], ["LABEL_1", "LABEL_0"], ["LABEL_0", "yes"]):
         with pytest.raises(UserError, match=r"unknown label 0, expected one of .*give all labels in class order"):
             label_numbers("file", [4], [0], names)
+
+
+@pytest.mark.parametrize(
+    ("names", "n_rows", "message"),
+    [
+        (["no"], 40, r"column gold holds one class, 'no', in all 40 rows with a label; expected at least two"),
+        (["No", "maybe", "no"], 40, r"'No' and 'no', which differ in case or spaces only; expected one writing"),
+        (["not  it", "not it"], 40, "differ in case or spaces only"),
+        (["cafe\u0301", "caf\u00e9"], 40, "differ in case or spaces only"),
+        ([f"{n}.5" for n in range(24)], 24, r"24 classes in 24 rows, '0.5', '1.5' …; expected classes that rows share"),
+        ([str(n) for n in range(24)], 47, "no ids: name another column"),
+    ],
+)
+def test_classes_that_nobody_meant_are_refused(names: list[str], n_rows: int, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        refuse_doubtful_classes(names, n_rows, "gold")
+
+
+@pytest.mark.parametrize(
+    ("names", "n_rows"),
+    [(["no", "yes"], 2), ([str(n) for n in range(20)], 20), ([str(n) for n in range(24)], 48), (["a", "á"], 9)],
+)
+def test_classes_of_small_files_and_of_many_are_taken(names: list[str], n_rows: int) -> None:
+    refuse_doubtful_classes(names, n_rows, "gold")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -235,3 +236,46 @@ def test_labels_that_are_none_are_named_with_their_row(tmp_path: Path, tokenizer
         write(tmp_path, ".jsonl", [ROWS[0], {**ROWS[1], "label": label}, *ROWS], "rows")
         with pytest.raises(UserError, match=rf"rows\.jsonl row 1 has .*{message}"):
             prepared(tokenizer, path=str(tmp_path / "rows.jsonl"))
+
+
+def test_listed_classes_are_taken_as_they_are(tmp_path: Path, tokenizer: Any):
+    """Each row its own label, and two writings of one: refused where they are found, taken where they are listed."""
+    write(tmp_path, ".csv", [{**row, "label": ("Yes", "yes")[number % 2]} for number, row in enumerate(ROWS)])
+    with pytest.raises(UserError, match=r"column label holds the labels 'Yes' and 'yes', which differ in case"):
+        prepared(tokenizer, path=str(tmp_path / "rows.csv"))
+    assert prepared(tokenizer, path=str(tmp_path / "rows.csv"), label_names=["yes", "Yes"]).label_names == [
+        "yes",
+        "Yes",
+    ]
+
+
+def test_rows_that_are_only_looked_at_count_for_their_classes(tmp_path: Path, tokenizer: Any):
+    """Twenty-four classes of four rows each, of which a limit uses ten rows."""
+    many = [{**ROWS[0], "label": f"topic {number % 24}"} for number in range(96)]
+    write(tmp_path, ".csv", many, "train")
+    write(tmp_path, ".csv", many, "test")
+    data = prepared(tokenizer, path=str(tmp_path), limit={"train": 10, "test": 10})
+    assert len(data.label_names) == 24
+
+
+@pytest.mark.parametrize(
+    ("start", "message"),
+    [
+        (gzip.compress(b"premise,label"), r"is packed with gzip, .*: add \.gz to its name"),
+        (b"PK\x03\x04\xff\xff", r"is a zip archive, as Excel files are, .*: unpack it, or save the table as CSV"),
+        (b"PAR1\xff\xff", r"is a Parquet file, .*: call it \.parquet"),
+    ],
+)
+def test_files_of_another_kind_are_known_by_their_first_bytes(
+    tmp_path: Path, tokenizer: Any, start: bytes, message: str
+):
+    (tmp_path / "rows.csv").write_bytes(start)
+    with pytest.raises(UserError, match=message):
+        prepared(tokenizer, path=str(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(("sign", "word"), [(";", "semicolons"), ("|", "bars"), ("\t", "tabs")])
+def test_another_sign_between_cells_is_named(tmp_path: Path, tokenizer: Any, sign: str, word: str):
+    (tmp_path / "rows.csv").write_text("".join(f"{sign.join(row)}\n" for row in (ROWS[0], ROWS[0].values())))
+    with pytest.raises(UserError, match=f"cells are divided by {word}"):
+        prepared(tokenizer, path=str(tmp_path / "rows.csv"))

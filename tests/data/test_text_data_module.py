@@ -89,8 +89,13 @@ def test_options_out_of_range(tmp_path: Path, tokenizer: Any, options: dict[str,
 
 def test_limit_of_an_absent_split(tmp_path: Path, tokenizer: Any):
     write(tmp_path, "test", ROWS)
-    with pytest.raises(UserError, match=r"data\.limit\.train is set, but data=table has only the splits test"):
-        module(tmp_path, tokenizer, limit={"train": 3})
+    limited = module(tmp_path, tokenizer, limit={"train": 3, "validation": 3, "test": 4})
+    assert "no effect of data.limit.train and data.limit.validation: there is no such split, only test" in [
+        *limited.notes.lines
+    ]
+    assert len(limited.splits["test"]) == 4
+    with pytest.raises(UserError, match=r"data\.select\.train names rows, but data=table has only the splits test"):
+        module(tmp_path, tokenizer, select={"train": [3]})
     with pytest.raises(UserError, match=r"has no train split \(there is: test\), expected labelled rows"):
         module(tmp_path, tokenizer).train_dataloader()
 
@@ -112,7 +117,7 @@ def test_report_counts_and_continues(tmp_path: Path, tokenizer: Any):
 
 
 def test_report_lists_twenty_rows_and_counts_all(tmp_path: Path, tokenizer: Any):
-    write(tmp_path, "train", [ROWS[0]] * 30)
+    write(tmp_path, "train", [ROWS[0], {**ROWS[0], "label": "no"}] * 15)
     assert module(tmp_path, tokenizer).report["duplicate_text"] == {
         "count": 29,
         "indices": {"train": list(range(1, 21))},
@@ -120,7 +125,7 @@ def test_report_lists_twenty_rows_and_counts_all(tmp_path: Path, tokenizer: Any)
 
 
 def test_an_example_without_text_is_refused(tmp_path: Path, tokenizer: Any):
-    write(tmp_path, "train", [ROWS[0], {"premise": " ", "hypothesis": None, "label": "yes"}])
+    write(tmp_path, "train", [ROWS[0], {"premise": " ", "hypothesis": None, "label": "no"}])
     with pytest.raises(UserError, match="Row 1 of the source of the train split of data=table has no token at all"):
         module(tmp_path, tokenizer)
 

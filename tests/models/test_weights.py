@@ -234,10 +234,13 @@ def test_a_hidden_state_that_is_scaled_before_the_readout_is_found_and_any_other
         readout_change(model.lm, model.head, "there")
 
 
-def test_weights_that_are_not_finite_are_not_taken_for_another_readout(folder: Path) -> None:
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("as_it_is", [True, False])
+def test_weights_that_are_no_numbers_are_refused_by_name(folder: Path, odd: float, as_it_is: bool) -> None:
     def spoiled(weights: Weights) -> Weights:
-        weights["model.norm.weight"][0] = float("nan")
+        weights["model.norm.weight"][:3] = odd
         return weights
 
     change(folder, spoiled)
-    TextClassifier("odd", ["no", "yes"], load_tokenizer(TINY), path=str(folder), as_it_is=True)
+    with pytest.raises(UserError, match=r"NaN or infinite numbers in model\.norm\.weight \(3 of 32\)"):
+        opened(folder, as_it_is)

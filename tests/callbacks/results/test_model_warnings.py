@@ -11,6 +11,7 @@ from datasets import Dataset, load_from_disk
 from twinlens.callbacks.results.indexed_rows import Rows
 from twinlens.callbacks.results.model_warnings import (
     classes_without,
+    contradicting,
     no_better_than_majority,
     predicted_alike,
     read_tokens,
@@ -63,6 +64,11 @@ def test_classes_without_a_train_example() -> None:
 def test_copies_are_counted_with_their_first() -> None:
     assert repeated([b"a", b"b", b"a", b"c", b"a"]) == 3
     assert repeated([b"a", b"b"]) == 0
+
+
+def test_equal_texts_with_other_labels_are_counted() -> None:
+    assert contradicting([b"a", b"b", b"a", b"b", b"a"], [0, 1, 1, 1, 0]) == 3
+    assert contradicting([b"a", b"a", b"a"], [1, -1, None]) == 0, "no label contradicts nothing"
 
 
 @pytest.mark.parametrize(

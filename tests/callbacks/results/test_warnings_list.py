@@ -98,7 +98,26 @@ def no_known_answer(run: Path) -> None:
 
 
 def repeated_train_texts(run: Path) -> None:
-    rewrite(run / "examples/train", lambda columns: {"input_ids": [[1, 2]] * 30 + columns["input_ids"][30:]})
+    """Thirty of them, each the text of its label."""
+
+    def few(columns: Columns) -> Columns:
+        return {"input_ids": [[label, 2] for label in columns["label"][:30]] + columns["input_ids"][30:]}
+
+    rewrite(run / "examples/train", few)
+
+
+def contradicting_train_labels(run: Path) -> None:
+    """Four of 120 in two pairs, each with two labels."""
+    labels = load_from_disk(str(run / "examples/train"))["label"][:]
+    pairs = [next(n for n, label in enumerate(labels) if label == wanted) for wanted in (0, 1)]
+    pairs += [next(n for n, label in enumerate(labels) if label == wanted and n not in pairs) for wanted in (0, 1)]
+
+    def same(columns: Columns) -> Columns:
+        ids = list(columns["input_ids"])
+        ids[pairs[1]], ids[pairs[3]] = ids[pairs[0]], ids[pairs[2]]
+        return {"input_ids": ids}
+
+    rewrite(run / "examples/train", same)
 
 
 def seen_in_train(run: Path) -> None:
@@ -179,6 +198,10 @@ CASES: dict[str, tuple[Callable[[Path], None], str]] = {
     "repeated_train_texts": (
         repeated_train_texts,
         "30 of 120 train examples read the same tokens as another one",
+    ),
+    "contradicting_train_labels": (
+        contradicting_train_labels,
+        "4 of 120 train examples read the same tokens as one with another label",
     ),
     "tests_seen_in_train": (
         seen_in_train,
