@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
@@ -284,6 +285,17 @@ def test_an_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
     write_base(base, "llama", num_hidden_layers=4)
     with pytest.raises(UserError, match=r"lacks 2 weights"):
         classifier(tmp_path / "adapter", "keep")
+
+
+def test_matrices_that_are_no_numbers_are_refused_by_name(tmp_path: Path) -> None:
+    write_adapter(tmp_path / "adapter", write_base(tmp_path / "model", "llama"), target_modules=["q_proj"])
+    weights = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    name = sorted(weights)[0]
+    weights[name][0, 0] = float("nan")
+    save_file(weights, tmp_path / "adapter" / "adapter_model.safetensors", {"format": "pt"})
+    for use in USES:
+        with pytest.raises(UserError, match=r"the adapter in .* holds NaN or infinite numbers in .*lora_A"):
+            classifier(tmp_path / "adapter", use)
 
 
 def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
