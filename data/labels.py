@@ -172,14 +172,14 @@ def refuse_doubtful_classes(names: Sequence[str], n_rows: int, column: str) -> N
     Args:
         names: the classes that were found.
         n_rows: rows with a label.
-        column: that they stand in.
+        column: that they stand in, and its file.
 
     Raises:
         UserError: one class alone, two that differ in case or spaces only, or a class for every row or two.
     """
     if len(names) == 1:
         raise UserError(
-            f"the column {column} holds one class, {quoted(names[0])}, in all {n_rows} rows with a label; expected at "
+            f"{column} holds one class, {quoted(names[0])}, in all {n_rows} rows with a label; expected at "
             "least two: name another column in data.label, or set data.label=null."
         )
     alike: dict[str, list[str]] = {}
@@ -187,13 +187,13 @@ def refuse_doubtful_classes(names: Sequence[str], n_rows: int, column: str) -> N
         alike.setdefault(" ".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
     if several := next((found for found in alike.values() if len(found) > 1), None):
         raise UserError(
-            f"the column {column} holds the labels {' and '.join(map(quoted, several))}, which differ in case or "
+            f"{column} holds the labels {' and '.join(map(quoted, several))}, which differ in case or "
             "spaces only; expected one writing of each class: write them alike, or list all classes in "
             "data.label_names."
         )
     if len(names) > MANY_CLASSES and 2 * len(names) > n_rows:
         raise UserError(
-            f"the column {column} holds {len(names)} classes in {n_rows} rows, {quoted(names[0])}, {quoted(names[1])} "
+            f"{column} holds {len(names)} classes in {n_rows} rows, {quoted(names[0])}, {quoted(names[1])} "
             "…; expected classes that rows share, no numbers to be predicted and no ids: name another column in "
             "data.label, or list all classes in data.label_names."
         )

@@ -102,7 +102,8 @@ class TableDataModule(TextDataModule):
         self.label_names = self._find_label_names(values)
         learned = self.given_label_names is None and self.label is not None and {"train", SINGLE} & files.keys()
         if learned and values.rows:  # a test split alone may well be of one class
-            refuse_doubtful_classes(self.label_names, values.rows.total(), str(self.label))
+            file = tables["train" if "train" in tables else SINGLE].name
+            refuse_doubtful_classes(self.label_names, values.rows.total(), f"the column {self.label} of {file}")
         single = tables.get(SINGLE)
         if single is None:
             return {split: self._whole(split, table) for split, table in tables.items()}

@@ -116,7 +116,7 @@ def test_classes_with_names_have_no_numbers() -> None:
 @pytest.mark.parametrize(
     ("names", "n_rows", "message"),
     [
-        (["no"], 40, r"column gold holds one class, 'no', in all 40 rows with a label; expected at least two"),
+        (["no"], 40, r"^gold holds one class, 'no', in all 40 rows with a label; expected at least two"),
         (["No", "maybe", "no"], 40, r"'No' and 'no', which differ in case or spaces only; expected one writing"),
         (["not  it", "not it"], 40, "differ in case or spaces only"),
         (["cafe\u0301", "caf\u00e9"], 40, "differ in case or spaces only"),
