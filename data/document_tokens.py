@@ -16,6 +16,7 @@ import pyarrow
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import Notes
 from twinlens.data.documents import ChatTemplate, Document, Query
+from twinlens.data.input_form import count_odd_tokens
 from twinlens.data.source_rows import SourceRows
 from twinlens.data.templates import Encoded, encoded_with_offsets
 from twinlens.data.tokenise import Sequences, Tokenisation
@@ -109,6 +110,9 @@ class DocumentTokenisation(Tokenisation):
             for document in documents
         ]
         tokens = encoded_with_offsets(self.tokenizer, [text for text, _ in marked])
+        # a template of turns writes special tokens of its own
+        plain = [ids for document, (ids, _) in zip(documents, tokens, strict=True) if document.messages is None]
+        count_odd_tokens(self.form, self.tokenizer, plain)
         found = []
         for document, (_, spans), (ids, offsets) in zip(documents, marked, tokens, strict=True):
             counted = [any(left < end and right > begin for begin, end in spans) for left, right in offsets]
@@ -148,6 +152,10 @@ class DocumentTokenisation(Tokenisation):
     def _queries(self, queries: Sequence[Query]) -> list[EncodedQuery]:
         texts = [text for query in queries for text in (query.prompt + query.completion, query.prompt + query.foil)]
         tokens = encoded_with_offsets(self.tokenizer, texts)
+        pairs = zip(queries, tokens[::2], tokens[1::2], strict=True)
+        count_odd_tokens(
+            self.form, self.tokenizer, [ids + (foil if query.foil else []) for query, (ids, _), (foil, _) in pairs]
+        )
         found = []
         for number, query in enumerate(queries):
             encoded = self._query(query, tokens[2 * number], tokens[2 * number + 1])

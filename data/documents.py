@@ -9,16 +9,19 @@ A row is one of
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.data_report import listed, quoted
 from twinlens.data.file_readers import Row
+from twinlens.data.labels import is_empty
 
 ASSISTANT = "assistant"
 FORMS = "text, prompt and completion, or messages"
+OF_QUERIES = ("prompt", "completion", "foil", "type", "group")
+"""Columns that a query is read from."""
 
 
 @dataclass(frozen=True)
@@ -57,23 +60,46 @@ class Query:
     type: str = ""
 
 
+def form_of(row: Row) -> tuple[str, ...]:
+    """The columns that a document is read from, of several forms in one row the first of messages, prompt and
+    completion, text; none where it has no form."""
+    if row.get("messages") is not None:
+        return ("messages",)
+    if row.get("completion") is not None:
+        return ("prompt", "completion")
+    return ("text",) if "text" in row else ()
+
+
+def unread_columns(rows: Iterable[Row], read: Callable[[Row], Collection[str]]) -> list[str]:
+    """Columns that say something in a row in which they are not read, in the order that they come up.
+
+    Args:
+        read: columns that count in a row.
+    """
+    found: dict[str, None] = {}
+    for row in rows:
+        wanted = read(row)
+        found |= dict.fromkeys(name for name, cell in row.items() if name not in wanted and not is_empty(cell))
+    return list(found)
+
+
 def document_of(row: Row, where: str) -> Document:
     """The document of a row.
 
     Raises:
         UserError: none of the three forms, no text, or a chat without an assistant's turn.
     """
-    if row.get("messages") is not None:
+    form = form_of(row)
+    if not form:
+        raise UserError(
+            f"{where} has none of {FORMS} (it has: {listed(list(row))}), expected one of these: rename the column."
+        )
+    if form == ("messages",):
         messages = _messages(row["messages"], where)
         shown = "\n".join(f"{turn['role']}: {turn['content']}" for turn in messages)
         return Document(where, "", shown, messages)
-    if row.get("completion") is not None:
-        return Document(where, _text(row, "prompt", where), _text(row, "completion", where))
-    if "text" in row:
-        return Document(where, "", _text(row, "text", where))
-    raise UserError(
-        f"{where} has none of {FORMS} (it has: {listed(list(row))}), expected one of these: rename the column."
-    )
+    prompt = _text(row, "prompt", where) if "prompt" in form else ""
+    return Document(where, prompt, _text(row, form[-1], where))
 
 
 def query_of(row: Row, where: str, generates: bool) -> Query:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -62,6 +63,29 @@ class InputForm:
     max_length: int
     padding: int | None = None
     counts: Counter[str] = field(default_factory=Counter)
+
+
+def count_odd_tokens(form: InputForm, tokenizer: Any, texts: Sequence[Sequence[int]]) -> None:
+    """Count texts with words that the tokenizer has no token for, and texts in which special tokens are written out.
+
+    Args:
+        form: whose `counts` are filled.
+        tokenizer: of the model.
+        texts: ids of each text, without what is put around it.
+    """
+    kept = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
+    unknown = None if tokenizer.unk_token_id in kept else tokenizer.unk_token_id
+    special = set(tokenizer.all_special_ids) - {unknown}
+    for ids in texts:
+        n_start = len(form.special.start) if tuple(ids[: len(form.special.start)]) == form.special.start else 0
+        inside = list(ids[n_start:])
+        while inside and inside[-1] == form.padding:
+            inside.pop()
+        found = inside.count(unknown)
+        form.counts["tokens"] += len(ids)
+        form.counts["unknown_tokens"] += found
+        form.counts["unknown"] += found > 0
+        form.counts["special_inside"] += not special.isdisjoint(inside)
 
 
 def bos_alone(tokenizer: Any, bos: bool) -> SpecialTokens:
@@ -159,6 +183,15 @@ def notes_of(
     if "at_end" in counts:
         end = _names(tokenizer, () if form.padding is None else (form.padding,))
         notes.append(f"{counts['at_end']} end with {end}, which the checkpoint takes for padding: read before it")
+    if "special_inside" in counts:
+        notes.append(f"{counts['special_inside']} hold special tokens written out: the model reads them as such")
+    if "unknown" in counts:
+        unknown = _names(tokenizer, (tokenizer.unk_token_id,))
+        share = form.counts["unknown_tokens"] / form.counts["tokens"]
+        notes.append(
+            f"{counts['unknown']} hold words that the tokenizer has no token for: it reads {unknown}, {share:.2g} of "
+            "all tokens"
+        )
     return notes
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from twinlens.attribution.errors import UserError
 from twinlens.data.applied_tokenizer import tokenised
-from twinlens.data.input_form import InputForm
+from twinlens.data.input_form import InputForm, count_odd_tokens
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ def encode(
         UserError: a tokenizer without offsets.
     """
     tokens = encoded_with_offsets(tokenizer, texts)
+    count_odd_tokens(form, tokenizer, [ids for ids, _ in tokens])
     return [_fit(form, ids, offsets, span) for (ids, offsets), span in zip(tokens, spans, strict=True)]
 
 

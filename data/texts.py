@@ -14,9 +14,10 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.readouts import TokenReadout
 from twinlens.data.collate import PaddingCollator
 from twinlens.data.corpus_files import read_corpus
+from twinlens.data.data_report import listed
 from twinlens.data.document_batches import DocumentCollator
 from twinlens.data.document_tokens import QUERIES, DocumentTokenisation
-from twinlens.data.documents import Document, Query, document_of, query_of
+from twinlens.data.documents import OF_QUERIES, Document, Query, document_of, form_of, query_of, unread_columns
 from twinlens.data.file_readers import FileRows, check_row
 from twinlens.data.input_form import InputForm
 from twinlens.data.marked_rows import EVIDENCE, GROUP, marks, require_evidence
@@ -102,6 +103,7 @@ class TextsDataModule(TextDataModule):
                 need = None if split == "train" and self.validation_fraction else self.need_of(split)
                 table = read_corpus(path, f"data.{split}", split, self.notes, need)
                 self._documents[split] = [document_of(row, table.where(at)) for at, row in enumerate(table.rows)]
+                self._say_unread(split, unread_columns(table.rows, form_of))
                 splits[split] = _document_rows(self._documents[split], table, range(len(table.rows)))
                 if self.evidence is not None and split == "train":
                     splits[split].columns[EVIDENCE] = marks(table, self.evidence, "data.evidence")
@@ -170,6 +172,11 @@ class TextsDataModule(TextDataModule):
         self._documents = {split: [documents[at] for at in places] for split, places in chosen.items()}
         return {split: _some(rows, places) for split, places in chosen.items()}
 
+    def _say_unread(self, what: str, columns: Sequence[str]) -> None:
+        left = [name for name in columns if name not in (self.evidence, self.group)]
+        if left:
+            self.notes.say(f"{what}: not read are the columns {listed(left)}")
+
     def _query_rows(self) -> SourceRows:
         if self.prompt is not None:
             row = {"prompt": self.prompt, "completion": self.completion or "", "foil": self.foil or ""}
@@ -180,6 +187,7 @@ class TextsDataModule(TextDataModule):
         else:
             table = read_corpus(str(self.queries), "data.queries", QUERIES, self.notes, self.need_of(QUERIES))
             self._queries = [query_of(row, table.where(at), self.generate > 0) for at, row in enumerate(table.rows)]
+            self._say_unread("queries", unread_columns(table.rows, lambda row: OF_QUERIES))
             names = [_short(table, at) for at in range(len(table.rows))]
             own = {EVIDENCE: self.evidence, GROUP: self.group}
             marked = {name: marks(table, column, f"data.{name}") for name, column in own.items() if column is not None}

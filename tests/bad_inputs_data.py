@@ -48,6 +48,12 @@ DATA: list[Entry] = [
         content(b"premise,label\n\xff\xfe,a\n", "data.csv"),
     ),
     (
+        "a packed file without .gz in its name",
+        (*TABLE, "data.path=data.csv"),
+        ("gzip", ".gz"),
+        content(gzip.compress(b"premise,label"), "data.csv"),
+    ),
+    (
         "a Parquet file that is none",
         (*TABLE, "data.path=data.parquet"),
         ("data.parquet", "Parquet"),
@@ -58,6 +64,24 @@ DATA: list[Entry] = [
         (*FILE, "data.label_names=[yes,no]"),
         ("row 20", "perhaps", "yes, no"),
         lines(*GOOD, row("p", "h", "perhaps")),
+    ),
+    (
+        "one class in all rows",
+        FILE,
+        ("column label", "one class", "'yes'"),
+        lines(*(row(f"p {n}", "h", "yes") for n in range(20))),
+    ),
+    (
+        "two labels that differ in case only",
+        FILE,
+        ("'Yes'", "'yes'", "data.label_names"),
+        lines(*(row(f"p {n}", "h", ("Yes", "yes", "no")[n % 3]) for n in range(20))),
+    ),
+    (
+        "a column of numbers or ids for the label",
+        FILE,
+        ("24 classes in 24 rows", "data.label"),
+        lines(*(row(f"p {n}", "h", f"{n}.5") for n in range(24))),
     ),
     ("an empty label", FILE, ("row 4", "empty label"), lines(*GOOD[:4], row("p", "h", ""), *GOOD[4:])),
     (

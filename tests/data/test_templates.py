@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from twinlens.attribution.errors import UserError
-from twinlens.data.input_form import InputForm, SpecialTokens, bos_alone
+from twinlens.data.input_form import InputForm, SpecialTokens, bos_alone, notes_of
 from twinlens.data.templates import encode, parse_template
 
 TEMPLATE = "Claim : {claim}/ Evidence : {evidence}/ Answer :"
@@ -126,3 +127,35 @@ def test_real_tokenizers(shared_data: Path, name: str):
 def test_slow_tokenizers_are_refused():
     with pytest.raises(UserError, match="gives no character offsets, expected a fast tokenizer"):
         encode(object(), ["a"], [(0, 1)], InputForm(SpecialTokens(), 8))
+
+
+def wordwise(**special: str) -> PreTrainedTokenizerFast:
+    """Whole words as tokens, all others as one that stands for what is not known."""
+    words = {word: number for number, word in enumerate(("<pad>", "[UNK]", "[CLS]", "[SEP]", "the", "river"))}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", cls_token="[CLS]", **special)
+
+
+def test_unknown_words_and_written_special_tokens_are_counted_and_said() -> None:
+    tokenizer = wordwise(unk_token="[UNK]", sep_token="[SEP]")
+    form = InputForm(SpecialTokens((2,), (3,)), 20, padding=0)
+    texts = ["the river", "the Rhein", "das Tal", "the [SEP] river", "[CLS] the river", "the river <pad>"]
+    encode(tokenizer, texts, [(0, 0)] * len(texts), form)
+    form.counts["texts"] = len(texts)
+    assert {name: form.counts[name] for name in ("unknown", "unknown_tokens", "special_inside", "tokens")} == {
+        "unknown": 2, "unknown_tokens": 3, "special_inside": 1, "tokens": 15,
+    }  # fmt: skip
+    lines = notes_of(form, "{text}", None, None, tokenizer, False)
+    assert "form: 1 of 6 texts hold special tokens written out: the model reads them as such" in lines
+    assert (
+        "form: 2 of 6 texts hold words that the tokenizer has no token for: it reads [UNK], 0.2 of all tokens" in lines
+    )
+
+
+def test_a_token_that_only_ends_texts_stands_for_nothing_unknown() -> None:
+    """GPT-2 names its end of a text as its unknown token, which no word ever becomes."""
+    tokenizer = wordwise(unk_token="[SEP]", eos_token="[SEP]")
+    form = InputForm(SpecialTokens(), 20)
+    encode(tokenizer, ["the [SEP] river"], [(0, 0)], form)
+    assert (form.counts["unknown"], form.counts["special_inside"]) == (0, 1)

@@ -239,3 +239,28 @@ def test_marks_of_documents_and_queries(tmp_path: Path, tokenizer: Any) -> None:
     whole = prepared(tmp_path, tokenizer, *rows, limit={"validation": 1, "train": 2})
     assert list(whole.splits) == ["train", "test"]
     assert "evidence" not in whole.splits["train"].column_names
+
+
+def test_columns_that_are_not_read_are_said(tmp_path: Path, tokenizer: Any) -> None:
+    data = prepared(
+        tmp_path,
+        tokenizer,
+        {"text": "The capital of France is Paris.", "url": "a", "empty": "", "fact": "1"},
+        {"text": "Paris.", "prompt": "The capital of France is", "completion": " Paris.", "fact": "2"},
+        {"text": "Snow is white.", "prompt": "Which colour?", "fact": "3"},
+        queries=[{**QUERY, "type": "month", "fact": "1", "author": "me", "text": None}],
+        evidence="fact",
+    )
+    assert data.splits["train"]["prompt"] == ["", "The capital of France is", ""]
+    assert [line for line in data.notes.lines if "not read" in line] == [
+        "train: not read are the columns url, text, prompt",
+        "queries: not read are the columns author",
+    ]
+
+
+def test_special_tokens_of_a_chat_are_its_templates(tmp_path: Path, tokenizer: Any) -> None:
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
+    said = []
+    for row in (turns("assistant"), {"text": "Snow is<eos> white."}):
+        said.append([line for line in prepared(tmp_path, tokenizer, row).notes.lines if "special" in line])
+    assert said == [[], ["form: 1 of 2 texts hold special tokens written out: the model reads them as such"]]
