@@ -113,7 +113,7 @@ def test_a_model_in_use_stays_as_it_is_to_the_bit(facts: tuple[Any, Any], capfd:
     assert torch.equal(torch.get_rng_state(), drawn)
     assert (dict(os.environ), random.getstate()) == surroundings[:2]
     assert (np.random.get_state()[1] == surroundings[2]).all()
-    assert "1 hooks of the model were left out" in answer.notes[0]
+    assert "1 hook of the model was left out" in answer.notes[0]
     assert answer.instances.to_pandas()["target"][0] == "'Paris.' against 'Rome.'"
     answer.show(top=2)
     shown = capfd.readouterr().out
@@ -185,7 +185,7 @@ def in_integers(model: Any) -> Any:
         (None, {"methods": ["gradsim"]}, "gradsim searches training instances"),
         (None, {"methods": ["influense"], "train": ["a"]}, "no method is called influense"),
         (None, {"methods": []}, "explains nothing"),
-        (None, {"methods": [3]}, "holds a int"),
+        (None, {"methods": [3]}, "3 is no method"),
         (None, {"methods": ["ig", IntegratedGradients()]}, "ig more than once"),
         (None, {"device": "cuda:9"}, "device=cuda:9 is not on this machine"),
         (None, {"device": "tpu"}, "device=tpu is not on this machine"),
