@@ -23,7 +23,7 @@ from twinlens.given_inputs import (
     write_config,
 )
 from twinlens.hosted_runs import DEVICES, override, run_here
-from twinlens.method_names import class_of, name_of, require_name
+from twinlens.method_names import class_of, configured, name_of, require_name
 from twinlens.models.given_models import require_givable, serving
 from twinlens.notebook_cells import in_notebook
 from twinlens.runs import Run
@@ -229,7 +229,10 @@ def _refuse_set(settings: Mapping[str, Any] | Sequence[str], overrides: Sequence
 
 
 def _lists_neurons(method: Any) -> bool:
-    return bool(class_of(method).lens == "neuron")
+    """Whether a run would search texts for the neurons of its lists."""
+    from twinlens.callbacks.attribute.neuron_texts import lists_neurons
+
+    return bool(lists_neurons(configured(method)))
 
 
 def _require_train(methods: Mapping[str, Any], train: Any) -> None:

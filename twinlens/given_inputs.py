@@ -96,7 +96,7 @@ def text_data(
         place = str(train)
         if not isinstance(train, str | Path):
             place = write_texts(inputs / "train.jsonl", rows_of(train, "train"), is_query=False)
-        elif len(place.split()) != 1 and not Path(place).exists():
+        elif not place.strip() or (len(place.split()) > 1 and not Path(place).exists()):
             raise UserError(
                 f"train={place!r:.60} is no file and no folder; expected the place of texts, or the texts: pass one "
                 "text as train=['one text']."

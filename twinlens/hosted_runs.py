@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 from omegaconf import OmegaConf, open_dict
@@ -25,6 +26,8 @@ from twinlens.conf.checking.config_sources import compose, parse_typed
 from twinlens.conf.checking.plain_values import without_hydra
 from twinlens.method_names import node_of
 
+_ONE_AT_A_TIME = RLock()
+"""Of several threads: what a run prints, and what it sets in the process, is its own."""
 DEVICES = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 """Kind of a torch device → Lightning's word for it."""
 
@@ -55,7 +58,14 @@ def run_here(
     arguments = [*overrides, f"method=[{','.join(shipped)}]", *more]
     told = io.StringIO()
     shown = notebook_bars() if bars else nullcontext()
-    with as_it_was(), with_gradients(), usual_tensors(), redirect_stdout(told) if quiet else nullcontext(), shown:
+    with (
+        _ONE_AT_A_TIME,
+        as_it_was(),
+        with_gradients(),
+        usual_tensors(),
+        redirect_stdout(told) if quiet else nullcontext(),
+        shown,
+    ):
         quiet_libraries()
         check_command_line(arguments, entry.CONFIG_DIR, compose, parse_typed)
         config = without_hydra(compose(entry.CONFIG_DIR, "train", list(arguments)))

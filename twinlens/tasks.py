@@ -57,16 +57,17 @@ BUDGET = 4 * 2**30
 
 
 class Task:
-    """What is asked of a module. The module is read through a twin over the same weights, in eval mode, and stays as
-    it is.
+    """What is asked of a module. The module is read through a twin over the same weights, in eval mode and without its
+    hooks, and stays as it is. Layers that are frozen count like others.
 
     Args:
-        module: any; its layers read examples along their first axis.
+        module: any; its layers read examples along their first axis, and nothing else reads their weights. The first
+            batch of every pass is compared with autograd.
         loss: (module, batch) → the training loss of each example, [examples], not a mean over them.
         measurement: (module, batch) → what is explained of each query, [examples], higher is more; None: less loss.
         modules: names of layers, or glob patterns over them; None: all linear layers and convolutions.
-        outputs: (module, batch) → scores of each example, [examples, outputs], of which curvature methods take an
-            expectation; None: those methods need `fisher="empirical"`.
+        outputs: (module, batch) → scores of each example before the softmax (logits), [examples, outputs], of which
+            curvature methods take an expectation; None: those methods need `fisher="empirical"`.
         likelihood: of the outputs: `categorical`, the loss is cross-entropy over them; `gaussian`, it is
             ½ Σ (outputs − truth)².
         memory_budget: bytes, or words such as "4GiB".
