@@ -54,7 +54,7 @@ def module_layers(module: nn.Module, modules: Sequence[str] | None = None) -> li
 
 def layer_of(name: str, module: Any) -> LinearLayer | None:
     """A module as a linear layer; None: it is none, or its weight is made of other parameters (weight norm)."""
-    if not isinstance(module, nn.Module) or "weight" not in module._parameters:  # reading one that is made changes it
+    if "weight" not in getattr(module, "_parameters", ()):  # not read: reading one that is made may change it
         return None
     if is_plain(module):
         d_in, d_out = projection_shape(module)

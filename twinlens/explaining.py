@@ -14,6 +14,7 @@ from twinlens.answers import Answer
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.store.failures import writing
 from twinlens.given_inputs import (
+    at_home,
     classifier_data,
     in_their_words,
     kind_of,
@@ -95,7 +96,8 @@ def explain(
             "explain was given no texts; expected what is to be explained as third argument: write "
             "twinlens.explain(model, tokenizer, 'Once upon a time')."
         )
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
+    model = at_home(getattr(model, "_orig_mod", model))  # of torch.compile
+    train, folder, store = at_home(train), at_home(folder), at_home(store)
     kind = kind_of(model)
     named = _named(methods, train is not None)
     _require_train(named, train)
@@ -153,7 +155,10 @@ def explain(
         if isinstance(error, UserError):
             raise UserError(in_their_words(str(error), inputs)) from error
         raise
-    return Answer(Run(run_folder, held), notes, log)
+    run = Run(run_folder, held)
+    told = "has no list of the explained texts; its files are in scores/ of the run"
+    notes += [f"{name} {told}" for name in named if name not in run.scores]
+    return Answer(run, notes, log)
 
 
 def _named(methods: Any, with_train: bool) -> dict[str, Any]:

@@ -50,6 +50,12 @@ def kind_of(model: Any) -> str:
     )
 
 
+def at_home(given: Any) -> Any:
+    """A path below `~` as it is meant; anything else as it is."""
+    below = isinstance(given, str | Path) and str(given).startswith("~") and "\n" not in str(given)
+    return str(Path(given).expanduser()) if below else given
+
+
 def names_of(kind: type) -> list[str]:
     """Names of a model's class: first that by which its kind is known, of the class itself or one that it extends."""
     names = [each.__name__ for each in kind.__mro__]
@@ -165,7 +171,8 @@ def in_their_words(said: str, inputs: Path) -> str:
     for file, name in (("train.jsonl", "train"), ("queries.jsonl", "texts"), ("test.jsonl", "texts")):
         path = re.escape((inputs / file).as_posix())
         said = re.sub(f"{path} row (\\d+)", rf"{name}[\1]", said)
-        said = re.sub(f"{path}:(\\d+)", lambda found, name=name: f"{name}[{int(found[1]) - 1}]", said)
+        for line in set(re.findall(f"{path}:(\\d+)", said)):
+            said = re.sub(f"{path}:{line}(?!\\d)", f"{name}[{int(line) - 1}]", said)
         said = re.sub(path, name, said)
     model = re.escape((inputs / "model").as_posix())
     if re.search(model, said):

@@ -10,12 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from twinlens import conf
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method
-from twinlens.conf.checking.suggestions import nearest
+from twinlens.conf.checking import suggestions
 
-FOLDER = Path(str(conf.__file__)).parent / "method"
+FOLDER = Path(suggestions.__file__).parents[1] / "method"
 
 
 def class_of(method: Any) -> type[Method]:
@@ -108,7 +107,7 @@ def node_named(name: str) -> dict[str, Any]:
     """
     there = {file.stem: file for file in files()}
     if name not in there:
-        near = nearest(name, there)
+        near = suggestions.nearest(name, there)
         meant = f" (did you mean {near}?)" if near else ""
         raise UserError(f"no method is called {name}{meant}; expected one of {', '.join(there)}: correct the name.")
     found: Any = OmegaConf.to_container(OmegaConf.load(there[name]))

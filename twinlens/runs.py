@@ -37,7 +37,7 @@ class Run:
                 f"{path!r:.60} is no path, so that it is no run; expected the folder that a run has left: write "
                 "twinlens.open('outputs/runs/2026-01-31_…')."
             )
-        self.path = Path(path).expanduser()
+        self.path = Path(path).expanduser().absolute()  # it is read when it is asked for, wherever the caller is then
         if not (self.path / "config.yaml").is_file():
             what = "has no config.yaml" if self.path.is_dir() else "is no folder"
             jobs = sorted(self.path.glob("*/config.yaml")) if self.path.is_dir() else []

@@ -94,13 +94,14 @@ def require_batches(name: str, batches: Any) -> None:
             f"{name} is a {what}; expected a DataLoader or a list of batches: pass [(inputs, labels)], of a Dataset "
             "DataLoader(dataset, batch_size=64)."
         )
-    sampler = getattr(batches, "batch_sampler", None) if isinstance(batches, DataLoader) else None
-    if sampler is not None and (isinstance(batches.sampler, RandomSampler) or list(sampler) != list(sampler)):
+    given: Any = batches
+    sampler = given.batch_sampler if isinstance(given, DataLoader) else None
+    if sampler is not None and (isinstance(given.sampler, RandomSampler) or list(sampler) != list(sampler)):
         raise UserError(
             f"{name} is a DataLoader that shuffles, so that no score would say whose it is; expected the same order "
             "each time: make it with shuffle=False, or a sampler that gives the same each time."
         )
-    if hasattr(batches, "__len__") and not len(batches):
+    if hasattr(given, "__len__") and not len(given):
         raise UserError(f"{name} has no batch; expected at least one with an example: pass [(inputs, labels)].")
 
 

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.instance.gradsim import GradientSimilarity
@@ -39,7 +39,7 @@ def require_module(module: Any) -> nn.Module:
             f"the module is a {type(module).__name__}, which spreads batches over devices; expected the module inside: "
             "pass module.module."
         )
-    lazy = [name for name, weight in module.named_parameters() if isinstance(weight, UninitializedTensorMixin)]
+    lazy = [name for name, weight in module.named_parameters() if is_lazy(weight)]
     if lazy:
         raise UserError(
             f"the module's weight {lazy[0]} has no shape yet; expected a module that ran once: call it on a batch."
@@ -99,8 +99,8 @@ def require_method(method: Any, checkpoints: Checkpoints, has_outputs: bool) -> 
             f"{name} takes an expectation over the module's outputs, and the task says none; expected both: pass "
             "outputs=… to Task, or use Influence(curvature='ekfac', fisher='empirical')."
         )
-    if isinstance(getattr(method, "damping", 0.0), str):
-        raise UserError(f"damping={method.damping} is chosen by a run; expected a number here: write damping=0.1.")
+    if isinstance(damping := getattr(method, "damping", 0.0), str):
+        raise UserError(f"damping={damping} is chosen by a run; expected a number here: write damping=0.1.")
 
 
 def steps_of(checkpoints: Any) -> list[tuple[Mapping[str, Tensor], float]]:
@@ -112,8 +112,8 @@ def steps_of(checkpoints: Any) -> list[tuple[Mapping[str, Tensor], float]]:
     found: list[tuple[Mapping[str, Tensor], float]] = []
     for number, pair in enumerate(checkpoints):
         state, rate = pair if isinstance(pair, tuple | list) and len(pair) == 2 else (None, None)
-        whole = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
-        if not whole or isinstance(rate, bool) or not isinstance(rate, int | float):
+        named = isinstance(state, Mapping) and all(isinstance(value, Tensor) for value in state.values())
+        if state is None or not named or isinstance(rate, bool) or not isinstance(rate, int | float):
             raise UserError(
                 f"checkpoints[{number}] is no pair of a state_dict and a learning rate; expected tensors by name and a "
                 "number: pass checkpoints=[(module.state_dict(), 0.1)], of a file torch.load(file)."
@@ -147,11 +147,12 @@ def shape_of(scores: Any) -> tuple[int, int]:
     """
     given = scores if isinstance(scores, Mapping) else {}
     shapes = {name: tuple(found.shape) if isinstance(found, Tensor) else () for name, found in given.items()}
-    if len(set(shapes.values())) != 1 or len(first := next(iter(shapes.values()))) != 2:
+    every = set(shapes.values())
+    if len(every) != 1 or len(first := every.pop()) != 2:
         raise UserError(
             f"lds was given the scores {shapes or 'of no method'}; expected a dict with some of one shape, [queries, "
             "train], by method: pass {'gradsim': task.scores('gradsim', train, queries)}."
         )
     for name, found in given.items():
         refuse_infinite([found], f"the score of {name}", 0)
-    return first
+    return first[0], first[1]

@@ -8,6 +8,7 @@ and the last example of a batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ def _wrong(
     """How many examples there are, and the first layer whose rows are not what autograd gives: of the first and the
     last example, or of the sum of all."""
     sides: dict[int, Sides] = {}
+    types: set[torch.dtype] = set()  # under autocast products are of another type than weights and values
     with recording(layers) as tape:
         values, cotangents = differentiated()
         refuse_overwritten(tape.overwritten())
@@ -68,6 +70,7 @@ def _wrong(
 
         def keep(number: int, inputs: Tensor, deltas: Tensor) -> None:
             layer = layers[number]
+            types.update({inputs.dtype, deltas.dtype})
             if len(inputs) % n:
                 raise _no_example(layer.name, what, f"the layer reads {len(inputs)} rows for {n} examples")
             a, d = by_example(layer, inputs, deltas, n)
@@ -81,7 +84,8 @@ def _wrong(
     try:
         with torch.inference_mode(False), torch.enable_grad():
             again, cotangents = differentiated()
-        tolerance = 4 * max((torch.finfo(each.dtype).eps for each in (values, *weights)), default=0) ** 0.5
+        types.update(each.dtype for each in (values, *weights))
+        tolerance = 4 * max(torch.finfo(each).eps for each in types) ** 0.5
         if not torch.allclose(again.detach(), values.detach(), rtol=tolerance, atol=tolerance, equal_nan=True):
             raise UserError(
                 f"{what} is another one each time the module runs; expected the same for the same batch: draw no "
@@ -113,7 +117,8 @@ def _same(layer: LinearLayer, own: Sequence[Tensor | None], a: Tensor, d: Tensor
 
 
 def _weights(layer: LinearLayer) -> list[Tensor]:
-    return [layer.module.weight, *([layer.module.bias] if layer.has_bias else [])]
+    module: Any = layer.module
+    return [module.weight, *([module.bias] if layer.has_bias else [])]
 
 
 def _no_example(layer: str, what: str, seen: str) -> UserError:

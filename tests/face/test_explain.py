@@ -15,7 +15,7 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import twinlens
 from tests.face.models_in_use import in_use, same, state_of
@@ -27,12 +27,6 @@ from twinlens.attribution.neuron.ig import IntegratedGradients
 DOCUMENTS = documents()
 PROMPT = "The capital of France is"
 FEW_STEPS = "method.ig.n_steps=3"
-
-
-@pytest.fixture(scope="module")
-def facts(repository: Path) -> tuple[Any, Any]:
-    folder = repository / "models" / "facts"
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
 def test_three_lines_give_the_numbers_of_the_command_line(command: CommandLine, facts: tuple[Any, Any]) -> None:

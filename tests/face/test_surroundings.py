@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+from transformers import LlamaForCausalLM
 
 import twinlens
 from tests.face.models_in_use import in_use, same, state_of
@@ -24,12 +24,6 @@ from twinlens.models import given_models
 DOCUMENTS = documents()
 PROMPT = "The capital of France is"
 FEW_STEPS = "method.ig.n_steps=3"
-
-
-@pytest.fixture(scope="module")
-def facts(repository: Path) -> tuple[Any, Any]:
-    folder = repository / "models" / "facts"
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
 
 
 def test_modes_are_set_aside_and_put_back() -> None:

@@ -144,6 +144,14 @@ def test_what_is_proven_goes_through() -> None:
         close(found, inner(net()), tolerance)
 
 
+def test_mixed_precision_within_the_loss_is_taken_as_it_is() -> None:
+    def mixed(module: Any, batch: Batch) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return loss(module, batch)
+
+    close(twinlens.Task(net(), mixed).scores("gradsim", batches(), QUERIES), inner(net()), 0.05)
+
+
 @pytest.mark.parametrize("size", [1, 2, 7])
 def test_numbers_do_not_depend_on_the_batches(size: int) -> None:
     close(twinlens.Task(net(), loss).scores("gradsim", batches(size), QUERIES), inner(net()))
