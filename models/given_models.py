@@ -107,18 +107,7 @@ def require_givable(model: nn.Module) -> None:
             "the model has no parameters, so that nothing of it can be explained; expected a model with weights: pass "
             "the model itself."
         )
-    empty = [name for name, weight in named if weight.is_meta]
-    if empty:
-        raise UserError(
-            f"the model's weight {empty[0]} has no values (it lies on the meta device, as {len(empty)} of "
-            f"{len(named)} do); expected weights with values: load them, or pass the checkpoint's folder."
-        )
-    devices = sorted({str(weight.device) for _, weight in named})
-    if len(devices) > 1:
-        raise UserError(
-            f"the model's weights lie on {', '.join(devices)}; expected one device: move it with "
-            f"model.to({devices[0]!r}), or pass the checkpoint's folder."
-        )
+    require_values("model", model)
     other = [(name, weight.dtype) for name, weight in named if not weight.is_floating_point()]
     if other or getattr(model, "is_quantized", False):
         said = f"{other[0][0]} is {other[0][1]}" if other else "it says so"
@@ -135,6 +124,37 @@ def require_givable(model: nn.Module) -> None:
             )
 
 
+def require_values(what: str, model: nn.Module) -> None:
+    """Refuse weights without values, with others than numbers, or in several places.
+
+    Args:
+        what: word for the model.
+        model: any.
+
+    Raises:
+        UserError: naming the weight, or the devices.
+    """
+    named = list(model.named_parameters())
+    empty = [name for name, weight in named if weight.is_meta]
+    if empty:
+        raise UserError(
+            f"the {what}'s weight {empty[0]} has no values (it lies on the meta device, as {len(empty)} of "
+            f"{len(named)} do); expected weights with values: load them, or pass the checkpoint's folder."
+        )
+    devices = sorted({str(weight.device) for _, weight in named})
+    if len(devices) > 1:
+        raise UserError(
+            f"the {what}'s weights lie on {', '.join(devices)}; expected one device: move it with "
+            f"{what}.to({devices[0]!r}), or pass the checkpoint's folder."
+        )
+    broken = next((name for name, weight in named if not _finite(weight)), None)
+    if broken is not None:
+        raise UserError(
+            f"the {what}'s weight {broken} holds NaN or infinite numbers; expected finite ones: load it anew, or train "
+            "it with a lower learning rate."
+        )
+
+
 def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
     """A model with modules of its own around the same weights; no hook, in eval mode, no gradients.
 
@@ -148,7 +168,9 @@ def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
     """
 
     def of_type(value: Tensor) -> Tensor:
-        return value.detach().to(dtype) if dtype is not None and value.is_floating_point() else value.detach()
+        value = value.detach()
+        value = value.clone() if value.is_inference() else value  # of one made in inference mode nothing can be taken
+        return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
     memo: dict[int, Any] = {}
     for weight in model.parameters():
@@ -173,6 +195,13 @@ def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
         kind: Any = type(model)
         put_computed(twin, fresh_buffers(lambda: kind(copy.deepcopy(twin.config))))
     return twin.eval()
+
+
+def _finite(weight: Tensor) -> bool:
+    """Whether all numbers are; what has none (integers) is."""
+    flat = weight.detach().reshape(-1)
+    parts = flat.split(max(1, HELD_BYTES // max(1, flat.element_size()))) if flat.is_floating_point() else ()
+    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def fresh_buffers(make: Callable[[], nn.Module]) -> dict[str, Tensor]:

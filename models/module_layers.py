@@ -31,22 +31,31 @@ def module_layers(module: nn.Module, modules: Sequence[str] | None = None) -> li
             return found
         raise UserError(
             f"the module {type(module).__name__} has no linear layer and no convolution; expected one at least, whose "
-            "gradients are taken: pass a model with nn.Linear, nn.Conv1d or nn.Conv2d in it."
+            "gradients are taken: pass a model with nn.Linear, nn.Conv1d or nn.Conv2d in it, whose weights are "
+            "parameters."
         )
     if isinstance(modules, str):
         modules = [modules]
     there = ", ".join(layer.name for layer in found) or "none"
+    if not modules or not all(isinstance(pattern, str) for pattern in modules):
+        raise UserError(
+            f"modules={list(modules)!r:.80} names no layer; expected names of linear layers or patterns over them, of "
+            f"{there}: write modules=[{there.partition(',')[0]!r}], or leave it out for all."
+        )
     for pattern in modules:
         if not any(fnmatchcase(layer.name, pattern) for layer in found):
             raise UserError(
                 f"modules names {pattern}, which is no linear layer or convolution of {type(module).__name__}; "
-                f"expected some of {there}: correct the name. Grouped convolutions and norms are no linear layers."
+                f"expected some of {there}: correct the name. Grouped convolutions, norms and "
+                "layers whose weight is made of other parameters (weight norm) are none."
             )
     return [layer for layer in found if any(fnmatchcase(layer.name, pattern) for pattern in modules)]
 
 
 def layer_of(name: str, module: Any) -> LinearLayer | None:
-    """A module as a linear layer; None: it is none."""
+    """A module as a linear layer; None: it is none, or its weight is made of other parameters (weight norm)."""
+    if "weight" not in getattr(module, "_parameters", ()):  # not read: reading one that is made may change it
+        return None
     if is_plain(module):
         d_in, d_out = projection_shape(module)
         return LinearLayer(name, module, d_in, d_out, module.bias is not None, block_of(name))

@@ -7,6 +7,7 @@ inside the package and needs no second place.
 
 from __future__ import annotations
 
+import random
 from importlib import import_module as _import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,11 @@ def __getattr__(name: str) -> Any:
         found: Any = _version()
     elif name in _FACE:
         module, own = _FACE[name]
-        found = getattr(_import_module(module), own)
+        drawn = random.getstate()
+        try:
+            found = getattr(_import_module(module), own)
+        finally:
+            random.setstate(drawn)  # libraries draw while they are imported
     else:
         raise AttributeError(f"module 'twinlens' has no attribute {name!r}")
     globals()[name] = found

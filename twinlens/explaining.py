@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from importlib.util import find_spec
+from os import PathLike
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from twinlens.answers import Answer
 from twinlens.attribution.errors import UserError
-from twinlens.given_rows import LABEL, rows_of, text_columns, write_table, write_texts
+from twinlens.callbacks.store.failures import writing
+from twinlens.given_inputs import (
+    at_home,
+    classifier_data,
+    in_their_words,
+    kind_of,
+    require_tokenizer,
+    text_data,
+    told_hooks,
+    write_config,
+)
 from twinlens.hosted_runs import DEVICES, override, run_here
-from twinlens.method_names import class_of, name_of
-from twinlens.models.given_models import HOOKS, require_givable, serving
+from twinlens.method_names import class_of, configured, name_of, require_name
+from twinlens.models.given_models import require_givable, serving
 from twinlens.notebook_cells import in_notebook
 from twinlens.runs import Run
 
 WITHOUT_TRAIN, WITH_TRAIN = ("ig",), ("ig", "influence_ekfac")
 """Methods where none are named."""
-CLASSIFIER = "ForSequenceClassification"
-LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
 NEURON_TEXTS = 50
 """Texts of each listed neuron, as data=texts keeps them."""
 
@@ -31,7 +41,7 @@ def explain(
     texts: Any = None,
     *,
     train: Any = None,
-    methods: Sequence[Any] | Mapping[str, Any] | None = None,
+    methods: Any = None,
     explain: Any = "predicted",
     explain_against: Any = None,
     generate: int = 1,
@@ -56,8 +66,8 @@ def explain(
             model have `prompt`, and perhaps `completion` and `foil`; for a classifier text columns, perhaps `label`.
         train: what the instance methods search, in the same forms, a classifier's with `label`; or for a language model
             a file, folder or dataset on the hub. None: no instance method.
-        methods: names (`conf/method/`), configured methods, or both; a dict gives names of your own. None: `ig`, and
-            with `train` `influence_ekfac`.
+        methods: names (`conf/method/`), configured methods, or both, one or several; a dict gives names of your own.
+            None: `ig`, and with `train` `influence_ekfac`.
         explain: as in a run: `predicted`, `gold`, a class or a token; or a dict with a target for each lens.
         explain_against: as in a run; of dicts with `foil` "foil".
         generate: tokens that a language model goes on with where a text has no completion.
@@ -86,19 +96,25 @@ def explain(
             "explain was given no texts; expected what is to be explained as third argument: write "
             "twinlens.explain(model, tokenizer, 'Once upon a time')."
         )
-    model = getattr(model, "_orig_mod", model)  # of torch.compile
-    kind = _kind_of(model)
+    model = at_home(getattr(model, "_orig_mod", model))  # of torch.compile
+    train, folder, store = at_home(train), at_home(folder), at_home(store)
+    kind = kind_of(model)
     named = _named(methods, train is not None)
     _require_train(named, train)
+    require_tokenizer(tokenizer, given=not isinstance(model, str | Path))
+    asked = _settings(settings)
+    for name, place in (("folder", folder), ("store", store)):
+        if place is not None and not _can_be_folder(place):
+            raise UserError(f"{name}={place!r:.60} is no folder; expected its path: write {name}='outputs/mine'.")
     if folder is not None and (Path(folder) / "config.yaml").is_file():
         raise UserError(
             f"folder={folder} holds a run already, whose lists would stand among the new ones; expected a folder of "
             "its own: choose another one, or read what is there with twinlens.open."
         )
     held = None if folder is not None else TemporaryDirectory(prefix="twinlens-")
+    run_folder = Path(str(folder)) if held is None else Path(held.name) / "run"
+    inputs, notes = run_folder / "given", list[str]()
     try:
-        run_folder = Path(str(folder)) if held is None else Path(held.name) / "run"
-        inputs = run_folder / "given"
         given = not isinstance(model, str | Path)
         where = inputs / "model" if given else Path(model)
         overrides = [
@@ -113,63 +129,39 @@ def explain(
             override("paths.store", Path(run_folder / "store" if store is None else store).as_posix()),
             *_on_device(model, device),
         ]
-        if tokenizer is not None:
-            place = where if given else inputs / "tokenizer"
-            tokenizer.save_pretrained(place)
-            if not given:
-                overrides.append(override("model.tokenizer_path", place.as_posix()))
         bars = progress and in_notebook() and find_spec("ipywidgets") is not None
-        write = _classifier_data if kind == "classifier" else _text_data
-        overrides += write(model, texts, train, inputs, generate)
+        write = classifier_data if kind == "classifier" else text_data
+        if given:
+            require_givable(model)
+        with writing(run_folder, "folder"):
+            if tokenizer is not None:
+                place = where if given else inputs / "tokenizer"
+                tokenizer.save_pretrained(place)
+                if not given:
+                    overrides.append(override("model.tokenizer_path", place.as_posix()))
+            if given:
+                write_config(model, where)
+                notes += told_hooks(model)
+            more, said = write(model, texts, train, inputs, generate, explain_against)
+        overrides, notes = [*overrides, *more], [*notes, *said]
+        _refuse_set(asked, overrides)
         if kind == "classifier" and train is not None and any(_lists_neurons(method) for method in named.values()):
             overrides.append(override("neuron_texts", NEURON_TEXTS))
-        notes: list[str] = []
-        if not given:
-            log = run_here(overrides, named, settings, run_folder, quiet, bars)
-        else:
-            require_givable(model)
-            _require_tokenizer(tokenizer)
-            _write_config(model, where)
-            notes = _told_hooks(model)
-            with serving(where, model):
-                log = run_here(overrides, named, settings, run_folder, quiet, bars)
-    except BaseException:
+        with serving(where, model) if given else nullcontext():
+            log = run_here(overrides, named, asked, run_folder, quiet, bars)
+    except BaseException as error:
         if held is not None:
             held.cleanup()
+        if isinstance(error, UserError):
+            raise UserError(in_their_words(str(error), inputs)) from error
         raise
-    return Answer(Run(run_folder, held), notes, log)
+    run = Run(run_folder, held)
+    told = "has no list of the explained texts; its files are in scores/ of the run"
+    notes += [f"{name} {told}" for name in named if name not in run.scores]
+    return Answer(run, notes, log)
 
 
-def _kind_of(model: Any) -> str:
-    """`classifier` or `language model`, by the name of the class.
-
-    Raises:
-        UserError: neither.
-    """
-    if isinstance(model, str | Path):
-        from twinlens.models.backbone import load_config
-
-        names = load_config(str(model)).architectures or []
-    else:
-        from transformers import PreTrainedModel
-
-        if not isinstance(model, PreTrainedModel):
-            raise UserError(
-                f"the model is a {type(model).__name__}; expected a model of transformers or the folder of one: pass "
-                "that (of an adapter merge_and_unload(), or its folder), or use twinlens.Task for a module of your own."
-            )
-        names = [type(model).__name__]
-    if any(CLASSIFIER in name for name in names):
-        return "classifier"
-    if any(name.endswith(LANGUAGE_MODELS) for name in names):
-        return "language model"
-    raise UserError(
-        f"the model is a {', '.join(names) or 'model without a head'}; expected …ForCausalLM or …{CLASSIFIER}, which "
-        "have a prediction to explain: load it with AutoModelForCausalLM or AutoModelForSequenceClassification."
-    )
-
-
-def _named(methods: Sequence[Any] | Mapping[str, Any] | None, with_train: bool) -> dict[str, Any]:
+def _named(methods: Any, with_train: bool) -> dict[str, Any]:
     """Methods by name; a name alone stands for itself.
 
     Raises:
@@ -177,26 +169,75 @@ def _named(methods: Sequence[Any] | Mapping[str, Any] | None, with_train: bool) 
     """
     if methods is None:
         methods = WITH_TRAIN if with_train else WITHOUT_TRAIN
-    if isinstance(methods, str):
-        methods = [methods]
     if isinstance(methods, Mapping):
-        found = {str(name): method for name, method in methods.items()}
+        found = {require_name(name): method for name, method in methods.items()}
     else:
-        names = [method if isinstance(method, str) else name_of(method) for method in methods]
+        several = isinstance(methods, Iterable) and not isinstance(methods, str | type)
+        each = list(methods) if several else [methods]
+        names = [method if isinstance(method, str) else name_of(method) for method in each]
         twice = [name for name in names if names.count(name) > 1]
         if twice:
             raise UserError(
                 f"methods names {twice[0]} more than once; expected a name for each: pass a dict such as "
                 f"{{'{twice[0]}': …, 'my_{twice[0]}': …}}."
             )
-        found = dict(zip(names, methods, strict=True))
+        found = dict(zip(names, each, strict=True))
     if not found:
         raise UserError("methods=[] explains nothing; expected at least one: pass methods=['ig'], or leave it out.")
     return found
 
 
+def _can_be_folder(place: Any) -> bool:
+    """Whether it is a path, and neither it nor what it lies in is a file."""
+    if not isinstance(place, str | PathLike):
+        return False
+    path = Path(place)
+    return next((part.is_dir() for part in (path, *path.parents) if part.exists()), True)
+
+
+def _settings(settings: Any) -> Mapping[str, Any] | Sequence[str]:
+    """Settings as they are given, one alone as a list of it.
+
+    Raises:
+        UserError: neither keys with values nor texts.
+    """
+    if settings is None or isinstance(settings, Mapping):
+        return settings or {}
+    given = [settings] if isinstance(settings, str) else settings
+    each = list(given) if isinstance(given, Iterable) else [given]
+    if not all(isinstance(one, str) and not one.startswith("-") for one in each):
+        raise UserError(
+            f"settings={settings!r:.80} is no settings; expected keys with values or texts: pass "
+            "{'memory_budget': '1GiB'} or ['method.ig.n_steps=10']."
+        )
+    return each
+
+
+def _refuse_set(settings: Mapping[str, Any] | Sequence[str], overrides: Sequence[str]) -> None:
+    """Refuse settings of keys that are arguments of `explain`, or that make something else of it.
+
+    Raises:
+        UserError: naming the first.
+    """
+    own = {each.partition("=")[0] for each in overrides} - {"evaluation", "logger"} | {
+        "method",
+        "plan",
+        "report.compare",
+    }
+    keys = [one.partition("=")[0].lstrip("+~") for one in settings]
+    taken = next((key for key in keys if key in own or key.startswith("hydra.")), None)
+    if taken is not None:
+        raise UserError(
+            f"settings names {taken}, which explain sets itself; expected other keys of a run: leave it out, or use "
+            "the argument of explain that says it (docs/python.md)."
+        )
+
+
 def _lists_neurons(method: Any) -> bool:
-    return bool(class_of(method).lens == "neuron")
+    """Whether a run would search texts for the neurons of its lists."""
+    from twinlens.callbacks.attribute.neuron_texts import lists_neurons
+
+    return bool(lists_neurons(configured(method)))
 
 
 def _require_train(methods: Mapping[str, Any], train: Any) -> None:
@@ -214,14 +255,6 @@ def _require_train(methods: Mapping[str, Any], train: Any) -> None:
                 f"the method {name} searches training instances, and explain was given none; expected the texts that "
                 "the model learned from: pass train=[…], or leave the method out."
             )
-
-
-def _require_tokenizer(tokenizer: Any) -> None:
-    if tokenizer is None:
-        raise UserError(
-            "explain was given a model without its tokenizer; expected both, or the folder that holds both: write "
-            "twinlens.explain(model, tokenizer, texts)."
-        )
 
 
 def _on_device(model: Any, device: str | None) -> list[str]:
@@ -251,54 +284,3 @@ def _on_device(model: Any, device: str | None) -> list[str]:
         )
     found = [override("trainer.accelerator", DEVICES[kind])]
     return found if kind != "cuda" else [*found, f"trainer.devices=[{int(number or 0)}]"]
-
-
-def _text_data(model: Any, texts: Any, train: Any, inputs: Path, generate: int) -> list[str]:
-    """Files and settings of data=texts."""
-    queries = rows_of(texts, "texts")
-    found = ["data=texts", override("data.queries", write_texts(inputs / "queries.jsonl", queries, is_query=True))]
-    if not all(row.get("completion") for row in queries):
-        found.append(override("data.generate", generate))
-    if train is not None:
-        place = str(train)
-        if not isinstance(train, str | Path):
-            place = write_texts(inputs / "train.jsonl", rows_of(train, "train"), is_query=False)
-        found.append(override("data.train", place))
-    return found
-
-
-def _classifier_data(model: Any, texts: Any, train: Any, inputs: Path, generate: int) -> list[str]:
-    """Files and settings of data=table."""
-    if isinstance(model, str | Path):
-        from twinlens.models.backbone import load_config
-
-        config = load_config(str(model))
-    else:
-        config = model.config
-    classes = [str(name) for _, name in sorted((config.id2label or {}).items())]
-    queries = rows_of(texts, "texts")
-    columns = text_columns(queries)
-    path = {"test": write_table(inputs / "test.jsonl", queries, columns, classes, "texts")}
-    if train is not None:
-        rows = rows_of(train, "train")
-        path["train"] = write_table(inputs / "train.jsonl", rows, columns, classes, "train")
-    labelled = train is not None or any(row.get(LABEL) is not None for row in queries)
-    label = override("data.label", LABEL if labelled else None)
-    return ["data=table", override("data.path", path), override("data.text", columns), label]
-
-
-def _write_config(model: Any, where: Path) -> None:
-    """Configuration of the model, with the class that it is."""
-    where.mkdir(parents=True, exist_ok=True)
-    before = model.config.architectures
-    try:
-        model.config.architectures = [type(model).__name__]
-        model.config.save_pretrained(where)
-    finally:
-        model.config.architectures = before
-
-
-def _told_hooks(model: Any) -> list[str]:
-    """A sentence on hooks that the twin does not have."""
-    n = sum(len(vars(part)[name]) for part in model.modules() for name in HOOKS[:2] if name in vars(part))
-    return [f"{n} hooks of the model were left out: the model is explained as it is without them"] if n else []

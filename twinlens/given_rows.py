@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from twinlens.attribution.errors import UserError
 
 Row = dict[str, Any]
 OF_TEXTS = ("text", "prompt", "completion", "foil", "messages", "type", "group")
 """Columns that data=texts reads."""
+OF_QUERIES = ("prompt", "completion", "foil")
 LABEL = "label"
 
 
@@ -19,18 +23,32 @@ def rows_of(given: Any, name: str) -> list[Row]:
     """What was passed, row by row.
 
     Args:
-        given: a text, a dict, a list of these, a Dataset of the library datasets, or a DataLoader, of whose dataset
-            every row is taken in its own order.
+        given: a text, a dict, a list of these, a table (of datasets, pandas, polars or pyarrow), a Dataset of torch, or
+            a DataLoader, of whose dataset every row is taken in its own order.
         name: of the argument, for messages.
 
     Raises:
-        UserError: none of these, nothing, or a row that is neither a text nor a dict.
+        UserError: none of these, nothing, a row that is neither a text nor a dict, or a DataLoader that picks rows.
     """
+    if isinstance(given, Mapping) and (columns := [key for key, value in given.items() if _is_column(value)]):
+        raise UserError(
+            f"{name} is a {type(given).__name__} whose {columns[0]} holds many rows; expected rows: pass a list of "
+            f"dicts, of several splits one of them, {name}[{columns[0]!r}]."
+        )
+    if isinstance(given, set | frozenset):
+        raise UserError(
+            f"{name} is a set, which has no order, so that no index would say which row it is; expected rows in order: "
+            f"pass sorted({name})."
+        )
     if isinstance(given, str | Mapping):
         given = [given]
-    rows = getattr(given, "dataset", given)  # of a DataLoader
-    if hasattr(rows, "to_list") and not isinstance(rows, list):
-        rows = rows.to_list()
+    rows = _dataset_of(given, name) if isinstance(given, DataLoader) else given
+    tables = ("to_list", "to_pylist", "to_dicts")  # of datasets, pyarrow and polars
+    convert = next((each for each in tables if hasattr(rows, each) and not isinstance(rows, list)), None)
+    if hasattr(rows, "columns") and hasattr(rows, "to_dict"):  # of pandas
+        rows = rows.to_dict("records")
+    elif convert is not None:
+        rows = getattr(rows, convert)()
     elif not isinstance(rows, Iterable) and hasattr(rows, "__getitem__") and hasattr(rows, "__len__"):
         rows = [rows[number] for number in range(len(rows))]
     if not isinstance(rows, Iterable):
@@ -51,9 +69,14 @@ def write_texts(file: Path, rows: Sequence[Row], is_query: bool) -> str:
         file: written.
         rows: see `rows_of`; a query's `text` is its prompt.
         is_query: whether they are what is explained.
+
+    Raises:
+        UserError: a query with a text and a prompt, or with a misspelt column.
     """
     kept = [{name: row[name] for name in OF_TEXTS if row.get(name) is not None} for row in rows]
     if is_query:
+        for number, row in enumerate(rows):
+            _require_clear(row, f"texts[{number}]")
         kept = [{"prompt" if name == "text" else name: value for name, value in row.items()} for row in kept]
     return write_rows(file, [new or dict(row) for new, row in zip(kept, rows, strict=True)])
 
@@ -64,6 +87,7 @@ def text_columns(rows: Sequence[Row]) -> list[str]:
     Raises:
         UserError: there is none.
     """
+    _require_label(rows[0], "texts[0]")
     names = [name for name in rows[0] if name != LABEL and all(isinstance(row.get(name), str) for row in rows)]
     if not names:
         raise UserError(
@@ -94,7 +118,10 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
                 f"{name}[{number}] has no text in {lacking[0]} (it has: {', '.join(map(str, row))}), which the "
                 "explained texts have; expected the same columns in both: rename it."
             )
+        _require_label(row, f"{name}[{number}]")
         label = row.get(LABEL)
+        if isinstance(label, float) and label.is_integer():  # what tables make of numbers beside empty cells
+            label = int(label)
         if isinstance(label, int) and str(label) not in classes and 0 <= label < len(classes):
             label = classes[label]
         written.append({**{column: row[column] for column in columns}, **({} if label is None else {LABEL: label})})
@@ -122,8 +149,59 @@ def _row(row: Any, where: str) -> Row:
     if isinstance(row, str):
         return {"text": row}
     if isinstance(row, Mapping) and row:
-        return {str(name): value for name, value in row.items()}
+        return {str(name): _plain(value) for name, value in row.items()}
+    what = "an empty dict" if isinstance(row, Mapping) else f"a {type(row).__name__}"
     raise UserError(
-        f"{where} is a {type(row).__name__}; expected a text or a dict with texts, from which the tokenizer makes the "
-        "model's input: pass the texts themselves."
+        f"{where} is {what}; expected a text or a dict with texts, from which the tokenizer makes the model's input: "
+        "pass the texts themselves; of a DataLoader the rows of its dataset are read, not what collate_fn makes."
     )
+
+
+def _plain(value: Any) -> Any:
+    """A single number of NumPy or torch as Python has it, and NaN, which tables have for nothing, as None."""
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value
+
+
+def _is_column(value: Any) -> bool:
+    """Whether a value of a dict stands for many rows, as in a dict of columns or of splits."""
+    return not isinstance(value, str | bytes | Mapping) and hasattr(value, "__len__") and not _is_turns(value)
+
+
+def _is_turns(value: Any) -> bool:
+    """Whether it is a chat."""
+    return isinstance(value, list | tuple) and bool(value) and all(isinstance(turn, Mapping) for turn in value)
+
+
+def _dataset_of(loader: DataLoader[Any], name: str) -> Any:
+    """The dataset of a loader that reads all of it."""
+    sampler = loader.sampler if type(loader.batch_sampler) in (BatchSampler, type(None)) else loader.batch_sampler
+    whole = type(sampler) is SequentialSampler or isinstance(loader.dataset, IterableDataset)
+    if type(sampler) is RandomSampler:
+        whole = not sampler.replacement and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+    if not whole:
+        raise UserError(
+            f"{name} is a DataLoader with a {type(sampler).__name__}, which picks rows of its dataset, while every row "
+            "of the dataset is read here; expected the rows that are meant: pass Subset(dataset, indices)."
+        )
+    return loader.dataset
+
+
+def _require_clear(row: Row, where: str) -> None:
+    """Refuse a query that names its prompt twice, or a column that looks like one that is read."""
+    if row.get("text") is not None and row.get("prompt") is not None:
+        raise UserError(f"{where} has a text and a prompt, which are two words for one thing; expected one: drop one.")
+    for column in row:
+        near = get_close_matches(column, OF_QUERIES, n=1, cutoff=0.85)
+        if near and column not in OF_QUERIES and row.get(near[0]) is None:
+            raise UserError(
+                f"{where} has the column {column}, which is not read; expected {near[0]}: rename the column."
+            )
+
+
+def _require_label(row: Row, where: str) -> None:
+    """Refuse a column that looks like that of the labels."""
+    near = [] if LABEL in row else get_close_matches(LABEL, [name.lower() for name in row], n=1, cutoff=0.75)
+    if near:
+        raise UserError(f"{where} has the column {near[0]} and no label; expected {LABEL}: rename the column.")

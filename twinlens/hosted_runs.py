@@ -3,37 +3,33 @@
 from __future__ import annotations
 
 import io
-import logging
-import os
-import random
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
-import numpy as np
-import torch
-from datasets.utils import logging as datasets_logging
 from omegaconf import OmegaConf, open_dict
-from transformers.utils import logging as transformers_logging
 
 from twinlens import train as entry
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.fit.stage import n_processes
 from twinlens.callbacks.passes.memory import is_out_of_memory
 from twinlens.callbacks.processes.terminal import notebook_bars
 from twinlens.callbacks.run.folder_lock import release
 from twinlens.callbacks.run.quiet_libraries import quiet_libraries
 from twinlens.callbacks.run.run_outcome import OUT_OF_MEMORY
 from twinlens.callbacks.store.failures import chain_of, writing
+from twinlens.caller_state import as_it_was, usual_tensors, with_gradients
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.config_sources import compose, parse_typed
 from twinlens.conf.checking.plain_values import without_hydra
 from twinlens.method_names import node_of
 
+_ONE_AT_A_TIME = RLock()
+"""Of several threads: what a run prints, and what it sets in the process, is its own."""
 DEVICES = {"cpu": "cpu", "cuda": "gpu", "mps": "mps"}
 """Kind of a torch device → Lightning's word for it."""
-LOGGERS = ("lightning.pytorch", "lightning.fabric", "lightning.fabric.strategies.launchers.subprocess_script")
 
 
 def run_here(
@@ -62,10 +58,18 @@ def run_here(
     arguments = [*overrides, f"method=[{','.join(shipped)}]", *more]
     told = io.StringIO()
     shown = notebook_bars() if bars else nullcontext()
-    with as_it_was(), redirect_stdout(told) if quiet else nullcontext(), shown:
+    with (
+        _ONE_AT_A_TIME,
+        as_it_was(),
+        with_gradients(),
+        usual_tensors(),
+        redirect_stdout(told) if quiet else nullcontext(),
+        shown,
+    ):
         quiet_libraries()
         check_command_line(arguments, entry.CONFIG_DIR, compose, parse_typed)
         config = without_hydra(compose(entry.CONFIG_DIR, "train", list(arguments)))
+        _require_one_look(config)
         with open_dict(config):
             for name, method in methods.items():
                 if method != name:
@@ -84,30 +88,22 @@ def run_here(
     return told.getvalue()
 
 
-@contextmanager
-def as_it_was() -> Iterator[None]:
-    """Put back what a run changes in its process: random numbers, the environment, warnings, loggers and bars."""
-    numpy_state, python_state, environment = np.random.get_state(), random.getstate(), dict(os.environ)
-    levels = {name: logging.getLogger(name).level for name in LOGGERS}
-    factory, bars = logging.getLogRecordFactory(), transformers_logging.is_progress_bar_enabled()
-    dataset_bars = datasets_logging.is_progress_bar_enabled()
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
-    try:
-        with torch.random.fork_rng(devices), warnings.catch_warnings():
-            yield
-    finally:
-        np.random.set_state(numpy_state)
-        random.setstate(python_state)
-        for name in set(os.environ) - set(environment):
-            del os.environ[name]
-        os.environ.update(environment)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
-        logging.setLogRecordFactory(factory)
-        if bars:
-            transformers_logging.enable_progress_bar()
-        if dataset_bars:
-            datasets_logging.enable_progress_bar()
+def _require_one_look(config: Any) -> None:
+    """Refuse what would train the caller's model, or run the caller's script again.
+
+    Raises:
+        UserError: naming the setting.
+    """
+    if config.fit:
+        raise UserError(
+            "the settings turn fit on, and explain explains a model as it is; expected fit=false: train the model "
+            "first, or run the command."
+        )
+    if (n := n_processes(config.trainer)) > 1:
+        raise UserError(
+            f"the settings of the trainer ask for {n} processes, each of which would run the calling script from its "
+            "beginning; expected one: leave trainer.devices and trainer.num_nodes out, or run the command."
+        )
 
 
 def override(key: str, value: Any, quoted: bool = True) -> str:

@@ -10,11 +10,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from twinlens import conf
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method
+from twinlens.conf.checking import suggestions
 
-FOLDER = Path(str(conf.__file__)).parent / "method"
+FOLDER = Path(suggestions.__file__).parents[1] / "method"
 
 
 def class_of(method: Any) -> type[Method]:
@@ -26,8 +26,9 @@ def class_of(method: Any) -> type[Method]:
     if isinstance(method, Method):
         return type(method)
     if not isinstance(method, str):
+        what = f"the class {method.__name__}" if isinstance(method, type) else f"{method!r:.60}"
         raise UserError(
-            f"methods holds a {type(method).__name__}; expected names such as 'ig' or configured methods such as "
+            f"{what} is no method; expected a name such as 'ig' or a configured method such as "
             "IntegratedGradients(n_steps=10): pass one of these."
         )
     module, _, name = str(node_named(method)["_target_"]).rpartition(".")
@@ -55,6 +56,20 @@ def name_of(method: Any) -> str:
     return min(named, key=len) if named else re.sub(r"(?<!^)(?=[A-Z])", "_", target.rpartition(".")[2]).lower()
 
 
+def require_name(name: Any) -> str:
+    """A name that a caller gives to a method, of which a key and a folder are made.
+
+    Raises:
+        UserError: one that is none.
+    """
+    if not re.fullmatch(r"[^\W\d][\w-]*", str(name)):
+        raise UserError(
+            f"methods has the name {name!r}; expected a word of letters, digits, _ and -, since lists lie in a folder "
+            "of that name: rename it, e.g. my_ig."
+        )
+    return str(name)
+
+
 def target_of(kind: type[Method]) -> str:
     """Dotted name of a class."""
     return f"{kind.__module__}.{kind.__qualname__}"
@@ -69,6 +84,11 @@ def node_of(method: Any) -> dict[str, Any]:
     if isinstance(method, str):
         return node_named(method)
     kind = class_of(method)
+    if "<locals>" in kind.__qualname__:
+        raise UserError(
+            f"the class {kind.__name__} is made inside a function, so that no file can name it; expected a class of a "
+            "module: define it outside of the function."
+        )
     names = list(inspect.signature(kind).parameters)
     lacking = [name for name in names if not hasattr(method, name)]
     if lacking:
@@ -87,7 +107,9 @@ def node_named(name: str) -> dict[str, Any]:
     """
     there = {file.stem: file for file in files()}
     if name not in there:
-        raise UserError(f"no method is called {name}; expected one of {', '.join(there)}: correct the name.")
+        near = suggestions.nearest(name, there)
+        meant = f" (did you mean {near}?)" if near else ""
+        raise UserError(f"no method is called {name}{meant}; expected one of {', '.join(there)}: correct the name.")
     found: Any = OmegaConf.to_container(OmegaConf.load(there[name]))
     return dict(found)
 

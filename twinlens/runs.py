@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.neuron_passages import Passages
 from twinlens.callbacks.results.run_files import RunFiles, ScoreSet
+from twinlens.comparisons import Comparison
 from twinlens.score_tables import Scores
 from twinlens.views import SHOWN, view_of
 
 if TYPE_CHECKING:
     import pandas
-
-COMPARED = 10
-"""Places of two lists that are compared."""
-NUMBERS = ("value", "stderr", "n", "low", "high")
-"""Columns of results.csv that are measured; all others say what of."""
 
 
 class Run:
@@ -35,9 +32,20 @@ class Run:
 
     def __init__(self, path: str | Path, held: object = None) -> None:
         self.held = held
-        self.path = Path(path).expanduser()
+        if not isinstance(path, str | PathLike):
+            raise UserError(
+                f"{path!r:.60} is no path, so that it is no run; expected the folder that a run has left: write "
+                "twinlens.open('outputs/runs/2026-01-31_…')."
+            )
+        self.path = Path(path).expanduser().absolute()  # it is read when it is asked for, wherever the caller is then
         if not (self.path / "config.yaml").is_file():
             what = "has no config.yaml" if self.path.is_dir() else "is no folder"
+            jobs = sorted(self.path.glob("*/config.yaml")) if self.path.is_dir() else []
+            if jobs:
+                raise UserError(
+                    f"{self.path} holds {len(jobs)} run(s) and is none itself, as a sweep's folder is; expected one of "
+                    f"them: give e.g. {jobs[0].parent}."
+                )
             raise UserError(
                 f"{self.path} {what}, so that it is no run; expected the folder that a run has left: give the last "
                 "line that the command printed, e.g. outputs/runs/2026-01-31_…"
@@ -113,8 +121,16 @@ class Run:
         """In a notebook: the report, from its overview on."""
         return view_of(self.files, self.scores, None, {}, SHOWN, False).html()
 
-    def compare(self, other: Run | str | Path) -> Comparison:
-        """What differs between this run and another one."""
+    def compare(self, other: Any) -> Comparison:
+        """What differs between this run and another one.
+
+        Args:
+            other: a run, an answer, or a run's folder.
+
+        Raises:
+            UserError: no run, or one that explains no text in common.
+        """
+        other = getattr(other, "run", other)
         return Comparison(self, other if isinstance(other, Run) else Run(other))
 
     def figures(self, folder: str | Path, kind: Literal["pdf", "svg", "png"] = "pdf") -> list[Path]:
@@ -134,7 +150,11 @@ class Run:
         return write_figures(self.path, Path(folder), kind)
 
     def __repr__(self) -> str:
-        return f"Run({str(self.path)!r}): {', '.join(self.scores) or 'no scores'}"
+        try:
+            said = ", ".join(self.scores) or "no scores"
+        except UserError as error:  # a damaged run has a name as well
+            said = str(error)
+        return f"Run({str(self.path)!r}): {said}"
 
 
 class ScoresByMethod(Mapping[str, Scores]):
@@ -161,6 +181,10 @@ class ScoresByMethod(Mapping[str, Scores]):
             )
         return Scores(self._files, self._sets[name], self._passages, self._held, self._draw)
 
+    def get(self, name: Any, default: Any = None) -> Any:
+        """Scores of a method, or `default` where it has none."""
+        return self[name] if name in self._sets else default
+
     def _draw(self, state: Mapping[str, Any]) -> str:
         """A notebook's view."""
         return view_of(self._files, self, None, state, SHOWN, False).html()
@@ -173,64 +197,6 @@ class ScoresByMethod(Mapping[str, Scores]):
 
     def __len__(self) -> int:
         return len(self._sets)
-
-
-class Comparison:
-    """Two runs side by side.
-
-    Args:
-        run, other: the two.
-    """
-
-    def __init__(self, run: Run, other: Run) -> None:
-        self.run = run
-        self.other = other
-
-    def results(self) -> pandas.DataFrame:
-        """Numbers that both runs have: what they are of, `value`, `other`, and `difference` (other less value)."""
-        import pandas
-
-        one, two = self.run.results(), self.other.results()
-        if one.empty or two.empty:
-            return pandas.DataFrame(columns=["evaluation", "metric", "method", "value", "other", "difference"])
-        keys = [name for name in one.columns if name in two.columns and name not in NUMBERS]
-        keys = [name for name in keys if name not in ("model", "data", "seed", "setting")]
-        both = one.merge(two, on=keys, suffixes=("", "_other"))[[*keys, "value", "value_other"]]
-        both = both.rename(columns={"value_other": "other"})
-        both["difference"] = both["other"] - both["value"]
-        return both.dropna(axis=1, how="all")
-
-    def lists(self, first: int = COMPARED) -> pandas.DataFrame:
-        """Methods that both runs have, by query: how many of the first places name the same, and the share of them.
-
-        Args:
-            first: places of each list.
-        """
-        import pandas
-
-        rows: list[dict[str, Any]] = []
-        for name in (name for name in self.run.scores if name in self.other.scores):
-            one, two = (side.scores[name].named(first) for side in (self.run, self.other))
-            for query in sorted(set(one) & set(two)):
-                length = min(len(one[query]), len(two[query]))
-                shared = len(set(one[query][:length]) & set(two[query][:length]))
-                share = shared / length if length else float("nan")
-                rows.append({"method": name, "query": query, "first": length, "shared": shared, "share": share})
-        return pandas.DataFrame(rows, columns=["method", "query", "first", "shared", "share"])
-
-    def _repr_html_(self) -> str:
-        """In a notebook: both tables."""
-        titled = (("numbers", self.results()), ("lists", self.lists()))
-        return "".join(f"<p>{name}</p>{table.to_html(index=False, border=0)}" for name, table in titled if len(table))
-
-    def show(self) -> None:
-        """Print both tables."""
-        for title, table in (("numbers", self.results()), ("lists", self.lists())):
-            print(f"{title} of {self.run.path} and {self.other.path}")
-            print(table.to_string(index=False) if len(table) else "  none in both")
-
-    def __repr__(self) -> str:
-        return f"Comparison of {self.run.path} and {self.other.path}; .results(), .lists() and .show() have it"
 
 
 def open_run(path: str | Path) -> Run:

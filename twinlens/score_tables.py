@@ -149,12 +149,12 @@ class Scores:
             yield from self._units(row, target)
 
     def named(self, first: int) -> dict[int, list[Any]]:
-        """What the first places of every query's list name: training rows, or (layer, site, unit)."""
+        """What the first places of every query's list name, in whatever run: texts of training instances, (layer, site,
+        unit), or both."""
         found: dict[int, list[Any]] = {}
         for row in self.rows():
             if row["rank"] <= first:
-                unit = tuple(row[name] for name in ("layer", "site", "unit") if name in row)
-                named = (*unit, *((row["index"],) if "index" in row else ())) if unit else row["index"]
+                named = tuple(row[name] for name in ("layer", "site", "unit", "text") if name in row)
                 found.setdefault(row["query"], []).append(named)
         return found
 

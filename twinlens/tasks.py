@@ -13,7 +13,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from twinlens.attribution.errors import UserError, require_finite
+from twinlens import task_checks as checks
+from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.lds import LinearDatamodelling
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs
 from twinlens.attribution.evaluation.result import Result
@@ -27,11 +28,23 @@ from twinlens.attribution.gradients.tape import recording
 from twinlens.attribution.instance.tracin_rows import CheckpointRows
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.protocols import LinearLayer
+from twinlens.caller_state import as_it_was, with_gradients
+from twinlens.conf.checking.byte_sizes import parse_bytes
 from twinlens.method_names import configured
 from twinlens.models.given_models import twin_of
 from twinlens.models.linear_layers import coverage
 from twinlens.models.module_layers import module_layers
-from twinlens.task_batches import device_of, moved, of_each, refuse_overwritten, require_order, without_overwriting
+from twinlens.task_batches import (
+    device_of,
+    moved,
+    of_each,
+    outputs_of,
+    refuse_infinite,
+    refuse_overwritten,
+    require_batches,
+    without_overwriting,
+)
+from twinlens.task_proof import prove_rows
 
 OfBatch = Callable[[Any, Any], Tensor]
 """(module, batch) → a number, or scores, of each example."""
@@ -44,22 +57,24 @@ BUDGET = 4 * 2**30
 
 
 class Task:
-    """What is asked of a module. The module is read through a twin over the same weights, in eval mode, and stays as
-    it is.
+    """What is asked of a module. The module is read through a twin over the same weights, in eval mode and without its
+    hooks, and stays as it is. Layers that are frozen count like others.
 
     Args:
-        module: any; its layers read examples along their first axis.
+        module: any; its layers read examples along their first axis, and nothing else reads their weights. The first
+            batch of every pass is compared with autograd.
         loss: (module, batch) → the training loss of each example, [examples], not a mean over them.
         measurement: (module, batch) → what is explained of each query, [examples], higher is more; None: less loss.
         modules: names of layers, or glob patterns over them; None: all linear layers and convolutions.
-        outputs: (module, batch) → scores of each example, [examples, outputs], of which curvature methods take an
-            expectation; None: those methods need `fisher="empirical"`.
+        outputs: (module, batch) → scores of each example before the softmax (logits), [examples, outputs], of which
+            curvature methods take an expectation; None: those methods need `fisher="empirical"`.
         likelihood: of the outputs: `categorical`, the loss is cross-entropy over them; `gaussian`, it is
             ½ Σ (outputs − truth)².
-        memory_budget: bytes.
+        memory_budget: bytes, or words such as "4GiB".
 
     Raises:
-        UserError: see `twinlens.models.module_layers.module_layers`; an unknown likelihood.
+        UserError: see `twinlens.models.module_layers.module_layers`; no module, or one without values; an unknown
+            likelihood.
 
     Example:
         >>> import torch, twinlens
@@ -79,21 +94,23 @@ class Task:
         modules: Sequence[str] | None = None,
         outputs: OfBatch | None = None,
         likelihood: Likelihood = "categorical",
-        memory_budget: int = BUDGET,
+        memory_budget: int | str = BUDGET,
     ) -> None:
         if likelihood not in get_args(Likelihood):
             raise UserError(
                 f"likelihood={likelihood!r} is none that is known; expected {' or '.join(get_args(Likelihood))}: "
                 "choose categorical for classes, gaussian for regression."
             )
-        self.module = module
+        given = {"loss": loss, "measurement": measurement, "outputs": outputs}
+        checks.require_functions(**{name: each for name, each in given.items() if each is not None or name == "loss"})
+        self.module = checks.require_module(module)
         self.loss = loss
         self.measurement = measurement
         self.modules = modules
         self.outputs = outputs
         self.likelihood = likelihood
-        self.memory_budget = memory_budget
-        self.layers = [layer.name for layer in module_layers(module, modules)]
+        self.memory_budget = parse_bytes(memory_budget)
+        self.layers = [layer.name for layer in module_layers(self.module, modules)]
 
     def coverage(self) -> str:
         """Which share of the module's parameters the layers hold, and what the rest is."""
@@ -105,7 +122,7 @@ class Task:
         method: Any,
         train: Batches,
         queries: Batches,
-        checkpoints: Sequence[tuple[Mapping[str, Tensor], float]] = (),
+        checkpoints: checks.Checkpoints = (),
     ) -> Tensor:
         """Score of every train example for every query.
 
@@ -120,12 +137,16 @@ class Task:
 
         Raises:
             UserError: a method that is not over gradients, or asks for what the task does not have; rows beyond the
-                memory budget; losses that are no number of each example.
+                memory budget; losses that are no number of each example, or not of it alone.
         """
-        method = configured(method)
-        self._check(method, checkpoints)
-        for name, batches in (("train", train), ("queries", queries)):
-            require_order(name, batches)
+        method, checkpoints = configured(method), list(checkpoints)
+        checks.require_method(method, checkpoints, self.outputs is not None)
+        with as_it_was(), with_gradients():
+            for name, batches in (("train", train), ("queries", queries)):
+                require_batches(name, batches)
+            return self._scores(method, train, queries, checks.steps_of(checkpoints))
+
+    def _scores(self, method: Any, train: Batches, queries: Batches, checkpoints: checks.Checkpoints) -> Tensor:
         if method.reads in ("checkpoints", "checkpoint_rows"):
             steps = [(self._twin(state), rate) for state, rate in checkpoints]
             projections = self._projections(steps[-1][0], method, train)
@@ -149,10 +170,15 @@ class Task:
         Args:
             queries: batches.
             module: another one than the task's, e.g. trained on other rows.
+
+        Raises:
+            UserError: no batches, or none of the same order each time; what is measured is no number of each query.
         """
-        twin = twin_of(self.module if module is None else module, dtype=None)
-        with torch.no_grad():
-            parts = [self._measured(twin, moved(batch, device_of(twin))).float().cpu() for batch in queries]
+        with as_it_was(), with_gradients():
+            require_batches("queries", queries)
+            twin = twin_of(checks.require_module(self.module if module is None else module), dtype=None)
+            with torch.no_grad():
+                parts = [self._measured(twin, moved(batch, device_of(twin))).float().cpu() for batch in queries]
         return torch.cat(parts)
 
     def lds(
@@ -178,61 +204,27 @@ class Task:
         Raises:
             UserError: no scores, or of different sizes; see `LinearDatamodelling`.
         """
-        shapes = {name: tuple(found.shape) for name, found in scores.items()}
-        if not shapes or len(set(shapes.values())) > 1:
-            raise UserError(
-                f"lds was given the scores {shapes or 'of no method'}; expected some of one shape, [queries, train]: "
-                "score all with the same rows."
-            )
-        n_queries, n_train = next(iter(shapes.values()))
+        n_queries, n_train = checks.shape_of(scores)
         held = {name: HeldScores(found.detach().cpu()[None]) for name, found in scores.items()}
 
         def measure(rows: Sequence[int], seed: int) -> Tensor:
-            return self.measure(queries, fit(list(rows), seed)).double()
+            found = self.measure(queries, checks.require_module(fit(list(rows), seed))).double()
+            if len(found) != n_queries:
+                raise UserError(
+                    f"the scores are of {n_queries} queries, and the batches hold {len(found)}; expected the same "
+                    "queries for both: pass those that were scored."
+                )
+            return found
 
         evaluation = LinearDatamodelling(subsets=subsets, percent=percent, seeds=list(seeds))
         return evaluation.evaluate(TruthInputs(n_train, held, torch.arange(n_queries), measure))
 
     # -- one pass ---------------------------------------------------------------------------------------------------
 
-    def _check(self, method: Any, checkpoints: Sequence[Any]) -> None:
-        name = type(method).__name__
-        if not hasattr(method, "curvature_losses") or not hasattr(method, "gradients"):
-            raise UserError(
-                f"{name} is not over the gradients of layers; expected GradientSimilarity, Influence or TracIn: "
-                "choose one, or twinlens.explain for the others."
-            )
-        along = method.reads in ("checkpoints", "checkpoint_rows")
-        if along != bool(checkpoints):
-            why = "reads weights along the training" if along else "reads one set of weights"
-            raise UserError(
-                f"{name} {why}, and scores was given {len(checkpoints)} checkpoints; expected "
-                f"{'at least one' if along else 'none'}: {'pass' if along else 'leave out'} "
-                "checkpoints=[(state_dict, learning_rate), …]."
-            )
-        if getattr(method, "curvature", None) == "hessian":
-            raise UserError(
-                "curvature=hessian is of a classifier's head, and a task's gradients are of layers; expected ggn, "
-                "ekfac, kfac, datainf or identity: use curvature='ggn', which is positive semi-definite."
-            )
-        if method.curvature_losses == "expectation" and self.outputs is None:
-            raise UserError(
-                f"{name} takes an expectation over the module's outputs, and the task says none; expected both: pass "
-                "outputs=… to Task, or use Influence(curvature='ekfac', fisher='empirical')."
-            )
-        if isinstance(getattr(method, "damping", 0.0), str):
-            raise UserError(f"damping={method.damping} is chosen by a run; expected a number here: write damping=0.1.")
-
     def _twin(self, state: Mapping[str, Tensor] | None = None) -> Any:
         twin = twin_of(self.module, dtype=None)
         if state is not None:
-            try:
-                twin.load_state_dict({name: value.clone() for name, value in state.items()}, assign=True)
-            except RuntimeError as error:
-                raise UserError(
-                    f"a checkpoint does not fit the module ({' '.join(str(error).split())[:200]}); expected a "
-                    "state_dict of the same module: keep module.state_dict() while it is trained."
-                ) from error
+            checks.load_checkpoint(twin, state)
         for part in twin.modules():
             if getattr(part, "inplace", False) is True:
                 part.inplace = False  # what is recorded must not be overwritten
@@ -255,16 +247,27 @@ class Task:
         made of."""
         layers = module_layers(twin, self.modules)
         plan = RowPass(layers, projections[1], [projections[0].sides(layer) for layer in layers])
-        return self._collected(twin, plan, batches, of).rows()
+        rows = self._collected(twin, plan, batches, of).rows()
+        refuse_infinite(rows.groups, f"the gradient of the {of} of the task", 0, rows.rank)
+        return rows
 
     def _collected(self, twin: Any, plan: RowPass, batches: Batches, of: str) -> CollectedRows:
         found = CollectedRows(plan)
+        proven: list[int] = []
         examples, each = 0, 4 * plan.layout.n_numbers
         with without_overwriting():
-            for batch in batches:
-                batch = moved(batch, device_of(twin))
+            for given in batches:
+                batch = moved(given, device_of(twin))
+
+                def differentiated(batch: Any = batch) -> tuple[Tensor, Tensor]:
+                    return self._differentiated(twin, batch, of)
+
+                if len(proven) < 2 and max(proven, default=0) < 2:  # one example alone depends on no other one
+                    proven.append(prove_rows(plan.layers, differentiated, f"the {of} of the task"))
                 with recording(plan.layers) as tape:
-                    values, cotangents = self._differentiated(twin, batch, of)
+                    values, cotangents = differentiated()
+                    if not len(values):
+                        continue
                     refuse_overwritten(tape.overwritten())
                     examples += len(values)
                     needed = 0 if plan.per == "nothing" else each * examples * len(cotangents)
@@ -275,31 +278,31 @@ class Task:
                             f"{bytes_in_words(self.memory_budget)}: raise it, name fewer modules, or use projection="
                             "'random' in the method."
                         )
-                    index = torch.arange(examples - len(values), examples)
-                    require_finite(values.detach().cpu(), f"A {of} of the task", index)
+                    refuse_infinite([values], f"the {of} of the task", examples - len(values))
                     found.add(tape, values, cotangents)
         return found
 
     def _differentiated(self, twin: Any, batch: Any, of: str) -> tuple[Tensor, Tensor]:
         if of == "expectation":
             assert self.outputs is not None
-            outputs = self.outputs(twin, batch)
-            if outputs.dim() != 2:
-                raise UserError(
-                    f"outputs gives the shape {tuple(outputs.shape)}; expected [examples, outputs]: flatten the rest."
-                )
+            outputs = outputs_of(self.outputs(twin, batch), batch, self.likelihood)
             if self.likelihood == "gaussian":
                 unit = torch.eye(outputs.shape[1], dtype=torch.float64, device=outputs.device)
                 return outputs, unit[:, None].expand(-1, len(outputs), -1)
             return outputs, fisher_cotangents(outputs, outputs.argmax(1), "expectation")
-        values = of_each(self.loss(twin, batch), "loss") if of == "loss" else self._measured(twin, batch)
+        values = of_each(self.loss(twin, batch), "loss", batch) if of == "loss" else self._measured(twin, batch)
+        if not values.requires_grad:
+            raise UserError(
+                f"the {of} of the task depends on no layer that is differentiated; expected what is computed from what "
+                "they give: leave out detach(), .item() and NumPy, and name in modules the layers that it comes from."
+            )
         sign = 1.0 if of == "loss" else -1.0
         return values, torch.full_like(values, sign, dtype=torch.float64)[None]
 
     def _measured(self, twin: Any, batch: Any) -> Tensor:
         if self.measurement is None:
-            return -of_each(self.loss(twin, batch), "loss")
-        return of_each(self.measurement(twin, batch), "measurement")
+            return -of_each(self.loss(twin, batch), "loss", batch)
+        return of_each(self.measurement(twin, batch), "measurement", batch)
 
     def _scored(self, method: Any, train: Any, queries: Any) -> Tensor:
         scorer = method.prepare(train, self.memory_budget)

@@ -58,6 +58,10 @@ class View:
         """As it stands behind the # of report.html."""
         return str(self.state["view"]) if "view" in self.state else urlencode(self.state)
 
+    def __post_init__(self) -> None:
+        if isinstance(self.top, bool) or not isinstance(self.top, int) or self.top < 1:
+            raise UserError(f"top={self.top!r} entries of each list; expected a whole number from 1 on: write top=5.")
+
     def show(self) -> None:
         """Display it in a notebook, print it elsewhere."""
         text = as_text(self.tables(self.queries))
@@ -124,7 +128,7 @@ class View:
         yield f"train {index}: {texts_of(self.files, 'train', [index])[index]}", None
         rows = [{name: row[name] for name in ("query", "target", "method", "rank", "score")}
                 for _, row in self._naming("instance", index)]  # fmt: skip
-        yield f"it stands in {len(rows)} lists" + _first(rows), pandas.DataFrame(rows[:MOST_QUERIES]) if rows else None
+        yield f"it stands in {_lists(rows)}" + _first(rows), pandas.DataFrame(rows[:MOST_QUERIES]) if rows else None
 
     def _unit(self, key: str) -> Iterator[tuple[str, pandas.DataFrame | None]]:
         import pandas
@@ -136,7 +140,7 @@ class View:
                 "17 of layer 3: take `key` of one of run.scores[method].neurons()."
             )
         rows = [{name: row[name] for name in ("query", "target", "method", "rank", "score")} for _, row in named]
-        yield f"neuron {key} stands in {len(rows)} lists" + _first(rows), pandas.DataFrame(rows[:MOST_QUERIES])
+        yield f"neuron {key} stands in {_lists(rows)}" + _first(rows), pandas.DataFrame(rows[:MOST_QUERIES])
         scores, found = named[0]
         passages = scores.passages.of(found["site"], found["layer"], found["unit"]) if found["method"] else []
         if passages:
@@ -216,6 +220,10 @@ def _shown(row: Row) -> dict[str, Any]:
     if "text" in row:
         return {"rank": row["rank"], "score": row["score"], "train": row["index"], "text": _line(row["text"])}
     return {name: row[name] for name in ("rank", "score", "layer", "site", "unit")}
+
+
+def _lists(rows: Sequence[Any]) -> str:
+    return "1 list" if len(rows) == 1 else f"{len(rows)} lists"
 
 
 def _first(rows: Sequence[Any]) -> str:

@@ -72,8 +72,8 @@ class CollectedRows:
         unread = [layer.name for layer, (*_, n) in zip(self.plan.layers, self._sums, strict=True) if not n]
         if unread:
             raise UserError(
-                f"the layer {unread[0]} takes no part in what is differentiated, so that it has no gradient; expected "
-                "layers that do: leave it out of the modules."
+                f"the layer {unread[0]} does not run, or takes no part in what is differentiated, so that no gradient "
+                "of it is seen; expected layers that do: name the others in modules."
             )
         return tuple((a / n, d / self._examples) for a, d, n in self._sums)
 

@@ -79,7 +79,7 @@ class Tape:
         if number in self.inputs:
             raise UserError(
                 f"the layer {self.layers[number].name} runs more than once in a forward; expected layers that run "
-                "once: leave it out of the method's params."
+                "once: leave it out of the method's params, or of a task's modules."
             )
         if not output.requires_grad:  # nothing recorded below: the backward ends here
             output = output.detach().requires_grad_(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -211,7 +212,8 @@ def interruptible(trainer: Trainer) -> Iterator[None]:
             raise
         raise KeyboardInterrupt from None
     finally:
-        signal.signal(signal.SIGINT, handler)
+        if threading.current_thread() is threading.main_thread():  # no other one has signals, nor may set them
+            signal.signal(signal.SIGINT, handler)
 
 
 def _batches_of(shards: Shards, numbers: Sequence[int]) -> tuple[list[list[int]], list[int | None]]:

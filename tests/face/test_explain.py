@@ -15,9 +15,10 @@ import pytest
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import twinlens
+from tests.face.models_in_use import in_use, same, state_of
 from tests.running import CommandLine
 from tests.small_texts import documents
 from twinlens.attribution.instance.bm25 import BM25
@@ -26,49 +27,6 @@ from twinlens.attribution.neuron.ig import IntegratedGradients
 DOCUMENTS = documents()
 PROMPT = "The capital of France is"
 FEW_STEPS = "method.ig.n_steps=3"
-
-
-@pytest.fixture(scope="module")
-def facts(repository: Path) -> tuple[Any, Any]:
-    folder = repository / "models" / "facts"
-    return AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-
-
-def in_use(model: Any) -> tuple[Any, list[str]]:
-    """A model in the middle of somebody's work, and what its hook has seen."""
-    seen: list[str] = []
-    model = copy.deepcopy(model).bfloat16().train()
-    model.model.layers[0].eval()
-    model.model.layers[1].register_forward_hook(lambda module, given, output: seen.append("forward"))
-    model.model.embed_tokens.requires_grad_(False)
-    model.model.norm.weight.grad = torch.ones_like(model.model.norm.weight)
-    return model, seen
-
-
-def state_of(model: Any) -> dict[str, Any]:
-    """All that a call could change."""
-    weights = dict(model.named_parameters())
-    return {
-        "weights": {name: value.clone() for name, value in model.state_dict().items()},
-        "places": {name: (id(value), value.data_ptr(), value.dtype, value.device) for name, value in weights.items()},
-        "gradients": {name: (value.requires_grad, None if value.grad is None else value.grad.clone())
-                      for name, value in weights.items()},
-        "buffers": {name: value.clone() for name, value in model.named_buffers()},
-        "modes": {name: part.training for name, part in model.named_modules()},
-        "hooks": {name: list(part._forward_hooks) for name, part in model.named_modules()},
-        "attributes": {name: sorted(vars(part)) for name, part in model.named_modules()},
-        "config": model.config.to_dict(),
-    }  # fmt: skip
-
-
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return one.dtype == two.dtype and torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(value, two[key]) for key, value in one.items())
-    if isinstance(one, tuple | list):
-        return len(one) == len(two) and all(map(same, one, two))
-    return bool(one == two)
 
 
 def test_three_lines_give_the_numbers_of_the_command_line(command: CommandLine, facts: tuple[Any, Any]) -> None:
@@ -113,7 +71,7 @@ def test_a_model_in_use_stays_as_it_is_to_the_bit(facts: tuple[Any, Any], capfd:
     assert torch.equal(torch.get_rng_state(), drawn)
     assert (dict(os.environ), random.getstate()) == surroundings[:2]
     assert (np.random.get_state()[1] == surroundings[2]).all()
-    assert "1 hooks of the model were left out" in answer.notes[0]
+    assert "1 hook of the model was left out" in answer.notes[0]
     assert answer.instances.to_pandas()["target"][0] == "'Paris.' against 'Rome.'"
     answer.show(top=2)
     shown = capfd.readouterr().out
@@ -184,6 +142,12 @@ def in_integers(model: Any) -> Any:
     return model
 
 
+def with_nan(model: Any) -> Any:
+    model = copy.deepcopy(model)
+    model.model.norm.weight.data[0] = torch.nan
+    return model
+
+
 @pytest.mark.parametrize(
     ("change", "given", "said"),
     [
@@ -191,7 +155,12 @@ def in_integers(model: Any) -> Any:
         (None, {"methods": ["gradsim"]}, "gradsim searches training instances"),
         (None, {"methods": ["influense"], "train": ["a"]}, "no method is called influense"),
         (None, {"methods": []}, "explains nothing"),
-        (None, {"methods": [3]}, "holds a int"),
+        (None, {"methods": [3]}, "3 is no method"),
+        (None, {"methods": 3}, "3 is no method"),
+        (None, {"methods": IntegratedGradients}, "the class IntegratedGradients is no method"),
+        (None, {"methods": "IG"}, "did you mean ig?"),
+        (None, {"methods": {"../ig": "ig"}}, "methods has the name '../ig'"),
+        (None, {"methods": {"a.b": "ig"}}, "methods has the name 'a.b'"),
         (None, {"methods": ["ig", IntegratedGradients()]}, "ig more than once"),
         (None, {"device": "cuda:9"}, "device=cuda:9 is not on this machine"),
         (None, {"device": "tpu"}, "device=tpu is not on this machine"),
@@ -201,12 +170,26 @@ def in_integers(model: Any) -> Any:
         (None, {"train": [{"words": "a"}], "methods": ["bm25"]}, "has none of text, prompt and completion"),
         (None, {"explain": "no such token at all"}, "tokens ("),
         (None, {"settings": {"method.ig.steps": 3}}, "method.ig.steps"),
+        (None, {"settings": {"fit": True}}, "settings names fit, which explain sets itself"),
+        (None, {"settings": ["seed=1,2"]}, "settings names seed"),
+        (None, {"settings": ["hydra.run.dir=x"]}, "settings names hydra.run.dir"),
+        (None, {"settings": ["-m"]}, "is no settings"),
+        (None, {"settings": 3}, "settings=3 is no settings"),
+        (None, {"settings": "trainer.devices=2"}, "ask for 2 processes, each of which would run the calling script"),
+        (None, {"folder": 3}, "folder=3 is no folder"),
+        (None, {"folder": Path(__file__) / "below"}, "is no folder"),
+        (None, {"store": Path(__file__)}, "is no folder"),
+        (None, {"train": "one text", "methods": ["bm25"]}, "train='one text' is no file and no folder"),
+        (None, {"train": "", "methods": ["bm25"]}, "train='' is no file and no folder"),
+        (None, {"texts": {"prompt": "a", "completions": " b"}}, "expected completion"),
+        (with_nan, {}, "the model's weight model.norm.weight holds NaN"),
         (on_meta, {}, "has no values (it lies on the meta device"),
         (with_own_forward, {}, "the forward of model.norm was replaced"),
         (with_nan, {}, "the given model holds NaN or infinite numbers in model.norm.weight (1 of "),
         (in_integers, {}, "are quantised (model.norm.weight is torch.int8)"),
         (lambda model: model.model, {}, "have a prediction to explain"),
         (lambda model: torch.nn.Linear(2, 2), {}, "or use twinlens.Task"),
+        (torch.nn.DataParallel, {}, "expected the one inside, which is read on one device: pass model.module"),
     ],
 )
 def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any, given: Any, said: str) -> None:
@@ -217,7 +200,16 @@ def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any
     assert "expected" in str(refused.value) or "did you mean" in str(refused.value)
 
 
+def test_a_message_names_what_was_passed(facts: tuple[Any, Any]) -> None:
+    with pytest.raises(twinlens.UserError) as refused:
+        twinlens.explain(*facts, ["one", {"text": None}], train=["a b", ""], methods=["bm25"])
+    assert str(refused.value).startswith(("train[1] has no token", "texts[1] has"))
+    assert "/given/" not in str(refused.value)
+
+
 def test_a_model_needs_its_tokenizer(facts: tuple[Any, Any]) -> None:
+    with pytest.raises(twinlens.UserError, match="the tokenizer is a str"):
+        twinlens.explain(facts[0], "facts", PROMPT)
     with pytest.raises(twinlens.UserError, match="without its tokenizer"):
         twinlens.explain(facts[0], None, PROMPT)
 
