@@ -105,7 +105,7 @@ def telling_what_is_kept(partial: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         stage, store = partial.parent.name, partial.parent.parent
-        done = len(list(partial.glob("shards/shard_*.safetensors")))
+        done = len(list(partial.glob("shards/**/shard_*.safetensors")))  # of some passes in a folder for each block
         kept = f"{done} finished shard(s)" if stage != "fit" else _epochs(partial)
         raise KeyboardInterrupt(
             f"in stage {stage}, of which {kept} are kept, like all finished stages, in {store}; "
