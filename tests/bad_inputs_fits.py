@@ -56,6 +56,16 @@ FITS: list[Entry] = [
         checkpoint(),
     ),
     (
+        "new LoRA matrices on data without train rows",
+        ("model=facts", "data=knowledge", "method=ig", "evaluation=known_facts", "model.adapter=lora"),
+        ("model.adapter=lora trains new matrices", "data=knowledge have no train rows", "model.adapter=keep"),
+    ),
+    (
+        "an adapter to merge where there is none",
+        ("method=gradsim", "model.adapter=merge", *SMALL_DEMO),
+        ("model.adapter=merge", "model=tiny starts from scratch", "leave model.adapter at keep"),
+    ),
+    (
         "activations of other examples where there is one",
         ("method=atp", "method.atp.intervention=mean", *(one for one in SMALL_DEMO if "limit.test" not in one),
          "data.limit.test=1"),

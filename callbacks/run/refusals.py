@@ -26,6 +26,7 @@ from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
+from twinlens.callbacks.run.adapter_refusals import refuse_idle_adapter
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
 from twinlens.callbacks.run.fit_refusals import refuse_fits_without_steps
@@ -64,6 +65,7 @@ def refuse_what_the_inputs_rule_out(
                 reference_split(session, evaluation)
                 refuse_replaced_attention(evaluation, methods)
 
+    refuse_idle_adapter(settings["model"], session.data.name, trains(session, settings["fit"]))
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
     if trains(session, settings["fit"]):
         require_validation(settings.get("callbacks") or {}, session.data.monitored, session.data.name)
