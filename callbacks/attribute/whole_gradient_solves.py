@@ -82,6 +82,8 @@ class StepwiseSolve:
         if _all(stored is not None, device):
             assert stored is not None
             facts = {name: stored.pop(name) for name in ("residual", "steps")}
+            if is_first_process():
+                print(f"{self.title}: its solutions are there, going on", flush=True)
             # copied: a product with a file's memory may round otherwise than one with memory of its own
             return [stored[str(number)].clone().to(device) for number in range(len(self.layers))], facts
         start, right = time.monotonic(), gradients()

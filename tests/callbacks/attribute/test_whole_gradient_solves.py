@@ -73,7 +73,9 @@ def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
     assert not list(folder.rglob(solves.SOLUTIONS))
 
 
-def test_a_killed_run_goes_on_with_the_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_with_the_solutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     session, taken = session_of(tmp_path, Rows("classification", batch_size=7)), []
     original = solves.StepwiseSolve._product
 
@@ -96,6 +98,7 @@ def test_a_killed_run_goes_on_with_the_solutions(tmp_path: Path, monkeypatch: py
     folder = attributed(session, "influence_cg", stepwise(), {})
     assert torch.equal(dense_scores(folder), whole)
     assert len(taken) == steps  # read, not taken again
+    assert "influence_cg on test: its solutions are there, going on" in capsys.readouterr().out
     assert not list(folder.rglob(solves.SOLUTIONS))
 
 
