@@ -162,11 +162,11 @@ def run_shards(
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = missing_shards(folder, len(shards))
+    if len(missing) < len(shards) and is_first_process():
+        print(f"{name}: {len(shards) - len(missing)} of {len(shards)} shards are there, going on", flush=True)
     if missing:
         return_freed_memory()
         n_rows = sum(len(batch) for number in missing for batch in shards[number])
-        if len(missing) < len(shards):
-            print(f"{name}: {len(shards) - len(missing)} of {len(shards)} shards are there, going on", flush=True)
         callbacks = progress_callbacks(name, n_rows)
         trainer = trainers.for_pass(callbacks)
         mine = missing[trainer.global_rank :: trainer.world_size]
