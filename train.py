@@ -65,7 +65,7 @@ def train(config: DictConfig, folder: Path, overrides: list[str]) -> dict[str, f
     drawn = with_seeds_of_run(config := read_former_names(config))
     seed_everything(config.seed, workers=True, verbose=False)
     methods, evaluations = open_questions(drawn, build)
-    refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit, config.get("checkpoints"))
+    refuse_what_cannot_run(methods, evaluations, config.trainer, config.fit, config.get("checkpoints"), config.model)
     watch_started(Path(config.paths.store))
     data, tokenizer, explain = open_inputs(config, build)
     trainers = open_trainers(config, build, folder)

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from twinlens.attribution.errors import UserError
-from twinlens.models.adapter_files import base_path
+from twinlens.models.adapter_files import BASE, PREFIX, base_path, is_adapter
 from twinlens.models.checkpoint_files import resolve
 
 HeadKind = Literal["linear", "mlp"]
@@ -67,16 +67,18 @@ def head_weights(folder: Path, names: Mapping[str, str] | None = None) -> dict[s
 
     Args:
         folder: of the checkpoint.
-        names: within the head → within the checkpoint; None: they stand under `score.`.
+        names: within the head → within the checkpoint; None: they stand under `score.`. Of an adapter that was saved
+            here it lies in its base, of another one among the adapter's own weights.
     """
     within = None if names is None else {full: own for own, full in names.items()}
     weights = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    place = folder / BASE if is_adapter(folder) and (folder / BASE).is_dir() else folder
+    for file in sorted(place.glob("*.safetensors")):
         with safe_open(file, "pt") as opened:
             for name in opened.keys():  # noqa: SIM118  (safe_open has no iteration of its own)
                 if within is not None:
                     if name in within:
                         weights[within[name]] = opened.get_tensor(name)
-                elif name.startswith("score."):
-                    weights[name.removeprefix("score.")] = opened.get_tensor(name)
+                elif (own := name.removeprefix(PREFIX)).startswith("score."):
+                    weights[own.removeprefix("score.")] = opened.get_tensor(name)
     return weights

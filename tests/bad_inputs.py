@@ -10,6 +10,7 @@ from tests.bad_inputs_checkpoints import CHECKPOINTS, CHECKPOINTS_WHILE_RUNNING
 from tests.bad_inputs_data import DATA
 from tests.bad_inputs_decoders import DECODERS
 from tests.bad_inputs_encoders import ENCODERS
+from tests.bad_inputs_fits import FITS
 from tests.bad_inputs_numbers import NUMBERS
 from tests.bad_inputs_prompts import PROMPTS, PROMPTS_WHILE_RUNNING
 from tests.bad_inputs_running import WHILE_RUNNING
@@ -25,6 +26,7 @@ BAD_INPUTS = [
     *(BadInput("Settings", *entry, environment=UNDER_TORCHRUN) for entry in PROCESSES),
     *(BadInput("Ground truth", *entry) for entry in TRUTH),
     *(BadInput("The causal bridge", *entry) for entry in UNITS),
+    *(BadInput("Known before the fit", *entry) for entry in FITS),
     *(BadInput("Data", *entry) for entry in DATA),
     *(BadInput("Prompts that ask for knowledge", *entry) for entry in PROMPTS),
     *(BadInput("Prompts that ask for knowledge", *entry, running=True) for entry in PROMPTS_WHILE_RUNNING),

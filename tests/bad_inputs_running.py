@@ -36,12 +36,6 @@ WHILE_RUNNING: list[Entry] = [
         lambda folder, trained: [checkpoint()(folder, trained), lines(*GOOD)(folder, trained)],
     ),
     (
-        "a solver that fits no memory",
-        (*AS_IT_IS, "method=influence", "evaluation=accuracy", "memory_budget=1KiB"),
-        ("memory budget", "data.limit.train"),
-        checkpoint(),
-    ),
-    (
         "a solve that does not reach its residual",
         (*AS_IT_IS, "method=influence_cg", "evaluation=accuracy", "method.influence_cg.cg_max_steps=2"),
         ("relative residual of", "cg_tolerance=0.001", "raise cg_max_steps"),

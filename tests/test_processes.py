@@ -136,13 +136,15 @@ def test_three_processes_give_the_scores_of_one(command: CommandLine, repository
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("n_test", [1])
-def test_fewer_examples_than_processes_is_one_sentence(command: CommandLine, repository: Path, n_test: int) -> None:
-    finished = start(repository, command.folder, *SMALL_DEMO[:-2], f"data.limit.test={n_test}", "trainer=ddp_cpu")
-    assert finished.returncode == 2, finished.stderr
-    refused = [line for line in finished.stderr.splitlines() if line.startswith("refused: ")]
-    assert len(refused) == 1
-    assert "trainer.devices=1" in refused[0]
+def test_fewer_examples_than_processes_are_served(command: CommandLine, repository: Path) -> None:
+    """The second process computes what the first does, and writes nothing."""
+    few = (*SMALL_DEMO[:-2], "data.limit.test=1", "method=[ig,gradsim]", "evaluation=accuracy")
+    finished = start(repository, command.folder, *few, "trainer=ddp_cpu", "paths.store=two", "data.batch_size=4")
+    assert finished.returncode == 0, finished.stderr
+    shutil.copytree(command.folder / "two" / "fit", command.folder / "one" / "fit")
+    one = command(*few, "trainer.accelerator=cpu", "paths.store=one", "data.batch_size=8", base=())
+    assert one.code == 0, one.err
+    compare(one.folder, command.folder / finished.stdout.strip().splitlines()[-1], ("ig", "gradsim"))
 
 
 @pytest.mark.long

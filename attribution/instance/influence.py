@@ -14,11 +14,11 @@ from typing import ClassVar, Literal, overload
 import torch
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.datainf import DataInfInverse
 from twinlens.attribution.gradients.fisher import Fisher
 from twinlens.attribution.gradients.options import KRONECKER_PAPERS, PROJECTION_PAPERS, LabelSource, Per
 from twinlens.attribution.gradients.projected import Inverse, RowScorer
 from twinlens.attribution.gradients.projected_curvature import (
-    DataInfInverse,
     GGNInverse,
     IdentityInverse,
     KroneckerInverse,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Literal, Self
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.gradients.datainf import datainf_bytes
 from twinlens.attribution.gradients.fisher import MOST_DAMPING, LayerBasis, absolute_damping
 from twinlens.attribution.gradients.projected_curvature import BLOCK_BYTES, choose_ggn_solver, ggn_bytes
 from twinlens.attribution.gradients.whole import Inverse
@@ -16,6 +17,8 @@ from twinlens.attribution.protocols import LinearLayer
 KRONECKER = ("kfac", "ekfac")
 Preconditioner = Literal["ekfac", "none"]
 """What steps over whole layers are taken in: EK-FAC's inverse, or each layer's own λ alone."""
+FEWEST_PASSES = 2
+"""Of a solve over whole layers: a step, and the product that checks it."""
 FINEST_TOLERANCE = 1e-5
 """Relative residual of solves over whole layers, whose vectors are float32, at the least."""
 Damping = float | Literal["auto"]
@@ -104,6 +107,12 @@ class CurvedLayers(OverLayers):
                 f"cg_tolerance={self.cg_tolerance:g} is finer than float32 vectors over whole layers "
                 f"(params={self.params}) can show; expected at least {FINEST_TOLERANCE:g}: set cg_tolerance=1e-3."
             )
+        if self.iterates and self.cg_max_steps < FEWEST_PASSES:
+            raise UserError(
+                f"cg_max_steps={self.cg_max_steps} leaves no step over whole layers (params={self.params}), as the "
+                f"last pass checks what is found; expected at least {FEWEST_PASSES}, as a rule ten and more: set "
+                "cg_max_steps=300."
+            )
         if self.reads == "rows" and self.curvature == "hessian":
             raise UserError(
                 "curvature=hessian is of the head alone, but projected gradients of layers are asked for; expected "
@@ -157,7 +166,7 @@ class CurvedLayers(OverLayers):
             operations = 2.0 * n_rows * numbers * side + side**3 / 3 + 2.0 * n_train * side**2
             return RowSolve(8 * side**2, ggn_bytes(numbers, n_rows)[solver], operations, solver)
         if self.curvature == "datainf":
-            held = 8 * sum(size**2 for size in sizes)
+            held = datainf_bytes(sizes, budget)
             return RowSolve(held, held + BLOCK_BYTES, 4.0 * n_train * sum(size**2 for size in sizes))
         return kronecker_solve(sides, n_train, rank) if self.curvature in KRONECKER else RowSolve()
 

@@ -32,6 +32,7 @@ class HeadReads(Streamed):
     """
 
     serves_groups = True
+    counts_room = True
 
     def load(self, split: str, side: Side) -> HeadInputs:
         """The split's."""

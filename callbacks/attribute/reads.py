@@ -101,6 +101,7 @@ class Reads(ABC):
         needs_rate_sums: whether it needs to know of each epoch what its learning rates add up to.
         covers_layers: whether it is about linear layers that the method's `params` choose.
         serves_groups: whether tests can be put together, so that groups of them are scored too.
+        counts_room: whether `cost` may find that a method of this form does not fit the memory budget.
     """
 
     needs_train: ClassVar[bool] = True
@@ -108,6 +109,7 @@ class Reads(ABC):
     needs_rate_sums: ClassVar[bool] = False
     covers_layers: ClassVar[bool] = False
     serves_groups: ClassVar[bool] = False
+    counts_room: ClassVar[bool] = False
 
     def __init__(self, session: Session, name: str, method: Any, methods: Mapping[str, Method]) -> None:
         self.session = session

@@ -14,9 +14,9 @@ from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.neuron.text_lists import last_windows
 from twinlens.attribution.protocols import Batch, NeuronModel
 from twinlens.callbacks.passes.memory import WithinMemory
-from twinlens.callbacks.passes.predict_pass import run_pass
+from twinlens.callbacks.passes.predict_pass import run_shards
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.passes.shards import batch_shards
+from twinlens.callbacks.passes.shards import batch_shards, merge_shards
 from twinlens.data.sampling import permutation
 
 
@@ -53,8 +53,9 @@ def sampled_activations(
 
     title = f"{name}: activations on {split}"
     cut_to_fit = WithinMemory(title, compute, session.memory_budget, Need(sizes.states, sizes.states))
-    result = run_pass(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers).rows
-    return Reference(result["index"], result["activation"], of_explained)
+    run_shards(title, session.readable, cut_to_fit, shards, session.loader(split), folder, session.trainers)
+    rows = merge_shards(folder, len(shards))[0]  # in every process: each replaces activations of its own examples
+    return Reference(rows["index"], rows["activation"], of_explained)
 
 
 def with_reference(session: Session, name: str, method: Any, split: str, folder: Path) -> Any:
@@ -65,12 +66,21 @@ def with_reference(session: Session, name: str, method: Any, split: str, folder:
     """
     if not getattr(method, "reads_reference", False):
         return method
-    if len(session.data.splits[split]) < 2:
+    refuse_small_sample(session, name, method, split)
+    engine: NeuronModel = session.readable.engine()
+    draw, sizes = (method.reference_size, method.reference_seed), EngineSizes(session.footprint, session.sequences)
+    return method.with_reference(sampled_activations(session, name, split, engine, draw, sizes, True, folder))
+
+
+def refuse_small_sample(session: Session, name: str, method: Any, split: str) -> None:
+    """Refuse a method that takes activations from other examples of a split where there are none.
+
+    Raises:
+        UserError: the split holds one example only.
+    """
+    if getattr(method, "reads_reference", False) and len(session.data.splits[split]) < 2:
         raise UserError(
             f"method.{name}.intervention={method.intervention} takes activations from other examples of the {split} "
             f"split, which has one; expected at least 2: raise data.limit.{split} or set method.{name}.intervention="
             "zero."
         )
-    engine: NeuronModel = session.readable.engine()
-    draw, sizes = (method.reference_size, method.reference_seed), EngineSizes(session.footprint, session.sequences)
-    return method.with_reference(sampled_activations(session, name, split, engine, draw, sizes, True, folder))

@@ -16,7 +16,7 @@ from twinlens.callbacks.attribute.instance_scores import Side, Streamed
 from twinlens.callbacks.attribute.reads import PassCost, Planned
 from twinlens.callbacks.attribute.stored_gradient_costs import rows_cost
 from twinlens.callbacks.attribute.stored_gradient_pass import Wanted
-from twinlens.callbacks.attribute.stored_gradients import gradient_inputs, stored_rows
+from twinlens.callbacks.attribute.stored_gradients import gradient_inputs, refuse, stored_rows
 from twinlens.callbacks.attribute.token_rows import TokenRows, token_rows
 from twinlens.callbacks.attribute.whole_gradient_inputs import covered_by, layers_of, require_layers
 from twinlens.callbacks.passes.shards import rows_per_shard
@@ -28,6 +28,7 @@ class RowReads(Streamed):
 
     covers_layers = True
     serves_groups = True
+    counts_room = True
 
     @classmethod
     def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
@@ -74,6 +75,8 @@ class RowReads(Streamed):
     def cost(self, plan: Planned, split: str) -> PassCost:
         """Passes that store gradients, of long documents a few windows at a time, then products on the host."""
         session, times, test = self.session, plan.times, plan.lengths[split]
+        for wanted in self._wanted("train", "train"):
+            refuse(session, wanted)
         classes, tests = len(session.data.label_names), rows_per_shard(len(test))
         budget = session.memory_budget
         read, window = session.sequences.read, session.window("train")

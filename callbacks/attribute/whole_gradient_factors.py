@@ -52,7 +52,7 @@ def stored_factors(session: Session, name: str, method: Any) -> tuple[list[Layer
         UserError: factors beyond the memory budget, labels that no loss is of, an expectation over a vocabulary.
     """
     layers = layers_of(session, method.params)
-    _require_room(session, layers, method)
+    require_room(session, layers, method)
     inputs = covariance_inputs(session, method)
     told = session.labels(method=f"{method.fisher} {method.params}")
     build = partial(_build_covariances, session, name, method, layers)
@@ -87,7 +87,12 @@ def factor_bytes(layers: list[LinearLayer], element_size: int = 8) -> int:
     return element_size * sum((layer.d_in + layer.has_bias) ** 2 + layer.d_out**2 for layer in layers)
 
 
-def _require_room(session: Session, layers: list[LinearLayer], method: Any) -> None:
+def require_room(session: Session, layers: list[LinearLayer], method: Any) -> None:
+    """Refuse factors that take more than half of the memory budget.
+
+    Raises:
+        UserError: naming both.
+    """
     needed = factor_bytes(layers)
     if needed > session.memory_budget // 2:
         raise UserError(

@@ -34,7 +34,12 @@ from twinlens.callbacks.attribute.reads import PassCost, Planned, Reads
 from twinlens.callbacks.attribute.score_files import write_description
 from twinlens.callbacks.attribute.whole_gradient_block import GradientBlock
 from twinlens.callbacks.attribute.whole_gradient_costs import EXPECTED_STEPS, step_work, whole_work
-from twinlens.callbacks.attribute.whole_gradient_factors import covariance_inputs, factor_bytes, stored_factors
+from twinlens.callbacks.attribute.whole_gradient_factors import (
+    covariance_inputs,
+    factor_bytes,
+    require_room,
+    stored_factors,
+)
 from twinlens.callbacks.attribute.whole_gradient_inputs import (
     covered_by,
     gradient_need,
@@ -59,6 +64,7 @@ class LayerReads(Reads):
     """Whole gradients of linear layers, as a backward finds them."""
 
     covers_layers = True
+    counts_room = True
 
     @classmethod
     def refuse(cls, method: OverLayers, architecture: Callable[[], Any]) -> None:
@@ -139,6 +145,8 @@ class LayerReads(Reads):
         session, method, shape, lengths = self.session, self.method, plan.shape, plan.lengths
         layers = linear_layers(shape.lm, shape.head, method.params)
         factors = method.needs_factors
+        if factors:
+            require_room(session, layers, method)
         n_train, n_test = len(lengths["train"]), self.n_tests(len(lengths[split]))
         copies = held_copies(method)
         blocks = blocks_of_tests(session, layers, factors, n_test, copies)

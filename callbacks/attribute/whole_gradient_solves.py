@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isinf
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,14 @@ class StepwiseSolve:
         if _all(stored is not None, device):
             assert stored is not None
             facts = {name: stored.pop(name) for name in ("residual", "steps")}
+            if is_first_process():
+                print(f"{self.title}: its solutions are there, going on", flush=True)
             # copied: a product with a file's memory may round otherwise than one with memory of its own
             return [stored[str(number)].clone().to(device) for number in range(len(self.layers))], facts
         start, right = time.monotonic(), gradients()
+        for part, inverse in zip(right, self.inverses, strict=True):
+            if isinf(inverse.damping):  # an expert that no train example is sent to: it has no share in any score
+                part.zero_()
         if _world_size() > 1:
             for part in right:  # equal to the last bit, so that all processes take the same steps
                 torch.distributed.broadcast(part, 0)
@@ -125,7 +131,10 @@ class StepwiseSolve:
         for total, vector, inverse in zip(sums.sums, vectors, self.inverses, strict=True):
             if _world_size() > 1:
                 torch.distributed.all_reduce(total)
-            total.div_(n_train).add_(vector, alpha=inverse.damping)
+            if isinf(inverse.damping):
+                total.zero_()
+            else:
+                total.div_(n_train).add_(vector, alpha=inverse.damping)
         return sums.sums
 
 

@@ -176,11 +176,7 @@ def list_names(name: str, method: Any) -> list[str]:
 
 
 def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[str, Any]) -> Lists:
-    """Stored lists of all methods and seeds, and the controls they call for.
-
-    Raises:
-        UserError: lists of attention neurons, which no example's activations are put in place of.
-    """
+    """Stored lists of all methods and seeds, and the controls they call for."""
     stored, seeds_of, sites = {}, {}, {}
     for method, configured in methods.items():
         evaluation.require_length(method, configured.top_k)
@@ -189,13 +185,23 @@ def neuron_lists(session: Session, evaluation: Faithfulness, methods: Mapping[st
             stored[key] = read_addresses(session.scores[key, session.split] / session.split, evaluation.longest)
             if site_of(method, methods) != "ffn":
                 sites[key] = site_of(method, methods)
-    if sites and evaluation.intervention != "zero":
+    return Lists(stored, seeds_of, *controls_of(evaluation, methods), sites)
+
+
+def refuse_replaced_attention(evaluation: Faithfulness, methods: Mapping[str, Any]) -> None:
+    """Refuse lists of attention neurons, which no example's activations are put in place of.
+
+    Raises:
+        UserError: naming the method.
+    """
+    sites = {name: site_of(name, methods) for name, method in methods.items() if method.names_neurons}
+    other = next((name for name, site in sites.items() if site != "ffn"), None)
+    if other is not None and evaluation.intervention != "zero":
         raise UserError(
             f"evaluation.faithfulness.intervention={evaluation.intervention} replaces activations of FFN neurons, but "
-            f"method={next(iter(sites))} ranks attention neurons (site={next(iter(sites.values()))}); expected "
-            "site=ffn, or zeros: set evaluation.faithfulness.intervention=zero or leave the method out."
+            f"method={other} ranks attention neurons (site={sites[other]}); expected site=ffn, or zeros: set "
+            "evaluation.faithfulness.intervention=zero or leave the method out."
         )
-    return Lists(stored, seeds_of, *controls_of(evaluation, methods), sites)
 
 
 def site_of(name: str, methods: Mapping[str, Any]) -> str:

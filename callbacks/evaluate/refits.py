@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from safetensors.torch import load_file, save_file
@@ -27,7 +26,7 @@ from twinlens.callbacks.passes.memory import WithinMemory
 from twinlens.callbacks.passes.predict_pass import run_pass
 from twinlens.callbacks.passes.session import DataModule, Session
 from twinlens.callbacks.passes.shards import missing_shards
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.processes.ranks import is_first_process, meet
 from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.models.footprint import footprint_of
 
@@ -194,12 +193,6 @@ def wait_for(file: Path) -> None:
     """Wait until the first process has written a file; it needs no waiting itself."""
     while not is_first_process() and not file.is_file():
         time.sleep(0.1)
-
-
-def meet() -> None:
-    """Wait for all processes of the run, where there are several."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
 
 
 def _predict(session: Session, make_model: MakeModel, more: MoreColumns | None, folder: Path) -> dict[str, Tensor]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from twinlens.callbacks.fit.checkpoints import (
     last_checkpoint,
     write_whole_checkpoints,
 )
-from twinlens.callbacks.passes.memory import is_out_of_memory, trim_freed_memory
+from twinlens.callbacks.passes.memory import saying_what_needs_memory, trim_freed_memory
 from twinlens.callbacks.passes.predict_pass import interruptible
 from twinlens.callbacks.passes.progress import fit_progress
 from twinlens.callbacks.passes.session import Epoch, Session
@@ -31,7 +30,6 @@ from twinlens.callbacks.processes.fsdp import whole_model
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.processes.terminal import on_terminal
 from twinlens.callbacks.store.checksums import note_checksums
-from twinlens.callbacks.store.failures import KEPT
 from twinlens.callbacks.store.files import link, write_json
 from twinlens.callbacks.store.fingerprints import code_of
 from twinlens.callbacks.store.store import Finish
@@ -200,8 +198,12 @@ def fit_inputs(
 
     `source`: what they start from, where it is known already. A fit that keeps no epochs does not mention them, so that
     it stays the same stage as before; one that does learns the same weights, and what is made of these is shared.
+    Several processes learn what one does with as many rows in a step, but where rows do not divide evenly: so that all
+    have as many, some rows come twice in an epoch's last step.
     """
     data = session.data
+    processes = n_processes(trainer_settings)
+    uneven = len(data.splits["train"]) % processes if "train" in data.splits else 0
     learning = {k: v for k, v in trainer_settings.items() if k not in WITHOUT_EFFECT}
     return {
         "source": source_of(session, model_settings) if source is None else source,
@@ -212,7 +214,8 @@ def fit_inputs(
         },
         "trainer": learning,
         "callbacks": dict(callback_settings),
-        "batch_size": data.batch_size * n_processes(trainer_settings),
+        "batch_size": data.batch_size * processes,
+        **({"processes": processes} if uneven else {}),
         "data": {split: data.fingerprint(split) for split in ("train", "validation") if split in data.splits},
         "seed": session.seed,
         **({"epochs": "kept"} if keep_epochs else {}),
@@ -292,27 +295,6 @@ def _fit(
         },
     )
     _remove_checkpoints(folder)
-
-
-@contextmanager
-def saying_what_needs_memory(batch_size: int) -> Iterator[None]:
-    """Turn an out-of-memory error of the fit into a sentence: unlike a pass, a fit cannot cut its batches by itself,
-    as the batch size is part of what is learned.
-
-    Raises:
-        UserError: naming what to lower.
-    """
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
-            raise
-        raise UserError(
-            f"the fit ran out of memory with batches of {batch_size} examples; expected room for weights, gradients, "
-            "AdamW's moments and one batch: lower model.batch_size (with trainer.accumulate_grad_batches raised as "
-            "much, the learning stays nearly the same) or data.max_length, or use trainer.precision=bf16-mixed; "
-            f"{KEPT}"
-        ) from error
 
 
 def _remove_checkpoints(folder: Path) -> None:

@@ -84,3 +84,9 @@ def prediction_need(footprint: Footprint, sequences: Sequences = ONE, window: in
 def batch_shapes(batches: Sequence[Sequence[int]], lengths: Sequence[int]) -> list[tuple[int, int]]:
     """(examples, columns) of every batch."""
     return [(len(batch), max(lengths[row] for row in batch)) for batch in batches]
+
+
+def peak_of(need: Need, shards: Sequence[Sequence[Sequence[int]]], lengths: Sequence[int], budget: int) -> int:
+    """Memory of the largest batch of a pass."""
+    shapes = batch_shapes([batch for shard in shards for batch in shard], lengths)
+    return max(need.peak(n, columns, budget) for n, columns in shapes)

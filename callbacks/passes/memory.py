@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.needed_memory import Need
 from twinlens.attribution.protocols import Batch
+from twinlens.callbacks.store.failures import KEPT
 
 Result = TypeVar("Result")
 SMALLEST_BUDGET = 2**20
@@ -138,3 +140,24 @@ def trim_freed_memory() -> None:
 
 def _announce(name: str, budget: int) -> None:
     print(f"{name}: out of memory, going on with memory_budget={bytes_in_words(budget).replace(' ', '')}", flush=True)
+
+
+@contextmanager
+def saying_what_needs_memory(batch_size: int) -> Iterator[None]:
+    """Turn an out-of-memory error of the fit into a sentence: unlike a pass, a fit cannot cut its batches by itself,
+    as the batch size is part of what is learned.
+
+    Raises:
+        UserError: naming what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise UserError(
+            f"the fit ran out of memory with batches of {batch_size} examples; expected room for weights, gradients, "
+            "AdamW's moments and one batch: lower model.batch_size (with trainer.accumulate_grad_batches raised as "
+            "much, the learning stays nearly the same) or data.max_length, or use trainer.precision=bf16-mixed; "
+            f"{KEPT}"
+        ) from error

@@ -16,7 +16,6 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from twinlens.attribution.errors import UserError
 from twinlens.attribution.protocols import Batch
 from twinlens.callbacks.passes.memory import return_freed_memory
 from twinlens.callbacks.passes.progress import progress_callbacks
@@ -159,28 +158,22 @@ def run_shards(
 
     A batch for which `compute` returns nothing adds nothing to its shard. Shards found complete in `folder` are not
     computed again. Every process takes every world_size-th missing shard; the merged result does not depend on the
-    number of processes.
-
-    Raises:
-        UserError: more processes than shards cannot all work; said in one sentence.
+    number of processes. One for which none is left, of a few examples or behind a killed run, computes the first again
+    and writes nothing, since a computation may have steps at which all processes meet.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = missing_shards(folder, len(shards))
+    if len(missing) < len(shards) and is_first_process():
+        print(f"{name}: {len(shards) - len(missing)} of {len(shards)} shards are there, going on", flush=True)
     if missing:
         return_freed_memory()
         n_rows = sum(len(batch) for number in missing for batch in shards[number])
-        if len(missing) < len(shards):
-            print(f"{name}: {len(shards) - len(missing)} of {len(shards)} shards are there, going on", flush=True)
         callbacks = progress_callbacks(name, n_rows)
         trainer = trainers.for_pass(callbacks)
         mine = missing[trainer.global_rank :: trainer.world_size]
-        if len(missing) < trainer.world_size:
-            raise UserError(
-                f"{name}: the {n_rows} examples left form {len(missing)} shard(s), fewer than the {trainer.world_size} "
-                f"processes; expected at least one for each: set trainer.devices={len(missing)}."
-            )
-        batches, last_batch = _batches_of(shards, mine)
-        trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]
+        batches, last_batch = _batches_of(shards, mine or missing[:1])
+        if mine:
+            trainer.callbacks.append(ShardWriter(folder, last_batch))  # type: ignore[attr-defined]
         was_training = model.training
         flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
         # frozen: gradients are taken with respect to activations only

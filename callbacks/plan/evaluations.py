@@ -37,6 +37,7 @@ from twinlens.callbacks.plan.fits import fit_memory, fit_seconds, ranked_methods
 from twinlens.callbacks.plan.line_inputs import PlanBase
 from twinlens.callbacks.plan.neuron_level import neuron_level_lines
 from twinlens.callbacks.plan.table import Line
+from twinlens.callbacks.run.fit_refusals import fits_again
 
 
 def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
@@ -51,7 +52,7 @@ def evaluation_lines(plan: PlanBase, name: str, evaluation: Any) -> list[Line]:
         return [site_ablation_line(plan, name, evaluation)]
     if evaluation.requires == "certificate":
         return certificate_lines(plan, name, evaluation)
-    fits = evaluation.requires == "rankings" or getattr(evaluation, "refits", False)
+    fits = fits_again(evaluation)
     read = ranked_methods(methods) or (
         evaluation.requires == "units" and any(m.reads == "units" for m in methods.values())
     )

@@ -72,7 +72,8 @@ def padded_operations(shape: costs.Shape, lengths: Sequence[int], batch_size: in
 
 def epochs_of_fit(trainer: Mapping[str, Any]) -> int:
     """Epochs that a fit takes."""
-    return int(trainer.get("max_epochs") or 1)
+    epochs = trainer.get("max_epochs")
+    return 1 if epochs is None else int(epochs)
 
 
 def fit_memory(shape: costs.Shape, session: Session, lengths: Sequence[int], device: str) -> int:

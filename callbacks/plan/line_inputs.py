@@ -82,9 +82,7 @@ class PlanBase:
     def pass_memory(self, split: str, need: Need) -> int:
         """What the largest batch of a pass over the model needs."""
         session = self.session
-        batches = [batch for shard in session.shards(split) for batch in shard]
-        shapes = costs.batch_shapes(batches, self.lengths[split])
-        return max(need.peak(n, columns, session.memory_budget) for n, columns in shapes)
+        return costs.peak_of(need, session.shards(split), self.lengths[split], session.memory_budget)
 
     @property
     def n_epochs(self) -> int:

@@ -25,6 +25,7 @@ from twinlens.callbacks.fit.other_checkpoints import epochs_along, other_checkpo
 from twinlens.callbacks.fit.stage import epochs_of, fit_inputs, trains
 from twinlens.callbacks.passes import costs
 from twinlens.callbacks.passes.session import Predictions, Session
+from twinlens.callbacks.passes.shapes import shape_of
 from twinlens.callbacks.plan.device_rate import (
     computed_in,
     heading,
@@ -32,7 +33,6 @@ from twinlens.callbacks.plan.device_rate import (
     parts_told,
     rates_told,
     seconds_per_byte,
-    shape_of,
 )
 from twinlens.callbacks.plan.evaluations import damping_line, evaluation_lines
 from twinlens.callbacks.plan.fits import CHECKPOINTS, epochs_of_fit, fit_memory, fit_seconds

@@ -36,7 +36,8 @@ from twinlens.callbacks.attribute.neuron_scores import engine_of
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork, whole_work
 from twinlens.callbacks.passes.costs import Shape
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.plan.device_rate import mean_seconds, shape_of
+from twinlens.callbacks.passes.shapes import shape_of
+from twinlens.callbacks.plan.device_rate import mean_seconds
 from twinlens.data.sampling import token_lengths
 from twinlens.models.adapters import is_kept
 from twinlens.models.linear_layers import linear_layers

@@ -21,6 +21,11 @@ from twinlens.callbacks.processes.stopping import received
 STOPPED = (130, 143, -signal.SIGINT, -signal.SIGTERM)
 """Codes of processes that a signal ended."""
 
+LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "remote process exited")
+"""What gloo and NCCL say where another process has left them."""
+LOST_PEER_SECONDS = 60.0
+"""How long such a process may take to end, beyond which the error is told as any other."""
+
 _watching = threading.Event()
 _launchers: list[Any] = []
 """What has started the other processes of this run, where this is the first one."""
@@ -48,11 +53,12 @@ def watch_started(store: Path) -> None:
     join_processes(store, _end)
 
 
-def let_the_watch_speak() -> None:
+def let_the_watch_speak(error: BaseException) -> None:
     """Wait, after an error, for the sentence about a process that has died: what remains of it here is a broken
-    connection, whose own words say nothing."""
+    connection, whose own words say nothing. On a busy machine that process may take its time to end."""
     if _watching.is_set() or are_watched():
-        time.sleep(GRACE_SECONDS + 5 * EVERY_SECONDS)
+        lost = any(words in str(error) for words in LOST_PEER)
+        time.sleep(LOST_PEER_SECONDS if lost else GRACE_SECONDS + 5 * EVERY_SECONDS)
 
 
 def _watch_children(launcher: Any) -> None:

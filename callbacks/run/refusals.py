@@ -17,18 +17,22 @@ from twinlens.callbacks.attribute.dispatch import form_of, require_methods
 from twinlens.callbacks.attribute.group_scores import refuse_ungrouped
 from twinlens.callbacks.attribute.method_graph import require_sources
 from twinlens.callbacks.attribute.neuron_texts import refuse_neuron_texts
+from twinlens.callbacks.attribute.reference_activations import refuse_small_sample
 from twinlens.callbacks.evaluate.damping import refuse_unknown_damping
-from twinlens.callbacks.evaluate.faithfulness import reference_split
+from twinlens.callbacks.evaluate.faithfulness import reference_split, refuse_replaced_attention
 from twinlens.callbacks.fit.early_stopping import require_validation
 from twinlens.callbacks.fit.other_checkpoints import other_checkpoints, require_same_model
 from twinlens.callbacks.fit.stage import n_processes, trains
 from twinlens.callbacks.passes.explain import LENSES
 from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.launch import refuse_other_processes
+from twinlens.callbacks.run.adapter_refusals import refuse_idle_adapter
 from twinlens.callbacks.run.architecture import configured_architecture
 from twinlens.callbacks.run.explain_refusals import refuse_what_cannot_be_explained
+from twinlens.callbacks.run.fit_refusals import refuse_fits_without_steps
 from twinlens.callbacks.run.number_refusals import refuse_numbers, require_precision
 from twinlens.callbacks.run.parts import keeps_epochs, splits_needed
+from twinlens.callbacks.run.room_refusals import refuse_what_has_no_room
 from twinlens.models.footprint import footprint_of
 
 
@@ -59,7 +63,9 @@ def refuse_what_the_inputs_rule_out(
         for evaluation in evaluations.values():
             if evaluation.requires == "neuron":
                 reference_split(session, evaluation)
+                refuse_replaced_attention(evaluation, methods)
 
+    refuse_idle_adapter(settings["model"], session.data.name, trains(session, settings["fit"]))
     refuse_unknown_damping(session, methods, trains(session, settings["fit"]))
     if trains(session, settings["fit"]):
         require_validation(settings.get("callbacks") or {}, session.data.monitored, session.data.name)
@@ -94,11 +100,13 @@ def refuse_what_the_inputs_rule_out(
     refuse_neuron_texts(session, methods, settings.get("neuron_texts"))
     for name, method in methods.items():
         form_of(method).refuse(method, architecture)
+        refuse_small_sample(session, name, method, session.split)
         if hasattr(method, "require_tests"):
             method.require_tests(name, len(session.data.splits[session.split]))
             refuse_short_lists(session, name, methods, evaluations)
         if method.lens == "instance":
             refuse_ungrouped(session, name, form_of(method).serves_groups)
+    refuse_what_has_no_room(session, methods, architecture, int(settings["trainer"].get("max_epochs") or 1))
 
 
 def refuse_short_lists(session: Session, name: str, methods: Mapping[str, Any], evaluations: Mapping[str, Any]) -> None:
@@ -123,13 +131,15 @@ def refuse_what_cannot_run(
     trainer: Mapping[str, Any],
     fit: bool,
     checkpoints: Sequence[str] | None = None,
+    model: Mapping[str, Any] | None = None,
 ) -> None:
     """Refuse, before anything is read or trained, what would fail later.
 
     Raises:
         UserError: what is no method, a name that controls have, lists too short, sources that a method cannot have,
-            epochs of a fit that is none, a precision that the device does not have, steps with weights that are spread
-            over processes, or other processes than torchrun or SLURM has started.
+            epochs of a fit that is none, a fit without steps whose steps are asked about, a precision that the device
+            does not have, steps with weights that are spread over processes, or other processes than torchrun or SLURM
+            has started.
     """
     require_methods(methods)
     require_free_names(methods)
@@ -157,6 +167,8 @@ def refuse_what_cannot_run(
             f"{list(checkpoints)} tell those of a few; expected a fit of the run's own: set fit=true, or use "
             "method=[tracin] with checkpoints."
         )
+    if fit:
+        refuse_fits_without_steps(methods, evaluations, {"trainer": trainer, "model": model or {}})
     refuse_other_processes(n_processes({**trainer, "num_nodes": 1}), int(trainer.get("num_nodes", 1)))
     require_precision(trainer, fit)
     require_whole_weights(trainer, evaluations)

@@ -99,7 +99,7 @@ def _failed(error: Exception) -> dict[str, Any]:
         return {"status": "refused", "message": scrub(_lacks(error))}
     if any(map(is_out_of_memory, chain_of(error))):
         return {"status": "refused", "message": OUT_OF_MEMORY}
-    let_the_watch_speak()
+    let_the_watch_speak(error)
     sys.stderr.write(scrub("".join(traceback.format_exception(error))))
     return {"status": "error", "message": scrub(f"{type(error).__name__}: {error}")}
 

@@ -1,4 +1,7 @@
-"""Saying a run's warnings: on stdout when a stage has ended, and in the run's folder for its report."""
+"""Saying a run's warnings: on stdout when a stage has ended, and in the run's folder for its report.
+
+Of a sweep's jobs only the first that has a warning says it; when the sweep has ended, each is said with all its jobs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from twinlens.callbacks.passes.session import Session
 from twinlens.callbacks.processes.ranks import is_first_process
 from twinlens.callbacks.results.run_files import WARNINGS_FILE, RunFiles
 from twinlens.callbacks.results.run_warning import Directions, Facts, Stage
+from twinlens.callbacks.results.told_rows import new_sentences
 from twinlens.callbacks.results.warnings_list import Said, warnings_of
 from twinlens.callbacks.store.files import write_yaml
 
@@ -41,8 +45,8 @@ class ToldWarnings:
         n_examples = sum(len(rows) for rows in session.data.splits.values())
         facts = Facts(RunFiles(self.folder), int(metrics.get("data/cut_text", 0)), n_examples, directions)
         new = [said for said in warnings_of(facts, stage) if said not in self.said]
-        for said in new:
-            print(f"warning: {said.sentence}", flush=True)
+        for sentence in new_sentences([said.sentence for said in new], self.folder):
+            print(f"warning: {sentence}", flush=True)
         self.said += new
         if new:
             write_yaml(self.folder / WARNINGS_FILE, [said._asdict() for said in self.said])

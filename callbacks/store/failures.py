@@ -104,9 +104,11 @@ def telling_what_is_kept(partial: Path) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
+        if error.args:  # of a stage inside this one, which says what is kept of it
+            raise
         stage, store = partial.parent.name, partial.parent.parent
-        done = len(list(partial.glob("shards/shard_*.safetensors")))
-        kept = f"{done} finished shard(s)" if stage != "fit" else _epochs(partial)
+        done = len(list(partial.glob("shards/**/shard_*.safetensors")))  # of some passes in a folder for each block
+        kept = f"{done} finished shard(s)" if stage not in ("fit", "retrain") or done else _epochs(partial)
         raise KeyboardInterrupt(
             f"in stage {stage}, of which {kept} are kept, like all finished stages, in {store}; "
             "the same command goes on"

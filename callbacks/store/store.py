@@ -16,7 +16,7 @@ from typing import Any
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.processes.launch import begin_launch
-from twinlens.callbacks.processes.ranks import is_first_process
+from twinlens.callbacks.processes.ranks import is_first_process, meet
 from twinlens.callbacks.store.failures import KEPT, telling_what_is_kept, writing
 from twinlens.callbacks.store.files import remove, remove_partial_files
 from twinlens.callbacks.store.fingerprints import fingerprint_of
@@ -118,6 +118,7 @@ class Store:
                 begin(partial, fingerprint, self.launch.token)
                 with measured() as took:
                     finish = build(partial)
+                    meet()  # others may still read what the folder holds, which is renamed below
                     if callable(finish):
                         finish()
                 if lock.lost:
@@ -152,6 +153,7 @@ class Store:
             ours = (lock.holder() or {}).get("launch") == self.launch.token
             if not joined and ours and is_begun(final.with_suffix(".partial"), fingerprint, self.launch.token):
                 build(final.with_suffix(".partial"))
+                meet()
                 joined = True
             else:
                 time.sleep(ASK_AGAIN_SECONDS)

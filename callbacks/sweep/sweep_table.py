@@ -28,6 +28,7 @@ from twinlens.callbacks.sweep.job_outcomes import add_row, alone, begin_sweep, r
 from twinlens.callbacks.sweep.jobs import finished_jobs
 from twinlens.callbacks.sweep.summary import write_rows
 from twinlens.callbacks.sweep.sweep_files import read_sweep, write_files, write_sweep
+from twinlens.callbacks.sweep.sweep_verdicts import warning_lines
 from twinlens.callbacks.sweep.track import track_sweep
 from twinlens.callbacks.tracking.optimised import KEY, optimised
 from twinlens.callbacks.tracking.places import SWEEP_FILE
@@ -100,7 +101,8 @@ class SweepTable(Callback):
                 write_rows(folder / "summary.csv", sweep_summary.COLUMNS, sweep_summary.summarise(jobs))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Print the summary; write and print the comparison of the jobs; write what they share, and the page."""
+        """Print the summary and each warning with its jobs; write and print the comparison of the jobs; write what they
+        share, and the page."""
         folder = Path(config.hydra.sweep.dir)
         rows = rows_so_far(folder)
         print("\n".join(["", f"sweep, {len(rows)} jobs:", *job_lines(rows)]), flush=True)
@@ -109,6 +111,8 @@ class SweepTable(Callback):
             print(f"job {number}: {fault}", flush=True)
         if sweep.jobs:
             print(sweep_summary.format_summary(sweep.summary), flush=True)
+        for line in warning_lines(folder, rows):
+            print(line, flush=True)
         try:
             comparison = write_files(sweep)
             if comparison:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
@@ -10,6 +11,7 @@ from twinlens.callbacks.report.sections import HEADLINE
 from twinlens.callbacks.report.worth import verdicts
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.formatting import format_value
+from twinlens.callbacks.results.run_files import RunFiles
 from twinlens.callbacks.sweep.jobs import Job
 from twinlens.callbacks.sweep.settings import Setting, setting_of_row
 
@@ -53,15 +55,38 @@ def sweep_warnings(outcomes: Sequence[Mapping[str, Any]], jobs: Sequence[Job], f
             said.append(f"Job {number} is missing, its files cannot be read: {faults[number].rstrip('.')}.")
         elif number not in read:
             said.append(f"Job {number} is missing: its folder {row['folder']} has no results.csv.")
-    told: dict[str, list[int]] = {}
-    for job in jobs:
-        for sentence in _warnings(job):
-            told.setdefault(sentence, []).append(job.number)
-    ranked = sorted(told.items(), key=lambda item: -len(item[1]))
+    ranked = warnings_of_jobs({job.number: job.run for job in jobs})
     said += [f"{_jobs(numbers)}: {sentence}" for sentence, numbers in ranked[:MOST_WARNINGS]]
     if len(ranked) > MOST_WARNINGS:
         said.append(f"{len(ranked) - MOST_WARNINGS} more warnings stand in the reports of single jobs.")
     return said
+
+
+def warnings_of_jobs(runs: Mapping[int, RunFiles]) -> list[tuple[str, list[int]]]:
+    """Each sentence that jobs say of themselves, and the numbers of these, those of the most jobs first.
+
+    Args:
+        runs: files of each job, by number.
+    """
+    told: dict[str, list[int]] = {}
+    for number, run in runs.items():
+        for sentence in _warnings(run):
+            told.setdefault(sentence, []).append(number)
+    return sorted(told.items(), key=lambda item: -len(item[1]))
+
+
+def warning_lines(folder: Path, outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The same as lines of a terminal, for example `warning (2 of 3 jobs: 0, 2): …`; all of them, of failed jobs too.
+
+    Args:
+        folder: of the sweep.
+        outcomes: rows of sweep.csv.
+    """
+    runs = {int(str(row["job"])): RunFiles(folder / str(row["folder"])) for row in outcomes}
+    return [
+        f"warning ({len(numbers)} of {len(runs)} jobs: {', '.join(map(str, numbers))}): {sentence}"
+        for sentence, numbers in warnings_of_jobs(runs)
+    ]
 
 
 def _errors(summary: Sequence[Mapping[str, Cell]]) -> str:
@@ -97,9 +122,9 @@ def _first(found: tuple[float, Setting, Mapping[str, Cell]]) -> float:
     return found[0]
 
 
-def _warnings(job: Job) -> list[str]:
+def _warnings(run: RunFiles) -> list[str]:
     try:
-        return job.run.warnings
+        return run.warnings
     except UserError as error:
         return [str(error)]
 

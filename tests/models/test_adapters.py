@@ -21,10 +21,11 @@ from twinlens.attribution.errors import UserError
 from twinlens.attribution.gradients.blocks import example_blocks
 from twinlens.attribution.gradients.cotangents import logit_cotangents
 from twinlens.attribution.gradients.tape import recording
-from twinlens.callbacks.plan.device_rate import shape_of
+from twinlens.callbacks.passes.shapes import shape_of
 from twinlens.models.adapters import is_kept
 from twinlens.models.backbone import architecture_of, load_config, load_tokenizer
 from twinlens.models.class_labels import require_trained_classifier
+from twinlens.models.heads import head_weights
 from twinlens.models.language_model import LanguageModel
 from twinlens.models.linear_layers import linear_layers
 from twinlens.models.module import TextClassifier
@@ -95,6 +96,11 @@ def test_peft_reads_what_is_saved(tmp_path: Path) -> None:
     expected = own_logits(adapted, batch)
     classifier(tmp_path / "adapter", "keep").save(tmp_path / "kept")
     classifier(tmp_path / "adapter", "merge").save(tmp_path / "merged")
+    own = classifier(tmp_path / "adapter", "keep").head.state_dict()
+    for saved in ("kept", "merged", "adapter"):  # as methods read the heads of a fit's epochs
+        assert {name: torch.equal(found, own[name]) for name, found in head_weights(tmp_path / saved).items()} == {
+            "weight": True
+        }
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "kept" / "base")
     found = peft.PeftModel.from_pretrained(base, tmp_path / "kept").eval()
     torch.testing.assert_close(own_logits(found, batch), expected, rtol=1e-6, atol=1e-6)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from twinlens.attribution.targets import Targets
 from twinlens.models.anatomy import Anatomy
 from twinlens.models.anatomy_check import build_anatomy, require_parts
 from twinlens.models.expert_layers import ExpertMatrix
+from twinlens.models.expert_projection import MixtureProjection
 from twinlens.models.last_token import LastTokenEngine
 from twinlens.models.linear_layers import coverage, linear_layers
 
@@ -122,6 +124,27 @@ def test_lists_of_completions_hold_what_any_of_their_tokens_was_sent_to(method: 
         pairs = zip(found.layer[row].tolist(), found.unit[row].tolist(), strict=True)
         assert sorted(pair for pair in pairs if pair[0] >= 0) == [tuple(pair) for pair in there[row].nonzero().tolist()]
     assert int(there[0].sum()) > int(there[1].sum())
+
+
+@torch.no_grad()
+def test_a_factor_of_the_routed_experts_is_one_of_their_coefficients_and_biases() -> None:
+    lm: Any = tiny_decoder(BIASES)
+    anatomy = build_anatomy(lm.model)
+    block = anatomy.blocks[1]
+    known: Any = anatomy.down_projection(block)
+    seen: dict[float, tuple[Tensor, Tensor]] = {}
+    for scale in (1.0, 2.5):
+        projection = MixtureProjection(block, replace(known.mixture, scale=scale), known.in_features)
+
+        def keep(module: Any, args: tuple, scale: float = scale) -> None:
+            seen[scale] = args[0].flatten(0, -2), module.constant
+
+        handle = projection.register_forward_pre_hook(keep)
+        lm(torch.tensor([[5, 9, 30, 7]]))
+        handle.remove()
+    for one, more in zip(seen[1.0], seen[2.5], strict=True):
+        assert one.any()
+        torch.testing.assert_close(more, 2.5 * one)
 
 
 @pytest.mark.parametrize("name", ["granitemoe", pytest.param("afmoe", marks=pytest.mark.long)])

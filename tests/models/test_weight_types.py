@@ -20,7 +20,8 @@ from tests.families import save_classifier_of
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.callbacks.passes.predict_pass import TrainerFactory
-from twinlens.callbacks.plan.device_rate import computed_in, shape_of
+from twinlens.callbacks.passes.shapes import shape_of
+from twinlens.callbacks.plan.device_rate import computed_in
 from twinlens.models.adapters import weight_of
 from twinlens.models.backbone import architecture_of, load_config, load_tokenizer
 from twinlens.models.checkpoint_settings import attention_of, attentions_for, told_attention

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -88,17 +88,22 @@ class Interventions:
                 f"keeps fewer; set method.{name}.top_k={self.longest} or a smaller evaluation.interventions.k."
             )
 
-    def reference(self, names: Sequence[str]) -> str:
-        """List that the control matches.
+    def require_lists(self, methods: Mapping[str, Any]) -> None:
+        """Refuse a control of a list that the run does not have.
 
         Raises:
-            UserError: `control_of` is no list of the run.
+            UserError: naming it.
         """
+        of_neurons = {name: method for name, method in methods.items() if method.names_neurons}
+        names = [name for name, method in of_neurons.items() if getattr(method, "role", "value") == "value"]
         if self.control_of is not None and self.control_of not in names:
             raise UserError(
                 f"evaluation.interventions.control_of={self.control_of} is no neuron method of the run; expected one of"
                 f" {', '.join(names)}: add method={self.control_of} or leave it empty."
             )
+
+    def reference(self, names: Sequence[str]) -> str:
+        """List that the control matches, one of the names."""
         return self.control_of or (REFERENCE if REFERENCE in names else names[0])
 
     def missing(self, available: Available) -> str:

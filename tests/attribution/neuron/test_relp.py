@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import gelu
 
 from tests.attribution.neuron.vocabulary_cases import FAMILIES, PLENTY, case, close, engine_of
-from tests.families import choice_batch, tiny_backbone
+from tests.families import LLAMA_SHAPE, choice_batch, random_batch, tiny_backbone
 from tests.oracles_joint import held, masking, ones, phi_of
 from twinlens.attribution.completions import Completions
 from twinlens.attribution.errors import UserError
@@ -59,6 +59,21 @@ def test_relevances_equal_autograd_with_parts_held(name: str) -> None:
                 assert close(attention[row], expected[1], 1e-4)
 
 
+def test_relevances_go_through_the_norms_behind_the_projections() -> None:
+    """Of the attention and of the MLP each its own."""
+    backbone = tiny_backbone("olmo2", num_key_value_heads=2, **LLAMA_SHAPE)
+    head = torch.nn.Linear(32, 60, bias=False).requires_grad_(False)
+    engine, batch, target = build_residual(build_anatomy(backbone), head), random_batch([5, 3]), torch.tensor([3, 10])
+    states = engine.states(batch)
+    assert states.mlp_scale is not None
+    assert not torch.allclose(states.mlp_scale, states.attention_scale, rtol=0.1)
+    found = dense(engine, {**batch, "target": target})
+    for row in range(2):
+        ids = batch["input_ids"][row][batch["attention_mask"][row].bool()]
+        for own, expected in zip(found, by_hand(engine, ids, int(target[row])), strict=True):
+            assert close(own[row], expected, 1e-4)
+
+
 def test_of_a_decoder_that_is_written_out() -> None:
     """The rules in tensors, without a hook: two blocks without norms, then a root mean square."""
     model, batch = ExampleResidualModel(), example_batch()
@@ -94,6 +109,8 @@ def test_lists_are_the_best_of_either_site() -> None:
             found = RelevancePatching(site=site, top_k=7).attribute(engine, batch, budget)  # type: ignore[arg-type]
             torch.testing.assert_close(found.score, scores.flatten(1).sort(descending=True).values[:, :7])
         assert torch.equal(found.target, c.target)
+        probability = c.states.scores.softmax(-1).gather(1, c.target[:, None])[:, 0]  # texts of one length go together
+        torch.testing.assert_close(found.target_prob, probability, rtol=1e-4, atol=1e-6)
     rank = RelevancePatching(site="both", top_k=7).attribute(engine, batch, PLENTY)
     picked = torch.where(
         rank.site == 0,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +73,9 @@ def test_scores_equal_solves_with_the_matrix_of_all_layers_written_out(
     assert not list(folder.rglob(solves.SOLUTIONS))
 
 
-def test_a_killed_run_goes_on_with_the_solutions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_goes_on_with_the_solutions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     session, taken = session_of(tmp_path, Rows("classification", batch_size=7)), []
     original = solves.StepwiseSolve._product
 
@@ -94,7 +98,23 @@ def test_a_killed_run_goes_on_with_the_solutions(tmp_path: Path, monkeypatch: py
     folder = attributed(session, "influence_cg", stepwise(), {})
     assert torch.equal(dense_scores(folder), whole)
     assert len(taken) == steps  # read, not taken again
+    assert "influence_cg on test: its solutions are there, going on" in capsys.readouterr().out
     assert not list(folder.rglob(solves.SOLUTIONS))
+
+
+def test_an_expert_that_no_train_example_reaches_has_no_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its λ is infinite, and 0 · ∞ is no number."""
+    session = session_of(tmp_path, Rows("classification"))
+    alone = dense_scores(attributed(session, "influence_cg", stepwise(params="score"), {"params": "score"}))
+    known = Influence.inverses
+
+    def idle(self: Any, *arguments: Any) -> Any:
+        first, *others = known(self, *arguments)
+        return [replace(first, damping=inf), *others]
+
+    monkeypatch.setattr(Influence, "inverses", idle)
+    found = dense_scores(attributed(session, "influence_cg", stepwise(), {"params": SMALL}))
+    close(found, alone, 1e-3)
 
 
 def test_what_cannot_be_solved_is_refused(tmp_path: Path) -> None:
@@ -102,6 +122,8 @@ def test_what_cannot_be_solved_is_refused(tmp_path: Path) -> None:
         Influence("hessian", "cg", params="all")
     with pytest.raises(UserError, match=r"solver=cg with cg_tolerance=1e-3 \(method=influence_cg\)"):
         Influence("ggn", "dual", params="all", cg_tolerance=1e-3)
+    with pytest.raises(UserError, match=r"cg_max_steps=1 leaves no step over whole layers.*at least 2"):
+        stepwise(cg_max_steps=1)
     with pytest.raises(UserError, match=r"cg_tolerance=1e-06 is finer than float32.*set cg_tolerance=1e-3"):
         Influence("ggn", "cg", params="all")
     session = session_of(tmp_path, Rows("classification"))

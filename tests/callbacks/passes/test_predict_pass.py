@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from twinlens.callbacks.passes import progress
-from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, run_pass
+from twinlens.callbacks.passes.predict_pass import TrainerFactory, index_loader, run_pass, run_shards
 from twinlens.callbacks.passes.shards import index_shards, read_shard, shard_path, write_shard
 
 TRAINERS = TrainerFactory(partial(Trainer, accelerator="cpu", devices=1))
@@ -68,6 +68,29 @@ def test_a_pass_that_fails_keeps_its_finished_shards(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="out of luck"):
         run_pass("doomed", nn.Identity(), compute, index_shards(4, 1), index_loader, tmp_path, TRAINERS)
     assert [shard_path(tmp_path, number).is_file() for number in range(4)] == [True, True, False, False]
+
+
+class SecondOfTwo(Trainer):
+    """What the second of two processes knows of itself, in this one."""
+
+    global_rank = property(lambda self: 1)
+    world_size = property(lambda self: 2)
+
+
+def test_a_process_without_a_shard_computes_one_and_writes_none(tmp_path: Path) -> None:
+    """Where all processes meet within a computation, one that stayed away would be waited for for ever."""
+    seen: list[int] = []
+
+    def compute(batch):
+        seen.extend(batch["index"].tolist())
+        return {"index": batch["index"]}
+
+    second = TrainerFactory(partial(SecondOfTwo, accelerator="cpu", devices=1))
+    for shards, own in (([[[0, 1]]], []), ([[[0, 1]], [[2]]], [1])):
+        seen.clear()
+        run_shards("few", nn.Identity(), compute, shards, index_loader, tmp_path / str(len(shards)), second)
+        assert seen == ([2] if own else [0, 1])
+        assert [shard_path(tmp_path / str(len(shards)), n).is_file() for n in range(2)] == [False, bool(own)]
 
 
 def test_one_tensor_under_two_names_is_written_twice(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from twinlens.attribution.evaluation.neuron_level.query_interventions import Que
 from twinlens.attribution.evaluation.neuron_level.reads import Reads
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import SharedNeurons
 from twinlens.attribution.evaluation.neuron_level.value_neurons import shared_operations
-from twinlens.callbacks.plan.device_rate import shape_of
+from twinlens.callbacks.passes.shapes import shape_of
 from twinlens.callbacks.plan.neuron_level import neuron_level_lines
 from twinlens.callbacks.plan.times import Times
 from twinlens.models.backbone import load_tokenizer

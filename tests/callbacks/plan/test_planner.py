@@ -21,7 +21,8 @@ from twinlens.attribution.engine_sizes import ONE, EngineSizes
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.neuron.ig import IntegratedGradients
 from twinlens.callbacks.attribute.whole_gradient_costs import WholeWork
-from twinlens.callbacks.plan.device_rate import parts_told, shape_of
+from twinlens.callbacks.passes.shapes import shape_of
+from twinlens.callbacks.plan.device_rate import parts_told
 from twinlens.callbacks.plan.fits import fit_memory, padded_operations
 from twinlens.callbacks.plan.machines import SHARE, machine_of, machines
 from twinlens.callbacks.plan.probe import TrainingRates, shortened

@@ -20,7 +20,7 @@ from tests.callbacks.attribute.layer_case import LENGTHS, Rows, session_of
 from tests.running import CommandLine
 from twinlens.callbacks.passes.costs import prediction_need
 from twinlens.callbacks.passes.session import Session
-from twinlens.callbacks.plan.device_rate import shape_of
+from twinlens.callbacks.passes.shapes import shape_of
 from twinlens.callbacks.predict import batch_size
 from twinlens.callbacks.predict.batch_size import (
     AT_MOST,

@@ -8,7 +8,7 @@ import pytest
 
 from tests.callbacks.results.test_results_csv import row
 from twinlens.callbacks.results.formatting import format_table
-from twinlens.callbacks.results.told_rows import PRINTED, SWEEP_NOTES, new_rows
+from twinlens.callbacks.results.told_rows import OWN_OUTPUT, PRINTED, SWEEP_NOTES, new_rows, new_sentences
 
 
 def test_a_later_job_of_a_sweep_shows_what_is_new(tmp_path: Path) -> None:
@@ -20,8 +20,17 @@ def test_a_later_job_of_a_sweep_shows_what_is_new(tmp_path: Path) -> None:
     assert len((tmp_path / SWEEP_NOTES / PRINTED).read_text().split()) == 3
 
 
+def test_a_later_job_of_a_sweep_says_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / SWEEP_NOTES).mkdir()
+    assert new_sentences(["one", "two"], tmp_path / "0") == ["one", "two"]
+    assert new_sentences(["two", "three"], tmp_path / "1") == ["three"]
+    monkeypatch.setenv(OWN_OUTPUT, "slurm")  # its output is no terminal that shows other jobs
+    assert new_sentences(["one"], tmp_path / "2") == ["one"]
+
+
 def test_a_run_of_no_sweep_shows_all(tmp_path: Path) -> None:
     assert new_rows([row()], tmp_path / "0") == new_rows([row()], tmp_path / "0") == [row()]
+    assert new_sentences(["one"], tmp_path / "0") == new_sentences(["one"], tmp_path / "0") == ["one"]
     assert list(tmp_path.iterdir()) == []
 
 

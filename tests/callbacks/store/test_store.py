@@ -139,3 +139,19 @@ def test_weights_hash_follows_content(tmp_path: Path) -> None:
     assert weights_hash(model, tmp_path / "cache.json") == first
     (model / "model.safetensors").write_bytes(b"three")
     assert weights_hash(model, tmp_path / "cache.json") != first
+
+
+def test_what_ends_inside_another_stage_says_what_is_kept_of_itself(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+
+    def inner(folder: Path) -> None:
+        (folder / "shards" / "tests_0").mkdir(parents=True)
+        for place in ("", "tests_0/"):
+            (folder / "shards" / f"{place}shard_000000.safetensors").touch()
+        raise KeyboardInterrupt
+
+    def outer(folder: Path) -> None:
+        store.get("gradients", {"of": "a row"}, inner)
+
+    with pytest.raises(KeyboardInterrupt, match=r"in stage gradients, of which 2 finished shard\(s\) are kept"):
+        store.get("attribute", {"of": "a method"}, outer)

@@ -20,6 +20,7 @@ from twinlens.attribution.evaluation.comparisons import Measured
 from twinlens.callbacks.results.columns import Cell
 from twinlens.callbacks.results.outcomes import write_outcomes
 from twinlens.callbacks.results.results_csv import read_results, write_results
+from twinlens.callbacks.results.run_files import WARNINGS_FILE
 from twinlens.callbacks.sweep.comparison import compare
 from twinlens.callbacks.sweep.jobs import Job, finished_jobs, rows_of_all, swept_settings
 from twinlens.callbacks.sweep.seeds import methods_over_seeds
@@ -208,6 +209,16 @@ def test_a_sweep_leaves_its_files_and_prints_them(sweep: Path, capsys: pytest.Ca
     assert said.strip().splitlines()[-1] == str(sweep)
     with (sweep / "comparison.csv").open() as opened:
         assert {row["data"] for row in csv.DictReader(opened)} == {"demo"}
+
+
+def test_each_warning_is_said_once_with_its_jobs(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {0: ["all are one class", "few rows"], 1: ["few rows"]}
+    for job, sentences in said.items():
+        path = sweep / str(job) / WARNINGS_FILE
+        path.write_text("".join(f"- {{name: it, sentence: {sentence}}}\n" for sentence in sentences))
+    run_sweep(sweep, [DONE, {"status": "refused", "message": "no"}])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
+    assert lines == ["warning (2 of 2 jobs: 0, 1): few rows", "warning (1 of 2 jobs: 0): all are one class"]
 
 
 def test_failed_and_damaged_jobs_cost_no_other(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -33,6 +33,7 @@ from twinlens.attribution.evaluation.neuron_level.sentences import (
 from twinlens.attribution.evaluation.neuron_level.shared_neurons import SharedNeurons
 from twinlens.attribution.evaluation.neuron_level.value_interventions import ValueInterventions
 from twinlens.attribution.evaluation.resampling import resampled_means
+from twinlens.attribution.neuron.neuron_score import NeuronScore
 from twinlens.attribution.neuron.query import ValueNeurons, query_neurons
 from twinlens.callbacks.results.outcomes import measured_of
 
@@ -102,7 +103,7 @@ def test_a_run_with_random_neurons_of_its_own_gets_no_other_control() -> None:
     beside = Interventions(k=[1], control_seeds=[0]).answers(sentences("gpt2", lists={"random_walk": listed}))
     assert set(beside) == {"original", "random_walk|1", "random_neurons/seed0|1"}
     with pytest.raises(UserError, match="control_of=ig is no neuron method"):
-        Interventions(control_of="ig").answers(sentences("gpt2", lists={"coefficient": listed}))
+        Interventions(control_of="ig").require_lists({"coefficient": NeuronScore(score="coefficient")})
     with pytest.raises(UserError, match="top_k=5 keeps fewer"):
         Interventions().require_length("ig", 5)
 
