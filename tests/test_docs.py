@@ -117,6 +117,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(REPOSITORY).as_posix(),
+)
+def test_tables_are_whole(page: Path) -> None:
+    """An empty line within a table would show the rows behind it as text."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    broken = []
+    for rows in re.findall(r"(?:^\|.*\n)+", prose, flags=re.M):
+        first, line, *_ = [*rows.splitlines(), ""]
+        if not re.fullmatch(r"\|(?: *:?-+:? *\|)+", line):
+            broken.append(first)
+    assert broken == []
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     """By its links, and by those of the pages that they lead to."""
     reached, ahead = set(), {REPOSITORY / "README.md"}

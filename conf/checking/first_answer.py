@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+import twinlens
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.secrets import scrub
@@ -52,7 +52,7 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
     if any(argument in ("--help", "-h") for argument in arguments):
         return 0, help_text(config_dir)
     if "--version" in arguments:
-        return 0, f"twinlens {version()}"
+        return 0, f"twinlens {twinlens.__version__}"
     try:
         refused = misspelt(arguments, ConfigTree((config_dir,)))
     except (_Unclear, OSError, yaml.YAMLError, ValueError):
@@ -63,14 +63,6 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
 def only_prints(arguments: Sequence[str]) -> bool:
     """Whether the command line asks for no run, but for something printed."""
     return any(argument.split("=")[0] in PRINTING for argument in arguments)
-
-
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return metadata.version("twinlens")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def help_text(config_dir: Path) -> str:
@@ -84,7 +76,8 @@ def help_text(config_dir: Path) -> str:
     ]
     return "\n".join(
         [
-            f"twinlens {version()}: where a language model's prediction comes from, by training instances and neurons",
+            f"twinlens {twinlens.__version__}: where a language model's prediction comes from, by training instances "
+            "and neurons",
             "",
             "  python train.py KEY=VALUE …      one run      -m KEY=A,B …      a sweep      plan=true      its cost",
             "",
