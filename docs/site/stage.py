@@ -17,8 +17,14 @@ RENAMED = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CH
 NAVIGATION: Mapping[str, Sequence[str]] = {
     "Begin": ("overview", "tutorial", "quickstart", "report", "python", "notebooks/*"),
     "Choose and understand": ("which_method", "faq", "glossary", "methods", "ground_truth", "benchmark", "limitations"),
-    "How to": ("howto", "reproducing", "data", "models", "texts", "configuration", "scaling", "memory", "extending"),
-    "Look up": ("keys/index", "api/index", "errors", "warnings", "safety", "former_names", "changelog"),
+    "How to": (
+        *("howto", "reproducing", "data", "models", "texts", "configuration"),
+        *("tracking", "sharing", "scaling", "memory", "extending"),
+    ),
+    "Look up": (
+        *("keys/index", "api/index", "errors", "warnings", "safety", "results"),
+        *("former_names", "changed_numbers", "changelog"),
+    ),
     "For developers": ("contributing", "records/*"),
 }
 """Heading of the side bar → pages or patterns; a page that nothing here names follows under `OTHERS`."""
