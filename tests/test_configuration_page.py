@@ -1,4 +1,4 @@
-"""docs/configuration.md: every option of a group, every key of methods and evaluations, each with the default of conf/."""
+"""docs/configuration.md: options of groups, keys of methods and evaluations with the defaults of conf/."""
 
 from __future__ import annotations
 
