@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import twinlens
 from tests.running import CommandLine, installed
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.written_config import replayable
@@ -143,6 +145,13 @@ def test_every_page_is_reached_from_the_readme() -> None:
         found = {(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link}
         ahead |= {file for file in found if file.is_file()} - reached
     assert [page.name for page in PAGES[1:] if page not in reached] == []
+
+
+def test_every_argument_of_explain_is_named() -> None:
+    page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8").split("| argument | what |")[1]
+    cells = " ".join(line.split("|")[1] for line in page.split("\n\n")[0].splitlines()[2:])
+    arguments = [*inspect.signature(twinlens.explain).parameters]
+    assert [name for name in arguments if not re.search(rf"\b{name}\b", cells)] == []
 
 
 def test_there_are_commands() -> None:
