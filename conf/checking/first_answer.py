@@ -93,7 +93,7 @@ def help_text(config_dir: Path) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    """Lines of 100 signs at most, set in."""
+    """Lines of 100 characters at most, set in."""
     return textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 
