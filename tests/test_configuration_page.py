@@ -1,4 +1,4 @@
-"""docs/configuration.md: options of groups, keys of methods and evaluations with the defaults of conf/."""
+"""Tables to look things up in: options, keys with the defaults of conf/, exit codes, machines are those of the code."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from twinlens.callbacks.run.run_outcome import EXIT_CODES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF = REPOSITORY / "conf"
@@ -108,3 +110,14 @@ def test_every_key_of_a_run_stands_in_the_table() -> None:
     ]
     section = PAGE.split("| key at the top level |")[1].split("\n\n")[0]
     assert [name for name in names if f"`{name}`" not in section] == []
+
+
+def test_every_exit_code_stands_in_the_table() -> None:
+    rows = PAGE.split("| code | meaning |")[1].split("\n\n")[0]
+    assert sorted(map(int, re.findall(r"^\| (\d+) \|", rows, re.M))) == sorted(EXIT_CODES.values())
+
+
+def test_every_machine_of_a_plan_is_named() -> None:
+    machines = (REPOSITORY / "callbacks" / "plan" / "machines.csv").read_text(encoding="utf-8").splitlines()[1:]
+    page = (REPOSITORY / "docs" / "memory.md").read_text(encoding="utf-8")
+    assert [name for line in machines if (name := line.split(",")[0]) not in page] == []
