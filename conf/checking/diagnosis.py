@@ -173,8 +173,8 @@ def _not_installed(where: str, option: str) -> UserError:
     extra = EXTRAS[option]
     return UserError(
         f"{where}: the package that {option} needs is not installed; expected the extra {extra}: "
-        f"pip install -c constraints.txt -e '.[{extra}]', or leave {option.rpartition('/')[0]} out and the jobs run one "
-        "after the other."
+        f"pip install -c constraints.txt -e '.[{extra}]', or leave {option.rpartition('/')[0]} out and the jobs run "
+        "one after the other."
     )
 
 
