@@ -29,7 +29,7 @@ NAVIGATION: Mapping[str, Sequence[str]] = {
 }
 """Heading of the side bar → pages or patterns; a page that nothing here names follows under `OTHERS`."""
 OTHERS = "How to"
-TITLES = {"overview": "The ladder (README)"}
+TITLES = {"overview": "All at a glance (README)"}
 """Page → its name in the side bar, where that is not its title."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from twinlens.callbacks.attribute.dispatch import READS
+from twinlens.callbacks.evaluate.stage import BY_NEED
 from twinlens.callbacks.run.run_outcome import EXIT_CODES
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -115,6 +117,14 @@ def test_every_key_of_a_run_stands_in_the_table() -> None:
 def test_every_exit_code_stands_in_the_table() -> None:
     rows = PAGE.split("| code | meaning |")[1].split("\n\n")[0]
     assert sorted(map(int, re.findall(r"^\| (\d+) \|", rows, re.M))) == sorted(EXIT_CODES.values())
+
+
+@pytest.mark.parametrize(("head", "words"), [("reads", READS), ("requires", BY_NEED)], ids=["reads", "requires"])
+def test_what_an_extension_may_be_given_stands_in_the_table(head: str, words: Collection[str]) -> None:
+    page = (REPOSITORY / "docs" / "extending.md").read_text(encoding="utf-8")
+    rows = page.split(f"| `{head}` |")[1].split("\n\n")[0]
+    named = NAME.findall(" ".join(line.split("|")[1] for line in rows.splitlines()[2:]))
+    assert sorted({*named, *(["built"] if head == "reads" else [])}) == sorted(words)
 
 
 def test_every_machine_of_a_plan_is_named() -> None:
