@@ -19,7 +19,7 @@ from twinlens.data.demo import TEMPLATES, generate
 from twinlens.data.demo_sentences import DEEDS, FIRST_NAMES, LAST_NAMES, PLACES, SOURCES
 
 VOCABULARY_SIZE = 2048
-MAXIMUM_LENGTH = 512  # positions of the tiny model
+MAXIMUM_LENGTH = 512  # tokens that most data cut a text to; the tiny model has 2048 positions
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 NAME_REPEATS = 30  # names are rare in the corpus, each is meant to be one token
 

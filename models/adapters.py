@@ -268,7 +268,8 @@ def _installed(why: str, otherwise: str = "") -> Any:
         return importlib.import_module("peft")
     except ImportError as error:
         raise UserError(
-            f"{why}, but PEFT is not installed; expected the package peft: pip install -e '.[peft]'{otherwise}."
+            f"{why}, but PEFT is not installed; expected the package peft: pip install -c constraints.txt -e '.[peft]'"
+            f"{otherwise}."
         ) from error
 
 

@@ -43,6 +43,12 @@ SHARING: list[Entry] = [
         lines(HEADER, "tiny,demo,lds,lds,theirs,0.2,,", "tiny,demo,lds,lds,other,high,,", name=ROWS),
     ),
     (
+        "results on a split that no data have",
+        (f"results.check={ROWS}",),
+        ("Column split in line 2", "train, validation, test"),
+        lines(f"{HEADER},split", "tiny,demo,lds,lds,theirs,0.2,,,tests", name=ROWS),
+    ),
+    (
         "an interval from high to low",
         (f"results.check={ROWS}",),
         ("Column low in line 2", "not above high"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import re
 import shlex
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import twinlens
 from tests.running import CommandLine, installed
 from twinlens.conf.checking.checks import check_command_line
 from twinlens.conf.checking.written_config import replayable
@@ -117,6 +119,22 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in slugs, f"{page.name}: {target}"
 
 
+@pytest.mark.parametrize(
+    "page",
+    [*PAGES, REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "CHANGELOG.md"],
+    ids=lambda page: page.relative_to(REPOSITORY).as_posix(),
+)
+def test_tables_are_whole(page: Path) -> None:
+    """An empty line within a table would show the rows behind it as text."""
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    broken = []
+    for rows in re.findall(r"(?:^\|.*\n)+", prose, flags=re.M):
+        first, line, *_ = [*rows.splitlines(), ""]
+        if not re.fullmatch(r"\|(?: *:?-+:? *\|)+", line):
+            broken.append(first)
+    assert broken == []
+
+
 def test_every_page_is_reached_from_the_readme() -> None:
     """By its links, and by those of the pages that they lead to."""
     reached, ahead = set(), {REPOSITORY / "README.md"}
@@ -127,6 +145,13 @@ def test_every_page_is_reached_from_the_readme() -> None:
         found = {(page.parent / link).resolve() for link in links if link.endswith(".md") and "://" not in link}
         ahead |= {file for file in found if file.is_file()} - reached
     assert [page.name for page in PAGES[1:] if page not in reached] == []
+
+
+def test_every_argument_of_explain_is_named() -> None:
+    page = (REPOSITORY / "docs" / "python.md").read_text(encoding="utf-8").split("| argument | what |")[1]
+    cells = " ".join(line.split("|")[1] for line in page.split("\n\n")[0].splitlines()[2:])
+    arguments = [*inspect.signature(twinlens.explain).parameters]
+    assert [name for name in arguments if not re.search(rf"\b{name}\b", cells)] == []
 
 
 def test_there_are_commands() -> None:

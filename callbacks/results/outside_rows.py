@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
+from twinlens.callbacks.processes.loading import CONFIG_DIR
 from twinlens.callbacks.results.columns import ABOUT, COLUMNS, CONTROL, NEEDED, Cell, Row
 from twinlens.callbacks.results.results_csv import read_results, read_table, write_results
 from twinlens.callbacks.results.run_files import BESIDE_FILE, RunFiles
 from twinlens.callbacks.results.truth_tables import OF_INSTANCES, OF_NEURONS
 from twinlens.conf.checking.suggestions import nearest
+from twinlens.data.row_choice import SPLITS
 
 REMEDY = "see docs/results.md for the columns and their cells"
 SAME = ("model", "data")
@@ -27,8 +29,8 @@ def checked_rows(path: Path) -> list[dict[str, Cell]]:
 
     Raises:
         UserError: with file, line and column: a cell that a row needs and lacks, a number that is none or not finite,
-            a negative error, an interval from high to low, a mark of controls that is not `true`, or two rows that
-            measure the same.
+            a split that no data have, a negative error, an interval from high to low, a mark of controls that is not
+            `true`, or two rows that measure the same.
     """
     rows = read_results(path, REMEDY)
     lines = [number for number, _ in read_table(path, NEEDED, REMEDY)]
@@ -51,7 +53,7 @@ def checked_rows(path: Path) -> list[dict[str, Cell]]:
 
 def _faults(row: Row) -> list[tuple[str, str]]:
     """Columns of a row that hold what they may not, with what was expected; in their order."""
-    found = [(name, "a name, which every row has") for name in NEEDED if name != "value" and not row[name]]
+    found = [(name, "a name, which every row has") for name in NEEDED if name != "value" and not _text(row, name)]
     if row["value"] is None:
         found.append(("value", "a number, which every row has"))
     for name, column in COLUMNS.items():
@@ -62,6 +64,8 @@ def _faults(row: Row) -> list[tuple[str, str]]:
         found.append(("stderr", "an error of 0 or more"))
     if isinstance(row["n"], int) and row["n"] < 1:
         found.append(("n", "at least one example"))
+    if row["split"] not in (None, *SPLITS):
+        found.append(("split", ", ".join(SPLITS) + " or nothing"))
     if row[CONTROL] not in (None, "true"):
         found.append((CONTROL, "true, or nothing"))
     low, high = row["low"], row["high"]
@@ -72,8 +76,14 @@ def _faults(row: Row) -> list[tuple[str, str]]:
     return found
 
 
+def _text(row: Row, name: str) -> str:
+    """A cell without the spaces around it."""
+    return str(row[name] or "").strip()
+
+
 def remarks(rows: Sequence[Row]) -> list[str]:
-    """Sentences on what is allowed and may yet be a slip: columns and metrics that this version does not know."""
+    """Sentences on what is allowed and may yet be a slip: columns, metrics and evaluations that this version does not
+    know, and values outside of their intervals."""
     others = list(dict.fromkeys(name for row in rows for name in row if name not in COLUMNS))
     told = [f"column {name} is none of results.csv's and is not shown" for name in others]
     known = [*OF_INSTANCES, *OF_NEURONS]
@@ -81,7 +91,18 @@ def remarks(rows: Sequence[Row]) -> list[str]:
         near = nearest(metric, known)
         if metric not in known and near is not None:
             told.append(f"metric {metric} stands in no table of ground truth; did you mean {near}?")
-    return told
+    evaluations = sorted(file.stem for file in (CONFIG_DIR / "evaluation").glob("*.yaml"))
+    for evaluation in dict.fromkeys(str(row["evaluation"]) for row in rows):
+        near = nearest(evaluation, evaluations)
+        if evaluation not in evaluations and near is not None:
+            told.append(f"evaluation {evaluation} is none of twinlens; did you mean {near}?")
+    return told + [
+        f"{row['metric']} of {row['method'] or 'the model'} is {row['value']:g}, outside of its interval "
+        f"{row['low']:g} to {row['high']:g}"
+        for row in rows
+        if all(isinstance(row[name], float) for name in ("value", "low", "high"))
+        and not float(row["low"] or 0) <= float(row["value"] or 0) <= float(row["high"] or 0)
+    ]
 
 
 def put_beside(run_dir: Path, paths: Sequence[str | Path]) -> None:

@@ -95,10 +95,13 @@ def read_csv(path: Path, remedy: str = AGAIN) -> tuple[list[str], list[tuple[int
     except FileNotFoundError:
         raise UserError(f"{path} is missing; expected a table: {remedy}.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read ({error}); expected a CSV table: {remedy}.") from None
+        raise UserError(f"{path} cannot be read ({error}); expected a CSV table in UTF-8: {remedy}.") from None
     for number, cells in lines:
         if len(cells) != len(header):
-            raise UserError(f"Line {number} of {path} has {len(cells)} cells; expected {len(header)}: {remedy}.")
+            raise UserError(
+                f"Line {number} of {path} has {len(cells)} cells; expected {len(header)}, as the header has (a number "
+                f"has a point, text with a comma quotation marks): {remedy}."
+            )
     return header, lines
 
 
@@ -122,12 +125,15 @@ def _parse(cell: str, column: str, kind: Kind, path: Path, line: int, remedy: st
     if cell == "":
         return None
     try:
+        if kind in ("whole", "number") and "_" in cell:  # Python's own mark of thousands
+            raise ValueError
         if kind == "whole":
             return int(cell)
         if kind == "number":
             return float(cell)
     except ValueError:
-        raise UserError(f"Column {column} in line {line} of {path} is {cell!r}; expected a number: {remedy}.") from None
+        what = "a whole number" if kind == "whole" else "a number with a point, as in 0.31"
+        raise UserError(f"Column {column} in line {line} of {path} is {cell!r}; expected {what}: {remedy}.") from None
     if kind == "place" and _PLAIN_NUMBER.fullmatch(cell):
         return int(cell) if cell.lstrip("-").isdigit() else float(cell)
     return unprotect(cell)

@@ -74,8 +74,8 @@ def _require_layers(session: Session, name: str, method: Method) -> None:
     if session.readout.of_vocabulary and over_vocabulary:
         raise UserError(
             f"method={name} takes the expectation of its curvature over the labels, and data={session.data.name} have "
-            "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: use "
-            "curvature=datainf, or use fisher=empirical with curvature=ekfac, influence_cg or source."
+            "a whole vocabulary of them at every token; expected the curvature of the texts' own losses: take "
+            "influence_ekfac, influence_cg or source with fisher=empirical, or curvature=datainf."
         )
 
 

@@ -113,7 +113,7 @@ def code_of(error: BaseException) -> int:
 
 
 def sentence(error: UserError) -> str:
-    """What a refusal says, in one line, without secrets and without texts of hundreds of signs that it repeats."""
+    """What a refusal says, in one line, without secrets and without texts of hundreds of characters that it repeats."""
     line = "".join(sign if sign.isprintable() else " " for sign in str(error))
     return re.sub(r"\S{400,}", lambda match: match[0][:300] + HIDDEN, scrub(line))
 

@@ -83,7 +83,7 @@ class MLflowRun(MLFlowLogger):
         return super().experiment
 
     def begin_run(self, config: Mapping[str, Any]) -> None:
-        """Start the run with its configuration: as parameters, of which MLflow keeps 250 signs each, and whole.
+        """Start the run with its configuration: as parameters, of which MLflow keeps 250 characters each, and whole.
 
         Raises:
             UserError: where `MLFLOW_TRACKING_URI` leads nowhere.

@@ -44,7 +44,7 @@ def number_name(row: Row, *before: str) -> str:
 def numbers_of(rows: Iterable[Row], more: Mapping[str, float] | None = None) -> dict[str, float]:
     """Name → number of all rows, and others that have a name already; each name is given once.
 
-    Of names that differ only in signs which not every tracker takes, later ones are numbered: `…-2`.
+    Of names that differ only in characters which not every tracker takes, later ones are numbered: `…-2`.
 
     Args:
         rows: of results.csv.

@@ -172,8 +172,9 @@ def _broken_files(error: Exception, tree: ConfigTree, primary: str) -> UserError
 def _not_installed(where: str, option: str) -> UserError:
     extra = EXTRAS[option]
     return UserError(
-        f"{where}: {option} is not installed; expected the extra {extra}: pip install -e '.[{extra}]', "
-        f"or leave {option.rpartition('/')[0]} out and the jobs run one after the other."
+        f"{where}: the package that {option} needs is not installed; expected the extra {extra}: "
+        f"pip install -c constraints.txt -e '.[{extra}]', or leave {option.rpartition('/')[0]} out and the jobs run "
+        "one after the other."
     )
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
+from twinlens.own_version import own_version
 
 EXAMPLES = (
     ("", "train the tiny model on generated data, explain it with both lenses, evaluate, report"),
@@ -52,7 +52,7 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
     if any(argument in ("--help", "-h") for argument in arguments):
         return 0, help_text(config_dir)
     if "--version" in arguments:
-        return 0, f"twinlens {version()}"
+        return 0, f"twinlens {own_version()}"
     try:
         refused = misspelt(arguments, ConfigTree((config_dir,)))
     except (_Unclear, OSError, yaml.YAMLError, ValueError):
@@ -63,14 +63,6 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
 def only_prints(arguments: Sequence[str]) -> bool:
     """Whether the command line asks for no run, but for something printed."""
     return any(argument.split("=")[0] in PRINTING for argument in arguments)
-
-
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return metadata.version("twinlens")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def help_text(config_dir: Path) -> str:
@@ -84,7 +76,8 @@ def help_text(config_dir: Path) -> str:
     ]
     return "\n".join(
         [
-            f"twinlens {version()}: where a language model's prediction comes from, by training instances and neurons",
+            f"twinlens {own_version()}: where a language model's prediction comes from, by training instances "
+            "and neurons",
             "",
             "  python train.py KEY=VALUE …      one run      -m KEY=A,B …      a sweep      plan=true      its cost",
             "",
@@ -100,7 +93,7 @@ def help_text(config_dir: Path) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    """Lines of 100 signs at most, set in."""
+    """Lines of 100 characters at most, set in."""
     return textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 

@@ -18,6 +18,7 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False  # there is none to show; the licence is a link of the README
 html_show_search_summary = False  # a page that is opened as a file may not read others; its hits are shown all the same
 smartquotes_action = "D"  # dashes; quotes of settings stay as they are typed
 exclude_patterns = ["files/**"]  # what pages link and is no page

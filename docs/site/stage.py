@@ -17,13 +17,19 @@ RENAMED = {"README.md": "overview.md", "CONTRIBUTING.md": "contributing.md", "CH
 NAVIGATION: Mapping[str, Sequence[str]] = {
     "Begin": ("overview", "tutorial", "quickstart", "report", "python", "notebooks/*"),
     "Choose and understand": ("which_method", "faq", "glossary", "methods", "ground_truth", "benchmark", "limitations"),
-    "How to": ("howto", "reproducing", "data", "models", "texts", "configuration", "scaling", "memory", "extending"),
-    "Look up": ("keys/index", "api/index", "errors", "warnings", "safety", "former_names", "changelog"),
+    "How to": (
+        *("howto", "reproducing", "data", "models", "texts", "configuration"),
+        *("tracking", "sharing", "scaling", "memory", "extending"),
+    ),
+    "Look up": (
+        *("keys/index", "api/index", "errors", "warnings", "safety", "results"),
+        *("former_names", "changed_numbers", "changelog"),
+    ),
     "For developers": ("contributing", "records/*"),
 }
 """Heading of the side bar → pages or patterns; a page that nothing here names follows under `OTHERS`."""
 OTHERS = "How to"
-TITLES = {"overview": "The ladder (README)"}
+TITLES = {"overview": "All at a glance (README)"}
 """Page → its name in the side bar, where that is not its title."""
 LINK = re.compile(r"(!?\[[^\]]*\]\()([^)\s]+)(\))")
 CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

@@ -117,7 +117,7 @@ def test_what_rows_of_a_language_model_cannot_be_is_refused(command: CommandLine
     layers = ("method.influence.params=all", "method.influence.projection=random")
     whole = command("method=influence", *layers, base=small)
     assert whole.code == 2
-    assert "use curvature=datainf" in whole.err
+    assert "curvature=datainf" in whole.err
     classes = ("method=gradsim", "method.gradsim.params=all", "method.gradsim.projection=random")
     demo = ("data=demo", "model=tiny", "debug=fdr", "data.n_train=60", "data.n_validation=10", "data.n_test=20",
             "data.n_twins=2", "trainer.accelerator=cpu")  # fmt: skip

@@ -39,8 +39,11 @@ def file_of(path: Path, *rows: dict[str, str]) -> Path:
         ({"value": ""}, "Column value in line 3 of .* is empty; expected a number"),
         ({"value": "much"}, "Column value in line 3 of .* is 'much'; expected a number"),
         ({"value": "nan"}, "Column value in line 3 .* expected a finite number"),
+        ({"value": "1_000"}, "Column value in line 3 .* expected a number with a point"),
+        ({"model": " "}, "Column model in line 3 .* expected a name"),
+        ({"split": "tests"}, "Column split in line 3 .* expected train, validation, test or nothing"),
         ({"metric": ""}, "Column metric in line 3 .* expected a name"),
-        ({"n": "2.5"}, "Column n in line 3 of .* is '2.5'"),
+        ({"n": "2.5"}, "Column n in line 3 of .* is '2.5'; expected a whole number"),
         ({"n": "0"}, "Column n in line 3 .* at least one example"),
         ({"high": ""}, "Column high in line 3 .* both ends"),
         ({"low": "0.4"}, "Column low in line 3 .* not above high, 0.3"),
@@ -57,7 +60,10 @@ def test_a_wrong_row_is_refused_with_line_and_column(tmp_path: Path, changed: di
     [
         ("model,data\n", "expected model,data,evaluation,metric,value and others"),
         ("model,data,evaluation,metric,value\n", "a header and no row"),
-        ("model,data,evaluation,metric,value\na,b\n", "Line 2 of .* has 2 cells; expected 5: see docs/results.md"),
+        (
+            "model,data,evaluation,metric,value\na,b\n",
+            "Line 2 of .* has 2 cells; expected 5, .*: see docs/results.md",
+        ),
     ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path: Path, text: str, said: str) -> None:
@@ -69,10 +75,13 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, text: str, said: str) -
 
 
 def test_what_may_be_a_slip_is_remarked_on(tmp_path: Path) -> None:
-    rows = checked_rows(file_of(tmp_path / "rows.csv", {**GOOD, "metric": "ldss", "mine": "x"}))
+    slips = {"metric": "ldss", "evaluation": "LDS", "value": "0.9", "mine": "x"}
+    rows = checked_rows(file_of(tmp_path / "rows.csv", {**GOOD, **slips}))
     assert remarks(rows) == [
         "column mine is none of results.csv's and is not shown",
         "metric ldss stands in no table of ground truth; did you mean lds?",
+        "evaluation LDS is none of twinlens; did you mean lds?",
+        "ldss of theirs is 0.9, outside of its interval 0.1 to 0.3",
     ]
 
 
