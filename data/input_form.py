@@ -81,7 +81,7 @@ def count_odd_tokens(form: InputForm, tokenizer: Any, texts: Sequence[Sequence[i
         inside = list(ids[n_start:])
         while inside and inside[-1] == form.padding:
             inside.pop()
-        found = inside.count(unknown)
+        found = sum(token == unknown for token in inside)
         form.counts["tokens"] += len(ids)
         form.counts["unknown_tokens"] += found
         form.counts["unknown"] += found > 0

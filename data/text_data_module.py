@@ -207,9 +207,8 @@ class TextDataModule(LightningDataModule):
         sources = self.load_splits()
         for line in self.row_choice.without_effect(self.name, sources):
             self.notes.say(line)
-        chosen = {
-            split: self.row_choice.used(self.name, split, len(rows.source_index)) for split, rows in sources.items()
-        }
+        choose = self.row_choice.used
+        chosen = {split: choose(self.name, split, len(rows.source_index)) for split, rows in sources.items()}
         self.adjust_plants(sources, chosen)
         tokenisation = self.tokenisation(template, tokenizer, form)
         self.splits = {

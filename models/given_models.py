@@ -69,13 +69,9 @@ def given_twin(path: str, attention: str, dtype: torch.dtype = torch.float32) ->
         path: the folder.
         attention: implementation of transformers that the twin reads with.
         dtype: see `twin_of`.
-
-    Raises:
-        UserError: weights that are NaN or infinite.
     """
     model: Any = _GIVEN[str(Path(path).resolve())]
     twin = twin_of(model, dtype)
-    refuse_odd_numbers(twin, "the given model")
     if twin.config._attn_implementation != attention:
         twin.set_attn_implementation(attention)
     return twin
@@ -147,12 +143,7 @@ def require_values(what: str, model: nn.Module) -> None:
             f"the {what}'s weights lie on {', '.join(devices)}; expected one device: move it with "
             f"{what}.to({devices[0]!r}), or pass the checkpoint's folder."
         )
-    broken = next((name for name, weight in named if not _finite(weight)), None)
-    if broken is not None:
-        raise UserError(
-            f"the {what}'s weight {broken} holds NaN or infinite numbers; expected finite ones: load it anew, or train "
-            "it with a lower learning rate."
-        )
+    refuse_odd_numbers(model, f"the {what}")
 
 
 def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
@@ -195,13 +186,6 @@ def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:
         kind: Any = type(model)
         put_computed(twin, fresh_buffers(lambda: kind(copy.deepcopy(twin.config))))
     return twin.eval()
-
-
-def _finite(weight: Tensor) -> bool:
-    """Whether all numbers are; what has none (integers) is."""
-    flat = weight.detach().reshape(-1)
-    parts = flat.split(max(1, HELD_BYTES // max(1, flat.element_size()))) if flat.is_floating_point() else ()
-    return all(bool(part.isfinite().all()) for part in parts)
 
 
 def fresh_buffers(make: Callable[[], nn.Module]) -> dict[str, Tensor]:

@@ -89,7 +89,8 @@ def refuse_odd_numbers(lm: Any, source: str) -> None:
         UserError: naming the first such weight and how many of its numbers are none.
     """
     for name, weight in lm.named_parameters():
-        if not (weight.is_meta or weight.numel() == 0) and not all(map(isfinite, torch.aminmax(weight.detach()))):
+        without_values = weight.is_meta or weight.numel() == 0 or not weight.is_floating_point()
+        if not without_values and not all(map(isfinite, torch.aminmax(weight.detach()))):
             odd = int((~torch.isfinite(weight.detach())).sum())
             raise UserError(
                 f"{source} holds NaN or infinite numbers in {name} ({odd} of {weight.numel()}); expected finite ones: "

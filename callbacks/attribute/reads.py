@@ -71,7 +71,9 @@ class Planned(Protocol):
     """
 
     shape: Shape
-    lengths: dict[str, list[int]]
+
+    @property
+    def lengths(self) -> dict[str, list[int]]: ...
 
     @property
     def times(self) -> Rates: ...
