@@ -37,8 +37,10 @@ class UnitRemoval:
         self.model = model
         self.of_first = reads_first(model.lm)
         find = encoder_anatomy if self.of_first else build_anatomy
-        self.anatomy: Anatomy | EncoderAnatomy = find(model.backbone)
-        moved_by_padding(model.backbone)  # which runs the model too, and remembers
+        # the rounding of a mixed precision is no fault of the parts
+        with torch.autocast(next(model.backbone.parameters()).device.type, enabled=False):
+            self.anatomy: Anatomy | EncoderAnatomy = find(model.backbone)
+            moved_by_padding(model.backbone)  # which runs the model too, and remembers
 
     def scores(self, batch: Batch, attention: Tensor, layer: Tensor, unit: Tensor, head: Tensor) -> Tensor:
         """Readout scores [2 · batch, outputs]: of each sequence as it is, and behind it without its unit.

@@ -8,16 +8,22 @@ import pytest
 from benchmarks.precision import SETTINGS, agreement, rankings
 from tests.running import SMALLER_MODEL, CommandLine
 
+NEWEST = {
+    "newest": (
+        ("atp", "relp", "ig_joint", "ablation", "influence_ekfac", "influence_cg"),
+        ("method.influence_ekfac.params=all", "method.influence_cg.damping=100"),
+    )
+}
 AGREE = 0.7
 """Mean share of common entries among the ten best; on the demo model it lies well above."""
 
 
 @pytest.mark.long  # test_train.py has a run in bf16-mixed in the short series
-@pytest.mark.parametrize("setting", SETTINGS)
+@pytest.mark.parametrize("setting", [*SETTINGS, *NEWEST])
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true"])
 def test_bf16_ranks_nearly_as_float32(command: CommandLine, precision: str, setting: str) -> None:
     """Scores from the head, from whole gradients of all layers with their factors, and from stored rows."""
-    methods, settings = SETTINGS[setting]
+    methods, settings = {**SETTINGS, **NEWEST}[setting]
     smaller = SMALLER_MODEL if settings else ()  # factors of all layers take their time
     trained = command("method=gradsim", "evaluation=accuracy", *smaller).folder
     asked = (f"method=[{','.join(methods)}]", *settings, "evaluation=accuracy")

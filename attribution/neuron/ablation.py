@@ -143,11 +143,12 @@ class Ablation(Replacing):
                     moved = torch.cat([moved, moved.new_zeros(len(moved), 1, moved.shape[-1])], 1)
                 if self.site == "attn":
                     rows[layer] = states.residual[:, layer, None].expand(-1, last - first, -1)
-                    attended[layer] = model.attend(layer, states.attention[:, layer])[:, None] + moved
+                    whole = model.attend(layer, states.attention[:, layer])[:, None]
+                    attended[layer] = (whole + moved).to(whole.dtype)  # as the model itself adds it up
                 else:
                     whole = states.mlp_output[:, layer, None]
-                    written = model.write(layer, whole + moved) - model.write(layer, whole)  # through what lies behind
-                    rows[layer + 1] = states.residual[:, layer + 1, None] + written
+                    written = model.write(layer, (whole + moved).to(whole.dtype)) - model.write(layer, whole)
+                    rows[layer + 1] = states.residual[:, layer + 1, None] + written  # through what lies behind
             log_prob = model.score_rows(states, rows, attended).float().log_softmax(-1)
             measured = _at(log_prob, target)
             if "against" in batch:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 from twinlens.attribution.engine_sizes import EngineSizes
@@ -56,12 +55,12 @@ class Sizes:
         self.session = session
         self.shape = shape
         self.n_epochs = n_epochs
-        self.times = NoTimes()
+        self.lengths = {split: token_lengths(rows) for split, rows in session.data.splits.items()}
 
-    @cached_property
-    def lengths(self) -> dict[str, list[int]]:
-        """Tokens of each example, by split."""
-        return {split: token_lengths(rows) for split, rows in self.session.data.splits.items()}
+    @property
+    def times(self) -> NoTimes:
+        """None."""
+        return NoTimes()
 
     @property
     def engine_sizes(self) -> EngineSizes:

@@ -61,6 +61,12 @@ def span_of(kind: str, unit: int) -> tuple[int, int]:
     return (unit * HEAD_SIZE, (unit + 1) * HEAD_SIZE) if kind == "head" else (unit, unit + 1)
 
 
+def test_parts_are_found_under_mixed_precision() -> None:
+    """Whose rounding would be taken for parts that are others."""
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert UnitRemoval(Readable(case("gpt2"))).anatomy.n_layers == 3
+
+
 @pytest.mark.parametrize(("family", "padding"), half_long(FAMILIES, ["right", "left"]))
 def test_contributions_and_their_gradients_equal_autograd(family: str, padding: str) -> None:
     given = case(family)

@@ -52,6 +52,22 @@ def test_equals_a_full_forward_for_every_neuron(name: str, padding: str) -> None
             assert got == pytest.approx(expected, abs=2e-6)
 
 
+@pytest.mark.parametrize("site", ["ffn", "attn"])
+def test_weights_in_bfloat16_give_nearly_the_falls_of_float32(site: str) -> None:
+    wide, narrow = tiny_engine("gpt_neox"), tiny_engine("gpt_neox")
+    narrow.anatomy.backbone.bfloat16()
+    narrow.head.bfloat16()
+    batch = {**random_batch([6, 9]), "target": torch.tensor([1, 0])}
+    method = Ablation(site=site, top_k=200)  # type: ignore[arg-type]
+    lists = [method.attribute(engine, batch, PLENTY) for engine in (wide, narrow)]
+    width = wide.n_neurons if site == "ffn" else wide.n_attention
+    dense = [
+        torch.zeros(2, 3 * width).scatter_(1, (found.layer * width + found.unit).long(), found.score.float())
+        for found in lists
+    ]
+    assert float(torch.corrcoef(torch.cat(dense).view(2, -1))[0, 1]) > 0.99
+
+
 def test_attention_neurons_and_a_difference() -> None:
     engine = tiny_engine("gpt2")
     batch = {**random_batch([6, 9]), "target": torch.tensor([1, 0]), "against": torch.tensor([0, 1])}
