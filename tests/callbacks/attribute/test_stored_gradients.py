@@ -56,18 +56,22 @@ def arrays(folder: Path) -> list[Tensor]:
 
 @pytest.mark.long
 def test_methods_of_one_kind_share_the_rows(command: CommandLine, model: tuple[str, ...]) -> None:
-    cpu = (*model, "trainer.accelerator=cpu")
-    first = command(*layers("gradsim"), base=cpu)
-    assert first.out.count("gradients of train") == 1, first.err
-    second = command(*layers("influence", "curvature=datainf"), base=cpu)
-    assert second.code == 0, second.err
-    assert "gradients of" not in second.out
-    third = command(*layers("influence"), base=cpu)
-    assert third.out.count("gradients of train") == 1
-    assert "gradients of test" not in third.out
-    other = command(*layers("gradsim", "projection_seed=1"), base=cpu)
-    assert other.out.count("gradients of train") == other.out.count("gradients of test") == 1
-    assert command(*layers("gradsim"), base=cpu).out.count("gradsim: read from the store") == 1
+    store = command.folder / "outputs" / "store"
+
+    def after(*asked: str) -> tuple[Finished, int, int]:
+        """A run, and how many entries of rows the store then has of train and of test."""
+        run = command(*asked, base=(*model, "trainer.accelerator=cpu"))
+        assert run.code == 0, run.err
+        sizes = [RowFiles(file.parent).n_rows for file in store.glob("gradients/*/rows.json")]
+        return run, sizes.count(48), sizes.count(12)
+
+    assert after(*layers("gradsim"))[1:] == (1, 1)
+    assert after(*layers("influence", "curvature=datainf"))[1:] == (1, 1)
+    assert after(*layers("influence"))[1:] == (2, 1), "an expectation over the model's labels has rows of its own"
+    assert after(*layers("gradsim", "projection_seed=1"))[1:] == (3, 2)
+    again, *held = after(*layers("gradsim"))
+    assert held == [3, 2]
+    assert again.out.count("gradsim: read from the store") == 1
 
 
 def test_scores_do_not_depend_on_batch_and_padding(command: CommandLine, model: tuple[str, ...]) -> None:
@@ -144,4 +148,6 @@ def test_damage_in_a_finished_entry_costs_the_damaged_rows_alone(
     assert len(rows) <= 2
     for found, wanted in zip(arrays(entries(command.folder / "outputs" / "store")[0]), reference, strict=True):
         assert torch.equal(found, wanted)
-    assert "gradients of" not in command(*layers("influence", "curvature=datainf"), base=cpu).out
+    n_entries, n_written = len(entries(command.folder / "outputs" / "store")), len(rows)
+    assert command(*layers("influence", "curvature=datainf"), base=cpu).code == 0
+    assert (len(entries(command.folder / "outputs" / "store")), len(rows)) == (n_entries, n_written)

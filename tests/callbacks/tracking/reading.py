@@ -39,9 +39,11 @@ class Written:
 
 
 def read_wandb(folder: Path) -> Written:
-    """The one offline run below `folder/wandb`, once it is ended: a process of the library's own writes the file."""
-    (path,) = (folder / "wandb").glob("offline-run-*/*.wandb")
+    """The one offline run below `folder/wandb`, once it is ended; a process of the library's own writes it."""
     end = time.monotonic() + SECONDS
+    while not (found_paths := [*(folder / "wandb").glob("offline-run-*/*.wandb")]) and time.monotonic() < end:
+        time.sleep(0.1)
+    (path,) = found_paths
     while (found := _read(path)).exit_code is None and time.monotonic() < end:
         time.sleep(0.1)
     return found
