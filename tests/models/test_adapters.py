@@ -290,7 +290,7 @@ def test_without_peft_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
     write_adapter(tmp_path / "adapter", write_base(tmp_path / "model", "llama"), target_modules=["q_proj"])
     monkeypatch.setitem(sys.modules, "peft", None)
     for use in USES:
-        with pytest.raises(UserError, match=r"PEFT is not installed.*pip install -c constraints.txt -e '\.\[peft\]'"):
+        with pytest.raises(UserError, match=r"PEFT is not installed.*pip install -c constraints\.txt -e '\.\[peft\]'"):
             classifier(tmp_path / "adapter", use)
 
 
