@@ -16,9 +16,9 @@ import yaml
 
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
+from twinlens.conf.checking.own_version import own_version
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
-from twinlens.own_version import own_version
 
 EXAMPLES = (
     ("", "train the tiny model on generated data, explain it with both lenses, evaluate, report"),
