@@ -20,7 +20,7 @@ all is refused instead ([errors](errors.md)).
 
 Words in braces are the run's own. Thresholds are such that a sound run of ordinary size says nothing; each has its
 reason beside it. Random controls are compared with, and not warned of. A control that is as strong as a method is no
-defect of the run: it is the result.
+defect of the run: it is the result, and `not_above_control` says it.
 
 This page is written from the list itself (`python -m tests.warnings_table`).
 """
