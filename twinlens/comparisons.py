@@ -14,8 +14,6 @@ from twinlens.views import texts_of
 if TYPE_CHECKING:
     import pandas
 
-    from twinlens.runs import Run
-
 COMPARED = 10
 """Places of two lists that are compared."""
 NUMBERS = ("value", "stderr", "n", "low", "high")
@@ -26,7 +24,7 @@ class Comparison:
     """Two runs side by side.
 
     Args:
-        run, other: the two.
+        run, other: two of `twinlens.Run`.
 
     Attributes:
         notes: what is not compared, a sentence each.
@@ -35,7 +33,7 @@ class Comparison:
         UserError: the two explain no text in common.
     """
 
-    def __init__(self, run: Run, other: Run) -> None:
+    def __init__(self, run: Any, other: Any) -> None:
         self.run = run
         self.other = other
         self._pairs, alone = _common(run.files, other.files)

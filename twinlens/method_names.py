@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method
 from twinlens.conf.checking import suggestions
+from twinlens.value_words import kind_in_words
 
 FOLDER = Path(suggestions.__file__).parents[1] / "method"
 
@@ -26,7 +27,7 @@ def class_of(method: Any) -> type[Method]:
     if isinstance(method, Method):
         return type(method)
     if not isinstance(method, str):
-        what = f"the class {method.__name__}" if isinstance(method, type) else f"{method!r:.60}"
+        what = kind_in_words(method) if isinstance(method, type) else f"{method!r:.60}"
         raise UserError(
             f"{what} is no method; expected a name such as 'ig' or a configured method such as "
             "IntegratedGradients(n_steps=10): pass one of these."

@@ -160,7 +160,7 @@ def with_nan(model: Any) -> Any:
         (None, {"device": "tpu"}, "device=tpu is not on this machine"),
         (None, {"texts": []}, "texts has no row"),
         (None, {"texts": [torch.ones(3)]}, "texts[0] is a Tensor"),
-        (None, {"texts": 3}, "texts is a int"),
+        (None, {"texts": 3}, "texts is an int"),
         (None, {"train": [{"words": "a"}], "methods": ["bm25"]}, "has none of text, prompt and completion"),
         (None, {"explain": "no such token at all"}, "tokens ("),
         (None, {"settings": {"method.ig.steps": 3}}, "method.ig.steps"),

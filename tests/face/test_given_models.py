@@ -58,6 +58,18 @@ def test_a_decoder_in_memory_is_read_as_its_folder(kind: str, dtype: torch.dtype
     same_both_ways(decoder(kind).to(dtype), tmp_path, texts={"prompt": "It pours", "completion": " there."})
 
 
+@pytest.mark.long
+def test_what_is_not_read_whole_is_said() -> None:
+    model, tokenizer = tiny_encoder("bert"), framing_tokenizer()
+    found = twinlens.explain(model, tokenizer, ["It rains. " * 60, "It pours."], train=ROWS, methods=["gradsim"])
+    assert found.notes[0].startswith("1 text longer than the model reads at once")
+    with pytest.raises(UserError, match=r"train\[1\] has an empty label"):
+        twinlens.explain(model, tokenizer, "It", train=[ROWS[0], {"text": "It", "label": -1}], methods=["gradsim"])
+    asked = {"prompt": "It", "completion": " rains", "foil": " snows"}
+    found = twinlens.explain(decoder("gpt2"), tokenizer, asked, methods=["coefficient"])
+    assert "1 of the texts has a foil, which nothing is explained against" in found.notes[0]
+
+
 class Tied(nn.Module):
     """Two layers with one weight, a buffer, and a hook."""
 

@@ -71,6 +71,25 @@ def test_labels_are_names_or_numbers_of_classes(tmp_path: Path) -> None:
     assert written == ["yes", "yes", "yes", "no"]
 
 
+def test_a_number_that_means_two_classes_is_refused(tmp_path: Path) -> None:
+    def written(labels: list[Any], classes: list[str]) -> list[Any]:
+        rows = [{"text": "a", "label": label} for label in labels]
+        file = write_table(tmp_path / "rows.jsonl", rows, ["text"], classes, "train")
+        return [json.loads(line)["label"] for line in Path(file).read_text().splitlines()]
+
+    with pytest.raises(UserError, match=r"train\[1\] has the label 1, which is the class 1 \('2'\) by number"):
+        written([3, 1], ["1", "2", "3"])
+    assert written(["1", 3], ["1", "2", "3"]) == ["1", "3"]
+    assert written([1, 0], ["0", "1"]) == ["1", "0"]
+
+
+def test_no_label_is_no_label_of_any_form(tmp_path: Path) -> None:
+    """A run leaves such rows out, and all behind them would have other numbers than they were passed with."""
+    rows = [{"text": "a", "label": label} for label in (-1, None, 0)]
+    file = write_table(tmp_path / "rows.jsonl", rows, ["text"], ["no", "yes"], "texts")
+    assert [json.loads(line).get("label") for line in Path(file).read_text().splitlines()] == [None, None, "no"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -81,7 +100,7 @@ def test_labels_are_names_or_numbers_of_classes(tmp_path: Path) -> None:
         (DataLoader(Rows(), batch_sampler=Some(SequentialSampler(Rows()), 1, False)), "with a Some, which picks rows"),
         (DataLoader([("one", 0)], 1, collate_fn=list), r"train\[0\] is a tuple; .* not what collate_fn makes"),
         ([{}], r"train\[0\] is an empty dict"),
-        (b"one", r"train\[0\] is a int"),
+        (b"one", r"train\[0\] is an int"),
     ],
 )  # fmt: skip
 def test_rows_that_would_be_read_otherwise_are_refused(given: Any, said: str) -> None:
@@ -116,4 +135,6 @@ def test_messages_speak_of_what_was_passed() -> None:
     said = f"{inputs}/train.jsonl row 3 has no text, {inputs}/queries.jsonl:1 neither; see {inputs}/test.jsonl."
     assert in_their_words(said, inputs) == "train[3] has no text, texts[0] neither; see texts."
     told = f"the head of model.path={inputs}/model is none: id2label in config.json has two."
+    empty = "Row 2 of the source of the test split of data=table has no token at all."
+    assert in_their_words(empty, inputs) == "texts[2] has no token at all."
     assert in_their_words(told, inputs) == "the head of the model is none: id2label of its config has two."
