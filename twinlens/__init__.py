@@ -40,7 +40,7 @@ if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf" / "train.yam
 def __getattr__(name: str) -> Any:
     """A part of the face, or the version, when it is first asked for."""
     if name == "__version__":
-        found: Any = _version()
+        found: Any = _import_module("twinlens.conf.checking.version").version()
     elif name in _FACE:
         module, own = _FACE[name]
         drawn = random.getstate()
@@ -56,14 +56,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    """Of the checkout, or of what is installed."""
-    from importlib import metadata
-
-    if str(_CHECKOUT) in __path__:
-        import tomllib
-
-        return str(tomllib.loads((_CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"])
-    return metadata.version("twinlens")

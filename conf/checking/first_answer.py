@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
+from twinlens.conf.checking.version import version
 
 EXAMPLES = (
     ("", "train the tiny model on generated data, explain it with both lenses, evaluate, report"),
@@ -63,14 +63,6 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
 def only_prints(arguments: Sequence[str]) -> bool:
     """Whether the command line asks for no run, but for something printed."""
     return any(argument.split("=")[0] in PRINTING for argument in arguments)
-
-
-def version() -> str:
-    """Of the installed package."""
-    try:
-        return metadata.version("twinlens")
-    except metadata.PackageNotFoundError:
-        return "(not installed)"
 
 
 def help_text(config_dir: Path) -> str:

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import twinlens
 from tests.bad_inputs import BAD_INPUTS
 from tests.conftest import REPOSITORY
 from tests.test_docs import COMMANDS
@@ -131,7 +132,7 @@ def test_help_shows_every_group_and_commands_that_are_accepted() -> None:
         assert misspelt(shlex.split(line), ConfigTree((CONF,))) is None
         check_command_line(shlex.split(line), CONF, compose, parse_typed)
     for line in (["--version"], ["model=tiny", "--version"]):
-        assert first_answer(line, CONF)[1].startswith("twinlens ")  # type: ignore[index]
+        assert first_answer(line, CONF) == (0, f"twinlens {twinlens.__version__}")
     assert (only_prints(["--cfg", "job"]), only_prints(["--info=all"]), only_prints(["seed=1"])) == (True, True, False)
 
 
