@@ -171,7 +171,7 @@ def in_their_words(said: str, inputs: Path) -> str:
         inputs: folder of the files.
     """
     for file, name in (("train.jsonl", "train"), ("queries.jsonl", "texts"), ("test.jsonl", "texts")):
-        path = re.escape((inputs / file).as_posix())
+        path = rf"(?:{re.escape(inputs.as_posix())}/|(?<![/\w])){re.escape(file)}"
         said = re.sub(f"{path} row (\\d+)", rf"{name}[\1]", said)
         for line in set(re.findall(f"{path}:(\\d+)", said)):
             said = re.sub(f"{path}:{line}(?!\\d)", f"{name}[{int(line) - 1}]", said)

@@ -15,7 +15,7 @@ import twinlens
 from tests.encoders import ENCODERS, framing_tokenizer, tiny_encoder
 from tests.families import FAMILY_CONFIGS, LLAMA_SHAPE
 from twinlens.attribution.errors import UserError
-from twinlens.models.given_models import is_given, serving, twin_of
+from twinlens.models.given_models import given_hash, is_given, serving, twin_of
 
 ROWS = [{"text": f"It {verb} there.", "label": at % 2} for at, verb in enumerate(("rains", "snows", "shines", "hails"))]
 SETTINGS = ("method.ig.n_steps=2",)
@@ -115,6 +115,30 @@ def test_what_cannot_be_copied_is_refused() -> None:
     model.lock = __import__("threading").Lock()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"cannot be copied around its weights .*; expected parts that copy\.deepcopy"):
         twin_of(model)
+
+
+def test_what_a_model_computes_is_part_of_its_hash(tmp_path: Path) -> None:
+    """A store must not give the results of another model that has the same weights."""
+
+    def hashed(model: Any) -> str:
+        with serving(tmp_path, model):
+            return given_hash(str(tmp_path))
+
+    model = decoder("gpt2")
+    own: Any = type("GPT2LMHeadModel", (type(model),), {"forward": doubled})(model.config)
+    own.load_state_dict(model.state_dict())
+    found = [hashed(model), hashed(decoder("gpt2").train()), hashed(own)]
+    for block in model.transformer.h:
+        block.mlp.act = nn.ReLU()
+    found.append(hashed(model))
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def doubled(self: Any, *given: Any, **named: Any) -> Any:
+    found = super(type(self), self).forward(*given, **named)
+    found.logits = found.logits * 2
+    return found
 
 
 def test_a_folder_is_served_only_inside(tmp_path: Path) -> None:

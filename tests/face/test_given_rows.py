@@ -135,6 +135,8 @@ def test_messages_speak_of_what_was_passed() -> None:
     said = f"{inputs}/train.jsonl row 3 has no text, {inputs}/queries.jsonl:1 neither; see {inputs}/test.jsonl."
     assert in_their_words(said, inputs) == "train[3] has no text, texts[0] neither; see texts."
     told = f"the head of model.path={inputs}/model is none: id2label in config.json has two."
+    bare = "1 of 2 have none (first: queries.jsonl row 1), as /data/train.jsonl row 3"
+    assert in_their_words(bare, inputs) == "1 of 2 have none (first: texts[1]), as /data/train.jsonl row 3"
     empty = "Row 2 of the source of the test split of data=table has no token at all."
     assert in_their_words(empty, inputs) == "texts[2] has no token at all."
     assert in_their_words(told, inputs) == "the head of the model is none: id2label of its config has two."
