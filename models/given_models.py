@@ -79,8 +79,8 @@ def given_twin(path: str, attention: str, dtype: torch.dtype = torch.float32) ->
 
 
 def given_hash(path: str) -> str:
-    """sha256 of a given model's configuration, of its weights as its twin has them, and of what it computes: modules may
-    have been replaced, or be of a class of one's own, under the same weights."""
+    """sha256 of a given model's configuration, of its weights as its twin has them, and of what it computes: modules
+    may have been replaced, or be of a class of one's own, under the same weights."""
     model: Any = _GIVEN[str(Path(path).resolve())]
     digest = hashlib.sha256(model.config.to_json_string().encode())
     for name, part in model.named_modules():

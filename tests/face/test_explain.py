@@ -193,6 +193,14 @@ def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any
     assert "expected" in str(refused.value) or "did you mean" in str(refused.value)
 
 
+def test_a_class_that_cannot_be_named_is_refused(facts: tuple[Any, Any]) -> None:
+    class Local(BM25):
+        """As a notebook's function makes it."""
+
+    with pytest.raises(twinlens.UserError, match=r"the class Local is not what .* has under that name"):
+        twinlens.explain(*facts, PROMPT, train=DOCUMENTS, methods=[Local()])
+
+
 def test_a_message_names_what_was_passed(facts: tuple[Any, Any]) -> None:
     with pytest.raises(twinlens.UserError) as refused:
         twinlens.explain(*facts, ["one", {"text": None}], train=["a b", ""], methods=["bm25"])
