@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.given_rows import LABEL, Row, rows_of, text_columns, write_table, write_texts
+from twinlens.given_rows import LABEL, Row, by_number, label_names, rows_of, text_columns, write_table, write_texts
 from twinlens.hosted_runs import override
 from twinlens.models.given_models import HOOKS
 from twinlens.value_words import kind_in_words
@@ -126,10 +126,16 @@ def classifier_data(
     classes = [str(name) for _, name in sorted((config.id2label or {}).items())]
     queries = rows_of(texts, "texts")
     columns = text_columns(queries)
-    path = {"test": write_table(inputs / "test.jsonl", queries, columns, classes, "texts")}
+    path = {
+        "test": write_table(
+            inputs / "test.jsonl", queries, columns, classes, "texts", _numbers(texts, classes, "texts")
+        )
+    }
     if train is not None:
         rows = rows_of(train, "train")
-        path["train"] = write_table(inputs / "train.jsonl", rows, columns, classes, "train")
+        path["train"] = write_table(
+            inputs / "train.jsonl", rows, columns, classes, "train", _numbers(train, classes, "train")
+        )
         if _labelled(queries) and not _labelled(rows):
             raise UserError(
                 "no row of train has a label, and texts have; expected both or neither: add the key label to each row "
@@ -139,6 +145,10 @@ def classifier_data(
     labelled = _labelled(queries)
     label = override("data.label", LABEL if labelled else None)
     return ["data=table", override("data.path", path), override("data.text", columns), label], []
+
+
+def _numbers(given: Any, classes: Sequence[str], name: str) -> list[str]:
+    return by_number(label_names(given), classes, name)
 
 
 def _labelled(rows: Sequence[Row]) -> bool:

@@ -100,7 +100,45 @@ def text_columns(rows: Sequence[Row]) -> list[str]:
     return names
 
 
-def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes: Sequence[str], name: str) -> str:
+def label_names(given: Any) -> list[str]:
+    """What numbers of labels stand for in a Dataset that says it; else nothing."""
+    features = getattr(getattr(given, "dataset", given), "features", None)
+    label = features.get(LABEL) if isinstance(features, Mapping) else None
+    return list(getattr(label, "names", None) or [])
+
+
+def by_number(names: Sequence[str], classes: Sequence[str], name: str) -> list[str]:
+    """The model's classes by the numbers of a data set whose own order of classes may be another one.
+
+    Args:
+        names: what the numbers stand for in the data, see `label_names`.
+        classes: of the model, in its order.
+        name: of the argument, for messages.
+
+    Returns:
+        As `names`, in the model's words; nothing where data and model have no word in common, as with LABEL_0.
+
+    Raises:
+        UserError: some of the names are classes of the model, and others are none.
+    """
+    known = {each.lower(): each for each in classes}
+    alien = [each for each in names if each.lower() not in known]
+    if alien and len(alien) < len(names):
+        raise UserError(
+            f"{name} numbers its labels by names of which the model has some and not {alien[0]!r}; expected the "
+            f"model's classes {', '.join(classes)}: write labels as text."
+        )
+    return [] if alien else [known[each.lower()] for each in names]
+
+
+def write_table(
+    file: Path,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    classes: Sequence[str],
+    name: str,
+    named: Sequence[str] = (),
+) -> str:
     """Rows as a file of data=table; a label may be the number of a class.
 
     Args:
@@ -109,6 +147,7 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
         columns: of texts, see `text_columns`.
         classes: names of the model's classes.
         name: of the argument, for messages.
+        named: classes by the numbers of labels, see `by_number`; empty: in the model's order.
 
     Raises:
         UserError: a row without one of the columns, or with a label that means two classes.
@@ -127,7 +166,9 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
             label = int(label)
         if label == NO_LABEL and str(label) not in classes:
             label = None
-        if isinstance(label, int):
+        if isinstance(label, int) and 0 <= label < len(named):
+            label = named[label]
+        elif isinstance(label, int):
             label = _class_of(label, classes, f"{name}[{number}]")
         written.append({**{column: row[column] for column in columns}, **({} if label is None else {LABEL: label})})
     return write_rows(file, written)

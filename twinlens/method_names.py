@@ -87,9 +87,9 @@ def node_of(method: Any) -> dict[str, Any]:
     kind = class_of(method)
     if getattr(importlib.import_module(kind.__module__), kind.__qualname__, None) is not kind:
         raise UserError(
-            f"the class {kind.__name__} is not what {kind.__module__} has under that name (it is made inside a function, "
-            "or was defined anew since), so that another one would run; expected a class of a module: define it outside "
-            "of functions, and make the method after that."
+            f"the class {kind.__name__} is not what {kind.__module__} has under that name (made inside a function, or "
+            "defined anew since), so that another one would run; expected a class of a module: define it "
+            "outside of functions, and make the method after that."
         )
     names = list(inspect.signature(kind).parameters)
     lacking = [name for name in names if not hasattr(method, name)]

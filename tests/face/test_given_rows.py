@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from twinlens.attribution.errors import UserError
 from twinlens.given_inputs import in_their_words
-from twinlens.given_rows import rows_of, text_columns, write_table, write_texts
+from twinlens.given_rows import by_number, label_names, rows_of, text_columns, write_table, write_texts
 
 TEXTS = ["one", "two", "three"]
 
@@ -81,6 +81,25 @@ def test_a_number_that_means_two_classes_is_refused(tmp_path: Path) -> None:
         written([3, 1], ["1", "2", "3"])
     assert written(["1", 3], ["1", "2", "3"]) == ["1", "3"]
     assert written([1, 0], ["0", "1"]) == ["1", "0"]
+
+
+def of_classes(*names: str) -> datasets.Dataset:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(names))})
+    return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("no", "yes"), ["no", "yes"]), (("YES", "NO"), ["yes", "no"]), (("x", "y"), ["no", "yes"])]
+)
+def test_a_data_set_may_number_its_classes_in_its_own_order(names: Any, expected: list[str], tmp_path: Path) -> None:
+    data, classes = DataLoader(of_classes(*names)), ["no", "yes"]  # type: ignore[arg-type]
+    named = by_number(label_names(data), classes, "train")
+    file = write_table(tmp_path / "rows.jsonl", rows_of(data, "train"), ["text"], classes, "train", named)
+    assert [json.loads(line)["label"] for line in Path(file).read_text().splitlines()] == expected
+    with pytest.raises(
+        UserError, match="by names of which the model has some and not 'maybe'"
+    ):
+        by_number(label_names(of_classes("yes", "maybe")), classes, "train")
 
 
 def test_no_label_is_no_label_of_any_form(tmp_path: Path) -> None:
