@@ -96,9 +96,7 @@ def test_a_data_set_may_number_its_classes_in_its_own_order(names: Any, expected
     named = by_number(label_names(data), classes, "train")
     file = write_table(tmp_path / "rows.jsonl", rows_of(data, "train"), ["text"], classes, "train", named)
     assert [json.loads(line)["label"] for line in Path(file).read_text().splitlines()] == expected
-    with pytest.raises(
-        UserError, match="by names of which the model has some and not 'maybe'"
-    ):
+    with pytest.raises(UserError, match="by names of which the model has some and not 'maybe'"):
         by_number(label_names(of_classes("yes", "maybe")), classes, "train")
 
 
