@@ -40,7 +40,9 @@ if (_CHECKOUT / "pyproject.toml").is_file() and (_CHECKOUT / "conf" / "train.yam
 def __getattr__(name: str) -> Any:
     """A part of the face, or the version, when it is first asked for."""
     if name == "__version__":
-        found: Any = _import_module("twinlens.conf.checking.version").version()
+        from twinlens.conf.checking.own_version import own_version
+
+        found: Any = own_version()
     elif name in _FACE:
         module, own = _FACE[name]
         drawn = random.getstate()

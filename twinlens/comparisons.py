@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 from twinlens.attribution.errors import UserError
 from twinlens.callbacks.report.sections import run_name
 from twinlens.callbacks.results.run_files import RunFiles
+from twinlens.score_tables import Scores
 from twinlens.views import texts_of
 
 if TYPE_CHECKING:
@@ -20,11 +23,25 @@ NUMBERS = ("value", "stderr", "n", "low", "high")
 """Columns of results.csv that are measured; all others say what of."""
 
 
+class Comparable(Protocol):
+    """What is compared of a run: its folder, the files in it, its lists by method, and `results()`."""
+
+    path: Path
+    files: RunFiles
+
+    @property
+    def scores(self) -> Mapping[str, Scores]:
+        """Lists by the name of the method."""
+
+    def results(self) -> pandas.DataFrame:
+        """Rows of results.csv."""
+
+
 class Comparison:
     """Two runs side by side.
 
     Args:
-        run, other: two of `twinlens.Run`.
+        run, other: the two.
 
     Attributes:
         notes: what is not compared, a sentence each.
@@ -33,7 +50,7 @@ class Comparison:
         UserError: the two explain no text in common.
     """
 
-    def __init__(self, run: Any, other: Any) -> None:
+    def __init__(self, run: Comparable, other: Comparable) -> None:
         self.run = run
         self.other = other
         self._pairs, alone = _common(run.files, other.files)

@@ -16,9 +16,9 @@ import yaml
 
 from twinlens.attribution.errors import UserError
 from twinlens.conf.checking.config_folders import ConfigTree
+from twinlens.conf.checking.own_version import own_version
 from twinlens.conf.checking.secrets import scrub
 from twinlens.conf.checking.sentences import known_parent, no_such_choice, unknown_key
-from twinlens.conf.checking.version import version
 
 EXAMPLES = (
     ("", "train the tiny model on generated data, explain it with both lenses, evaluate, report"),
@@ -52,7 +52,7 @@ def first_answer(arguments: Sequence[str], config_dir: Path) -> tuple[int, str] 
     if any(argument in ("--help", "-h") for argument in arguments):
         return 0, help_text(config_dir)
     if "--version" in arguments:
-        return 0, f"twinlens {version()}"
+        return 0, f"twinlens {own_version()}"
     try:
         refused = misspelt(arguments, ConfigTree((config_dir,)))
     except (_Unclear, OSError, yaml.YAMLError, ValueError):
@@ -76,7 +76,8 @@ def help_text(config_dir: Path) -> str:
     ]
     return "\n".join(
         [
-            f"twinlens {version()}: where a language model's prediction comes from, by training instances and neurons",
+            f"twinlens {own_version()}: where a language model's prediction comes from, by training instances "
+            "and neurons",
             "",
             "  python train.py KEY=VALUE …      one run      -m KEY=A,B …      a sweep      plan=true      its cost",
             "",
@@ -92,7 +93,7 @@ def help_text(config_dir: Path) -> str:
 
 
 def _indented(text: str) -> list[str]:
-    """Lines of 100 signs at most, set in."""
+    """Lines of 100 characters at most, set in."""
     return textwrap.wrap(text, 100, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False)
 
 
