@@ -37,6 +37,8 @@ HOOKS = (
     "_forward_pre_hooks_with_kwargs",
 )
 """What a module keeps of hooks."""
+PROBED = 7
+"""Tokens by which models with the same weights are told apart."""
 HELD_BYTES = 2**26
 """Bytes of a weight that are hashed at a time."""
 
@@ -78,9 +80,13 @@ def given_twin(path: str, attention: str, dtype: torch.dtype = torch.float32) ->
 
 
 def given_hash(path: str) -> str:
-    """sha256 of a given model's configuration and weights as its twin has them, the same for the same numbers."""
+    """sha256 of a given model's configuration, of its weights as its twin has them, and of what it computes: modules
+    may have been replaced, or be of a class of one's own, under the same weights."""
     model: Any = _GIVEN[str(Path(path).resolve())]
     digest = hashlib.sha256(model.config.to_json_string().encode())
+    for name, part in model.named_modules():
+        digest.update(f"{name}:{type(part).__module__}.{type(part).__qualname__}".encode())
+    digest.update(_computed(twin_of(model)))
     for name, value in model.state_dict().items():
         digest.update(f"{name}:{list(value.shape)}".encode())
         flat = value.detach().reshape(-1)
@@ -88,6 +94,18 @@ def given_hash(path: str) -> str:
             whole = part.float() if part.is_floating_point() else part
             digest.update(whole.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:24]
+
+
+@torch.no_grad()
+def _computed(twin: Any) -> bytes:
+    """What a model says to a few tokens; nothing where it cannot read them alone."""
+    first = next(twin.parameters())
+    ids = torch.arange(PROBED, device=first.device)[None] % int(twin.config.get_text_config().vocab_size)
+    try:
+        scores = twin(input_ids=ids, attention_mask=torch.ones_like(ids))[0]
+    except Exception:  # whatever the run itself will say about it
+        return b""
+    return scores.detach().float().cpu().contiguous().numpy().tobytes()
 
 
 def require_givable(model: nn.Module) -> None:

@@ -31,6 +31,12 @@ from twinlens.runs import Run
 
 WITHOUT_TRAIN, WITH_TRAIN = ("ig",), ("ig", "influence_ekfac")
 """Methods where none are named."""
+LOST = {
+    "cut_text": "longer than the model reads at once (data.max_length), and cut",
+    "cut_prompt": "with a prompt longer than the model reads at once (data.max_length), and cut",
+    "empty_field": "with an empty column",
+}
+"""Numbers of a run's data → what is not read as it was passed."""
 NEURON_TEXTS = 50
 """Texts of each listed neuron, as data=texts keeps them."""
 
@@ -153,9 +159,12 @@ def explain(
         if held is not None:
             held.cleanup()
         if isinstance(error, UserError):
-            raise UserError(in_their_words(str(error), inputs)) from error
+            raise UserError(in_their_words(str(error), inputs)) from error.__cause__
         raise
     run = Run(run_folder, held)
+    for key, what in LOST.items():
+        if n := int(run.metrics.get(f"data/{key}", 0)):
+            notes.append(f"{n} text{'s' * (n > 1)} {what}; answer.log says which")
     told = "has no list of the explained texts; its files are in scores/ of the run"
     notes += [f"{name} {told}" for name in named if name not in run.scores]
     return Answer(run, notes, log)

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from twinlens.attribution.errors import UserError
-from twinlens.given_rows import LABEL, Row, rows_of, text_columns, write_table, write_texts
+from twinlens.given_rows import LABEL, Row, by_number, label_names, rows_of, text_columns, write_table, write_texts
 from twinlens.hosted_runs import override
 from twinlens.models.given_models import HOOKS
+from twinlens.value_words import kind_in_words
 
 CLASSIFIER = "ForSequenceClassification"
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel")
@@ -32,11 +33,11 @@ def kind_of(model: Any) -> str:
         if not isinstance(model, PreTrainedModel):
             if isinstance(inner := getattr(model, "module", None), PreTrainedModel):
                 raise UserError(
-                    f"the model is a {type(model).__name__} around a {type(inner).__name__}; expected the one inside, "
+                    f"the model is {kind_in_words(model)} around {kind_in_words(inner)}; expected the one inside, "
                     "which is read on one device: pass model.module."
                 )
             raise UserError(
-                f"the model is a {type(model).__name__}; expected a model of transformers or the folder of one: pass "
+                f"the model is {kind_in_words(model)}; expected a model of transformers or the folder of one: pass "
                 "that (of an adapter merge_and_unload(), or its folder), or use twinlens.Task for a module of your own."
             )
         names = names_of(type(model))
@@ -82,7 +83,7 @@ def require_tokenizer(tokenizer: Any, given: bool) -> None:
         )
     if tokenizer is not None and not isinstance(tokenizer, PreTrainedTokenizerBase):
         raise UserError(
-            f"the tokenizer is a {type(tokenizer).__name__}; expected one of transformers: pass "
+            f"the tokenizer is {kind_in_words(tokenizer)}; expected one of transformers: pass "
             "AutoTokenizer.from_pretrained(folder)."
         )
 
@@ -97,7 +98,8 @@ def text_data(
     if not all(row.get("completion") for row in queries):
         found.append(override("data.generate", generate))
     if explain_against is None and (n := sum(1 for row in queries if row.get("foil"))):
-        notes.append(f"{n} of the texts have a foil, which nothing is explained against: say explain_against='foil'")
+        have = "has" if n == 1 else "have"
+        notes.append(f"{n} of the texts {have} a foil, which nothing is explained against: say explain_against='foil'")
     if train is not None:
         place = str(train)
         if not isinstance(train, str | Path):
@@ -124,10 +126,16 @@ def classifier_data(
     classes = [str(name) for _, name in sorted((config.id2label or {}).items())]
     queries = rows_of(texts, "texts")
     columns = text_columns(queries)
-    path = {"test": write_table(inputs / "test.jsonl", queries, columns, classes, "texts")}
+    path = {
+        "test": write_table(
+            inputs / "test.jsonl", queries, columns, classes, "texts", _numbers(texts, classes, "texts")
+        )
+    }
     if train is not None:
         rows = rows_of(train, "train")
-        path["train"] = write_table(inputs / "train.jsonl", rows, columns, classes, "train")
+        path["train"] = write_table(
+            inputs / "train.jsonl", rows, columns, classes, "train", _numbers(train, classes, "train")
+        )
         if _labelled(queries) and not _labelled(rows):
             raise UserError(
                 "no row of train has a label, and texts have; expected both or neither: add the key label to each row "
@@ -137,6 +145,10 @@ def classifier_data(
     labelled = _labelled(queries)
     label = override("data.label", LABEL if labelled else None)
     return ["data=table", override("data.path", path), override("data.text", columns), label], []
+
+
+def _numbers(given: Any, classes: Sequence[str], name: str) -> list[str]:
+    return by_number(label_names(given), classes, name)
 
 
 def _labelled(rows: Sequence[Row]) -> bool:
@@ -169,11 +181,13 @@ def in_their_words(said: str, inputs: Path) -> str:
         inputs: folder of the files.
     """
     for file, name in (("train.jsonl", "train"), ("queries.jsonl", "texts"), ("test.jsonl", "texts")):
-        path = re.escape((inputs / file).as_posix())
+        path = rf"(?:{re.escape(inputs.as_posix())}/|(?<![/\w])){re.escape(file)}"
         said = re.sub(f"{path} row (\\d+)", rf"{name}[\1]", said)
         for line in set(re.findall(f"{path}:(\\d+)", said)):
             said = re.sub(f"{path}:{line}(?!\\d)", f"{name}[{int(line) - 1}]", said)
         said = re.sub(path, name, said)
+    for split, name in (("train", "train"), ("test", "texts")):
+        said = re.sub(rf"Row (\d+) of the source of the {split} split of data=\w+", rf"{name}[\1]", said)
     model = re.escape((inputs / "model").as_posix())
     if re.search(model, said):
         said = re.sub(f"(model\\.path=)?{model}", "the model", said).replace(" in config.json", " of its config")

@@ -11,12 +11,15 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from twinlens.attribution.errors import UserError
+from twinlens.value_words import kind_in_words
 
 Row = dict[str, Any]
 OF_TEXTS = ("text", "prompt", "completion", "foil", "messages", "type", "group")
 """Columns that data=texts reads."""
 OF_QUERIES = ("prompt", "completion", "foil")
 LABEL = "label"
+NO_LABEL = -1
+"""What data sets write where a row has no label."""
 
 
 def rows_of(given: Any, name: str) -> list[Row]:
@@ -32,7 +35,7 @@ def rows_of(given: Any, name: str) -> list[Row]:
     """
     if isinstance(given, Mapping) and (columns := [key for key, value in given.items() if _is_column(value)]):
         raise UserError(
-            f"{name} is a {type(given).__name__} whose {columns[0]} holds many rows; expected rows: pass a list of "
+            f"{name} is {kind_in_words(given)} whose {columns[0]} holds many rows; expected rows: pass a list of "
             f"dicts, of several splits one of them, {name}[{columns[0]!r}]."
         )
     if isinstance(given, set | frozenset):
@@ -53,7 +56,7 @@ def rows_of(given: Any, name: str) -> list[Row]:
         rows = [rows[number] for number in range(len(rows))]
     if not isinstance(rows, Iterable):
         raise UserError(
-            f"{name} is a {type(given).__name__}; expected a text, a dict, a list of these, a Dataset or a DataLoader: "
+            f"{name} is {kind_in_words(given)}; expected a text, a dict, a list of these, a Dataset or a DataLoader: "
             f"pass e.g. {name}=['one text', 'another one']."
         )
     found = [_row(row, f"{name}[{number}]") for number, row in enumerate(rows)]
@@ -97,7 +100,45 @@ def text_columns(rows: Sequence[Row]) -> list[str]:
     return names
 
 
-def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes: Sequence[str], name: str) -> str:
+def label_names(given: Any) -> list[str]:
+    """What numbers of labels stand for in a Dataset that says it; else nothing."""
+    features = getattr(getattr(given, "dataset", given), "features", None)
+    label = features.get(LABEL) if isinstance(features, Mapping) else None
+    return list(getattr(label, "names", None) or [])
+
+
+def by_number(names: Sequence[str], classes: Sequence[str], name: str) -> list[str]:
+    """The model's classes by the numbers of a data set whose own order of classes may be another one.
+
+    Args:
+        names: what the numbers stand for in the data, see `label_names`.
+        classes: of the model, in its order.
+        name: of the argument, for messages.
+
+    Returns:
+        As `names`, in the model's words; nothing where data and model have no word in common, as with LABEL_0.
+
+    Raises:
+        UserError: some of the names are classes of the model, and others are none.
+    """
+    known = {each.lower(): each for each in classes}
+    alien = [each for each in names if each.lower() not in known]
+    if alien and len(alien) < len(names):
+        raise UserError(
+            f"{name} numbers its labels by names of which the model has some and not {alien[0]!r}; expected the "
+            f"model's classes {', '.join(classes)}: write labels as text."
+        )
+    return [] if alien else [known[each.lower()] for each in names]
+
+
+def write_table(
+    file: Path,
+    rows: Sequence[Row],
+    columns: Sequence[str],
+    classes: Sequence[str],
+    name: str,
+    named: Sequence[str] = (),
+) -> str:
     """Rows as a file of data=table; a label may be the number of a class.
 
     Args:
@@ -106,9 +147,10 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
         columns: of texts, see `text_columns`.
         classes: names of the model's classes.
         name: of the argument, for messages.
+        named: classes by the numbers of labels, see `by_number`; empty: in the model's order.
 
     Raises:
-        UserError: a row without one of the columns.
+        UserError: a row without one of the columns, or with a label that means two classes.
     """
     written = []
     for number, row in enumerate(rows):
@@ -122,8 +164,12 @@ def write_table(file: Path, rows: Sequence[Row], columns: Sequence[str], classes
         label = row.get(LABEL)
         if isinstance(label, float) and label.is_integer():  # what tables make of numbers beside empty cells
             label = int(label)
-        if isinstance(label, int) and str(label) not in classes and 0 <= label < len(classes):
-            label = classes[label]
+        if label == NO_LABEL and str(label) not in classes:
+            label = None
+        if isinstance(label, int) and 0 <= label < len(named):
+            label = named[label]
+        elif isinstance(label, int):
+            label = _class_of(label, classes, f"{name}[{number}]")
         written.append({**{column: row[column] for column in columns}, **({} if label is None else {LABEL: label})})
     return write_rows(file, written)
 
@@ -150,7 +196,7 @@ def _row(row: Any, where: str) -> Row:
         return {"text": row}
     if isinstance(row, Mapping) and row:
         return {str(name): _plain(value) for name, value in row.items()}
-    what = "an empty dict" if isinstance(row, Mapping) else f"a {type(row).__name__}"
+    what = "an empty dict" if isinstance(row, Mapping) else kind_in_words(row)
     raise UserError(
         f"{where} is {what}; expected a text or a dict with texts, from which the tokenizer makes the model's input: "
         "pass the texts themselves; of a DataLoader the rows of its dataset are read, not what collate_fn makes."
@@ -162,6 +208,18 @@ def _plain(value: Any) -> Any:
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         value = value.item()
     return None if isinstance(value, float) and value != value else value
+
+
+def _class_of(label: int, classes: Sequence[str], where: str) -> str | int:
+    """Name of the class that a number stands for; the number itself where there is none."""
+    numbered = classes[label] if 0 <= label < len(classes) else None
+    named = str(label) if str(label) in classes else None
+    if numbered is not None and named is not None and numbered != named:
+        raise UserError(
+            f"{where} has the label {label}, which is the class {label} ({numbered!r}) by number and another one by "
+            f"name; expected a label that says which: write the name as text, {numbered!r} or {named!r}."
+        )
+    return named or numbered or label
 
 
 def _is_column(value: Any) -> bool:
@@ -182,7 +240,7 @@ def _dataset_of(loader: DataLoader[Any], name: str) -> Any:
         whole = not sampler.replacement and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
     if not whole:
         raise UserError(
-            f"{name} is a DataLoader with a {type(sampler).__name__}, which picks rows of its dataset, while every row "
+            f"{name} is a DataLoader with {kind_in_words(sampler)}, which picks rows of its dataset, while every row "
             "of the dataset is read here; expected the rows that are meant: pass Subset(dataset, indices)."
         )
     return loader.dataset

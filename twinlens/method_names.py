@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.method import Method
 from twinlens.conf.checking import suggestions
+from twinlens.value_words import kind_in_words
 
 FOLDER = Path(suggestions.__file__).parents[1] / "method"
 
@@ -26,7 +27,7 @@ def class_of(method: Any) -> type[Method]:
     if isinstance(method, Method):
         return type(method)
     if not isinstance(method, str):
-        what = f"the class {method.__name__}" if isinstance(method, type) else f"{method!r:.60}"
+        what = kind_in_words(method) if isinstance(method, type) else f"{method!r:.60}"
         raise UserError(
             f"{what} is no method; expected a name such as 'ig' or a configured method such as "
             "IntegratedGradients(n_steps=10): pass one of these."
@@ -84,10 +85,11 @@ def node_of(method: Any) -> dict[str, Any]:
     if isinstance(method, str):
         return node_named(method)
     kind = class_of(method)
-    if "<locals>" in kind.__qualname__:
+    if getattr(importlib.import_module(kind.__module__), kind.__qualname__, None) is not kind:
         raise UserError(
-            f"the class {kind.__name__} is made inside a function, so that no file can name it; expected a class of a "
-            "module: define it outside of the function."
+            f"the class {kind.__name__} is not what {kind.__module__} has under that name (made inside a function, or "
+            "defined anew since), so that another one would run; expected a class of a module: define it "
+            "outside of functions, and make the method after that."
         )
     names = list(inspect.signature(kind).parameters)
     lacking = [name for name in names if not hasattr(method, name)]

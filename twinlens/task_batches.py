@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from twinlens.attribution.errors import UserError
+from twinlens.value_words import kind_in_words
 
 
 def of_each(values: Any, name: str, batch: Any = None) -> Tensor:
@@ -89,9 +90,9 @@ def require_batches(name: str, batches: Any) -> None:
         )
     tensors = isinstance(batches, tuple) and all(isinstance(part, Tensor) for part in batches)
     if tensors or isinstance(batches, Tensor | Mapping | str | bytes | Dataset) or not isinstance(batches, Iterable):
-        what = "tuple of tensors, which reads as that many batches" if tensors else type(batches).__name__
+        what = "a tuple of tensors, which reads as that many batches" if tensors else kind_in_words(batches)
         raise UserError(
-            f"{name} is a {what}; expected a DataLoader or a list of batches: pass [(inputs, labels)], of a Dataset "
+            f"{name} is {what}; expected a DataLoader or a list of batches: pass [(inputs, labels)], of a Dataset "
             "DataLoader(dataset, batch_size=64)."
         )
     given: Any = batches
@@ -159,7 +160,7 @@ def _overwrites(layer: str, reason: str) -> str:
 
 def _what(values: Any) -> str:
     if not isinstance(values, Tensor):
-        return f"a {type(values).__name__}"
+        return kind_in_words(values)
     return f"the shape {tuple(values.shape)}" + ("" if values.is_floating_point() else f" of {values.dtype}")
 
 

@@ -15,6 +15,7 @@ from twinlens.attribution.instance.influence import Influence
 from twinlens.attribution.instance.tracin import TracIn
 from twinlens.models.given_models import require_values
 from twinlens.task_batches import refuse_infinite
+from twinlens.value_words import kind_in_words
 
 OF_A_RUN = ("labels", "per", "storage")
 """Settings that say how a run reads and stores rows."""
@@ -29,14 +30,13 @@ def require_module(module: Any) -> nn.Module:
     """
     module = getattr(module, "_orig_mod", module)
     if not isinstance(module, nn.Module):
-        what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
         raise UserError(
-            f"{what} stands where a module should; expected an nn.Module with weights: pass the module itself; lds "
-            "needs a fit that returns one."
+            f"{kind_in_words(module)} stands where a module should; expected an nn.Module with weights: pass the "
+            "module itself; lds needs a fit that returns one."
         )
     if isinstance(module, nn.DataParallel | nn.parallel.DistributedDataParallel):
         raise UserError(
-            f"the module is a {type(module).__name__}, which spreads batches over devices; expected the module inside: "
+            f"the module is {kind_in_words(module)}, which spreads batches over devices; expected the module inside: "
             "pass module.module."
         )
     lazy = [name for name, weight in module.named_parameters() if is_lazy(weight)]
@@ -57,7 +57,7 @@ def require_functions(**given: Any) -> None:
     for name, function in given.items():
         if not callable(function):
             raise UserError(
-                f"{name} is a {type(function).__name__}; expected a function of the module and a batch: write "
+                f"{name} is {kind_in_words(function)}; expected a function of the module and a batch: write "
                 f"def {name}(module, batch): …"
             )
 

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from twinlens import task_checks as checks
+import twinlens.task_checks as checks
 from twinlens.attribution.errors import UserError
 from twinlens.attribution.evaluation.ground_truth.lds import LinearDatamodelling
 from twinlens.attribution.evaluation.ground_truth.truth_inputs import HeldScores, TruthInputs

@@ -160,7 +160,7 @@ def with_nan(model: Any) -> Any:
         (None, {"device": "tpu"}, "device=tpu is not on this machine"),
         (None, {"texts": []}, "texts has no row"),
         (None, {"texts": [torch.ones(3)]}, "texts[0] is a Tensor"),
-        (None, {"texts": 3}, "texts is a int"),
+        (None, {"texts": 3}, "texts is an int"),
         (None, {"train": [{"words": "a"}], "methods": ["bm25"]}, "has none of text, prompt and completion"),
         (None, {"explain": "no such token at all"}, "tokens ("),
         (None, {"settings": {"method.ig.steps": 3}}, "method.ig.steps"),
@@ -191,6 +191,14 @@ def test_what_cannot_be_explained_is_refused(facts: tuple[Any, Any], change: Any
         twinlens.explain(model, facts[1], **{"texts": PROMPT, "methods": ["ig"], **given})
     assert said in str(refused.value)
     assert "expected" in str(refused.value) or "did you mean" in str(refused.value)
+
+
+def test_a_class_that_cannot_be_named_is_refused(facts: tuple[Any, Any]) -> None:
+    class Local(BM25):
+        """As a notebook's function makes it."""
+
+    with pytest.raises(twinlens.UserError, match=r"the class Local is not what .* has under that name"):
+        twinlens.explain(*facts, PROMPT, train=DOCUMENTS, methods=[Local()])
 
 
 def test_a_message_names_what_was_passed(facts: tuple[Any, Any]) -> None:

@@ -15,7 +15,7 @@ import twinlens
 from tests.encoders import ENCODERS, framing_tokenizer, tiny_encoder
 from tests.families import FAMILY_CONFIGS, LLAMA_SHAPE
 from twinlens.attribution.errors import UserError
-from twinlens.models.given_models import is_given, serving, twin_of
+from twinlens.models.given_models import given_hash, is_given, serving, twin_of
 
 ROWS = [{"text": f"It {verb} there.", "label": at % 2} for at, verb in enumerate(("rains", "snows", "shines", "hails"))]
 SETTINGS = ("method.ig.n_steps=2",)
@@ -56,6 +56,18 @@ def test_an_encoder_in_memory_is_read_as_its_folder(kind: str, tmp_path: Path) -
 @pytest.mark.parametrize("kind", list(FAMILY_CONFIGS))
 def test_a_decoder_in_memory_is_read_as_its_folder(kind: str, dtype: torch.dtype, tmp_path: Path) -> None:
     same_both_ways(decoder(kind).to(dtype), tmp_path, texts={"prompt": "It pours", "completion": " there."})
+
+
+@pytest.mark.long
+def test_what_is_not_read_whole_is_said() -> None:
+    model, tokenizer = tiny_encoder("bert"), framing_tokenizer()
+    found = twinlens.explain(model, tokenizer, ["It rains. " * 60, "It pours."], train=ROWS, methods=["gradsim"])
+    assert found.notes[0].startswith("1 text longer than the model reads at once")
+    with pytest.raises(UserError, match=r"train\[1\] has an empty label"):
+        twinlens.explain(model, tokenizer, "It", train=[ROWS[0], {"text": "It", "label": -1}], methods=["gradsim"])
+    asked = {"prompt": "It", "completion": " rains", "foil": " snows"}
+    found = twinlens.explain(decoder("gpt2"), tokenizer, asked, methods=["coefficient"])
+    assert "1 of the texts has a foil, which nothing is explained against" in found.notes[0]
 
 
 class Tied(nn.Module):
@@ -103,6 +115,30 @@ def test_what_cannot_be_copied_is_refused() -> None:
     model.lock = __import__("threading").Lock()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"cannot be copied around its weights .*; expected parts that copy\.deepcopy"):
         twin_of(model)
+
+
+def test_what_a_model_computes_is_part_of_its_hash(tmp_path: Path) -> None:
+    """A store must not give the results of another model that has the same weights."""
+
+    def hashed(model: Any) -> str:
+        with serving(tmp_path, model):
+            return given_hash(str(tmp_path))
+
+    model = decoder("gpt2")
+    own: Any = type("GPT2LMHeadModel", (type(model),), {"forward": doubled})(model.config)
+    own.load_state_dict(model.state_dict())
+    found = [hashed(model), hashed(decoder("gpt2").train()), hashed(own)]
+    for block in model.transformer.h:
+        block.mlp.act = nn.ReLU()
+    found.append(hashed(model))
+    assert found[0] == found[1]
+    assert len(set(found)) == 3
+
+
+def doubled(self: Any, *given: Any, **named: Any) -> Any:
+    found = super(type(self), self).forward(*given, **named)
+    found.logits = found.logits * 2
+    return found
 
 
 def test_a_folder_is_served_only_inside(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSample
 
 from twinlens.attribution.errors import UserError
 from twinlens.given_inputs import in_their_words
-from twinlens.given_rows import rows_of, text_columns, write_table, write_texts
+from twinlens.given_rows import by_number, label_names, rows_of, text_columns, write_table, write_texts
 
 TEXTS = ["one", "two", "three"]
 
@@ -71,6 +71,42 @@ def test_labels_are_names_or_numbers_of_classes(tmp_path: Path) -> None:
     assert written == ["yes", "yes", "yes", "no"]
 
 
+def test_a_number_that_means_two_classes_is_refused(tmp_path: Path) -> None:
+    def written(labels: list[Any], classes: list[str]) -> list[Any]:
+        rows = [{"text": "a", "label": label} for label in labels]
+        file = write_table(tmp_path / "rows.jsonl", rows, ["text"], classes, "train")
+        return [json.loads(line)["label"] for line in Path(file).read_text().splitlines()]
+
+    with pytest.raises(UserError, match=r"train\[1\] has the label 1, which is the class 1 \('2'\) by number"):
+        written([3, 1], ["1", "2", "3"])
+    assert written(["1", 3], ["1", "2", "3"]) == ["1", "3"]
+    assert written([1, 0], ["0", "1"]) == ["1", "0"]
+
+
+def of_classes(*names: str) -> datasets.Dataset:
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(names))})
+    return datasets.Dataset.from_dict({"text": ["a", "b"], "label": [0, 1]}, features=features)
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"), [(("no", "yes"), ["no", "yes"]), (("YES", "NO"), ["yes", "no"]), (("x", "y"), ["no", "yes"])]
+)
+def test_a_data_set_may_number_its_classes_in_its_own_order(names: Any, expected: list[str], tmp_path: Path) -> None:
+    data, classes = DataLoader(of_classes(*names)), ["no", "yes"]  # type: ignore[arg-type]
+    named = by_number(label_names(data), classes, "train")
+    file = write_table(tmp_path / "rows.jsonl", rows_of(data, "train"), ["text"], classes, "train", named)
+    assert [json.loads(line)["label"] for line in Path(file).read_text().splitlines()] == expected
+    with pytest.raises(UserError, match="by names of which the model has some and not 'maybe'"):
+        by_number(label_names(of_classes("yes", "maybe")), classes, "train")
+
+
+def test_no_label_is_no_label_of_any_form(tmp_path: Path) -> None:
+    """A run leaves such rows out, and all behind them would have other numbers than they were passed with."""
+    rows = [{"text": "a", "label": label} for label in (-1, None, 0)]
+    file = write_table(tmp_path / "rows.jsonl", rows, ["text"], ["no", "yes"], "texts")
+    assert [json.loads(line).get("label") for line in Path(file).read_text().splitlines()] == [None, None, "no"]
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -81,7 +117,7 @@ def test_labels_are_names_or_numbers_of_classes(tmp_path: Path) -> None:
         (DataLoader(Rows(), batch_sampler=Some(SequentialSampler(Rows()), 1, False)), "with a Some, which picks rows"),
         (DataLoader([("one", 0)], 1, collate_fn=list), r"train\[0\] is a tuple; .* not what collate_fn makes"),
         ([{}], r"train\[0\] is an empty dict"),
-        (b"one", r"train\[0\] is a int"),
+        (b"one", r"train\[0\] is an int"),
     ],
 )  # fmt: skip
 def test_rows_that_would_be_read_otherwise_are_refused(given: Any, said: str) -> None:
@@ -116,4 +152,8 @@ def test_messages_speak_of_what_was_passed() -> None:
     said = f"{inputs}/train.jsonl row 3 has no text, {inputs}/queries.jsonl:1 neither; see {inputs}/test.jsonl."
     assert in_their_words(said, inputs) == "train[3] has no text, texts[0] neither; see texts."
     told = f"the head of model.path={inputs}/model is none: id2label in config.json has two."
+    bare = "1 of 2 have none (first: queries.jsonl row 1), as /data/train.jsonl row 3"
+    assert in_their_words(bare, inputs) == "1 of 2 have none (first: texts[1]), as /data/train.jsonl row 3"
+    empty = "Row 2 of the source of the test split of data=table has no token at all."
+    assert in_their_words(empty, inputs) == "texts[2] has no token at all."
     assert in_their_words(told, inputs) == "the head of the model is none: id2label of its config has two."
