@@ -102,10 +102,13 @@ def test_a_killed_run_goes_on_with_the_solutions(
     assert not list(folder.rglob(solves.SOLUTIONS))
 
 
+@pytest.mark.long
 def test_an_expert_that_no_train_example_reaches_has_no_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its λ is infinite, and 0 · ∞ is no number."""
     session = session_of(tmp_path, Rows("classification"))
-    alone = dense_scores(attributed(session, "influence_cg", stepwise(params="score"), {"params": "score"}))
+    alone = dense_scores(
+        attributed(session, "influence_cg", stepwise(params="score", damping=100.0), {"params": "score"})
+    )
     known = Influence.inverses
 
     def idle(self: Any, *arguments: Any) -> Any:
@@ -113,7 +116,7 @@ def test_an_expert_that_no_train_example_reaches_has_no_share(tmp_path: Path, mo
         return [replace(first, damping=inf), *others]
 
     monkeypatch.setattr(Influence, "inverses", idle)
-    found = dense_scores(attributed(session, "influence_cg", stepwise(), {"params": SMALL}))
+    found = dense_scores(attributed(session, "influence_cg", stepwise(damping=100.0), {"params": SMALL}))
     close(found, alone, 1e-3)
 
 

@@ -48,7 +48,7 @@ def test_two_processes_write_the_files_of_one(command: CommandLine, repository: 
     for name in (*NEURONS, *INSTANCES, "data_of_neurons"):
         assert two.stdout.count(f"\n{name}: computed") == 1
     assert not list((command.folder / "two").rglob("*.partial"))
-    tables = [path.parent.relative_to(first / "scores") for path in (first / "scores").rglob("dataset_info.json")]
+    tables = [path.parent.relative_to(first / "scores") for path in (first / "scores").glob("*/*/dataset_info.json")]
     assert len(tables) > len((*NEURONS, *INSTANCES))
     for table in tables:
         compare(table, *(datasets.load_from_disk(str(run / "scores" / table)) for run in (first, second)))
