@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from twinlens.callbacks.sweep.settings import Setting, setting_of_row
 MOST_SETTINGS = 4
 """Settings whose verdicts are told one by one; of more, the accuracies alone, from the lowest to the highest."""
 MOST_WARNINGS = 8
+NUMBER = re.compile(r"-?\d[\d.,e-]*")
 
 
 def sweep_verdicts(summary: Sequence[dict[str, Cell]]) -> list[str]:
@@ -77,16 +79,22 @@ def warnings_of_jobs(runs: Mapping[int, RunFiles]) -> list[tuple[str, list[int]]
 
 def warning_lines(folder: Path, outcomes: Sequence[Mapping[str, Any]]) -> list[str]:
     """The same as lines of a terminal, for example `warning (2 of 3 jobs: 0, 2): …`; all of them, of failed jobs too.
+    Sentences that differ in their numbers alone are one line.
 
     Args:
         folder: of the sweep.
         outcomes: rows of sweep.csv.
     """
     runs = {int(str(row["job"])): RunFiles(folder / str(row["folder"])) for row in outcomes}
-    return [
-        f"warning ({len(numbers)} of {len(runs)} jobs: {', '.join(map(str, numbers))}): {sentence}"
-        for sentence, numbers in warnings_of_jobs(runs)
-    ]
+    kinds: dict[str, list[tuple[str, list[int]]]] = {}
+    for sentence, numbers in warnings_of_jobs(runs):
+        kinds.setdefault(NUMBER.sub("", sentence), []).append((sentence, numbers))
+    lines = []
+    for told in kinds.values():
+        jobs = sorted({number for _, numbers in told for number in numbers})
+        own = "" if len(told) == 1 else "; each with its own numbers, here of the first"
+        lines.append(f"warning ({len(jobs)} of {len(runs)} jobs: {', '.join(map(str, jobs))}{own}): {told[0][0]}")
+    return lines
 
 
 def _errors(summary: Sequence[Mapping[str, Cell]]) -> str:

@@ -212,13 +212,17 @@ def test_a_sweep_leaves_its_files_and_prints_them(sweep: Path, capsys: pytest.Ca
 
 
 def test_each_warning_is_said_once_with_its_jobs(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = {0: ["all are one class", "few rows"], 1: ["few rows"]}
+    said = {0: ["all are one class", "few rows", "right by 0.5 of 40"], 1: ["few rows", "right by 0.25 of 40"]}
     for job, sentences in said.items():
         path = sweep / str(job) / WARNINGS_FILE
         path.write_text("".join(f"- {{name: it, sentence: {sentence}}}\n" for sentence in sentences))
     run_sweep(sweep, [DONE, {"status": "refused", "message": "no"}])
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning")]
-    assert lines == ["warning (2 of 2 jobs: 0, 1): few rows", "warning (1 of 2 jobs: 0): all are one class"]
+    assert lines == [
+        "warning (2 of 2 jobs: 0, 1): few rows",
+        "warning (1 of 2 jobs: 0): all are one class",
+        "warning (2 of 2 jobs: 0, 1; each with its own numbers, here of the first): right by 0.5 of 40",
+    ]
 
 
 def test_failed_and_damaged_jobs_cost_no_other(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
