@@ -261,10 +261,11 @@ def test_rows_that_are_only_looked_at_count_for_their_classes(tmp_path: Path, to
 @pytest.mark.parametrize(
     ("start", "message"),
     [
-        (gzip.compress(b"premise,label"), r"is packed with gzip, .*: add \.gz to its name"),
+        (gzip.compress(b"premise,label", mtime=0), r"is packed with gzip, .*: add \.gz to its name"),
         (b"PK\x03\x04\xff\xff", r"is a zip archive, as Excel files are, .*: unpack it, or save the table as CSV"),
         (b"PAR1\xff\xff", r"is a Parquet file, .*: call it \.parquet"),
     ],
+    ids=["gzip", "zip", "parquet"],
 )
 def test_files_of_another_kind_are_known_by_their_first_bytes(
     tmp_path: Path, tokenizer: Any, start: bytes, message: str
