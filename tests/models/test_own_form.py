@@ -160,7 +160,10 @@ def test_a_classifier_trained_here_is_read_as_it_was_trained(bos: bool, tmp_path
     ids = [own(f"Text : {text}/ Answer :")["input_ids"] for text in TEXTS]
     assert data.splits["test"]["input_ids"][:] == ids
     assert all((row[0] == BOS) == bos for row in ids)
-    assert len(told(data)) == 1
+    special = f"form: {sum('<' in text for text in TEXTS)} of {len(TEXTS)} texts hold special tokens written out"
+    form, written = told(data)
+    assert "'Text : {text}/ Answer :', at most 40 tokens" in form
+    assert written == f"{special}: the model reads them as such"
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_launcher_that_is_not_installed_is_one_sentence(launcher: str, command
         pytest.skip(f"the extra for hydra/launcher={launcher} is installed")
     finished = command("-m", f"hydra/launcher={launcher}", "seed=0,1")
     assert finished.code == 2
-    assert f"pip install -e '.[{launcher.partition('_')[0]}]'" in finished.err
+    assert f"pip install -c constraints.txt -e '.[{launcher.partition('_')[0]}]'" in finished.err
 
 
 def test_a_worker_of_a_launcher_reads_files_as_the_sweep_does(
