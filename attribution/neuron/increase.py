@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.neuron.readout import Readout, at_target
 
 
@@ -314,6 +315,6 @@ def require_room(enough: bool, needed: int, memory_budget: int, what: str) -> No
     """
     if not enough:
         raise UserError(
-            f"memory_budget is {memory_budget / 1e6:.0f} MB, but {what} need {needed / 1e6:.0f} MB at once; expected "
-            "more than that: raise memory_budget or take fewer or shorter sentences per batch."
+            f"memory_budget is {bytes_in_words(memory_budget)}, but {what} need {bytes_in_words(needed)} at once; "
+            "expected more than that: raise memory_budget or take fewer or shorter sentences per batch."
         )

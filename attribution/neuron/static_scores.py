@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from twinlens.attribution.errors import UserError
+from twinlens.attribution.memory_amounts import bytes_in_words
 from twinlens.attribution.neuron.bounded_search import TopUnits, listed, top_units, transformed
 from twinlens.attribution.neuron.increase import Units, dense_increases
 from twinlens.attribution.neuron.readout import Readout
@@ -152,8 +153,8 @@ def gradients(model: ResidualModel, batch: Batch, cotangent: Tensor, memory_budg
     step = memory_budget // each
     if step < 1:
         raise UserError(
-            f"memory_budget is {memory_budget / 1e6:.0f} MB, but one sentence's gradient needs {each / 1e6:.0f} MB; "
-            "expected more than that: raise memory_budget or shorten the sentences."
+            f"memory_budget is {bytes_in_words(memory_budget)}, but one sentence's gradient needs "
+            f"{bytes_in_words(each)}; expected more than that: raise memory_budget or shorten the sentences."
         )
     parts = []
     for start in range(0, len(cotangent), step):
