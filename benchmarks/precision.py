@@ -58,7 +58,7 @@ def run(folder: Path, *arguments: str) -> Path:
 def rankings(run_folder: Path, method: str) -> list[Ranking]:
     """A method's list for every test example."""
     rows = datasets.load_from_disk(str(run_folder / "scores" / method / "test"))
-    if method in INSTANCE:
+    if "top_index" in rows.column_names:
         return [{(i,): s for i, s in zip(row["top_index"], row["top_score"], strict=True)} for row in rows]
     return [
         {(layer, unit): s for layer, unit, s in zip(row["layer"], row["unit"], row["score"], strict=True)}
