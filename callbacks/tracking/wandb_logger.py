@@ -60,7 +60,7 @@ class RunLogger(WandbLogger):
         folder = Path(save_dir)
         self.weights, self.largest = weights, parse_bytes(largest)
         self._given: dict[str, Any] = {
-            "save_dir": save_dir,
+            "save_dir": str(folder.absolute()),  # the library's own process writes there, with another working folder
             "project": hide(project),
             "group": sweep_id(folder) or (group and hide(group)),
             "job_type": "sweep" if is_sweep(folder) else "run",
