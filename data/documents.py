@@ -20,7 +20,8 @@ from twinlens.data.labels import is_empty
 
 ASSISTANT = "assistant"
 FORMS = "text, prompt and completion, or messages"
-OF_QUERIES = ("prompt", "completion", "foil", "type", "group")
+TEXTS_OF_QUERIES = ("prompt", "completion", "foil")
+OF_QUERIES = (*TEXTS_OF_QUERIES, "type", "group")
 """Columns that a query is read from."""
 
 
@@ -117,7 +118,7 @@ def query_of(row: Row, where: str, generates: bool) -> Query:
             "you like: rename the column."
         )
     kind = _text(row, "group" if row.get("group") is not None else "type", where)
-    prompt, completion, foil = (_text(row, name, where) for name in ("prompt", "completion", "foil"))
+    prompt, completion, foil = (_text(row, name, where) for name in TEXTS_OF_QUERIES)
     query = Query(where, prompt, completion, foil, kind)
     if not query.completion.strip() and not generates:
         raise UserError(

@@ -26,6 +26,10 @@ class SpecialTokens:
     start: tuple[int, ...] = ()
     end: tuple[int, ...] = ()
 
+    def written_in(self, ids: Sequence[int]) -> bool:
+        """Whether a text begins with what stands before texts, so that nothing need be put there."""
+        return bool(self.start) and tuple(ids[: len(self.start)]) == self.start
+
     def begins(self, bos: int | None) -> bool:
         """Whether the beginning-of-sequence token comes first."""
         return bos is not None and self.start[:1] == (bos,)
@@ -73,15 +77,14 @@ def count_odd_tokens(form: InputForm, tokenizer: Any, texts: Sequence[Sequence[i
         tokenizer: of the model.
         texts: ids of each text, without what is put around it.
     """
-    kept = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id}
-    unknown = None if tokenizer.unk_token_id in kept else tokenizer.unk_token_id
+    ends = (None, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    unknown = -1 if tokenizer.unk_token_id in ends else int(tokenizer.unk_token_id)  # no id is negative
     special = set(tokenizer.all_special_ids) - {unknown}
     for ids in texts:
-        n_start = len(form.special.start) if tuple(ids[: len(form.special.start)]) == form.special.start else 0
-        inside = list(ids[n_start:])
+        inside = list(ids[len(form.special.start) :] if form.special.written_in(ids) else ids)
         while inside and inside[-1] == form.padding:
             inside.pop()
-        found = sum(token == unknown for token in inside)
+        found = inside.count(unknown)
         form.counts["tokens"] += len(ids)
         form.counts["unknown_tokens"] += found
         form.counts["unknown"] += found > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -43,17 +42,17 @@ class Fold:
             raise ValueError(f"of_class={self.of_class} does not map onto the classes {self.names}")
 
 
-@dataclass(frozen=True)
+@dataclass
 class LabelValues:
     """The different label values of some rows, as they are written, for `class_names`.
 
     Attributes:
         found: (type, writing) → value.
-        rows: (type, writing) → how many rows have it.
+        n_rows: how many rows have a value.
     """
 
     found: dict[tuple[type, str], Any] = field(default_factory=dict)
-    rows: Counter[tuple[type, str]] = field(default_factory=Counter)
+    n_rows: int = 0
 
     def add(self, value: Any, where: Callable[[], str]) -> None:
         """Note the value of one row; `where` names its place.
@@ -67,7 +66,7 @@ class LabelValues:
         if key not in self.found:
             check_label(where(), value)
             self.found[key] = value
-        self.rows[key] += 1
+        self.n_rows += 1
 
     @property
     def values(self) -> list[Any]:

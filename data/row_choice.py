@@ -35,15 +35,14 @@ class RowChoice:
         Raises:
             UserError: chosen rows of such a split, naming the setting and the splits that `name` has.
         """
-        absent = [(option, split) for option, split, value in self._settings() if value is not None]
-        absent = [(option, split) for option, split in absent if split not in present]
-        for option, split in absent:
-            if option == "select":
+        for split, rows in self.select.items():
+            if rows is not None and split not in present:
                 raise UserError(
                     f"data.select.{split} names rows, but data={name} has only the splits {', '.join(present)}: set it "
                     "to null."
                 )
-        limits = " and ".join(f"data.limit.{split}" for _, split in absent)
+        absent = [split for split, n in self.limit.items() if n is not None and split not in present]
+        limits = " and ".join(f"data.limit.{split}" for split in absent)
         return [f"no effect of {limits}: there is no such split, only {', '.join(present)}"] if limits else []
 
     def needed(self, split: str) -> int | None:

@@ -100,11 +100,10 @@ class TableDataModule(TextDataModule):
             # beside labelled training rows a test file may come without the label column
             self._check_columns(table, needs_label=not (split == "test" and "train" in tables))
         self.label_names = self._find_label_names(values)
-        learned = self.given_label_names is None and self.label is not None and {"train", SINGLE} & files.keys()
-        if learned and values.rows:  # a test split alone may well be of one class
-            file = tables["train" if "train" in tables else SINGLE].name
-            refuse_doubtful_classes(self.label_names, values.rows.total(), f"the column {self.label} of {file}")
         single = tables.get(SINGLE)
+        learned = tables.get("train", single)  # a test split alone may well be of one class
+        if learned is not None and values.n_rows:
+            refuse_doubtful_classes(self.label_names, values.n_rows, f"the column {self.label} of {learned.name}")
         if single is None:
             return {split: self._whole(split, table) for split, table in tables.items()}
         labels = self._labels(single)

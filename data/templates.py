@@ -154,7 +154,7 @@ def encoded_with_offsets(tokenizer: Any, texts: Sequence[str]) -> list[tuple[lis
 
 def _fit(form: InputForm, ids: list[int], offsets: list[tuple[int, int]], span: tuple[int, int]) -> Encoded:
     start, end, max_length = list(form.special.start), list(form.special.end), form.max_length
-    begins_itself = bool(start) and ids[: len(start)] == start
+    begins_itself = form.special.written_in(ids)
     if begins_itself:
         start = []
     excess, removed, kept = len(start) + len(ids) + len(end) - max_length, 0, start + ids + end

@@ -188,6 +188,7 @@ def _load(wrapped: Any, lm: Any, adapter: Adapter) -> None:
     peft = _peft(adapter)
     left_out = tuple(f"{PREFIX}{head}." for head in _left_out(lm, adapter))
     weights = load_file(adapter.folder / WEIGHTS)
+    refuse_odd_numbers(weights.items(), f"the adapter in model.path={adapter.path}")
     found = peft.set_peft_model_state_dict(
         wrapped, {name: value for name, value in weights.items() if not name.startswith(left_out)}, NAME
     )
@@ -199,7 +200,6 @@ def _load(wrapped: Any, lm: Any, adapter: Adapter) -> None:
                 f"the adapter in model.path={adapter.path} {what} {len(names)} weights (first: {min(names)}); expected "
                 f"those of {adapter.kind} on the base {adapter.base}: check both."
             )
-    refuse_odd_numbers(wrapped, f"the adapter in model.path={adapter.path}")
 
 
 def _merged(wrapped: Any, lm: Any) -> Any:

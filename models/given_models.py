@@ -161,7 +161,7 @@ def require_values(what: str, model: nn.Module) -> None:
             f"the {what}'s weights lie on {', '.join(devices)}; expected one device: move it with "
             f"{what}.to({devices[0]!r}), or pass the checkpoint's folder."
         )
-    refuse_odd_numbers(model, f"the {what}")
+    refuse_odd_numbers(named, f"the {what}")
 
 
 def twin_of(model: nn.Module, dtype: torch.dtype | None = torch.float32) -> Any:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from twinlens.attribution.errors import UserError
@@ -72,23 +73,23 @@ def fitting_weights(
             )
     unused = sorted(name for name in info["unexpected_keys"] if not BUFFER.search(name))
     _refuse_unexpected(unused, lm, path, as_it_is)
-    refuse_odd_numbers(lm, f"the checkpoint {path}")
+    refuse_odd_numbers(lm.named_parameters(), f"the checkpoint {path}")
     shapes = {name: list(weight.shape) for name, weight in lm.state_dict().items()}
     told = (f" (the checkpoint's is {list(mismatched[name][0])})" if name in mismatched else "" for name in new)
     return Origin(tuple(f"{name} {shapes[name]}{old}" for name, old in zip(new, told, strict=True)), tuple(unused))
 
 
-def refuse_odd_numbers(lm: Any, source: str) -> None:
+def refuse_odd_numbers(named: Iterable[tuple[str, Tensor]], source: str) -> None:
     """Refuse weights that are NaN or infinite: whatever they reach is no number either, and a fit ends in NaN.
 
     Args:
-        lm: the model, on a device or without values.
-        source: of its weights, for the message.
+        named: weights by name, on a device or without values.
+        source: of them, for the message.
 
     Raises:
         UserError: naming the first such weight and how many of its numbers are none.
     """
-    for name, weight in lm.named_parameters():
+    for name, weight in named:
         without_values = weight.is_meta or weight.numel() == 0 or not weight.is_floating_point()
         if not without_values and not all(map(isfinite, torch.aminmax(weight.detach()))):
             odd = int((~torch.isfinite(weight.detach())).sum())

@@ -11,12 +11,12 @@ from typing import Any
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler, SequentialSampler
 
 from twinlens.attribution.errors import UserError
+from twinlens.data.documents import OF_QUERIES, TEXTS_OF_QUERIES
 from twinlens.value_words import kind_in_words
 
 Row = dict[str, Any]
-OF_TEXTS = ("text", "prompt", "completion", "foil", "messages", "type", "group")
+OF_TEXTS = ("text", "messages", *OF_QUERIES)
 """Columns that data=texts reads."""
-OF_QUERIES = ("prompt", "completion", "foil")
 LABEL = "label"
 NO_LABEL = -1
 """What data sets write where a row has no label."""
@@ -251,8 +251,8 @@ def _require_clear(row: Row, where: str) -> None:
     if row.get("text") is not None and row.get("prompt") is not None:
         raise UserError(f"{where} has a text and a prompt, which are two words for one thing; expected one: drop one.")
     for column in row:
-        near = get_close_matches(column, OF_QUERIES, n=1, cutoff=0.85)
-        if near and column not in OF_QUERIES and row.get(near[0]) is None:
+        near = get_close_matches(column, TEXTS_OF_QUERIES, n=1, cutoff=0.85)
+        if near and column not in TEXTS_OF_QUERIES and row.get(near[0]) is None:
             raise UserError(
                 f"{where} has the column {column}, which is not read; expected {near[0]}: rename the column."
             )

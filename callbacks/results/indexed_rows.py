@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,17 @@ class Rows:
     def batches(self, columns: Sequence[str], size: int = 4096) -> Iterator[pa.Table]:
         """The named columns in Arrow tables of at most `size` rows."""
         yield from self.dataset.select_columns(list(columns)).with_format("arrow").iter(batch_size=size)
+
+
+def read_tokens(rows: Rows) -> list[bytes]:
+    """What the model reads of each example, for comparing; choices of a question are read in their order."""
+    keys: list[bytes] = []
+    for table in rows.batches(["input_ids"]):
+        lists = table.column("input_ids").combine_chunks()
+        ends = lists.offsets.to_numpy()
+        values = lists.values
+        while hasattr(values, "offsets"):
+            ends, values = values.offsets.to_numpy()[ends], values.values
+        flat = values.to_numpy(zero_copy_only=False)
+        keys += [flat[start:end].tobytes() for start, end in pairwise(ends)]
+    return keys

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import pairwise
 
 import numpy as np
 
 from twinlens.callbacks.passes.example_columns import FOLDED_PREDICTION
-from twinlens.callbacks.results.indexed_rows import Rows
+from twinlens.callbacks.results.indexed_rows import Rows, read_tokens
 from twinlens.callbacks.results.run_warning import Facts, RunWarning, Values
 
 ENOUGH = 10
@@ -74,20 +73,6 @@ def contradicting(keys: Sequence[Hashable], labels: Sequence[int | None]) -> int
             of_text.setdefault(key, set()).add(label)
     known = (key for key, label in zip(keys, labels, strict=True) if label is not None and label >= 0)
     return sum(len(of_text[key]) > 1 for key in known)
-
-
-def read_tokens(rows: Rows) -> list[bytes]:
-    """What the model reads of each example, for comparing; choices of a question are read in their order."""
-    keys: list[bytes] = []
-    for table in rows.batches(["input_ids"]):
-        lists = table.column("input_ids").combine_chunks()
-        ends = lists.offsets.to_numpy()
-        values = lists.values
-        while hasattr(values, "offsets"):
-            ends, values = values.offsets.to_numpy()[ends], values.values
-        flat = values.to_numpy(zero_copy_only=False)
-        keys += [flat[start:end].tobytes() for start, end in pairwise(ends)]
-    return keys
 
 
 def _answers(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
@@ -171,14 +156,14 @@ def _most_texts_cut(facts: Facts) -> Iterator[Values]:
 
 def _repeated_train_texts(facts: Facts) -> Iterator[Values]:
     if _has_train(facts):
-        keys = read_tokens(facts.files.examples("train"))
+        keys = facts.train_tokens
         if len(keys) >= ENOUGH and (k := repeated(keys)) > MOST_REPEATED * len(keys):
             yield {"k": k, "n": len(keys)}
 
 
 def _contradicting_train_labels(facts: Facts) -> Iterator[Values]:
     if _has_train(facts) and "label" in (rows := facts.files.examples("train")).dataset.column_names:
-        keys = read_tokens(rows)
+        keys = facts.train_tokens
         k = contradicting(keys, rows.dataset["label"][:])
         if len(keys) >= ENOUGH and k > MOST_CONTRADICTING * len(keys):
             yield {"k": k, "n": len(keys)}
@@ -187,7 +172,7 @@ def _contradicting_train_labels(facts: Facts) -> Iterator[Values]:
 def _tests_seen_in_train(facts: Facts) -> Iterator[Values]:
     split = facts.files.split
     if _has_train(facts) and split != "train":
-        seen, asked = set(read_tokens(facts.files.examples("train"))), read_tokens(facts.files.examples(split))
+        seen, asked = set(facts.train_tokens), read_tokens(facts.files.examples(split))
         k = sum(key in seen for key in asked)
         if len(asked) >= ENOUGH and k > MOST_SEEN * len(asked):
             yield {"k": k, "n": len(asked), "split": split}

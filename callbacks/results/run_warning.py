@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from twinlens.callbacks.results.columns import Row
+from twinlens.callbacks.results.indexed_rows import read_tokens
 from twinlens.callbacks.results.run_files import RunFiles
 
 Stage = Literal["predict", "attribute", "evaluate"]
@@ -36,6 +38,11 @@ class Facts:
     cut_texts: int = 0
     n_examples: int = 0
     directions: Directions = field(default_factory=dict)
+
+    @cached_property
+    def train_tokens(self) -> list[bytes]:
+        """What the model reads of each train example, for comparing."""
+        return read_tokens(self.files.examples("train"))
 
 
 @dataclass(frozen=True)

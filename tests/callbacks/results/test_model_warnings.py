@@ -8,13 +8,12 @@ import numpy as np
 import pytest
 from datasets import Dataset, load_from_disk
 
-from twinlens.callbacks.results.indexed_rows import Rows
+from twinlens.callbacks.results.indexed_rows import Rows, read_tokens
 from twinlens.callbacks.results.model_warnings import (
     classes_without,
     contradicting,
     no_better_than_majority,
     predicted_alike,
-    read_tokens,
     repeated,
 )
 
