@@ -131,7 +131,7 @@ class DocumentTokenisation(Tokenisation):
 
     def _in_windows(self, ids: list[int], counted: list[bool]) -> EncodedDocument:
         start = list(self.form.special.start)
-        begins_itself = bool(start) and ids[: len(start)] == start
+        begins_itself = self.form.special.written_in(ids)
         if begins_itself:
             ids, counted = ids[len(start) :], counted[len(start) :]
         size = max(1, self.form.max_length - len(start))
@@ -152,10 +152,6 @@ class DocumentTokenisation(Tokenisation):
     def _queries(self, queries: Sequence[Query]) -> list[EncodedQuery]:
         texts = [text for query in queries for text in (query.prompt + query.completion, query.prompt + query.foil)]
         tokens = encoded_with_offsets(self.tokenizer, texts)
-        pairs = zip(queries, tokens[::2], tokens[1::2], strict=True)
-        count_odd_tokens(
-            self.form, self.tokenizer, [ids + (foil if query.foil else []) for query, (ids, _), (foil, _) in pairs]
-        )
         found = []
         for number, query in enumerate(queries):
             encoded = self._query(query, tokens[2 * number], tokens[2 * number + 1])
@@ -163,6 +159,8 @@ class DocumentTokenisation(Tokenisation):
             found.append(encoded)
             joined = query.completion[:1].isalnum() and query.prompt[-1:].isalnum()
             self.form.counts["joined"] += joined
+        written = [ids + one.foil for (ids, _), one in zip(tokens[::2], found, strict=True)]
+        count_odd_tokens(self.form, self.tokenizer, written)
         self.form.counts["texts"] += len(found)
         self.form.counts["queries"] += len(found)
         self.form.counts["begins_itself"] += sum(one.begins_itself for one in found)
@@ -178,7 +176,7 @@ class DocumentTokenisation(Tokenisation):
             shared = min(shared, _within(foil_offsets, length))
             same = [a == b for a, b in zip(ids[:shared], foil_ids[:shared], strict=True)]
             shared = same.index(False) if False in same else shared
-        begins_itself = bool(start) and ids[: len(start)] == start
+        begins_itself = self.form.special.written_in(ids)
         prompt = ids[:shared] if begins_itself else start + ids[:shared]
         foil = foil_ids[shared:] if query.foil else []
         if not prompt:

@@ -264,3 +264,11 @@ def test_special_tokens_of_a_chat_are_its_templates(tmp_path: Path, tokenizer: A
     for row in (turns("assistant"), {"text": "Snow is<eos> white."}):
         said.append([line for line in prepared(tmp_path, tokenizer, row).notes.lines if "special" in line])
     assert said == [[], ["form: 1 of 2 texts hold special tokens written out: the model reads them as such"]]
+
+
+def test_a_prompt_that_begins_as_texts_begin_holds_no_other_special_token(tmp_path: Path, tokenizer: Any) -> None:
+    """Also with a foil, which is read behind the same prompt."""
+    query = {**QUERY, "prompt": f"{tokenizer.bos_token}{QUERY['prompt']}", "foil": " May."}
+    lines = prepared(tmp_path, tokenizer, {"text": "Snow is white."}, queries=[query]).notes.lines
+    assert any("1 of 2 texts begin with" in line for line in lines)
+    assert [line for line in lines if "special" in line] == []
